@@ -175,45 +175,6 @@ def _describe_source(entry: Source) -> list[str]:
     return lines + [f"  shows images of {', '.join(entry.needs)}"] * bool(entry.needs)
 
 
-@cae.group()
-def world() -> None:
-    """Build and show the synthetic scenes."""
-
-
-@world.command("build")
-@profile_option()
-def build_world(profile: str) -> None:
-    """Draw and write all datasets of the synthetic scenes."""
-    from cae_lib.world.build import build
-
-    print(f"The synthetic scenes are {build(profile)}")
-
-
-@world.command("show")
-@profile_option()
-@click.option("-o", "--output", type=FILE, default=Path("world.png"), show_default=True)
-def show_world(profile: str, output: Path) -> None:
-    """Write a contact sheet of the synthetic scenes."""
-    from cae_lib.world.build import contact_sheet
-
-    contact_sheet(profile, output)
-    print(f"The contact sheet is {output}")
-
-
-@cae.group()
-def photo() -> None:
-    """Build the datasets of photographs with human captions (Flickr8k)."""
-
-
-@photo.command("build")
-@profile_option("photo")
-def build_photo(profile: str) -> None:
-    """Write captions and items in official layouts."""
-    from cae_lib.commands.base import build_sets
-
-    print(f"The datasets of photographs are {build_sets(profile)}")
-
-
 @cae.command()
 @click.argument("name")
 @seed_option
@@ -231,23 +192,24 @@ def train(
     checkpointing: bool,
     workers: int | None,
 ) -> None:
-    """Train a run such as clip-ft or cae-attention, or the base model ("base").
+    """Train a run such as clip-ft or cae-attention.
 
     Checkpointing and workers change numbers by rounding at most.
     """
-    from cae_lib.commands.base import train_base
     from cae_lib.commands.options import allow
     from cae_lib.runs import train_run
     from cae_lib.training.execution import Execution
     from cae_lib.variants import BASE, find_run
 
     run, settings = find_run(name, profile)
-    settings |= dict(overrides)
     if run == BASE:
-        path = train_base(profile, **settings)
-    else:
-        with allow(profile, allow_missing):
-            path = train_run(run, profile, seed, Execution(checkpointing, workers), **settings)
+        raise ConfigError(
+            f"a recipe trains the base model: `python -m data.recipes.base --profile {profile}`, "
+            "in a clone of the repository"
+        )
+    with allow(profile, allow_missing):
+        execution = Execution(checkpointing, workers)
+        path = train_run(run, profile, seed, execution, **settings | dict(overrides))
     print(f"The weights are {path}")
 
 

@@ -229,6 +229,12 @@ class Profile:
         return paths().raw if self.real else paths().raw / own
 
     @property
+    def build_command(self) -> str:
+        """Command that builds its datasets, for a clone of the repository."""
+        recipe = "photographs" if self.photographs else "synthetic_scenes"
+        return f"python -m data.recipes.{recipe}.build --profile {self.name}"
+
+    @property
     def records(self) -> Path:
         """Folder of its tables; tables with meaningless numbers stay in the cache."""
         place = paths().records if self.recorded else paths().cache / "records"

@@ -204,10 +204,14 @@ def pages_of(profile_name: str, selection: Selection) -> list[str]:
     return pages
 
 
-def data_key(profile_name: str, selection: Selection) -> str:
+def data_key(profile_name: str, selection: Selection, generator: str = "") -> str:
     """Return a digest of what the datasets are generated from and of how their captions are parsed.
 
-    For real datasets, the digest covers which files are present.
+    Args:
+        profile_name: Name of the profile. For real datasets, the digest covers which files are
+            present.
+        selection: Part of the profile that is reproduced.
+        generator: Digest of the generator's settings, for synthetic scenes.
     """
     captions, profile = captions_of(profile_name, selection), find_profile(profile_name)
     if profile.drawn or profile.photographs:
@@ -218,9 +222,7 @@ def data_key(profile_name: str, selection: Selection) -> str:
 
         names = wanted(profile_name)
         return digest(captions, sources_digest(check_sources(names), names))
-    from cae_lib.world.config import world_config
-
-    return digest(captions, world_config(profile_name).key())
+    return digest(captions, generator)
 
 
 def base_key(profile_name: str, selection: Selection) -> str:

@@ -220,8 +220,8 @@ def _require_built(profile_name: str, start: str | Path | None) -> None:
     base = weights_path(experiment(TUNED, profile_name))
     if isinstance(base, Path) and start == base and not base.is_file():
         raise CheckpointError(
-            f"{base}: the base model is not trained yet; run `cae train base "
-            f"--profile {profile_name}`, which builds the sets as well"
+            f"{base}: the base model is not trained yet; run `python -m data.recipes.base "
+            f"--profile {profile_name}`, which builds the datasets as well"
         )
     if not (find_profile(profile_name).root / "coco").is_dir():
         needs.data_digests(profile_name, ())

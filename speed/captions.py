@@ -52,7 +52,8 @@ def captions_file(given: str | None) -> Path:
             return path
     raise DataError(
         f"no captions: {' and '.join(map(str, candidates))} not found. Pass --captions FILE, a "
-        "tab separated file of NegCLIP, or build the small world with `cae world build`."
+        "tab separated file of NegCLIP, or build the synthetic scenes with `python -m "
+        "data.recipes.synthetic_scenes.build`."
     )
 
 

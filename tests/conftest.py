@@ -101,7 +101,7 @@ def save_random(path: Path, seed: int) -> Path:
 @pytest.fixture(scope="session")
 def smoke_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a small world of the smoke profile, built once per test session."""
-    from cae_lib.world.build import build
+    from data.recipes.synthetic_scenes.build import build
 
     return build("smoke", root=tmp_path_factory.mktemp("raw"))
 

@@ -34,7 +34,7 @@ from cae_lib.models.clip import Clip
 from cae_lib.training.execution import Execution
 from cae_lib.training.trainer import Run
 from cae_lib.words.alignment import token_roles
-from cae_lib.world.build import build_world
+from data.recipes.synthetic_scenes.build import build_world
 
 STEPS = [
     (None, "batch"),

@@ -22,7 +22,7 @@ from cae_lib.training.state import read_log
 from cae_lib.training.trainer import Run, train
 from cae_lib.words.alignment import Alignment, align
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
-from cae_lib.world.config import Sizes, WorldConfig
+from data.recipes.synthetic_scenes.config import Sizes, WorldConfig
 
 HERE = Path(__file__).parent
 CAPTIONS = [  # words are spread unevenly over the batch, two captions have one group only

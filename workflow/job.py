@@ -21,6 +21,8 @@ from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import environment_info, write_atomic
 from cae_lib.variants import BASE, TUNED, base_variants
 
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # for data.recipes
+
 
 def make_data(profile: str, selection: Selection, real: str | None = None) -> None:
     """Build the datasets or check that they are present, and parse the training captions once
@@ -28,23 +30,23 @@ def make_data(profile: str, selection: Selection, real: str | None = None) -> No
     ones."""
     from rehearsal import lay_out
 
-    from cae_lib.commands.base import build_sets
     from cae_lib.data.training_set import training_set
+    from data.recipes.base import build_datasets
 
     if find_profile(profile).drawn:
         lay_out(profile, Path(real) if real else None)
     elif find_profile(profile).real:
         require_data(profile)
     else:
-        build_sets(profile)
+        build_datasets(profile)
     for name, tagger in grid.captions_of(profile, selection):
         training_set(profile, name, experiment(TUNED, profile).model, tagger)
 
 
 def make_base(profile: str, selection: Selection) -> None:
     """Train the base model where none is shipped, and for the studies those of fewer steps."""
-    from cae_lib.commands.base import train_base
     from cae_lib.runs import checkpoint_path
+    from data.recipes.base import train_base
 
     if find_profile(profile).real:
         return

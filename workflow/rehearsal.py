@@ -11,8 +11,9 @@ from cae_lib.models.clip import load_clip
 from cae_lib.models.weight_files import write_archive
 from cae_lib.profiles import experiment
 from cae_lib.variants import TUNED
-from cae_lib.world.build import MANIFEST, build_world
-from cae_lib.world.config import Sizes, WorldConfig
+from data.recipes.datasets import MANIFEST
+from data.recipes.synthetic_scenes.build import build_world
+from data.recipes.synthetic_scenes.config import Sizes, WorldConfig
 
 SETS = WorldConfig(
     sizes=Sizes(

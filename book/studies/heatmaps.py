@@ -15,18 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from book.studies.regions import EXAMPLES, REGIONS, Example, labelled_scenes, region_shares
 from book.studies.tables import NOTHING, long_table
 from cae_lib.attribution.heatmap import image_relevances, patch_grid, shares
 from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
 from cae_lib.data.benchmarks.base import ImageRef
+from cae_lib.data.scene_graphs import GRAPHS
 from cae_lib.evaluation.datasets import SAMPLES, evenly_spaced_indices, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.gold import EXAMPLES, REGIONS, Example, gold_scenes, region_shares
 from cae_lib.methods import METHODS
 from cae_lib.models.text_encoder import encode_text
 from cae_lib.profiles import find_profile
-from cae_lib.world.draw import render
-from cae_lib.world.files import GRAPHS
+from data.recipes.synthetic_scenes.draw import render
 
 START_LAYERS: Mapping[str, int] = {"last layer": -1, "all layers": 0}
 """First layers of the rule: the one of the CLIP notebook of Chefer et al., and the whole rule."""
@@ -71,7 +71,7 @@ def heatmap_table(encoder: Encoder, profile: str, limit: int = SAMPLES["heatmaps
     if not find_profile(profile).gold:
         return pd.DataFrame(ROW, index=[0])[:0]
     paths = retrieval_pairs(profile, "coco").image_paths
-    ground_truth = gold_scenes(find_profile(profile).root / GRAPHS)
+    ground_truth = labelled_scenes(find_profile(profile).root / GRAPHS)
     rows = evenly_spaced_indices(len(paths), limit)
     scenes = [ground_truth[paths[row].name] for row in rows]
     relations = [scene.relation for scene in scenes]

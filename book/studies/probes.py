@@ -11,6 +11,7 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
 from cae_lib.data.benchmarks.base import ImageRef
+from cae_lib.data.scene_graphs import GRAPHS, read_scene_graphs
 from cae_lib.data.training_set import training_pairs
 from cae_lib.evaluation.attribution import coco_attribution_table
 from cae_lib.evaluation.choice import answers
@@ -20,9 +21,8 @@ from cae_lib.evaluation.retrieval import retrieval_ranks
 from cae_lib.models.clip import Clip
 from cae_lib.profiles import find_profile
 from cae_lib.statistics import ANSWERS, mean_ci
-from cae_lib.world.files import GRAPHS, read_gold
-from cae_lib.world.grammar import canonical
-from cae_lib.world.vocabulary import NOUNS
+from data.recipes.synthetic_scenes.grammar import canonical
+from data.recipes.synthetic_scenes.vocabulary import NOUNS
 
 SUBSETS: Mapping[str, tuple[str, ...]] = {
     "object": ("sugarcrepe/replace_obj", "sugarcrepe/add_obj"),
@@ -116,7 +116,7 @@ def probe_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     ground_truth = {
         entry["file_name"]: entry
         for name in (TRAIN_GRAPHS, GRAPHS)
-        for entry in read_gold(root / name, "images")
+        for entry in read_scene_graphs(root / name, "images")
     }
     train_paths = sorted(set(training_pairs(profile).image_paths))
     test_paths = sorted(set(retrieval_pairs(profile, "coco").image_paths))

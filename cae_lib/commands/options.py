@@ -20,6 +20,6 @@ def allow(profile_name: str, sources: str) -> AbstractContextManager[None]:
     if allowed_sources and not find_profile(profile_name).real:
         raise ConfigError(
             f"--allow-missing is for real data; those of the profile {profile_name} are built "
-            f"whole: `cae world build --profile {profile_name}`"
+            f"whole: `{find_profile(profile_name).build_command}`"
         )
     return allowing(allowed_sources)

@@ -1,1 +1,1 @@
-"""Captions, pictures, benchmarks and the small world that writes them in their official layouts."""
+"""Captions, images, benchmarks, and their downloads."""

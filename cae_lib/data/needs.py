@@ -148,10 +148,8 @@ def training_digest(profile_name: str, train_data: str) -> str:
 def _manifest_digest(profile_name: str, folder: str = "") -> str:
     path = find_profile(profile_name).root / folder / "manifest.json"
     if not path.is_file():
-        kind = "photo" if find_profile(profile_name).photographs else "world"
-        raise DataError(
-            f"{path}: the data are not built here; run `cae {kind} build --profile {profile_name}`"
-        )
+        command = find_profile(profile_name).build_command
+        raise DataError(f"{path}: the data are not built here; run `{command}` in a clone")
     return file_digest(path)
 
 

@@ -126,7 +126,8 @@ def present_sets(root: str | Path) -> tuple[str, ...]:
     if not names:
         raise DataError(
             f"{folder}: no dataset of {', '.join(SIMILARITY_SETS)} is there. Put SentEval's "
-            "folders STS/ and SICK/ there, or build the small world with `cae world build`."
+            "folders STS/ and SICK/ there, or build the synthetic scenes with `python -m "
+            "data.recipes.synthetic_scenes.build`."
         )
     return tuple(names)
 

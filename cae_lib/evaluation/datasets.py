@@ -18,6 +18,7 @@ from cae_lib.data.benchmarks.cola import SINGLE, SOURCES, ImageLabels, load_sing
 from cae_lib.data.captions import RETRIEVAL_SETS, Pairs, load_retrieval_set
 from cae_lib.data.labelled import LabelledImages, load_labelled_folder
 from cae_lib.data.rows import read_json
+from cae_lib.data.scene_graphs import FLICKR_GRAPHS, GRAPHS, NOUNS, read_scene_graphs
 from cae_lib.data.similarity import (
     FOLDER,
     SIMILARITY_SETS,
@@ -28,7 +29,6 @@ from cae_lib.data.similarity import (
 from cae_lib.data.training_set import training_pairs
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.profiles import find_profile
-from cae_lib.world.files import GRAPHS, read_gold
 
 SAMPLES: Mapping[str, int] = {
     "attribution": 500,
@@ -42,7 +42,7 @@ MANIFEST = "manifest.json"
 LABELLED_FOLDER = "zero-shot"
 """Folder of the user's own datasets of labelled images."""
 
-WORLD_GRAPHS: Mapping[str, str] = {"coco": GRAPHS, "flickr30k": "flickr30k/scene_graphs_test.json"}
+SCENE_GRAPHS: Mapping[str, str] = {"coco": GRAPHS, "flickr30k": FLICKR_GRAPHS}
 
 
 def _manifest_counts(root: Path) -> Mapping[str, Mapping[str, int]]:
@@ -186,7 +186,7 @@ def class_sets(profile_name: str) -> Mapping[str, LabelledImages]:
     """
     profile = find_profile(profile_name)
     if profile.gold:
-        return {name: _images_with_nouns(profile_name, name) for name in WORLD_GRAPHS}
+        return {name: _images_with_nouns(profile_name, name) for name in SCENE_GRAPHS}
     if not profile.real:
         return {}
     root = profile.root / LABELLED_FOLDER
@@ -201,10 +201,8 @@ def class_sets(profile_name: str) -> Mapping[str, LabelledImages]:
 
 def _images_with_nouns(profile: str, name: str) -> LabelledImages:
     """Return the images of a synthetic retrieval set with the nouns of their scene graphs."""
-    from cae_lib.world.vocabulary import NOUNS
-
     paths = retrieval_pairs(profile, name).image_paths
-    graphs = read_gold(find_profile(profile).root / WORLD_GRAPHS[name], "images")
+    graphs = read_scene_graphs(find_profile(profile).root / SCENE_GRAPHS[name], "images")
     nouns = {entry["file_name"]: [thing["noun"] for thing in entry["things"]] for entry in graphs}
     labels = [tuple(NOUNS.index(noun) for noun in nouns[path.name]) for path in paths]
     return LabelledImages(paths, labels, NOUNS, len(paths))

@@ -14,6 +14,7 @@ from open_clip import SimpleTokenizer
 from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import Benchmark, Item
 from cae_lib.data.captions import Pairs
+from cae_lib.data.scene_graphs import CAPTIONS, GRAPHS, count_words, read_scene_graphs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation.amounts import subsets
 from cae_lib.evaluation.blind import blind_answers, text_choosers
@@ -26,8 +27,6 @@ from cae_lib.words.alignment import align, token_roles
 from cae_lib.words.phrases import bindings
 from cae_lib.words.roles import OTHER, ROLE_NAMES, Span
 from cae_lib.words.scene_graph import Graph, SceneGraphTagger
-from cae_lib.world import vocabulary
-from cae_lib.world.files import CAPTIONS, GRAPHS, read_gold
 
 COUNTS = ("objects", "attributes", "relations")
 STATED = ("amod", "nummod")
@@ -179,7 +178,7 @@ def stated_counts(captions: Sequence[str], tagger: SceneGraphTagger, world: bool
     counts["words"] = [len(caption.split()) for caption in captions]
     if world:
         counts[[f"world_{name}" for name in COUNTS]] = [
-            vocabulary.stated(caption) for caption in captions
+            count_words(caption) for caption in captions
         ]
     return counts.astype(np.int16)
 
@@ -198,8 +197,8 @@ def parser_table(profile: str) -> pd.DataFrame:
     default tagger, the ground-truth role `gold`, and `n` words.
     """
     root = find_profile(profile).root
-    graphs = {entry["id"]: entry for entry in read_gold(root / GRAPHS, "annotations")}
-    captions = read_gold(root / CAPTIONS, "annotations")
+    graphs = {entry["id"]: entry for entry in read_scene_graphs(root / GRAPHS, "annotations")}
+    captions = read_scene_graphs(root / CAPTIONS, "annotations")
     tagged = default_tagger().tag([entry["caption"] for entry in captions])
     counts: Counter[tuple[str, str, str]] = Counter()
     for caption, spans in zip(captions, tagged, strict=True):

@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
+from cae_lib.data.scene_graphs import CAPTIONS, GRAPHS
 from cae_lib.data.similarity import SentencePairs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation import datasets
@@ -15,7 +16,6 @@ from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.tables import concat_tables
 from cae_lib.profiles import find_profile
 from cae_lib.words.phrases import KINDS, Phrases, parsed_phrases, world_phrases
-from cae_lib.world.files import CAPTIONS, GRAPHS
 
 
 def similarity_table(encoder: Encoder, profile: str) -> pd.DataFrame:

@@ -84,8 +84,8 @@ def world_phrases(annotations: str | Path, graphs: str | Path) -> dict[str, Phra
         }
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise DataError(
-            f"{annotations} and {graphs}: no captions with their gold ({error!r}); build the small "
-            "world with `cae world build`"
+            f"{annotations} and {graphs}: no captions with their scene graphs ({error!r}); build "
+            "the synthetic scenes with `python -m data.recipes.synthetic_scenes.build`"
         ) from error
 
 

@@ -31,7 +31,7 @@ from cae_lib.models.clip import load_clip
 from cae_lib.profiles import PROFILES, enter_home, experiment
 from cae_lib.statistics import mean_ci
 from cae_lib.variants import run_name
-from cae_lib.world.build import build_world
+from data.recipes.synthetic_scenes.build import build_world
 
 PAPER = ["--profile", "paper", "--allow-missing", "all"]
 SMALL = {"steps": 2, "batch_size": 4, "warmup": 1, "precision": "fp32"}

@@ -16,7 +16,7 @@ from cae_lib.evaluation.pair import attribute
 from cae_lib.evaluation.retrieval import retrieval_ranks
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.pages.explorer import sheet
-from cae_lib.photo.pairs import Composite, Pair, Photograph, Phrase
+from data.recipes.photographs.pairs import Composite, Pair, Photograph, Phrase
 
 ORIENTATION, QUARTER_TURN = 274, 6  # the EXIF tag, and the value that most phones write
 

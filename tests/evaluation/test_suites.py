@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from cae_lib.data.labelled import load_labelled_folder
+from cae_lib.data.scene_graphs import GRAPHS
 from cae_lib.errors import DataError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.averages import PROTOCOLS, weights
@@ -15,7 +16,6 @@ from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.items import data_tables, options
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.profiles import find_profile
-from cae_lib.world.files import GRAPHS
 
 
 @pytest.fixture

@@ -157,7 +157,7 @@ def write(home: Path) -> None:
     """Write the numbers of the code that is here."""
     import os
 
-    from cae_lib.world.build import build
+    from data.recipes.synthetic_scenes.build import build
 
     os.environ["CAE_HOME"] = str(home)
     build("smoke", root=home / "data" / "raw")

@@ -13,24 +13,24 @@ from PIL import Image
 
 from book.studies import heatmaps
 from book.studies.heatmaps import ROW, START_LAYERS, heatmap_table
-from cae_lib.attribution import get_method
-from cae_lib.attribution.heatmap import image_relevances
-from cae_lib.errors import DataError
-from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.gold import (
+from book.studies.regions import (
     EXAMPLES,
     REGIONS,
-    gold_scenes,
+    labelled_scenes,
     mark_boxes,
     region_masks,
     region_shares,
 )
+from cae_lib.attribution import get_method
+from cae_lib.attribution.heatmap import image_relevances
+from cae_lib.data.scene_graphs import GRAPHS
+from cae_lib.errors import DataError
+from cae_lib.evaluation.encoder import Encoder
 from cae_lib.methods import METHODS
-from cae_lib.world.draw import IMAGE_SIZE, render
-from cae_lib.world.files import GRAPHS
-from cae_lib.world.layout import Placement
-from cae_lib.world.scenes import Content, Thing, arrange
-from cae_lib.world.vocabulary import RELATIONS
+from data.recipes.synthetic_scenes.draw import IMAGE_SIZE, render
+from data.recipes.synthetic_scenes.layout import Placement
+from data.recipes.synthetic_scenes.scenes import Content, Thing, arrange
+from data.recipes.synthetic_scenes.vocabulary import RELATIONS
 
 LIMIT = 10
 PIXELS = (np.arange(IMAGE_SIZE) + 0.5) / IMAGE_SIZE
@@ -71,19 +71,19 @@ def test_every_point_lies_in_one_region_and_marks_in_the_relations(relation):
 
 def test_gold_on_disk(smoke_world, tmp_path):
     images = json.loads((smoke_world / GRAPHS).read_text("utf-8"))["images"]
-    scenes = gold_scenes(smoke_world / GRAPHS)
+    scenes = labelled_scenes(smoke_world / GRAPHS)
     assert len(scenes) == len(images)
     for image in images:
         scene = scenes[image["file_name"]]
         assert [scene.subject, scene.obj] == [thing["noun"] for thing in image["things"][:2]]
         assert [*map(vars, scene.places)] == image["placements"][:2]
         assert scene.relation == image["relation"]
-    with pytest.raises(DataError, match="cae world build"):
-        gold_scenes(tmp_path / "none.json")
+    with pytest.raises(DataError, match="data.recipes.synthetic_scenes.build"):
+        labelled_scenes(tmp_path / "none.json")
 
 
 def test_scenes_need_no_pytorch():
-    code = "import sys, cae_lib.evaluation.gold; sys.exit('torch' in sys.modules)"
+    code = "import sys, book.studies.regions; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -117,7 +117,7 @@ def test_one_value_a_scene(found):
 @pytest.mark.parametrize("row", [0, LIMIT - 1])
 def test_a_scene_on_its_own(found, clip, world_home, row):
     """The first and last scene, computed from the picture and the gold alone."""
-    gold = gold_scenes(world_home / GRAPHS)
+    gold = labelled_scenes(world_home / GRAPHS)
     number = [0, 23][row > 0]  # of the smoke world's 24 test pictures
     scene = gold[name := sorted(gold)[-24:][number]]
     words = f"the {scene.subject} is {scene.relation} the {scene.obj}"

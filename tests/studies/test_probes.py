@@ -11,7 +11,7 @@ from book.studies import probes
 from book.studies.probes import SUBSETS, describe_base, probe_table, zero_shot_numbers
 from cae_lib.evaluation.choice import benchmark_answers
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.world.vocabulary import COLORS, NOUNS, RELATIONS
+from data.recipes.synthetic_scenes.vocabulary import COLORS, NOUNS, RELATIONS
 
 TURNED = "right of", "below", "in front of"
 """Relations whose object is the one that is asked for as the subject."""

@@ -9,15 +9,15 @@ from cae_lib.errors import DataError
 from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.ground_truth import PairedPhrases, SceneGraphFile
 from cae_lib.words.roles import NOWHERE, OBJECT, ROLE_NAMES, swap_places
-from cae_lib.world.config import WORLDS
-from cae_lib.world.corpora import coco_pictures, scene_graphs
-from cae_lib.world.edits import exchanged
-from cae_lib.world.grammar import gold_spans
+from data.recipes.synthetic_scenes.config import WORLDS
+from data.recipes.synthetic_scenes.corpora import coco_images, scene_graphs
+from data.recipes.synthetic_scenes.edits import swapped
+from data.recipes.synthetic_scenes.grammar import true_spans
 
 
 @pytest.fixture(scope="module")
 def corpus():
-    return coco_pictures(WORLDS["smoke"], "train")
+    return coco_images(WORLDS["smoke"], "train")
 
 
 @pytest.fixture(scope="module")
@@ -35,20 +35,20 @@ def without_articles(text: str) -> list[str]:
 
 def test_roles_are_those_of_the_grammar(corpus, truth) -> None:
     for item in corpus:
-        for statement in item.gold:
-            assert truth.tag([statement.text]) == [gold_spans(statement)]
+        for statement in item.statements:
+            assert truth.tag([statement.text]) == [true_spans(statement)]
 
 
 def test_every_swap_is_an_edit_of_the_statement_that_is_certainly_false(corpus, truth) -> None:
     relations = attributes = 0
     for item in corpus:
-        for statement in item.gold:
+        for statement in item.statements:
             ((_, swaps),) = truth.tag_with_swaps([statement.text])
             if statement.relation:
                 relations += 1
                 relation, *swaps = swaps
                 for places, fields in ((relation.nouns, ["noun"]), (relation.phrases, [])):
-                    expected = exchanged(statement, 0, 1, *fields)
+                    expected = swapped(statement, 0, 1, *fields)
                     assert not expected.may_be_true(item.scene)
                     found = swap_places(statement.text, *places)
                     assert without_articles(found) == without_articles(expected.text)

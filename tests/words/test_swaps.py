@@ -9,7 +9,7 @@ from cae_lib.words.alignment import token_roles
 from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.lexicon import MUTUAL_PREPOSITIONS, SCALES, contradict
 from cae_lib.words.roles import swap_places
-from cae_lib.world.vocabulary import KIND_OF
+from data.recipes.synthetic_scenes.vocabulary import KIND_OF
 
 NOUNS_AND_PHRASES = {
     "a brown dog to the left of a young boy": (

@@ -178,7 +178,7 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.home = folder, folder / "home"
-        for name in ("cae_lib", "configs", "workflow", "book/experiments"):
+        for name in ("cae_lib", "configs", "workflow", "book/experiments", "data/recipes"):
             shutil.copytree(
                 REPOSITORY / name,
                 folder / name,
@@ -245,7 +245,7 @@ def test_a_change_makes_stale_what_depends_on_it_and_nothing_else(copy: Copy):
     copy.edit("configs/smoke.yaml", "  tower_steps: 2\n", "  tower_steps: 3\n")
     assert copy.left(**rows) == {"base", *runs}, "the first weights"
     copy.call(**rows)
-    copy.edit("cae_lib/world/config.py", "train=48", "train=49")
+    copy.edit("data/recipes/synthetic_scenes/config.py", "train=48", "train=49")
     assert copy.left(**rows) == {"data", "base", *runs}, "the data"
     copy.call(**rows)
     assert copy.left(**rows) == set()
@@ -346,7 +346,7 @@ def test_a_job_leaves_how_long_it_took_and_where(home, monkeypatch):
 
 def test_captions_are_parsed_before_the_runs_need_them(home, monkeypatch):
     parsed, built = [], []
-    monkeypatch.setattr("cae_lib.commands.base.build_sets", built.append)
+    monkeypatch.setattr("data.recipes.base.build_datasets", built.append)
     monkeypatch.setattr(
         "cae_lib.data.training_set.training_set", lambda *asked: parsed.append(asked)
     )

@@ -1,0 +1,130 @@
+"""The ground truth of a synthetic image: what it states, and the region of each part of that.
+
+Needs no PyTorch, so that the page of the heat maps, which draws `EXAMPLES`, runs at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cae_lib.data.scene_graphs import read_scene_graphs
+from data.recipes.synthetic_scenes.draw import IMAGE_SIZE
+from data.recipes.synthetic_scenes.layout import Placement
+from data.recipes.synthetic_scenes.scenes import Content, Scene, Thing, arrange
+
+REGIONS = ("subject", "relation", "object", "rest")
+POINTS = 16
+"""Points of a patch's side at which regions are read."""
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in fractions of the image's side."""
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A subject in a relation to an object."""
+
+    subject: str
+    relation: str
+    obj: str
+
+    @property
+    def caption(self) -> str:
+        """The caption that states the fact."""
+        return f"the {self.subject} is {self.relation} the {self.obj}"
+
+
+@dataclass(frozen=True)
+class LabelledScene(Fact):
+    """What the main pair of an image states, and the placements of subject and object."""
+
+    places: tuple[Placement, Placement]
+
+
+@dataclass(frozen=True)
+class Example(Fact):
+    """A scene drawn for the figure, in no corpus: chosen by its caption before a model saw it.
+
+    Attributes:
+        colors: Of subject and object.
+    """
+
+    colors: tuple[str, str]
+
+    @property
+    def scene(self) -> Scene:
+        """The scene that is drawn."""
+        things = (Thing(self.subject, self.colors[0]), Thing(self.obj, self.colors[1]))
+        return arrange(Content(things, self.relation), 0)
+
+
+EXAMPLES: tuple[Example, ...] = (
+    Example("cat", "touching", "elephant", ("orange", "blue")),
+    Example("dog", "chasing", "duck", ("brown", "yellow")),
+    Example("bird", "above", "house", ("red", "green")),
+)
+
+
+def labelled_scenes(path: Path) -> dict[str, LabelledScene]:
+    """Return the scenes of a file of scene graphs by the file name of their image."""
+    scenes = {}
+    for entry in read_scene_graphs(path, "images"):
+        subject, obj = (thing["noun"] for thing in entry["things"][:2])
+        places = tuple(Placement(**place) for place in entry["placements"][:2])
+        scenes[entry["file_name"]] = LabelledScene(subject, entry["relation"], obj, places)
+    return scenes
+
+
+def region_shares(places: tuple[Placement, Placement], grid: tuple[int, int]) -> np.ndarray:
+    """Return the share `(4, rows, columns)` of each patch of a grid that lies in each region.
+
+    Regions are `REGIONS`; their shares of a patch sum to 1.
+    """
+    rows, columns = grid
+    y, x = ((np.arange(n * POINTS) + 0.5) / (n * POINTS) for n in grid)
+    masks = region_masks(places, x, y).reshape(len(REGIONS), rows, POINTS, columns, POINTS)
+    return masks.mean(axis=(2, 4))
+
+
+def region_masks(places: tuple[Placement, Placement], x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return which region each point lies in: bool `(4, len(y), len(x))`, one of the four true.
+
+    With S and O the squares in which subject and object are drawn, and U the smallest box around
+    both: the relation has what is in S and O both, what is in U but in neither, and the marks that
+    it draws itself (lines of motion, marks of contact); subject and object have the rest of S and
+    of O.
+    """
+    first, second = (
+        (p.x - p.scale / 2, p.y - p.scale / 2, p.x + p.scale / 2, p.y + p.scale / 2) for p in places
+    )
+    in_first, in_second = _inside(first, x, y), _inside(second, x, y)
+    around = (*np.minimum(first, second)[:2], *np.maximum(first, second)[2:])
+    relation = _inside(around, x, y) & (in_first == in_second)
+    for mark in (mark for place in places for mark in mark_boxes(place)):
+        relation |= _inside(mark, x, y)
+    subject, obj = in_first & ~relation, in_second & ~relation
+    return np.stack([subject, relation, obj, ~(subject | relation | obj)])
+
+
+def mark_boxes(place: Placement) -> list[Box]:
+    """Return boxes of the marks that are drawn beside moving or touching things."""
+    pixel, half = 1 / IMAGE_SIZE, place.scale / 2
+    boxes = []
+    if place.motion:
+        near = place.x - place.motion * half
+        far = place.x - place.motion * (half + 13 * pixel)
+        reach = 0.4 * half + 2 * pixel
+        boxes.append((min(near, far), place.y - reach, max(near, far), place.y + reach))
+    if place.contact:
+        point = place.x + place.contact * half
+        top, bottom = place.y - 1.15 * half - 8 * pixel, place.y - 0.9 * half + 5 * pixel
+        boxes.append((point - 3 * pixel, top, point + 3 * pixel, bottom))
+    return boxes
+
+
+def _inside(limits: Box, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    left, top, right, bottom = limits
+    return ((x >= left) & (x < right))[None, :] & ((y >= top) & (y < bottom))[:, None]

@@ -1,0 +1,313 @@
+"""Train the base model of a profile: `python -m data.recipes.base --profile mini`.
+
+The base model is trained once, described, and then frozen. It plays the part of OpenAI's CLIP. Its
+stopping point is judged by its own zero-shot accuracy and attribution, never by the gains of
+fine-tuning or CAE on top of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from cae_lib import results
+from cae_lib.cli import guarded
+from cae_lib.config import Experiment, paths
+from cae_lib.data.captions import load_negclip_tsv
+from cae_lib.data.needs import training_digest
+from cae_lib.data.rows import read_json
+from cae_lib.data.scene_graphs import ADJECTIVES, RELATIONS
+from cae_lib.data.training_set import training_pairs, training_set
+from cae_lib.errors import ConfigError
+from cae_lib.evaluation import datasets
+from cae_lib.evaluation.retrieval import PROMPTS, with_article
+from cae_lib.keys import TRAINING_VERSION, run_inputs
+from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, save_checkpoint
+from cae_lib.models.clip import Clip, load_clip
+from cae_lib.profiles import experiment, find_profile
+from cae_lib.runs import checkpoint_path
+from cae_lib.runtime import current_provenance, pick_device, write_atomic
+from cae_lib.training.state import read_log
+from cae_lib.training.trainer import train
+from cae_lib.variants import BASE, TUNED, earlier_base
+from data.recipes.datasets import stored_key
+from data.recipes.photographs import build as photographs
+from data.recipes.photographs import pool
+from data.recipes.photographs.trunk import fill_trunk
+from data.recipes.synthetic_scenes import build as synthetic_scenes
+from data.recipes.synthetic_scenes import tower
+from data.recipes.synthetic_scenes.config import world_config
+
+CURVE_POINTS = 5
+PROBE = "probe.json"
+
+
+def base_config(profile_name: str, steps: int | None = None) -> Experiment:
+    """Return the configuration of the base model's training.
+
+    Args:
+        profile_name: Name of the profile.
+        steps: For a base model with fewer steps; None for the profile's number.
+
+    Raises:
+        ConfigError: If the base model is downloaded instead of trained, or if there are not fewer
+            steps.
+    """
+    settings = find_profile(profile_name).base
+    if settings is None:
+        raise ConfigError(f"profile {profile_name} starts from downloaded weights, not from a base")
+    if steps is not None:
+        if steps not in range(1, settings["steps"]):
+            raise ConfigError(
+                f"a shorter training of the base model of profile {profile_name} has 1 to "
+                f"{settings['steps'] - 1} steps, not {steps}"
+            )
+        settings = settings | {"steps": steps}
+    return Experiment("base", profile_name, train_data="pretrain", **settings)
+
+
+def build_datasets(profile_name: str, pretrain: bool = False) -> Path:
+    """Build the datasets of a profile, unless they exist, and return their folder.
+
+    Args:
+        profile_name: Name of a profile with synthetic scenes or with photographs.
+        pretrain: For synthetic scenes, also build the dataset that the base model is trained on.
+
+    Raises:
+        DataError: If the photographs are missing.
+    """
+    if find_profile(profile_name).photographs:
+        return photographs.build(profile_name)
+    return synthetic_scenes.build(profile_name, pretrain=pretrain)
+
+
+def train_base(profile_name: str, steps: int | None = None) -> Path:
+    """Train the base model of a profile and return the path of its weights.
+
+    The table `base_training`, measured on snapshots of the weights, and a model card are written
+    with the base model. If the training is already finished, only these measurements are repeated.
+
+    Args:
+        profile_name: Name of the profile.
+        steps: For a base model with fewer steps, which has no table and no card. It is trained like
+            the base model in all other respects, including a learning rate schedule that ends at 0.
+    """
+    config = base_config(profile_name, steps)
+    start = {"weights": earlier_base(profile_name, steps)} if steps else {}
+    shipped = checkpoint_path(BASE, profile_name, **start)
+    if steps and _is_complete(shipped, config):
+        return shipped
+    target = paths().data / experiment(TUNED, profile_name, **start).weights  # not the shipped one
+    build_datasets(profile_name, pretrain=True)
+    name = f"base-training-{steps}" if steps else "base-training"
+    folder = paths().checkpoints / profile_name / name
+    clip = load_clip(
+        config.model, activation=config.activation, device=pick_device(), seed=config.seed
+    )
+    if config.lock_trunk:
+        fill_trunk(clip.model)
+
+    def save_snapshot(step: int, model: nn.Module) -> None:
+        meta = CheckpointMeta(clip.name, clip.activation, step, config.key())
+        save_checkpoint(folder / "snapshots" / f"{step:06d}.safetensors", model, meta)
+
+    if not _is_complete(folder / "model.safetensors", config):
+        if config.tower_steps:
+            _pretrain_tower(profile_name, config, clip, folder)
+        data = training_set(profile_name, config.train_data, config.model)
+        train(
+            config,
+            clip,
+            data.pairs,
+            data.alignment,
+            data.images,
+            folder,
+            every=None if steps else max(1, config.steps // CURVE_POINTS),
+            on_step=save_snapshot,
+            inputs=run_inputs(
+                config, training_digest(profile_name, config.train_data), clip.weights_id
+            ),
+        )
+    clip = load_clip(config.model, folder / "model.safetensors", device=pick_device())
+    meta = CheckpointMeta(
+        clip.name, clip.activation, config.steps, config.key(), {"seed": config.seed}
+    )
+    tokens = used_tokens(profile_name, clip)
+    save_checkpoint(target, clip, meta, torch.float16, tokens, without_trunk=config.lock_trunk)
+    if not steps:
+        _describe(profile_name, config, target, folder)
+    return target
+
+
+def _pretrain_tower(profile_name: str, config: Experiment, clip: Clip, folder: Path) -> None:
+    """Pretrain the image tower on the content of the profile's images, before it is locked.
+
+    The resulting state is stored beside `folder`. If the trunk of the tower is locked, only the
+    pooling layer learns, and a measurement of what it distinguishes afterwards is written to the
+    file `PROBE`.
+
+    Args:
+        profile_name: Name of the profile.
+        config: Configuration of the base model.
+        clip: The model, whose image tower is trained in place.
+        folder: Folder of the base model's training.
+    """
+    root = find_profile(profile_name).root
+    content = stored_key(root) if config.lock_trunk else world_config(profile_name).key()
+    inputs = [clip.name, config.tower_steps, content, TRAINING_VERSION]
+    key = hashlib.sha256(repr(inputs).encode()).hexdigest()[:12]
+    state = folder.with_name(f"tower-{key}.pt")
+    if config.lock_trunk:
+        shares = pool.pretrain_pool(clip, root, config, state)
+        write_atomic(folder / PROBE, json.dumps(shares) + "\n")
+    else:
+        tower.pretrain_tower(clip, world_config(profile_name).scenes, config.tower_steps, state)
+
+
+def _is_complete(path: Path, config: Experiment) -> bool:
+    meta = read_meta(path) if path.is_file() else None
+    return meta is not None and meta.config_key == config.key() and meta.step == config.steps
+
+
+def used_tokens(profile_name: str, clip: Clip) -> Tensor:
+    """Return the unique tokens of all texts of a profile that a model may be given."""
+    return clip.tokenizer(list(dict.fromkeys(_texts(profile_name)))).unique()
+
+
+def _texts(profile_name: str) -> Iterator[str]:
+    """Yield every text of a profile that a model may be given.
+
+    These are captions of training, validation and retrieval with their hard negatives, the texts of
+    the benchmarks, and prompts. For synthetic scenes they include the vocabulary, from which some
+    measurements compose texts.
+    """
+    root = find_profile(profile_name).root
+    for pairs in (
+        training_set(profile_name, "pretrain").pairs,
+        training_pairs(profile_name),
+        load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root),
+        *datasets.retrieval_sets(profile_name).values(),
+    ):
+        yield from pairs.captions
+        for false in pairs.negatives or ():
+            yield from false
+    for item in (item for part in datasets.benchmarks(profile_name) for item in part.items):
+        yield from item.texts
+    for sentences in datasets.similarity_pairs(profile_name):
+        yield from (*sentences.first, *sentences.second)
+    for images in datasets.class_sets(profile_name).values():
+        yield from (
+            prompt.format(with_article(name)) for name in images.classes for prompt in PROMPTS
+        )
+    if find_profile(profile_name).gold:
+        yield from RELATIONS
+        yield " ".join(["the", "is", *ADJECTIVES])
+
+
+def _describe(profile_name: str, config: Experiment, target: Path, folder: Path) -> None:
+    """Measure and store the training curve, and write the model card beside the shipped weights."""
+    from book.studies.probes import describe_base, zero_shot_numbers
+
+    losses = {int(line["step"]): line["loss"] for line in read_log(folder / "log.jsonl")}
+    curve = []
+    for path in sorted((folder / "snapshots").glob("*.safetensors")):
+        step = int(path.stem)
+        point = zero_shot_numbers(load_clip(config.model, path, device=pick_device()), profile_name)
+        curve.append({"step": step, "loss": losses[step]} | point)
+        numbers = ", ".join(f"{name} {value:.3f}" for name, value in point.items())
+        print(f"base after {step} steps: {numbers}", flush=True)
+    clip = load_clip(config.model, target, device=pick_device())
+    size = sum(parameter.numel() for parameter in clip.model.parameters())
+    digest = file_digest(target)
+    key = hashlib.sha256(f"{config.key()} {digest}".encode()).hexdigest()[:12]
+    provenance = current_provenance(
+        profile_name, config.seed, weights=digest[:12], parameters=size, settings=asdict(config)
+    )
+    probe = read_json(folder / PROBE, dict) if (folder / PROBE).is_file() else {}
+    table = training_table(config.steps, curve, probe | describe_base(clip, profile_name))
+    results.save("base_training", BASE, 0, table, profile_name, key=key, provenance=provenance)
+    batch = pool.BATCH if config.lock_trunk else tower.BATCH
+    write_atomic(target.with_name("README.md"), base_card(config, table, size, digest, batch))
+
+
+def training_table(
+    steps: int, curve: list[dict[str, float]], final: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Return the training curve and the final measurements as one table.
+
+    Args:
+        steps: Number of training steps.
+        curve: A mapping for each snapshot, with its `step` and measurements.
+        final: The measurements of the final weights, as stored in float16: a number, or a mapping
+            with `estimate` and further columns.
+
+    Returns:
+        A frame with the columns step, measure, value and stored, which is true for the final
+        weights only. Rows of the final weights also have low, high and n.
+    """
+    points = pd.DataFrame(curve).melt("step", var_name="measure").assign(stored=False)
+    rows = [
+        {"measure": name} | (value if isinstance(value, Mapping) else {"estimate": value})
+        for name, value in final.items()
+    ]
+    ends = pd.DataFrame(rows).rename(columns={"estimate": "value", "n_items": "n"})
+    table = pd.concat([points, ends.assign(step=steps, stored=True)], ignore_index=True)
+    return table.astype({"step": "int32"})
+
+
+def base_card(
+    config: Experiment, table: pd.DataFrame, parameters: int, digest: str, tower_batch: int
+) -> str:
+    """Return the card of a base model, rendered from the template `base_card.md`.
+
+    Args:
+        config: Configuration of the base model.
+        table: The table that `training_table` returns.
+        parameters: Number of parameters of the model.
+        digest: Digest of the weights.
+        tower_batch: Batch size of the image tower's pretraining.
+    """
+    final = table[table["stored"]][["measure", "value", "low", "high", "n"]].astype({"n": "Int64"})
+    cells = final.round(3).astype(object).where(final.notna(), "").values.tolist()
+    rows = [list(final.columns), ["---"] * len(final.columns), *cells]
+    template = jinja2.Template(
+        Path(__file__).with_name("base_card.md").read_text(encoding="utf-8"),
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return template.render(
+        config=config,
+        parameters=parameters,
+        digest=digest,
+        tower_batch=tower_batch,
+        numbers="\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows),
+        earlier_bases=find_profile(config.profile).earlier_bases,
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train a base model and return the exit code."""
+    parser = argparse.ArgumentParser(description="Train the base model of a profile.")
+    parser.add_argument("--profile", default="mini")
+    parser.add_argument("--steps", type=int, help="a base model of a shorter training")
+    parsed = parser.parse_args(arguments)
+
+    def run() -> None:
+        print(f"The weights are {train_base(parsed.profile, parsed.steps)}")
+
+    return guarded(run, f"python -m data.recipes.base --profile {parsed.profile}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

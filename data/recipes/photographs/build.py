@@ -1,0 +1,85 @@
+"""Write the datasets of a profile of photographs, made from Flickr8k, in official layouts.
+
+python -m data.recipes.photographs.build --profile paired
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cae_lib.cli import guarded
+from cae_lib.config import paths
+from cae_lib.data.captions import load_negclip_tsv
+from cae_lib.data.negatives import similar_rows
+from cae_lib.models.clip import load_clip
+from cae_lib.profiles import find_profile
+from cae_lib.runtime import pick_device
+from data.recipes import layouts
+from data.recipes.datasets import MANIFEST, replacing, stored_key, write_datasets
+from data.recipes.photographs import flickr8k
+from data.recipes.photographs.paired import Paired
+from data.recipes.photographs.single import Single
+from data.recipes.photographs.trunk import fill_trunk, trunk_features
+
+MODEL = "clip-photo"
+RECIPES: Mapping[str, type[Single | Paired]] = {"photo": Single, "paired": Paired}
+"""What makes the datasets of each profile of photographs."""
+
+
+def build(profile: str) -> Path:
+    """Write the datasets of a profile of photographs, unless they are there already.
+
+    Returns:
+        Their folder.
+
+    Raises:
+        DataError: If Flickr8k is not in `data/raw/flickr8k`, or the folder cannot be written.
+    """
+    target, source, recipe = find_profile(profile).root, paths().raw / "flickr8k", RECIPES[profile]
+    splits = flickr8k.load(source)
+    content = [recipe.VERSION, [[p.path, *p.captions] for s in splits.values() for p in s]]
+    key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
+    if stored_key(target) == key:
+        return target
+    with replacing(target) as folder:
+        made = recipe(splits, source / flickr8k.IMAGES)
+        written = write_datasets(folder, made.datasets(), f"datasets of {profile}")
+        counts = {dataset.name: dataset.counts for dataset in written}
+        add_similar_images(folder)
+        manifest = made.manifest(key, counts) + "\n"
+        (folder / MANIFEST).write_text(manifest, encoding="utf-8", newline="")
+    return target
+
+
+def add_similar_images(folder: Path) -> None:
+    """Add to NegCLIP's training file the images that look alike to the image network."""
+    path = folder / "coco" / "train_neg_clip.tsv"
+    pairs = load_negclip_tsv(path, folder)
+    clip = load_clip(MODEL, device=pick_device())
+    fill_trunk(clip.model)
+    similar = similar_rows(pairs, trunk_features(clip, pairs.image_paths))
+    names = [pairs.image_paths[i].relative_to(folder).as_posix() for i in pairs.image_index]
+    rows = list(zip(pairs.captions, names, pairs.negatives or [], similar, strict=True))
+    path.write_text(layouts.negclip(rows), encoding="utf-8", newline="")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Build the datasets of a profile and return the exit code."""
+    parser = argparse.ArgumentParser(description="Make datasets of the photographs of Flickr8k.")
+    parser.add_argument("--profile", choices=RECIPES, default="photo")
+    parsed = parser.parse_args(arguments)
+
+    def run() -> None:
+        print(f"The datasets of photographs are {build(parsed.profile)}")
+
+    command = f"python -m data.recipes.photographs.build --profile {parsed.profile}"
+    return guarded(run, command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""Make hard negatives of photographs: replace a word by one of its role, or swap two parts.
+
+A hard negative has to be English and false, and language alone must not tell it from the truth. So
+a word is replaced by one of the same role and form, and never by a word that people use of such an
+image (`Vocabulary`). Of several hard negatives, those are taken among which a language model ranks
+the truth at random.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import TypeVar
+
+import numpy as np
+import spacy
+from spacy.tokens import Doc
+
+from cae_lib.data.negatives import exchanges
+from cae_lib.words.articles import indefinite_article
+from cae_lib.words.dependency import DependencyTagger
+from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_distinct
+from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
+
+DRAWS = 60  # words that are tried in a word's place
+TOGETHER = 1.5  # so much more often than by chance are two words said of one thing together
+ROLES = {"obj": OBJECT, "att": ATTRIBUTE, "rel": RELATION}  # as SugarCrepe's files name them
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word with a role.
+
+    Attributes:
+        start: First character in the caption.
+        end: End of the characters, exclusive.
+        text: The word in lower case.
+        role: Its role.
+        form: Its form, a tag of spaCy.
+    """
+
+    start: int
+    end: int
+    text: str
+    role: int
+    form: str
+
+
+def words_of(captions: Sequence[str]) -> list[list[Word]]:
+    """Return the words of captions that have a role, by the dependency tagger."""
+    nlp = drop_entity_recogniser(spacy.load(model_name()))
+    forms = parse_distinct(nlp, captions, lambda doc: {t.idx + len(t): t.tag_ for t in doc})
+    spans = DependencyTagger().tag(captions)
+    return [
+        [
+            Word(s.start, s.end, text[s.start : s.end].lower(), s.role, form.get(s.end, ""))
+            for s in caption_spans
+        ]
+        for text, caption_spans, form in zip(captions, spans, forms, strict=True)
+    ]
+
+
+@dataclass(frozen=True)
+class ParsedCaption:
+    """A caption with its words, and the words of all captions of its image."""
+
+    text: str
+    words: Sequence[Word]
+    others: Sequence[Sequence[Word]]
+
+
+class Vocabulary:
+    """The words of captions by role and form, and which of them are said of the same image.
+
+    Args:
+        words: The words of each caption, from `words_of`.
+        images: The image of each caption.
+    """
+
+    def __init__(self, words: Sequence[Sequence[Word]], images: Sequence[int]) -> None:
+        forms: dict[tuple[int, str], Counter[str]] = defaultdict(Counter)
+        by_image: dict[int, list[set[tuple[int, str]]]] = defaultdict(list)
+        for caption, image in zip(words, images, strict=True):
+            for word in caption:
+                forms[word.role, word.form][word.text] += 1
+            by_image[image].append({(word.role, word.text) for word in caption})
+        self._single: Counter[tuple[int, str]] = Counter()
+        self._both: Counter[tuple[int, str, str]] = Counter()
+        for captions in by_image.values():
+            for first, second in permutations(captions, 2):
+                self._single.update(second)
+                self._both.update(
+                    (role, a, b)
+                    for role, a in first
+                    for other, b in second
+                    if role == other and a != b
+                )
+        self._pairs = sum(len(c) * (len(c) - 1) for c in by_image.values())
+        self._shares = {
+            form: (list(counts), np.array(list(counts.values())) / counts.total())
+            for form, counts in forms.items()
+        }
+
+    def draw(self, word: Word, rng: np.random.Generator, n: int) -> list[str]:
+        """Draw up to `n` different words of the role and form of `word`, by their frequency."""
+        texts, shares = self._shares.get((word.role, word.form), ([], np.array([])))
+        n = min(n, len(texts))
+        return [texts[i] for i in rng.choice(len(texts), n, replace=False, p=shares)] if n else []
+
+    def may_cooccur(self, word: Word, other: str) -> bool:
+        """Return whether people call a thing both `word` and `other` more often than by chance."""
+        both = self._both[word.role, word.text, other] + self._both[word.role, other, word.text]
+        alone = self._single[word.role, word.text] * self._single[word.role, other]
+        return both * self._pairs > 2 * TOGETHER * alone
+
+    def replacements(
+        self, caption: ParsedCaption, rng: np.random.Generator, role: int | None = None
+    ) -> list[str]:
+        """Return a caption with one of its words (of a role) replaced, in random order.
+
+        No word of the image's captions is inserted.
+        """
+        present = {word.text for words in caption.others for word in words}
+        stems = set(map(_stem, present.union(*map(str.split, present))))
+        return shuffled(
+            [
+                replaced(caption.text, word, text)
+                for word in caption.words
+                if role in (None, word.role)
+                for text in self.draw(word, rng, DRAWS)
+                if _stem(text) not in stems and not self.may_cooccur(word, text)
+            ],
+            rng,
+        )
+
+    def additions(self, caption: ParsedCaption, rng: np.random.Generator) -> dict[str, list[str]]:
+        """Return a caption with something added, in random order.
+
+        "att" adds an attribute to a thing that has another attribute in the image's captions, "obj"
+        adds a thing that none of them names.
+        """
+        present = [word for words in caption.others for word in words]
+        stems = {_stem(part) for word in present for part in word.text.split()}
+        described = {
+            (a, thing.text)
+            for words in caption.others
+            for a in words
+            for thing in words
+            if (a.role, thing.role) == (ATTRIBUTE, OBJECT) and a.end + 1 == thing.start
+        }
+        things = [word for word in present if word.role == OBJECT]
+
+        def different(word: Word, against: Sequence[Word]) -> list[str]:
+            return [
+                text
+                for text in self.draw(word, rng, DRAWS)
+                if _stem(text) not in stems
+                and not any(self.may_cooccur(other, text) for other in against)
+            ]
+
+        attributes = [
+            replaced(caption.text, word, f"{text} {word.text}")
+            for word in caption.words
+            if word.role == OBJECT and re.search(r"\b([Aa]|[Tt]he) $", caption.text[: word.start])
+            for attribute, thing in sorted(described, key=str)
+            if thing == word.text and attribute.form == "JJ"
+            for text in different(attribute, [attribute])
+        ]
+        stop = "." if caption.text.endswith(".") else ""
+        single = next((word for word in things if word.form == "NN"), None)
+        objects = [
+            f"{caption.text.removesuffix('.')} with {indefinite_article(text)} {text}{stop}"
+            for text in (different(single, things) if single else ())
+        ]
+        return {"att": shuffled(attributes, rng), "obj": shuffled(objects, rng)}
+
+
+def shuffled(items: Sequence[T], rng: np.random.Generator) -> list[T]:
+    """Return the items in random order."""
+    return [items[i] for i in rng.permutation(len(items))]
+
+
+def replaced(caption: str, word: Word, text: str) -> str:
+    """Replace a word of a caption, and correct "a" and "an", the capital and spaces."""
+    before, after = caption[: word.start], caption[word.end :]
+    article = re.search(r"\b(a|an)(\s+)$", before, re.IGNORECASE)
+    if article:
+        right = indefinite_article(text)
+        right = right.capitalize() if article[1][0].isupper() else right
+        before = before[: article.start(1)] + right + article[2]
+    if not before.strip() and caption[word.start].isupper():
+        text = text.capitalize()
+    return before + text + after
+
+
+def swaps(captions: Sequence[str]) -> list[dict[str, list[str]]]:
+    """Return each caption with two adjectives ("att") or two nouns ("obj") swapped.
+
+    The swaps follow NegCLIP's rules; noun phrases count as nouns.
+    """
+
+    def read(doc: Doc) -> dict[str, list[str]]:
+        swapped: dict[str, list[str]] = {"att": [], "obj": []}
+        for kind, text in exchanges(doc):
+            swapped["att" if kind == "adjective" else "obj"].append(text)
+        return swapped
+
+    return list(parse_distinct(drop_entity_recogniser(spacy.load(model_name())), captions, read))
+
+
+def choose_negatives(
+    truth: str,
+    negatives: Iterable[str],
+    language: Callable[[str], float],
+    rng: np.random.Generator,
+    n: int = 1,
+) -> list[str]:
+    """Return `n` hard negatives among which a language model ranks the truth at random.
+
+    Args:
+        truth: The true caption.
+        negatives: Hard negatives, which are tried in order; if too few fit, none is returned.
+        language: Returns the log likelihood of a text.
+        rng: Draws the rank of the truth.
+        n: Number of hard negatives.
+    """
+    likelier = int(rng.integers(n + 1))
+    threshold = language(truth)
+    above: list[str] = []
+    below: list[str] = []
+    for negative in dict.fromkeys(negatives):
+        is_likelier = language(negative) > threshold
+        kept, needed = (above, likelier) if is_likelier else (below, n - likelier)
+        if len(kept) < needed:
+            kept.append(negative)
+        if len(above) == likelier and len(below) == n - likelier:
+            return above + below
+    return []
+
+
+def _stem(word: str) -> str:
+    """Return a crude stem, so that "dogs" does not count as a new word beside "dog"."""
+    return re.sub(r"(ing|ed|es|s)$", "", word)

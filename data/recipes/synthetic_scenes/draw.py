@@ -1,0 +1,131 @@
+"""Draw a scene from glyphs of Noto Emoji (SIL OFL 1.1; PyPI `manimgx-fonts`) with darker outlines.
+
+Colour and pattern fill the silhouette, which is everything that a fill from the image's edge cannot
+reach.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from cae_lib.errors import DataError
+from data.recipes.synthetic_scenes.layout import Placement
+from data.recipes.synthetic_scenes.scenes import Rng, Scene, Thing, generator
+from data.recipes.synthetic_scenes.vocabulary import COLORS, GLYPHS
+
+IMAGE_SIZE, JPEG_QUALITY = 112, 92
+_WEIGHTS: dict[str, tuple[int, ...]] = {"plain": (350, 450, 550), "poster": (700,)}
+_FONT_FILE = "NotoEmoji[wght].ttf"
+_PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {  # the darker parts
+    "striped": lambda x, y, phase: (x + y + phase) // 4 % 2,
+    "checkered": lambda x, y, phase: ((x + phase) // 5 + (y + phase) // 5) % 2,
+    "spotted": lambda x, y, phase: ((x + phase) % 9 - 4) ** 2 + ((y + phase) % 9 - 4) ** 2 <= 7,
+}
+
+
+@lru_cache(maxsize=256)
+def glyph(noun: str, weight: int) -> tuple[Image.Image, Image.Image]:
+    """Return silhouette and outline of a noun as two 8-bit masks of side 128.
+
+    Raises:
+        DataError: If the package `manimgx-fonts` is not installed.
+    """
+    spec = importlib.util.find_spec("manimgx_fonts")
+    if spec is None or spec.origin is None:
+        raise DataError(f"{_FONT_FILE}: not found; install it with `pip install manimgx-fonts`")
+    font = ImageFont.truetype(str(Path(spec.origin).with_name(_FONT_FILE)), 160)
+    font.set_variation_by_axes([weight])
+    left, top, right, bottom = font.getbbox(GLYPHS[noun])
+    outline = Image.new("L", (right - left + 8, bottom - top + 8), 0)
+    ImageDraw.Draw(outline).text((4 - left, 4 - top), GLYPHS[noun], font=font, fill=255)
+    side = max(outline.size)
+    square = Image.new("L", (side, side), 0)
+    square.paste(outline, ((side - outline.width) // 2, (side - outline.height) // 2))
+    square = square.resize((128, 128), Image.Resampling.BILINEAR)
+    outside = square.point(lambda v: 255 if v > 90 else 0)
+    ImageDraw.floodfill(outside, (0, 0), 128)
+    return outside.point(lambda v: 0 if v == 128 else 255), square
+
+
+def _paint(canvas: np.ndarray, thing: Thing, place: Placement, style: str, rng: Rng) -> None:
+    """Draw one thing onto the canvas in place."""
+    side = max(8, round(place.scale * IMAGE_SIZE))
+    masks = []
+    for mask in glyph(thing.noun, int(rng.choice(_WEIGHTS[style]))):
+        if place.flip:
+            mask = mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        mask = mask.resize((side, side), Image.Resampling.BILINEAR)
+        tilt = place.tilt + rng.uniform(-5, 5)
+        masks.append(np.asarray(mask.rotate(tilt, Image.Resampling.BILINEAR), np.float32) / 255)
+    x, y = round(place.x * IMAGE_SIZE - side / 2), round(place.y * IMAGE_SIZE - side / 2)
+    left, top = max(0, x), max(0, y)
+    right, bottom = min(IMAGE_SIZE, x + side), min(IMAGE_SIZE, y + side)
+    window = np.s_[top - y : bottom - y, left - x : right - x]
+    fill, line = masks[0][window][..., None], masks[1][window][..., None]
+    phase = int(rng.integers(8))
+    color = body = np.clip(np.array(COLORS[thing.color]) + rng.normal(0, 25, 3), 0, 255)
+    if thing.pattern is not None:
+        v, u = np.mgrid[:side, :side]
+        dark = _PATTERNS[thing.pattern](u, v, phase).astype(np.float32)
+        body = color * (1 - 0.5 * dark[window][..., None])
+    under = canvas[top:bottom, left:right]
+    under += fill * (body - under)
+    under += line * (0.35 * color - under)
+
+
+def _marks(draw: ImageDraw.ImageDraw, place: Placement) -> None:
+    """Draw lines of motion behind a moving thing, and marks where one thing touches another."""
+    x, y, half = (IMAGE_SIZE * v for v in (place.x, place.y, place.scale / 2))
+    if place.motion:
+        start = x - place.motion * (half + 2)
+        for height in (y + dy * half for dy in (-0.4, 0.0, 0.4)):
+            draw.line((start, height, start - place.motion * 9, height), (70, 70, 70), width=2)
+    if place.contact:
+        point = x + place.contact * half
+        for dy in (-0.9, -1.15):
+            tip, height = point + place.contact * 7 * (1 + dy), y + dy * half
+            draw.line((point, height + 3, tip, height - 6), (40, 40, 40), width=2)
+
+
+def render(scene: Scene) -> Image.Image:
+    """Draw a scene as an RGB image of 112 x 112 pixels; the same scene gives the same pixels."""
+    rng = generator(scene.seed, "draw")
+    light = (225, 252) if scene.style == "plain" else (150, 200)
+    top, bottom = rng.uniform(*light, (2, 3)).astype(np.float32)
+    ramp = np.linspace(0, 1, IMAGE_SIZE, dtype=np.float32)[:, None, None]
+    canvas = np.repeat(top * (1 - ramp) + bottom * ramp, IMAGE_SIZE, 1)
+    placed = zip(scene.content.things, scene.placements, strict=True)
+    for thing, place in sorted(placed, key=lambda pair: -pair[1].depth):
+        _paint(canvas, thing, place, scene.style, rng)
+    image = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(image)
+    for place in scene.placements:
+        _marks(draw, place)
+    return image
+
+
+class Drawing(NamedTuple):
+    """An image of one scene, or of two, side by side or, if `vertical`, one above the other."""
+
+    scenes: Sequence[Scene]
+    vertical: bool = False
+
+    def box(self, index: int) -> tuple[int, int, int, int]:
+        """Return the box of one scene in pixels: x, y, width, height."""
+        x, y = (0, index * IMAGE_SIZE) if self.vertical else (index * IMAGE_SIZE, 0)
+        return x, y, IMAGE_SIZE, IMAGE_SIZE
+
+    def write(self, path: Path) -> None:
+        """Draw the image and write its file, .jpg or .png, with 112 pixels a scene."""
+        x, y, width, height = self.box(len(self.scenes) - 1)
+        canvas = Image.new("RGB", (x + width, y + height))
+        for index, scene in enumerate(self.scenes):
+            canvas.paste(render(scene), self.box(index)[:2])
+        canvas.save(path, quality=JPEG_QUALITY)  # which PNG has no use for

@@ -1,0 +1,171 @@
+"""Edit a statement so that it may become false of a scene.
+
+`certainly_false` selects the edits that are false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import combinations
+from typing import Any
+
+from data.recipes.synthetic_scenes.grammar import KINDS, Mention, Statement, false_attributes
+from data.recipes.synthetic_scenes.scenes import Rng, Scene
+from data.recipes.synthetic_scenes.vocabulary import COLORS, KIND_OF, NOUNS, RELATIONS, admits
+
+PHRASE = ("noun", "attributes", "article")
+
+
+def pick(rng: Rng, candidates: Sequence[Any]) -> Any:
+    """Draw one of the candidates at random, or return None if there are none."""
+    return candidates[int(rng.integers(len(candidates)))] if candidates else None
+
+
+def certainly_false(
+    candidates: Iterable[Statement], scene: Scene, text: str, most: int | None = None
+) -> list[Statement]:
+    """Return the first `most` candidates that are false of the scene.
+
+    Each text comes once, and none equals `text`.
+    """
+    kept: dict[str, Statement] = {}
+    for candidate in candidates:
+        if len(kept) == most:
+            break
+        if not candidate.may_be_true(scene) and candidate.text != text:
+            kept.setdefault(candidate.text, candidate)
+    return list(kept.values())
+
+
+def plausible(statement: Statement) -> bool:
+    """Return whether the synthetic scenes can show the statement's relation between its nouns."""
+    nouns = [mention.noun for mention in statement.mentions[:2]]
+    return statement.relation is None or admits(nouns[0], statement.relation, nouns[1])
+
+
+def swapped(statement: Statement, i: int, j: int, *fields: str) -> Statement:
+    """Swap two noun phrases of a statement, or only some of their fields."""
+    pair = statement.mentions[i], statement.mentions[j]
+    first, second = ({name: getattr(one, name) for name in fields or PHRASE} for one in pair)
+    return statement.changed(i, **second).changed(j, **first)
+
+
+def attribute_swaps(statement: Statement) -> Iterator[Statement]:
+    """Swap adjectives of one kind, or all adjectives, between any two noun phrases."""
+    for i, j in combinations(range(len(statement.mentions)), 2):
+        first, second = (statement.mentions[k].attributes for k in (i, j))
+        kinds = {KIND_OF[word] for word in (*first, *second)}
+        if len(kinds) > 1:
+            yield swapped(statement, i, j, "attributes")
+        for kind in (kind for kind in KINDS if kind in kinds):
+            changed = statement.changed(i, attributes=_mixed(first, second, kind))
+            yield changed.changed(j, attributes=_mixed(second, first, kind))
+
+
+def _mixed(own: tuple[str, ...], other: tuple[str, ...], kind: str) -> tuple[str, ...]:
+    """Return adjectives, with those of one kind taken from the other thing."""
+    kept = (word for word in own if KIND_OF[word] != kind)
+    return (*kept, *(word for word in other if KIND_OF[word] == kind))
+
+
+def swaps(statement: Statement) -> Iterator[Statement]:
+    """Swap nouns, phrases or adjectives between any two noun phrases."""
+    for fields in (("noun",), PHRASE):
+        for i, j in combinations(range(len(statement.mentions)), 2):
+            yield swapped(statement, i, j, *fields)
+    yield from attribute_swaps(statement)
+
+
+def absent_nouns(scene: Scene) -> list[str]:
+    """Return the nouns that are not in the scene."""
+    present = {thing.noun for thing in scene.content.things}
+    return [noun for noun in NOUNS if noun not in present]
+
+
+def nouns_replaced(statement: Statement, index: int, scene: Scene) -> list[Statement]:
+    """Replace the noun of one phrase by nouns that are not in the scene and are possible there."""
+    candidates = (statement.changed(index, noun=noun) for noun in absent_nouns(scene))
+    return list(filter(plausible, candidates))
+
+
+def attributes_changed(statement: Statement, scene: Scene, added: bool = False) -> list[Statement]:
+    """Replace one adjective by a false one of its kind, or add one of a new kind if `added`."""
+    things = {thing.noun: thing for thing in scene.content.things}
+    changed = []
+    for index, mention in enumerate(statement.mentions):
+        for kind in KINDS:
+            rest = _mixed(mention.attributes, (), kind)
+            if added == (rest == mention.attributes):
+                words = false_attributes(things[mention.noun], kind)
+                changed += [statement.changed(index, attributes=(*rest, word)) for word in words]
+    return sorted(changed, key=lambda other: other.text) if added else changed
+
+
+def relations_replaced(statement: Statement, scene: Scene, alike: bool = False) -> list[Statement]:
+    """Replace the relation by false ones.
+
+    With `alike`, these are of the same kind (action or position) if there are any of it.
+    """
+    if statement.relation is None:
+        return []
+    copula = "is " if statement.pieces[1].startswith("is ") else ""
+    candidates = (
+        replace(statement.with_piece(1, copula + name), relation=name)
+        for name in RELATIONS
+        if name != statement.relation
+    )
+    false = certainly_false(filter(plausible, candidates), scene, statement.text)
+    action = RELATIONS[statement.relation].action
+    like = [other for other in false if RELATIONS[other.relation].action == action]
+    return like if alike and like else false
+
+
+def negations(statement: Statement) -> list[str]:
+    """Return the statement with one of its parts, or the whole statement, denied."""
+    denials = [f"it is not true that {statement.text}"]
+    for index, mention in enumerate(statement.mentions):
+        denials.append(statement.changed(index, article="no").text)
+        for word in mention.attributes:
+            without = _mixed(mention.attributes, (), KIND_OF[word])
+            denied = f"that is not {word} {statement.pieces[index + 1]}".strip()
+            changed = statement.changed(index, attributes=without)
+            denials.append(changed.with_piece(index + 1, denied).text)
+    if statement.relation is not None:
+        denied = f"is not {statement.pieces[1].removeprefix('is ')}"
+        denials.append(statement.with_piece(1, denied).text)
+    return denials
+
+
+def _object_added(true: Statement, scene: Scene, rng: Rng) -> list[Statement]:
+    noun = str(rng.choice(absent_nouns(scene)))
+    mention = Mention(noun, (str(rng.choice(list(COLORS))),) if rng.random() < 0.5 else ())
+    pieces = (*true.pieces[:-1], f"{true.pieces[-1]} and".strip(), "")
+    return [replace(true, mentions=(*true.mentions, mention), pieces=pieces)]
+
+
+# Ways to make a statement false, most of them SugarCrepe's; not all the candidates are false.
+NEGATIVES: dict[str, Callable[[Statement, Scene, Rng], Iterable[Statement]]] = {
+    "add_att": lambda true, scene, rng: attributes_changed(true, scene, added=True),
+    "add_obj": _object_added,
+    "replace_att": lambda true, scene, rng: attributes_changed(true, scene),
+    "replace_obj": lambda true, scene, rng: nouns_replaced(
+        true, int(rng.integers(len(true.mentions))), scene
+    ),
+    "replace_rel": lambda true, scene, rng: relations_replaced(true, scene),
+    "swap_att": lambda true, scene, rng: attribute_swaps(true),
+    "swap_obj": lambda true, scene, rng: [swapped(true, 0, 1)],
+    "like_rel": lambda true, scene, rng: relations_replaced(true, scene, alike=True),
+    "deny_obj": lambda true, scene, rng: [
+        true.changed(0, article=None if true.mentions[0].article else "no")
+    ],
+}
+
+
+def draw_negative(kind: str, statement: Statement, scene: Scene, rng: Rng) -> Statement | None:
+    """Draw a hard negative of a kind of `NEGATIVES`.
+
+    It is false of the scene, but other synthetic scenes could show it.
+    """
+    candidates = filter(plausible, NEGATIVES[kind](statement, scene, rng))
+    return pick(rng, certainly_false(candidates, scene, statement.text))

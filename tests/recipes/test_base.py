@@ -1,0 +1,102 @@
+"""The base model, and those of fewer steps."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+
+from cae_lib import cli, results
+from cae_lib.config import paths
+from cae_lib.models.checkpoint import read_meta
+from cae_lib.models.clip import load_clip
+from cae_lib.profiles import PROFILES, find_profile
+from cae_lib.runs import checkpoint_path
+from cae_lib.variants import earlier_base
+from data.recipes.base import base_config, main, used_tokens
+
+
+def earlier_path(profile: str, steps: int) -> Path:
+    return checkpoint_path("base", profile, weights=earlier_base(profile, steps))
+
+
+@pytest.fixture
+def at_smoke(home: Path, smoke_world: Path) -> Path:
+    (home / "data" / "raw").mkdir(parents=True)
+    (home / "data" / "raw" / smoke_world.name).symlink_to(smoke_world)
+    return home
+
+
+def test_the_base_is_trained_measured_and_described(at_smoke: Path, capsys) -> None:
+    assert main(["--profile", "smoke"]) == 0
+    path = checkpoint_path("base", "smoke")
+    assert f"The weights are {path}" in capsys.readouterr().out
+    table = results.load("base_training", "smoke").set_index(["stored", "measure"])
+    assert table.loc[(False, "loss"), "step"].tolist() == [1, 2, 3, 4]
+    for measure in ("object", "probe_relation"):
+        assert table.loc[(True, measure)][["low", "high", "n"]].notna().all()
+    card = (path.parent / "README.md").read_text()
+    assert "4 steps of 16 pairs" in card and "| attention_relation |" in card
+    clip, whole = load_clip("clip-mini", path), path.parents[1] / "base-training/model.safetensors"
+    trained = load_clip("clip-mini", whole).model.token_embedding.weight.half().float()
+    tokens = used_tokens("smoke", clip)
+    rows = clip.model.token_embedding.weight
+    assert torch.equal(rows[tokens], trained[tokens])
+    spoken = clip.tokenizer(["the elephant is to the left of the checkered umbrella"]).unique()
+    assert set(spoken.tolist()) <= set(tokens.tolist()) and len(tokens) < len(rows) / 10
+
+
+def test_a_shorter_base_lies_beside_the_base_and_is_trained_once(at_smoke: Path) -> None:
+    command = ["--profile", "smoke", "--steps"]
+    assert main([*command, "1"]) == 0
+    path = earlier_path("smoke", 1)
+    assert path.relative_to(paths().checkpoints).as_posix() == "smoke/base-1/model.safetensors"
+    meta, written = read_meta(path), path.stat().st_mtime_ns
+    assert (meta.step, meta.config_key) == (1, base_config("smoke", steps=1).key())
+    assert main([*command, "1"]) == 0 and path.stat().st_mtime_ns == written
+    assert main([*command, "2"]) == 0
+    first, second, random = (
+        load_clip("clip-mini", weights).model for weights in (path, earlier_path("smoke", 2), None)
+    )
+    assert torch.equal(first.visual.proj, second.visual.proj), "the image tower is locked"
+    assert not torch.equal(first.visual.proj, random.visual.proj.half().float()), "but was taught"
+    assert not torch.equal(first.text_projection, second.text_projection)
+
+
+def test_a_base_that_is_trained_elsewhere_leaves_the_shipped_one(
+    at_smoke: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch
+) -> None:
+    repository = tmp_path_factory.mktemp("repository")
+    shipped, place = repository / "data/mini/base.safetensors", "mini/base.safetensors"
+    made_here = repository / "data/checkpoints/smoke/base/model.safetensors"
+    for path in (shipped, made_here):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"of the repository")
+    monkeypatch.setattr("cae_lib.config.repository", lambda: repository)
+    assert checkpoint_path("base", "smoke").is_relative_to(at_smoke), "its products stay there"
+    known = PROFILES["smoke"]
+    monkeypatch.setitem(
+        PROFILES, "smoke", dataclasses.replace(known, training=known.training | {"weights": place})
+    )
+    assert checkpoint_path("base", "smoke") == shipped
+    assert main(["--profile", "smoke"]) == 0
+    assert shipped.read_bytes() == b"of the repository"
+    assert checkpoint_path("base", "smoke").is_relative_to(at_smoke)
+
+
+@pytest.mark.parametrize("steps", ["0", "1200", "9999"])
+def test_a_shorter_training_has_fewer_steps_than_the_base(home: Path, steps: str, capsys) -> None:
+    assert main(["--profile", "mini", "--steps", steps]) == 2
+    assert f"1 to {base_config('mini').steps - 1} steps" in capsys.readouterr().err
+
+
+def test_the_command_that_trains_runs_names_the_recipe(home: Path, capsys) -> None:
+    assert cli.main(["train", "base", "--profile", "smoke"]) == 2
+    assert "python -m data.recipes.base --profile smoke" in capsys.readouterr().err
+
+
+def test_the_shorter_bases_of_mini_are_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CAE_HOME", raising=False)
+    for steps in find_profile("mini").earlier_bases:
+        meta = read_meta(earlier_path("mini", steps))
+        assert (meta.step, meta.config_key) == (steps, base_config("mini", steps=steps).key())

@@ -1,0 +1,227 @@
+"""Paired photographs: images, captions, balance of the items, and the pool that learns."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import job
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cae_lib import grid, results, runs
+from cae_lib.data.benchmarks import load_benchmark
+from cae_lib.data.captions import load_coco_captions, load_negclip_tsv, load_retrieval_set
+from cae_lib.evaluation.blind import blind_answers, text_choosers
+from cae_lib.grid import Selection
+from cae_lib.models.clip import load_clip
+from data.recipes.layouts import Captioned
+from data.recipes.photographs import paired, pairs, pool
+from data.recipes.photographs.build import build
+from data.recipes.photographs.pairs import Composite, Pair, Photograph, Phrase
+from data.recipes.photographs.trunk import fill_trunk
+
+DOG, BALL = Phrase("a brown dog", "dog", "brown"), Phrase("an orange ball", "ball", "orange")
+RED = Phrase("a red ball", "ball", "red")
+OLD, YOUNG = Phrase("an old man", "man", "old"), Phrase("a young dog", "dog", "young")
+
+
+def photograph(number, *said, folder=Path()):
+    return Photograph(number, folder / f"{number}_ab.jpg", (), (), frozenset(said))
+
+
+@pytest.mark.parametrize(
+    ("upright", "axis", "name"), [(False, 1, "1_left_2.jpg"), (True, 0, "1_above_2.jpg")]
+)
+def test_a_photograph_stands_in_its_half(upright, axis, name, tmp_path):
+    for number, color in ((1, "red"), (2, "blue")):
+        Image.new("RGB", (64, 48), color).save(tmp_path / f"{number}_ab.jpg")
+    first, second = (photograph(number, folder=tmp_path) for number in (1, 2))
+    composite = Composite(Pair(DOG, first, BALL, second), upright)
+    assert composite.name == name
+    composite.write(tmp_path / name)
+    with Image.open(tmp_path / name) as image:
+        pixels = np.asarray(image).astype(int)
+    assert pixels.shape == (224, 224, 3)
+    for half, channel in zip(np.split(pixels, 2, axis), (0, 2), strict=True):
+        assert half[..., channel].min() > 160 and half[..., 2 - channel].max() < 90
+
+
+@pytest.mark.parametrize(
+    ("relation", "expected"),
+    [
+        ("left", "a brown dog to the left of an orange ball"),
+        ("right", "an orange ball to the right of a brown dog"),
+        ("above", "a brown dog above an orange ball"),
+        ("below", "an orange ball below a brown dog"),
+    ],
+)
+def test_captions_by_hand(relation, expected):
+    assert paired.state(relation, DOG.text, BALL.text) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "said", "second", "expected"),
+    [
+        (DOG, ("brown", "dog"), RED, ("a red dog", "a brown ball")),
+        (YOUNG, (), OLD, ("an old dog", "a young man")),
+        (DOG, (), OLD, None),  # nothing speaks against an old dog
+        (DOG, (), BALL, None),  # brown may be called orange
+        (DOG, ("red",), RED, None),
+    ],
+)
+def test_adjectives_are_swapped_with_their_articles_where_that_is_false(
+    first, said, second, expected
+):
+    pair = Pair(first, photograph(1, *said), second, photograph(2, "red", "ball"))
+    assert pair.swapped() == expected
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "expected"),
+    [
+        ("", "red", False),
+        ("small", "young", False),
+        ("little", "old", True),
+        ("little", "large", True),
+    ],
+)
+def test_adjectives_that_contradict_each_other(a, b, expected):
+    assert pairs.contradict(a, b) is expected
+
+
+def test_phrases_of_captions():
+    (read,) = pairs.photographs(
+        [
+            Captioned(
+                1,
+                "1_ab.jpg",
+                [
+                    "A brown dog runs behind a red ball.",
+                    "Two dogs and a ball.",
+                    "The man's dog runs.",
+                    "Dogs run.",
+                    "A small brown dog sleeps.",
+                ],
+            )
+        ],
+        Path("folder"),
+    )
+    assert read.path == Path("folder/1_ab.jpg")
+    assert [(p.text, p.noun, p.adjective) for p in read.leading_noun_phrases] == [
+        ("a brown dog", "dog", "brown"),
+        ("two dogs", "dog", ""),
+        ("a small brown dog", "dog", ""),
+    ]
+    assert [p.text for p in read.coloured] == ["a brown dog", "a red ball"]
+    assert {"dog", "ball", "run", "sleep"} <= read.lemmas
+
+
+def test_sets_are_balanced_official_and_apart(few):
+    root = build("paired")
+    counts = json.loads((root / "manifest.json").read_text())["counts"]
+    benchmarks = load_benchmark("aro", root)
+    assert {each.subset: each.n_used for each in benchmarks} == counts["aro"]
+    train = load_negclip_tsv(root / "coco" / "train_neg_clip.tsv", root)
+    for each in benchmarks:
+        assert each.n_used and all(item.images[0].path.is_file() for item in each.items)
+        true, false = (Counter(item.texts[k] for item in each.items) for k in (1, 0))
+        assert true == false, "each true caption is the false one of its mirror"
+        bags = [sorted(text.split()) for item in each.items for text in item.texts]
+        assert bags[::2] == bags[1::2] and not any(a == b for a, b in (i.texts for i in each.items))
+        orders = Counter(item.texts[1].partition(" to the ")[2][:4] for item in each.items)
+        assert orders["left"] == orders["righ"]
+        blind = blind_answers([each], text_choosers(train.captions))
+        assert (blind.groupby("chooser")["share"].mean() == 0.5).all()
+    test = load_retrieval_set("coco", root)
+    asked = {item.images[0].path.name for each in benchmarks for item in each.items}
+    assert {path.name for path in test.image_paths} == asked
+    assert counts["order"] == {"coco": test.n_used}
+    valid = load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root)
+    base = load_coco_captions(
+        root / "pretrain" / "annotations" / "captions_pretrain.json", root / "pretrain" / "images"
+    )
+    sides = [
+        {number for path in some.image_paths for number in path.stem.split("_")[::2]}
+        for some in (base, train, valid, test)
+    ]
+    assert sum(map(len, sides)) == len(set().union(*sides)), "no photograph is in two splits"
+    for text, false in zip(train.captions, train.negatives, strict=True):
+        first, relation, second = split(text)
+        assert false[0] == f"{second}{relation}{first}"
+        for adjectives in false[1:]:
+            assert sorted(adjectives.split()) == sorted(text.split()) and adjectives != false[0]
+    joined = {frozenset(text.split(" and ")) for text in base.captions}
+    joined |= {frozenset(split(text)[::2]) for text in train.captions}
+    assert not joined & {frozenset(split(text)[::2]) for text in test.captions}
+    assert all(train.hard_images)
+    before = (root / "manifest.json").stat().st_mtime_ns
+    assert build("paired") == root
+    assert (root / "manifest.json").stat().st_mtime_ns == before
+
+
+def split(text):
+    """First phrase, relation with its spaces, second phrase of a caption."""
+    words = next(f" {w} " for w in paired.RELATIONS.values() if f" {w} " in text)
+    first, _, second = text.partition(words)
+    return first, words, second
+
+
+def test_the_base_learns_places_then_captions_and_is_measured(few, short, monkeypatch):
+    monkeypatch.setattr(pool, "BATCH", 4)
+    short("paired", {"clip-ft": {}}, tower_steps=2, precision="fp32")
+    selection = Selection(studies=True)
+    job.make_data("paired", selection)
+    job.make_base("paired", selection)
+    start = load_clip("clip-photo", runs.checkpoint_path("base", "paired")).model
+    untrained = load_clip("clip-photo").model
+    fill_trunk(untrained)
+    for name, value in untrained.visual.trunk.state_dict().items():
+        assert torch.equal(start.visual.trunk.state_dict()[name], value.half().to(value.dtype))
+    drawn = untrained.visual.head.pool.pos_embed * pool.POSITIONS
+    moved = (start.visual.head.pool.pos_embed - drawn).abs().max()
+    assert 0 < moved < 0.1, "the pool starts from large positions, and is trained"
+    told = results.load("base_training", "paired", ["base"]).set_index("measure")["value"]
+    assert {"probe_first", "probe_second", "probe_order", "relation"} <= set(told.index)
+    for name in grid.runs("paired", selection):
+        job.train_and_measure("paired", selection, name)
+    answers = results.load("benchmarks", "paired", ["base", "clip-ft"], 1)
+    assert set(answers.family) == {"aro", "order"}
+
+
+def test_the_pool_is_its_own_forward():
+    head = load_clip("clip-photo").model.visual.head
+    grids = torch.randn(2, 1280, 7, 7, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        head.pool.pos_embed.mul_(20)
+        torch.testing.assert_close(pool.pooled(head.pool, grids), head(grids), atol=1e-5, rtol=1e-4)
+
+
+def test_the_pool_learns_what_is_where(monkeypatch):
+    """Two kinds of photographs, told by one channel each, in random places."""
+    monkeypatch.setattr(pool, "BATCH", 16)
+    monkeypatch.setattr(pool, "LR", 1e-2)
+    net, rng = load_clip("clip-photo").model.visual.head.pool, torch.Generator().manual_seed(0)
+    first, upright = torch.randint(2, (64,), generator=rng), torch.arange(64) % 2
+    nouns = torch.stack([first, 1 - first], 1)
+    grids = torch.zeros(64, 1280, 7, 7, dtype=torch.float16)
+    for n in range(64):
+        for side, half in enumerate((slice(0, 3), slice(4, 7))):
+            where = (half, slice(None)) if upright[n] else (slice(None), half)
+            channels = slice(0, 640) if nouns[n, side] == 0 else slice(640, 1280)
+            grids[n, channels][:, *where] = 1.0
+    seen = pool.Images(
+        grids,
+        torch.stack([2 * upright, 2 * upright + 1], 1),
+        torch.nn.functional.one_hot(nouns, 2).float(),
+        nouns,
+    )
+    heads = pool.learn(net, seen, 40, 0)
+    assert pool.measure_heads(net, heads, seen)["probe_order"] > 0.9
+    wrong = pool.measure_heads(net, heads, seen._replace(nouns=nouns.flip(1)))
+    assert wrong["probe_order"] < 0.1 and set(wrong) == {
+        "probe_first",
+        "probe_second",
+        "probe_order",
+    }

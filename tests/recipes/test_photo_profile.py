@@ -1,0 +1,58 @@
+"""The profile of photographs from end to end, on sixteen drawn pictures and two steps a run."""
+
+import itertools
+
+import job
+import pandas as pd
+import torch
+
+from cae_lib import grid, results, runs
+from cae_lib.config import paths
+from cae_lib.grid import Selection
+from cae_lib.models.clip import load_clip
+from cae_lib.models.weight_files import read_state_dict
+from cae_lib.profiles import PROFILES
+from data.recipes.photographs.trunk import fill_trunk
+
+ROWS = ("clip-ft", "cae-attention", "placebo-attention", "cae-counterfactual", "negclip")
+
+
+def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):
+    methods = {name: PROFILES["photo"].runs[name] for name in ROWS}
+    short("photo", methods | {"negclip": methods["negclip"] | {"batch_size": 2}})
+    selection = Selection(studies=True)
+    job.make_data("photo", selection)
+    job.make_base("photo", selection)
+    base = read_state_dict(runs.checkpoint_path("base", "photo"))
+    clip = load_clip("clip-photo")
+    fill_trunk(clip.model)
+    trunk = {name: value for name, value in clip.model.state_dict().items() if "trunk" in name}
+    assert all(torch.equal(base[name], value.to(base[name].dtype)) for name, value in trunk.items())
+    names = grid.runs("photo", selection)
+    assert set(names) == {"data/0", "base/0", *(f"{name}/0" for name in ROWS)}
+    for name in names:
+        job.train_and_measure("photo", selection, name)
+    texts = {}
+    for name in ROWS:
+        state = read_state_dict(runs.checkpoint_path(name, "photo"))
+        images = [key for key in base if key.startswith("visual.")]
+        assert all(torch.equal(state[key].float(), base[key].float()) for key in images)
+        texts[name] = state["text_projection"]
+    assert not any(torch.equal(*pair) for pair in itertools.combinations(texts.values(), 2))
+    features = list((paths().cache / "features").glob("*.safetensors"))
+    assert len(features) == 2, "the trunk's of the base's pictures, the tower's of the runs'"
+    shared = list((paths().cache / "image-vectors").glob("*.npz"))
+    assert len(shared) == 2, "one that all runs share, and one of the controls' activation"
+    answers = results.load("benchmarks", "photo", ["base", *ROWS], 1)
+    assert {"aro", "sugarcrepe", "half_truths"} <= set(answers.family)
+    assert answers.groupby("run").size().nunique() == 1
+    stored = [*(paths().cache / "staged" / "photo").rglob("*.parquet")]
+    assert {"attribution", "benchmarks", "texts"} <= {path.parts[-3] for path in stored}
+    for path in stored:  # no word of a caption is stored
+        frame = pd.read_parquet(path).select_dtypes(exclude="number")
+        texts = {str(text) for column in frame for text in frame[column].unique()}
+        assert not {word for text in texts for word in text.split()} & {"dog", "boy", "grass"}
+    first = {path: path.stat().st_mtime_ns for path in stored}
+    for name in names:
+        job.train_and_measure("photo", selection, name)
+    assert {path: path.stat().st_mtime_ns for path in first} == first, "nothing is made twice"

@@ -1,0 +1,144 @@
+import hashlib
+import json
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from toys import TINY as SMALLEST
+
+from cae_lib.config import paths
+from cae_lib.errors import ConfigError, DataError
+from cae_lib.profiles import find_profile
+from data.recipes.datasets import stored_key
+from data.recipes.synthetic_scenes import build as module
+from data.recipes.synthetic_scenes.build import build, build_world
+from data.recipes.synthetic_scenes.config import COCO, PARTS, WEB, WORLDS, Sizes
+from data.recipes.synthetic_scenes.scenes import SceneConfig
+
+TINY = replace(SMALLEST, sizes=replace(SMALLEST.sizes, pretrain=5, pretrain_captions=2))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return build_world(TINY, tmp_path_factory.mktemp("raw") / "world-tiny", pretrain=True)
+
+
+def contents(root: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in root.rglob("*")
+        if path.is_file()
+    }
+
+
+def manifest(root: Path) -> dict[str, Any]:
+    return json.loads((root / "manifest.json").read_text(encoding="utf-8"))
+
+
+def test_the_manifest_describes_the_folder_which_is_the_same_each_time(tiny, tmp_path):
+    names, content = contents(tiny), manifest(tiny)
+    assert contents(build_world(TINY, tmp_path / "world-tiny", pretrain=True)) == names
+    assert content["key"] == TINY.key()
+    assert content["counts"]["coco"]["train"] == {"pictures": 5, "captions": 10}
+    assert content["counts"]["order"] == {"coco": 2, "flickr30k": 4}
+    assert content["sha256"].items() <= names.items()
+    texts = {name for name in names if name[-4:] not in (".jpg", ".png")}
+    own = {name for name in texts if not name.startswith(("pretrain/", "senteval/"))}
+    assert own == {*content["sha256"], "manifest.json"}
+    assert content["pictures"] + 5 == len(names) - len(texts)
+    assert manifest(tiny / "pretrain")["counts"]["pretrain"] == {"pictures": 5, "captions": 10}
+
+
+def test_a_complete_folder_is_left_alone(smoke_world, monkeypatch):
+    monkeypatch.setattr(module, "_write", None)
+    assert build("smoke", root=smoke_world.parent) == smoke_world
+    assert not (smoke_world / "pretrain").exists()  # which is built on request only
+
+
+@pytest.mark.parametrize(
+    ("change", "built"),
+    [
+        ({"sizes": replace(TINY.sizes, similarity=7)}, {"senteval"}),
+        ({"sizes": replace(TINY.sizes, flickr_test=3)}, {"", "senteval"}),
+        ({"scenes": SceneConfig(seed=1)}, {"", "senteval", "pretrain"}),
+    ],
+)
+def test_another_configuration_replaces_what_it_changes(change, built, tmp_path):
+    other = replace(TINY, **change)
+    target = build_world(TINY, tmp_path / "world-tiny", pretrain=True)
+    marks = {name: target / name / "old" for name in ("", "senteval", "pretrain")}
+    for mark in marks.values():
+        mark.touch()
+    build_world(other, target)
+    assert {name for name, mark in marks.items() if not mark.exists()} == built
+    assert (target / "pretrain").exists() == ("pretrain" not in built)
+    assert manifest(target)["key"] == other.key()
+    assert manifest(target / "senteval")["key"] == other.key("similarity")
+    assert [path.name for path in tmp_path.iterdir()] == ["world-tiny"]
+
+
+def test_an_interrupted_build_leaves_the_old_folder(tmp_path, monkeypatch):
+    target = build_world(TINY, tmp_path / "world-tiny")
+    before = contents(target)
+    monkeypatch.setattr(module, "make_datasets", Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        build_world(replace(TINY, scenes=SceneConfig(seed=1)), target)
+    assert contents(target) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["world-tiny"]
+
+
+def test_a_folder_without_a_whole_manifest_is_not_complete(tmp_path):
+    assert stored_key(tmp_path) is None
+    for damaged in ("{", "[]", "{}"):
+        (tmp_path / "manifest.json").write_text(damaged, encoding="utf-8")
+        assert stored_key(tmp_path) is None
+
+
+def test_a_place_that_cannot_be_written_is_explained(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(DataError, match="cannot be written.*CAE_HOME"):
+        build_world(TINY, tmp_path / "file" / "world-tiny")
+    full = Mock(side_effect=OSError(28, "No space left on device"))
+    monkeypatch.setattr("data.recipes.synthetic_scenes.draw.Drawing.write", full)
+    with pytest.raises(DataError, match="No space left on device.*Free some disk space"):
+        build_world(TINY, tmp_path / "other" / "world-tiny")
+    assert list((tmp_path / "other").iterdir()) == []
+
+
+def test_where_worlds_lie(home, monkeypatch):
+    monkeypatch.setattr(module, "build_world", lambda config, target, _: (config, target))
+    assert build("smoke") == (WORLDS["smoke"], paths().raw / "world-smoke")
+    with pytest.raises(ConfigError, match="'paper' has no synthetic scenes: expected one of smoke"):
+        build("paper")
+
+
+@pytest.mark.parametrize(
+    ("change", "parts"),
+    [
+        ({}, set()),
+        ({"coco": replace(COCO, relation=0.1)}, {"world"}),
+        ({"web": replace(WEB, relation=0.1)}, {"pretrain"}),
+        ({"sizes": Sizes(pretrain=7)}, {"pretrain"}),
+        ({"sizes": Sizes(similarity=7)}, {"similarity"}),
+        ({"scenes": SceneConfig(seed=3)}, set(PARTS)),
+    ],
+)
+def test_keys_cover_what_decides_the_files(change, parts, monkeypatch):
+    base = WORLDS["mini"]
+    assert base.key() == "0eb0a36c84c9"  # which stands in the records of every measurement
+    assert {part for part in PARTS if replace(base, **change).key(part) != base.key(part)} == parts
+    before = {part: base.key(part) for part in PARTS}
+    monkeypatch.setattr("data.recipes.synthetic_scenes.layout.BASE_SCALE", 0.3)
+    assert all(base.key(part) != before[part] for part in PARTS)
+
+
+@pytest.mark.parametrize("profile", ["smoke", "mini", "photo", "paired"])
+def test_the_command_that_builds_a_profile_exists(profile, capsys):
+    python, option, module_name, *words = find_profile(profile).build_command.split()
+    assert (python, option) == ("python", "-m")
+    with pytest.raises(SystemExit) as ended:
+        import_module(module_name).main([*words, "--help"])
+    assert ended.value.code == 0 and "--profile" in capsys.readouterr().out
