@@ -78,8 +78,6 @@ def main() -> None:
         clip.activation,
         "--only",
         "sugarcrepe",
-        "--allow-missing",
-        "sugarcrepe",
         "-o",
         "scores",
     )

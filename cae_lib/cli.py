@@ -86,13 +86,6 @@ set_option = click.option(
 )
 model_option = click.option("--model", help="open_clip's architecture of a weight file.")
 activation_option = click.option("--activation", type=ACTIVATION, help="Of a weight file.")
-allow_missing_option = click.option(
-    "--allow-missing",
-    default="",
-    metavar="NAMES",
-    help="Real datasets that may be incomplete, with commas between them, or 'all'. What is there "
-    "is used.",
-)
 
 
 @click.group(context_settings=HELP)
@@ -180,7 +173,6 @@ def _describe_source(entry: Source) -> list[str]:
 @seed_option
 @profile_option()
 @set_option
-@allow_missing_option
 @click.option("--checkpointing", is_flag=True, help="Less memory, more time.")
 @click.option("--workers", type=int, help="Processes that decode images.")
 def train(
@@ -188,7 +180,6 @@ def train(
     seed: int,
     profile: str,
     overrides: tuple[tuple[str, Any], ...],
-    allow_missing: str,
     checkpointing: bool,
     workers: int | None,
 ) -> None:
@@ -196,7 +187,6 @@ def train(
 
     Checkpointing and workers change numbers by rounding at most.
     """
-    from cae_lib.commands.options import allow
     from cae_lib.runs import train_run
     from cae_lib.training.execution import Execution
     from cae_lib.variants import BASE, find_run
@@ -207,9 +197,8 @@ def train(
             f"a recipe trains the base model: `python -m data.recipes.base --profile {profile}`, "
             "in a clone of the repository"
         )
-    with allow(profile, allow_missing):
-        execution = Execution(checkpointing, workers)
-        path = train_run(run, profile, seed, execution, **settings | dict(overrides))
+    execution = Execution(checkpointing, workers)
+    path = train_run(run, profile, seed, execution, **settings | dict(overrides))
     print(f"The weights are {path}")
 
 
@@ -218,7 +207,6 @@ def train(
 @seed_option
 @profile_option(None, f"By default mini, and paper for models of others. One of {PROFILES}.")
 @set_option
-@allow_missing_option
 @click.option(
     "--only",
     type=Names(),
@@ -245,7 +233,6 @@ def evaluate(
     seed: int,
     profile: str | None,
     overrides: tuple[tuple[str, Any], ...],
-    allow_missing: str,
     only: list[str],
     model: str | None,
     activation: str | None,
@@ -260,7 +247,6 @@ def evaluate(
     or a weight file. The name "data" measures what needs no model, such as the items.
     """
     from cae_lib import measuring, runs
-    from cae_lib.commands.options import allow
     from cae_lib.evaluation import scores
     from cae_lib.variants import DATA
 
@@ -269,20 +255,22 @@ def evaluate(
     suites, families = split_selection(only)
     seed = seed if runs.is_run(name, profile) else 0
     how = {"model": model, "activation": activation, "processor": processor, **dict(overrides)}
-    with allow(profile, allow_missing):
-        if name == DATA:
-            measuring.measure_data(profile)
-            print("\n".join(scores.describe_amounts(profile)))
-            return
-        if families:
-            title = measuring.title_of(name, profile, **dict(overrides))
-            load = partial(runs.open_model, name, profile, seed, **how)
-            table = scores.evaluate(load, *families, profile=profile)
-        else:
-            title = measuring.measure_model(name, profile, seed, suites, **how)
-            table = scores.stored_scores(title, profile, seed, suites)
+    if name == DATA:
+        measuring.measure_data(profile)
+        print("\n".join(scores.describe_amounts(profile)))
+        return
+    if families:
+        title = measuring.title_of(name, profile, **dict(overrides))
+        load = partial(runs.open_model, name, profile, seed, **how)
+        table = scores.evaluate(load, *families, profile=profile)
+    else:
+        title = measuring.measure_model(name, profile, seed, suites, **how)
+        table = scores.stored_scores(title, profile, seed, suites)
     if table.empty and (families or not scores.is_measured(title, profile, suites)):
-        raise DataError("nothing could be measured, see above: no dataset is here that was named")
+        raise DataError(
+            "nothing could be measured, see above: none of the datasets is here. `cae data list` "
+            "names them, and `cae data get NAME` fetches one"
+        )
     table["dataset"] = scores.public_names(table["dataset"], profile)
     if not table.empty:
         print(scores.format_scores(table))
@@ -382,23 +370,13 @@ def attribute(
 
 
 @cae.command()
-@click.argument("other", metavar="[COMMIT|FILE]", default="HEAD")
+@click.argument("other", metavar="[COMMIT|FOLDER]", default="HEAD")
 @profile_option()
 def compare(other: str, profile: str) -> None:
-    """Tell how the stored tables differ from those of a commit or of a file of `cae pack`."""
+    """Tell how the stored tables differ from those of a commit or a folder."""
     from cae_lib.commands.compare import run
 
     run(profile, other)
-
-
-@cae.command()
-@click.option("-o", "--output", type=FILE, required=True, help="Name of the file, .tar.gz.")
-@profile_option()
-def pack(output: Path, profile: str) -> None:
-    """Write all stored tables of a profile and their provenance as one file for others."""
-    from cae_lib.commands.compare import pack
-
-    pack(profile, output)
 
 
 @cae.command()
@@ -411,7 +389,6 @@ def pack(output: Path, profile: str) -> None:
     type=click.Path(path_type=Path, resolve_path=True),
     help="For a rehearsal: a folder laid out as data/raw, whose files replace drawn ones.",
 )
-@allow_missing_option
 @click.option(
     "--on",
     "executor",
@@ -426,7 +403,6 @@ def reproduce(
     rows: str,
     seeds: int | None,
     real: Path | None,
-    allow_missing: str,
     executor: str,
 ) -> None:
     """Make what is not there yet: data, trained and measured runs, pages and the book.
@@ -440,7 +416,6 @@ def reproduce(
         "all": studies,
         "rows": rows,
         "seeds": seeds,
-        "allow_missing": allow_missing,
         "real": real,
     }
     run(config, executor)

@@ -209,7 +209,6 @@ class Profile:
     sets: str = ""  # the profile whose data sets it reads; its own where there is none
     like: str = ""  # the profile whose file it takes, so that the same pages describe it
     drawn: bool = False  # whether drawn scenes stand in for its real datasets, all in `build/NAME`
-    incomplete: bool = False  # whether its datasets may be incomplete
 
     @property
     def real(self) -> bool:

@@ -21,6 +21,10 @@ class DataError(CaeError):
     """A data file that is missing, malformed or incomplete."""
 
 
+class MissingDataError(DataError):
+    """Data that are not on this machine, or not all of them; what is there may be used."""
+
+
 class WriteError(CaeError):
     """A file that cannot be written: the disk is full or read-only, or permission is missing."""
 

@@ -13,13 +13,13 @@ from cae_lib.config import Experiment, shipped
 from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION, digest
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import file_hash
-from cae_lib.variants import BASE, Variant, find_run, study_runs
+from cae_lib.variants import BASE, DATA, Variant, find_run, study_runs
 
 CONTROL_SUITES = ("benchmarks", "attribution", "retrieval", "bindings")
 HARD_NEGATIVE_SUITES = (*CONTROL_SUITES, "phrases")
 """What the pages show of controls, and of runs with hard negatives; `cae evaluate` measures all."""
 
-STUDY_SUITES = CONTROL_SUITES[:2]
+STUDY_SUITES = ("benchmarks", "attribution")
 """Suites that are measured for the runs that `study_runs` returns."""
 
 STUDY_PAGES = ("what-decides", "quickgelu", "faithfulness", "blind")
@@ -34,10 +34,7 @@ PAPER_SCALE_PAGES = ("attribution", "bindings", "accuracy", "retrieval-and-text"
 STATUS_PAGE = "status"
 """The page that lists all other stored pages, and therefore runs last."""
 
-DATA_RUN = "data"
-"""The run that stands for the tables of the datasets, which need no model."""
-
-NOT_OF_RUNS = {DATA_RUN, "validation"}
+NOT_OF_RUNS = {DATA, "validation"}
 """Suites of `SUITE_VERSIONS` that a reproduction does not measure for its runs."""
 
 
@@ -65,7 +62,7 @@ class Run(NamedTuple):
 
     def experiment(self, profile_name: str) -> Experiment | None:
         """Return the configuration of its training; None for the base model and the data."""
-        if self.variant.run in (BASE, DATA_RUN):
+        if self.variant.run in (BASE, DATA):
             return None
         run, settings, _ = self.variant
         return experiment(run, profile_name, seed=self.seed, **settings)
@@ -78,7 +75,7 @@ class Run(NamedTuple):
         """
         config = self._replace(seed=0).experiment(profile_name)
         trained = [config.key(), TRAINING_VERSION] if config else [self.variant.run]
-        suites = (DATA_RUN,) if self.variant.run == DATA_RUN else self.suites
+        suites = (DATA,) if self.variant.run == DATA else self.suites
         suites = suites or SUITE_VERSIONS.keys() - NOT_OF_RUNS
         return digest(trained, {suite: SUITE_VERSIONS[suite] for suite in suites}, studies)
 
@@ -103,7 +100,7 @@ def runs(profile_name: str, selection: Selection) -> dict[str, Run]:
     Raises:
         ConfigError: For an unknown profile or row.
     """
-    everything = [Run(Variant(DATA_RUN, {})), Run(Variant(BASE, {}))]
+    everything = [Run(Variant(DATA, {})), Run(Variant(BASE, {}))]
     settings = find_profile(profile_name).runs
     for seed in range(seeds_of(profile_name, selection)):
         for variant in rows_of(profile_name, selection):

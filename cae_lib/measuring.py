@@ -16,7 +16,7 @@ from typing import Any
 from cae_lib import store
 from cae_lib.data import needs
 from cae_lib.data.needs import data_digests, sources_digest
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.errors import ConfigError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.encoder import Encoder, Weights
 from cae_lib.evaluation.suites import ALL_SUITES, BASE_SUITES, SUITES, Suite, measure
@@ -25,12 +25,11 @@ from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.external import LORA_ALPHA, ExternalModel, model_loader
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runs import (
-    checkpoint_path,
     external_model,
     has_training,
     is_run,
     open_run,
-    require_data,
+    require_start,
     train_run,
     training_inputs,
     weights_of,
@@ -40,7 +39,7 @@ from cae_lib.store import Tables
 from cae_lib.variants import BASE, CONTROLS, Variant, find_run, run_name
 from cae_lib.words.alignment import align
 
-CONTROL_SUITES = ("benchmarks", "retrieval")
+GELU_SUITES = ("benchmarks", "retrieval")
 OF_CONTENT = ("zero_shot", "heatmaps")
 """Suites that need annotations of what an image shows, which captioned photographs do not have."""
 
@@ -62,20 +61,20 @@ def measure_run(
         seed: Seed of the run.
         fresh: Measure stored tables again, unless this clone measured them itself.
         only: Names of the suites to measure. By default these are all suites except `without`, and
-            `CONTROL_SUITES` for a control.
+            `GELU_SUITES` for a control.
         without: Names of suites to leave out of the default.
         **overrides: Settings that differ from the profile's.
 
     Raises:
         ConfigError: For an unknown run, profile, setting or suite.
         CheckpointError: If the run is not trained.
-        DataError: If data are missing; the message says which and how to get them.
+        DataError: If data are malformed, or generated ones are missing.
     """
     known = {**SUITES, **BASE_SUITES} if name == BASE else {**SUITES}
     if find_profile(profile_name).photographs:
         known = {suite: known[suite] for suite in known if suite not in OF_CONTENT}
     everything = [suite for suite in known if suite not in without]
-    only = list(only) or (CONTROL_SUITES if name in CONTROLS else everything)
+    only = list(only) or (GELU_SUITES if name in CONTROLS else everything)
     if unknown := [suite for suite in only if suite not in known]:
         raise ConfigError(
             f"no such measurement: {', '.join(unknown)}; expected some of {', '.join(known)}"
@@ -87,7 +86,8 @@ def measure_run(
         measure_external(external, label, profile_name, chosen, fresh)
         return
     weights = weights_of(CONTROLS.get(name, name), profile_name, seed, **overrides)
-    data = data_digests(profile_name, only, needs.source_of_weights(weights.model, weights.source))
+    needs.require_weights(weights.model, weights.source)
+    data = data_digests(profile_name, only)
     model = model_digest(weights)
     if name in CONTROLS:
         model = digest(model, "gelu")
@@ -134,7 +134,7 @@ def measure_external(
     Raises:
         ConfigError: If `load_external` cannot load the model as described.
         CheckpointError: If `load_external` cannot read the weights.
-        DataError: If data are missing; the message says which and how to get them.
+        DataError: If data are malformed, or generated ones are missing.
     """
     load = model_loader(external, pick_device())
     data = data_digests(profile_name, suites)
@@ -194,12 +194,14 @@ def measure_model(
     title = title_of(name, profile_name, **overrides)
     if is_run(name, profile_name):
         run, settings = find_run(name, profile_name)
+        needs.require_any(profile_name, only)
         measure_run(run, profile_name, seed, only=only, **settings | overrides)
         return title
     if is_run(title, profile_name):
         raise ConfigError(f"{title} is a run of the profile {profile_name}: rename the file")
     if unknown := [suite for suite in only if suite not in SUITES]:
         raise ConfigError(f"{', '.join(unknown)}: that is measured of the base alone")
+    needs.require_any(profile_name, only)
     external = ExternalModel(name, model, activation, processor=processor)
     suites = {suite: SUITES[suite] for suite in only or SUITES}
     measure_external(external, title, profile_name, suites)
@@ -241,6 +243,7 @@ def compute_table(
     if run == store.DATA:
         measure_data(profile_name, own=True)
         return
+    needs.require_any(profile_name, [table])
     if run != BASE and not has_training(run, profile_name, **settings):
         external = external_model(experiment(run, profile_name, **settings))
         measure_external(external, name, profile_name, {table: ALL_SUITES[table]}, own=True)
@@ -249,7 +252,7 @@ def compute_table(
         model = model_digest(weights_of(BASE, profile_name, **settings))
     else:
         config = experiment(run, profile_name, seed=seed, **settings)
-        require_data(config, checkpoint_path(run, profile_name, seed, **settings))
+        require_start(config)
         model = digest(training_inputs(config))
 
     def encoder() -> Encoder:
@@ -299,7 +302,7 @@ def measure_suites(
 ) -> None:
     """Measure the missing tables of some suites and store them under one run name.
 
-    With real data, a suite whose data may be absent is left out with a message if they are absent.
+    If a suite reads real data that are not here, it is left out with a message.
 
     Args:
         run: Name of the run in tables.
@@ -311,13 +314,14 @@ def measure_suites(
         encoder: Returns the model; called only if something has to be computed.
         fresh: Measure stored tables again, unless this clone measured them itself.
         settings: Settings that are recorded in the provenance.
-        own: Store the tables apart from the profile's.
+        own: Store the tables apart from the profile's, and raise an error for missing data.
 
     Raises:
-        DataError: If data are missing that have to be present.
+        DataError: If data are malformed, or generated ones are missing.
     """
+    may_be_missing = find_profile(profile_name).real and not own
     for name, suite in suites.items():
-        try:
+        with datasets.log_if_missing(name, may_be_missing):
             measure(
                 name,
                 run,
@@ -331,10 +335,6 @@ def measure_suites(
                 data=data[name][:12],
                 settings=dict(settings or {}),
             )
-        except DataError as error:
-            if not (find_profile(profile_name).real and needs.may_be_absent(name)):
-                raise
-            print(f"Left out: {name}. {error}", flush=True)
 
 
 def _numbers(tables: Tables, profile_name: str) -> Tables:
@@ -353,12 +353,12 @@ def measure_data(profile_name: str, fresh: bool = False, own: bool = False) -> N
         own: Store the tables apart from the profile's.
 
     Raises:
-        DataError: If data are missing.
+        DataError: If data are malformed, or generated ones are missing.
     """
     from cae_lib.evaluation.items import data_tables
 
     suites = ("benchmarks", *needs.SUITES)
-    digests = sorted(data_digests(profile_name, suites, needs.TRAINING).items())
+    digests = sorted(data_digests(profile_name, suites).items())
     if find_profile(profile_name).real:
         digests.append(("", sources_digest(needs.check_sources(needs.TRAINING), needs.TRAINING)))
     data = hashlib.sha256(repr(digests).encode()).hexdigest()

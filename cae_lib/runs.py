@@ -116,8 +116,7 @@ def external_model(config: Experiment) -> ExternalModel:
     if weights is None:
         raise ConfigError(f"{config.name}: a run with steps 0 needs weights")
     if not (isinstance(weights, Path) and weights.exists()):
-        names = needs.source_of_weights(config.model, weights)
-        needs.raise_if_missing(needs.check_sources(names))
+        needs.require_weights(config.model, weights)
     if isinstance(weights, Path):
         share = config.weights_share
         return ExternalModel(str(weights), config.model, config.activation, share)
@@ -145,7 +144,8 @@ def train_run(
 
     Raises:
         ConfigError: For an unknown run, profile or setting.
-        DataError: If some or all of the training data are missing.
+        DataError: If some or all of the training data are missing, or the weights that it starts
+            from.
         TooLongError: After the first steps, if they show that the training would take more than
             `hours`.
     """
@@ -153,7 +153,7 @@ def train_run(
     if not config.steps:
         raise ConfigError(f"{name} has no steps to train; `cae evaluate {name}` measures it")
     target = checkpoint_path(name, profile_name, seed, **overrides)
-    require_data(config, target)
+    require_start(config)
     inputs = training_inputs(config)
     if is_trained(target, inputs):
         return target
@@ -180,43 +180,18 @@ def is_trained(path: Path, inputs: Mapping[str, str]) -> bool:
     return meta is not None and meta.extra.get("identity") == inputs
 
 
-def require_data(config: Experiment, target: Path) -> None:
-    """Check the data of a training, and print what is missing but may be.
-
-    Args:
-        config: The resolved settings of the run.
-        target: Path of the run's checkpoint, which may not exist yet.
+def require_start(config: Experiment) -> None:
+    """Check that the weights that a run starts from are here, and the data if they are generated.
 
     Raises:
-        DataError: If required data are missing, or if the existing checkpoint was trained on an
-            incomplete dataset without permission to do so.
-    """
-    start = weights_path(config)
-    used, expected = read_meta(target).extra.get("rows", (0, 0)) if target.is_file() else (0, 0)
-    if used != expected and not needs.may_be_incomplete(needs.TRAINING[0]):
-        raise DataError(
-            f"{target} was trained on {used:,} of {expected:,} rows. Remove its folder to train on "
-            f"all of them, or keep it with --allow-missing {needs.TRAINING[0]}"
-        )
-    if not find_profile(config.profile).real:
-        _require_built(config.profile, start)
-        return
-    tag = needs.source_of_weights(config.model, start)
-    for line in needs.raise_if_missing(needs.check_sources((*needs.TRAINING, *tag))):
-        print(line, flush=True)
-
-
-def _require_built(profile_name: str, start: str | Path | None) -> None:
-    """Check that a profile with generated data has its base model and its datasets.
-
-    Args:
-        profile_name: Name of a profile without real data.
-        start: The weights that the run starts from. The base model is required only if this is it.
-
-    Raises:
+        DataError: If downloaded weights are missing, or the datasets were not generated yet; the
+            message names the command that gets them.
         CheckpointError: If the base model is missing; the message names the command that trains it.
-        DataError: If the datasets are missing; the message names the command that builds them.
     """
+    profile_name, start = config.profile, weights_path(config)
+    if find_profile(profile_name).real:
+        needs.require_weights(config.model, start)
+        return
     base = weights_path(experiment(TUNED, profile_name))
     if isinstance(base, Path) and start == base and not base.is_file():
         raise CheckpointError(
@@ -224,7 +199,7 @@ def _require_built(profile_name: str, start: str | Path | None) -> None:
             f"--profile {profile_name}`, which builds the datasets as well"
         )
     if not (find_profile(profile_name).root / "coco").is_dir():
-        needs.data_digests(profile_name, ())
+        needs.data_digests(profile_name, [])
 
 
 def _train_if_stale(
@@ -247,10 +222,9 @@ def _train_if_stale(
     data = training_set(config.profile, config.train_data, config.model, config.tagger)
     clip = load_clip(config.model, weights_path(config), config.activation, pick_device())
     _drop_other_state(target.with_name(STATE), inputs)
-    rows = f" on {data.pairs.n_used:,} of {data.pairs.n_expected:,} rows"
     print(
         f"Training {config.name}, seed {config.seed}: {config.steps} steps of "
-        f"{config.batch_size}{rows if find_profile(config.profile).real else ''}",
+        f"{config.batch_size} on {data.pairs.n_used:,} rows",
         flush=True,
     )
     with one_thread(pick_device()):
@@ -293,8 +267,7 @@ def open_run(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> C
         config = experiment(name, profile_name, seed=seed, **overrides)
         return load_external(external_model(config), pick_device())
     weights = weights_of(CONTROLS.get(name, name), profile_name, seed, **overrides)
-    names = needs.source_of_weights(weights.model, weights.source)
-    needs.raise_if_missing(needs.check_sources(names))
+    needs.require_weights(weights.model, weights.source)
     if name not in CONTROLS:
         return weights.load(pick_device())
     model = experiment(TUNED, profile_name).model
@@ -347,11 +320,34 @@ def wanted(profile_name: str) -> list[str]:
     """
     if not find_profile(profile_name).real:
         return []
-    config = experiment(TUNED, profile_name)
     names = [
-        *needs.source_of_weights(config.model, weights_path(config)),
-        *needs.TRAINING,
+        *_needed_to_train(profile_name),
         *(name for suite in SUITES for name in needs.sources_of(suite)),
     ]
     sources = load_sources()
     return list(dict.fromkeys(each for name in names for each in (*sources[name].needs, name)))
+
+
+def _needed_to_train(profile_name: str) -> list[str]:
+    config = experiment(TUNED, profile_name)
+    return [*needs.source_of_weights(config.model, weights_path(config)), *needs.TRAINING]
+
+
+def check_real_data(profile_name: str) -> None:
+    """Print what is missing of a profile's real benchmarks, which are measured as far as they go.
+
+    Raises:
+        DataError: If training data or the weights that training starts from are missing, or a file
+            of a benchmark is malformed.
+    """
+    profile = find_profile(profile_name)
+    if not profile.real or profile.drawn:
+        return
+    reports = needs.check_sources(wanted(profile_name))
+    required = {name: reports.pop(name) for name in _needed_to_train(profile_name)}
+    for line in needs.missing_data(reports):
+        print(line, flush=True)
+    if lines := needs.missing_data(required):
+        raise DataError("\n".join(["data that training needs are missing.", *lines]))
+    if faults := [fault for report in reports.values() for fault in report.faults]:
+        raise DataError("\n".join(faults))

@@ -121,7 +121,7 @@ def imported(path: Path) -> set[str]:
 
 
 LAYERS = (
-    {"errors", "methods", "config", "runtime", "gpus", "profiles", "keys", "variants"},
+    {"errors", "methods", "config", "runtime", "machine", "profiles", "keys", "variants"},
     {"words", "models", "attribution"},
     {"data", "store", "statistics", "plots"},
     {"training", "evaluation"},

@@ -280,7 +280,7 @@ def test_controls_are_the_same_weights_read_with_gelu(home: Path, smoke_world: P
         return {"retrieval": pd.DataFrame({"sum": [total]})}
 
     monkeypatch.setattr("cae_lib.evaluation.suites.Suite.__call__", lambda _, *args: measure(*args))
-    monkeypatch.setattr(measuring, "CONTROL_SUITES", ("retrieval",))
+    monkeypatch.setattr(measuring, "GELU_SUITES", ("retrieval",))
     controls = ["base-gelu", "clip-ft-gelu"]
     for name in (*controls, *controls):  # nothing is measured twice
         measuring.measure_run(name, "smoke")

@@ -7,37 +7,32 @@ or other product; it is written when that is done.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from pathlib import Path
 
 from cae_lib import grid
 from cae_lib.cli import guarded
-from cae_lib.commands.reproduce import allow_incomplete, require_data
-from cae_lib.gpus import exclusive_gpu, find_gpus
 from cae_lib.grid import Selection
+from cae_lib.machine import exclusive_gpu, restart_on_one_core
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import environment_info, write_atomic
-from cae_lib.variants import BASE, TUNED, base_variants
+from cae_lib.variants import BASE, DATA, TUNED, base_variants
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # for data.recipes
 
 
 def make_data(profile: str, selection: Selection, real: str | None = None) -> None:
-    """Build the datasets or check that they are present, and parse the training captions once
-    before several processes need them. In a rehearsal the files of a folder `real` replace drawn
-    ones."""
-    from rehearsal import lay_out
-
+    """Build the datasets that are not real, and parse the training captions once before several
+    processes need them. In a rehearsal the files of a folder `real` replace drawn ones."""
     from cae_lib.data.training_set import training_set
     from data.recipes.base import build_datasets
 
     if find_profile(profile).drawn:
+        from rehearsal import lay_out
+
         lay_out(profile, Path(real) if real else None)
-    elif find_profile(profile).real:
-        require_data(profile)
-    else:
+    elif not find_profile(profile).real:
         build_datasets(profile)
     for name, tagger in grid.captions_of(profile, selection):
         training_set(profile, name, experiment(TUNED, profile).model, tagger)
@@ -64,7 +59,7 @@ def train_and_measure(profile: str, selection: Selection, name: str) -> None:
 
     (row, settings, _), seed, suites = grid.runs(profile, selection)[name]
     without = () if selection.studies else grid.STUDY_PAGE_SUITES
-    if row == grid.DATA_RUN:
+    if row == DATA:
         measure_data(profile, True)
         return
     if has_training(row, profile, **settings):
@@ -101,7 +96,7 @@ def main(arguments: list[str]) -> None:
     config = json.loads(text)
     profile = config.get("profile", "mini")
     selection = grid.select(profile, config)
-    with allow_incomplete(config), exclusive_gpu():
+    with exclusive_gpu():
         for output in map(Path, outputs):
             start = time.monotonic()
             name = str(output.parent)
@@ -119,23 +114,6 @@ def main(arguments: list[str]) -> None:
             write_atomic(output.absolute(), json.dumps(record, indent=1) + "\n")
 
 
-ONE_CORE = {
-    "OMP_NUM_THREADS": "1",
-    "THP_MEM_ALLOC_ENABLE": "1",
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:"
-    "glibc.malloc.trim_threshold=4294967296",
-}
-"""Environment of a job on one core of a CPU. Small models gain little from a second thread, and
-sums on one thread have one order. The rest lets torch and glibc take tensors from huge pages and
-keep them: a tenth of a perturbation step's time."""
-
-
-def has_one_core() -> bool:
-    """Whether this job shares a machine without GPU with as many others as it has cores."""
-    return not find_gpus() and "SLURM_JOB_ID" not in os.environ
-
-
 if __name__ == "__main__":
-    if has_one_core() and not ONE_CORE.items() <= os.environ.items():  # read when a process starts
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ONE_CORE)
+    restart_on_one_core()
     sys.exit(guarded(lambda: main(sys.argv[1:]), "make reproduce"))

@@ -4,55 +4,55 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
 from cae_lib import grid
-from cae_lib.commands.options import allow
 from cae_lib.config import paths, repository
 from cae_lib.errors import CaeError, Terminated
-from cae_lib.gpus import find_gpus
+from cae_lib.machine import count_cpu_jobs, find_gpus
 from cae_lib.profiles import enter_home, find_profile
 from cae_lib.runtime import format_seconds
 
 OPTIONS_VARIABLE = "CAE_SNAKEMAKE"
 """Environment variable with further options of Snakemake."""
 
-BYTES_PER_JOB = 5_300_000_000
-"""Upper limit of the memory of a job on a CPU (the profile `mini` takes 5.2 GB)."""
-
 
 def run(config: Mapping[str, Any], executor: str) -> None:
     """Execute all jobs that are not done yet; it is safe to interrupt and repeat this.
 
     Args:
-        config: The Snakemake configuration: profile, all, rows, seeds, allow_missing, real.
+        config: The Snakemake configuration: profile, all, rows, seeds, real.
         executor: Where the jobs run: "local" or "slurm".
     """
-    home, profile = repository(), config["profile"]
-    if home is None or shutil.which("snakemake", path=search_path()) is None:
+    home, profile = repository(), find_profile(config["profile"])
+    if home is None or find_spec("snakemake") is None:
         raise CaeError(
             "this needs a clone of the repository and Snakemake: pip install -e '.[book]'"
         )
-    selection = grid.select(profile, config)
-    enter_home(profile)
-    with allow_incomplete(config):
-        require_data(profile)
-    folder = paths().runs / profile
+    selection = grid.select(profile.name, config)
+    enter_home(profile.name)
+    if profile.real:
+        from cae_lib.runs import check_real_data  # which imports PyTorch
+
+        check_real_data(profile.name)
+    folder = paths().runs / profile.name
     folder.mkdir(parents=True, exist_ok=True)
-    runs = [folder / name / "done.json" for name in grid.runs(profile, selection)]
-    pages = [folder / "pages" / name / "done.json" for name in grid.pages_of(profile, selection)]
-    if not find_profile(profile).root.is_dir():  # removed since: build the datasets again
+    runs = [folder / name / "done.json" for name in grid.runs(profile.name, selection)]
+    pages = [
+        folder / "pages" / page / "done.json" for page in grid.pages_of(profile.name, selection)
+    ]
+    if not profile.root.is_dir():  # removed since: build the datasets again
         (folder / "data" / "done.json").unlink(missing_ok=True)
     lock = folder / "controller.lock"
     try:
@@ -61,7 +61,7 @@ def run(config: Mapping[str, Any], executor: str) -> None:
             code = run_snakemake(command, folder / "snakemake.log", runs, followed=bool(pages))
     except Timeout as error:
         raise CaeError(
-            f"profile {profile}: another call is running ({lock}); wait for it"
+            f"profile {profile.name}: another call is running ({lock}); wait for it"
         ) from error
     outputs = [*runs, *pages, *([folder / "book" / "done.json"] if pages else [])]
     if code:
@@ -88,47 +88,6 @@ def describe_unfinished(folder: Path, outputs: Sequence[Path]) -> str:
     return text
 
 
-def search_path() -> str:
-    """Return the search path for programs, which begins with the folder of this interpreter."""
-    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-
-
-def allow_incomplete(config: Mapping[str, Any]) -> AbstractContextManager[None]:
-    """Allow the datasets that a configuration names to be incomplete.
-
-    If it names none, all datasets may be incomplete for a profile that says so.
-
-    Raises:
-        ConfigError: For an unknown dataset, or for a profile whose datasets are generated as a
-            whole.
-    """
-    profile = config.get("profile", "mini")
-    everything = "all" if find_profile(profile).incomplete else ""
-    return allow(profile, str(config.get("allow_missing") or everything))
-
-
-def require_data(profile_name: str) -> None:
-    """Check the real data of a profile, and print what is missing but may be.
-
-    Raises:
-        DataError: If required data are missing; the message says how to get them.
-    """
-    if find_profile(profile_name).real and not find_profile(profile_name).drawn:
-        from cae_lib.data import needs
-        from cae_lib.runs import wanted
-
-        for line in needs.raise_if_missing(needs.check_sources(wanted(profile_name))):
-            print(line, flush=True)
-
-
-def count_cpu_jobs() -> int:
-    """Return how many jobs run in parallel on a CPU: one for each core, if the memory allows it."""
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(cores, memory // BYTES_PER_JOB))
-
-
 def snakemake_command(home: Path, config: Mapping[str, Any], executor: str) -> list[str]:
     """Return the command line of Snakemake as a list of words.
 
@@ -147,7 +106,7 @@ def snakemake_command(home: Path, config: Mapping[str, Any], executor: str) -> l
         words += ["--resources", f"gpu={len(gpus)}"] if gpus else ["--cores", count_cpu_jobs()]
     entries = [f"{key}={value}" for key, value in config.items() if value not in (None, "", False)]
     options = shlex.split(os.environ.get(OPTIONS_VARIABLE, ""))
-    return ["snakemake", *map(str, [*words, "--config", *entries]), *options]
+    return [sys.executable, "-m", "snakemake", *map(str, [*words, "--config", *entries]), *options]
 
 
 def run_snakemake(command: list[str], log: Path, runs: Sequence[Path], followed: bool) -> int:
@@ -162,7 +121,7 @@ def run_snakemake(command: list[str], log: Path, runs: Sequence[Path], followed:
     Returns:
         The exit code.
     """
-    environment = os.environ | {"PATH": search_path(), "PYTHONPATH": str(repository())}
+    environment = os.environ | {"PYTHONPATH": str(repository())}
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
             command, env=environment, stdout=file, stderr=file, cwd=log.parent

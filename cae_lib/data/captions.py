@@ -12,7 +12,7 @@ from torch import Tensor
 
 from cae_lib.data.incomplete import image_error, log_left_out, validate_row_count
 from cae_lib.data.rows import Row, csv_rows, json_rows, read_json
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.errors import ConfigError, DataError, MissingDataError
 
 Missing = Literal["raise", "drop", "ignore"]
 """What to do about captions without an image file: raise an error, leave them out and count them
@@ -211,7 +211,9 @@ def load_retrieval_set(
     if file.is_file():
         return load_caption_list(file, folders, missing, expected)
     if not other.is_file():
-        raise DataError(f"{file}: no such file, nor is {other.name} beside it. Fetch one of them.")
+        raise MissingDataError(
+            f"{file}: no such file, nor is {other.name} beside it. Fetch one of them."
+        )
     return load_karpathy(other, folders, "test", missing, expected)
 
 

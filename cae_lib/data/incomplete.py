@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from cae_lib.errors import DataError
+from cae_lib.errors import DataError, MissingDataError
 
 MAX_SHOWN = 10
 """Rows of a dataset that are named at most."""
@@ -17,26 +17,28 @@ LeftOut = Sequence[tuple[str, str]]
 """Rows that cannot be used, as errors name them, each with the reason."""
 
 
-def validate_row_count(
-    source: Path, n_rows: int, n_expected: int, left_out: LeftOut, advice: str = ""
-) -> None:
-    """Raise a DataError if rows are missing or cannot be used.
+def validate_row_count(source: Path, n_rows: int, n_expected: int, left_out: LeftOut) -> None:
+    """Check that a dataset is complete.
 
     Args:
         source: The annotation file.
         n_rows: Rows that the file has.
         n_expected: Rows that it should have.
         left_out: Rows that cannot be used.
-        advice: What to do about missing images.
+
+    Raises:
+        MissingDataError: If rows are missing or cannot be used.
+        DataError: If there are too many rows.
     """
     if left_out:
         row, reason = left_out[0]
-        raise DataError(
+        raise MissingDataError(
             f"{source}, {row}: {reason}. In all {len(left_out)} of {n_rows} rows cannot be used. "
-            f"{advice or 'Complete the images'}."
+            "Complete the images."
         )
     if n_rows != n_expected:
-        raise DataError(
+        error = MissingDataError if n_rows < n_expected else DataError
+        raise error(
             f"{source}: {n_rows} rows, {n_expected} expected. Fetch the official file again."
         )
 

@@ -10,9 +10,9 @@ from cae_lib.config import paths
 from cae_lib.data import benchmarks
 from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER
 from cae_lib.data.completeness import Report, annotation_files, check, file_digest
-from cae_lib.data.sources import load_sources, may_be_incomplete, source
+from cae_lib.data.sources import fetch_command, load_sources, source
 from cae_lib.data.training_set import TRAINING_SOURCE
-from cae_lib.errors import DataError
+from cae_lib.errors import DataError, MissingDataError
 from cae_lib.profiles import find_profile
 
 TRAINING = (TRAINING_SOURCE,)
@@ -32,7 +32,7 @@ SUITES: Mapping[str, tuple[str, ...]] = {
     OWN_IMAGES: (),
     "heatmaps": (),
 }
-MISSING = ("incomplete", "not here")  # states of a report that are no reason to go on
+MISSING = ("incomplete", "not here")  # states of a report
 VALIDATION = "validation"  # a suite on the validation captions of the training data
 
 
@@ -46,11 +46,6 @@ def sources_of(suite: str) -> tuple[str, ...]:
     if suite not in ("benchmarks", "blind"):
         return SUITES[suite]
     return tuple(dict.fromkeys(s for name in (*BENCHMARKS, *extra) for s in FAMILIES[name]))
-
-
-def may_be_absent(suite: str) -> bool:
-    """Return whether a suite may be left out: all that it reads may be incomplete."""
-    return all(map(may_be_incomplete, sources_of(suite)))
 
 
 def source_of_weights(model: str, weights: object) -> tuple[str, ...]:
@@ -76,55 +71,53 @@ def check_sources(names: Iterable[str]) -> dict[str, Report]:
     return {name: check(source(name)) for name in dict.fromkeys(names)}
 
 
-def raise_if_missing(reports: Mapping[str, Report]) -> list[str]:
-    """Raise a DataError that names what is missing and how to get it.
-
-    Returns:
-        Lines on the sources that are incomplete and may be so.
-    """
-    incomplete = [report for report in reports.values() if report.state in MISSING]
-    refused = [
-        report
-        for report in incomplete
-        if report.source.kind == "weights" or not may_be_incomplete(report.source.name)
-    ]
-    if not refused:
-        return [line for report in incomplete for line in report.lines()]
-    images = dict.fromkeys(name for report in refused for name in report.source.needs)
-    missing = [name for name in images if check(source(name)).state != "complete"]
-    missing += [report.source.name for report in refused]
-    lines = ["data are missing.", *(line for report in refused for line in report.lines())]
-    lines.append(f"Fetch them: cae data get {' '.join(dict.fromkeys(missing))}")
-    optional = [report.source.name for report in refused if report.source.kind != "weights"]
-    if optional:
-        lines.append(
-            "Or go on with what is there, and have n used printed beside n expected: "
-            f"--allow-missing {','.join(optional)}"
-        )
-    raise DataError("\n".join(lines))
+def missing_data(reports: Mapping[str, Report]) -> list[str]:
+    """Return lines that say what is missing of some sources and how to get it; none if nothing."""
+    missing = [report for report in reports.values() if report.state in MISSING]
+    lines = [line for report in missing for line in report.lines()]
+    command = fetch_command(report.source.name for report in missing)
+    return [*lines, f"Fetch them: {command}"] if missing else []
 
 
-def data_digests(
-    profile_name: str, suites: Iterable[str], extra: Iterable[str] = ()
-) -> dict[str, str]:
-    """Hash, for each suite, the data that it reads; synthetic scenes have a manifest for that.
-
-    Real data that are incomplete, and may be, are printed.
+def require_weights(model: str, weights: object) -> None:
+    """Check that some weights are here, as far as `sources.yml` has them.
 
     Args:
-        profile_name: Whose data.
-        suites: Names of suites.
-        extra: Further names of `data/sources.yml`, such as weights, that have to be here.
+        model: Name in open_clip.
+        weights: As in `source_of_weights`.
 
     Raises:
-        DataError: If data are missing.
+        DataError: If they are missing; the message says how to get them.
+    """
+    if lines := missing_data(check_sources(source_of_weights(model, weights))):
+        raise DataError("\n".join(["weights are missing.", *lines]))
+
+
+def require_any(profile_name: str, suites: Iterable[str]) -> None:
+    """Check that there are data for each of some suites; it takes less time than to count them.
+
+    Raises:
+        MissingDataError: If no file is here of all that a suite reads; the message says how to get
+            them.
+    """
+    for suite in suites if find_profile(profile_name).real else ():
+        names = sources_of(suite)
+        if names and not any(annotation_files(source(name)) for name in names):
+            raise MissingDataError(
+                f"{suite}: its data are not here. Get them: {fetch_command(names)}"
+            )
+
+
+def data_digests(profile_name: str, suites: Iterable[str]) -> dict[str, str]:
+    """Hash, for each suite, the data that it reads, and of real data also what is missing.
+
+    Raises:
+        DataError: If the data are generated on this machine, and that was not done yet.
     """
     suites = list(suites)
     if not find_profile(profile_name).real:
         return dict.fromkeys(suites, _manifest_digest(profile_name))
-    reports = check_sources((*extra, *(name for suite in suites for name in sources_of(suite))))
-    for line in raise_if_missing(reports):
-        print(line, flush=True)
+    reports = check_sources(name for suite in suites for name in sources_of(suite))
     digests = {suite: sources_digest(reports, sources_of(suite)) for suite in suites}
     if OWN_IMAGES in digests:  # which are known by their names
         root = paths().raw / "zero-shot"
@@ -137,7 +130,7 @@ def training_digest(profile_name: str, train_data: str) -> str:
     """Return the digest of a profile's training data, of which "pretrain" is built apart.
 
     Raises:
-        DataError: If they are not here.
+        DataError: If they are generated on this machine, and that was not done yet.
     """
     if find_profile(profile_name).real:
         return sources_digest(check_sources(TRAINING), TRAINING)

@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cae_lib.errors import DataError
+from cae_lib.errors import DataError, MissingDataError
 from cae_lib.runtime import write_atomic
 
 _END = "\x1fend of file"
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
-class MissingFileError(DataError):
+class MissingFileError(MissingDataError):
     """An annotation file that is not there."""
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from cae_lib.data.incomplete import log_left_out, validate_row_count
 from cae_lib.data.rows import MissingFileError, read_text
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.errors import ConfigError, DataError, MissingDataError
 
 FOLDER = "senteval"
 """Folder of these datasets among all; it holds `STS/` and `SICK/`."""
@@ -107,7 +107,9 @@ def load_similarity(name: str, root: str | Path, *, official: bool = False) -> S
             absent.append((part, str(error)))
     pairs = [pair for part in parts.values() for pair in part]
     if not pairs:
-        raise DataError(absent[0][1] if absent else f"{Path(root)}: no pair of {name} has a score.")
+        if absent:
+            raise MissingDataError(absent[0][1])
+        raise DataError(f"{Path(root)}: no pair of {name} has a score.")
     n_expected = OFFICIAL[name] if official else len(pairs)
     if official:
         log_left_out(name, Path(root), len(pairs), n_expected, absent)

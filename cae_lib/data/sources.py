@@ -1,4 +1,4 @@
-"""The list of datasets and weight files, `sources.yml`, and which of them may be incomplete.
+"""The list of datasets and weight files, `sources.yml`.
 
 Places are relative: those of a source to `data/raw`, those of its parts to the source's folder.
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -31,7 +29,6 @@ WAYS = {
 CHECKSUM = "sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}|git:[0-9a-f]{40}"
 REVISION = "[0-9a-f]{40}|main"
 SOURCES_FILE = Path(__file__).with_name("sources.yml")
-_ALLOWED: ContextVar[frozenset[str]] = ContextVar("allowed", default=frozenset())
 
 
 @dataclass(frozen=True)
@@ -185,27 +182,15 @@ def source(name: str) -> Source:
     return sources[name]
 
 
+def fetch_command(names: Iterable[str]) -> str:
+    """Return the command that fetches some sources, with the images that they show."""
+    sources = [source(name) for name in names]
+    fetched = dict.fromkeys(name for entry in sources for name in (*entry.needs, entry.name))
+    return f"cae data get {' '.join(fetched)}"
+
+
 def expand(pattern: str) -> list[str]:
     """Return all paths that a pattern with `{a,b}` stands for: two for `x/{1,2}.csv`."""
     parts = re.split(r"\{([^}]*)\}", pattern)
     options = [part.split(",") if i % 2 else [part] for i, part in enumerate(parts)]
     return ["".join(chosen) for chosen in itertools.product(*options)]
-
-
-def may_be_incomplete(name: str) -> bool:
-    """Return whether a source may be used as it is; n used and n expected are then told."""
-    return name in _ALLOWED.get()
-
-
-@contextmanager
-def allowing(names: Iterable[str]) -> Iterator[None]:
-    """Let the named sources, or "all", be incomplete while the block runs: `--allow-missing`."""
-    everything = load_sources()
-    allowed = {
-        key for name in names for key in (everything if name == "all" else [source(name).name])
-    }
-    token = _ALLOWED.set(frozenset(allowed))
-    try:
-        yield
-    finally:
-        _ALLOWED.reset(token)

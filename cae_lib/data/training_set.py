@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from cae_lib.config import paths
 from cae_lib.data.captions import Pairs, load_coco_captions, load_negclip_tsv
 from cae_lib.data.images import ImagesOnDisk, ImageStore, open_images
-from cae_lib.data.sources import may_be_incomplete
-from cae_lib.errors import ConfigError
+from cae_lib.data.sources import fetch_command
+from cae_lib.errors import ConfigError, MissingDataError
 from cae_lib.models.clip import load_clip
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import write_atomic
@@ -150,12 +150,14 @@ def training_pairs(profile_name: str) -> Pairs:
     Roles would need a parser.
 
     Raises:
-        DataError: If the file or images are missing, or rows of the real file are, unless
-            `allowing` lets it be incomplete.
+        DataError: If the file is missing, malformed or incomplete, or an image is missing.
     """
-    root = find_profile(profile_name).root
-    path = root / "coco" / "train_neg_clip.tsv"
-    if not find_profile(profile_name).real:
-        return load_negclip_tsv(path, root)
-    incomplete = may_be_incomplete(TRAINING_SOURCE)
-    return load_negclip_tsv(path, root, "drop" if incomplete else "raise", TRAINING_ROWS)
+    profile = find_profile(profile_name)
+    path = profile.root / "coco" / "train_neg_clip.tsv"
+    if not profile.real or profile.drawn:
+        return load_negclip_tsv(path, profile.root)
+    try:
+        return load_negclip_tsv(path, profile.root, expected=TRAINING_ROWS)
+    except MissingDataError as error:
+        remedy = f"Training needs all of it: {fetch_command([TRAINING_SOURCE])}"
+        raise MissingDataError(f"{error} {remedy}") from error

@@ -1,7 +1,7 @@
 """The test sets of a profile, each loaded once.
 
 Real datasets are loaded as far as they go: what is left out is printed, and n used is smaller than
-n expected. Those that are built here have to be complete.
+n expected. Those that are built here have to be complete, and training data always.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 from cae_lib.data.benchmarks import FAMILIES, FOLDERS, FURTHER, Benchmark, load_benchmark
 from cae_lib.data.benchmarks.cola import SINGLE, SOURCES, ImageLabels, load_single
 from cae_lib.data.captions import RETRIEVAL_SETS, Pairs, load_retrieval_set
+from cae_lib.data.incomplete import log_once
 from cae_lib.data.labelled import LabelledImages, load_labelled_folder
 from cae_lib.data.rows import read_json
 from cae_lib.data.scene_graphs import FLICKR_GRAPHS, GRAPHS, NOUNS, read_scene_graphs
@@ -26,8 +27,9 @@ from cae_lib.data.similarity import (
     load_similarity,
     present_sets,
 )
+from cae_lib.data.sources import fetch_command
 from cae_lib.data.training_set import training_pairs
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.errors import ConfigError, DataError, MissingDataError
 from cae_lib.profiles import find_profile
 
 SAMPLES: Mapping[str, int] = {
@@ -57,13 +59,13 @@ def evenly_spaced_indices(total: int, limit: int | None) -> np.ndarray:
 
 @contextmanager
 def log_if_missing(name: str, may_be_missing: bool) -> Iterator[None]:
-    """Where data are missing, and may be, print that `name` is left out, and go on behind."""
+    """If data are missing, and may be, print once that `name` is left out, and go on."""
     try:
         yield
-    except DataError as error:
+    except MissingDataError as error:
         if not may_be_missing:
             raise
-        print(f"Left out: {name}. {error}", flush=True)
+        log_once(f"Left out: {name}. {error}")
 
 
 def benchmarks(profile: str, families: Iterable[str] = ()) -> tuple[Benchmark, ...]:
@@ -76,7 +78,7 @@ def benchmarks(profile: str, families: Iterable[str] = ()) -> tuple[Benchmark, .
     Raises:
         ConfigError: If a family is unknown.
         DataError: If data are malformed, a dataset that is built here is incomplete, or nothing of
-            the `families` is here.
+            one of the `families` is here.
     """
     families, root = tuple(families), find_profile(profile).root
     known = [*FOLDERS] if find_profile(profile).real else _built_families(root)
@@ -84,11 +86,12 @@ def benchmarks(profile: str, families: Iterable[str] = ()) -> tuple[Benchmark, .
         raise ConfigError(f"no benchmark {', '.join(unknown)}. Known: {', '.join(known)}.")
     chosen = families or families_of(profile)
     parts = [part for name in known if name in chosen for part in load_family(profile, name)]
-    if families and not any(part.n_used for part in parts):
-        sources = dict.fromkeys(s for name in families for s in FAMILIES[name].source_names)
-        raise DataError(
-            f"{root}: no item of {', '.join(families)} can be used. Fetch what is missing: "
-            f"cae data get {' '.join(sources)}"
+    usable = {part.name for part in parts if part.n_used}
+    if absent := [name for name in families if name not in usable]:
+        sources = (source for name in absent for source in FAMILIES[name].source_names)
+        raise MissingDataError(
+            f"{root}: no item of {', '.join(absent)} can be used. Fetch what is missing: "
+            f"{fetch_command(sources)}"
         )
     return tuple(parts)
 
@@ -130,7 +133,7 @@ def retrieval_pairs(profile_name: str, name: str) -> Pairs:
     root, real = find_profile(profile_name).root, find_profile(profile_name).real
     pairs = load_retrieval_set(name, root, missing="drop" if real else "raise", official=real)
     if not pairs.n_used:
-        raise DataError(
+        raise MissingDataError(
             f"{root / name}: captions are there, but no image of them that can be used. Put the "
             "images there to measure anything on this dataset."
         )
@@ -147,12 +150,9 @@ def retrieval_sets(profile_name: str) -> dict[str, Pairs]:
 
 
 def training_captions(profile: str) -> Pairs | None:
-    """Load the training captions and images; None if they are absent, as real ones may be."""
+    """Load the training captions and images; None if they are not complete, as real ones may be."""
     with log_if_missing("blind", find_profile(profile).real):
-        pairs = training_pairs(profile)
-        if pairs.n_used:
-            return pairs
-        raise DataError("Training captions are there, but no image of them that can be used.")
+        return training_pairs(profile)
     return None
 
 
@@ -192,7 +192,7 @@ def class_sets(profile_name: str) -> Mapping[str, LabelledImages]:
     root = profile.root / LABELLED_FOLDER
     folders = sorted(path for path in root.glob("*") if path.is_dir())
     if not folders:
-        raise DataError(
+        raise MissingDataError(
             f"{root}: no dataset of labelled images. Put each dataset into a folder of its own "
             "there, with one folder of images for each class, or with a file labels.csv."
         )

@@ -11,8 +11,7 @@ import pandas as pd
 
 from cae_lib.config import paths
 from cae_lib.data.captions import Pairs, load_negclip_tsv
-from cae_lib.data.sources import may_be_incomplete
-from cae_lib.data.training_set import TRAINING_SOURCE, default_tagger
+from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation.attribution import attribution_table
 from cae_lib.evaluation.encoder import Encoder, ImageRef
 from cae_lib.evaluation.retrieval import retrieval_ranks
@@ -29,9 +28,7 @@ def validation_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
         methods that a run of the profile is trained on.
     """
     profile = find_profile(profile_name)
-    missing = "drop" if profile.real and may_be_incomplete(TRAINING_SOURCE) else "raise"
-    file = profile.root / "coco" / "valid_neg_clip.tsv"
-    pairs = load_negclip_tsv(file, profile.root, missing)
+    pairs = load_negclip_tsv(profile.root / "coco" / "valid_neg_clip.tsv", profile.root)
     methods = [run.removeprefix("cae-") for run in profile.runs]
     gaps = validation_gaps(encoder, pairs, [method for method in methods if method in METHODS])
     scores = validation_scores(encoder, pairs)

@@ -315,14 +315,12 @@ def _caught_signals() -> Iterator[list[int]]:
 def _finish(run: Run, out: Path) -> Path:
     checkpoint = out / "model.safetensors"
     if run.ranks.is_main:
-        pairs, settings, clip = run.batches.pairs, run.experiment, run.clip
+        settings, clip = run.experiment, run.clip
         extra = {
             "experiment": settings.name,
             "started_from": clip.weights_id,
             "identity": run.identity,
         }
-        if pairs.n_used != pairs.n_expected:
-            extra["rows"] = [pairs.n_used, pairs.n_expected]
         meta = CheckpointMeta(clip.name, clip.activation, settings.steps, settings.key(), extra)
         save_checkpoint(checkpoint, clip, meta)
         (out / STATE).unlink(missing_ok=True)

@@ -1,9 +1,7 @@
-"""How stored tables differ from a commit's and from those of an archive."""
+"""How stored tables differ from those of a commit and of another folder."""
 
-import io
-import json
+import shutil
 import subprocess
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +9,6 @@ import pandas as pd
 
 from cae_lib import results
 from cae_lib.cli import main
-from cae_lib.keys import SUITE_VERSIONS
 
 
 def answer(
@@ -78,49 +75,18 @@ def test_what_cannot_be_compared(home: Path, capsys, monkeypatch) -> None:
         assert said in capsys.readouterr().out
 
 
-def test_an_archive_brings_back_what_was_packed(home, tmp_path, capsys, monkeypatch) -> None:
-    """Without git, on another day: tables as they were, then one number that is not, then code."""
+def test_tables_of_another_folder(home: Path, tmp_path: Path, capsys) -> None:
+    """As they were, then one number that is not."""
     answer([True, False], [0.1, 0.2])
     answer([True, False], [0.1, 0.2], "run+hinge=log")
-    file = str(tmp_path / "tables.tar.gz")
-    assert main(["pack", "-o", file]) == 0
-    with tarfile.open(file) as archive:
-        assert {member.name for member in archive} == {
-            "data/records/mini/manifest.json",
-            "data/records/mini/benchmarks.parquet",
-        }
-        made = json.load(archive.extractfile("data/records/mini/manifest.json"))
-    assert made["version of retrieval"] == SUITE_VERSIONS["retrieval"]
-    assert made["numpy"] == np.__version__
-    capsys.readouterr()
-    assert main(["compare", file]) == 0
-    assert capsys.readouterr().out == f"same: 2 tables of runs, 4 rows compared with {file}\n"
+    results.collect("mini")
+    other = shutil.copytree(home / "data/records/mini", tmp_path / "theirs")
+    assert main(["compare", str(other)]) == 0
+    assert capsys.readouterr().out == f"same: 2 tables of runs, 4 rows compared with {other}\n"
     answer([True, False], [0.1, 0.45], "run+hinge=log")
-    assert main(["compare", file]) == 0
+    assert main(["compare", str(other)]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "benchmarks/run+hinge=log: 2 rows, largest difference 0.25 (value)",
-        f"1 differ; 2 tables of runs, 4 rows compared with {file}",
+        f"1 differ; 2 tables of runs, 4 rows compared with {other}",
     ]
-    assert main(["compare", file, "--profile", "photo"]) == 2
-    raised = SUITE_VERSIONS | {"retrieval": SUITE_VERSIONS["retrieval"] + 1}
-    monkeypatch.setattr("cae_lib.commands.compare.SUITE_VERSIONS", raised)
-    capsys.readouterr()
-    assert main(["compare", file]) == 0
-    before, here = SUITE_VERSIONS["retrieval"], raised["retrieval"]
-    assert f"version of retrieval: {before} there, {here} here" in capsys.readouterr().out
-
-
-def test_what_is_no_archive_of_tables_is_refused(home: Path, tmp_path: Path, capsys) -> None:
-    file = tmp_path / "tables.tar.gz"
-    assert main(["pack", "-o", str(file)]) == 2 and not file.exists()
-    for name in ("../outside", "data/../../outside"):
-        with tarfile.open(file, "w:gz") as archive:
-            entry = tarfile.TarInfo(name)
-            entry.size = 1
-            archive.addfile(entry, io.BytesIO(b"x"))
-        assert main(["compare", str(file)]) == 2
-        assert "outside" in capsys.readouterr().err
-    assert not list(tmp_path.rglob("outside")) and not (tmp_path.parent / "outside").exists()
-    file.write_bytes(b"no archive")
-    assert main(["compare", str(file)]) == 2
-    assert str(file) in capsys.readouterr().err
+    assert main(["compare", str(tmp_path)]) == 2, "no tables"

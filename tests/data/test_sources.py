@@ -19,15 +19,14 @@ from cae_lib.data.sources import (
     Pictures,
     Rows,
     Source,
-    allowing,
     expand,
     load_sources,
 )
 from cae_lib.data.training_set import TRAINING_ROWS, TRAINING_SOURCE, training_pairs
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.errors import DataError, MissingDataError
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES
 from cae_lib.profiles import PROFILES, experiment
-from cae_lib.runs import weights_path
+from cae_lib.runs import check_real_data, weights_path
 from cae_lib.runtime import PACKAGE
 
 SOURCES = load_sources()
@@ -258,30 +257,47 @@ def test_every_measurement_and_family_has_its_sources(home):
     assert "cola" in needs.sources_of("benchmarks")
 
 
-def test_rows_of_the_real_training_file_may_lack_if_that_is_allowed(home):
+def test_training_data_are_read_whole_or_not_at_all(home):
     place = home / "data" / "raw" / "coco" / "train_neg_clip.tsv"
+    with pytest.raises(MissingDataError, match="train_neg_clip.tsv: no such .* cae data get coco-"):
+        training_pairs("paper")
     place.parent.mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(place.with_name("a.png"))
-    place.write_text("title\tfilepath\tneg_caption\tneg_image\na dog\tcoco/a.png\t[]\t[]\n")
-    with pytest.raises(DataError, match="1 rows, 109468 expected"):
+    rows = "a dog\tcoco/{}.png\t[]\t[]\n"
+    header = "title\tfilepath\tneg_caption\tneg_image\n"
+    place.write_text(header + rows.format("a"))
+    with pytest.raises(MissingDataError, match="1 rows, 109468 expected.* cae data get coco-"):
         training_pairs("paper")
-    with allowing([TRAINING_SOURCE]):
-        pairs = training_pairs("paper")
-    assert (pairs.n_used, pairs.n_expected) == (1, 109_468)
+    assert training_pairs("rehearsal").n_used == 1, "all that is drawn for a rehearsal"
+    place.write_text(header + rows.format("a") + rows.format("b"))
+    with pytest.raises(MissingDataError, match=r"tsv, row 1: its image .*b\.png is missing"):
+        training_pairs("paper")
 
 
-def test_only_named_sets_may_be_missing_and_weights_never(home):
-    reports = needs.check_sources(["winoground", "sugarcrepe", "openai-vit-b-32"])
-    with allowing(["winoground", "openai-vit-b-32"]), pytest.raises(DataError) as caught:
-        needs.raise_if_missing(reports)
-    message = str(caught.value)
-    assert "winoground" not in message
-    assert "cae data get coco-val2017 sugarcrepe openai-vit-b-32" in message
-    assert message.endswith("--allow-missing sugarcrepe")
-    with allowing(["all"]):
-        lines = needs.raise_if_missing(needs.check_sources(["winoground"]))
-        assert lines[0].startswith("winoground: not here; 0 of 1 files, 0 of 400 items")
-        assert needs.may_be_absent("benchmarks")
-    assert not needs.may_be_incomplete("winoground") and not needs.may_be_absent("benchmarks")
-    with pytest.raises(ConfigError, match="no data set or weights 'x'. Known: "), allowing(["x"]):
-        pass
+def test_weights_have_to_be_here_and_benchmarks_may_be_missing(home, capsys):
+    with pytest.raises(DataError) as caught:
+        needs.require_weights("ViT-B-32", "openai")
+    told = str(caught.value)
+    assert "openai-vit-b-32: not here" in told and told.endswith("cae data get openai-vit-b-32")
+    needs.require_weights("ViT-B-32", None)
+    lines = needs.missing_data(needs.check_sources(["winoground", "sugarcrepe"]))
+    assert lines[0].startswith("winoground: not here; 0 of 1 files, 0 of 400 items")
+    assert lines[-1].endswith("cae data get winoground coco-val2017 sugarcrepe")
+    assert needs.missing_data({}) == []
+    with pytest.raises(DataError) as caught:
+        check_real_data("paper")
+    told = str(caught.value)
+    assert "openai-vit-b-32: not here" in told and "negclip-captions: not here" in told
+    assert "winoground: not here" in capsys.readouterr().out
+    check_real_data("rehearsal")
+    check_real_data("mini")
+
+
+def test_a_suite_without_any_of_its_data_says_how_to_get_them(home):
+    with pytest.raises(MissingDataError, match="retrieval: .* cae data get coco-.* flickr30k"):
+        needs.require_any("paper", ["retrieval"])
+    file = home / "data" / "raw" / "flickr30k" / "flickr30k_test.json"
+    file.parent.mkdir(parents=True)
+    file.write_text("[]")
+    needs.require_any("paper", ["retrieval", "heatmaps"])
+    needs.require_any("mini", ["retrieval"])

@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, load_benchmark
-from cae_lib.data.sources import allowing
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.amounts import drop_rescored, subsets
@@ -91,8 +90,19 @@ def test_a_file_that_is_cut_short_is_named(sugar, put, raw):
 
 def test_families_that_are_asked_for_have_to_be_there(raw):
     raw.mkdir(parents=True)
-    with pytest.raises(DataError, match="cae data get sugarcrepe valse"):
+    with pytest.raises(DataError, match="cae data get coco-val2017 sugarcrepe .*valse"):
         datasets.benchmarks("paper", ("sugarcrepe", "valse"))
+
+
+def test_each_family_that_is_asked_for_has_to_be_there(sugar):
+    with pytest.raises(DataError, match=r"no item of valse can be used.* valse$"):
+        datasets.benchmarks("paper", ("sugarcrepe", "valse"))
+
+
+def test_captions_that_cannot_be_read_are_an_error_and_not_left_out(put):
+    put({"flickr30k/flickr30k_test.json": "[{"})
+    with pytest.raises(DataError, match=r"flickr30k_test\.json"):
+        datasets.retrieval_sets("paper")
 
 
 def test_what_is_built_here_has_to_be_whole(raw, smoke_world):
@@ -174,16 +184,16 @@ def test_with_nothing_there_everything_is_expected(raw, tiny_clip, capsys):
     assert "Left out of svo_probes" in capsys.readouterr().out
 
 
-def test_training_captions_without_pictures_leave_the_average_picture_out(put, tiny_clip, capsys):
+def test_incomplete_training_captions_leave_the_average_picture_out(put, tiny_clip, capsys):
     put(
         {
             "coco/train_neg_clip.tsv": "\ttitle\tfilepath\tneg_caption\tneg_image\n"
             "0\ta cat\tcoco/1.jpg\t[]\t[0]\n"
         }
     )
-    with allowing(["all"]):
-        assert SUITES["blind"](Encoder(tiny_clip), "paper")["blind"].empty
-    assert "Left out: blind. Training captions are there" in capsys.readouterr().out
+    assert SUITES["blind"](Encoder(tiny_clip), "paper")["blind"].empty
+    told = capsys.readouterr().out
+    assert "Left out: blind. " in told and "row 0: its image" in told
 
 
 def test_a_set_of_labels_needs_but_a_picture(put, tiny_clip):

@@ -75,7 +75,7 @@ def test_a_control_is_measured_by_weights_of_its_own_name(home, monkeypatch):
         measuring.measure_run(run, "smoke")
     (digest, suites), (of_control, some) = asked["clip-ft"], asked["clip-ft-gelu"]
     assert digest == "0" * 64 != of_control
-    assert set(some) == {*measuring.CONTROL_SUITES} < set(suites)
+    assert set(some) == {*measuring.GELU_SUITES} < set(suites)
     measuring.measure_run("base", "smoke")
     assert set(asked["base"][1]) - set(suites) == {"sensitivity"}
     measuring.measure_run("clip-ft", "photo")

@@ -148,7 +148,7 @@ def test_incomplete_scores_are_marked():
 def test_where_nothing_is_there_a_measurement_fails(home, capsys, only, message):
     clip, meta = load_clip("clip-mini"), CheckpointMeta("clip-mini", "quickgelu")
     path = save_checkpoint(home / "own", clip, meta)
-    assert main(["evaluate", str(path), "--allow-missing", "all", *only]) == 2
+    assert main(["evaluate", str(path), *only]) == 2
     assert message in capsys.readouterr().err
 
 
@@ -173,7 +173,7 @@ def cut(home) -> str:
 
 @pytest.mark.parametrize("only", ["sugarcrepe", "benchmarks"])
 def test_a_picture_that_broke_off_is_told_before_the_model_is_read_and_not_used(cut, capsys, only):
-    assert main(["evaluate", cut, "--allow-missing", "all", "--only", only]) == 0
+    assert main(["evaluate", cut, "--only", only]) == 0
     told = capsys.readouterr().out
     assert 0 < told.index("/1.jpg cannot be decoded (image file is") < told.index("tensors")
     (row,) = (line.split() for line in told.splitlines() if "sugarcrepe/swap_obj " in line)
@@ -195,7 +195,7 @@ def test_a_clip_that_is_published_without_tokenizer_is_measured(cut, home, capsy
         vision_config=sizes | {"image_size": 32, "patch_size": 16},
     )
     transformers.CLIPModel(config).save_pretrained(home / "read-clip")
-    words = ["evaluate", str(home / "read-clip"), "--allow-missing", "all", "--only", "sugarcrepe"]
+    words = ["evaluate", str(home / "read-clip"), "--only", "sugarcrepe"]
     assert main(words) == 0
     told = capsys.readouterr().out
     assert "OpenAI's" in told and "sugarcrepe/swap_obj" in told
@@ -208,7 +208,7 @@ def test_a_disk_that_cannot_be_written_is_the_last_word(cut, capsys, monkeypatch
     fault = OSError(number, os.strerror(number), "/disk")
     place = "os.replace" if number == 28 else "cae_lib.store.FileLock"
     monkeypatch.setattr(place, Mock(side_effect=fault))
-    assert main(["evaluate", cut, "--allow-missing", "all", "--only", "benchmarks"]) == 2
+    assert main(["evaluate", cut, "--only", "benchmarks"]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("cae: cannot") and os.strerror(number) in last
 
@@ -228,10 +228,10 @@ def test_a_file_takes_no_name_of_a_run_and_no_measurement_of_the_base(home, caps
         ([], "base is a run of the profile paper: rename the file"),
         (["--only", "sensitivity"], "rename the file"),
     ):
-        assert main(["evaluate", str(path), "--allow-missing", "all", *more]) == 2
+        assert main(["evaluate", str(path), *more]) == 2
         assert said in capsys.readouterr().err
     path = path.rename(home / "own.safetensors")
-    assert main(["evaluate", str(path), "--allow-missing", "all", "--only", "sensitivity"]) == 2
+    assert main(["evaluate", str(path), "--only", "sensitivity"]) == 2
     assert "of the base alone" in capsys.readouterr().err
 
 

@@ -19,8 +19,8 @@ from cae_lib.cli import main
 from cae_lib.commands import reproduce
 from cae_lib.config import paths
 from cae_lib.errors import ConfigError
-from cae_lib.gpus import exclusive_gpu, find_gpus
 from cae_lib.grid import STUDY_PAGE_SUITES, STUDY_PAGES, STUDY_SUITES, Selection
+from cae_lib.machine import exclusive_gpu, find_gpus, has_one_core
 from cae_lib.methods import METHODS
 from cae_lib.profiles import find_profile
 from cae_lib.variants import base_variants, find_run, run_name, study_runs
@@ -316,8 +316,10 @@ def test_removed_datasets_are_built_again(home, monkeypatch):
 
 def test_the_paper_without_data_says_so_before_anything_runs(home, capsys):
     assert main(["reproduce", "--profile", "paper"]) == 2
-    told = capsys.readouterr().err
-    assert "data are missing" in told and "cae data get" in told
+    told, error = capsys.readouterr()
+    assert "winoground: not here" in told and "cae data get" in told
+    assert "negclip-captions: not here" in error and "openai-vit-b-32" in error
+    assert "cae data get" in error
     assert not (home / "runs").exists() and not list(home.rglob("*.safetensors"))
 
 
@@ -369,14 +371,14 @@ def test_a_job_keeps_to_one_core_where_others_run_beside_it(monkeypatch, gpus, s
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     if scheduler:
         monkeypatch.setenv("SLURM_JOB_ID", scheduler)
-    assert job.has_one_core() is alone
+    assert has_one_core() is alone
 
 
 def test_gpus_are_taken_one_by_one(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     code = (
-        "import os, sys\nfrom cae_lib.gpus import exclusive_gpu\n"
+        "import os, sys\nfrom cae_lib.machine import exclusive_gpu\n"
         "with exclusive_gpu():\n print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)\n"
         " sys.stdin.readline()\n"
     )

@@ -1,0 +1,87 @@
+"""GPUs and cores of this machine, without PyTorch, which decides for good when it is first used."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+BYTES_PER_JOB = 5_300_000_000
+"""Upper limit of the memory of a job on a CPU (the profile `mini` takes 5.2 GB)."""
+
+ONE_CORE = {
+    "OMP_NUM_THREADS": "1",
+    "THP_MEM_ALLOC_ENABLE": "1",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:"
+    "glibc.malloc.trim_threshold=4294967296",
+}
+"""Environment of a job on one core of a CPU. Small models gain little from a second thread, and
+sums on one thread have one order. The rest lets torch and glibc take tensors from huge pages and
+keep them: a tenth of a perturbation step's time."""
+
+
+def find_gpus() -> list[str]:
+    """Return the GPUs that this process may use, by number or name."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name]
+    if not shutil.which("nvidia-smi"):
+        return []
+    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
+    return [str(number) for number, _ in enumerate(listing.splitlines())]
+
+
+@contextmanager
+def exclusive_gpu() -> Iterator[None]:
+    """Take a GPU of this machine that no other job of this user has, before PyTorch looks for one.
+
+    The lock ends with the process. With one GPU or none, or where a scheduler has assigned one,
+    nothing is done.
+    """
+    gpus = find_gpus()
+    if len(gpus) < 2:
+        yield
+        return
+    folder = Path(os.environ.get("TMPDIR", "/tmp"))
+    with ExitStack() as stack:
+        while True:
+            for gpu in gpus:
+                try:
+                    lock = folder / f"cae-{getpass.getuser()}-gpu-{gpu}.lock"
+                    stack.enter_context(FileLock(lock, timeout=0))
+                except Timeout:
+                    continue
+                os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+                yield
+                return
+            time.sleep(5)
+
+
+def count_cpu_jobs() -> int:
+    """Return how many jobs run in parallel on a CPU: one for each core, if the memory allows it."""
+    has_affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(cores, memory // BYTES_PER_JOB))
+
+
+def has_one_core() -> bool:
+    """Return whether this job shares a machine without GPU with as many others as it has cores."""
+    return not find_gpus() and "SLURM_JOB_ID" not in os.environ
+
+
+def restart_on_one_core() -> None:
+    """Start this script anew with the environment `ONE_CORE`, if it shares a machine.
+
+    The variables are read when a process starts.
+    """
+    if has_one_core() and not ONE_CORE.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ONE_CORE)
