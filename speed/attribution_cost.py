@@ -40,20 +40,23 @@ from cae_lib.models.clip import load_clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.words.alignment import word_index
 from speed import naive
-from speed.captions import Batch, batches, captions_file
-from speed.options import (
+from speed.common import (
+    MODEL,
+    Batch,
+    batches,
+    captions_file,
     common_options,
     facts,
+    interleaved,
     median_table,
+    of_captions,
     prepare,
     seconds,
-    store_captions,
+    store,
     tokens,
 )
-from speed.timing import CLOCKS, interleaved
 
 TABLE = "cost_attribution"
-MODEL = "ViT-B-32"
 MASK_TOKEN = 265
 TOLERANCE = 1e-5
 
@@ -126,18 +129,18 @@ def check_equal(scorer: Scorer, batch: Batch) -> dict[str, dict[str, float]]:
         AssertionError: they differ, so a comparison of their speed would mean nothing.
     """
     words = word_index(batch.tokens, 49408) > 0
-    found = {}
+    differences = {}
     for name, run in scorer.candidates.items():
         ours = "gradcam" if "gradcam" in name else "perturbation"
         if name == ours:
             continue
         expected, scores = scorer.candidates[ours](batch)[words], run(batch)[words]
-        found[name] = {
+        differences[name] = {
             "scores": (expected - scores).abs().max().item(),
             "largest_score": expected.abs().max().item(),
         }
-        assert found[name]["scores"] <= TOLERANCE, f"{name}: {found[name]}"
-    return found
+        assert differences[name]["scores"] <= TOLERANCE, f"{name}: {differences[name]}"
+    return differences
 
 
 def main() -> None:
@@ -162,13 +165,12 @@ def main() -> None:
         options.rounds,
         device,
         few={name: options.few_rounds for name in scorer.candidates if "captum" in name},
-        clock=CLOCKS[options.clock],
+        clock=options.clock,
     )
-    frame = pd.concat(
-        [seconds(rounds), tokens(batch.lengths for batch in data), facts("difference", equal)]
-    )
+    frame = pd.concat([seconds(rounds), tokens(data), facts("difference", equal)])
     print(median_table(frame, "perturbation"), flush=True)
-    store_captions(TABLE, options, device, path, MODEL, options.batch, frame, started)
+    subject = of_captions(path, options.batch)
+    store(TABLE, options, device, subject, subject["captions_digest"], frame, started)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,7 @@ from cae_lib.profiles import experiment, find_profile
 from cae_lib.runs import weights_path
 from cae_lib.training.trainer import Run
 from cae_lib.variants import TUNED
-from speed.options import common_options, median_table, prepare, seconds, store
-from speed.timing import CLOCKS, interleaved
+from speed.common import common_options, interleaved, median_table, prepare, seconds, store
 
 WARM_UP = 2
 """Rounds that are not counted."""
@@ -43,7 +42,7 @@ def main() -> None:
         # With other words a step is that of the plain row; without steps there is nothing to time.
         if not row.keys() & {"roles", "tagger"} and row.get("steps") != 0:
             work[name] = _steps(name, options.profile, WARM_UP + options.rounds, device)
-    rounds = interleaved(work, WARM_UP + options.rounds, device, clock=CLOCKS[options.clock])
+    rounds = interleaved(work, WARM_UP + options.rounds, device, clock=options.clock)
     frame = seconds(rounds[WARM_UP:])
     print(median_table(frame, TUNED), flush=True)
     config = experiment(TUNED, options.profile)

@@ -4,7 +4,6 @@ Usage, from the top of the repository:
 
     .venv/bin/python -m speed.step_cost --threads 1
     .venv/bin/python -m speed.step_cost --batch 2 --rounds 1 --no-record         # a quick look
-    .venv/bin/python -m speed.step_cost --threads 1 --profile              # why it takes long
 
 A step is forward, backward and AdamW (the same fused one for all) of a ViT-B-32 with random
 weights on noise pictures and real captions, in float32. The candidates are
@@ -24,46 +23,156 @@ weights on noise pictures and real captions, in float32. The candidates are
                          the image encoder alone, forward, backward and its own update: what the
                          other steps have in common
 
-All train one model in turns, on another batch in each round. A first, profiled step of each gives
-peak memory and operators, and a second one the floating point operations of its matrix products.
-The result is the table `cost_step`, which the page `cost` shows.
+All train one model in turns, on another batch in each round. A first step of each, which is not
+timed, gives its peak memory. The result is the table `cost_step`, which the page `cost` shows.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from torch.utils.flop_counter import FlopCounterMode
+from open_clip.loss import ClipLoss
+from torch import Tensor
 
 from cae_lib.attribution import get_method
+from cae_lib.methods import METHODS
 from cae_lib.models.clip import load_clip
 from cae_lib.models.image_tower import encode_image
+from cae_lib.models.text_encoder import encode_text
+from cae_lib.training.losses import (
+    AttributionLossConfig,
+    CAELoss,
+    attribution_loss,
+    contrastive_loss,
+)
+from cae_lib.training.objective import adamw
 from speed import naive
-from speed.captions import batches, captions_file
-from speed.options import (
+from speed.common import (
+    MODEL,
+    Batch,
+    batches,
+    captions_file,
     common_options,
     facts,
+    interleaved,
     median_table,
+    of_captions,
+    peak_memory,
     prepare,
     seconds,
-    store_captions,
+    store,
     tokens,
 )
-from speed.steps import MODEL, PLAIN, Trainer
-from speed.timing import CLOCKS, interleaved, memory_in_use, profiled
 
 TABLE = "cost_step"
 CHECKED = 4
 """Captions on which the naive implementations are compared with cae_lib's."""
 
 TOLERANCES = {"scores": 1e-5, "loss": 1e-5, "gradient": 1e-4}
+
+MARGIN = 10.0
+"""Keeps the hinge active, so that the attribution loss has a gradient in every step."""
+
+PLAIN = ("gradcam", "perturbation")
+OURS = {"counterfactual": {"samples": 1}, "binding": {"samples": 1, "hinge": "margin"}}
+"""Methods that are not the paper's, with the settings of their rows."""
+
+
+class Trainer:
+    """One model and optimiser, and a training step of each candidate."""
+
+    def __init__(self, device: torch.device, seed: int, data: list[Batch]) -> None:
+        self.model = load_clip(MODEL, device=device, seed=seed).model.train()
+        self.optimizer = adamw(self.model, lr=1e-6)
+        self.data = data
+        with torch.no_grad():
+            self.fixed = F.normalize(encode_text(self.model, data[0].tokens).features, dim=-1)
+        self.cae = {name: CAELoss(self.model, name, margin=MARGIN) for name in METHODS}
+        self.cae |= {
+            name: CAELoss(self.model, name, margin=MARGIN, **settings)
+            for name, settings in OURS.items()
+        }
+        self.cae |= {
+            f"reference-{name}": CAELoss(self.model, name, margin=MARGIN, path="reference")
+            for name in METHODS
+        }
+        self.candidates: dict[str, Callable[[Batch], Tensor]] = {
+            "open_clip": self.open_clip,
+            "clip-ft": self.clip_ft,
+            **{name: partial(self.with_cae, name) for name in self.cae},
+            **{f"plain-{name}": partial(self.with_plain_cae, name) for name in PLAIN},
+            "images": self.images_alone,
+            "images-open_clip": self.open_clip_images_alone,
+        }
+
+    def step(self, name: str, number: int) -> None:
+        """One optimiser step of a candidate on batch `number`."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.candidates[name](self.data[number]).backward()
+        self.optimizer.step()
+
+    def memory_in_use(self) -> int:
+        """Bytes of the weights and of the optimiser's state."""
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        for state in self.optimizer.state.values():
+            tensors += [value for value in state.values() if isinstance(value, Tensor)]
+        return sum(tensor.nbytes for tensor in tensors)
+
+    def open_clip(self, batch: Batch) -> Tensor:
+        """open_clip as its own training script uses it."""
+        return ClipLoss()(*self.model(batch.images, batch.tokens)[:3])
+
+    def clip_ft(self, batch: Batch) -> Tensor:
+        """CLIP-FT of `cae_lib`."""
+        images = self._images(batch)
+        texts = F.normalize(encode_text(self.model, batch.tokens).features, dim=-1)
+        return self._contrastive(images, texts)
+
+    def with_cae(self, name: str, batch: Batch) -> Tensor:
+        """CAE of `cae_lib`."""
+        images = self._images(batch)
+        output = self.cae[name](images, batch.tokens, batch.roles)
+        return self._contrastive(images, output.text_features) + output.loss
+
+    def with_plain_cae(self, name: str, batch: Batch) -> Tensor:
+        """CAE as one writes it first, around open_clip's image tower."""
+        images = F.normalize(self.model.encode_image(batch.images), dim=-1)
+        features, _, loss = self.plain_loss(name, images, batch)
+        return self._contrastive(images, F.normalize(features, dim=-1)) + loss
+
+    def images_alone(self, batch: Batch) -> Tensor:
+        """Run what all steps of `cae_lib` share: the image tower against fixed text features."""
+        return self._contrastive(self._images(batch), self.fixed)
+
+    def open_clip_images_alone(self, batch: Batch) -> Tensor:
+        """Run what the other steps share: open_clip's image tower against fixed text features."""
+        images = F.normalize(self.model.encode_image(batch.images), dim=-1)
+        return self._contrastive(images, self.fixed)
+
+    def plain_loss(self, name: str, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Text features, scores and attribution loss of the naive implementation."""
+        if name == "gradcam":
+            features, scores = naive.gradcam(self.model, images, batch.tokens, create_graph=True)
+        else:
+            words = naive.words_of_the_loss(batch.tokens, batch.roles)
+            features, scores = naive.perturbation(self.model, images, batch.tokens, words)
+        return (
+            features,
+            scores,
+            attribution_loss(scores, batch.roles, AttributionLossConfig(margin=MARGIN)).loss,
+        )
+
+    def _images(self, batch: Batch) -> Tensor:
+        return F.normalize(encode_image(self.model, batch.images).features, dim=-1)
+
+    def _contrastive(self, images: Tensor, texts: Tensor) -> Tensor:
+        return contrastive_loss(images, texts, self.model.logit_scale.exp())
 
 
 def check_equal(trainer: Trainer, name: str) -> dict[str, float]:
@@ -96,29 +205,6 @@ def check_equal(trainer: Trainer, name: str) -> dict[str, float]:
     return differences
 
 
-def profile_rows(profiles: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Return the output of `profiled` for each candidate as rows.
-
-    The measures are "bytes" and "profiled seconds" of the step, "phase seconds", and for each of
-    the slowest operators "operator seconds" and "operator calls".
-    """
-    found = {
-        "bytes": {},
-        "profiled seconds": {},
-        "phase seconds": {},
-        "operator seconds": {},
-        "operator calls": {},
-    }
-    for candidate, part in profiles.items():
-        found["bytes"][candidate] = {"step": part["bytes"]}
-        found["profiled seconds"][candidate] = {"step": part["seconds"]}
-        found["phase seconds"][candidate] = part["phases"]
-        for kind in ("seconds", "calls"):
-            operators = {operator["name"]: operator[kind] for operator in part["operators"]}
-            found[f"operator {kind}"][candidate] = operators
-    return pd.concat([facts(measure, values) for measure, values in found.items()])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -127,7 +213,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="pairs in a batch; 16 on a CPU, 256 on a GPU")
     parser.add_argument("--plain-rounds", type=int, default=3, help="of plain-* and reference-*")
     parser.add_argument("--only", nargs="+", help="candidates to measure; default: all")
-    parser.add_argument("--profile", action="store_true", help="print the slowest operators")
     options = parser.parse_args()
     started = time.monotonic()
     device = prepare(options)
@@ -140,37 +225,24 @@ def main() -> None:
     equal = {n: check_equal(trainer, n) for n in PLAIN if f"plain-{n}" in names}
     print(f"equal on {min(CHECKED, size)} captions: {equal}", flush=True)
     trainer.step("clip-ft", 0)  # the optimiser's state has to exist before memory is measured
-    profiles, flops = {}, {}
+    memory = {"": {"weights and optimiser": trainer.memory_in_use()}}
+    work = {name: partial(trainer.step, name) for name in names}
     for name in names:
-        trainer.forget_gradients()
-        profiles[name] = profiled(partial(trainer.step, name), 0, device)
-        with FlopCounterMode(display=False) as counter:
-            trainer.step(name, 0)
-        flops[name] = {"step": counter.get_total_flops()}
-        print(f"profiled {name}: {profiles[name]['seconds']:.3g} s", flush=True)
+        trainer.optimizer.zero_grad(set_to_none=True)
+        memory[name] = {"step": peak_memory(work[name], device)}
     rounds = interleaved(
-        {name: partial(trainer.step, name) for name in names},
+        work,
         options.rounds,
         device,
         few={n: options.plain_rounds for n in names if n.startswith(("plain-", "reference-"))},
-        clock=CLOCKS[options.clock],
+        clock=options.clock,
     )
-    fixed = {"": {"weights and optimiser": memory_in_use(trainer.model, trainer.optimizer)}}
     frame = pd.concat(
-        [
-            seconds(rounds),
-            tokens(batch.lengths for batch in data),
-            facts("difference", equal),
-            profile_rows(profiles),
-            facts("flops", flops),
-            facts("bytes", fixed),
-        ]
+        [seconds(rounds), tokens(data), facts("difference", equal), facts("bytes", memory)]
     )
     print(median_table(frame, "clip-ft"), flush=True)
-    if options.profile:
-        slowest = frame[frame["measure"].isin(["phase seconds", "operator seconds"])]
-        print(slowest[["candidate", "measure", "name", "value"]].to_string(index=False))
-    store_captions(TABLE, options, device, path, MODEL, size, frame, started)
+    subject = of_captions(path, size)
+    store(TABLE, options, device, subject, subject["captions_digest"], frame, started)
 
 
 if __name__ == "__main__":

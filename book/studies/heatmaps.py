@@ -92,7 +92,7 @@ def _maps(
     encoder: Encoder, pixels: Tensor, captions: list[str]
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Return maps that sum to 1 `(n, rows, columns)` by start layer, image features, and tokens."""
-    model, tokens = encoder.clip.model, encoder.tokens(captions).to(pixels.device)
+    model, tokens = encoder.clip.model, encoder.clip.tokenizer(captions).to(pixels.device)
     maps: dict[str, list[Tensor]] = {name: [] for name in START_LAYERS}
     features = []
     batches = zip(tokens.split(BATCH_SIZE), pixels.split(BATCH_SIZE), strict=True)

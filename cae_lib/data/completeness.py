@@ -134,7 +134,7 @@ def _count_items(
         if not matches:
             files.count(False, pattern)
     image_paths: set[Path] = set()
-    for subset in family.subsets(root):
+    for subset in family.published:
         if family.is_rescored(subset):
             continue
         n_items = 0

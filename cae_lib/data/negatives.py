@@ -52,19 +52,17 @@ def swap_negatives(
     check_captions(captions)
     nlp = drop_entity_recogniser(spacy.load(model_name()))
     plain = [" ".join(caption.split()) for caption in captions]
-    return list(
-        parse_distinct(
-            nlp,
-            plain,
-            lambda doc: _chosen(
-                doc, equivalents(doc) if keep else (text for _, text in exchanges(doc)), seed, limit
-            ),
-        )
-    )
+
+    def swaps(doc: Doc) -> list[str]:
+        texts = equivalents(doc) if keep else (text for _, text in exchanges(doc))
+        return _sample(doc, texts, seed, limit)
+
+    return list(parse_distinct(nlp, plain, swaps))
 
 
-def _chosen(doc: Doc, found: Iterable[str], seed: int, limit: int) -> list[str]:
-    texts = list(dict.fromkeys(found))
+def _sample(doc: Doc, texts: Iterable[str], seed: int, limit: int) -> list[str]:
+    """Return up to `limit` distinct texts, drawn by the seed and the caption."""
+    texts = list(dict.fromkeys(texts))
     digest = hashlib.sha256(f"{seed} {doc.text}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
     return [texts[i] for i in rng.permutation(len(texts))[:limit]]
@@ -88,13 +86,13 @@ def similar_rows(pairs: Pairs, features: Tensor, count: int = 3, seed: int = 0) 
             "features; compute the features from `image_paths`, in that order."
         )
     rows_of: list[list[int]] = [[] for _ in pairs.image_paths]
-    for row, picture in enumerate(pairs.image_index.tolist()):
-        rows_of[picture].append(row)
+    for row, image in enumerate(pairs.image_index.tolist()):
+        rows_of[image].append(row)
     nearest = _nearest(features, min(count, len(features) - 1))
     rng = np.random.default_rng([seed, len(features)])
     return [
-        [rows_of[other][rng.integers(len(rows_of[other]))] for other in nearest[picture]]
-        for picture in pairs.image_index.tolist()
+        [rows_of[other][rng.integers(len(rows_of[other]))] for other in nearest[image]]
+        for image in pairs.image_index.tolist()
     ]
 
 
@@ -103,8 +101,8 @@ def _nearest(features: Tensor, count: int, chunk: int = 1024) -> list[list[int]]
     nearest: list[list[int]] = []
     for start in range(0, len(features), chunk):
         similarity = features[start : start + chunk] @ features.T
-        own = torch.arange(len(similarity))
-        similarity[own, start + own] = -torch.inf
+        rows = torch.arange(len(similarity))
+        similarity[rows, start + rows] = -torch.inf
         nearest += similarity.topk(count).indices.tolist()
     return nearest
 

@@ -139,14 +139,17 @@ def read_text(path: Path) -> str:
         raise DataError(f"{path}: cannot be read as text ({reason}). Fetch it again.") from error
 
 
-def read_json(path: Path, kind: type[list] | type[dict] | None = None) -> Any:
-    """Read a JSON file; DataError if it is malformed or its top level is not of the `kind`."""
-    content = parse_json(Row(path, "top level", read_text(path)))
-    if kind and not isinstance(content, kind):
-        raise DataError(
-            f"{path}, top level: is a {type(content).__name__}, a {kind.__name__} was expected. "
-            "Fetch the file again."
-        )
+def read_json(path: Path, *kinds: type[list] | type[dict]) -> Any:
+    """Read a JSON file of a list or an object; DataError if it is malformed or not of the `kinds`.
+
+    Without `kinds` both are read.
+    """
+    top = Row(path, "top level", read_text(path))
+    content = parse_json(top)
+    kinds = kinds or (list, dict)
+    if not isinstance(content, kinds):
+        expected = " or ".join(kind.__name__ for kind in kinds)
+        raise top.error(f"is a {type(content).__name__}, a {expected} was expected")
     return content
 
 
@@ -160,11 +163,9 @@ def parse_json(row: Row) -> Any:
         ) from error
 
 
-def json_rows(path: Path, kind: type[list] | type[dict] | None = None) -> Iterator[Row]:
+def json_rows(path: Path, *kinds: type[list] | type[dict]) -> Iterator[Row]:
     """Yield the rows of a JSON file that holds a list or an object of them."""
-    content = read_json(path, kind)
-    if not isinstance(content, list | dict):
-        read_json(path, list)  # raises the error
+    content = read_json(path, *kinds)
     for key, row in content.items() if isinstance(content, dict) else enumerate(content):
         yield Row(path, f"row {key}", row, str(key))
 

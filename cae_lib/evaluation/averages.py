@@ -1,4 +1,7 @@
-"""Averages of benchmarks as weights of items: a number is a weighted sum of right answers."""
+"""Averages of benchmarks as weights of items: a number is a weighted sum of right answers.
+
+Items meet their answers by family, subset and item, whatever their order.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,9 @@ from fnmatch import fnmatchcase
 import numpy as np
 import pandas as pd
 
-from cae_lib.data.benchmarks.aro import MIN_PAIR, symmetric_relations
+from cae_lib.data.benchmarks.aro import AUTHORS_SYMMETRIC, MIN_PAIR, SYMMETRIC
 from cae_lib.data.benchmarks.base import Average
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.evaluation.tables import require_items, require_unique
 from cae_lib.store import ANSWERS
 
 Tree = str | list["Tree"]
@@ -38,10 +40,6 @@ class Rule:
     average: Average | None = None
 
 
-def _over_relations(symmetric: str) -> Average:
-    return Average(over_groups=True, without=symmetric_relations(symmetric))
-
-
 _VALSE_ACTION: Tree = ["valse/actant-swap", "valse/action-replacement"]
 NESTED: Mapping[str, Tree] = {
     "sugarcrepe/relation": "sugarcrepe/replace_rel",
@@ -56,7 +54,7 @@ NESTED: Mapping[str, Tree] = {
         for kind in ("action", "color", "material", "size", "state")
     ],
     "vl_checklist/object": [
-        [f"vl_checklist/Object/Location/*_{place}" for place in ("margin", "center", "mid")],
+        [f"vl_checklist/Object/Location/*_{where}" for where in ("margin", "center", "mid")],
         [f"vl_checklist/Object/Size/*_{size}" for size in ("large", "medium", "small")],
     ],
     "valse/action": _VALSE_ACTION,
@@ -108,54 +106,60 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
 _BY_FAMILY: Mapping[str, Tree] = {
     name: [TABLE[column].tree for column in columns] for name, columns in FAMILIES.items()
 }
-_ALIKE = (
-    "order/coco",
-    "order/flickr30k",
-    "winoground/text",
-    "winoground/image",
-    "winoground/group",
-    "crepe/atom",
-    "crepe/swap",
-    "crepe/negate",
-    "cola/multi",
-)
-_BOTH: Mapping[str, Rule | Tree] = {
-    "aro/attribution": Rule(
-        "aro/attribution", average=Average(over_groups=True, min_items=MIN_PAIR)
-    ),
-    **dict(zip(_ALIKE, _ALIKE, strict=True)),
-}
 
-PROTOCOLS: Mapping[str, Mapping[str, Rule | Tree]] = {
+
+def _aro(symmetric: frozenset[str]) -> Mapping[str, Rule]:
+    """Return the rules of ARO's two sets, given the relations that are left out."""
+    relations = Average(over_groups=True, without=symmetric)
+    pairs = Average(over_groups=True, min_items=MIN_PAIR)
+    return {
+        "aro/relation": Rule("aro/relation", average=relations),
+        "aro/attribution": Rule("aro/attribution", average=pairs),
+    }
+
+
+_AS_HEADLINE: Mapping[str, Rule] = {
+    subset: Rule(subset)
+    for subset in (
+        "order/coco",
+        "order/flickr30k",
+        "winoground/text",
+        "winoground/image",
+        "winoground/group",
+        "crepe/atom",
+        "crepe/swap",
+        "crepe/negate",
+        "cola/multi",
+    )
+}
+_CLEAN_WINOGROUND = [f"winoground/{task}/authors" for task in ("text", "image", "group")]
+PROTOCOLS: Mapping[str, Mapping[str, Rule]] = {
     "table": TABLE,
-    "family": {**_BY_FAMILY, "mean": list(_BY_FAMILY.values())},
+    "family": {
+        **{name: Rule(tree) for name, tree in _BY_FAMILY.items()},
+        "mean": Rule([*_BY_FAMILY.values()]),
+    },
     "official": {
-        "aro/relation": Rule("aro/relation", average=_over_relations("official")),
-        **_BOTH,
+        **_aro(SYMMETRIC),
+        **_AS_HEADLINE,
         "sugarcrepe": Rule("sugarcrepe/*", pooled=True),
-        "vl_checklist/relation": "vl_checklist/Relation/*",
-        "vl_checklist/attribute": "vl_checklist/Attribute/*",
-        "vl_checklist/object": "vl_checklist/Object/*",
-        "valse": "valse/*",
-        "svo_probes": "svo_probes/match",
-        "whatsup": "whatsup/*",
+        "vl_checklist/relation": Rule("vl_checklist/Relation/*"),
+        "vl_checklist/attribute": Rule("vl_checklist/Attribute/*"),
+        "vl_checklist/object": Rule("vl_checklist/Object/*"),
+        "valse": Rule("valse/*"),
+        "svo_probes": Rule("svo_probes/match"),
+        "whatsup": Rule("whatsup/*"),
     },
     "authors": {  # who round each of ARO's groups to four digits: a difference below 0.00005
-        "aro/relation": Rule("aro/relation", average=_over_relations("authors")),
-        **_BOTH,
-        **{
-            name: name
-            for name in (
-                f"winoground/{task}/authors"  # the 171 clean items
-                for task in ("text", "image", "group")
-            )
-        },
-        **NESTED,
-        "svo_probes": "svo_probes/all",
-        "whatsup/controlled": "whatsup/controlled_*",
-        "whatsup/coco": "whatsup/coco_qa_*",
+        **_aro(AUTHORS_SYMMETRIC),
+        **_AS_HEADLINE,
+        **{subset: Rule(subset) for subset in _CLEAN_WINOGROUND},
+        **{name: Rule(tree) for name, tree in NESTED.items()},
+        "svo_probes": Rule("svo_probes/all"),
+        "whatsup/controlled": Rule("whatsup/controlled_*"),
+        "whatsup/coco": Rule("whatsup/coco_qa_*"),
         # By a slip of the reference COCO's two objects, not Visual Genome's.
-        "whatsup/vg": ["whatsup/vg_qa_one_obj", "whatsup/coco_qa_two_obj"],
+        "whatsup/vg": Rule(["whatsup/vg_qa_one_obj", "whatsup/coco_qa_two_obj"]),
     },
 }
 """The columns of the paper's Table 1; its seven families, each the mean of its columns, and their
@@ -190,13 +194,12 @@ def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
     require_unique(items)
     groups = items.groupby(["family", "subset"], sort=False)
     subsets = {f"{family}/{subset}": frame for (family, subset), frame in groups}
-    protocols = {**PROTOCOLS, "subset": {key: key for key in subsets}}
+    protocols = {**PROTOCOLS, "subset": {key: Rule(key) for key in subsets}}
     if protocol not in protocols:
         raise ConfigError(f"no protocol {protocol!r}. Known: {', '.join(protocols)}.")
     columns = ["score", *ANSWERS[:2], "group", "item", "weight", "stratum"]
     frames = [pd.DataFrame(columns=columns)]
-    for score, rule_or_tree in protocols[protocol].items():
-        rule = rule_or_tree if isinstance(rule_or_tree, Rule) else Rule(rule_or_tree)
+    for score, rule in protocols[protocol].items():
         shares = _shares(rule.tree, list(subsets))
         rows = [_weighted(rule, subsets[key], share) for key, share in shares.items()]
         if rows:
@@ -248,3 +251,47 @@ def _shares(tree: Tree, keys: list[str]) -> dict[str, float]:
         for key, share in shares.items():
             total[key] = total.get(key, 0.0) + share / len(members)
     return total
+
+
+def join_by_item(items: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """Join the columns of `answers` to `items` by family, subset and item (`ANSWERS`).
+
+    The order of `answers` does not matter.
+
+    Returns:
+        The rows of `items` in their order.
+
+    Raises:
+        DataError: An item is missing in one of the tables, or occurs twice.
+    """
+    require_unique(items)
+    require_unique(answers)
+    require_items(items, answers)
+    require_items(answers, items)
+    return items.merge(answers, on=list(ANSWERS), how="left")
+
+
+def require_unique(table: pd.DataFrame) -> None:
+    """Raise a DataError if an item occurs more than once in a table."""
+    repeated = table[table.duplicated(list(ANSWERS))]
+    if len(repeated):
+        raise DataError(
+            f"{_first_item(repeated)} stands more than once, and {len(repeated) - 1} further "
+            "rows repeat an item: expected one row for each item, of one run and one seed."
+        )
+
+
+def require_items(required: pd.DataFrame, table: pd.DataFrame) -> None:
+    """Raise a DataError if an item of the table `required` is missing in another table."""
+    names = pd.MultiIndex.from_frame(table[list(ANSWERS)])
+    missing = required[~pd.MultiIndex.from_frame(required[list(ANSWERS)]).isin(names)]
+    if len(missing):
+        raise DataError(
+            f"{_first_item(missing)} has no counterpart, and {len(missing) - 1} further "
+            "items have none: items and answers have to be of the same data. Measure again."
+        )
+
+
+def _first_item(table: pd.DataFrame) -> str:
+    family, subset, item = table[list(ANSWERS)].iloc[0]
+    return f"item {item} of {family}/{subset}"

@@ -10,14 +10,12 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 
-import numpy as np
 import pandas as pd
 
 from cae_lib.data.benchmarks.base import CHANCE_OF_TASKS, ORDERS, Benchmark, Item
 from cae_lib.evaluation.choice import item_frame, scorable_benchmarks
-from cae_lib.evaluation.tables import join_by_item
-from cae_lib.store import ANSWERS
 
 Chooser = Callable[[Sequence[str]], Sequence[float]]
 """Numbers of texts, the larger the better; the same text has the same number."""
@@ -48,31 +46,25 @@ def blind_answers(subsets: Sequence[Benchmark], choosers: Mapping[str, Chooser])
         expected accuracy.
     """
     subsets = scorable_benchmarks(subsets)
-    chosen_from = [subset for subset in subsets if _asks_for_a_text(subset)]
-    if not chosen_from:
+    items = [(subset.task, item) for subset in subsets for item in subset.items]
+    is_text_choice = [_is_text_choice(subset) for subset in subsets for _ in subset.items]
+    if not any(is_text_choice):
         return pd.DataFrame()
-    names = [(subset.name, subset.subset) for subset in chosen_from]
-    # of all subsets, so that an image has one number whichever benchmarks apply
-    items = item_frame(subsets).merge(pd.DataFrame(names, columns=["family", "subset"]))
-    texts = [text for subset in chosen_from for item in subset.items for text in item.texts]
-    texts = list(dict.fromkeys(texts))
+    # numbered over all subsets, so that an image has one number whichever benchmarks apply
+    frame = item_frame(subsets)[is_text_choice]
+    items = list(compress(items, is_text_choice))
+    texts = list(dict.fromkeys(text for _, item in items for text in item.texts))
     tables = []
     for name, chooser in choosers.items():
         numbers = dict(zip(texts, map(float, chooser(texts)), strict=True))
-        rows = [
-            (subset.name, subset.subset, row, n_guesses(item, subset.task, numbers))
-            for subset in chosen_from
-            for row, item in subset.numbered_items()
-        ]
-        shares = pd.DataFrame(rows, columns=[*ANSWERS, "among"]).astype({"item": np.int32})
-        among = shares.pop("among").to_numpy()
-        shares["share"] = np.divide(1, among, out=np.zeros(len(among)), where=among > 0)
-        tables.append(join_by_item(items, shares).assign(chooser=name))
+        guesses = [n_guesses(item, task, numbers) for task, item in items]
+        shares = [1 / n if n else 0.0 for n in guesses]
+        tables.append(frame.assign(chooser=name, share=shares))
     columns = ["chooser", "family", "subset", "item", "picture", "share"]
     return pd.concat(tables, ignore_index=True)[columns]
 
 
-def _asks_for_a_text(benchmark: Benchmark) -> bool:
+def _is_text_choice(benchmark: Benchmark) -> bool:
     """Whether the items choose between texts by what each is worth: no images, and no pairs."""
     if benchmark.task in ("image", "tot"):
         return False

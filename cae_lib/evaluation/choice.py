@@ -10,11 +10,9 @@ import pandas as pd
 
 from cae_lib.data.benchmarks.base import CHANCE_OF_TASKS, ORDERS, Average, Benchmark, Item
 from cae_lib.data.benchmarks.svo_probes import GROUPS
-from cae_lib.evaluation.averages import item_weights
+from cae_lib.evaluation.averages import item_weights, require_unique
 from cae_lib.evaluation.datasets import benchmarks
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.tables import join_by_item
-from cae_lib.store import ANSWERS
 
 MATCH = "svo_probes/match"
 
@@ -36,17 +34,11 @@ def answers(subsets: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
         DataError: If two benchmarks have the same name.
     """
     subsets = scorable_benchmarks(subsets)
+    frame = item_frame(subsets)
     encoder.texts([text for subset in subsets for item in subset.items for text in item.texts])
-    rows = [
-        (subset.name, subset.subset, number, *judged)
-        for subset in subsets
-        for (number, _), *judged in zip(
-            subset.numbered_items(), *_judge(subset, encoder), strict=True
-        )
-    ]
-    columns = {"correct": bool, "margin": np.float32, "rank": np.int16}
-    judged = pd.DataFrame(rows, columns=[*ANSWERS, *columns]).astype({"item": np.int32, **columns})
-    return join_by_item(item_frame(subsets), judged)
+    rows = [row for subset in subsets for row in zip(*_judge(subset, encoder), strict=True)]
+    types = {"correct": bool, "margin": np.float32, "rank": np.int16}
+    return frame.join(pd.DataFrame(rows, columns=[*types]).astype(types))
 
 
 def scorable_benchmarks(subsets: Sequence[Benchmark]) -> list[Benchmark]:
@@ -87,7 +79,10 @@ def item_frame(subsets: Sequence[Benchmark]) -> pd.DataFrame:
 
     `item` is the number of the item among the questions of its subset. Items have the same
     `picture`, here a number, if they show the same file, whatever is cut out of it; an item with
-    two images counts with the first, which is the right one where one is asked for.
+    two images counts with the first, which is the right one where one has to be chosen.
+
+    Raises:
+        DataError: If two benchmarks have the same name.
     """
     rows = [
         (subset.name, subset.subset, item.group, number, os.path.normpath(item.images[0].path))
@@ -95,6 +90,7 @@ def item_frame(subsets: Sequence[Benchmark]) -> pd.DataFrame:
         for number, item in subset.numbered_items()
     ]
     frame = pd.DataFrame(rows, columns=["family", "subset", "group", "item", "picture"])
+    require_unique(frame)
     frame["picture"] = pd.factorize(frame["picture"])[0]
     return frame.astype({"item": np.int32, "picture": np.int32})
 
@@ -107,23 +103,15 @@ def weighted_items(subsets: Sequence[Benchmark]) -> pd.DataFrame:
     subset or its group; and `chance` of guessing right.
     """
     subsets = scorable_benchmarks(subsets)
-    frames = []
+    rows = []
     for subset in subsets:
-        groups = [item.group for item in subset.items]
-        over_groups = subset.average.over_groups
-        own_items = {
-            "family": subset.name,
-            "subset": subset.subset,
-            "item": [number for number, _ in subset.numbered_items()],
-            "weight": item_weights(groups, subset.average),
-            "stratum": [f"{subset.key}: {g}" if over_groups else subset.key for g in groups],
-            "chance": [chance(subset, item) for item in subset.items],
-        }
-        frames.append(pd.DataFrame(own_items))
-    empty = pd.DataFrame(columns=[*ANSWERS, "weight", "stratum", "chance"])
-    types = {"item": np.int32, "weight": np.float64, "chance": np.float64}
-    frame = pd.concat(frames or [empty], ignore_index=True).astype(types)
-    return join_by_item(item_frame(subsets), frame)
+        weights = item_weights([item.group for item in subset.items], subset.average)
+        for item, weight in zip(subset.items, weights, strict=True):
+            over_groups = subset.average.over_groups
+            stratum = f"{subset.key}: {item.group}" if over_groups else subset.key
+            rows.append((weight, stratum, chance(subset, item)))
+    columns = pd.DataFrame(rows, columns=["weight", "stratum", "chance"])
+    return item_frame(subsets).join(columns.astype({"weight": np.float64, "chance": np.float64}))
 
 
 def chance(subset: Benchmark, item: Item) -> float:

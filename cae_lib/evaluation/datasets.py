@@ -81,11 +81,11 @@ def benchmarks(profile: str, families: Iterable[str] = ()) -> tuple[Benchmark, .
             one of the `families` is here.
     """
     families, root = tuple(families), find_profile(profile).root
-    known = [*FOLDERS] if find_profile(profile).real else _built_families(root)
-    if unknown := [name for name in families if name not in known]:
-        raise ConfigError(f"no benchmark {', '.join(unknown)}. Known: {', '.join(known)}.")
-    chosen = families or families_of(profile)
-    parts = [part for name in known if name in chosen for part in load_family(profile, name)]
+    available = [*FOLDERS] if find_profile(profile).real else _built_families(root)
+    if unknown := [name for name in families if name not in available]:
+        raise ConfigError(f"no benchmark {', '.join(unknown)}. Known: {', '.join(available)}.")
+    requested = [name for name in available if name in (families or families_of(profile))]
+    parts = [part for name in requested for part in load_family(profile, name)]
     usable = {part.name for part in parts if part.n_used}
     if absent := [name for name in families if name not in usable]:
         sources = (source for name in absent for source in FAMILIES[name].source_names)
@@ -194,7 +194,7 @@ def class_sets(profile_name: str) -> Mapping[str, LabelledImages]:
     if not folders:
         raise MissingDataError(
             f"{root}: no dataset of labelled images. Put each dataset into a folder of its own "
-            "there, with one folder of images for each class, or with a file labels.csv."
+            "there, with one folder of images for each class."
         )
     return {path.name: load_labelled_folder(path) for path in folders}
 

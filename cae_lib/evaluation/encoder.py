@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from open_clip import SimpleTokenizer
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from PIL import Image
 from torch import Tensor, nn
@@ -54,9 +53,6 @@ VECTORS_VERSION = 1
 
 That is the code from `read_image` to `Encoder.images`; stored vectors are then computed anew.
 """
-
-TOKEN_IDS: dict[tuple, dict[str, np.ndarray]] = {}
-"""Ids of texts by kind of tokenizer, see `Encoder.tokens`."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +209,6 @@ class Encoder:
         self._contents, self._vectors = _read_shared(self._shared_file)
         self._images: dict[ImageRef, np.ndarray] = {}
         self._texts: dict[str, np.ndarray] = {}
-        self._ids = _remembered_ids(clip.tokenizer)
 
     @property
     def device(self) -> torch.device:
@@ -255,30 +250,18 @@ class Encoder:
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> np.ndarray:
         """Return the vectors of texts; batches hold texts that begin alike."""
-        # thousands of items ask for known texts one at a time: the model is then not looked at
+        # thousands of items ask for encoded texts one at a time: the model is then not looked at
         if new := [text for text in dict.fromkeys(texts) if text not in self._texts]:
             encoder = text_encoder(self.clip.model)
             with evaluating(self.clip.model), self._progress(len(new), "texts") as progress:
                 for start in range(0, len(new), TOKENIZER_BATCH_SIZE):
                     batch = new[start : start + TOKENIZER_BATCH_SIZE]
-                    tokens = self.tokens(batch)
+                    tokens = self.clip.tokenizer(batch)
                     for rows in order_by_length_and_start(tokens).split(TEXT_BATCH_SIZE):
                         vectors = _unit_vectors(encoder.encode_many(tokens[rows].to(self.device)))
                         self._texts.update(zip((batch[i] for i in rows), vectors, strict=True))
                         progress.update(len(rows))
         return np.array([self._texts[text] for text in texts], dtype=np.float32)
-
-    def tokens(self, texts: Sequence[str]) -> Tensor:
-        """Return the token ids `(n, context_length)` that the tokenizer gives, long.
-
-        Those of open_clip's byte-pair encoding are remembered by the process, for all models.
-        """
-        if self._ids is None:
-            return self.clip.tokenizer(list(texts))
-        if new := [text for text in dict.fromkeys(texts) if text not in self._ids]:
-            ids = self.clip.tokenizer(new).numpy().astype(np.int32)
-            self._ids.update(zip(new, ids, strict=True))
-        return torch.from_numpy(np.array([self._ids[text] for text in texts], dtype=np.int64))
 
     def _progress(self, n: int, kind: str) -> Progress:
         profile = self._profile
@@ -319,18 +302,6 @@ def _read_shared(path: Path | None) -> tuple[dict[str, str], dict[str, np.ndarra
             dict(zip(stored["states"].tolist(), stored["shown"].tolist(), strict=True)),
             dict(zip(stored["contents"].tolist(), stored["vectors"], strict=True)),
         )
-
-
-def _remembered_ids(tokenizer: Callable[[list[str]], Tensor]) -> dict[str, np.ndarray] | None:
-    """Return the ids of texts that are remembered for a tokenizer.
-
-    None for another tokenizer than open_clip's byte-pair encoding, and for one that masks texts at
-    random.
-    """
-    if type(tokenizer) is not SimpleTokenizer or tokenizer.reduction_fn is not None:
-        return None
-    vocabulary = hash((*tokenizer.encoder, *tokenizer.bpe_ranks))
-    return TOKEN_IDS.setdefault((vocabulary, tokenizer.context_length, tokenizer.clean_fn), {})
 
 
 def vectors_key(clip: Clip) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,8 @@ from cae_lib.evaluation.amounts import subsets
 from cae_lib.evaluation.blind import blind_answers, text_choosers
 from cae_lib.evaluation.choice import scorable_benchmarks, weighted_items
 from cae_lib.evaluation.datasets import benchmarks, retrieval_sets, training_captions
-from cae_lib.evaluation.tables import join_by_item
 from cae_lib.profiles import find_profile
-from cae_lib.store import ANSWERS, Tables
+from cae_lib.store import Tables
 from cae_lib.words.alignment import align, token_roles
 from cae_lib.words.phrases import bindings
 from cae_lib.words.roles import OTHER, ROLE_NAMES, Span
@@ -75,17 +74,11 @@ def items(
     frame, parts = weighted_items(parts), scorable_benchmarks(parts)
     if not parts:
         return pd.DataFrame()
-    rows = [
-        (part.name, part.subset, number, text)
-        for part in parts
-        for number, item in part.numbered_items()
-        for text in true_captions(item)
-    ]
-    true = pd.DataFrame(rows, columns=[*ANSWERS, "text"]).astype({"item": np.int32})
-    texts, item_columns = true["text"].tolist(), [true[name] for name in ANSWERS]
-    counts = stated_counts(texts, tagger, world).groupby(item_columns).max()
-    seen = _seen(texts, tagger, trained_on).groupby(item_columns).sum()
-    return join_by_item(join_by_item(frame, counts.reset_index()), seen.reset_index())
+    true = [true_captions(item) for part in parts for item in part.items]
+    texts = [text for captions in true for text in captions]
+    row = np.repeat(np.arange(len(true)), [len(captions) for captions in true])
+    counts = stated_counts(texts, tagger, world).groupby(row).max()
+    return frame.join(counts).join(_seen(texts, tagger, trained_on).groupby(row).sum())
 
 
 def options(
@@ -98,38 +91,23 @@ def options(
     or the path of the image below `root`. Of a retrieval set, a `family`, items are its captions.
     Without `world` captions are people's, and only images are listed.
     """
-
-    def rows(
-        family: str,
-        subset: str,
-        number: int,
-        key: str,
-        kind: str,
-        options: Iterable[str],
-        truth: int | None,
-    ) -> Iterator[tuple[object, ...]]:
-        for place, option in enumerate(options):
-            is_true = truth is None or place == truth
-            yield family, subset, number, key, kind, place, is_true, option
-
     table: list[tuple[object, ...]] = []
     for part in scorable_benchmarks(parts):
         for number, item in part.numbered_items():
             names = (part.name, part.subset, number, item.key)
-            one_image, one_text = len(item.images) == 1, len(item.texts) == 1
-            paths = [_path_below(image.path, root) for image in item.images]
-            table += rows(*names, "picture", paths, item.truth if one_text else None)
-            table += rows(
-                *names, "text", item.texts if world else (), item.truth if one_image else None
-            )
+            for index, image in enumerate(item.images):
+                is_true = len(item.texts) > 1 or index == item.truth
+                table.append((*names, "picture", index, is_true, _path_below(image.path, root)))
+            for index, text in enumerate(item.texts if world else ()):
+                is_true = len(item.images) > 1 or index == item.truth
+                table.append((*names, "text", index, is_true, text))
     for name, pairs in retrieval.items():
-        for number, (text, picture) in enumerate(
-            zip(pairs.captions, pairs.image_index, strict=True)
-        ):
+        for number, text in enumerate(pairs.captions):
             names = (name, "", number, str(number))
-            path = _path_below(pairs.image_paths[picture], root)
-            table += rows(*names, "picture", [path], None)
-            table += rows(*names, "text", [text] if world else [], None)
+            path = pairs.image_paths[pairs.image_index[number]]
+            table.append((*names, "picture", 0, True, _path_below(path, root)))
+            if world:
+                table.append((*names, "text", 0, True, text))
     columns = ["family", "subset", "item", "id", "kind", "place", "true", "content"]
     return pd.DataFrame(table, columns=columns).astype({"item": "int32", "place": "int8"})
 

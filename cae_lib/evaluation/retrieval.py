@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,16 @@ from cae_lib.data.labelled import LabelledImages
 from cae_lib.errors import DataError
 from cae_lib.evaluation.datasets import class_sets, label_sets, retrieval_sets
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.tables import concat_tables
 
 DIRECTIONS = ("image to text", "text to image")
 PROMPTS = ("a photo of {}", "{}")
 """Filled with a class and its article; a class is the mean of its prompts' vectors."""
+
+
+def concat_tables(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
+    """Put tables below each other; return an empty one if there are none."""
+    tables = list(tables)
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def retrieval_table(encoder: Encoder, profile: str) -> pd.DataFrame:

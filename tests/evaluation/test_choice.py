@@ -41,17 +41,17 @@ def test_answers_by_hand_in_the_order_of_the_items(hand_encoder, choice, benchma
         benchmark_of(subset="none"),
         benchmark_of(*items[4:], subset="more"),
     ]
-    found = answers(parts, encoder)
+    table = answers(parts, encoder)
     names = ["item", "picture", "correct", "margin", "rank"]
-    assert found.columns.tolist() == ["family", "subset", "group", *names]
-    assert set(found.family) == {"family"}
-    assert found.subset.tolist() == ["part"] * 4 + ["more"] * 6
-    assert found.group.tolist() == [item.group for item in items]
-    assert found.item.tolist() == [*range(4), *range(6)]
+    assert table.columns.tolist() == ["family", "subset", "group", *names]
+    assert set(table.family) == {"family"}
+    assert table.subset.tolist() == ["part"] * 4 + ["more"] * 6
+    assert table.group.tolist() == [item.group for item in items]
+    assert table.item.tolist() == [*range(4), *range(6)]
     correct, margins, ranks = zip(*(row[3:] for row in CHOICES), strict=True)
-    assert found.correct.tolist() == [*correct] and found["rank"].tolist() == [*ranks]
-    np.testing.assert_allclose(found.margin, margins, atol=1e-6)
-    types = [str(found[name].dtype) for name in ("item", "correct", "margin", "rank")]
+    assert table.correct.tolist() == [*correct] and table["rank"].tolist() == [*ranks]
+    np.testing.assert_allclose(table.margin, margins, atol=1e-6)
+    types = [str(table[name].dtype) for name in ("item", "correct", "margin", "rank")]
     assert types == ["int32", "bool", "float32", "int16"]
     assert answers([], encoder).empty
     with pytest.raises(DataError, match="family/part"):
@@ -73,11 +73,11 @@ def test_winoground_scores_by_hand(choice, benchmark_of, hand_encoder, scores, t
     """Cosines, rows pictures."""
     encoder = hand_encoder(dict(zip("pq", scores, strict=True)), {"s": [1, 0], "t": [0, 1]})
     item = choice("pq", "st")
-    found = answers(
+    table = answers(
         [benchmark_of(item, task=t, subset=t) for t in ("text", "image", "group")], encoder
     )
-    assert found.correct.tolist() == [text, image, text and image]
-    assert found.margin[2] == found.margin.min() and not found["rank"].any()
+    assert table.correct.tolist() == [text, image, text and image]
+    assert table.margin[2] == table.margin.min() and not table["rank"].any()
 
 
 def test_items_of_several_shapes_keep_their_places_and_equal_the_plain_loop(choice, hand_encoder):
@@ -98,8 +98,9 @@ def test_items_of_several_shapes_keep_their_places_and_equal_the_plain_loop(choi
 def test_a_picture_is_a_file_in_all_benchmarks_whatever_is_cut_out_of_it(choice, benchmark_of):
     cut = Item("0", (ImageRef(Path("a/x"), (0, 0, 5, 5)),), ("t", "u"))
     items = [cut, choice(["a/y", "a/x"], ["t"]), choice(["b/../a/x"], ["t", "u"])]
-    found = item_frame([benchmark_of(*items), benchmark_of(choice(["a/y"], ["t", "u"]))])
-    assert found.picture.tolist() == [0, 1, 0, 1]
+    more = benchmark_of(choice(["a/y"], ["t", "u"]), subset="more")
+    table = item_frame([benchmark_of(*items), more])
+    assert table.picture.tolist() == [0, 1, 0, 1]
 
 
 @pytest.fixture
@@ -119,14 +120,14 @@ def test_distinct_pairs_of_svo_probes_at_the_median_of_all(girls, choice):
         choice("ps", ["A boy"], group="verb"),  # .45 and .05
         choice("sp", ["A boy"], group="mixed"),  # left out
     )
-    found = answers([benchmark], girls)
-    found = found[found.subset == "match"]  # the median of .05, .4, .45, .6, .9 is .45
-    assert found.group.tolist() == ["positive", "negative", "negative", "positive", "negative"]
-    assert found.margin.tolist() == pytest.approx([0.45, 0.05, -0.15, 0, 0.4])
-    assert found.correct.tolist() == [True, True, False, False, True]
+    table = answers([benchmark], girls)
+    table = table[table.subset == "match"]  # the median of .05, .4, .45, .6, .9 is .45
+    assert table.group.tolist() == ["positive", "negative", "negative", "positive", "negative"]
+    assert table.margin.tolist() == pytest.approx([0.45, 0.05, -0.15, 0, 0.4])
+    assert table.correct.tolist() == [True, True, False, False, True]
     part = match_benchmark(benchmark)
     weights = weighted_items([benchmark]).query("subset == 'match'").weight
-    assert (weights * found.correct).sum() == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert (weights * table.correct).sum() == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert (part.key, part.n_used, part.n_expected) == ("svo_probes/match", 5, 7)
 
 
@@ -137,25 +138,57 @@ def test_a_pair_that_is_right_of_one_row_and_wrong_of_another_counts_once_in_the
         choice("pq", ["A girl sits"], group="subj"),  # .9 and .4
         choice("qr", ["A girl sits"], group="verb"),
     )  # .4 again, and .6
-    found = answers([rows], girls).query("subset == 'match'")  # the median of .4, .6, .9 is .6
-    assert found.margin.tolist() == pytest.approx([0.3, 0.2, -0.2, 0.0])
-    assert found.correct.tolist() == [True, True, False, True]
+    table = answers([rows], girls).query("subset == 'match'")  # the median of .4, .6, .9 is .6
+    assert table.margin.tolist() == pytest.approx([0.3, 0.2, -0.2, 0.0])
+    assert table.correct.tolist() == [True, True, False, True]
 
 
 def test_groups_of_two_subsets_are_averaged_apart(choice, benchmark_of):
     items = [choice("p", "ab", group=group) for group in "xyy"]
     average = Average(over_groups=True)
     parts = [benchmark_of(*items, subset=name, average=average) for name in ("one", "two")]
-    found = weighted_items(parts)
-    assert found.groupby(["subset", "group"]).stratum.first().nunique() == 4
-    assert found.groupby("stratum").weight.sum().tolist() == [1 / 2] * 4
-    assert found.weight.tolist() == [1 / 2, 1 / 4, 1 / 4] * 2
+    table = weighted_items(parts)
+    assert table.groupby(["subset", "group"]).stratum.first().nunique() == 4
+    assert table.groupby("stratum").weight.sum().tolist() == [1 / 2] * 4
+    assert table.weight.tolist() == [1 / 2, 1 / 4, 1 / 4] * 2
 
 
 def test_a_pair_of_svo_probes_at_the_threshold_is_no_match(girls, choice):
     rows = svo(*(choice(pair, ["A girl sits"], group="obj") for pair in ("pq", "ps")))
-    found = answers([rows], girls).query("subset == 'match'")
-    assert found.correct.tolist() == [True, True, True]  # of .9, .4, .1; .4 is none
-    assert found.margin.tolist() == pytest.approx([0.5, 0, 0.3])
+    table = answers([rows], girls).query("subset == 'match'")
+    assert table.correct.tolist() == [True, True, True]  # of .9, .4, .1; .4 is none
+    assert table.margin.tolist() == pytest.approx([0.5, 0, 0.3])
     none = svo(choice("pq", ["A boy"], group="mixed"))
     assert [part.subset for part in scorable_benchmarks([none])] == ["all"]
+
+
+def test_a_task_of_three_texts_by_hand(hand_encoder, choice, benchmark_of):
+    """The image lies at 0 degrees; cosines of the angles of two texts are compared."""
+
+    def encoder_of(*degrees):
+        vectors = {text: np.exp(1j * np.radians(d)) for text, d in zip("abc", degrees, strict=True)}
+        return hand_encoder({"p": [1, 0]}, {text: [v.real, v.imag] for text, v in vectors.items()})
+
+    for task, degrees, near, far in (
+        ("itt", (10, 20, 30), 20, 30),
+        ("itt", (10, 40, 30), 40, 30),
+        ("itt", (40, 10, 30), 40, 30),
+        ("ordered", (10, 20, 30), 10, 20),
+        ("ordered", (20, 10, 30), 20, 10),
+        ("ordered", (10, 30, 20), 30, 20),
+        ("tot", (80, 85, 60), 5, 20),
+        ("tot", (80, 60, 65), 20, 5),
+    ):
+        frame = answers([benchmark_of(choice("p", "abc"), task=task)], encoder_of(*degrees))
+        expected = np.cos(np.radians(near)) - np.cos(np.radians(far))
+        assert frame.margin[0] == pytest.approx(expected, abs=1e-6), (task, degrees)
+        assert frame.correct[0] == (near < far)
+
+
+def test_texts_are_compared_within_their_item(hand_encoder, choice, benchmark_of):
+    angles = np.radians([80, 85, 60, 10, 40, 20])
+    vectors = dict(zip("abcdef", zip(np.cos(angles), np.sin(angles), strict=True), strict=True))
+    items = choice("p", "abc"), choice("p", "def")
+    frame = answers([benchmark_of(*items, task="tot")], hand_encoder({}, vectors))
+    cosines = np.cos(np.radians([[5, 20], [30, 10]]))
+    np.testing.assert_allclose(frame.margin, cosines[:, 0] - cosines[:, 1], atol=1e-6)

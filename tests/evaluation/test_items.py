@@ -40,26 +40,26 @@ def test_items_have_the_order_of_answers_and_weights_of_the_headline(
     )
     texts = {"one two": [0.8, 0.6], "far": [-1.0, 0.0], "a b c": [0.6, 0.8]}
     encoder = hand_encoder({"x": [1.0, 0.0], "y": [0.0, 1.0]}, texts)
-    found, answered = items([macro, micro], BLANK, False), answers([macro, micro], encoder)
+    result, answered = items([macro, micro], BLANK, False), answers([macro, micro], encoder)
     names = ["family", "subset", "group", "item", "picture"]
-    pd.testing.assert_frame_equal(found[names], answered[names])
-    assert found.picture.tolist() == [0, 0, 1, 0, 1, 0]
-    assert found.weight.tolist() == [1 / 4, 1 / 2, 1 / 4, 0, 1 / 2, 1 / 2]
-    assert found.stratum.nunique() == 4
-    assert found.chance.tolist() == [1 / 2, 1 / 2, 1 / 3, 1 / 2, 1 / 2, 1 / 2]
+    pd.testing.assert_frame_equal(result[names], answered[names])
+    assert result.picture.tolist() == [0, 0, 1, 0, 1, 0]
+    assert result.weight.tolist() == [1 / 4, 1 / 2, 1 / 4, 0, 1 / 2, 1 / 2]
+    assert result.stratum.nunique() == 4
+    assert result.chance.tolist() == [1 / 2, 1 / 2, 1 / 3, 1 / 2, 1 / 2, 1 / 2]
     assert answered.correct.tolist() == [True, False, True, True, False, False]
-    assert (found.weight * answered.correct)[:4].sum() == 0.5  # a 0, b 1; c is left out
-    assert found.words.tolist() == [2, 1, 3, 2, 1, 1] and not found.objects.any()
+    assert (result.weight * answered.correct)[:4].sum() == 0.5  # a 0, b 1; c is left out
+    assert result.words.tolist() == [2, 1, 3, 2, 1, 1] and not result.objects.any()
 
 
 def test_two_by_two_items_have_chances_and_the_larger_counts(benchmark_of):
     item = Item("0", PICTURES, ("a red cat on a bed", "a small striped red cat"))
     parts = [benchmark_of(item, task=task, subset=task) for task in ("text", "image", "group")]
-    found = items(parts, BLANK, True)
-    assert found.chance.tolist() == [0.25, 0.25, 1 / 6]
+    result = items(parts, BLANK, True)
+    assert result.chance.tolist() == [0.25, 0.25, 1 / 6]
     svo = Benchmark("svo_probes", "all", (Item("0", PICTURES, ("a cat",), 0, "subj"),), 1)
     assert items([svo], BLANK, False).chance.tolist() == [0.5] * 3  # a match: yes or no
-    counts = found[["world_objects", "world_attributes", "world_relations", "words"]]
+    counts = result[["world_objects", "world_attributes", "world_relations", "words"]]
     assert counts.values.tolist() == [[2, 3, 1, 6]] * 3
 
 
@@ -71,8 +71,8 @@ def test_bindings_of_both_captions_count_and_those_of_training_are_seen(benchmar
         [benchmark_of(two, task="group"), benchmark_of(one, subset="one")],
         default_tagger(),
     )
-    found = items(parts, tagger, True, ["a red cat", "a dog under a bed", "a bed"])
-    assert found[["bindings", "seen"]].values.tolist() == [[4, 2], [1, 1]]
+    result = items(parts, tagger, True, ["a red cat", "a dog under a bed", "a bed"])
+    assert result[["bindings", "seen"]].values.tolist() == [[4, 2], [1, 1]]
     unknown = items(parts, tagger, True)
     assert unknown.bindings.tolist() == [4, 1] and not unknown.seen.any()
 
@@ -83,8 +83,8 @@ def test_which_texts_and_pictures_are_true(benchmark_of):
         benchmark_of(Item("y", PICTURES[:1], ("a", "b", "c"), 2), subset="texts"),
         benchmark_of(Item("z", PICTURES, ("a", "b")), subset="both", task="group"),
     ]
-    found = options(parts, {}, Path(), True).groupby(["subset", "kind"]).true.apply(list)
-    assert found.to_dict() == {
+    result = options(parts, {}, Path(), True).groupby(["subset", "kind"]).true.apply(list)
+    assert result.to_dict() == {
         ("pictures", "picture"): [False, True],
         ("pictures", "text"): [True],
         ("texts", "picture"): [True],
@@ -97,9 +97,9 @@ def test_which_texts_and_pictures_are_true(benchmark_of):
 def test_captions_by_hand():
     texts = ["a red cat", "a red cat is chasing a small red dog", "a red cat"]
     pairs = Pairs([Path("a"), Path("b")], texts, torch.tensor([1, 0, 1]), "toy", 3, 3)
-    found = captions("coco", pairs, default_tagger(), world=True)
+    result = captions("coco", pairs, default_tagger(), world=True)
     names = ["objects", "attributes", "relations"]
-    assert [*found] == [
+    assert [*result] == [
         "set",
         "caption",
         "picture",
@@ -108,7 +108,7 @@ def test_captions_by_hand():
         *(f"world_{name}" for name in names),
     ]
     counts = [[1, 1, 0], [2, 3, 1], [1, 1, 0]]
-    assert found.drop(columns="set").values.tolist() == [
+    assert result.drop(columns="set").values.tolist() == [
         [row, picture, *own, words, *own]
         for row, (picture, own, words) in enumerate(zip([1, 0, 1], counts, [3, 9, 3], strict=True))
     ]
@@ -121,7 +121,7 @@ def test_words_are_counted_by_found_and_true_role(tmp_path, monkeypatch):
         "it is near bed": [[6, 10, OBJECT], [11, 14, OBJECT]],
         "a red cat on top of it": [[2, 5, ATTRIBUTE], [6, 9, OBJECT], [10, 19, RELATION]],
     }
-    found = [
+    result = [
         [Span(6, 10, RELATION), Span(11, 14, OBJECT)],
         [Span(2, 5, ATTRIBUTE), Span(6, 9, OBJECT)],
     ]
@@ -134,7 +134,7 @@ def test_words_are_counted_by_found_and_true_role(tmp_path, monkeypatch):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(json.dumps({"annotations": content}))
     monkeypatch.setattr(Profile, "root", property(lambda self: tmp_path))
-    monkeypatch.setattr(module, "default_tagger", lambda: SimpleNamespace(tag=lambda texts: found))
+    monkeypatch.setattr(module, "default_tagger", lambda: SimpleNamespace(tag=lambda texts: result))
     assert [tuple(row) for row in parser_table("smoke").itertuples(index=False)] == [
         ("", "attribute", "attribute", 1),
         ("", "object", "object", 1),

@@ -37,7 +37,7 @@ _spec.loader.exec_module(choosing)
         (1000.0, [1.0, 3.0, 10.0, 30.0, 100.0]),
     ],
 )
-def test_lambda_is_sought_only_around_the_smallest_that_levels(enough: float, tried: list):
+def test_lambda_is_sought_only_around_the_smallest_that_closes_the_gap(enough: float, tried: list):
     """A gap may be a tenth of CLIP-FT's; where no lambda is enough, it is the largest."""
     rows = walk_weights(
         lambda weight: {"weight": weight, "gap": 0.1 if weight >= enough else 0.11},
@@ -117,7 +117,7 @@ def choose(home: Path, monkeypatch):
     [("smoke", 0.65, (3e-4, True)), ("smoke", 0.75, (3e-4, False)), ("paper", 0.75, (1e-6, False))],
 )
 def test_the_setting_with_the_best_sum_of_both_scores_is_chosen(
-    choose, profile: str, opened: float, chosen: tuple, capsys, monkeypatch
+    choose, profile: str, opened: float, chosen: tuple, monkeypatch
 ):
     """Either run alone is best at another rate; with other numbers of steps, which are no choice,
     both are better. A small world is asked its benchmarks, which choose nothing."""
@@ -139,8 +139,6 @@ def test_the_setting_with_the_best_sum_of_both_scores_is_chosen(
 
     table = choose("control", "calibration", measured, profile)
     lr, lock_image = chosen
-    settings = f"lr {lr}, steps {kept.steps}, lock_image {lock_image}"
-    assert capsys.readouterr().out == f"Chosen: {settings}\n"
     assert len(asked) == (len(table) if profile == "smoke" else 0)
     best = table[table["chosen"]]
     assert set(best["experiment"]) == {"clip-ft", "negclip"} and len(best) == 2
@@ -151,15 +149,13 @@ def test_the_setting_with_the_best_sum_of_both_scores_is_chosen(
     assert len(others) == 2 * (profile == "smoke"), "what is open already is not opened"
 
 
-def test_of_each_method_the_smallest_lambda_that_levels_is_chosen(choose, capsys):
+def test_of_each_method_the_smallest_lambda_that_closes_the_gap_is_chosen(choose):
     def measured(name: str, profile: str, weight: float | None = None) -> dict:
         gap = 0.1 if weight is None or weight < (3.0 if name == "cae-attention" else 0.3) else 0.0
         gaps = {f"gap_{method}": gap for method in METHODS}
         return {"experiment": name, "lr": 1e-3, "weight": weight, "score": -(weight or 0)} | gaps
 
     table = choose("lambda", "sweep", measured)
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "Chosen: cae-attention 3" and len(lines) == len(METHODS)
     chosen = table[table["chosen"]].set_index("experiment")["weight"]
     assert len(chosen) == 1 + len(METHODS) and np.isnan(chosen["clip-ft"])
     assert chosen["cae-attention"] == 3.0
@@ -185,8 +181,7 @@ def test_where_clip_ft_has_no_gap_nothing_is_chosen(choose, capsys, gap: float):
         )
 
     table = choose("lambda", "sweep", measured)
-    told = [line for line in capsys.readouterr().out.splitlines() if "gradcam" in line]
-    assert len(told) == 1, "it is said, once"
+    assert "gradcam" in capsys.readouterr().out
     assert "cae-gradcam" not in trained and not table["experiment"].eq("cae-gradcam").any()
     chosen = table[table["chosen"]].set_index("experiment")["weight"]
     assert chosen.drop("clip-ft").to_dict() == {
@@ -194,39 +189,15 @@ def test_where_clip_ft_has_no_gap_nothing_is_chosen(choose, capsys, gap: float):
     }
 
 
-def test_where_clip_ft_has_no_gap_by_any_method_nothing_is_chosen(choose):
-    def measured(name: str, profile: str, weight: float | None = None) -> dict:
-        assert name == "clip-ft"
-        return {"experiment": name, "lr": 1e-3, "weight": weight, "score": 0.5} | {
-            f"gap_{method}": -1e-3 for method in METHODS
-        }
-
-    assert choose("lambda", "sweep", measured)["experiment"].tolist() == ["clip-ft"]
-
-
-def test_the_candidate_with_the_best_score_is_chosen(choose, capsys):
+def test_the_candidate_with_the_best_score_is_chosen(choose):
     def measured(
         name: str, profile: str, weight: float, stop_gradient: bool, **settings: object
     ) -> dict:
         return {"experiment": name, "weight": weight, "score": weight + stop_gradient}
 
-    found = choose("candidates", "candidates", measured).set_index("candidate")
-    best = "counterfactual, stop-gradient, 4"
-    assert best in capsys.readouterr().out
-    assert set(found.index) == set(choosing.CANDIDATES)
-    assert list(found.index[found["chosen"]]) == [best]
-    assert found["experiment"].eq(choosing.COUNTERFACTUAL).all()
-
-
-def test_the_bindings_with_the_best_score_are_chosen_and_no_row_beside_them(choose):
-    def measured(name: str, profile: str, margin: float = 0, weight: float = 0, **_) -> dict:
-        score = 1.0 if name != choosing.BOUND else 0.5 + 0.1 * (margin == 0.1) + 0.1 * (weight == 5)
-        return {"experiment": name, "margin": margin, "weight": weight, "score": score}
-
-    found = choose("binding", "binding", measured)
-    assert len(found) == 12 + 2
-    (best,) = found[found["chosen"]].itertuples()
-    assert (best.experiment, best.margin, best.weight) == (choosing.BOUND, 0.1, 5)
+    table = choose("candidates", "candidates", measured).set_index("candidate")
+    assert set(table.index) == set(choosing.CANDIDATES)
+    assert list(table.index[table["chosen"]]) == ["counterfactual, stop-gradient, 4"]
 
 
 def test_a_setting_is_trained_with_a_seed_of_its_own_and_scored(home: Path, monkeypatch):

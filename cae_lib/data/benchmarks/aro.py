@@ -5,33 +5,21 @@ An image is cut to its box before preprocessing. The false caption comes first.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cae_lib.data.benchmarks.base import Average, Family, ImageRef, Item
 from cae_lib.data.rows import json_rows
-from cae_lib.errors import ConfigError
 
-AUTHORS_EXTRA = ("pulling", "pulled by", "leaning against")
 MIN_PAIR = 25
 """Items that a pair of attributes needs to count, as in the official `evaluate_scores`."""
 
+_LINES = Path(__file__).with_name("aro_symmetric.txt").read_text(encoding="utf-8").splitlines()
+SYMMETRIC = frozenset(line for line in _LINES if line and not line.startswith("#"))
+"""The 157 relations that VG-Relation's macro average leaves out, those of ARO's notebook."""
 
-def symmetric_relations(which: str = "official") -> frozenset[str]:
-    """Return the names of the relations that VG-Relation's macro average leaves out.
-
-    Args:
-        which: "official", the 157 of ARO's notebook; "authors", these and three more, as in the
-            evaluation of CAE's authors; or "none". ConfigError for anything else.
-    """
-    if which == "none":
-        return frozenset()
-    if which not in ("official", "authors"):
-        raise ConfigError(f"symmetric={which!r}: expected 'official', 'authors' or 'none'.")
-    lines = Path(__file__).with_name("aro_symmetric.txt").read_text(encoding="utf-8").splitlines()
-    names = {line for line in lines if line and not line.startswith("#")}
-    return frozenset(names.union(AUTHORS_EXTRA if which == "authors" else ()))
+AUTHORS_SYMMETRIC = SYMMETRIC | {"pulling", "pulled by", "leaning against"}
+"""The 160 that the evaluation of CAE's authors leaves out."""
 
 
 def read(root: Path, subset: str) -> Iterator[Item]:
@@ -47,12 +35,25 @@ def read(root: Path, subset: str) -> Iterator[Item]:
         yield Item(row.key, (image,), texts, truth=1, group=group)
 
 
-def summarize(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
+AVERAGES = {
+    "relation": Average(
+        "mean over {n} relations, {n_without} symmetric ones left out",
+        over_groups=True,
+        without=SYMMETRIC,
+    ),
+    "attribution": Average(
+        f"mean over {{n}} attribute pairs with at least {MIN_PAIR} items",
+        over_groups=True,
+        min_items=MIN_PAIR,
+    ),
+}
+
+
+def count_left_out(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
     """Count the items of groups that the macro average leaves out."""
-    sizes = Counter(item.group for item in items)
-    kept = FAMILY.average_of(subset).counted_groups(item.group for item in items)
+    kept = AVERAGES[subset].counted_groups(item.group for item in items)
     name = "symmetric_items" if subset == "relation" else "items_of_small_groups"
-    return {name: sizes.total() - sum(kept.values())}
+    return {name: len(items) - sum(kept.values())}
 
 
 FAMILY = Family(
@@ -63,17 +64,6 @@ FAMILY = Family(
     files=("aro/visual_genome_relation.json", "aro/visual_genome_attribution.json"),
     images="in the official vgr_vga_images.zip: put them into aro/images",
     in_paper=True,
-    averages={
-        "relation": Average(
-            "mean over {n} relations, {n_without} symmetric ones left out",
-            over_groups=True,
-            without=symmetric_relations(),
-        ),
-        "attribution": Average(
-            f"mean over {{n}} attribute pairs with at least {MIN_PAIR} items",
-            over_groups=True,
-            min_items=MIN_PAIR,
-        ),
-    },
-    summarize=summarize,
+    averages=AVERAGES,
+    summarize=count_left_out,
 )

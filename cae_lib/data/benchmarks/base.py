@@ -170,11 +170,11 @@ class Family:
         images: Where the images come from, for who lacks them.
         in_paper: Whether the paper's tables have it.
         task: How items are scored, unless a part of the subset's name is a `Task`.
-        averages: How subsets are averaged, by patterns of their names.
+        average: How the items of a subset are averaged.
+        averages: The same for subsets that differ, by their names.
         rescored: Patterns of the subsets that score the items of another subset once more, so that
             items are not counted twice.
         sources: Entries of `sources.yml` that it reads; by default the entry of its name.
-        find_subsets: Lists further subsets that are in the folder of all datasets.
         summarize: Returns further `counts` of a subset's items.
     """
 
@@ -186,21 +186,16 @@ class Family:
     images: str
     in_paper: bool = False
     task: Task = "choice"
+    average: Average = Average()
     averages: Mapping[str, Average] = field(default_factory=dict)
     rescored: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
-    find_subsets: Callable[[Path], Iterable[str]] | None = None
     summarize: Callable[[str, Sequence[Item]], Mapping[str, int]] | None = None
 
     @property
     def source_names(self) -> tuple[str, ...]:
         """Entries of `sources.yml` that the family reads."""
         return self.sources or (self.name.replace("_", "-"),)
-
-    def subsets(self, root: Path) -> list[str]:
-        """Return the names of the published subsets and of those that are found in `root`."""
-        more = self.find_subsets(root) if self.find_subsets else ()
-        return list(dict.fromkeys([*self.published, *more]))
 
     def task_of(self, subset: str) -> Task:
         """Return how the items of a subset are scored."""
@@ -209,10 +204,7 @@ class Family:
 
     def average_of(self, subset: str) -> Average:
         """Return how the items of a subset are averaged."""
-        for pattern, average in self.averages.items():
-            if fnmatchcase(subset, pattern):
-                return average
-        return Average()
+        return self.averages.get(subset, self.average)
 
     def is_rescored(self, subset: str) -> bool:
         """Return whether a subset scores the items of another one again."""
@@ -224,11 +216,6 @@ def file_part(subset: str) -> str:
     return "/".join(word for word in subset.split("/") if word not in get_args(Task))
 
 
-def find_image(*places: Path, crop: tuple[float, float, float, float] | None = None) -> ImageRef:
-    """Return the first of several places of an image that has it, or else the first."""
-    return ImageRef(next((path for path in places if path.is_file()), places[0]), crop)
-
-
-def image_id(cell: str) -> str:
-    """Return a number that names an image, of which some went through floats."""
-    return cell.strip().removesuffix(".0")
+def find_image(*paths: Path, crop: tuple[float, float, float, float] | None = None) -> ImageRef:
+    """Return the first of several paths that exists, or else the first."""
+    return ImageRef(next((path for path in paths if path.is_file()), paths[0]), crop)

@@ -20,7 +20,7 @@ from cae_lib.errors import ConfigError, DataError
 SINGLE = "COLA_singleobjects_benchmark_{}.json"
 MULTI = "cola/data/COLA_multiobjects_matching_benchmark.json"
 SOURCES = ("GQA", "CLEVR", "PACO")
-IMAGE_FOLDERS = ("cola/images", "cola/vg_gqa_images", "vg/VG_100K", "vg/VG_100K_2", "cola")
+IMAGE_FOLDERS = ("cola/images", "vg/VG_100K", "vg/VG_100K_2")
 
 
 def read(root: Path, subset: str) -> Iterator[Item]:
@@ -50,7 +50,7 @@ FAMILY = Family(
     files=(MULTI, *(f"cola/data/{SINGLE.format(source)}" for source in SOURCES)),
     images="Visual Genome's (as GQA has them), CLEVR's or PACO's: put them into cola/images",
     task="image",
-    averages={"*": Average("mean over items, image score of 2 x 2")},
+    average=Average("mean over items, image score of 2 x 2"),
     summarize=count_identical,
 )
 

@@ -66,8 +66,8 @@ def _negatives(row: Row, column: str) -> list[str]:
 
 def _item(root: Path, row: Row, key: str, negatives: Sequence[str], group: str) -> Item:
     name = f"{row.number('image_id'):.0f}.jpg"
-    places = (root / "crepe" / folder / name for folder in ("VG_100K", "VG_100K_2", "images"))
-    image = find_image(*places, crop=row.box("x", "y", "width", "height"))
+    paths = (root / "crepe" / folder / name for folder in ("VG_100K", "VG_100K_2"))
+    image = find_image(*paths, crop=row.box("x", "y", "width", "height"))
     return Item(key, (image,), (row.text("caption"), *negatives), group=group)
 
 
@@ -85,7 +85,7 @@ FAMILY = Family(
     files=(PRODUCTIVITY.format("*"),),
     images=IMAGES,
     in_paper=True,
-    averages={"*": Average("mean over complexities, R@1 among 6", over_groups=True)},
+    average=Average("mean over complexities, R@1 among 6", over_groups=True),
     summarize=count_fewer_negatives,
 )
 SYSTEMATICITY = Family(
@@ -95,6 +95,6 @@ SYSTEMATICITY = Family(
     published={f"{c}/{split}/{kind}": None for c, split in CORPORA for kind in ("atom", "comp")},
     files=(SYSTEMATIC.format("*", "*"),),
     images=IMAGES,
-    averages={"*": Average("mean over items, R@1")},
+    average=Average("mean over items, R@1"),
     sources=("crepe",),
 )

@@ -6,7 +6,7 @@ it, and beat the half truth (`ordered`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from cae_lib.data.benchmarks.base import Family, ImageRef, Item, file_part
@@ -29,13 +29,6 @@ def read(root: Path, subset: str) -> Iterator[Item]:
         yield Item(row.key, (image,), texts, group=row.text("triplet_type"))
 
 
-def find_subsets(root: Path) -> Iterable[str]:
-    """List the files that are there, each with its second score."""
-    paths = sorted((root / "half-truths/data").glob("*.*"))
-    names = [path.stem for path in paths if path.suffix in (".json", ".parquet")]
-    return [f"{name}{end}" for name in names for end in ("", "/ordered")]
-
-
 FAMILY = Family(
     "half_truths",
     "half-truths",
@@ -44,5 +37,4 @@ FAMILY = Family(
     files=("half-truths/data/*.*",),
     images="in the files themselves",
     rescored=("*/ordered",),
-    find_subsets=find_subsets,
 )

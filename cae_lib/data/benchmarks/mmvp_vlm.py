@@ -43,6 +43,6 @@ FAMILY = Family(
     published=dict.fromkeys(("image", "text", "group"), 135),
     files=("mmvp-vlm/Questions.csv",),
     images="in the official repository: put them into mmvp-vlm/MLLM_VLM Images",
-    averages={"*": Average("mean over patterns", over_groups=True)},
+    average=Average("mean over patterns", over_groups=True),
     rescored=("text", "group"),
 )

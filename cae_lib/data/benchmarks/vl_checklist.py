@@ -6,7 +6,7 @@ contrast; no file is capped. The false phrase comes first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -69,15 +69,6 @@ def read(root: Path, subset: str) -> Iterator[Item]:
         yield Item(row.key, (image,), texts, truth=1, group=subset)
 
 
-def find_subsets(root: Path) -> Iterable[str]:
-    """List the annotation files that are there."""
-    folder = root / "vl-checklist/data"
-    return [
-        path.relative_to(folder).with_suffix("").as_posix()
-        for path in sorted(folder.rglob("*.json"))
-    ]
-
-
 FAMILY = Family(
     "vl_checklist",
     "vl-checklist",
@@ -86,5 +77,4 @@ FAMILY = Family(
     files=("vl-checklist/data/**/*.json",),
     images="Visual Genome's, SWiG's and HAKE's, in vl-checklist/{vg,swig,hake}",
     in_paper=True,
-    find_subsets=find_subsets,
 )

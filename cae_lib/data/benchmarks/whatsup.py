@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from cae_lib.data.benchmarks.base import Family, ImageRef, Item, find_image
+from cae_lib.data.benchmarks.base import Family, ImageRef, Item
 from cae_lib.data.rows import is_list_of_texts, json_rows
 
 CONTROLLED = {
@@ -55,8 +55,7 @@ def _read_controlled(folder: Path, subset: str) -> Iterator[Item]:
                 f"its image is {path!r}, a name like thing_PREPOSITION_thing.jpeg was expected "
                 f"with one of {', '.join(CONTROLLED[subset])}"
             )
-        below = path.removeprefix("data/")  # the official name of the folder
-        image = find_image(folder / below, folder / "data" / below)
+        image = ImageRef(folder / path.removeprefix("data/"))  # the official name of the folder
         yield Item(row.key, (image,), row.texts("caption_options", at_least=2), group=parts[1])
 
 

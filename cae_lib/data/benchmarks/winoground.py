@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-from cae_lib.data.benchmarks.base import Family, Item, find_image
+from cae_lib.data.benchmarks.base import Family, ImageRef, Item
 from cae_lib.data.rows import json_lines
 
 
@@ -31,10 +31,7 @@ def read(root: Path, subset: str) -> Iterator[Item]:
         if "/" in subset and tagged:
             continue
         names = row.text("image_0").strip(), row.text("image_1").strip()
-        images = tuple(
-            find_image(folder / f"{name}.png", folder / f"{name}.jpg", folder / name)
-            for name in names
-        )
+        images = tuple(ImageRef(folder / f"{name}.png") for name in names)
         texts = row.text("caption_0"), row.text("caption_1")
         yield Item(f"{number:g}", images, texts, group=row.text("collapsed_tag"))
 

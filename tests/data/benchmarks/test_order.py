@@ -8,10 +8,6 @@ from cae_lib.data.benchmarks import load_benchmark
 from cae_lib.data.benchmarks.order import TaggedWords, clean_caption, shuffles, tag_words
 
 COCO, FLICKR = "coco/coco_karpathy_test.json", "flickr30k/flickr30k_test.json"
-WORDS = "the big red dog saw a small blue cat and seven tall trees".split()
-TAGS = "DT JJ JJ NN VBD DT JJ JJ NN CC CD JJ NNS".split()
-CONTENT = [i for i, tag in enumerate(TAGS) if tag in ("NN", "NNS", "JJ")]
-REST = [i for i in range(len(TAGS)) if i not in CONTENT]
 
 
 def spaces(captions):
@@ -67,43 +63,39 @@ def test_clean_caption_lowers_blanks_marks_collapses_and_cuts():
     assert clean_caption(" ".join("w" * 40)) == " ".join("w" * 30)
 
 
-def test_each_shuffle_moves_its_own_words_alone():
-    runs = [WORDS[start : start + 3] for start in range(0, len(WORDS), 3)]
-    seen = [set(), set(), set(), set()]
-    for seed in range(20):
-        made = shuffles(TaggedWords(WORDS, TAGS), np.random.default_rng(seed))
-        for place, text in zip(seen, made, strict=True):
-            place.add(text)
-        content, rest, within, across = (text.split() for text in made)
-        for tags in (("NN", "NNS"), ("JJ",)):
-            places = [i for i, tag in enumerate(TAGS) if tag in tags]
-            assert Counter(content[i] for i in places) == Counter(WORDS[i] for i in places)
-        assert [content[i] for i in REST] == [WORDS[i] for i in REST]
-        assert [rest[i] for i in CONTENT] == [WORDS[i] for i in CONTENT]
-        assert Counter(rest) == Counter(WORDS)
-        for start, run in zip(range(0, len(WORDS), 3), runs, strict=True):
-            assert Counter(within[start : start + 3]) == Counter(run)
-        assert len(across) == len(WORDS) and all(" ".join(run) in made[3] for run in runs)
-    assert all(len(texts) > 5 for texts in seen)
-    for words in ((), ("dogs",)):  # too short for any shuffle
-        tagged = TaggedWords(words, ("NNS",) * len(words))
-        assert shuffles(tagged, np.random.default_rng(0)) == (" ".join(words),) * 4
-
-
-def test_each_word_comes_to_every_place_of_its_own_kind_and_to_no_other():
-    """Nouns and adjectives of every Penn tag; all other words are of one kind."""
+def test_nouns_adjectives_and_other_words_come_to_every_place_of_their_kind_and_to_no_other():
+    """Words of every Penn tag of a noun or an adjective; all other words are of one kind."""
     kinds = [("NN", "NNS", "NNP", "NNPS"), ("JJ", "JJR", "JJS"), ("DT", "VBD", "IN")]
     tags = ("NN", "JJ", "DT", "NNS", "JJR", "VBD", "NNP", "JJS", "IN", "NNPS")
     content, rest = ([set() for _ in tags] for _ in range(2))
     for seed in range(100):
-        made = shuffles(TaggedWords(tags, tags), np.random.default_rng(seed))
-        for seen, text in zip((content, rest), made[:2], strict=True):
-            for place, word in zip(seen, text.split(), strict=True):
-                place.add(word)
+        shuffled = shuffles(TaggedWords(tags, tags), np.random.default_rng(seed))
+        for seen, text in zip((content, rest), shuffled[:2], strict=True):
+            for words, word in zip(seen, text.split(), strict=True):
+                words.add(word)
     nouns, adjectives, others = map(set, kinds)
     for tag, in_content, in_rest in zip(tags, content, rest, strict=True):
         assert in_content == (nouns if tag in nouns else adjectives if tag in adjectives else {tag})
         assert in_rest == (others if tag in others else {tag})
+
+
+def test_trigrams_are_shuffled_within_and_as_wholes():
+    words = "the big red dog saw a small blue cat and seven tall trees".split()
+    runs = [words[start : start + 3] for start in range(0, len(words), 3)]
+    seen_within, seen_across = set(), set()
+    for seed in range(20):
+        tagged = TaggedWords(words, ["NN"] * len(words))
+        *_, within, across = shuffles(tagged, np.random.default_rng(seed))
+        seen_within.add(within)
+        seen_across.add(across)
+        for start, run in zip(range(0, len(words), 3), runs, strict=True):
+            assert Counter(within.split()[start : start + 3]) == Counter(run)
+            assert " ".join(run) in across
+        assert len(across.split()) == len(words)
+    assert len(seen_within) > 5 and len(seen_across) > 5
+    for few in ((), ("dogs",)):  # too short for any shuffle
+        tagged = TaggedWords(few, ("NNS",) * len(few))
+        assert shuffles(tagged, np.random.default_rng(0)) == (" ".join(few),) * 4
 
 
 def test_spacy_tags_nouns_and_adjectives():

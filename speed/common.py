@@ -1,0 +1,290 @@
+"""What the scripts here share: options, captions in batches, timing in turns, stored tables."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from cae_lib import results
+from cae_lib.config import paths
+from cae_lib.data.captions import load_negclip_tsv
+from cae_lib.data.training_set import default_tagger
+from cae_lib.errors import ConfigError, DataError
+from cae_lib.models.clip import Clip
+from cae_lib.runtime import current_provenance, pick_device
+from cae_lib.words.alignment import align
+
+MODEL = "ViT-B-32"
+"""The model of all scripts that need no trained one, with random weights."""
+
+PROFILE = "mini"
+"""Where the tables lie, whatever the profile of the page that shows them: they depend on none."""
+
+REAL_CAPTIONS = "valid_neg_clip.tsv"
+SYNTHETIC_CAPTIONS = "world-mini/coco/train_neg_clip.tsv"
+
+Work = Callable[[int], object]
+"""Does the work of one round; takes the round's number."""
+
+CLOCKS: Mapping[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+"""What time is: the wall's clock, or the seconds that processors worked for this process, summed
+over threads, which other programs hardly disturb."""
+
+
+def common_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every script."""
+    parser.add_argument("--captions", help="tab separated file of NegCLIP, see `captions_file`")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, help="threads of the CPU; default: PyTorch's choice")
+    parser.add_argument("--device", help="cpu or cuda; default: a GPU if there is one")
+    parser.add_argument(
+        "--clock",
+        choices=sorted(CLOCKS),
+        default="wall",
+        help="cpu: seconds of the processors, for one thread on a machine that others use too",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of captions, noise and weights")
+    parser.add_argument("--no-record", action="store_true", help="print only, store nothing")
+
+
+def prepare(options: argparse.Namespace) -> torch.device:
+    """Set threads and seeds; returns the device.
+
+    Raises:
+        ConfigError: Processor time is asked for where it does not say how long the work takes.
+    """
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    torch.manual_seed(options.seed)
+    device = pick_device(options.device)
+    if options.clock == "cpu" and (device.type != "cpu" or torch.get_num_threads() > 1):
+        raise ConfigError("--clock cpu needs --device cpu --threads 1: pass both.")
+    return device
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Images `(B, 3, S, S)` of noise, and tokens and roles `(B, context_length)`."""
+
+    images: Tensor
+    tokens: Tensor
+    roles: Tensor
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each caption, start and end token included."""
+        return (self.tokens.argmax(dim=1) + 1).tolist()
+
+    def first(self, n: int) -> Batch:
+        """Return the first n pairs."""
+        return Batch(self.images[:n], self.tokens[:n], self.roles[:n])
+
+
+def captions_file(name: str | None) -> Path:
+    """Find the named file, else NegCLIP's in `CAE_REAL_DATA`, else the synthetic captions.
+
+    Raises:
+        DataError: There is none.
+    """
+    real = Path(os.environ.get("CAE_REAL_DATA", "")) / REAL_CAPTIONS
+    candidates = [Path(name)] if name else [real, paths().raw / SYNTHETIC_CAPTIONS]
+    for path in candidates:
+        if path.is_file():
+            return path
+    raise DataError(
+        f"no captions: {' and '.join(map(str, candidates))} not found. Pass --captions FILE, a "
+        "tab separated file of NegCLIP, or build the small world with `cae world build`."
+    )
+
+
+def batches(
+    path: Path, clip: Clip, n: int, size: int, seed: int, device: torch.device
+) -> list[Batch]:
+    """Draw n batches of different captions by `seed`; their images are the same noise.
+
+    Raises:
+        DataError: The file has too few captions.
+    """
+    distinct = list(dict.fromkeys(load_negclip_tsv(path, path.parent, missing="ignore").captions))
+    if len(distinct) < n * size:
+        raise DataError(f"{path}: {len(distinct)} different captions, expected {n * size} or more.")
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randperm(len(distinct), generator=generator)[: n * size]
+    captions = [distinct[row] for row in rows]
+    alignment = align(captions, default_tagger().tag(captions), clip.tokenizer)
+    side = clip.image_size
+    images = torch.randn(size, 3, side, side, generator=generator).to(device)
+    tokens, roles = alignment.tokens.to(device), alignment.roles.to(device)
+    return [
+        Batch(images, tokens[start : start + size], roles[start : start + size])
+        for start in range(0, n * size, size)
+    ]
+
+
+def interleaved(
+    work: Mapping[str, Work],
+    rounds: int,
+    device: torch.device,
+    few: Mapping[str, int] | None = None,
+    clock: str = "wall",
+) -> list[dict[str, float]]:
+    """Measure the seconds of each candidate in each round.
+
+    Each round runs every candidate once and starts with another one, so that a machine that slows
+    down for a while slows all of them.
+
+    Args:
+        work: The candidates.
+        rounds: How often each one runs.
+        device: Where they compute.
+        few: Candidates that run in the first rounds only, with the number of these rounds.
+        clock: One of `CLOCKS`.
+    """
+    measured = []
+    for number in range(rounds):
+        names = [name for name in work if number < (few or {}).get(name, rounds)]
+        start = number % len(names)
+        in_turn = [*names[start:], *names[:start]]
+        seconds = {name: _timed(work[name], number, device, clock) for name in in_turn}
+        measured.append({name: seconds[name] for name in names})
+        listed = ", ".join(f"{name} {seconds[name]:.3g} s" for name in names)
+        print(f"round {number + 1} of {rounds}: {listed}", flush=True)
+    return measured
+
+
+def _timed(work: Work, number: int, device: torch.device, clock: str) -> float:
+    """Measure one piece of work, up to the end of what it started on a GPU."""
+    gc.collect()
+    _wait(device)
+    start = CLOCKS[clock]()
+    work(number)
+    _wait(device)
+    return CLOCKS[clock]() - start
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(work: Work, device: torch.device) -> int:
+    """Return the peak of bytes in tensors during round 0, above what was in use before.
+
+    On a GPU it is `max_memory_allocated`; on the CPU the largest sum of what the allocator has
+    given out and not got back, from the profiler's record of every call.
+    """
+    gc.collect()
+    _wait(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work(0)
+        return torch.cuda.max_memory_allocated(device) - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        work(0)
+    events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
+    in_use = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        in_use += event.nbytes()
+        peak = max(peak, in_use)
+    return peak
+
+
+def seconds(rounds: Iterable[Mapping[str, float]]) -> pd.DataFrame:
+    """Return the output of `interleaved` as rows: measure "seconds", candidate, round, value."""
+    return pd.DataFrame(
+        {"measure": "seconds", "candidate": name, "round": number, "value": value}
+        for number, by_candidate in enumerate(rounds)
+        for name, value in by_candidate.items()
+    )
+
+
+def tokens(data: Iterable[Batch]) -> pd.DataFrame:
+    """Return the lengths of captions as rows: measure "tokens", round, value."""
+    return pd.DataFrame(
+        {"measure": "tokens", "round": number, "value": value}
+        for number, batch in enumerate(data)
+        for value in batch.lengths
+    )
+
+
+def facts(measure: str, values: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
+    """Return values by candidate and name as rows: measure, candidate, name, value."""
+    return pd.DataFrame(
+        {"measure": measure, "candidate": candidate, "name": name, "value": value}
+        for candidate, by_name in values.items()
+        for name, value in by_name.items()
+    )
+
+
+def median_table(frame: pd.DataFrame, against: str) -> str:
+    """Return median, least and largest seconds of each candidate, and its ratio to another's."""
+    wide = frame[frame["measure"] == "seconds"].pivot(
+        index="round", columns="candidate", values="value"
+    )
+    table = wide.agg(["median", "min", "max"]).T
+    table[f"/ {against}"] = wide.div(wide[against], axis=0).median() if against in wide else None
+    return table.round(3).to_string()
+
+
+def of_captions(path: Path, size: int) -> dict[str, Any]:
+    """Return what a script on batches of captions states in its settings."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return {"model": MODEL, "batch": size, "captions": path.name, "captions_digest": digest}
+
+
+def store(
+    table: str,
+    options: argparse.Namespace,
+    device: torch.device,
+    subject: Mapping[str, Any],
+    data: str,
+    frame: pd.DataFrame,
+    started: float,
+    profile: str = PROFILE,
+) -> None:
+    """Store the table of a script, unless told not to; its run is the model's name.
+
+    Args:
+        table: Its name.
+        options: Of the command line.
+        device: That was measured.
+        subject: Model and data that were measured, as part of the settings, and other settings.
+        data: Digest of the data.
+        frame: What was measured: measure, candidate, round, name, value as far as they apply.
+        started: `time.monotonic` at the start.
+        profile: Whose tables it stands beside.
+    """
+    if options.no_record:
+        return
+    settings = {
+        "rounds": options.rounds,
+        "device": device.type,
+        "threads": torch.get_num_threads(),
+        "clock": options.clock,
+        "seed": options.seed,
+        "precision": "float32",
+        **subject,
+    }
+    key = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    spent = round(time.monotonic() - started, 1)
+    provenance = current_provenance(
+        profile, options.seed, wall_seconds=spent, data=data, settings=settings
+    )
+    run, seed = subject["model"], options.seed
+    results.save(table, run, seed, frame, profile, key=key, provenance=provenance)
+    results.collect(profile)
+    print(f"stored {results.file_of(table, profile)}", flush=True)
