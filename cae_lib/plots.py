@@ -13,6 +13,7 @@ import html
 import io
 import json
 import re
+import textwrap
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,8 +25,11 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.text import Text
+from matplotlib.collections import QuadMesh
+from matplotlib.figure import Figure, FigureBase
+from matplotlib.gridspec import GridSpec
+from matplotlib.legend import Legend
+from matplotlib.ticker import FixedLocator
 from PIL import Image
 
 from cae_lib import methods
@@ -46,8 +50,11 @@ MOST_ALT = 300
 WIDTH = 7.2
 """Width of the book's text, in inches."""
 
-SMALLEST = 9
-"""Smallest height of the letters in a figure, in CSS pixels."""
+NARROW = 3.8
+"""Width of a figure as a telephone shows it, in inches."""
+
+NARROW_LETTERS = 22, 26
+"""Letters in a line of a tick label, and of the label of an axis, in a narrow figure."""
 
 PNG_DPI, PNG_COLORS = 100, 128
 """Pixels per inch and number of colours of a figure's PNG, which has to be small."""
@@ -71,12 +78,36 @@ KINDS = {
     "negclip-placebo": "NegCLIP, placebo",
     "random": "random words",
     "dependency": "CLIP-CAE, second tagger",
+    "truth": "CLIP-CAE, ground-truth roles",
+    "placebo-truth": "placebo, ground-truth roles",
 }
 """Labels of the prefixes that precede the method in the names of runs."""
 
 _COLORS = sns.color_palette("colorblind").as_hex()
 ROLE_COLORS = dict(zip(ROLES, _COLORS[:3], strict=True))
 ROLE_MARKERS = dict(zip(ROLES, "os^", strict=True))
+
+GRAY = "#949494"
+MODEL_LOOKS = {
+    "base": ("P", INK),
+    "clip-ft": ("*", INK),
+    "negclip": ("D", "#56b4e9"),
+    "spacy-negclip": ("D", "#56b4e9"),
+    "dependency-binding": ("o", methods.REGISTRY["binding"].color),
+    "truth-binding": ("p", methods.REGISTRY["binding"].color),
+    "cae-binding": ("h", methods.REGISTRY["binding"].color),
+    "hinge-negclip": ("s", "#6a3d9a"),
+    "spacy-margin": ("s", "#6a3d9a"),
+    "negclip-binding": ("p", "#8c510a"),
+    "softmax-binding": ("X", "#ca9161"),
+    "dependency-softmax": ("X", "#ca9161"),
+    "placebo-dependency-binding": ("v", GRAY),
+    "placebo-binding": ("v", GRAY),
+    "wrong-dependency-binding": ("<", GRAY),
+    "wrong-binding": ("<", GRAY),
+    "kept-binding": (">", GRAY),
+}
+"""Marker and colour of models on all pages, see `look`."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +144,23 @@ def method_of(run: str) -> str:
     """Return the label of the attribution method in a run's name, or "" if there is none."""
     name = run.rpartition("cae-")[2].partition("+")[0] if "cae-" in run else ""
     return METHOD_LABELS.get(name, "")
+
+
+def look(run: str) -> tuple[str, str]:
+    """Return the marker and the colour that a run has on all pages.
+
+    Runs by one of the paper's methods have the colour of the method, and placebos are gray.
+    """
+    if run in MODEL_LOOKS:
+        return MODEL_LOOKS[run]
+    if run.startswith(("placebo", "wrong", "kept", "random", "negclip-placebo")):
+        return "^", GRAY
+    return "o", METHOD_COLORS.get(method_of(run), _COLORS[0])
+
+
+def label_looks() -> dict[str, tuple[str, str]]:
+    """Return `look` by the label of a run."""
+    return {label(run): look(run) for run in MODEL_LOOKS}
 
 
 def style() -> None:
@@ -153,13 +201,15 @@ def style() -> None:
 def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str = "figure") -> Shown:
     """Close a figure and return it as inline SVG with an alt text.
 
-    Viewers of notebooks show a PNG instead. On a narrow screen the SVG shrinks until its smallest
-    letters are `SMALLEST` pixels high; below that width it scrolls sideways.
+    The SVG is drawn twice if it is wider than a telephone's screen: as it is, and narrow, with its
+    panels below each other (see `fold`). The style sheet shows the one that fits. Viewers of
+    notebooks show a PNG instead.
 
     Args:
         figure: The figure.
         alt: Text that says what the figure shows, in 1 to `MOST_ALT` characters.
-        data: The rows that the figure was drawn from, for which a link is added above it.
+        data: The rows that the figure was drawn from, for which a link is added below it. The book
+            moves the link to the end of the caption.
         name: The link saves `data` as NAME.csv.
 
     Raises:
@@ -168,37 +218,185 @@ def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str =
     alt = " ".join(alt.split())
     if not 0 < len(alt) <= MOST_ALT:
         raise DataError(f"alt text of {len(alt)} characters: expected 1 to {MOST_ALT}")
+    png, drawn = _png(figure), _svg(figure, alt)
+    if figure.get_figwidth() > NARROW + 0.5:
+        fold(figure)
+        drawn = drawn.replace("cae-figure", "cae-figure cae-wide", 1)
+        drawn += _svg(figure, alt).replace("cae-figure", "cae-figure cae-narrow", 1)
+    plt.close(figure)
+    link = "" if data is None else csv_link(data, name)
+    return Shown(f'<div class="cae-box">{drawn}</div>{link}', alt, png)
+
+
+def fold(figure: Figure) -> None:
+    """Make a figure `NARROW`, and put its panels below each other, at most two images side by side.
+
+    Panels that shared the labels of an axis get labels of their own, long labels are wrapped, and
+    legends get as few columns as fit.
+    """
+    middle = figure.bbox.height / 2
+    legends = {legend: legend.get_window_extent().y0 < middle for legend in figure.legends}
+    parts = list(figure.subfigs) or [figure]
+    heights = [_fold_panels(part) for part in parts]
+    shares = [part.bbox.height for part in parts]
+    figure.set_size_inches(
+        NARROW, figure.get_figheight() * float(np.average(heights, weights=shares))
+    )
+    if figure.subfigs:  # matplotlib does not tell publicly which grid they are in
+        grid = figure.subfigs[0]._subplotspec.get_gridspec()
+        ratios = grid.get_height_ratios() or [1] * grid.nrows
+        grid.set_height_ratios([r * height for r, height in zip(ratios, heights, strict=True)])
+    _refit_legends(figure, legends)
+
+
+def _fold_panels(figure: FigureBase) -> float:
+    """Arrange the panels of a figure or subfigure in fewer columns.
+
+    Returns:
+        By which factor the figure has to grow in height.
+    """
+    panels = [ax for ax in figure.axes if ax.get_subplotspec() is not None]
+    for ax in panels:
+        _wrap_texts(ax)
+    if not panels:
+        return 1.0
+    grid = panels[0].get_subplotspec().get_gridspec()
+    if grid.ncols == 1 or any(ax.get_subplotspec().get_gridspec() is not grid for ax in panels):
+        return 1.4 if any(isinstance(part, QuadMesh) for part in panels[0].collections) else 1.0
+    columns = 2 if any(ax.images or ax.collections for ax in panels if not ax.lines) else 1
+    rows = -(-len(panels) // columns)
+    firsts = {ax.get_subplotspec().rowspan.start: ax for ax in reversed(panels)}
+    tops = {ax.get_subplotspec().colspan.start: ax for ax in reversed(panels)}
+    folded = GridSpec(rows, columns, figure=figure)
+    for place, ax in enumerate(panels):
+        cell = ax.get_subplotspec()
+        if ax.axison:
+            ax.tick_params(labelbottom=True, labelleft=True)
+        first, top = firsts[cell.rowspan.start], tops[cell.colspan.start]
+        if columns == 1 and not ax.get_ylabel():
+            ax.set_ylabel(first.get_ylabel())
+        if not ax.get_title():
+            ax.set_title(top.get_title())
+        ax.set_subplotspec(folded[place // columns, place % columns])
+    return rows / grid.nrows * (0.9 if columns == 1 else 1.0)
+
+
+def _wrap_texts(ax: Axes) -> None:
+    """Wrap the labels of the axes and of the ticks that a page has named."""
+    of_tick, of_axis = NARROW_LETTERS
+    is_table = any(isinstance(part, QuadMesh) for part in ax.collections)
+    for text in ax.texts if is_table else ():
+        text.set_fontsize(7)
+    if isinstance(ax.yaxis.get_major_locator(), FixedLocator) and not is_table:
+        labels = ax.yaxis.get_major_formatter().format_ticks(ax.get_yticks())
+        ax.set_yticks(ax.get_yticks(), [textwrap.fill(text, of_tick) for text in labels])
+    texts = [text.get_text() for text in ax.get_xticklabels()]
+    if isinstance(ax.xaxis.get_major_locator(), FixedLocator) and sum(map(len, texts)) > of_tick:
+        ax.tick_params(axis="x", labelrotation=90)
+    ax.set_xlabel(textwrap.fill(ax.get_xlabel(), of_axis))
+    ax.set_ylabel(textwrap.fill(ax.get_ylabel(), of_tick))
+
+
+def _refit_legends(figure: Figure, own_legends: Mapping[Legend, bool]) -> None:
+    """Draw the legends beside the panels anew, each below or above the figure and no wider.
+
+    A legend inside a panel stays, and of equal ones only the first.
+
+    Args:
+        figure: The figure.
+        own_legends: Its own legends, those that belong to no panel, and whether each is below.
+    """
+    handles = {
+        text: handle
+        for ax in figure.axes
+        for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    legends = [
+        (legend, f"outside {'lower' if is_below else 'upper'} left")
+        for legend, is_below in own_legends.items()
+    ]
+    for ax in figure.axes:
+        legend = ax.get_legend()
+        if legend and legend.get_bbox_to_anchor().bounds != ax.bbox.bounds:
+            legends.append((legend, "outside upper left"))
+    drawn: list[list[str]] = []
+    for legend, place in legends:
+        texts = [text.get_text() for text in legend.get_texts()]
+        own = [
+            handles.get(text, handle)
+            for text, handle in zip(texts, legend.legend_handles, strict=True)
+        ]
+        title = legend.get_title().get_text() or None
+        height = -legend.get_window_extent().height
+        legend.remove()
+        if texts in drawn:
+            continue
+        drawn.append(texts)
+        for columns in (3, 2, 1):
+            new = figure.legend(own, texts, title=title, loc=place, ncols=columns)
+            if columns == 1 or new.get_window_extent().width <= figure.bbox.width:
+                break
+            new.remove()
+        height += new.get_window_extent().height
+        figure.set_figheight(figure.get_figheight() + max(0.0, height / figure.dpi))
+
+
+def _svg(figure: Figure, alt: str) -> str:
+    """Return a figure as an SVG element, in the text's colour and with ids of its own."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    letters = [
-        text.get_fontsize()
-        for text in figure.findobj(Text)
-        if text.get_visible() and text.get_text().strip()
-    ]
-    png = _png(figure)
-    plt.close(figure)
     svg = stream.getvalue().partition("<svg")
     drawn = (svg[1] + svg[2]).replace(INK, "currentColor")
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
     drawn = re.sub(r'(?<= d=")[^"]+', _shortened, drawn)
-    drawn = re.sub(r">\s+<", "><", re.sub(r"<!--.*?-->", "", drawn, flags=re.DOTALL))
+    drawn = re.sub(r">\s+<", "><", re.sub(r"<!--.*?-->", "", drawn, flags=re.DOTALL)).strip()
     size = re.search(r'width="([\d.]+)pt" height="[\d.]+pt"', drawn)
-    width = float(size[1]) / 72
-    least = width * min(1, 0.75 * SMALLEST / min(letters, default=np.inf))  # 0.75 points a pixel
-    drawn = drawn.replace(size[0], f'style="width: {width:.2f}in; min-width: {least:.2f}in"', 1)
-    # A picture that is drawn twice has one id; nothing asks for it. The other ids are made
-    # different from those of other figures on a page.
-    drawn = re.sub(r'(<image\b[^>]*?)\sid="[^"]*"', r"\1", drawn)
-    digest = hashlib.sha256(drawn.encode()).hexdigest()[:6]
-    drawn = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{digest}-", drawn)
+    drawn = drawn.replace(size[0], f'style="width: {float(size[1]) / 72:.2f}in"', 1)
+    drawn = _share_images(drawn)
+    drawn = re.sub(r'translate\([^)]+\)|(?<= [xy]=")[^"]+', _shortened, drawn)
+    drawn = _with_short_ids(drawn.replace("xlink:href=", "href="))
     title = html.escape(alt, quote=True)
-    drawn = drawn.replace("<svg", f'<svg role="img" class="cae-figure" aria-label="{title}"', 1)
-    link = "" if data is None else csv_link(data, name)
-    return Shown(f'{link}<div class="cae-box">{drawn}</div>', alt, png)
+    return drawn.replace("<svg", f'<svg role="img" class="cae-figure" aria-label="{title}"', 1)
+
+
+def _share_images(svg: str) -> str:
+    """Write each image of an SVG once: one that is drawn again refers to the first."""
+    first: dict[tuple[str, str, str], str] = {}
+
+    def share(image: re.Match[str]) -> str:
+        attributes = dict(re.findall(r'([\w:]+)="([^"]*)"', image[1]))
+        attributes.pop("id", None)  # nothing asks for it
+        key = (attributes.pop("xlink:href"), attributes.pop("width"), attributes.pop("height"))
+        definition = ""
+        if key not in first:
+            first[key] = f"image{len(first)}"
+            href, width, height = key
+            definition = (
+                f'<defs><image id="{first[key]}" href="{href}" width="{width}" '
+                f'height="{height}"/></defs>'
+            )
+        rest = "".join(f' {name}="{value}"' for name, value in attributes.items())
+        return f'{definition}<use href="#{first[key]}"{rest}/>'
+
+    return re.sub(r"<image\b([^>]*?)/>", share, svg)
+
+
+def _with_short_ids(svg: str) -> str:
+    """Shorten the ids that an SVG refers to, and drop the others.
+
+    They are made different from those of other figures on a page.
+    """
+    digest = hashlib.sha256(svg.encode()).hexdigest()[:6]
+    used = dict.fromkeys(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
+    short = {name: f"f{digest}{number:x}" for number, name in enumerate(used)}
+    svg = re.sub(
+        r' id="([^"]+)"', lambda at: f' id="{short[at[1]]}"' if at[1] in short else "", svg
+    )
+    return re.sub(r'(href="#|url\(#)([^")]+)', lambda at: at[1] + short[at[2]], svg)
 
 
 def _shortened(path: re.Match[str]) -> str:
-    """Round the coordinates of an SVG path to hundredths of a point.
+    """Round the coordinates of an SVG path or place to hundredths of a point.
 
     Matplotlib writes millionths, a difference that nobody can see.
     """
@@ -255,12 +453,12 @@ def forest(
     Args:
         rows: Has the columns `estimate`, `low` and `high`, as `cae_lib.statistics` returns them.
         y: Column that gives the lines, in the order of the rows.
-        hue: Column that gives the marks beside each other on a line. Roles have markers of their
-            own, the same on each page.
+        hue: Column that gives the marks beside each other on a line. Roles and models have markers
+            of their own, the same on each page.
         ax: Axes to draw into; by default a new figure of fitting height.
         scale: Factor of the numbers, 100 for points.
         palette: Colours as seaborn takes them: a name, a list, or a mapping from some or all values
-            of `hue`.
+            of `hue`. Models that it does not name have their own.
         zero: Draw a line at zero.
 
     Returns:
@@ -269,7 +467,7 @@ def forest(
     lines = list(dict.fromkeys(rows[y]))
     marks = list(dict.fromkeys(rows[hue])) if hue else [None]
     if ax is None:
-        height = 0.7 + len(lines) * (0.22 + 0.13 * len(marks))
+        height = 0.7 + len(lines) * (0.18 + 0.17 * len(marks))
         ax = plt.subplots(figsize=(WIDTH, height))[1]
     beside = {
         line: [
@@ -282,14 +480,17 @@ def forest(
     step = 0.6 / max(1, len(marks) - 1)  # marks of a line lie around its middle
     given = dict(palette) if isinstance(palette, Mapping) else {}
     named = "colorblind" if isinstance(palette, Mapping) else palette
-    colors = dict(zip(marks, sns.color_palette(named, len(marks)), strict=True)) | given
+    looks = label_looks()
+    own_colors = {mark: looks[mark][1] for mark in marks if mark in looks}
+    colors = dict(zip(marks, sns.color_palette(named, len(marks)), strict=True))
+    colors |= (own_colors if isinstance(palette, Mapping | str) else {}) | given
     for mark, shape in zip(marks, "os^Dv<>PX*" * len(marks), strict=False):
         part = rows if mark is None else rows[rows[hue] == mark]
         place = [
             lines.index(line) + step * (beside[line].index(mark) - (len(beside[line]) - 1) / 2)
             for line in part[y]
         ]
-        shape = ROLE_MARKERS.get(mark, shape)
+        shape = looks[mark][0] if mark in looks else ROLE_MARKERS.get(mark, shape)
         middle = scale * part["estimate"].to_numpy(float)
         low, high = (scale * part[name].to_numpy(float) for name in ("low", "high"))
         ax.errorbar(

@@ -109,7 +109,7 @@ class Browser:
         self("Page.navigate", url=address)
         arrived = (
             "document.readyState === 'complete' && "
-            f"location.href.split('#')[0] === {address!r}"
+            f"location.href.split('#')[0] === {address.partition('#')[0]!r}"
         )  # a page may add a fragment
         while not self.evaluate(arrived):
             pass
@@ -123,22 +123,10 @@ class Browser:
         )
 
     def press(self, key: str) -> None:
-        codes = {
-            "Tab": 9,
-            "End": 35,
-            "Home": 36,
-            "ArrowLeft": 37,
-            "ArrowRight": 39,
-            "ArrowDown": 40,
-        }
+        codes = dict(Tab=9, End=35, Home=36, ArrowLeft=37, ArrowRight=39, ArrowDown=40)
+        number = codes.get(key) or ord(key)
         for kind in ("rawKeyDown", "keyUp"):
-            self(
-                "Input.dispatchKeyEvent",
-                type=kind,
-                key=key,
-                code=key,
-                windowsVirtualKeyCode=codes[key],
-            )
+            self("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=number)
 
     def click(self, what: str, share: float = 0.5) -> None:
         """Press the mouse on an element, at a share of its width."""

@@ -3,10 +3,12 @@
 import base64
 import html
 import io
+import itertools
 import json
 import re
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_hex
@@ -82,6 +84,21 @@ def test_roles_have_the_same_marker_in_each_order():
         plt.close(axes.figure)
 
 
+def test_models_have_the_same_look_in_each_order():
+    rows = ROWS.assign(method=["NegCLIP", "CAE on bindings"] * 2)
+    for part in (rows, rows.iloc[::-1]):
+        axes = plots.forest(part, "family", "method")
+        found = {
+            bar.get_label(): (bar.lines[0].get_marker(), bar.lines[0].get_color())
+            for bar in axes.containers
+        }
+        expected = {"NegCLIP": plots.look("negclip"), "CAE on bindings": plots.look("cae-binding")}
+        assert found == expected
+        plt.close(axes.figure)
+    looks = [*plots.MODEL_LOOKS.values(), *(plots.look(f"cae-{name}") for name in plots.METHODS)]
+    assert len({*looks}) == len(looks), "no two models look alike"
+
+
 EVIL = '<img src=x onerror="alert(1)"> & <!-- <script>'
 
 
@@ -108,6 +125,53 @@ def test_json_in_a_script_ends_neither_script_nor_line():
     text = plots.script_json(content)
     assert json.loads(text) == content
     assert not set("<\u2028\u2029") & set(text)
+
+
+def test_a_wide_figure_is_drawn_again_for_narrow_screens():
+    shown = plots.show(drawn(), "an alt text", ROWS).html
+    widths = [float(width) for width in re.findall(r'<svg [^>]*style="width: ([\d.]+)in', shown)]
+    assert widths == pytest.approx([plots.WIDTH, plots.NARROW], abs=0.02)
+    assert re.findall(r'<svg role="img" class="cae-figure ([\w-]+)', shown) == [
+        "cae-wide",
+        "cae-narrow",
+    ]
+    assert shown.index("</svg></div>") < shown.index('class="cae-data"'), "the link comes last"
+    plots.style()
+    small = plots.show(plt.subplots(figsize=(4, 3))[0], "an alt text").html
+    assert small.count("<svg") == 1 and 'style="width: 4.00in"' in small
+
+
+def test_folded_panels_stand_below_each_other_with_labels_of_their_own():
+    plots.style()
+    figure, axes = plt.subplots(1, 3, figsize=(plots.WIDTH, 3), sharey=True)
+    rows = ROWS.replace({"family": {"ARO": "a name that is longer than a line of letters"}})
+    for ax in axes:
+        plots.forest(rows, "family", "method", ax=ax)
+        ax.legend().remove()
+    axes[0].set_ylabel("family")
+    handles = axes[0].get_legend_handles_labels()[0]
+    figure.legend(handles, ["a label " * 5, "a label " * 4], loc="outside lower center", ncols=2)
+    plots.fold(figure)
+    figure.draw_without_rendering()
+    boxes = [ax.get_position() for ax in axes]
+    assert all(above.y0 > below.y1 for above, below in itertools.pairwise(boxes))
+    for ax in axes:
+        texts = [text.get_text() for text in ax.get_yticklabels()]
+        assert [text.replace("\n", " ") for text in texts] == list(dict.fromkeys(rows["family"]))
+        assert "\n" in texts[0] and ax.get_yticklabels()[0].get_visible()
+        assert ax.get_ylabel() == "family"
+    (legend,) = figure.legends
+    assert legend.get_window_extent().width <= figure.bbox.width
+    plt.close(figure)
+
+
+def test_an_image_that_is_drawn_again_is_written_once():
+    plots.style()
+    figure, axes = plt.subplots(1, 3, figsize=(4, 2))
+    for ax in axes:
+        ax.imshow(np.eye(9), interpolation="none")
+    shown = plots.show(figure, "three images").html
+    assert shown.count("data:image/png") == 1 and shown.count("<use href=") >= 3
 
 
 @pytest.mark.parametrize("alt", ["", " \n", "x" * (plots.MOST_ALT + 1)])

@@ -1,22 +1,48 @@
-/* The explorer of items: shows what cae_lib/pages/explorer.py has written. It reads scripts and
-   pictures that lie beside this file, so it works from a folder and without a network. */
+/* The explorer of items: the reader guesses, then sees what the models answered. It shows what
+   book/extension/explorer.py has written. Data come as scripts and images beside this file, so it
+   works from a folder and without a network. */
 (() => {
   "use strict";
   const here = document.currentScript.src.replace(/[^/]*$/, "");
-  const sets = (window.caeExplorerSets = {});
-  const PAIR = ["clip-ft", "cae-binding"];
+  const families = (window.caeExplorerSets = {});
+  const STORE = "cae-explorer-guesses";
+  const LETTERS = "ABCDEFGH";
+  const NO_SCORE = -128;
 
   const escaped = text => String(text).replace(/[&<>"]/g, sign => `&#${sign.charCodeAt()};`);
   const options = pairs => pairs.map(([value, text]) =>
     `<option value="${escaped(value)}">${escaped(text)}</option>`).join("");
-  /* A number that is not zero does not read as zero: it gets a digit more, or two. */
-  function number(value, digits) {
-    const text = value.toFixed(digits);
-    return (Number(text) || !value ? text : value.toPrecision(1)).replace("-", "−");
+
+  function number(value) {
+    const text = value.toFixed(1);
+    return Number(text) ? text.replace("-", "−") : "0.0";
   }
 
+  /* The same order of an item's options at each visit; the true one is first as often as any. */
+  function shuffled(count, seed) {
+    let state = [...seed].reduce((hash, sign) => Math.imul(hash ^ sign.charCodeAt(), 16777619), 2166136261);
+    const order = [...Array(count).keys()];
+    for (let last = count - 1; last > 0; last--) {
+      state = Math.imul(state ^ (state >>> 15), 2246822507) + 0x9e3779b9 | 0;
+      const other = ((state ^ (state >>> 13)) >>> 0) % (last + 1);
+      [order[last], order[other]] = [order[other], order[last]];
+    }
+    return order;
+  }
+
+  /* Guesses of this session by item: the option that was picked, and whether it is right. */
+  const guesses = {
+    all: {},
+    load() {
+      try { this.all = JSON.parse(sessionStorage.getItem(STORE)) ?? {}; } catch { this.all = {}; }
+    },
+    save() {
+      try { sessionStorage.setItem(STORE, JSON.stringify(this.all)); } catch { /* kept in memory */ }
+    },
+  };
+
   function load(name) {
-    if (sets[name]) return Promise.resolve();
+    if (families[name]) return Promise.resolve();
     return new Promise((done, failed) => {
       const script = document.createElement("script");
       Object.assign(script, { src: `${here}explorer-${name}.js`, onload: done, onerror: failed });
@@ -24,229 +50,313 @@
     });
   }
 
+  /* What is asked about an item, what is picked, and which pick is right. */
+  function question(item) {
+    const { task, texts, tiles, truth } = item;
+    if (task === "itt" || task === "tot") {
+      return { ask: "One of these captions is false of the image. Which one?", pick: "texts", right: 2 };
+    }
+    if (task === "ordered") {
+      return { ask: "Which caption says the most that is true of the image?", pick: "texts", right: 0 };
+    }
+    if (tiles.length > 1 && texts.length > 1) {
+      return { ask: `Which image shows this: “${texts[0]}”? The other one shows: “${texts[1]}”.`,
+               pick: "images", right: 0 };
+    }
+    if (tiles.length > 1) return { ask: `Which image shows this: “${texts[0]}”?`, pick: "images", right: truth };
+    return { ask: "Which caption is true of the image?", pick: "texts", right: truth };
+  }
+
+  const NOTES = {
+    group: "Models must match both captions and both images, which is harder than your choice between two.",
+    itt: "Models must place both true captions closer to the image than the false one.",
+    ordered: "Models must also place the shorter caption before the false one.",
+  };
+
   function start(root) {
-    const own = JSON.parse(document.getElementById("cae-explorer-data").textContent);
-    const full = window.caeExplorerIndex?.build === own.index.build;
-    const index = full ? window.caeExplorerIndex : own.index;
-    if (!full) Object.assign(sets, own.sets);
-    const runs = Object.keys(index.runs), labels = Object.values(index.runs);
+    const page = JSON.parse(document.getElementById("cae-explorer-data").textContent);
+    const full = window.caeExplorerIndex?.profile === page.index.profile;
+    const index = full ? window.caeExplorerIndex : page.index;
+    if (!full) Object.assign(families, page.sample);
+    const names = Object.keys(index.families), tours = page.tours;
     let shown = [], current = "";
+    guesses.load();
 
     root.innerHTML = `<form aria-label="Explorer of items">
       <div class="filters">
-        <label>Set <select name="set">${options([["all", "all sets"],
-          ...Object.entries(index.sets).map(([name, set]) => [name, set.label])])}</select></label>
+        <label>Show <select name="tour">${options([["", "one benchmark"],
+          ...tours.map((tour, place) => [place + 1, `Tour: ${tour.title}`])])}</select></label>
+        <label>Benchmark <select name="family">${options(
+          names.map(name => [name, index.families[name].label]))}</select></label>
         <label>Subset <select name="subset"></select></label>
-        <label>Model <select name="model">${options(Object.entries(index.runs))}</select></label>
-        <label>Its choice <select name="choice">${options(
-          [["", "right or wrong"], ["right", "right"], ["wrong", "wrong"]])}</select></label>
-        <label class="check"><input type="checkbox" name="disagree">
-          ${PAIR.map(run => escaped(index.runs[run])).join(" and ")} disagree</label>
+        <label>Only where <select name="model">${options([["", "(no condition)"],
+          ...index.runs])}</select></label>
+        <label>is <select name="answer">${options(
+          [["1", "right"], ["0", "wrong"]])}</select></label>
       </div>
+      <p class="about"></p>
       <div class="turn">
-        <button type="button" value="-1" aria-keyshortcuts="ArrowLeft">← Previous</button>
-        <p role="status"></p>
-        <button type="button" value="1" aria-keyshortcuts="ArrowRight">Next →</button>
+        <button type="button" name="turn" value="-1" aria-keyshortcuts="ArrowLeft">← Previous</button>
+        <span class="place"></span>
+        <button type="button" name="turn" value="1" aria-keyshortcuts="ArrowRight">Next →</button>
       </div>
-      <div class="item" role="group" aria-label="Item" tabindex="0"></div>
-      <fieldset><legend>Words of the true caption, scored by</legend>${
-        Object.entries(index.ways).map(([way, text]) => `<label><input type="radio" name="way"
-          value="${way}"> ${escaped(text)}</label>`).join("")}</fieldset>
+      <div class="item"></div>
+      <p role="status"></p>
+      <div class="answers"></div>
       <div class="words"></div>
       <p class="note"></p>
     </form>`;
     const form = root.firstElementChild, part = what => form.querySelector(what);
-    const { set, subset, model, choice, disagree } = form.elements;
+    const { tour, family, subset, model, answer } = form.elements;
 
-    const size = name => index.sets[name].subsets.reduce(([drawn, all], [, n, total]) =>
-      [drawn + (full ? n : 1), all + total], [0, 0]);
-    const all = Object.keys(index.sets).map(size).reduce((a, b) => [a[0] + b[0], a[1] + b[1]]);
-    part(".note").innerHTML = `Scores × 100, each method in its own unit; grey: the paper's parser
-      gives the word no role; –: the method does not score the word, as "bindings" scores none that binds
-      nothing. ${all.map(n => n.toLocaleString("en")).join(" of ")} items, drawn by a
-      fixed seed; of each subset those come first on which CLIP-FT and CAE on bindings disagree; seed 0
-      of each model.${full ? "" : " This copy of the book has the first item of each subset: " +
-      "<code>cae run explorer</code>, where the runs are trained, and then <code>cae book</code> " +
-      "put more beside it."}`;
+    const counts = names.flatMap(name => index.families[name].subsets)
+      .reduce((sum, [, , drawn, total]) => [sum[0] + drawn, sum[1] + total], [0, 0]);
+    const inCopy = full ? counts[0]
+      : names.reduce((sum, name) => sum + families[name].items.length, 0);
+    const [have, total] = [inCopy, counts[1]].map(count => count.toLocaleString("en"));
+    part(".note").innerHTML = `This explorer has ${have} of the ${total} items, drawn at random with
+      a fixed seed. Models: seed 0. Keys: a number or letter picks an option, the arrow keys turn.${full ? "" :
+      " <code>cae book</code> adds the others, with their images, to the book that it renders."}`;
 
-    function fill(name) {
-      const subsets = index.sets[name]?.subsets ?? [];
-      subset.innerHTML = options([["", "all"], ...subsets.map(([text]) => [text, text])]);
+    function fillSubsets() {
+      const subsets = index.families[family.value]?.subsets ?? [];
+      subset.innerHTML = options([["", "all"], ...subsets.map(([name]) => [name, name])]);
       subset.disabled = subsets.length < 2;
     }
 
     /* The address holds what differs from these. */
-    const usual = { set: Object.keys(index.sets)[0], subset: "", model: PAIR[0], choice: "",
-                    disagree: "", way: Object.keys(index.ways)[0] };
+    const usual = { tour: "", family: names[0], subset: "", model: "", answer: "1" };
 
-    function read() {
+    function readAddress() {
       const given = new URLSearchParams(location.hash.slice(1));
       current = given.get("item") ?? "";
-      const state = { ...usual, ...Object.fromEntries(given) };
       for (const [name, value] of Object.entries(usual)) {
         const control = form.elements[name];
-        if (name === "subset") fill(set.value);
-        if (name === "disagree") control.checked = state.disagree === "1";
-        else control.value = state[name];
-        if (!control.value) control.value = value;  // the address names none that there is
+        if (name === "subset") fillSubsets();
+        control.value = given.get(name) ?? value;
+        if (control.selectedIndex < 0) control.value = value;  // the address names none that exists
       }
     }
 
-    function write() {
-      const state = Object.fromEntries(
-        Object.keys(usual).map(name => [name, form.elements[name].value]));
-      state.disagree = disagree.checked ? "1" : "";
-      const changed = Object.entries(state).filter(([name, value]) => value !== usual[name]);
-      const hash = new URLSearchParams([...changed, ["item", current]]);
-      history.replaceState(null, "", `#${hash}`);
+    function writeAddress() {
+      const changed = Object.entries(usual)
+        .map(([name]) => [name, form.elements[name].value])
+        .filter(([name, value]) => value !== usual[name]);
+      history.replaceState(null, "", `#${new URLSearchParams([...changed, ["item", current]])}`);
     }
 
+    const itemsOf = name => families[name].items.map(item => {
+      const [, task] = index.families[name].subsets.find(([title]) => title === item.subset);
+      return { ...item, family: name, task, id: `${name}/${item.subset}/${item.row}` };
+    });
+
     async function update() {
-      const wanted = set.value, names = wanted === "all" ? Object.keys(index.sets) : [wanted];
+      const chosen = tours[Number(tour.value) - 1], asked = `${tour.value} ${family.value}`;
+      const needed = chosen ? [...new Set(chosen.items.map(id => id.split("/")[0]))] : [family.value];
       root.ariaBusy = "true";
-      await Promise.all(names.map(load));
-      if (wanted !== set.value) return;  // another set was chosen while this one came
+      try {
+        await Promise.all(needed.map(load));
+      } catch {
+        part(".place").textContent = "The items could not be loaded.";
+        return;
+      }
+      if (asked !== `${tour.value} ${family.value}`) return;  // the reader went on meanwhile
       root.ariaBusy = "false";
-      const [first, second] = PAIR.map(run => runs.indexOf(run)), asked = runs.indexOf(model.value);
-      shown = names.flatMap(name => sets[name].items.map(item => {
-        const title = index.sets[name].subsets[item.subset][0];
-        return { ...item, name, title, id: `${name}/${title}/${item.item}` };
-      })).filter(item => (!subset.value || item.title === subset.value)
-        && (!choice.value || item.right[asked] === Number(choice.value === "right"))
-        && (!disagree.checked || item.right[first] !== item.right[second]));
+      const known = needed.flatMap(itemsOf);
+      if (chosen) {
+        const byId = new Map(known.map(item => [item.id, item]));
+        shown = chosen.items.filter(id => byId.has(id)).map(id => byId.get(id));
+      } else {
+        const place = index.runs.findIndex(([run]) => run === model.value);
+        shown = known.filter(item => (!subset.value || item.subset === subset.value)
+          && (place < 0 || item.answers[place] === answer.value));
+      }
+      for (const control of [family, subset, model, answer]) control.parentElement.hidden = Boolean(chosen);
+      answer.parentElement.hidden ||= !model.value;
+      part(".about").textContent = chosen ? chosen.text : "";
       turn(0);
     }
 
-    function turn(by) {
+    function turn(step) {
       const place = Math.max(0, shown.findIndex(item => item.id === current));
-      const next = (place + by + shown.length) % shown.length;
+      const next = shown.length ? (place + step + shown.length) % shown.length : 0;
       current = shown[next]?.id ?? "";
-      show(shown[next], next);
-      write();
+      part(".place").textContent = shown.length ? `${next + 1} of ${shown.length}` : "No item fits these filters.";
+      for (const button of form.querySelectorAll("[name=turn]")) button.hidden = shown.length < 2;
+      draw();
+      writeAddress();
     }
 
-    function show(item, place) {
-      part(".item").innerHTML = item ? `${pictures(item)}${captions(item)}${choices(item)}` : "";
-      for (const hidden of form.querySelectorAll("button, fieldset")) hidden.hidden = !item;
-      part("[role=status]").innerHTML = item
-        ? `<b>${place + 1}</b> of ${shown.length}<span class="spoken">: ${
-          escaped(told(item))}</span>`
-        : "No item fits these filters.";
-      words(item);
+    const currentItem = () => shown.find(item => item.id === current);
+
+    function draw() {
+      const item = currentItem(), guess = item && guesses.all[item.id];
+      part(".item").innerHTML = item ? itemHtml(item, guess) : "";
+      part("[role=status]").textContent = item && guess ? verdict(item, guess) : "";
+      part(".answers").innerHTML = item && guess ? answersHtml(item) : "";
+      part(".words").innerHTML = item && guess ? wordsHtml(item) : "";
     }
 
-    const trueTexts = item => item.true.map(row => item.texts[row]);
+    function guessOption(option) {
+      const item = currentItem();
+      if (!item || guesses.all[item.id]) return;
+      const right = option === null ? null : option === question(item).right;
+      guesses.all[item.id] = { option, right, answers: item.answers };
+      guesses.save();
+      draw();
+      part("[name=turn][value='1']").focus({ preventScroll: true });
+    }
 
-    const told = item => `${trueTexts(item).join("; ")}. ${PAIR.map(run =>
-      `${index.runs[run]} is ${item.right[runs.indexOf(run)] ? "right" : "wrong"}`).join(", ")}.`;
-
-    function pictures(item) {
-      const { columns } = index, file = sets[item.name].sheets[item.subset];
+    function image(item, row) {
+      const file = families[item.family].sheets[item.subset], tile = item.tiles[row];
       const source = file.startsWith("data:") ? file : here + file;
-      return `<div class="pictures">${item.pictures.map((tile, row) => {
-        const own = item.words.find(words => words.picture === row);
-        const name = own ? `Picture of: ${item.texts[own.text]}` : "The other picture";
-        const mark = item.texts.length > 1 ? `of caption ${row + 1}` : own ? "✓ true" : "✗ false";
-        const below = item.pictures.length > 1 ? `<figcaption>${mark}</figcaption>` : "";
-        return `<figure><div><img src="${source}" alt="${escaped(name)}" style="width:${columns}00%;
-          left:-${tile % columns}00%;top:-${Math.floor(tile / columns)}00%"></div>${below}</figure>`;
-      }).join("")}</div>`;
+      const name = item.tiles.length > 1 ? `Image ${LETTERS[shuffled(item.tiles.length, item.id).indexOf(row)]}`
+        : "The image of this item";
+      return `<span class="frame"><img src="${source}" alt="${name}" style="width:${index.columns}00%;
+        left:-${tile % index.columns}00%;top:-${Math.floor(tile / index.columns)}00%"></span>`;
     }
 
-    function captions(item) {
-      const both = item.pictures.length > 1 && item.texts.length > 1;
-      const others = item.texts.map((_, row) => row).filter(row => !item.true.includes(row));
-      const lines = [...item.true, ...others].map(row => {
-        const text = item.texts[row], good = item.true.includes(row);
-        const mark = both ? `caption ${row + 1}` : good ? "✓ true" : "✗ false";
-        return `<li class="${good ? "good" : "bad"}"><b>${mark}</b> ${escaped(text)}</li>`;
+    /* Buttons before the guess; afterwards the same options, marked. */
+    function itemHtml(item, guess) {
+      const { ask, pick, right } = question(item), several = item.tiles.length > 1;
+      const title = [index.families[item.family].label, item.subset,
+        item.subset.endsWith(item.group) ? "" : item.group].filter(Boolean).join(", ");
+      const count = pick === "images" ? item.tiles.length : item.texts.length;
+      const false_ = item.task === "itt" || item.task === "tot";
+      const buttons = shuffled(count, item.id).map((option, place) => {
+        const key = pick === "images" ? LETTERS[place] : place + 1;
+        const content = `<b>${key}</b> ${pick === "images" ? image(item, option)
+          : `<span>${escaped(item.texts[option])}</span>`}`;
+        if (!guess) return `<li><button type="button" name="option" value="${option}"
+          aria-keyshortcuts="${key}">${content}</button></li>`;
+        const isRight = option === right;
+        const mark = false_ ? (isRight ? "✗ false" : "✓ true") : item.task === "ordered"
+          ? ["✓ true, all of it", "✓ true, in part", "✗ false"][option] : isRight ? "✓ true" : "✗ false";
+        const yours = guess.option === option ? " <em>your guess</em>" : "";
+        return `<li class="${mark[0] === "✓" ? "good" : "bad"}${yours ? " yours" : ""}">${content}
+          <strong>${mark}</strong>${yours}</li>`;
       });
-      const group = item.title.endsWith(item.group) ? "" : `, ${escaped(item.group)}`;
-      return `<div class="captions"><p>${escaped(index.sets[item.name].label)}, ${
-        escaped(item.title)}${group}. ${question(item)}</p><ul>${lines.join("")}</ul></div>`;
+      return `${several ? "" : image(item, 0)}<div><p>${escaped(title)}</p><p class="ask">${
+        escaped(ask)}</p><ul class="${pick}">${buttons.join("")}</ul>${guess ? "" :
+        '<button type="button" name="reveal">Show the answer</button>'}</div>`;
     }
 
-    function question(item) {
-      if (item.pictures.length > 1) {
-        return item.texts.length > 1 ? "Which caption belongs to which picture, both ways?"
-          : "Which picture does the caption fit?";
-      }
-      return item.true.length > 1 ? "Do both true captions fit better than the false one?"
-        : "Which caption fits the picture?";
+    function verdict(item, guess) {
+      const measured = [...item.answers].filter(sign => sign !== "-");
+      const correct = measured.filter(sign => sign === "1").length;
+      const own = guess.right === null ? "" : guess.right ? "You are right. " : "You are wrong. ";
+      return `${own}${correct} of ${measured.length} models are right.`;
     }
 
-    function choices(item) {
-      const most = Math.max(...item.margin.map(Math.abs), 1e-9);
-      const lines = labels.map((name, row) => {
-        const right = item.right[row], margin = item.margin[row];
-        const rank = item.texts.length > 3 && !right
-          ? `, rank ${item.rank[row]} of ${item.texts.length}` : "";
-        const width = 50 * Math.abs(margin) / most, side = margin < 0 ? "right" : "left";
-        return `<tr class="${right ? "good" : "bad"}"><th scope="row">${escaped(name)}</th>
-          <td><b>${right ? "✓ right" : "✗ wrong"}</b>${rank}</td><td class="number">${
-          number(100 * margin, 1)}</td><td class="bar" aria-hidden="true"><span class="zero"
-          style="left:50%"></span><span style="${side}:50%;width:${width}%"></span></td></tr>`;
+    function answersHtml(item) {
+      const counted = Object.values(guesses.all).filter(guess => guess.right !== null);
+      const score = (isRight, of) => of.length
+        ? `${of.filter(isRight).length} of ${of.length}` : "–";
+      const lines = index.runs.map(([run, text], place) => {
+        const sign = item.answers[place];
+        const word = { 1: "✓ right", 0: "✗ wrong" }[sign] ?? `not measured: ${reason(run)}`;
+        const own = counted.filter(guess => guess.answers.length === index.runs.length
+          && guess.answers[place] !== "-");
+        return `<tr class="${{ 1: "good", 0: "bad" }[sign] ?? ""}"><th scope="row">${escaped(text)}</th>
+          <td>${escaped(word)}</td><td>${score(guess => guess.answers[place] === "1", own)}</td></tr>`;
       });
-      return `<table class="choices"><thead><tr><th scope="col">model</th>
-        <th scope="col">choice</th><th scope="col" colspan="2">margin</th></tr></thead>
-        <tbody>${lines.join("")}</tbody></table>`;
+      const guess = guesses.all[item.id];
+      const mine = { true: "✓ right", false: "✗ wrong" }[guess.right] ?? "no guess";
+      const kind = { true: "good", false: "bad" }[guess.right] ?? "";
+      return `<table><caption>Answers to this item, and to the items that you have guessed
+        (${counted.length})</caption><thead><tr><th scope="col">who</th><th scope="col">this item</th>
+        <th scope="col">right so far</th></tr></thead><tbody><tr class="you ${kind}"><th scope="row">You</th>
+        <td>${mine}</td><td>${score(one => one.right, counted)}</td></tr>${lines.join("")}</tbody></table>
+        ${NOTES[item.task] ? `<p class="note">${NOTES[item.task]}</p>` : ""}
+        <button type="button" name="forget">Forget my guesses</button>`;
     }
 
-    function words(item) {
-      part(".words").innerHTML = (item?.words ?? []).map(own => table(own, item)).join("");
+    /* Why a run has no answer here: it was measured on some subsets only. */
+    function reason(run) {
+      const subsets = index.measured[run] ?? [];
+      if (!subsets.length) return "this item is not stored";
+      return `${subsets.slice(0, 2).join(", ")}${subsets.length > 2 ? ` and ${subsets.length - 2} more` : ""} only`;
     }
 
-    function table(own, item) {
-      const way = Object.keys(index.ways).indexOf(form.elements.way.value);
-      const scores = own.scores.map(run => run[way]);
-      const rows = own.words.map((word, at) =>
-        ({ word, role: own.roles[at], values: scores.map(run => run[at]) }));
-      const means = index.roles.map(([role], at) => {
-        const inside = rows.filter(row => row.role === at && row.values[0] !== null);
-        const values = scores.map((_, run) =>
-          inside.reduce((sum, row) => sum + row.values[run], 0) / inside.length);
-        return { word: `mean of ${role} words`, role: at, mean: true, n: inside.length, values };
-      }).filter(row => row.role && row.n);
-      const known = rows.flatMap(row => row.values).filter(value => value !== null);
-      const caption = escaped(item.texts[own.text]);
-      if (!known.length) return `<p><i>${caption}</i>: no word has a score by this method.</p>`;
-      const low = Math.min(0, ...known), range = (Math.max(0, ...known) - low) || 1;
-      const cell = (value, role) => value === null ? "<td>–</td>" : `<td><span class="number">${
-        number(value / 10, 1)}</span><span class="bar" aria-hidden="true"><span class="zero"
-        style="left:${100 * -low / range}%"></span><span style="left:${
-        100 * (Math.min(value, 0) - low) / range}%;width:${100 * Math.abs(value) / range
-        }%;background:${index.roles[role][1]}"></span></span></td>`;
-      const line = row => `<tr class="${row.mean ? "mean" : ""}"><th scope="row">${escaped(row.word)}${
-        row.role && !row.mean ? ` <small>${index.roles[row.role][0]}</small>` : ""}</th>${
-        row.values.map(value => cell(value, row.role)).join("")}</tr>`;
-      return `<table><caption>${caption}</caption><thead><tr><td></td>${
-        index.scored.map(run => `<th scope="col">${escaped(index.runs[run])}</th>`).join("")
-        }</tr></thead><tbody>${[...rows, ...means].map(line).join("")}</tbody></table>`;
+    function wordsHtml(item) {
+      const { runs, methods, items } = page.words, captions = items[item.id];
+      if (!captions) return runs.length ? "" : `<p class="note">This copy has no scores of words:
+        they need trained models.</p>`;
+      const chosen = form.dataset.method ?? methods[0][0];
+      const place = Math.max(0, methods.findIndex(([name]) => name === chosen));
+      const radios = methods.map(([name, text], at) => `<label><input type="radio" name="method"
+        value="${escaped(name)}"${at === place ? " checked" : ""}> ${escaped(text)}</label>`);
+      return `<fieldset><legend>Scores of the words by</legend>${radios.join("")}</fieldset>${
+        captions.map(caption => wordTable(item, caption, place)).join("")}
+        <p class="note">Scores × 100, each method in its own unit. Grey words have no role in the
+        paper's parser; –: the method gives no score.</p>`;
+    }
+
+    function wordTable(item, caption, method) {
+      const { runs, methods, roles } = page.words, text = item.texts[caption.text];
+      const words = caption.words ?? text.toLowerCase().split(/\s+/).filter(Boolean);
+      const bytes = Int8Array.from(atob(caption.scores), sign => sign.charCodeAt() << 24 >> 24);
+      const value = (run, word) => {
+        const step = bytes[(run * methods.length + method) * words.length + word];
+        return step === NO_SCORE ? null : step * caption.largest[method] / 127;
+      };
+      const known = runs.flatMap((_, run) => words.map((_, word) => value(run, word)))
+        .filter(score => score !== null);
+      if (!known.length) return `<p><i>${escaped(text)}</i>: this method scores none of its words.</p>`;
+      const low = Math.min(0, ...known), range = Math.max(0, ...known) - low || 1;
+      const cell = (score, color) => score === null ? "<td>–</td>" : `<td><span class="number">${
+        number(100 * score)}</span><span class="bar" aria-hidden="true"><span class="zero" style="left:${
+        100 * -low / range}%"></span><span style="left:${100 * (Math.min(score, 0) - low) / range}%;width:${
+        100 * Math.abs(score) / range}%;background:${color}"></span></span></td>`;
+      const lines = words.map((word, at) => {
+        const [role, color] = roles[caption.roles[at]] ?? ["other", "gray"];
+        return `<tr><th scope="row">${escaped(word)} ${role === "other" ? "" : `<small>${role}</small>`}</th>${
+          runs.map((_, run) => cell(value(run, at), color)).join("")}</tr>`;
+      });
+      return `<table><caption>${escaped(text)}</caption><thead><tr><th scope="col">word</th>${
+        runs.map(run => `<th scope="col">${escaped(run)}</th>`).join("")}</tr></thead><tbody>${
+        lines.join("")}</tbody></table>`;
     }
 
     form.addEventListener("submit", event => event.preventDefault());
     form.addEventListener("click", event => {
-      if (event.target.matches("button")) turn(Number(event.target.value));
+      const button = event.target.closest("button");
+      if (button?.name === "turn") turn(Number(button.value));
+      if (button?.name === "option") guessOption(Number(button.value));
+      if (button?.name === "reveal") guessOption(null);
+      if (button?.name === "forget") {
+        guesses.all = {};
+        guesses.save();
+        draw();
+        form.querySelector("[name=option]")?.focus();
+      }
     });
     form.addEventListener("change", event => {
-      if (event.target.name === "way") {
-        words(shown.find(item => item.id === current));
-        write();
+      const { target } = event;
+      if (target.name === "method") {
+        form.dataset.method = target.value;
+        draw();
+        form.querySelector("[name=method]:checked").focus();
         return;
       }
-      if (event.target === set) fill(set.value);
+      if (target === family) fillSubsets();
+      current = "";
       update();
     });
     document.addEventListener("keydown", event => {
-      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
       const inside = event.target === document.body || form.contains(event.target);
-      if (!step || !inside || event.target.matches("select, input") || event.altKey || event.ctrlKey
-          || event.metaKey || event.shiftKey) return;
+      if (!inside || event.target.matches("select, input")
+          || event.altKey || event.ctrlKey || event.metaKey || event.shiftKey) return;
+      const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      const button = [...form.querySelectorAll("[name=option]")]
+        .find(one => one.getAttribute("aria-keyshortcuts") === event.key.toUpperCase());
+      if (step) turn(step);
+      else if (button) guessOption(Number(button.value));
+      else return;
       event.preventDefault();
-      turn(step);
     });
-    window.addEventListener("hashchange", () => { read(); update(); });
-    read();
+    window.addEventListener("hashchange", () => { readAddress(); update(); });
+    readAddress();
     update();
   }
 

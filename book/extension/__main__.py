@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from cae_lib.cli import HELP, guarded, invoke
+from cae_lib.config import paths
 
 
 @click.group(context_settings=HELP)
@@ -50,9 +51,10 @@ def explore(profile: str, per_subset: int, output: Path | None) -> None:
 
     It shows what is stored and trained; photographs are shown too, which the book does not include.
     """
-    from book.extension.explorer_page import write_page
+    from book.extension.explorer import standalone
 
-    print(f"The explorer is {write_page(profile, per_subset, output)}")
+    folder = output or paths().build / f"explorer-{profile}"
+    print(f"The explorer is {standalone(profile, folder, per_subset)}")
 
 
 def main(words: Sequence[str]) -> int:

@@ -20,14 +20,14 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from markupsafe import Markup
 from sphinx.util import logging
 
-from cae_lib.config import paths
 from cae_lib.plots import FIGURE_HTML
-from cae_lib.profiles import PROFILES
+from cae_lib.profiles import PROFILES, find_profile
 
 CARD = "_static/card.png"
 """The picture that a link's preview shows."""
 
-PARTS = ("explorer", "lead")
+EXPLORER = "experiments/explorer.ipynb"
+PARTS = ("explorer", "weight-slider")
 """What a page can have that takes files of its own, in an element `cae-NAME`."""
 
 MOST_DESCRIPTION = 200
@@ -54,6 +54,7 @@ that are not those that are seen, none at all, parts outside of all landmarks, a
 
 def setup(app: Any) -> dict[str, bool]:
     """Register the extension; Sphinx calls this function."""
+    app.add_config_value("cae_explorer", True, "html", [bool])  # whether to write its items
     app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
     app.connect("builder-inited", _with_explorer)
     app.connect("source-read", _with_figures)
@@ -80,15 +81,23 @@ def _formula(translator: Any, node: nodes.Element) -> None:
 
 
 def _with_explorer(app: Any) -> None:
-    """Copy the explorer's files with the book's own, if its page has left some in the cache.
+    """Write the explorer's items and images, and copy them with the book's own files.
 
-    Pages are told that the files exist, because a script cannot ask whether a file is there.
+    Datasets of synthetic scenes are drawn first if they are missing. Pages are told that the files
+    exist, because a script cannot ask whether a file is there.
     """
-    copies = {f"{name}-book": name for name in PROFILES}
-    folder = paths().cache / "explorer" / copies.get(app.srcdir.name, "mini")
-    if app.builder.name == "html" and folder.is_dir():
-        app.config.html_static_path.append(str(folder))
-        app.add_js_file("explorer-index.js")
+    has_page = Path(app.srcdir, EXPLORER).is_file()
+    if app.builder.name != "html" or not (has_page and app.config.cae_explorer):
+        return
+    from book.extension.explorer import PUBLISHED, draw_scenes, write_files
+
+    copies = {f"{name}-book": name for name in PROFILES if find_profile(name).gold}
+    profile = copies.get(Path(app.srcdir).name, PUBLISHED)
+    draw_scenes(profile)
+    folder = Path(app.outdir).parent / "explorer"
+    write_files(profile, folder)
+    app.config.html_static_path.append(str(folder))
+    app.add_js_file("explorer-index.js")
 
 
 def _with_figures(app: Any, page: str, source: list[str]) -> None:

@@ -7,12 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
+from book.extension.explorer import image_sheet
+from cae_lib.cli import main
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.captions import Pairs
 from cae_lib.data.images import ImagesOnDisk, ImageStore
 from cae_lib.evaluation.encoder import Encoder, ImageReader
 from cae_lib.evaluation.pair import attribute
 from cae_lib.evaluation.retrieval import retrieval_ranks
+from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
+from data.recipes.photographs.pairs import Composite, Pair, Photograph, Phrase
 
 ORIENTATION, QUARTER_TURN = 274, 6  # the EXIF tag, and the value that most phones write
 
@@ -58,5 +62,30 @@ def test_random_crops_and_crops_of_benchmarks_are_of_the_stored_pixels(files, ti
 def test_retrieval_ties_an_image_with_its_turned_copy(files, tiny_clip):
     """Were their pixels different, one of the two captions would find its image first."""
     pairs = Pairs([*files], ["a cat", "two red dogs"], torch.tensor([0, 1]), "toy", 2, 2)
-    ranks = retrieval_ranks(Encoder(tiny_clip), pairs, "toy")
-    assert ranks[ranks.direction == "text to image"]["rank"].tolist() == [2, 2]
+    found = retrieval_ranks(Encoder(tiny_clip), pairs, "toy")
+    assert found[found.direction == "text to image"]["rank"].tolist() == [2, 2]
+
+
+def test_the_command_the_explorer_and_paired_photographs_see_the_stored_pixels(
+    files, tiny_clip, tmp_path, monkeypatch, capsys
+):
+    turned, plain = files
+    meta = CheckpointMeta("clip-mini", "quickgelu")
+    weights, asked = save_checkpoint(tmp_path / "own", tiny_clip, meta), []
+
+    def keep(clip, image, *arguments):
+        asked.append(np.array(image))
+        return attribute(clip, image, *arguments)
+
+    monkeypatch.setattr("cae_lib.evaluation.pair.attribute", keep)
+    command = ["attribute", str(turned), "a cat", "--weights", str(weights)]
+    assert main([*command, "-o", str(tmp_path / "figure.png")]) == 0
+    np.testing.assert_array_equal(asked, [np.array(Image.open(plain).convert("RGB"))])
+    assert image_sheet([ImageRef(turned)]) == image_sheet([ImageRef(plain)])
+    composites = []
+    for path in files:
+        photograph = Photograph(1, path, (), (), frozenset())
+        phrase = Phrase("a cat", "cat")
+        Composite(Pair(phrase, photograph, phrase, photograph), False).write(tmp_path / "both.png")
+        composites.append((tmp_path / "both.png").read_bytes())
+    assert composites[0] == composites[1]

@@ -1,0 +1,92 @@
+/* A slider over the weights λ of the attribution loss that were measured, one method at a time: the
+   attribution of words and the accuracy, both on the test set. The page `bindings` has embedded the
+   rows behind its still figure, which is shown where there are no scripts, and in print. */
+(() => {
+  "use strict";
+  const SPACE = 0.08;  // of the axis, left free at both ends
+
+  const number = (value, digits, sign) => {
+    const text = Math.abs(value).toFixed(digits);
+    if (!Number(text)) return text;
+    return (value < 0 ? "−" : sign ? "+" : "") + text;
+  };
+  const percent = share => number(100 * share, 0);
+  const points = share => number(100 * share, 1, true);
+
+  function start(root, { colors, references, rows }) {
+    const methods = [...new Set(rows.map(row => row.method))];
+    const marks = Object.entries(references);
+    const values = [...rows.flatMap(row => [row.low, row.high]), ...marks.map(([, value]) => value)];
+    const [least, most] = [Math.min(...values), Math.max(...values)];
+    const low = least - SPACE * (most - least), high = most + SPACE * (most - least);
+    const at = value => `${100 * (value - low) / (high - low)}%`;
+    const roles = Object.keys(colors), largest = Math.max(...rows.flatMap(row => roles.map(r => row[r])));
+    const size = value => `${98 * Math.max(value, 0) / largest}%`;
+
+    const form = document.createElement("form");
+    form.setAttribute("aria-label", "Accuracy by weight of the attribution loss");
+    form.innerHTML = `
+      <fieldset><legend>CAE trained by</legend>${methods.map((method, place) => `<label><input
+        type="radio" name="method" value="${method}"${place ? "" : " checked"}> ${method}</label>`)
+        .join("")}</fieldset>
+      <div class="weight"><label for="cae-weight">Weight λ</label><div><input type="range"
+        id="cae-weight" name="weight" min="0" step="1" value="0"><ol aria-hidden="true"></ol></div></div>
+      <div class="panels">
+        <table><caption>Mean attribution of words, % of that of CLIP-FT's object words</caption>
+          <tbody>${roles.map(role => `<tr data-role="${role}"><th scope="row">${role}</th>
+            <td class="number"></td><td class="bar" aria-hidden="true"><span style="background:${
+            colors[role]}"></span></td></tr>`).join("")}</tbody></table>
+        <div class="accuracy"><p>Accuracy minus CLIP-FT's, points</p>
+          <div class="axis" aria-hidden="true">${marks.map(([name, value], line) => `<i style="left:${
+            at(value)};top:${1.3 * line}rem"></i><small style="top:${1.3 * line}rem;left:${at(value)
+            };translate:-${at(value)}">${name} ${value ? points(value) : 0}</small>`).join("")}
+            <span class="line"></span><span class="interval"></span><span class="dot"></span></div></div>
+      </div>
+      <p role="status" aria-live="polite"></p><p class="note"></p>`;
+    form.style.setProperty("--marks", marks.length);
+    root.prepend(form);
+    root.classList.add("moves");
+    const part = what => form.querySelector(what), { weight } = form.elements;
+    let steps = [];
+
+    function chooseMethod() {
+      steps = rows.filter(row => row.method === form.elements.method.value);
+      weight.max = steps.length - 1;
+      weight.value = Math.max(0, steps.findIndex(row => row.chosen));
+      part("ol").innerHTML = steps.map(row =>
+        `<li${row.chosen ? ' class="chosen"' : ""}>${row.weight}</li>`).join("");
+      const seeds = steps[0].seeds > 1 ? `mean of ${steps[0].seeds} seeds` : "one seed";
+      part(".note").textContent = `Test set, ${seeds}. Accuracy is the mean over benchmark families; the
+        bar through the dot is its 95 % interval. λ 0 is CLIP-FT. Bold: the λ of the other figures.`
+        .replace(/\s+/g, " ");
+      moveWeight();
+    }
+
+    function moveWeight() {
+      const row = steps[Number(weight.value)];
+      for (const line of form.querySelectorAll("tbody tr")) {
+        const value = row[line.dataset.role];
+        line.querySelector(".number").textContent = percent(value);
+        line.querySelector(".bar span").style.width = size(value);
+      }
+      part(".interval").style.left = at(row.low);
+      part(".interval").style.right = `${100 - parseFloat(at(row.high))}%`;
+      part(".dot").style.left = at(row.estimate);
+      const name = row.weight ? `λ ${row.weight}` : "λ 0, which is CLIP-FT";
+      const interval = row.weight ? ` [${number(100 * row.low, 1)}, ${number(100 * row.high, 1)}]` : "";
+      weight.setAttribute("aria-valuetext", name);
+      part("[role=status]").textContent = `CAE by ${row.method}, ${name}: object-word gap ${
+        percent(row.gap)} % of CLIP-FT's, accuracy ${points(row.estimate)} points${interval}`;
+    }
+
+    form.addEventListener("submit", event => event.preventDefault());
+    form.addEventListener("input", event => event.target === weight ? moveWeight() : chooseMethod());
+    chooseMethod();
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    const root = document.getElementById("cae-weight-slider");
+    const data = document.getElementById("cae-weight-slider-data");
+    if (root) start(root, JSON.parse(data.textContent));
+  });
+})();

@@ -1,0 +1,517 @@
+"""Build the explorer of items, in which a reader guesses before seeing what the models answered.
+
+`write_files` writes the items of each family of benchmarks as a script, and their images as sheets;
+the book's build and `cae explore` call it. `page` returns what the page `explorer` stores: the
+tours, the scores of the words, and the few items that a copy of the book without these files shows.
+`book/_static/explorer.js` reads both. Scripts set data, because a page that is opened from a disk
+cannot fetch files.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image, ImageOps
+
+from cae_lib import results, runs
+from cae_lib.config import paths, shipped
+from cae_lib.data.benchmarks import Benchmark, ImageRef, Item, is_rescored
+from cae_lib.data.images import read_image
+from cae_lib.data.training_set import default_tagger
+from cae_lib.errors import CheckpointError
+from cae_lib.evaluation import datasets
+from cae_lib.evaluation.attribution import WordSample
+from cae_lib.evaluation.choice import scorable_benchmarks
+from cae_lib.evaluation.encoder import Encoder, evaluating
+from cae_lib.models.clip import Clip
+from cae_lib.models.text_encoder import text_encoder
+from cae_lib.plots import METHODS, ROLE_COLORS, Shown, label, script_json
+from cae_lib.profiles import find_profile
+from cae_lib.runtime import write_atomic
+from cae_lib.store import ANSWERS
+from cae_lib.words.alignment import Alignment, token_roles
+from cae_lib.words.roles import ROLE_NAMES
+
+PAPER_RUNS = tuple(f"cae-{name}" for name in METHODS)
+RUNS = (
+    "base",
+    "clip-ft",
+    *PAPER_RUNS,
+    *(f"truth-{name}" for name in METHODS),
+    "negclip",
+    "dependency-binding",
+    "truth-binding",
+    "spacy-margin",
+    "hinge-negclip",
+)
+"""Runs whose answers are shown, as far as they are stored."""
+
+SCORED_RUNS = ("base", "clip-ft", "cae-perturbation", "dependency-binding")
+"""Runs whose scores of words are shown, as far as their weights are on this machine."""
+
+SCORE_METHODS = METHODS | {"binding": "bindings"}
+FAMILY_LABELS = {
+    "aro": "ARO",
+    "order": "Order",
+    "winoground": "Winoground",
+    "sugarcrepe": "SugarCrepe",
+    "vl_checklist": "VL-CheckList",
+    "valse": "VALSE",
+    "svo_probes": "SVO-Probes",
+    "crepe": "CREPE",
+    "sugarcrepe_pp": "SugarCrepe++",
+    "half_truths": "Half-Truths",
+    "cola": "COLA",
+}
+PER_SUBSET, PER_TOUR, SEED = 40, 12, 0
+PUBLISHED = "mini"
+"""The profile whose items the published book shows."""
+
+COLUMNS, QUALITY = 8, 60
+SCENE_SIZE, PHOTOGRAPH_SIZE = 112, 224
+"""Pixels of an image on a sheet."""
+
+NO_SCORE = -128
+"""What stands for a missing score in the int8 scores of a caption."""
+
+RELATION_NOUNS = frozenset("left right front top".split())
+"""Words of "left of", "in front of" and the like, which a parser can take for objects."""
+
+WITHOUT_SCRIPTS = (
+    "The explorer needs a browser with JavaScript, and the book that <code>cae book</code> renders."
+)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An item that the explorer shows.
+
+    Attributes:
+        family: Its family of benchmarks.
+        subset: Its subset.
+        row: Its number in the subset.
+        task: How it is scored, see `Benchmark.task`.
+        item: The item.
+        answers: For each run 1 (right), 0 (wrong) or - (not measured), in the order of the runs.
+    """
+
+    family: str
+    subset: str
+    row: int
+    task: str
+    item: Item
+    answers: str
+
+    @property
+    def id(self) -> str:
+        """What tours, word scores and addresses name the item by."""
+        return f"{self.family}/{self.subset}/{self.row}"
+
+    @property
+    def true_pairs(self) -> list[tuple[int, int]]:
+        """Indices of the texts whose words are scored, each with the index of its image."""
+        if len(self.item.images) == 1:
+            return [(self.item.truth, 0)]
+        return [(0, self.item.truth)] if len(self.item.texts) == 1 else [(0, 0), (1, 1)]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The items that the explorer of a profile shows, and the runs that answered them.
+
+    Attributes:
+        profile: Name of the profile.
+        runs: Names of the runs.
+        measured: Where a run answered some subsets only: their names, by run.
+        subsets: The subsets, of the items that are used.
+        entries: The items, in the order of the subsets.
+    """
+
+    profile: str
+    runs: tuple[str, ...]
+    measured: Mapping[str, list[str]]
+    subsets: tuple[Benchmark, ...]
+    entries: tuple[Entry, ...]
+
+    def index(self) -> dict[str, Any]:
+        """Return what the explorer has to know before it shows an item."""
+        drawn = pd.Series([(e.family, e.subset) for e in self.entries]).value_counts()
+        families: dict[str, Any] = {}
+        for part in self.subsets:
+            family = families.setdefault(
+                part.name, {"label": FAMILY_LABELS.get(part.name, part.name), "subsets": []}
+            )
+            n_drawn = int(drawn[(part.name, part.subset)])
+            family["subsets"].append([part.subset, part.task, n_drawn, part.n_used])
+        return {
+            "profile": self.profile,
+            "columns": COLUMNS,
+            "runs": [[run, label(run)] for run in self.runs],
+            "measured": self.measured,
+            "families": families,
+        }
+
+
+def collect(profile: str, per_subset: int = PER_SUBSET) -> Collection:
+    """Draw at most `per_subset` items of each subset with a fixed seed, with their stored answers.
+
+    Subsets that score the items of another subset again are left out.
+
+    Raises:
+        DataError: If data are missing, or no run is stored.
+    """
+    subsets = tuple(
+        part
+        for part in scorable_benchmarks(datasets.benchmarks(profile))
+        if not is_rescored(part.name, part.subset)
+    )
+    absent = results.missing("benchmarks", RUNS, profile)
+    stored = tuple(run for run in RUNS if run not in absent)
+    table = results.load("benchmarks", profile, stored or RUNS[:1], 1)
+    places = table[["run", "family", "subset"]].drop_duplicates()
+    measured = {
+        run: sorted(f"{FAMILY_LABELS.get(f, f)} {s}" for f, s in own[["family", "subset"]].values)
+        for run, own in places.groupby("run")
+        if len(own) < len(places[["family", "subset"]].drop_duplicates())
+    }
+    right = table.pivot(index=ANSWERS, columns="run", values="correct")[list(stored)]
+    drawn = [
+        (part, int(row))
+        for number, part in enumerate(subsets)
+        for row in np.random.default_rng([SEED, number]).permutation(part.n_used)[:per_subset]
+    ]
+    right = right.reindex([(part.name, part.subset, row) for part, row in drawn])
+    entries = [
+        Entry(part.name, part.subset, row, part.task, part.items[row], "".join(map(_sign, answers)))
+        for (part, row), answers in zip(drawn, right.itertuples(index=False), strict=True)
+    ]
+    return Collection(profile, stored, measured, subsets, tuple(entries))
+
+
+def _sign(answer: Any) -> str:
+    return "-" if pd.isna(answer) else str(int(answer))
+
+
+def draw_scenes(profile: str) -> None:
+    """Draw the datasets of a profile of synthetic scenes if they are missing: about a minute."""
+    from data.recipes.synthetic_scenes.build import build  # which stored data do without
+
+    if not find_profile(profile).root.is_dir():
+        build(profile)
+
+
+def write_files(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Collection:
+    """Write all items into a folder: `explorer-index.js`, a script a family, a sheet a subset."""
+    collection = collect(profile, per_subset)
+    for family in collection.index()["families"]:
+        entries = [entry for entry in collection.entries if entry.family == family]
+        content, sheets = chunk(entries, _tile(profile))
+        names = {subset: f"explorer-{family}-{n}.webp" for n, subset in enumerate(sheets)}
+        for subset, sheet in sheets.items():
+            write_atomic(folder / names[subset], sheet)
+        text = script_json({"sheets": names, "items": content})
+        write_atomic(folder / f"explorer-{family}.js", f"caeExplorerSets.{family} = {text};\n")
+    text = script_json(collection.index())
+    write_atomic(folder / "explorer-index.js", f"caeExplorerIndex = {text};\n")
+    return collection
+
+
+def page(profile: str, per_subset: int = PER_SUBSET) -> Shown:
+    """Return the explorer with its tours, word scores, and the items of copies without files.
+
+    These items are the first of each subset and those of the tours.
+    """
+    collection = collect(profile, per_subset)
+    roles = caption_roles(collection.entries)
+    tours = [
+        {"title": tour.title, "text": tour.text, "items": [entry.id for entry in entries]}
+        for tour in TOURS
+        if (entries := tour.choose(collection, roles))
+    ]
+    wanted = {name for tour in tours for name in tour["items"]}
+    sample: dict[str, Any] = {}
+    for family in collection.index()["families"]:
+        entries = [entry for entry in collection.entries if entry.family == family]
+        firsts = {entry.subset: entry.id for entry in reversed(entries)}
+        kept = [e for e in entries if e.id in wanted or e.id == firsts[e.subset]]
+        content, sheets = chunk(kept, _tile(profile))
+        urls = {
+            subset: f"data:image/webp;base64,{b64encode(sheet).decode()}"
+            for subset, sheet in sheets.items()
+        }
+        sample[family] = {"sheets": urls, "items": content}
+    data = {
+        "index": collection.index(),
+        "tours": tours,
+        "words": word_table(collection),
+        "sample": sample,
+    }
+    return Shown(
+        f'<div id="cae-explorer"><p>{WITHOUT_SCRIPTS}</p></div><script type="application/json" '
+        f'id="cae-explorer-data">{script_json(data)}</script>',
+        "The explorer of items",
+    )
+
+
+def standalone(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Path:
+    """Write the explorer as a page of its own, with its files beside it, and return the page."""
+    write_files(profile, folder, per_subset)
+    for name in ("explorer.js", "explorer.css"):
+        shutil.copy(shipped(f"book/_static/{name}"), folder)
+    text = STANDALONE.format(name=profile, explorer=page(profile, per_subset).html)
+    write_atomic(folder / "index.html", text)
+    return folder / "index.html"
+
+
+STANDALONE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>Explorer: {name}</title><link rel="stylesheet" href="explorer.css">
+<style>
+:root {{ --pst-color-border: #ccc; --pst-color-primary: #176de8; --pst-color-surface: #f5f5f5;
+  --pst-color-text-base: #222; --pst-color-text-muted: #555; --cae-good: #00674f;
+  --cae-bad: #9c1f1f }}
+body {{ font: 16px/1.5 sans-serif; max-width: 60rem; margin: 1rem auto; padding: 0 1rem }}
+</style>
+<script src="explorer-index.js"></script><script src="explorer.js"></script></head>
+<body><main><h1>Explorer: {name}</h1>{explorer}</main></body></html>
+"""
+
+
+@dataclass(frozen=True)
+class Tour:
+    """A choice of items with something in common.
+
+    Attributes:
+        title: Its name in the list of tours.
+        text: What the reader should look at.
+        right: Runs that all answered right.
+        wrong: Runs that all answered wrong.
+        parser_errs: Whether the parser took a word of a relation for an object.
+    """
+
+    title: str
+    text: str
+    right: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+    parser_errs: bool = False
+
+    def choose(self, collection: Collection, roles: Mapping[str, Mapping[str, str]]) -> list[Entry]:
+        """Return at most `PER_TOUR` items, spread over the families; none if a run is not stored.
+
+        Args:
+            collection: The items to choose from.
+            roles: Roles of words, by caption.
+        """
+        if not {*self.right, *self.wrong} <= {*collection.runs}:
+            return []
+        fits = [entry for entry in collection.entries if self._fits(entry, collection, roles)]
+        by_family: dict[str, list[Entry]] = {}
+        for entry in fits:
+            by_family.setdefault(entry.family, []).append(entry)
+        turns = [
+            (turn, number, entry)
+            for number, entries in enumerate(by_family.values())
+            for turn, entry in enumerate(entries)
+        ]
+        turns.sort(key=lambda each: each[:2])
+        return [entry for _, _, entry in turns[:PER_TOUR]]
+
+    def _fits(
+        self, entry: Entry, collection: Collection, roles: Mapping[str, Mapping[str, str]]
+    ) -> bool:
+        answer = dict(zip(collection.runs, entry.answers, strict=True))
+        if self.parser_errs and not any(
+            roles[entry.item.texts[text]].get(word) == "object"
+            for text, _ in entry.true_pairs
+            for word in RELATION_NOUNS
+        ):
+            return False
+        return all(answer[run] == "1" for run in self.right) and all(
+            answer[run] == "0" for run in self.wrong
+        )
+
+
+TOURS = (
+    Tour(
+        "What NegCLIP gets right and CAE does not",
+        "NegCLIP is right, and all four CAE models of the paper are wrong.",
+        right=("negclip",),
+        wrong=PAPER_RUNS,
+    ),
+    Tour(
+        "What CAE on bindings gets right and CAE does not",
+        "CAE on bindings is right, and all four CAE models of the paper are wrong.",
+        right=("cae-binding",),
+        wrong=PAPER_RUNS,
+    ),
+    Tour(
+        "Where the parser errs",
+        "The paper's parser takes a word of a relation, such as “left” in “to the left of”, for "
+        "an object. See the roles of the words below the answers.",
+        parser_errs=True,
+    ),
+    Tour(
+        "What ground-truth roles mend",
+        "CAE on bindings is right with ground-truth roles and wrong with those of the parser.",
+        right=("truth-binding",),
+        wrong=("cae-binding",),
+    ),
+    Tour(
+        "What no fine-tuned model gets right",
+        "CLIP-FT, the four CAE models, NegCLIP and CAE on bindings are all wrong.",
+        wrong=("clip-ft", *PAPER_RUNS, "negclip", "cae-binding"),
+    ),
+    Tour(
+        "What fine-tuning unlearns",
+        "CLIP is right before fine-tuning; CLIP-FT and NegCLIP are wrong.",
+        right=("base",),
+        wrong=("clip-ft", "negclip"),
+    ),
+)
+
+
+def caption_roles(entries: Iterable[Entry]) -> dict[str, dict[str, str]]:
+    """Return the role that the paper's parser gives each word, by true caption."""
+    captions = list(
+        dict.fromkeys(entry.item.texts[text] for entry in entries for text, _ in entry.true_pairs)
+    )
+    return {
+        caption: {
+            word: ROLE_NAMES[span.role]
+            for span in reversed(spans)
+            for word in caption[span.start : span.end].lower().split()
+        }
+        for caption, spans in zip(captions, default_tagger().tag(captions), strict=True)
+    }
+
+
+def chunk(entries: Sequence[Entry], tile: int) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
+    """Lay out the items of a family.
+
+    Returns:
+        The items, with the positions of their images on the sheet of their subset; and the sheets
+        by subset.
+    """
+    items, sheets = [], {}
+    for subset in dict.fromkeys(entry.subset for entry in entries):
+        own = [entry for entry in entries if entry.subset == subset]
+        refs = list(dict.fromkeys(ref for entry in own for ref in entry.item.images))
+        sheets[subset] = image_sheet(refs, tile)
+        items += [
+            {
+                "subset": subset,
+                "row": entry.row,
+                "group": entry.item.group,
+                "texts": entry.item.texts,
+                "truth": entry.item.truth,
+                "tiles": [refs.index(ref) for ref in entry.item.images],
+                "answers": entry.answers,
+            }
+            for entry in own
+        ]
+    return items, sheets
+
+
+def image_sheet(refs: Sequence[ImageRef], tile: int = SCENE_SIZE) -> bytes:
+    """Return images, `COLUMNS` in a row, as one WebP file."""
+    canvas = Image.new("RGB", (COLUMNS * tile, -(-len(refs) // COLUMNS) * tile), "white")
+    for number, ref in enumerate(refs):
+        image = read_image(ref.path)
+        image = image if ref.crop is None else image.crop(ref.crop)
+        row, column = divmod(number, COLUMNS)
+        canvas.paste(ImageOps.pad(image, (tile, tile), color="white"), (column * tile, row * tile))
+    stream = io.BytesIO()
+    canvas.save(stream, "WEBP", quality=QUALITY, method=6)
+    return stream.getvalue()
+
+
+def _tile(profile: str) -> int:
+    return SCENE_SIZE if find_profile(profile).gold else PHOTOGRAPH_SIZE
+
+
+def word_table(collection: Collection) -> dict[str, Any]:
+    """Return the scores of the words of all true captions, by the runs that can be opened here.
+
+    Returns:
+        `runs`, `methods` and `roles`, each with labels; and `items`: for each item a list of
+        captions, each with its index `text`; its `words`, if splitting it at spaces gives others;
+        the numbers of their `roles` as a text; the largest absolute score of each method,
+        `largest`; and `scores`: base64 of int8 `(runs, methods, words)`, of which 127 stands for
+        `largest`, and `NO_SCORE` for none.
+    """
+    places = [
+        (entry.id, text, entry.item.texts[text], entry.item.images[image])
+        for entry in collection.entries
+        for text, image in entry.true_pairs
+    ]
+    captions, refs = [place[2] for place in places], [place[3] for place in places]
+    scored, labels = [], []
+    for run in SCORED_RUNS:
+        try:
+            clip = runs.open_run(run, collection.profile)
+        except CheckpointError:  # not trained here
+            continue
+        scored.append(_scores_of(clip, collection.profile, captions, refs))
+        labels.append(label(run))
+    items: dict[str, Any] = {}
+    if scored:
+        words, numbers = scored[0][:2]
+        for row, (name, text, caption, _) in enumerate(places):
+            scores = np.array([each[2][row][:, : len(words[row])] for each in scored])
+            own = {"text": text, "roles": numbers[row]} | quantized(scores)
+            if words[row] != caption.lower().split():
+                own["words"] = words[row]
+            items.setdefault(name, []).append(own)
+    return {
+        "runs": labels,
+        "methods": [*SCORE_METHODS.items()],
+        "roles": [[name, ROLE_COLORS.get(name, "gray")] for name in ROLE_NAMES],
+        "items": items,
+    }
+
+
+def quantized(scores: np.ndarray) -> dict[str, Any]:
+    """Return scores `(runs, methods, words)` as int8, and the largest of each method."""
+    largest = np.abs(np.nan_to_num(scores)).max(axis=(0, 2))
+    steps = 127 * scores / np.where(largest, largest, 1)[:, None]
+    steps = np.where(np.isnan(steps), NO_SCORE, np.rint(steps)).astype(np.int8)
+    return {
+        "largest": [float(f"{value:.3g}") for value in largest],
+        "scores": b64encode(steps.tobytes()).decode(),
+    }
+
+
+def _scores_of(
+    clip: Clip, profile: str, captions: list[str], refs: list[ImageRef]
+) -> tuple[list[list[str]], list[str], np.ndarray]:
+    """Score the words of captions for their images by the methods of `SCORE_METHODS`.
+
+    Returns:
+        The words of each caption, the numbers of their roles as a text, and the scores
+        `(captions, methods, words)`, NaN where a method gives none.
+    """
+    encoder = Encoder(clip, profile)
+    model, tokenizer = encoder.clip.model, encoder.clip.tokenizer
+    known: Alignment = token_roles(captions, tokenizer, default_tagger(), paths().cache / "roles")
+    length, rows = text_encoder(model).used_columns(known.tokens), np.arange(len(captions))
+    tensors = (
+        tensor[:, :length].to(encoder.device)
+        for tensor in (known.tokens, known.words, known.roles, known.arguments)
+    )
+    images = torch.from_numpy(encoder.images(refs)).to(encoder.device)
+    sample = WordSample(rows, rows, *tensors, images)
+    with evaluating(model):
+        scores = np.stack([sample.scores(model, method) for method in SCORE_METHODS], axis=1)
+    words = [sample.word_texts(row, tokenizer) for row in rows]
+    roles = ["".join(str(ROLE_NAMES.index(r)) for r in sample.word_roles(row)) for row in rows]
+    return words, roles, scores

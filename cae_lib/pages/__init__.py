@@ -1,1 +1,0 @@
-"""Check, execute and render the book's pages: text goes in, an executed notebook comes out."""
