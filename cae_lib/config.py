@@ -59,16 +59,16 @@ def repository() -> Path | None:
     return folder if (folder / "pyproject.toml").is_file() else None
 
 
-def shipped(place: str) -> Path:
+def shipped(name: str) -> Path:
     """Return the path of a file or folder that comes with the repository.
 
     The path below `CAE_HOME` is used if it exists, and the repository's own otherwise.
 
     Args:
-        place: Relative path, such as "data/mini/base.safetensors".
+        name: Relative path, such as "data/mini/base.safetensors".
     """
-    own, home = paths().root / place, repository()
-    return own if own.exists() or home is None or not (home / place).exists() else home / place
+    path, home = paths().root / name, repository()
+    return path if path.exists() or home is None or not (home / name).exists() else home / name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,9 +104,10 @@ class AttributionLossConfig:
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name, known in (("scope", SCOPES), ("hinge", HINGES)):
-            if (value := getattr(self, name)) not in known:
-                raise ConfigError(f"unknown {name} {value!r}: expected one of {', '.join(known)}.")
+        for name, allowed in (("scope", SCOPES), ("hinge", HINGES)):
+            if (value := getattr(self, name)) not in allowed:
+                expected = ", ".join(allowed)
+                raise ConfigError(f"unknown {name} {value!r}: expected one of {expected}.")
         alone = self.scope != "caption" and not self.stop_gradient and self.margin > 0
         if self.hinge == "margin" and not alone:
             raise ConfigError(
@@ -124,29 +125,31 @@ class Experiment(AttributionLossConfig):
     profile: str  # one of `PROFILES`
     model: str = "clip-mini"  # or a model of open_clip
     activation: str = "quickgelu"  # or "gelu"
-    weights: str | None = (
-        None  # the start: a file or folder in the data folder, a tag of open_clip,
-    )
-    # hf-hub:OWNER/NAME or hf:OWNER/NAME; None: random weights
+    # The weights to start from: a file or folder in the data folder, a tag of open_clip,
+    # hf-hub:OWNER/NAME or hf:OWNER/NAME; None for random weights.
+    weights: str | None = None
     weights_share: float = 1.0  # of a weight file in the mean of its weights and OpenAI's
     train_data: str = "coco"  # name of the training set
-    augment: bool = True  # crop pictures at random; False takes the crop of evaluation
+    augment: bool = True  # crop images at random; False takes the crop of evaluation
     method: str | None = None  # attribution method of the CAE loss; None trains CLIP-FT
     attribution: tuple[tuple[str, Any], ...] = ()  # parameters of the method: names, values
     weight: float = 0.0  # lambda, the weight of the attribution loss
     image_gradient: bool = True  # see `CAELoss`
     roles: str = "parsed"  # or "permuted", "random": see `cae_lib.training.batch.placebo_roles`
     tagger: str = "scene-graph"  # what finds the roles of words: the paper's, or "dependency"
-    negatives: bool = False  # NegCLIP's hard negatives: two pictures and four texts for each row
-    foils: str | None = None  # false captions: one of the data's own for each caption ("given"), or
-    # an exchange as `cae_lib.attribution.binding` makes it ("exchanged"), without a method
-    foil_hinge: bool = False  # hold them against their caption, by weight and margin, not among
-    # the negatives of the contrastive loss
-    masked: float = 0.0  # share of the captions with a role that the contrastive loss sees with
-    # one word masked, as perturbation masks it by default
+    negatives: bool = False  # NegCLIP's hard negatives: two images and four texts for each row
+    # Hard negative captions without NegCLIP's images: one of the data's own for each caption
+    # ("given"), or a swap as `cae_lib.attribution.binding` makes it ("exchanged").
+    foils: str | None = None
+    # Compare them with their source caption by a margin loss, of the run's weight and margin;
+    # otherwise they are negatives of the contrastive loss.
+    foil_hinge: bool = False
+    # Share of the captions with a role that the contrastive loss sees with one word masked, as
+    # perturbation masks it by default.
+    masked: float = 0.0
     lock_image: bool = False  # keep the image tower as it is, and train the text tower alone
     lock_trunk: bool = False  # keep the network of a tower of timm, and train the tower's head
-    tower_steps: int = 0  # of the image tower alone, before, on what its pictures hold
+    tower_steps: int = 0  # steps that train the image tower alone, before, on its images' labels
     steps: int = 300  # of the optimiser; 0 measures the weights that it starts from
     batch_size: int = 128  # pairs a step
     warmup: int = 30  # steps of linear warm-up
@@ -165,8 +168,8 @@ class Experiment(AttributionLossConfig):
         """
         values = dataclasses.asdict(self)
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        chosen = {name: value for name, value in values.items() if value != defaults[name]}
-        content = json.dumps(chosen, sort_keys=True)
+        changed = {name: value for name, value in values.items() if value != defaults[name]}
+        content = json.dumps(changed, sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
 

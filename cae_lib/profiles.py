@@ -51,8 +51,8 @@ def read_profile(path: Path) -> Profile:
     entries = content.pop("runs", None)
     if not isinstance(entries, dict):
         raise ConfigError(f"{path}: runs: expected a mapping from names of runs to their settings")
-    known = {field.name: field for field in dataclasses.fields(Profile)}
-    _check_keys(f"{path}", content, known.keys() - {"name", "runs", "labels", "studies"})
+    types = {field.name: field.type for field in dataclasses.fields(Profile)}
+    _check_keys(f"{path}", content, types.keys() - {"name", "runs", "labels", "studies"})
     for key in ("base", "training", "short"):
         if content.get(key) is not None:
             content[key] = _settings(f"{path}: {key}", content[key])
@@ -70,8 +70,8 @@ def read_profile(path: Path) -> Profile:
     if missing:
         raise ConfigError(f"{path}: {', '.join(missing)}: missing, but every profile needs it")
     for name, value in fields.items():
-        if known[name].type in ("int", "bool"):
-            check_type(f"{path}: {name}", value, {"int": int, "bool": bool}[known[name].type])
+        if types[name] in ("int", "bool"):
+            check_type(f"{path}: {name}", value, {"int": int, "bool": bool}[types[name]])
     return Profile(name=path.stem, **fields)
 
 
@@ -91,56 +91,60 @@ def _load(path: Path, below: tuple[str, ...] = ()) -> dict[str, Any]:
     other = path.with_name(f"{content['like']}.yaml")
     if other.stem in (path.stem, *below) or not other.is_file():
         raise ConfigError(f"{path}: like: {content['like']!r} is no other file of {path.parent}")
-    found = _load(other, (*below, path.stem))
-    first = found.get("like", other.stem)
-    return _merged(found, content) | {"like": first}
+    below_content = _load(other, (*below, path.stem))
+    first = below_content.get("like", other.stem)
+    return _merged(below_content, content) | {"like": first}
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
     """Return `below` updated with `above`, where nested mappings are merged key by key."""
-    both = {
+    nested = {
         key: _merged(below[key], value)
         for key, value in above.items()
         if isinstance(value, dict) and isinstance(below.get(key), dict)
     }
-    return {**below, **above, **both}
+    return {**below, **above, **nested}
 
 
-def _check_keys(place: str, content: Mapping[str, Any], allowed: typing.Collection[str]) -> None:
+def _check_keys(location: str, content: Mapping[str, Any], allowed: typing.Collection[str]) -> None:
     for key in content:
         if key not in allowed:
             raise ConfigError(
-                f"{place}: unknown key {key!r}, expected one of {', '.join(sorted(allowed))}"
+                f"{location}: unknown key {key!r}, expected one of {', '.join(sorted(allowed))}"
             )
 
 
-def _settings(place: str, content: Any) -> dict[str, Any]:
+def _settings(location: str, content: Any) -> dict[str, Any]:
     """Check settings of `Experiment`, and convert YAML's lists and mappings to tuples."""
     hints = typing.get_type_hints(Experiment)
     if not isinstance(content, dict):
-        raise ConfigError(f"{place}: expected a mapping from settings to values, got {content!r}")
-    _check_keys(place, content, hints.keys() - {*_FIXED})
+        raise ConfigError(
+            f"{location}: expected a mapping from settings to values, got {content!r}"
+        )
+    _check_keys(location, content, hints.keys() - {*_FIXED})
     values = {}
     for key, value in content.items():
         if isinstance(value, dict):
             value = tuple(value.items())
         elif isinstance(value, list):
             value = tuple(value)
-        check_type(f"{place}: {key}", value, hints[key])
+        check_type(f"{location}: {key}", value, hints[key])
         values[key] = value
     return values
 
 
-def _entry(place: str, entry: Any) -> dict[str, Any]:
+def _entry(location: str, entry: Any) -> dict[str, Any]:
     """Check the entry of a run, and convert `like` to a list."""
     if not isinstance(entry, dict):
-        raise ConfigError(f"{place}: expected a mapping such as {{method: gradcam, weight: 0.1}}")
+        raise ConfigError(
+            f"{location}: expected a mapping such as {{method: gradcam, weight: 0.1}}"
+        )
     allowed = typing.get_type_hints(Experiment).keys() - {*_FIXED} | {*RUN_KEYS}
-    _check_keys(place, entry, allowed)
-    result = _settings(place, {key: entry[key] for key in entry if key not in RUN_KEYS})
+    _check_keys(location, entry, allowed)
+    result = _settings(location, {key: entry[key] for key in entry if key not in RUN_KEYS})
     for key, kind in RUN_KEYS.items():
         if key in entry:
-            check_type(f"{place}: {key}", entry[key], kind)
+            check_type(f"{location}: {key}", entry[key], kind)
             result[key] = entry[key]
     if isinstance(result.get("like"), str):
         result["like"] = [result["like"]]
@@ -192,13 +196,13 @@ def experiment(name: str, profile_name: str, **overrides: Any) -> Experiment:
     """
     profile = find_profile(profile_name)
     if name not in profile.runs:
-        known = ", ".join(profile.runs)
-        raise ConfigError(f"unknown experiment {name!r}: expected one of {known}")
+        expected = ", ".join(profile.runs)
+        raise ConfigError(f"unknown experiment {name!r}: expected one of {expected}")
     hints = typing.get_type_hints(Experiment)
     for key, value in overrides.items():
         if key not in hints or key in ("name", "profile"):
-            known = ", ".join(k for k in hints if k not in ("name", "profile"))
-            raise ConfigError(f"unknown setting {key!r} of {name}: expected one of {known}")
+            expected = ", ".join(k for k in hints if k not in ("name", "profile"))
+            raise ConfigError(f"unknown setting {key!r} of {name}: expected one of {expected}")
         check_type(f"{name}: {key}", value, hints[key])
     if overrides.get("seed", 0) < 0 or overrides.get("steps", 0) < 0:
         raise ConfigError(f"{name}: seed and steps have to be 0 or more")

@@ -24,8 +24,6 @@ TEXT = {"vocab_size": 40, "context_length": 8, "width": 16, "heads": 2, "layers"
 HF_SIZES = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24}
 HF_TEXT = HF_SIZES | {"num_hidden_layers": 2, "vocab_size": 40, "max_position_embeddings": 12}
 HF_VISION = HF_SIZES | {"num_hidden_layers": 1, "image_size": 32, "patch_size": 16}
-M2M = {"d_model": 16, "decoder_layers": 1, "max_position_embeddings": 12, "encoder_ffn_dim": 24}
-M2M |= {"encoder_layers": 2, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
 
 
 class Attention(transformer.Attention):
@@ -235,11 +233,8 @@ def _with_hugging_face(kind: str, pooler: str, pool: str, pad: int, **config: An
     sizes = config | {"vocab_size": 40, "pad_token_id": pad}
     config = transformers.AutoConfig.for_model(kind, **sizes)
     model.text = HFTextEncoder("", 12, config, pooler_type=pooler, proj_type="mlp")
-    if config.is_encoder_decoder:  # as HFTextEncoder does without a config
-        model.text.transformer = model.text.transformer.encoder
     tower = model.text.transformer
-    names = ("SelfAttention", "self_attn", "self")
-    attentions = [m for n, m in tower.named_modules() if n.rpartition(".")[2] in names]
+    attentions = [m for name, m in tower.named_modules() if name.endswith("attention.self")]
     return Case(
         model,
         model.encode_text,
@@ -292,13 +287,9 @@ FAMILIES: dict[str, Callable[[], Case]] = {
     "CLIP": lambda: _open_clip(clip(), "end"),
     "CLIP, eos": lambda: _open_clip(clip(**EOS), "end", tokens=captions(end=5)),
     "CLIP, own attention": lambda: _open_clip(with_own_attention(clip()), "end"),
-    "CLIP, last": lambda: _open_clip(clip(pool_type="last"), "last"),
     "custom text": lambda: _open_clip(custom(ls_init_value=0.3, proj_bias=True), "end"),
     "custom blocks": lambda: _open_clip(custom(**dict.fromkeys(SCALED, True)), "end"),
     "bidirectional": lambda: _open_clip(custom(no_causal_mask=True), "end", causal=False),
-    "bidirectional, first": lambda: _open_clip(
-        custom(no_causal_mask=True, pool_type="first"), "first", causal=False
-    ),
     "bidirectional, padding": lambda: _open_clip(
         _pad_masked(custom(no_causal_mask=True, **EOS)),
         "end",
@@ -310,10 +301,6 @@ FAMILIES: dict[str, Callable[[], Case]] = {
     "CoCa": _coca,
     "roberta": lambda: _with_hugging_face("roberta", "mean_pooler", "mean", 1, **HF_TEXT),
     "bert": lambda: _with_hugging_face("bert", "cls_pooler", "first", 0, **HF_TEXT),
-    "bert, last": lambda: _with_hugging_face(
-        "bert", "cls_last_hidden_state_pooler", "first", 0, **HF_TEXT
-    ),
-    "m2m_100": lambda: _with_hugging_face("m2m_100", "cls_pooler", "first", 1, **M2M),
     "Hugging Face CLIP": lambda: _hugging_face(
         "CLIP", "end", eos_token_id=5, tokens=captions(end=5, pad=5)
     ),

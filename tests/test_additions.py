@@ -1,5 +1,5 @@
-"""What a stranger adds: a method or a benchmark is a file and a line, a run an entry, a profile a
-file; each works in a copy of the package."""
+"""What a stranger adds: a method or a benchmark is a file and a line, a run an entry; each works in
+a copy of the package."""
 
 import json
 import os
@@ -98,29 +98,6 @@ import cae_lib as cae
 table = cae.evaluate(cae.load_clip(), "ours")
 assert [*table["dataset"]] == ["ours/all"] and [*table["n_used"]] == [*table["n_expected"]] == [2]
 """
-PROFILE = """
-seeds: 1
-recorded: false
-sets: smoke
-base: {}
-training: {weights: null, steps: 1, batch_size: 4}
-runs:
-  clip-ft: {label: CLIP-FT}
-  cae-half: {label: half, method: attention, weight: 0.5}
-"""
-USE_PROFILE = """
-from cae_lib import plots
-from cae_lib.cli import main
-from cae_lib.grid import Selection, runs
-from cae_lib.models.checkpoint import read_meta
-from cae_lib.profiles import experiment
-from cae_lib.runs import checkpoint_path
-
-assert experiment("cae-half", "tiny").weight == 0.5 and plots.label("cae-half") == "half"
-assert "cae-half/0" in runs("tiny", Selection(studies=True))
-assert main(["train", "cae-half", "--profile", "tiny"]) == 0
-assert read_meta(checkpoint_path("cae-half", "tiny")).step == 1
-"""
 
 
 def use(package: Path, steps: str) -> None:
@@ -163,9 +140,3 @@ def test_one_file_and_a_line_are_a_benchmark(package, home, smoke_world) -> None
     rows = [{"file": "a.png", "right": "a dog", "wrong": other} for other in ("a cat", "a hat")]
     (folder / "ours.json").write_text(json.dumps(rows))
     use(package, USE_BENCHMARK)
-
-
-def test_one_profile_is_a_base_model_and_one_line_a_row(package, home, smoke_world) -> None:
-    (package.parent / "configs" / "tiny.yaml").write_text(PROFILE)
-    link_data(home, smoke_world)
-    use(package, USE_PROFILE)

@@ -37,20 +37,16 @@ from cae_lib.words.alignment import token_roles
 from data.recipes.synthetic_scenes.build import build_world
 
 STEPS = [
-    (None, "batch"),
-    ("attention", "batch"),
-    ("gradcam", "caption"),
-    ("perturbation", "word"),
-    ("gradient", "word"),
-    ("counterfactual", "batch"),
+    (None, "batch", True),
+    ("attention", "batch", False),
+    ("gradcam", "caption", True),
+    ("perturbation", "word", False),
+    ("gradient", "word", True),
+    ("counterfactual", "batch", False),
+    ("binding", "batch", False),
 ]
 VALUES = torch.tensor([[3.0, 1.0], [0.0, 2.0]])
 Measure = Callable[[Encoder], Any]
-
-
-@pytest.fixture(autouse=True)
-def _plain_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let pretend parameters pass for plain ones, so that the packed path runs on the device."""
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +115,8 @@ def test_a_picture_and_a_caption(world: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["packed", "reference"])
-@pytest.mark.parametrize("create_graph", [False, True])
 @pytest.mark.parametrize("method", [*METHODS, "renormalised attention"])
-def test_scores_and_their_gradients(method: str, create_graph: bool, path: str) -> None:
+def test_scores_and_their_gradients(method: str, path: str) -> None:
     """A gradient through the scores is a second derivative for the gradient methods."""
     parameters = {"renormalise": True} if method not in METHODS else {}
     scorer = get_method(method.split()[-1], **parameters)
@@ -132,19 +127,16 @@ def test_scores_and_their_gradients(method: str, create_graph: bool, path: str) 
         tokens = encoder.clip.tokenizer(["a red dog chases a cat", "the giraffe", ""]).to(device)
         images = torch.linspace(-1, 1, 3 * 128).view(3, 128).sin().double().to(device)
         encoder = text_encoder(model, path)
-        scores = scorer(encoder, tokens, images, create_graph=create_graph).scores
+        scores = scorer(encoder, tokens, images, create_graph=True).scores
         found = {"scores": scores.detach().cpu().numpy()}
-        if create_graph:
-            scores.square().sum().backward()
-            gradients = {name: p.grad for name, p in model.named_parameters()}
-            found |= {name: g.cpu().numpy() for name, g in gradients.items() if g is not None}
-        return found
+        scores.square().sum().backward()
+        gradients = {name: p.grad for name, p in model.named_parameters()}
+        return found | {name: g.cpu().numpy() for name, g in gradients.items() if g is not None}
 
     on_both(measure)
 
 
-@pytest.mark.parametrize(("method", "scope"), STEPS)
-@pytest.mark.parametrize("negatives", [False, True])
+@pytest.mark.parametrize(("method", "scope", "negatives"), STEPS)
 def test_steps_of_training(world: Path, method: str | None, scope: str, negatives: bool) -> None:
     """The second step's loss is that of the weights after the first."""
     pairs = load_negclip_tsv(world / "coco" / "train_neg_clip.tsv", world)
@@ -198,15 +190,11 @@ def device() -> Iterator[torch.device]:
         lambda x: x + VALUES,
         lambda x: VALUES @ x,
         lambda x: torch.cat([x, VALUES]),
-        lambda x: torch.stack([x.sum(), torch.tensor(1.0)]),
-        lambda x: torch.where(x > 1, x, VALUES),
         lambda x: x.index_select(0, torch.tensor([1])),
-        lambda x: x.gather(1, torch.zeros(2, 1, dtype=torch.long)),
         lambda x: F.embedding(torch.tensor([1]), x),
         lambda x: VALUES[x.long()],
         lambda x: x.clone().index_put_((torch.tensor([0]),), VALUES[:1]),
         lambda x: x.clone().normal_(generator=torch.Generator()),
-        lambda x: torch.randint(3, (2,), generator=torch.Generator(), device=x.device),
     ],
 )
 def test_what_a_gpu_refuses(device: torch.device, mixed: Callable[[Tensor], Tensor]) -> None:
@@ -214,35 +202,18 @@ def test_what_a_gpu_refuses(device: torch.device, mixed: Callable[[Tensor], Tens
         mixed(VALUES.to(device))
 
 
-def test_numpy_takes_no_tensor_of_the_device(device: torch.device) -> None:
-    for read in (Tensor.numpy, Tensor.__array__):
-        with pytest.raises((RuntimeError, TypeError)):
-            read(VALUES.to(device))
-        assert read(VALUES.to(device).cpu()).tolist() == VALUES.tolist()
-
-
 def test_what_a_gpu_takes(device: torch.device) -> None:
     x = VALUES.to(device)
     for found, expected in (
         (x * torch.tensor(2.0), 2 * VALUES),
-        (x[torch.tensor([1])], VALUES[1:]),
         (x[VALUES > 1], VALUES[VALUES > 1]),
-        (x.nonzero(), VALUES.nonzero()),
-        (x.to("cpu"), VALUES),
         (torch.arange(3, device=x.device), torch.arange(3)),
-        (torch.tensor([3, 1], device=device), torch.tensor([3, 1])),
-        (x.new_tensor([1]), torch.tensor([1.0])),
         (torch.zeros(2, 2).copy_(x), VALUES),
-        (torch.zeros(2, 2).to(device).copy_(VALUES), VALUES),
     ):
         assert torch.equal(found.cpu(), expected)
-    assert x.tolist() == VALUES.tolist() and x.max().item() == int(x.max()) == 3
     assert x.device == device == (x + 1).device and x.cpu().device.type == "cpu"
-    x = VALUES.clone().to(device)
-    x[0] += 1
-    x[:, 1].zero_()  # views write to the tensor
-    x[torch.tensor([1]), 1] = 5
-    assert x.tolist() == [[4.0, 0.0], [0.0, 5.0]]
+    with pytest.raises((RuntimeError, TypeError)):
+        x.numpy()
 
 
 def test_outside_of_the_block_there_is_no_device() -> None:

@@ -13,9 +13,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from book.studies import measures
+from book.studies.measures import MaskedSimilarity, masked_similarity, rank_correlation
 from book.studies.tables import NOTHING, long_table
-from cae_lib.attribution import measures
-from cae_lib.attribution.measures import MaskedSimilarity, masked_similarity, rank_correlation
 from cae_lib.attribution.word_scores import scores_by_word
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.evaluation.attribution import WordSample, coco_captions, word_sample

@@ -80,17 +80,8 @@ class AttributionMethod:
     ) -> Attribution:
         """Score every token of each caption.
 
-        Args:
-            model: A model that `text_encoder` knows, or an encoder.
-            tokens: Ids `(B, C)`, on the model's device.
-            image_features: `(B, E)`, of any length; row i belongs to caption i.
-            create_graph: Make scores and features differentiable in the parameters, and scores in
-                the image features; otherwise all are constants.
-            words: Number of each token's word `(B, C)`, 0 for none; None: by CLIP's tokens.
-            requested: `(B, C)` bool, tokens whose scores are used; others may be 0. None: all.
-            roles: `(B, C)`, 0 other, 1 object, 2 attribute, 3 relation.
-            arguments: `(B, C, 2)`, words that a token's word is said of, see `Alignment`.
-            swaps: `(B, W, 5, 2)`, what can be swapped in each caption, see `Alignment`.
+        The model is one that `text_encoder` knows, or an encoder. The other arguments are the
+        fields of `Captions`.
 
         Raises:
             ConfigError: The model is unknown, or the tensors are on another device.
@@ -124,7 +115,20 @@ class AttributionMethod:
 
 @dataclass(frozen=True)
 class Captions:
-    """Captions to score: the model's encoder, and the arguments of `AttributionMethod.__call__`."""
+    """Captions to score, with the images that they are matched with.
+
+    Attributes:
+        encoder: The model's text encoder.
+        tokens: Ids `(B, C)`, on the model's device.
+        image_features: `(B, E)`, of any length; row i belongs to caption i.
+        create_graph: Make scores and features differentiable in the parameters, and scores in the
+            image features; otherwise all are constants.
+        words: Number of each token's word `(B, C)`, 0 for none; None: by CLIP's tokens.
+        requested: `(B, C)` bool, tokens whose scores are used; others may be 0. None: all.
+        roles: `(B, C)`, 0 other, 1 object, 2 attribute, 3 relation.
+        arguments: `(B, C, 2)`, words that a token's word is said of, see `Alignment`.
+        swaps: `(B, W, 5, 2)`, what can be swapped in each caption, see `Alignment`.
+    """
 
     encoder: TextEncoder
     tokens: Tensor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 from typing import ClassVar, Literal, NamedTuple
@@ -31,9 +31,9 @@ class BindingAttribution(AttributionMethod):
     is a sum over words. Object words, and words without such a swap, have no score; see
     `Attribution.has_score`. Both similarities are computed with dropout disabled.
 
-    The tagger determines which swaps there are if it knows them (`Alignment.swaps`, see
-    `swapped_captions`). Without `swaps` they are read from the roles (see `exchanges`); this swaps
-    mutual relations, too, and makes captions that are not grammatical.
+    The tagger determines which swaps there are if it knows them (`Alignment.swaps`). Otherwise they
+    are read from the roles (see `swapped_captions`); this swaps mutual relations, too, and makes
+    captions that are not grammatical.
 
     Attributes:
         samples: Largest number of swaps of a caption, which are drawn at random; None takes all.
@@ -61,30 +61,19 @@ class BindingAttribution(AttributionMethod):
         """
         if captions.roles is None:
             raise ConfigError("binding needs roles: 1 object, 2 attribute, 3 relation.")
-        tokens = captions.tokens
-        if captions.swaps is not None:
-            caption, inside, variants = swapped_captions(
-                tokens,
-                captions.word_numbers(tokens.shape[1]),
-                captions.swaps,
-                self.swap,
-                self.samples,
-                self.exchange,
-                captions.requested,
-                captions.encoder.vocabulary_size,
-            )
-            return captions.score_variants(variants, caption, inside)
-        caption, inside, variants = exchanges(
-            tokens,
-            captions.word_numbers(tokens.shape[1]),
+        caption, binders, variants = swapped_captions(
+            captions.tokens,
+            captions.word_numbers(captions.tokens.shape[1]),
             captions.roles,
             captions.arguments,
-            self.samples,
-            self.exchange,
-            captions.requested,
-            captions.encoder.vocabulary_size,
+            captions.swaps,
+            moved=self.swap,
+            samples=self.samples,
+            kind=self.exchange,
+            requested=captions.requested,
+            vocabulary=captions.encoder.vocabulary_size,
         )
-        return captions.score_variants(variants, caption, inside)
+        return captions.score_variants(variants, caption, binders)
 
 
 class Unit(NamedTuple):
@@ -97,10 +86,27 @@ class Unit(NamedTuple):
     last: int
 
 
+class Candidate(NamedTuple):
+    """A swap that can be made in a caption; each part is its first token and its end.
+
+    Attributes:
+        binders: The words that bind what the swap moves.
+        nouns: The two parts as nouns alone, or two attributes; None if they cannot be moved so.
+        phrases: The two parts as whole noun phrases; None if they cannot be moved so.
+    """
+
+    binders: Sequence[Sequence[int]]
+    nouns: Sequence[Sequence[int]] | None
+    phrases: Sequence[Sequence[int]] | None = None
+
+
 def swapped_captions(
     tokens: Tensor,
     words: Tensor,
-    swaps: Tensor,
+    roles: Tensor,
+    arguments: Tensor | None = None,
+    swaps: Tensor | None = None,
+    *,
     moved: Moved = "noun",
     samples: int | None = None,
     kind: str = "bound",
@@ -108,201 +114,151 @@ def swapped_captions(
     vocabulary: int | None = CLIP_VOCABULARY,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Carry out the swaps that a tagger found, and return the captions that they make.
+    """Return captions with two parts swapped, which makes false what a word says of them.
+
+    The swaps are those of the tagger, or without `swaps` those that the roles suggest: a relation's
+    subject and object are swapped, which are those that `arguments` name, else the nearest object
+    words before and after it; and two attributes, if their bearers differ by `arguments`, or else
+    if an object word is between them, because adjectives of one noun can change places. Such a part
+    is an attribute word, or all adjacent words of another role ("fire hydrant", "sitting on").
 
     Args:
-        tokens: Token ids `(B, C)`, see `Alignment`.
-        words: Number of each token's word `(B, C)`, see `Alignment`.
-        swaps: Swaps of each caption `(B, W, 5, 2)`, see `Alignment`.
-        moved: What a swap moves, see `BindingAttribution.swap`.
+        tokens: Token ids `(B, C)`; for this and the next four see `Alignment`.
+        words: Number of each token's word `(B, C)`.
+        roles: Role of each token's word `(B, C)`.
+        arguments: Words that a token's word is said of `(B, C, 2)`.
+        swaps: Swaps of each caption `(B, W, 5, 2)`, by the tagger.
+        moved: What a swap of the tagger moves, see `BindingAttribution.swap`.
         samples: Largest number of swaps of a caption, drawn at random; None takes all.
         kind: "bound", or "any" for equally many swaps of two random words, scored for the same
             words.
         requested: Bool `(B, C)`; swaps that no requested token binds are left out.
         vocabulary: Size of the vocabulary. In CLIP's, "a" and "an" are adapted to the word that
-            comes after them.
+            comes after them, if the swap has changed that word.
         generator: Source of random numbers; None takes torch's own.
 
     Returns:
         The row of each swap's caption `(V,)`; the tokens of the words that bind, bool `(V, C)`; and
         the captions with two parts swapped `(V, C)`.
     """
-    rows, binding, orders = [], [], []
     length = tokens.shape[1]
+    rows, binding, orders = [], [], []
+    # Read as lists at once, since each reading waits for a GPU.
+    all_ids, all_words, all_roles = tokens.tolist(), words.tolist(), roles.tolist()
+    all_arguments = None if arguments is None else arguments.tolist()
+    all_swaps = None if swaps is None else swaps.tolist()
     requested_rows = None if requested is None else requested.tolist()
-    ids, numbers = (tokens.tolist(), words.tolist()) if kind == "any" else ([], [])
-    for row, row_swaps in enumerate(swaps.tolist()):
-        candidates = []
-        for places in filter(_is_swap, row_swaps):
-            inside = _binding_tokens(places, length)
-            if requested_rows is None or any(
-                is_requested and binds
-                for is_requested, binds in zip(requested_rows[row], inside, strict=True)
-            ):
-                candidates.append((places, inside))
+    for row, ids in enumerate(all_ids):
+        if all_swaps is not None:
+            candidates = _tagger_candidates(all_swaps[row])
+        else:
+            said_of = None if all_arguments is None else all_arguments[row]
+            candidates = _role_candidates(_units(all_words[row], all_roles[row]), said_of, ids)
+        if requested_rows is not None:
+            candidates = [
+                candidate
+                for candidate in candidates
+                if any(any(requested_rows[row][slice(*bounds)]) for bounds in candidate.binders)
+            ]
         if samples is not None and len(candidates) > samples:
             drawn = torch.rand(len(candidates), generator=generator).argsort()[:samples].tolist()
             candidates = [candidates[number] for number in drawn]
-        pairs: list[tuple[Unit, Unit]] = []
+        word_pairs: list[tuple[Unit, Unit]] = []
         if kind == "any" and candidates:
-            single = _units(numbers[row], numbers[row])
-            pairs = [pair for pair in combinations(single, 2) if _differ(ids[row], *pair)]
-        for places, inside in candidates:
+            single_words = _units(all_words[row], all_words[row])
+            word_pairs = [pair for pair in combinations(single_words, 2) if _differ(ids, *pair)]
+        for candidate in candidates:
             if kind == "any":
-                first, second = pairs[int(torch.rand((), generator=generator) * len(pairs))]
-                bounds = (first.start, first.end), (second.start, second.end)
+                number = int(torch.rand((), generator=generator) * len(word_pairs))
+                parts = [unit[:2] for unit in word_pairs[number]]
             else:
-                bounds = _moved_parts(places, moved, generator)
+                parts = _moved_parts(candidate, "noun" if swaps is None else moved, generator)
             rows.append(row)
-            binding.append(inside)
-            orders.append(_order_after_swap(length, *sorted(bounds)))
+            binding.append(
+                [any(start <= i < end for start, end in candidate.binders) for i in range(length)]
+            )
+            orders.append(_order_after_swap(length, *sorted(parts)))
     caption = torch.tensor(rows, dtype=torch.long, device=tokens.device)
     binders = torch.tensor(binding, dtype=torch.bool, device=tokens.device).view(-1, length)
     order = torch.tensor(orders, dtype=torch.long, device=tokens.device).view_as(binders)
     variants = tokens[caption].gather(1, order)
     if vocabulary == CLIP_VOCABULARY:
-        variants = _with_articles(variants, order.roll(-1, dims=1) != order + 1, by_sound=True)
+        has_new_follower = order.roll(-1, dims=1) != order + 1
+        variants = _with_articles(variants, has_new_follower, by_sound=swaps is not None)
     return caption, binders, variants
 
 
-def _is_swap(places: list[list[int]]) -> bool:
-    """Return whether a row of `Alignment.swaps` is a swap; the other rows are padding."""
-    return any(end > 0 for _, end in places)
-
-
-def _binding_tokens(places: list[list[int]], length: int) -> list[bool]:
-    """Return which tokens bind what a swap moves.
-
-    They are the relation's tokens, or the two attributes themselves.
-    """
-    binders = [places[4]] if places[4][1] else places[:2]
-    return [any(start <= token < end for start, end in binders) for token in range(length)]
+def _tagger_candidates(swaps: list[list[list[int]]]) -> list[Candidate]:
+    """Return the swaps of a caption's rows of `Alignment.swaps`, without the rows of padding."""
+    candidates = []
+    for first, second, first_phrase, second_phrase, binder in swaps:
+        nouns = [first, second] if first[1] else None
+        phrases = [first_phrase, second_phrase] if first_phrase[1] else None
+        if nouns or phrases:
+            binders = [binder] if binder[1] else [first, second]
+            candidates.append(Candidate(binders, nouns, phrases))
+    return candidates
 
 
 def _moved_parts(
-    places: list[list[int]], moved: Moved, generator: torch.Generator | None
-) -> tuple[list[int], list[int]]:
-    """Return the two parts that a swap moves, nouns or phrases.
-
-    If one of the two cannot be moved, the other is returned.
-    """
-    nouns, phrases = places[:2], places[2:4]
+    candidate: Candidate, moved: Moved, generator: torch.Generator | None
+) -> Sequence[Sequence[int]]:
+    """Return the two parts that a swap moves, nouns or phrases; if one cannot move, the other."""
     if moved == "half":
         takes_nouns = bool(torch.rand((), generator=generator) < 0.5)
     else:
         takes_nouns = moved == "noun"
-    first, second = nouns if takes_nouns and nouns[0][1] or not phrases[0][1] else phrases
-    return first, second
-
-
-def exchanges(
-    tokens: Tensor,
-    words: Tensor,
-    roles: Tensor,
-    arguments: Tensor | None = None,
-    samples: int | None = None,
-    kind: str = "bound",
-    requested: Tensor | None = None,
-    vocabulary: int | None = CLIP_VOCABULARY,
-    generator: torch.Generator | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Make all swaps of two parts of a caption that should make false what a word says of them.
-
-    A relation binds its subject and its object: those that `arguments` name, else the nearest
-    object words before and after it. Two attributes are swapped if their bearers differ by
-    `arguments`, or else if an object word is between them, because adjectives of one noun can
-    change places. A part is an attribute word, or all adjacent words of another role ("fire
-    hydrant", "sitting on"). A change that leaves the tokens as they are does not count as a swap.
-
-    Args:
-        tokens: Token ids `(B, C)`, see `Alignment`.
-        words: Number of each token's word `(B, C)`, see `Alignment`.
-        roles: Role of each token's word `(B, C)`, see `Alignment`.
-        arguments: Words that a token's word is said of `(B, C, 2)`, see `Alignment`.
-        samples: Largest number of swaps of a caption, drawn at random; None takes all.
-        kind: "bound", or "any" for equally many swaps of two random words, scored for the same
-            words.
-        requested: Bool `(B, C)`; swaps of words without a requested token are left out.
-        vocabulary: Size of the vocabulary. In CLIP's, "a" and "an" are adapted to the word that
-            comes after them.
-        generator: Source of random numbers; None takes torch's own.
-
-    Returns:
-        The row of each swap's caption `(V,)`; the tokens of the words that bind, bool `(V, C)`; and
-        the captions with two parts swapped `(V, C)`.
-    """
-    rows = [words.tolist(), roles.tolist(), tokens.tolist()]
-    rows.append([None] * len(tokens) if arguments is None else arguments.tolist())
-    caption, binding, orders = [], [], []
-    for row, (numbers, of_tokens, ids, said_of) in enumerate(zip(*rows, strict=True)):
-        bound = [
-            (binders, pair)
-            for binders, pair in _bound(_units(numbers, of_tokens), said_of)
-            if _differ(ids, *pair)
-            and (
-                requested is None
-                or any(bool(requested[row, u.start : u.end].any()) for u in binders)
-            )
-        ]
-        if samples is not None and len(bound) > samples:
-            order = torch.rand(len(bound), generator=generator).argsort()
-            bound = [bound[i] for i in order[:samples].tolist()]
-        alone = _units(numbers, numbers) if kind == "any" else []
-        others = [pair for pair in combinations(alone, 2) if _differ(ids, *pair)]
-        for binders, pair in bound:
-            if kind == "any":
-                pair = others[int(torch.rand((), generator=generator) * len(others))]
-            caption.append(row)
-            binding.append([any(u.start <= i < u.end for u in binders) for i in range(len(ids))])
-            first, second = sorted(pair)
-            orders.append(
-                _order_after_swap(len(ids), (first.start, first.end), (second.start, second.end))
-            )
-    at = torch.tensor(caption, dtype=torch.long, device=tokens.device)
-    inside = torch.tensor(binding, dtype=torch.bool, device=tokens.device).view(-1, tokens.shape[1])
-    order = torch.tensor(orders, dtype=torch.long, device=tokens.device).view_as(inside)
-    variants = tokens[at].gather(1, order)
-    if vocabulary == CLIP_VOCABULARY:
-        variants = _with_articles(variants, order.roll(-1, dims=1) != order + 1)
-    return at, inside, variants
+    if takes_nouns and candidate.nouns:
+        return candidate.nouns
+    return candidate.phrases or candidate.nouns or []
 
 
 def _units(words: list[int], roles: list[int]) -> list[Unit]:
     """Return the parts of a caption that have a role, in their order."""
     units, start = [], 0
-    both = [*zip(words, roles, strict=True), (0, OTHER)]
-    for place, ((word, role), after) in enumerate(pairwise(both)):
-        if (word, role) != after if role == ATTRIBUTE else role != after[1]:
+    tokens = [*zip(words, roles, strict=True), (0, OTHER)]
+    for position, ((word, role), following) in enumerate(pairwise(tokens)):
+        is_end = (word, role) != following if role == ATTRIBUTE else role != following[1]
+        if is_end:
             if role != OTHER:
-                units.append(Unit(start, place + 1, role, words[start], word))
-            start = place + 1
+                units.append(Unit(start, position + 1, role, words[start], word))
+            start = position + 1
     return units
 
 
-def _bound(
-    units: list[Unit], said_of: list[list[int]] | None
-) -> Iterator[tuple[list[Unit], tuple[Unit, Unit]]]:
-    """Yield the words that bind, and the two parts that are swapped, for every swap."""
+def _role_candidates(
+    units: list[Unit], said_of: list[list[int]] | None, ids: list[int]
+) -> list[Candidate]:
+    """Return the swaps that roles and arguments suggest, and that change the tokens `ids`."""
     objects = [unit for unit in units if unit.role == OBJECT]
 
-    def named(unit: Unit) -> list[Unit | None]:
-        """Return the objects that a word is said of, None for those that are unknown."""
+    def arguments_of(unit: Unit) -> list[Unit | None]:
+        """Return the two objects that a word is said of, None for those that are unknown."""
         words = said_of[unit.start] if said_of else (0, 0)
         return [next((o for o in objects if o.first <= word <= o.last), None) for word in words]
 
+    swaps: list[tuple[list[Unit], Unit, Unit]] = []
     for unit in units:
         if unit.role == RELATION:
             before = next((o for o in reversed(objects) if o.end <= unit.start), None)
             after = next((o for o in objects if o.start >= unit.end), None)
-            subject, target = named(unit)
+            subject, target = arguments_of(unit)
             subject, target = subject or before, target or after
             if subject and target and subject != target:
-                yield [unit], (subject, target)
+                swaps.append(([unit], subject, target))
     for first, second in combinations([u for u in units if u.role == ATTRIBUTE], 2):
-        bearers = named(first)[0], named(second)[0]
-        between = any(first.end <= o.start and o.end <= second.start for o in objects)
-        if between if None in bearers else bearers[0] != bearers[1]:
-            yield [first, second], (first, second)
+        bearers = arguments_of(first)[0], arguments_of(second)[0]
+        if None in bearers:
+            differ = any(first.end <= o.start and o.end <= second.start for o in objects)
+        else:
+            differ = bearers[0] != bearers[1]
+        if differ:
+            swaps.append(([first, second], first, second))
+    return [
+        Candidate([unit[:2] for unit in binders], [first[:2], second[:2]])
+        for binders, first, second in swaps
+        if _differ(ids, first, second)
+    ]
 
 
 def _differ(ids: list[int], first: Unit, second: Unit) -> bool:
@@ -316,20 +272,20 @@ def _order_after_swap(length: int, first: Sequence[int], second: Sequence[int]) 
     """
     ends = (0, *first, *second, length)
     stretches = [range(*pair) for pair in pairwise(ends)]
-    return [place for i in (0, 3, 2, 1, 4) for place in stretches[i]]
+    return [position for i in (0, 3, 2, 1, 4) for position in stretches[i]]
 
 
-def _with_articles(variants: Tensor, other: Tensor, by_sound: bool = False) -> Tensor:
+def _with_articles(variants: Tensor, has_new_follower: Tensor, by_sound: bool) -> Tensor:
     """Adapt "a" and "an" to the token that comes after them, where a swap has changed that token.
 
     Args:
         variants: Texts of CLIP's tokens `(V, C)`.
-        other: Bool `(V, C)`: whether another token than before follows.
+        has_new_follower: Bool `(V, C)`: whether another token than before follows.
         by_sound: Whether the sound decides ("an hour", "a uniform") instead of the first letter.
     """
     a, an, vowels = _articles(by_sound)
     following = vowels.to(variants.device)[variants.roll(-1, dims=1)]
-    article = other & ((variants == a) | (variants == an))
+    article = has_new_follower & ((variants == a) | (variants == an))
     return torch.where(article, torch.where(following, an, a), variants)
 
 

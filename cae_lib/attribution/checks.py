@@ -11,6 +11,21 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.text_tower import TextEncoder, missing_end_error
 from cae_lib.words.alignment import CLIP_VOCABULARY, word_index
 
+TYPES = {
+    "image features": "floating point",
+    "tokens": "int64",
+    "requested": "bool, such as roles > 0",
+}
+"""Types that tensors should have; all others are integers."""
+
+EXPECTED = {
+    "role": "roles 0 to 3, and a word wherever a role is",
+    "word": "the words that the tokens form, and none where a text starts, ends or is padded",
+    "second role": "one role for all tokens of a word that have a role",
+    "arguments": "numbers of words of this caption, and 0 for none and where no word is",
+}
+"""What `check_words` expects, by kind of error."""
+
 
 def check_tensors(tokens: Any, image_features: Any, **optional: Any) -> None:
     """Check the type, shape and device of the tensors that describe a batch of captions.
@@ -32,55 +47,50 @@ def check_tensors(tokens: Any, image_features: Any, **optional: Any) -> None:
         if not isinstance(value, Tensor):
             raise DataError(f"{name}: found a {type(value).__name__}, expected a tensor.")
     size = tuple(tokens.shape)
-    shapes = {name: tuple(value.shape) for name, value in optional.items()}
-    are_captions = (
-        len(size) == 2
-        and size[0] > 0
-        and all(_has_shape_for(name, shape, size) for name, shape in shapes.items())
-    )
-    if not are_captions or image_features.ndim != 2 or len(image_features) != size[0]:
+    if (
+        len(size) != 2
+        or size[0] == 0
+        or image_features.ndim != 2
+        or len(image_features) != size[0]
+        or not all(_fits(name, tuple(value.shape), size) for name, value in optional.items())
+    ):
+        shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in tensors.items())
         raise DataError(
             "expected tokens (B, C), image features (B, E), arguments (B, C, 2), swaps "
-            "(B, W, 5, 2) and all other tensors (B, C), of the same B captions; found tokens "
-            f"{size}, image features {tuple(image_features.shape)}"
-            f"{''.join(f', {n} {s}' for n, s in shapes.items())}."
+            f"(B, W, 5, 2) and all other tensors (B, C), of the same B captions; found {shapes}."
         )
     for name, value in tensors.items():
-        expected_type = _find_type_error(name, value)
-        if expected_type is not None:
-            raise DataError(f"{name} are of type {value.dtype}: expected {expected_type}.")
+        if not _has_type(name, value):
+            expected = TYPES.get(name, "integers, such as int8 for roles and int64 for words")
+            raise DataError(f"{name} are of type {value.dtype}: expected {expected}.")
         if name in optional and value.device != tokens.device:
             raise ConfigError(
                 f"{name} are on {value.device}, tokens on {tokens.device}: move one of them."
             )
     swaps = optional.get("swaps")
-    if (
-        swaps is not None
-        and swaps.numel()
-        and not 0 <= int(swaps.min()) <= int(swaps.max()) <= size[1]
-    ):
+    if swaps is None or not swaps.numel():
+        return
+    lowest, highest = int(swaps.min()), int(swaps.max())
+    if lowest < 0 or highest > size[1]:
         raise DataError(
-            f"swaps name tokens {int(swaps.min())} to {int(swaps.max())} of captions of {size[1]} "
-            "tokens: pass the rows of one `token_roles`, uncut."
+            f"swaps name tokens {lowest} to {highest} of captions of {size[1]} tokens: pass the "
+            "rows of one `token_roles`, uncut."
         )
 
 
-def _has_shape_for(name: str, shape: tuple[int, ...], size: tuple[int, ...]) -> bool:
-    """Return whether a tensor of that name has the shape for tokens of `size (B, C)`."""
+def _fits(name: str, shape: tuple[int, ...], size: tuple[int, ...]) -> bool:
+    """Return whether an optional tensor has the shape for tokens of `size (B, C)`."""
     if name == "swaps":
-        return len(shape) == 4 and shape[:1] == size[:1] and shape[2:] == (5, 2)
+        return len(shape) == 4 and shape[0] == size[0] and shape[2:] == (5, 2)
     return shape == ((*size, 2) if name == "arguments" else size)
 
 
-def _find_type_error(name: str, value: Tensor) -> str | None:
-    """Return the type that a tensor should have; None if it has it."""
+def _has_type(name: str, value: Tensor) -> bool:
     if name == "image features":
-        return None if value.is_floating_point() else "floating point"
+        return value.is_floating_point()
     if name == "tokens":
-        return None if value.dtype in (torch.int64, torch.int32) else "int64"
-    if name == "requested":
-        return None if value.dtype == torch.bool else "bool, such as roles > 0"
-    return None if is_integer(value) else "integers, such as int8 for roles and int64 for words"
+        return value.dtype in (torch.int64, torch.int32)
+    return value.dtype == torch.bool if name == "requested" else is_integer(value)
 
 
 def is_integer(value: Tensor) -> bool:
@@ -114,31 +124,50 @@ def check_words(
     """
     vocabulary_size = encoder.vocabulary_size
     errors = {"token": (tokens < 0) | (tokens >= vocabulary_size)}
-    token_words = None
-    if words is not None or roles is not None or arguments is not None:
-        if vocabulary_size == CLIP_VOCABULARY:
+    given = {"role": roles, "word": words, "arguments": arguments}
+    given = {name: value for name, value in given.items() if value is not None}
+    has_clip_vocabulary = vocabulary_size == CLIP_VOCABULARY
+    if given:
+        if has_clip_vocabulary:
             token_words = word_index(tokens, vocabulary_size)
-            no_word = token_words == 0
+            is_no_word = token_words == 0
+            numbers = token_words if words is None else words
         else:
-            no_word = encoder.non_word_tokens(tokens)
-        numbers = token_words if words is None else words
+            token_words, numbers = None, words
+            is_no_word = encoder.non_word_tokens(tokens)
         if numbers is not None:
-            no_word = no_word | (numbers == 0)
+            is_no_word = is_no_word | (numbers == 0)
         if roles is not None:
-            errors["role"] = (roles < 0) | (roles > 3) | (roles > 0) & no_word
+            errors["role"] = (roles < 0) | (roles > 3) | (roles > 0) & is_no_word
         if words is not None and token_words is not None:
             errors["word"] = words != token_words
         elif words is not None:
-            errors["word"] = (words < 0) | (words > 0) & no_word
+            errors["word"] = (words < 0) | (words > 0) & is_no_word
             if roles is not None:
-                errors["roles"] = _has_second_role(words, roles)
+                errors["second role"] = _has_second_role(words, roles)
         if arguments is not None:
             highest = tokens.shape[1] if numbers is None else numbers.amax(dim=1)[:, None, None]
             is_wrong = (arguments < 0) | (arguments > highest)
-            is_wrong = is_wrong | (arguments > 0) & no_word[..., None]
+            is_wrong = is_wrong | (arguments > 0) & is_no_word[..., None]
             errors["arguments"] = is_wrong.any(dim=-1)
-    if bool(torch.stack([*errors.values()]).any()):
-        _raise_first(errors, vocabulary_size, tokens, token_words, words, roles, arguments)
+    if not bool(torch.stack([*errors.values()]).any()):
+        return
+    kind = next(kind for kind, has_error in errors.items() if bool(has_error.any()))
+    row, column = errors[kind].nonzero()[0].tolist()
+    if kind == "token":
+        raise DataError(
+            f"caption {row} of the batch has the id {int(tokens[row, column])} at token {column}: "
+            f"the model has the ids 0 to {vocabulary_size - 1}. Tokenize with the tokenizer of "
+            "this model."
+        )
+    if has_clip_vocabulary and not bool((tokens[row] == vocabulary_size - 1).any()):
+        raise missing_end_error(row)
+    values = ", ".join(f"{name} {value[row, column].tolist()}" for name, value in given.items())
+    raise DataError(
+        f"caption {row} of the batch has {values} at token {column}: expected {EXPECTED[kind]}. "
+        "Tokens, roles, words and arguments have to be rows of one `token_roles`, in the same "
+        "order."
+    )
 
 
 def _has_second_role(words: Tensor, roles: Tensor) -> Tensor:
@@ -148,46 +177,3 @@ def _has_second_role(words: Tensor, roles: Tensor) -> Tensor:
     second = torch.zeros_like(words, dtype=torch.bool)
     second[:, 1:] = same_word & both & (roles[:, 1:] != roles[:, :-1])
     return second
-
-
-def _raise_first(
-    errors: dict[str, Tensor],
-    vocabulary_size: int,
-    tokens: Tensor,
-    token_words: Tensor | None,
-    words: Tensor | None,
-    roles: Tensor | None,
-    arguments: Tensor | None,
-) -> None:
-    """Raise the DataError of the first kind of `errors (B, C)` that a token has."""
-    kind = next(kind for kind, has_error in errors.items() if bool(has_error.any()))
-    row, column = errors[kind].nonzero()[0].tolist()
-    caption = f"caption {row} of the batch has"
-    if kind == "token":
-        raise DataError(
-            f"{caption} the id {int(tokens[row, column])} at token {column}: the model has the ids "
-            f"0 to {vocabulary_size - 1}. Tokenize with the tokenizer of this model."
-        )
-    if token_words is not None and not bool((tokens[row] == vocabulary_size - 1).any()):
-        raise missing_end_error(row)
-    numbers = token_words if words is None else words
-    word = "" if numbers is None else f" and word {int(numbers[row, column])}"
-    if kind == "word" and words is not None:
-        value = f"word {int(words[row, column])}"
-        if token_words is None:
-            expected = "no word there, for the token starts, ends or pads a text"
-        else:
-            expected = f"word {int(token_words[row, column])}"
-    elif kind == "arguments" and arguments is not None:
-        value = f"arguments {arguments[row, column].tolist()}{word}"
-        expected = "numbers of words of this caption, and 0 for none and where no word is"
-    else:
-        value = f"role {int(roles[row, column])}{word}" if roles is not None else "no role"
-        if kind == "role":
-            expected = "roles 0 to 3, and a word wherever a role is"
-        else:
-            expected = "one role for all tokens of a word that have a role"
-    raise DataError(
-        f"{caption} {value} at token {column}: expected {expected}. Tokens, roles, words and "
-        "arguments have to be rows of one `token_roles`, in the same order."
-    )

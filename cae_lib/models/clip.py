@@ -23,8 +23,6 @@ from cae_lib.models.weight_files import read_state_dict
 
 ACTIVATIONS = ("quickgelu", "gelu")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
-EXPORT_FILES = {"safetensors": "open_clip_model.safetensors", "pt": "open_clip_model.pt"}
-"""File names that open_clip expects, by format."""
 _CONFIGS = Path(__file__).parent / "configs"
 OWN_MODELS = tuple(sorted(path.stem for path in _CONFIGS.glob("*.json")))
 """Models of this project, which open_clip knows from here on."""

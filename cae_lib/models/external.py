@@ -38,7 +38,7 @@ FILES = {
     "tokenizer": ("tokenizer.json", "vocab.json", "tokenizer_config.json"),
     "preprocessing": ("preprocessor_config.json", "processor_config.json"),
 }
-"""Files of transformers, one of which a folder has that says how texts or pictures are read."""
+"""Files of transformers, one of which a folder has that says how texts or images are read."""
 
 LORA_ALPHA = 1.0
 """Of adapters in a weight file, W + alpha / rank * B A: what DAC and TSVLC train with."""

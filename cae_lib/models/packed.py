@@ -127,7 +127,7 @@ def owners_of_prefixes(tokens: Tensor, eot: Tensor) -> Tensor:
     length = int(eot.max()) + 1
     tokens = tokens[:, :length]
     position = torch.arange(length, device=tokens.device)
-    same = (tokens[1:] == tokens[:-1]) & (position < torch.minimum(eot[1:], eot[:-1])[:, None])
+    same = (tokens[1:] == tokens[:-1]) & (position < eot[1:, None])
     shared = same.long().cumprod(dim=1).sum(dim=1)
     starts = torch.cat([shared.new_zeros(1), shared])
     unshared = position >= starts[:, None]

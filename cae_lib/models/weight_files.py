@@ -214,12 +214,12 @@ def write_archive(model: nn.Module, path: Path) -> None:
 
     root = Holder()
     for name, value in model.state_dict().items():
-        *places, last = name.split(".")
+        *parents, last = name.split(".")
         module: nn.Module = root
-        for place in places:
-            if place not in dict(module.named_children()):
-                module.add_module(place, Holder())
-            module = getattr(module, place)
+        for parent in parents:
+            if parent not in dict(module.named_children()):
+                module.add_module(parent, Holder())
+            module = getattr(module, parent)
         half = value.half() if value.is_floating_point() else value
         module.register_parameter(last, nn.Parameter(half, requires_grad=False))
     for name, size in SIZES.items():

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cae_lib.attribution.binding import exchanges, swapped_captions
+from cae_lib.attribution.binding import swapped_captions
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
 from cae_lib.data.images import TrainingImages, normalise
@@ -35,10 +35,10 @@ class Batch:
     arguments: Tensor | None = None  # (M, T, 2) words that a token's word is said of
     swaps: Tensor | None = None  # (M, W, 5, 2) what can be swapped in each caption
     masked: Tensor | None = None  # (M, T) bool, tokens that the contrastive loss sees masked
-    negatives: Tensor | None = None  # (K, T) false captions, K <= M
+    negatives: Tensor | None = None  # (K, T) negative captions, K <= M
     owners: Tensor | None = None  # (K,) which of the M captions they belong to
     n_negatives: tuple[int, ...] = ()  # K of each process
-    n_similar: int = 0  # rows, of all processes, with a similar picture of the file's choice
+    n_similar: int = 0  # rows, of all processes, with a similar image of the file's choice
     affine: tuple[Tensor, Tensor] | None = None  # scale and shift that normalise `pixels`
 
     def to(self, device: torch.device) -> Batch:
@@ -96,11 +96,11 @@ class Batches:
         if lengths[0] != lengths[1] or lengths[2] != lengths[3]:
             raise DataError(
                 f"{pairs.name}: {lengths[0]} captions with {lengths[1]} token rows, and "
-                f"{lengths[2]} picture paths with {lengths[3]} pictures; build all of them from "
-                "the same pairs."
+                f"{lengths[2]} image paths with {lengths[3]} images; build all of them from the "
+                "same pairs."
             )
         if experiment.foils == "given" and not any(pairs.negatives or []):
-            raise DataError(f"{pairs.name} has no false captions: foils='given' needs some.")
+            raise DataError(f"{pairs.name} has no negative captions: foils='given' needs some.")
         if experiment.negatives and not (pairs.hard_images and any(pairs.negatives or [])):
             raise DataError(
                 f"{pairs.name} has no hard negatives: training with them needs NegCLIP's tab "
@@ -127,94 +127,79 @@ class Batches:
             step: Number of the optimiser step, counted from 0.
         """
         count, size = len(self.pairs.captions), self.experiment.batch_size
-        epoch, place = divmod(step, count // size)
+        epoch, number = divmod(step, count // size)
         permutation = _permutation(count, self.experiment.seed, epoch)
-        return permutation[place * size : (place + 1) * size]
+        return permutation[number * size : (number + 1) * size]
 
     def at(self, step: int) -> Batch:
         """Return the batch of optimiser step `step`, counted from 0."""
         settings, rows = self.experiment, self.rows(step)
         source = self._random(Stream.NEGATIVE, step)
-        both, texts, n_similar = rows, None, 0
+        all_rows, texts, n_similar = rows, None, 0
         if settings.negatives:
-            both, texts, n_similar = choose_negatives(self.pairs, rows, source)
+            all_rows, texts, n_similar = choose_negatives(self.pairs, rows, source)
         elif settings.foils == "given":
-            texts = _false_captions(
-                self.pairs, rows, torch.rand(len(rows), generator=source, dtype=torch.float64)
-            )
-        shares = _shares(len(both), settings.batch_size, self.ranks.size)
-        own = shares[self.ranks.rank]
+            draws = torch.rand(len(rows), generator=source, dtype=torch.float64)
+            texts = _negative_captions(self.pairs, rows, draws)
+        shares = _shares(len(all_rows), settings.batch_size, self.ranks.size)
+        share = shares[self.ranks.rank]
         crops = self._random(Stream.CROP, step) if settings.augment else None
-        pixels = self.images.crops(self.pairs.image_index[both], crops, own)
-        mine = self.alignment.take(both[own])
-        masked = self._masked(mine, len(both), own, step) if settings.masked else None
+        pixels = self.images.crops(self.pairs.image_index[all_rows], crops, share)
+        captions = self.alignment.take(all_rows[share])
+        masked = None
+        if settings.masked:
+            draws = torch.rand(2, len(all_rows), generator=self._random(Stream.MASK, step))
+            is_masked, word_draws = draws[0, share] < settings.masked, draws[1, share]
+            words = masked_words(captions.roles, captions.words, word_draws)
+            masked = words & is_masked[:, None]
         batch = Batch(
             rows,
             pixels,
-            mine.tokens,
-            mine.roles,
-            mine.words,
-            mine.arguments,
-            mine.swaps,
+            captions.tokens,
+            captions.roles,
+            captions.words,
+            captions.arguments,
+            captions.swaps,
             masked,
             n_similar=n_similar,
             affine=self.images.affine,
         )
         if not (settings.negatives or settings.foils):
             return batch
-        caption, tokens = self._false(rows, texts, source)
-        places = [(share[:, None] == caption).nonzero() for share in shares]
-        owners, chosen = places[self.ranks.rank].unbind(1)
-        return replace(
-            batch, negatives=tokens[chosen], owners=owners, n_negatives=tuple(map(len, places))
-        )
+        if texts is None:
+            caption, tokens = self._swapped_captions(rows, source)
+        else:
+            caption = torch.tensor([i for i, text in enumerate(texts) if text], dtype=torch.long)
+            negatives = [text for text in texts if text]
+            tokens = self.tokenizer(negatives) if negatives else self.alignment.tokens[:0]
+        matches = [(positions[:, None] == caption).nonzero() for positions in shares]
+        owners, numbers = matches[self.ranks.rank].unbind(1)
+        n_negatives = tuple(map(len, matches))
+        return replace(batch, negatives=tokens[numbers], owners=owners, n_negatives=n_negatives)
 
-    def _false(
-        self, rows: Tensor, texts: list[str | None] | None, source: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Return hard negatives for a batch.
+    def _swapped_captions(self, rows: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return one random swap of each caption that has some.
 
         Args:
             rows: Row numbers of the batch.
-            texts: The hard negative of each position in the batch, None for a position without one.
-                Without `texts`, a random swap of each caption of `rows` that has some is made.
             source: Source of random numbers.
 
         Returns:
-            For each hard negative the position of its caption in the batch `(K,)`, and its tokens
-            `(K, T)`.
+            For each swap the position of its caption in the batch `(K,)`, and its tokens `(K, T)`.
         """
-        if texts is not None:
-            caption = torch.tensor([i for i, text in enumerate(texts) if text], dtype=torch.long)
-            false = list(filter(None, texts))
-            return caption, self.tokenizer(false) if false else self.alignment.tokens[:0]
-        given = self.alignment.take(rows)
-        if given.swaps is not None:
-            caption, _, tokens = swapped_captions(
-                given.tokens,
-                given.words,
-                given.swaps,
-                dict(self.experiment.attribution).get("swap", "noun"),
-                samples=1,
-                vocabulary=getattr(self.tokenizer, "vocab_size", None),
-                generator=source,
-            )
-            return caption, tokens
-        caption, _, tokens = exchanges(
-            given.tokens,
-            given.words,
-            given.roles,
-            given.arguments,
+        captions = self.alignment.take(rows)
+        caption, _, tokens = swapped_captions(
+            captions.tokens,
+            captions.words,
+            captions.roles,
+            captions.arguments,
+            captions.swaps,
+            moved=dict(self.experiment.attribution).get("swap", "noun"),
             samples=1,
             vocabulary=getattr(self.tokenizer, "vocab_size", None),
             generator=source,
         )
         return caption, tokens
-
-    def _masked(self, mine: Alignment, count: int, own: Tensor, step: int) -> Tensor:
-        draws = torch.rand(2, count, generator=self._random(Stream.MASK, step))[:, own]
-        chosen = draws[0] < self.experiment.masked
-        return masked_words(mine.roles, mine.words, draws[1]) & chosen[:, None]
 
     def _random(self, stream: Stream, step: int) -> torch.Generator:
         return generator(self.experiment.seed, stream, step)
@@ -266,15 +251,15 @@ def choose_negatives(
     for row, draw in zip(rows.tolist(), draws[0].tolist(), strict=True):
         any_other = (row + 1 + int(draw * (pairs.n_used - 1))) % pairs.n_used
         similar.append(_pick(pairs.hard_images[row], draw, any_other))
-    both = torch.cat([rows, torch.tensor(similar, dtype=rows.dtype)])
-    texts = _false_captions(pairs, both, draws[1:].flatten())
-    return both, texts, sum(bool(pairs.hard_images[row]) for row in rows.tolist())
+    all_rows = torch.cat([rows, torch.tensor(similar, dtype=rows.dtype)])
+    texts = _negative_captions(pairs, all_rows, draws[1:].flatten())
+    return all_rows, texts, sum(bool(pairs.hard_images[row]) for row in rows.tolist())
 
 
-def _false_captions(pairs: Pairs, rows: Tensor, draws: Tensor) -> list[str | None]:
+def _negative_captions(pairs: Pairs, rows: Tensor, draws: Tensor) -> list[str | None]:
     """Draw a hard negative for each row that has some, None for the others."""
-    places = zip(rows.tolist(), draws.tolist(), strict=True)
-    return [_pick(pairs.negatives[row], draw, None) for row, draw in places]
+    rows_and_draws = zip(rows.tolist(), draws.tolist(), strict=True)
+    return [_pick(pairs.negatives[row], draw, None) for row, draw in rows_and_draws]
 
 
 def _pick(choices: list[Any], draw: float, otherwise: Any) -> Any:
@@ -294,8 +279,8 @@ def masked_words(roles: Tensor, words: Tensor, draws: Tensor) -> Tensor:
     """
     of_words = roles.new_zeros(len(words), int(words.max()) + 1)
     with_role = of_words.scatter_reduce(1, words, roles, "amax") > 0
-    place = (draws * with_role.sum(1)).long() + 1
-    drawn = (with_role & (with_role.cumsum(1) == place[:, None])).int().argmax(1)
+    number = (draws * with_role.sum(1)).long() + 1
+    drawn = (with_role & (with_role.cumsum(1) == number[:, None])).int().argmax(1)
     return (words == drawn[:, None]) & with_role.any(1, keepdim=True)
 
 
@@ -326,6 +311,6 @@ def placebo_roles(alignment: Alignment, kind: str, seed: int) -> Alignment:
         dealt_in = torch.zeros_like(dealt_in).scatter(1, words, words > 0)
     source = torch.Generator().manual_seed(seed)
     draws = torch.rand(of_words.shape, generator=source, dtype=torch.float64)
-    places = draws.masked_fill(~dealt_in, 1).argsort(dim=1)  # the others come last and get no role
-    dealt = torch.zeros_like(of_words).scatter(1, places, of_words.sort(descending=True).values)
+    order = draws.masked_fill(~dealt_in, 1).argsort(dim=1)  # the others come last and get no role
+    dealt = torch.zeros_like(of_words).scatter(1, order, of_words.sort(descending=True).values)
     return replace(alignment, roles=dealt.gather(1, words), arguments=None, swaps=None)

@@ -126,10 +126,7 @@ class CAELoss(nn.Module):
         if weight < 0:
             raise ConfigError(f"weight is {weight}: expected 0 or more.")
         if all_sum is not None and not callable(all_sum):
-            raise ConfigError(
-                f"all_sum is {all_sum!r}: expected a function that sums a tensor over the "
-                "processes, such as `Ranks.sum`, or None."
-            )
+            raise ConfigError(f"all_sum is {all_sum!r}: expected a function such as `Ranks.sum`.")
         self.weight, self.all_sum = weight, all_sum
         self.path: EncoderPath = path
         self.image_gradient = image_gradient
@@ -155,12 +152,9 @@ class CAELoss(nn.Module):
             tokens: Ids `(B, C)`.
             roles: `(B, C)` int8, 0 other, 1 object, 2 attribute, 3 relation; 0 where no word is.
             words: Number of each token's word `(B, C)`, 0 for none; None: by CLIP's tokens. Pass
-                those that came with the roles: with CLIP's vocabulary they have to be the words of
-                the tokens, so that the roles of a shuffled batch are refused.
-            arguments: Words that a token's word is said of `(B, C, 2)`, as `token_roles` gives
-                them, for the method "binding"; None: the nearest object words.
-            swaps: What can be swapped in each caption `(B, W, 5, 2)`, as `token_roles` gives it
-                with the dependency tagger, for the method "binding"; None: what roles say.
+                those that came with the roles, so that the roles of a shuffled batch are refused.
+            arguments: `(B, C, 2)`, see `Alignment`; for "binding". None: the nearest object words.
+            swaps: `(B, W, 5, 2)`, see `Alignment`; for "binding". None: what roles say.
 
         Raises:
             DataError: The arguments do not fit together.

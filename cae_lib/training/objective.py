@@ -103,8 +103,8 @@ class Objective(nn.Module):
         if self.cae_loss is None:
             if negatives is None:
                 return self._encode(tokens), None, {}
-            both = self._encode(torch.cat([tokens, negatives]))
-            texts, negatives = both.tensor_split([len(tokens)])
+            features = self._encode(torch.cat([tokens, negatives]))
+            texts, negatives = features.tensor_split([len(tokens)])
             return texts, negatives, {}
         output = self.cae_loss(
             images, tokens, batch.roles, batch.words, batch.arguments, batch.swaps
@@ -125,8 +125,8 @@ class Objective(nn.Module):
             return texts
         encoder, caption = text_encoder(self.model), torch.arange(len(rows), device=rows.device)
         masked = masked[rows, : encoder.used_columns(tokens[rows])]
-        both = encoder.encode_variants(tokens[rows], caption, masked, mask_vector(encoder))
-        masked_texts = F.normalize(both[len(rows) :].float(), dim=-1)
+        features = encoder.encode_variants(tokens[rows], caption, masked, mask_vector(encoder))
+        masked_texts = F.normalize(features[len(rows) :].float(), dim=-1)
         return texts.index_copy(0, rows, masked_texts.to(texts.dtype))
 
     def _hard_negative_margin_loss(

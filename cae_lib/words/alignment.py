@@ -66,8 +66,8 @@ class Alignment:
 
     def take(self, rows: Tensor) -> Alignment:
         """Return the alignment of these captions `(M,)`, with the counts of all."""
-        own = {name: v[rows] for name, v in vars(self).items() if isinstance(v, Tensor)}
-        return replace(self, **own)
+        tensors = {name: v[rows] for name, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **tensors)
 
 
 def token_roles(
@@ -169,58 +169,56 @@ def align(
     roles, words = torch.zeros_like(tokens, dtype=torch.int8), torch.zeros_like(tokens)
     arguments = tokens.new_zeros(*tokens.shape, 2, dtype=torch.int16)
     has_clip_vocabulary = _vocabulary_size(tokenizer) == CLIP_VOCABULARY
-    placed_swaps: list[list[list[Place]]] = []
+    token_swaps: list[list[list[Place]]] = []
     n_truncated = n_unmatched = 0
-    for i, (caption, marked) in enumerate(zip(captions, spans, strict=True)):
-        cleaned, row, cut = _encode(caption, tokenizer, length)
-        n_truncated += cut
+    for i, (caption, caption_spans) in enumerate(zip(captions, spans, strict=True)):
+        cleaned, row, is_cut = _encode(caption, tokenizer, length)
+        n_truncated += is_cut
         tokens[i, : len(row)] = torch.tensor([piece.token for piece in row])
         if has_clip_vocabulary:
             words[i] = word_index(tokens[i : i + 1], CLIP_VOCABULARY)[0]
         else:
             words[i, : len(row)] = torch.tensor(_words(row, cleaned))
-        numbers, said = words[i].tolist(), [(0, 0, 0)] * len(row)
-        for span in reversed(_carry_over(marked, caption, cleaned)):
-            bearers = [_inside(row, *place) for place in span.of]
-            of = [numbers[inside[0]] if inside else 0 for inside in bearers]
-            inside = [place for place in _inside(row, span.start, span.end) if numbers[place]]
+        numbers = words[i].tolist()
+        for span in reversed(_carry_over(caption_spans, caption, cleaned)):
+            inside = [n for n in _inside(row, span.start, span.end) if numbers[n]]
             n_unmatched += not inside
-            for place in inside:
-                said[place] = (span.role, *of, 0, 0)[:3]
-        roles[i, : len(row)] = torch.tensor(said)[:, 0]
-        arguments[i, : len(row)] = torch.tensor(said)[:, 1:]
+            roles[i, inside] = span.role
+            arguments[i, inside] = 0
+            for k, bounds in enumerate(span.of[:2]):
+                bearer = _inside(row, *bounds)
+                arguments[i, inside, k] = numbers[bearer[0]] if bearer else 0
         if swaps is not None:
-            placed_swaps.append(_place_swaps(swaps[i], caption, cleaned, row))
+            token_swaps.append(_align_swaps(swaps[i], caption, cleaned, row))
     n_spans = sum(map(len, spans))
-    swap_table = None if swaps is None else _swap_table(placed_swaps)
-    return Alignment(tokens, roles, n_truncated, n_unmatched, n_spans, words, arguments, swap_table)
+    table = None if swaps is None else _swap_table(token_swaps)
+    return Alignment(tokens, roles, n_truncated, n_unmatched, n_spans, words, arguments, table)
 
 
-def _place_swaps(
+def _align_swaps(
     swaps: Sequence[Swap], caption: str, cleaned: str, row: list[Piece]
 ) -> list[list[Place]]:
     """Return the five places of each swap as first token and end.
 
     Swaps that have lost a part are left out.
     """
-    placed = []
+    aligned = []
     for swap in swaps:
         places = [*swap.nouns, *swap.phrases, swap.binder]
-        spans = _carry_over([Span(*place, role=0) for place in places], caption, cleaned)
+        spans = _carry_over([Span(*bounds, role=0) for bounds in places], caption, cleaned)
         tokens = [_inside(row, span.start, span.end) for span in spans]
-        complete = all(
-            inside and row[inside[-1]].end >= span.end or place == NOWHERE
-            for inside, span, place in zip(tokens, spans, places, strict=True)
+        is_complete = all(
+            inside and row[inside[-1]].end >= span.end or bounds == NOWHERE
+            for inside, span, bounds in zip(tokens, spans, places, strict=True)
         )
-        if complete:
-            placed.append([(inside[0], inside[-1] + 1) if inside else (0, 0) for inside in tokens])
-    return placed
+        if is_complete:
+            aligned.append([(inside[0], inside[-1] + 1) if inside else (0, 0) for inside in tokens])
+    return aligned
 
 
 def _swap_table(swaps: Sequence[Sequence[Sequence[Place]]]) -> Tensor:
     """Return the swaps of all captions as one tensor `(n, W, 5, 2)`."""
-    width = max(map(len, swaps), default=0)
-    table = torch.zeros(len(swaps), width, 5, 2, dtype=torch.int16)
+    table = torch.zeros(len(swaps), max(map(len, swaps), default=0), 5, 2, dtype=torch.int16)
     for row, places in enumerate(swaps):
         if places:
             table[row, : len(places)] = torch.tensor(places, dtype=torch.int16)
@@ -283,10 +281,10 @@ def _check_spans(spans: Sequence[Sequence[Span]], count: int) -> None:
     """
     if len(spans) != count:
         raise DataError(f"{count} captions with {len(spans)} lists of spans.")
-    for number, marked in enumerate(spans):
-        listed = isinstance(marked, Sequence) and not isinstance(marked, str)
-        for span in marked if listed else [marked]:
-            if not listed or not isinstance(span, Span):
+    for number, caption_spans in enumerate(spans):
+        is_list = isinstance(caption_spans, Sequence) and not isinstance(caption_spans, str)
+        for span in caption_spans if is_list else [caption_spans]:
+            if not is_list or not isinstance(span, Span):
                 raise DataError(
                     f"the spans of caption {number} hold {span!r}: expected a list of "
                     "Span(start, end, role) for each caption, an empty one for none."
@@ -316,12 +314,12 @@ def pieces(cleaned: str, tokenizer: SimpleTokenizer) -> list[Piece]:
         word = match.group()
         owners = [i for i, c in enumerate(word, match.start()) for _ in c.encode()]
         encoded = "".join(tokenizer.byte_encoder[byte] for byte in word.encode())
-        place = 0
+        first = 0
         for piece in tokenizer.bpe(encoded).split(" "):
             length = len(piece.removesuffix(END_OF_WORD))
-            last = owners[min(place + length, len(owners)) - 1]
-            result.append(Piece(tokenizer.encoder[piece], owners[place], last + 1))
-            place += length
+            last = owners[min(first + length, len(owners)) - 1]
+            result.append(Piece(tokenizer.encoder[piece], owners[first], last + 1))
+            first += length
     return result
 
 
@@ -355,8 +353,8 @@ def _checked(tokenizer: Any, context_length: int | None) -> int:
             "alone or in open_clip's HFTokenizer or SigLipTokenizer. With any other, pass `roles` "
             "and `words` tensors of your own to the loss."
         )
-    own = getattr(tokenizer, "context_length", getattr(tokenizer, "model_max_length", None))
-    length = own if context_length is None else context_length
+    default = getattr(tokenizer, "context_length", getattr(tokenizer, "model_max_length", None))
+    length = default if context_length is None else context_length
     if length is None or not 3 <= length <= MAX_CONTEXT:
         raise ConfigError(
             f"context length is {length}; expected 3 to {MAX_CONTEXT}: pass "
@@ -378,12 +376,13 @@ def _encode(caption: str, tokenizer: Any, length: int) -> tuple[str, list[Piece]
     read = _fast(tokenizer)(cleaned, max_length=length, padding="max_length", truncation=True)
     (encoding,) = read.encodings
     ids = tokenizer([caption], length)[0].tolist() if wrapped else encoding.ids
-    row, cut = [], bool(encoding.overflowing)
-    for token, own, (start, end) in zip(ids, encoding.ids, encoding.offsets, strict=True):
-        text = cleaned[start:end] if token == own else ""  # special tokens have no characters
+    row, is_cut = [], bool(encoding.overflowing)
+    for token, fast_token, (start, end) in zip(ids, encoding.ids, encoding.offsets, strict=True):
+        is_replaced = token != fast_token  # the wrapper put a special token here
+        text = "" if is_replaced else cleaned[start:end]  # special tokens have no characters
         row.append(Piece(token, end - len(text.lstrip()), start + len(text.rstrip())))
-        cut = cut or (token != own and start < end)  # the wrapper put a special token here
-    return cleaned, row, cut
+        is_cut = is_cut or is_replaced and start < end
+    return cleaned, row, is_cut
 
 
 def _vocabulary_size(tokenizer: Any) -> int:
@@ -402,7 +401,7 @@ def _words(row: list[Piece], cleaned: str) -> list[int]:
 
 
 def _inside(row: list[Piece], start: int, end: int) -> list[int]:
-    """Return the indices of the pieces that share a character with a place."""
+    """Return the indices of the pieces that share a character with `start` to `end`."""
     return [i for i, p in enumerate(row) if max(p.start, start) < min(p.end, end)]
 
 
@@ -419,5 +418,6 @@ def _carry_over(spans: Sequence[Span], caption: str, cleaned: str) -> list[Span]
         return (new[0], new[-1] + 1) if new else (0, 0)
 
     return [
-        Span(*moved(s.start, s.end), s.role, tuple(moved(*place) for place in s.of)) for s in spans
+        Span(*moved(s.start, s.end), s.role, tuple(moved(*bounds) for bounds in s.of))
+        for s in spans
     ]

@@ -111,8 +111,8 @@ def _scene_swaps(caption: str, entry: Mapping[str, Any]) -> list[Swap]:
         if role == ATTRIBUTE:
             attributes.append(((start, end), len(nouns)))
         elif role == OBJECT:
-            own = [place for place, thing in attributes if thing == len(nouns)]
-            first = min([*(place[0] for place in own), start])
+            starts = [bounds[0] for bounds, thing in attributes if thing == len(nouns)]
+            first = min([*starts, start])
             article = ARTICLE_BEFORE.search(caption[:first])
             nouns.append((start, end))
             phrases.append((article.start() if article else first, end))
@@ -172,14 +172,14 @@ def _read_paired(caption: str) -> tuple[list[Span], list[Swap]]:
     nouns = _noun(caption, words[0]), _noun(caption, words[1])
     side = match.span(3) if match[3] else match.span(2)
     attributes = [
-        (place, number)
-        for number, places in enumerate(words)
-        for place in places
-        if place[1] <= nouns[number][0] and caption[slice(*place)].lower() not in NOT_ADJECTIVES
+        (word, number)
+        for number, phrase_words in enumerate(words)
+        for word in phrase_words
+        if word[1] <= nouns[number][0] and caption[slice(*word)].lower() not in NOT_ADJECTIVES
     ]
     spans = [
         *(Span(*noun, OBJECT) for noun in nouns),
-        *(Span(*place, ATTRIBUTE, (nouns[number],)) for place, number in attributes),
+        *(Span(*word, ATTRIBUTE, (nouns[number],)) for word, number in attributes),
         Span(*side, RELATION, nouns),
     ]
     texts = [caption[slice(*phrase)] for phrase in phrases]

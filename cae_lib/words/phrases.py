@@ -24,7 +24,7 @@ Phrases = dict[str, tuple[str, ...]]
 
 def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[Phrases]:
     """Return phrases from the scene graphs of `SceneGraphTagger.graphs`, without articles."""
-    found = []
+    phrases = []
     for graph in graphs:
         entities = graph["entities"]
         heads = [entity["head"].lower() for entity in entities]
@@ -38,8 +38,8 @@ def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[Phrases]:
             f"{heads[edge['subject']]} {edge['relation'].lower()} {heads[edge['object']]}"
             for edge in graph["relations"]
         ]
-        found.append(_distinct(heads, attributes, relations))
-    return found
+        phrases.append(_distinct(heads, attributes, relations))
+    return phrases
 
 
 def gold_phrases(text: str, entry: Mapping[str, Any]) -> Phrases:
@@ -55,7 +55,7 @@ def gold_phrases(text: str, entry: Mapping[str, Any]) -> Phrases:
     spans = entry["spans"]
     places = [(start, end) for start, end, role in spans if role == OBJECT]
     order = list(entry["objects"])
-    noun = {thing: text[slice(*place)] for thing, place in zip(order, places, strict=True)}
+    noun = {thing: text[slice(*bounds)] for thing, bounds in zip(order, places, strict=True)}
     adjectives = {text[start:end] for start, end, role in spans if role == ATTRIBUTE}
     relations = []
     for subject, _, obj in entry["relations"]:
@@ -96,19 +96,20 @@ def bindings(alignment: Alignment) -> list[set[tuple[Any, ...]]]:
     is said of, which is one word for an attribute and two for a relation.
     """
     columns = (alignment.tokens, alignment.words, alignment.roles, alignment.arguments)
-    found = []
-    for ids, words, roles, arguments in zip(*(each.tolist() for each in columns), strict=True):
+    all_bindings = []
+    for ids, words, roles, arguments in zip(*(c.tolist() for c in columns), strict=True):
         texts: dict[int, tuple[int, ...]] = {}
         for token, word in zip(ids, words, strict=True):
             texts[word] = (*texts.get(word, ()), token)
-        said = [
+        candidates = [
             (role, texts[word], *(texts[of] for of in said_of if of))
             for word, role, said_of in zip(words, roles, arguments, strict=True)
             if role > OBJECT
         ]
-        found.append({each for each in said if len(each) == each[0] + 1})
-    return found
+        # A role is 2 or 3: an attribute is complete with one argument, a relation with two.
+        all_bindings.append({binding for binding in candidates if len(binding) == binding[0] + 1})
+    return all_bindings
 
 
 def _distinct(*lists: Sequence[str]) -> Phrases:
-    return {kind: tuple(dict.fromkeys(found)) for kind, found in zip(KINDS, lists, strict=True)}
+    return {kind: tuple(dict.fromkeys(texts)) for kind, texts in zip(KINDS, lists, strict=True)}

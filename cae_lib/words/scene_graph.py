@@ -74,11 +74,11 @@ class SceneGraphTagger:
         heads = [_first_place(text, entity["head"], OBJECT) for entity in graph["entities"]]
         places = [(head.start, head.end) for head in heads]
         yield from heads
-        for place, entity in zip(places, graph["entities"], strict=True):
+        for bearer, entity in zip(places, graph["entities"], strict=True):
             for modifier in entity["modifiers"]:
                 article = self.determiners and modifier["span"].lower() != "the"
                 if modifier["dep"] in ("nummod", "amod") or modifier["dep"] == "det" and article:
-                    yield _first_place(text, modifier["span"], ATTRIBUTE, place)
+                    yield _first_place(text, modifier["span"], ATTRIBUTE, bearer)
         for relation in graph["relations"]:
             arguments = (places[relation[end]] for end in ("subject", "object"))
             yield _first_place(text, relation["relation"], RELATION, *arguments)

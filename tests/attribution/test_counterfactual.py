@@ -11,7 +11,6 @@ from torch import Tensor
 
 from cae_lib.errors import ConfigError
 from cae_lib.models import text_encoder
-from cae_lib.training.losses import CAELoss
 from cae_lib.words.alignment import word_index
 
 NAME = "counterfactual"
@@ -165,22 +164,6 @@ def test_at_most_so_many_words_of_each_group_are_scored(named, call, attribute) 
     unlimited = attribute(named, NAME, call).has_score
     assert torch.equal(seen[:4], unlimited[:4])
     assert (unlimited[3] & (roles[3] > 1)).sum() == 3
-
-
-def test_words_without_a_score_leave_the_means_of_the_loss(named, call, attribute) -> None:
-    roles = call["roles"]
-    loss = CAELoss(named.model, NAME, complete_captions=False, samples=1)
-    torch.manual_seed(0)
-    output = loss(named.image_features, named.tokens, roles)
-    torch.manual_seed(0)
-    actual = attribute(named, NAME, call, samples=1)
-    groups = roles == 1, roles > 1
-    assert not actual.has_score[groups[0]].all()
-    means = [actual.scores[actual.has_score & group].mean() for group in groups]
-    torch.testing.assert_close(
-        torch.stack([output.objects, output.composition]), torch.stack(means)
-    )
-    assert output.n_objects == (actual.has_score & groups[0]).sum()
 
 
 def test_without_roles_or_without_words_to_replace_or_to_draw(named, call, attribute) -> None:

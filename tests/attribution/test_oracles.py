@@ -18,10 +18,7 @@ IMAGE_TOWER = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 1, "he
 CAPTIONS = ("a red giraffe chases pterodactyls", "two dogs")
 
 TOWERS = {
-    "ViT-B-32": {},
-    "ViT-B-32-quickgelu": {},
-    "ViT-L-14": {},
-    "ViT-B-32 as CustomTextCLIP": {"force_custom_text": True},
+    "ViT-L-14 as CustomTextCLIP": {"force_custom_text": True},
     "ViT-B-32-quickgelu of full depth": {"layers": 12},
 }
 
@@ -45,10 +42,8 @@ def ablation(batch: Batch, token: int | None = None, unit: str = "word") -> Tens
 
 ORACLES = [
     ("attention", {}, attention),
-    ("attention", {"layers": (0,)}, lambda b: attention(b, 0)),
     ("attention", {"layers": (1, -1)}, lambda b: attention(b, 1, -1)),
     ("gradcam", {}, lambda b: b.relevance()),
-    ("gradcam", {"start_layer": 2}, lambda b: b.relevance(2)),
     ("gradcam", {"start_layer": -1}, lambda b: b.relevance(3)),
     ("gradcam", {"temperature": False}, lambda b: b.relevance(0, False)),
     ("gradient", {}, norm),

@@ -1,7 +1,6 @@
 """The perturbation method where words are drawn, given or missing, and what its variants share."""
 
 import dataclasses
-import itertools
 from unittest.mock import Mock
 
 import pytest
@@ -40,12 +39,6 @@ def test_random_word_is_another_word_of_the_batch(batch, attribute) -> None:
         attribute(alone, "perturbation", replacement="random")
 
 
-def random_drops(batch: Batch, tokens: Tensor, attribute) -> Tensor:
-    """Return the scores of the words of the first of two captions."""
-    batch = dataclasses.replace(batch.first(2), tokens=tokens)
-    return attribute(batch, "perturbation", replacement="random").scores[0, 1 : tokens[0].argmax()]
-
-
 def test_of_two_words_the_random_one_is_always_the_other(batch, attribute, tiny_clip) -> None:
     tokens = tiny_clip.tokenizer(["dog " * 20, "cat"])
     places, rows = torch.arange(20), tokens[:1].repeat(21, 1)
@@ -54,19 +47,9 @@ def test_of_two_words_the_random_one_is_always_the_other(batch, attribute, tiny_
     similarity = torch.cosine_similarity(features, batch.image_features[:1])
     expected = similarity[20] - similarity[:20]
     assert expected.abs().min() > 1e-6
-    actual = random_drops(batch, tokens, attribute)
+    two = dataclasses.replace(batch.first(2), tokens=tokens)
+    actual = attribute(two, "perturbation", replacement="random").scores[0, 1:21]
     torch.testing.assert_close(actual, expected, atol=1e-10, rtol=0)
-
-
-def test_random_words_are_drawn_anew_for_other_tokens(batch, attribute, tiny_clip) -> None:
-    """With the same caption and the same words to draw from, one of them repeated."""
-    caption = "dog cat cup tree car"
-    actual = [
-        random_drops(batch, tiny_clip.tokenizer([f"{caption} " * 3, word]), attribute)
-        for word in caption.split()
-    ]
-    for first, second in itertools.combinations(actual, 2):
-        assert (first - second).abs().max() > 1e-4
 
 
 @torch.no_grad()

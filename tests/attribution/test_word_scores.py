@@ -1,7 +1,5 @@
 """Words from byte-pair tokens, against encoding each word alone; their scores against sums."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 import torch
@@ -27,13 +25,16 @@ def test_each_word_has_a_number() -> None:
     expected = [0, *(number for number, n in enumerate(pieces, 1) for _ in range(n))]
     # cat | ' | s for "cat's" is one clitic "'s"; "12" is two digits; "!!" one word
     captions = [" ".join(words), "the cat's 12 hats!!", "dog " * 100, ""]
-    plain, odd, long, empty = word_index(tokenizer(captions), 49408)
+    tokens = tokenizer(captions)
+    plain, odd, long, empty = word_index(tokens, 49408)
     assert plain[: len(expected)].tolist() == expected
     assert not plain[len(expected) :].any()
     assert odd[:10].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 0, 0]
     assert long.tolist() == [0, *range(1, 76), 0]
     assert not empty.any()
-    with pytest.raises(ConfigError, match="32000 tokens.*pass words"):
+    tokens[tokens == 0] = 60000  # ids beyond the vocabulary are refused elsewhere
+    assert torch.equal(word_index(tokens, 49408)[0], plain)
+    with pytest.raises(ConfigError, match="pass words"):
         word_index(torch.tensor([[1, 5, 2]]), 32000)
 
 
@@ -55,27 +56,17 @@ def test_means_and_sums_of_a_words_tokens_and_their_shares() -> None:
 
 @pytest.mark.parametrize(
     ("method", "parameters"),
-    [
-        ("attention", {}),
-        ("gradcam", {"start_layer": -1}),
-        ("gradient", {}),
-        ("perturbation", {}),
-        ("perturbation", {"unit": "token"}),
-        ("attention", {"renormalise": True}),
-        ("integrated_gradients", {"points": 2}),
-    ],
+    [("gradient", {}), ("perturbation", {}), ("perturbation", {"unit": "token"})],
 )
-def test_scores_of_words(tiny_clip, method: str, parameters: dict[str, Any]) -> None:
+def test_scores_of_words(tiny_clip, method: str, parameters: dict) -> None:
     """The sum over a word's tokens; by perturbation of whole words, what each of them has."""
     tokens = tiny_clip.tokenizer(["a pterodactyl holds a cup", "a dog"])
     n = len(tiny_clip.tokenizer.encode("pterodactyl"))  # more than one
     images = torch.randn(2, 128, generator=torch.Generator().manual_seed(0))
     raw = get_method(method, **parameters)(tiny_clip.model, tokens, images).scores
     actual = word_scores(tiny_clip, tokens, images, method, **parameters)
-    whole = method == "perturbation" and not parameters
-    long = raw[0, 2] if whole else raw[0, 2 : 2 + n].sum()
-    expected = torch.stack([raw[0, 1], long, *raw[0, 2 + n : 5 + n]])
+    of_whole_words = method == "perturbation" and not parameters
+    long_word = raw[0, 2] if of_whole_words else raw[0, 2 : 2 + n].sum()
+    expected = torch.stack([raw[0, 1], long_word, *raw[0, 2 + n : 5 + n]])
     torch.testing.assert_close(actual[0], expected)
     torch.testing.assert_close(actual[1], torch.cat([raw[1, 1:3], torch.zeros(3)]))
-    if "renormalise" in parameters:
-        torch.testing.assert_close(actual.sum(1), torch.ones(2))

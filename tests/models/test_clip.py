@@ -24,11 +24,11 @@ def activation_of(model: nn.Module) -> str:
 
 def features(model: nn.Module, size: int, tokens: Tensor) -> Tensor:
     """Return unit vectors of a fixed image and of captions, by open_clip's own code."""
-    picture = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
+    image = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         return torch.cat(
             [
-                model.eval().encode_image(picture, normalize=True),
+                model.eval().encode_image(image, normalize=True),
                 model.encode_text(tokens, normalize=True),
             ]
         )

@@ -1,7 +1,6 @@
 """Models of others: each source gives the weights and features that it was made from."""
 
 import json
-import re
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -12,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from open_clip.push_to_hf_hub import save_for_hf
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.errors import CheckpointError, ConfigError
@@ -24,6 +23,7 @@ from cae_lib.models.external import ExternalModel, load_external
 
 CAPTIONS = ["a red dog", "the cat is next to a blue car"]
 META = CheckpointMeta("clip-mini", "quickgelu")
+SIZES = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24}
 
 
 @pytest.fixture(scope="module")
@@ -32,124 +32,115 @@ def clip() -> Clip:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> ImageRef:
+def image(tmp_path: Path) -> ImageRef:
     pixels = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "picture.png")
-    return ImageRef(tmp_path / "picture.png")
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    return ImageRef(tmp_path / "image.png")
 
 
-def save_folder(clip: Clip, folder: Path) -> None:
+def load(source: Path | str, *args, **options) -> Clip:
+    return load_external(ExternalModel(str(source), *args, **options))
+
+
+def save_folder(clip: Clip, folder: Path, **text_settings: str) -> None:
     """Write a model as open_clip's own function for the Hugging Face hub does."""
-    settings = open_clip.get_model_config(clip.name) | {
-        "quick_gelu": clip.activation == "quickgelu"
-    }
+    settings = open_clip.get_model_config(clip.name)
+    settings["quick_gelu"] = clip.activation == "quickgelu"
+    settings["text_cfg"] |= text_settings
     save_for_hf(clip.model, Mock(), settings, folder, safe_serialization=True)
 
 
-def same(found: Clip, clip: Clip, picture: ImageRef) -> None:
-    """Both give pictures and captions the same unit vectors."""
-    encoders = Encoder(found), Encoder(clip)
-    for ask in (lambda e: e.images([picture]), lambda e: e.texts(CAPTIONS)):
-        first, second = map(ask, encoders)
-        np.testing.assert_allclose(first, second, atol=2e-6)
+def assert_same(actual: Clip, expected: Clip, image: ImageRef) -> None:
+    """Check that both give the image and the captions the same unit vectors."""
+    ours, theirs = Encoder(actual), Encoder(expected)
+    np.testing.assert_allclose(ours.images([image]), theirs.images([image]), atol=2e-6)
+    np.testing.assert_allclose(ours.texts(CAPTIONS), theirs.texts(CAPTIONS), atol=2e-6)
 
 
-def test_our_own_file_says_what_it_is_and_another_has_to_be_told(clip, tmp_path, picture):
-    path = save_checkpoint(tmp_path / "own", clip, META)
-    same(load_external(ExternalModel(str(path))), clip, picture)
-    same(load_external(ExternalModel(str(path), "clip-mini")), clip, picture)
+def test_a_file_of_this_library_says_what_it_is_and_another_has_to_be_told(clip, tmp_path, image):
+    path = save_checkpoint(tmp_path / "ours", clip, META)
+    assert_same(load(path), clip, image)
     with pytest.raises(CheckpointError, match="clip-mini"):
-        load_external(ExternalModel(str(path), "ViT-B-32"))
+        load(path, "ViT-B-32")
     torch.save(clip.model.state_dict(), tmp_path / "plain.pt")
-    found = load_external(ExternalModel(str(tmp_path / "plain.pt"), "clip-mini", "quickgelu"))
-    assert (found.name, found.activation) == ("clip-mini", "quickgelu")
-    same(found, clip, picture)
-
-
-def test_what_a_file_does_not_say_has_to_be_given_and_every_tensor_has_its_place(clip, tmp_path):
-    path = tmp_path / "weights.pt"
-    state = dict(clip.model.state_dict())
-    torch.save(state, path)
-    asked = {
-        (None, None): {"--model", "--activation"},
-        ("clip-mini", None): {"--activation"},
-        (None, "gelu"): {"--model"},
-    }
-    for (model, activation), options in asked.items():
-        with pytest.raises(ConfigError, match="weights.pt") as caught:
-            load_external(ExternalModel(str(path), model, activation))
-        assert {*re.findall(r"--\w+", str(caught.value))} == options, "what is missing, alone"
-    with pytest.raises(ConfigError, match="MODEL:TAG of open_clip"):
-        load_external(ExternalModel("some-model"))
-    for changed in (
-        state | {"more": torch.ones(1)},
-        state | {"attn_mask": torch.zeros(77, 77)},
-        {k: v for k, v in state.items() if k != "visual.proj"},
+    actual = load(tmp_path / "plain.pt", "clip-mini", "quickgelu")
+    assert (actual.name, actual.activation) == ("clip-mini", "quickgelu")
+    assert_same(actual, clip, image)
+    for model, activation, option in (
+        (None, "gelu", "--model"),
+        ("clip-mini", None, "--activation"),
     ):
-        torch.save(changed, path)
-        with pytest.raises(CheckpointError, match="weights.pt does not fit clip-mini"):
-            load_external(ExternalModel(str(path), "clip-mini", "quickgelu"))
-    path.write_bytes(b"no weights")
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        load_external(ExternalModel(str(path), "clip-mini", "quickgelu"))
+        with pytest.raises(ConfigError, match=option):
+            load(tmp_path / "plain.pt", model, activation)
+    with pytest.raises(ConfigError, match="MODEL:TAG of open_clip"):
+        load("some-model")
 
 
-def test_the_activation_is_read_from_a_folder_and_can_be_chosen(clip, tmp_path, picture, capsys):
-    save_folder(clip, tmp_path / "export")
-    for source in (str(tmp_path / "export"), f"local-dir:{tmp_path / 'export'}"):
-        found = load_external(ExternalModel(source))
-        assert found.activation == "quickgelu" and found.name == "export"
-        same(found, clip, picture)
-    other = load_external(ExternalModel(str(tmp_path / "export"), activation="gelu"))
-    gelu = load_clip("clip-mini", activation="gelu", seed=5)
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state | {"more": torch.ones(1)},
+        lambda state: state | {"attn_mask": torch.zeros(77, 77)},
+        lambda state: {k: v for k, v in state.items() if k != "visual.proj"},
+    ],
+)
+def test_every_tensor_of_a_file_has_its_place(change, clip, tmp_path) -> None:
+    torch.save(change(dict(clip.model.state_dict())), tmp_path / "weights.pt")
+    with pytest.raises(CheckpointError, match="weights.pt does not fit clip-mini"):
+        load(tmp_path / "weights.pt", "clip-mini", "quickgelu")
+
+
+def test_the_activation_is_read_from_a_folder_and_can_be_chosen(clip, tmp_path, image):
+    folder = tmp_path / "export"
+    save_folder(clip, folder)
+    for source in (folder, f"local-dir:{folder}"):
+        actual = load(source)
+        assert (actual.activation, actual.name) == ("quickgelu", "export")
+        assert_same(actual, clip, image)
+    other = load(folder, activation="gelu")
     assert other.activation == "gelu"
-    same(other, gelu, picture)
-    file = tmp_path / "export" / "open_clip_config.json"
+    assert_same(other, load_clip("clip-mini", activation="gelu", seed=5), image)
+    file = folder / "open_clip_config.json"
     content = json.loads(file.read_text())
     del content["model_cfg"]["quick_gelu"]
     file.write_text(json.dumps(content))
-    for activation, read in ((None, "gelu"), ("quickgelu", "quickgelu")):
-        capsys.readouterr()
-        found = load_external(ExternalModel(str(tmp_path / "export"), activation=activation))
-        assert found.activation == read
-        assert re.search(rf"quick_gelu: None.* {read}\n", capsys.readouterr().out)
+    assert load(folder).activation == "gelu"
     with pytest.raises(CheckpointError, match="cannot read local-dir:.*as open_clip's"):
-        load_external(ExternalModel(f"local-dir:{tmp_path}"))
+        load(f"local-dir:{tmp_path}")
 
 
-def test_a_file_with_adapters_is_a_model(clip, tmp_path, picture):
-    state = {f"module.{k}": v for k, v in clip.model.state_dict().items()}
+def test_a_file_with_adapters_is_a_model(clip, tmp_path):
+    state = {f"module.{name}": value for name, value in clip.model.state_dict().items()}
     name = next(name for name in state if name.endswith("mlp.c_fc.weight"))
     rows, columns = state[name].shape
     down, up = torch.randn(4, columns), torch.randn(rows, 4)
     state |= {name.replace("weight", "lora_A"): down, name.replace("weight", "lora_B"): up}
     torch.save({"state_dict": state}, tmp_path / "lora.pt")
-    found = load_external(ExternalModel(str(tmp_path / "lora.pt"), "clip-mini", "quickgelu"))
-    change = found.model.state_dict()[name.removeprefix("module.")] - state[name]
-    torch.testing.assert_close(change, up @ down / 4)
+    actual = load(tmp_path / "lora.pt", "clip-mini", "quickgelu").model.state_dict()
+    torch.testing.assert_close(actual[name.removeprefix("module.")] - state[name], up @ down / 4)
 
 
 def test_weights_are_mixed_with_the_start_and_a_shorter_context_is_kept(
-    clip, tmp_path, picture, monkeypatch
+    clip, tmp_path, image, monkeypatch
 ):
     state = dict(clip.model.state_dict())
     state["positional_embedding"] = state["positional_embedding"][:12]
-    torch.save(state, tmp_path / "short.pt")
-    how = ExternalModel(str(tmp_path / "short.pt"), "clip-mini", "quickgelu")
-    found = load_external(how)
-    assert found.tokenizer(CAPTIONS).shape == (2, 12)
-    same(found, clip, picture)  # the tower is causal: these captions do not reach the end
+    path = tmp_path / "short.pt"
+    torch.save(state, path)
+    actual = load(path, "clip-mini", "quickgelu")
+    assert actual.tokenizer(CAPTIONS).shape == (2, 12)
+    assert_same(actual, clip, image)  # the tower is causal: these captions do not reach the end
     monkeypatch.setattr(external, "START", ("clip-mini", None))
     start = load_clip("clip-mini", None, "quickgelu").model.state_dict()
-    mixed = load_external(ExternalModel(how.source, how.model, how.activation, share=0.6))
+    start["positional_embedding"] = start["positional_embedding"][:12]
+    mixed = load(path, "clip-mini", "quickgelu", share=0.6)
     for name, value in mixed.model.state_dict().items():
         if value.is_floating_point():
-            begun = start[name][:12] if name == "positional_embedding" else start[name]
-            torch.testing.assert_close(value, 0.6 * state[name] + 0.4 * begun)
+            torch.testing.assert_close(value, 0.6 * state[name] + 0.4 * start[name])
 
 
 def save_hugging_face(kind: str, folder: Path) -> nn.Module:
-    """A tiny random CLIP or SigLIP of transformers with tokenizer and preprocessing, on disk."""
+    """Write a tiny random CLIP or SigLIP of transformers with tokenizer and preprocessing."""
     transformers = pytest.importorskip("transformers")
     tokenizers = pytest.importorskip("tokenizers")
     names = ["<pad>", "<s>", "</s>", *sorted({w for c in CAPTIONS for w in c.split()})]
@@ -162,137 +153,103 @@ def save_hugging_face(kind: str, folder: Path) -> nn.Module:
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=backend, pad_token="<pad>", eos_token="</s>"
     ).save_pretrained(folder)
-    sizes = {
-        "hidden_size": 16,
-        "num_attention_heads": 2,
-        "intermediate_size": 24,
-        "num_hidden_layers": 2,
-    }
-    text = sizes | {
-        "vocab_size": len(names),
-        "max_position_embeddings": 16,
-        "eos_token_id": 2,
-        "pad_token_id": 0,
-        "bos_token_id": 1,
-        "projection_size": 16,
-    }
-    vision = sizes | {"image_size": 32, "patch_size": 16}
+    text = SIZES | {"num_hidden_layers": 2, "vocab_size": len(names), "projection_size": 16}
+    text |= {"max_position_embeddings": 16, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    vision = SIZES | {"num_hidden_layers": 2, "image_size": 32, "patch_size": 16}
     torch.manual_seed(0)
     if kind == "clip":
         config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
-        made = transformers.CLIPModel(config)
+        model = transformers.CLIPModel(config)
         processor = transformers.CLIPImageProcessor(
             size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
         )
     else:
         config = transformers.SiglipConfig(text_config=text, vision_config=vision)
-        made = transformers.SiglipModel(config)
+        model = transformers.SiglipModel(config)
         processor = transformers.SiglipImageProcessor(size={"height": 32, "width": 32})
-    made.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return made.eval()
-
-
-@pytest.mark.parametrize("kind", ["clip", "siglip"])
-def test_a_model_of_transformers_gives_its_own_features(tmp_path, picture, kind):
-    transformers = pytest.importorskip("transformers")
-    model = save_hugging_face(kind, tmp_path / "hub")
-    found = load_external(ExternalModel(str(tmp_path / "hub")))
-    assert found.activation == ("quickgelu" if kind == "clip" else "gelu")
-    tokens = transformers.AutoTokenizer.from_pretrained(tmp_path / "hub")(
-        CAPTIONS, padding="max_length", max_length=16, return_tensors="pt"
-    ).input_ids
-    processor = transformers.AutoImageProcessor.from_pretrained(tmp_path / "hub")
-    pixels = processor(Image.open(picture.path).convert("RGB"), return_tensors="pt").pixel_values
-    with torch.no_grad():
-        texts, images = (
-            getattr(out, "pooler_output", out)
-            for out in (
-                model.get_text_features(input_ids=tokens),
-                model.get_image_features(pixel_values=pixels),
-            )
-        )
-    encoder = Encoder(found)
-    np.testing.assert_allclose(encoder.texts(CAPTIONS), F.normalize(texts, dim=-1), atol=1e-5)
-    cosine = (encoder.images([picture]) * F.normalize(images, dim=-1).numpy()).sum()
-    assert cosine > 0.999  # resized by Pillow here and by torchvision there
-    other = load_external(ExternalModel(f"hf:{tmp_path / 'hub'}", activation="gelu"))
-    assert other.activation == "gelu"
-    assert (np.abs(Encoder(other).texts(CAPTIONS) - encoder.texts(CAPTIONS)).max() > 0) == (
-        kind == "clip"
-    )
-
-
-def save_without_files(folder: Path) -> nn.Module:
-    """A tiny CLIP of transformers with OpenAI's vocabulary, of which its files say nothing."""
-    transformers = pytest.importorskip("transformers")
-    sizes = {
-        "hidden_size": 16,
-        "num_attention_heads": 2,
-        "intermediate_size": 24,
-        "num_hidden_layers": 1,
-    }
-    torch.manual_seed(0)
-    model = transformers.CLIPModel(
-        transformers.CLIPConfig(
-            text_config=sizes | {"vocab_size": 49_408},
-            vision_config=sizes | {"image_size": 32, "patch_size": 16},
-            projection_dim=8,
-        )
-    )
     model.save_pretrained(folder)
-    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}
+    processor.save_pretrained(folder)
     return model.eval()
 
 
-def test_a_clip_without_files_takes_openais_tokenizer_and_preprocessing(tmp_path, picture, capsys):
+@torch.no_grad()
+def own_features(model: nn.Module, tokens: Tensor, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the unit vectors of texts and images by a model of transformers."""
+    outputs = (
+        model.get_text_features(input_ids=tokens),
+        model.get_image_features(pixel_values=pixels),
+    )
+    texts, images = (getattr(output, "pooler_output", output) for output in outputs)
+    return F.normalize(texts, dim=-1), F.normalize(images, dim=-1)
+
+
+@pytest.mark.parametrize("kind", ["clip", "siglip"])
+def test_a_model_of_transformers_gives_its_own_features(tmp_path, image, kind):
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path / "hub"
+    model = save_hugging_face(kind, folder)
+    actual = load(folder)
+    assert actual.activation == ("quickgelu" if kind == "clip" else "gelu")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokens = tokenizer(CAPTIONS, padding="max_length", max_length=16, return_tensors="pt")
+    processor = transformers.AutoImageProcessor.from_pretrained(folder)
+    pixels = processor(Image.open(image.path).convert("RGB"), return_tensors="pt").pixel_values
+    texts, images = own_features(model, tokens.input_ids, pixels)
+    encoder = Encoder(actual)
+    np.testing.assert_allclose(encoder.texts(CAPTIONS), texts, atol=1e-5)
+    cosine = (encoder.images([image]) * images.numpy()).sum()
+    assert cosine > 0.999  # resized by Pillow here and by torchvision there
+    other = load(f"hf:{folder}", activation="gelu")
+    assert other.activation == "gelu"
+    change = np.abs(Encoder(other).texts(CAPTIONS) - encoder.texts(CAPTIONS)).max()
+    assert (change > 0) == (kind == "clip")
+
+
+def save_without_files(folder: Path) -> nn.Module:
+    """Write a tiny CLIP of transformers with OpenAI's vocabulary, without tokenizer files."""
+    transformers = pytest.importorskip("transformers")
+    text = SIZES | {"num_hidden_layers": 1, "vocab_size": 49_408}
+    vision = SIZES | {"num_hidden_layers": 1, "image_size": 32, "patch_size": 16}
+    config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
+    torch.manual_seed(0)
+    model = transformers.CLIPModel(config)
+    model.save_pretrained(folder)
+    return model.eval()
+
+
+def test_a_clip_without_files_takes_openais_tokenizer_and_preprocessing(tmp_path, image):
     model = save_without_files(tmp_path / "hub")
-    found = load_external(ExternalModel(str(tmp_path / "hub")))
-    told = capsys.readouterr().out
-    assert "no tokenizer" in told and "no preprocessing" in told
     ids = torch.tensor([[49406, 320, 736, 1929] + [49407] * 73])  # of "a red dog" in OpenAI's
-    opened = Image.open(picture.path).convert("RGB")
+    opened = Image.open(image.path).convert("RGB")
     pixels = open_clip.image_transform(32, is_train=False)(opened).unsqueeze(0)
-    with torch.no_grad():
-        text, image = (
-            getattr(out, "pooler_output", out)
-            for out in (
-                model.get_text_features(input_ids=ids),
-                model.get_image_features(pixel_values=pixels),
-            )
-        )
-    encoder = Encoder(found)
-    np.testing.assert_allclose(encoder.texts(["A red  dog"]), F.normalize(text, dim=-1), atol=1e-6)
-    np.testing.assert_allclose(encoder.images([picture]), F.normalize(image, dim=-1), atol=1e-6)
+    texts, images = own_features(model, ids, pixels)
+    encoder = Encoder(load(tmp_path / "hub"))
+    np.testing.assert_allclose(encoder.texts(["A red  dog"]), texts, atol=1e-6)
+    np.testing.assert_allclose(encoder.images([image]), images, atol=1e-6)
 
 
-def test_a_tokenizer_that_does_not_fit_is_refused_unless_another_is_named(clip, tmp_path, picture):
+def test_a_tokenizer_that_does_not_fit_is_refused_unless_another_is_named(clip, tmp_path, image):
     pytest.importorskip("transformers")
-    save_hugging_face("clip", tmp_path / "whole")
-    save_hugging_face("clip", tmp_path / "bare")
-    whole = load_external(ExternalModel(str(tmp_path / "whole")))
-    for path in (tmp_path / "bare").iterdir():
+    whole, bare = tmp_path / "whole", tmp_path / "bare"
+    save_hugging_face("clip", whole)
+    save_hugging_face("clip", bare)
+    for path in bare.iterdir():
         if path.name not in ("config.json", "model.safetensors"):
             path.unlink()
     with pytest.raises(CheckpointError, match="bare"):
-        load_external(ExternalModel(str(tmp_path / "bare")))
-    named = ExternalModel(str(tmp_path / "bare"), processor=str(tmp_path / "whole"))
-    same(load_external(named), whole, picture)
+        load(bare)
+    assert_same(load(bare, processor=str(whole)), load(whole), image)
     save_without_files(tmp_path / "clip")
     with pytest.raises(CheckpointError, match="13 tokens and the model 49,408"):
-        load_external(ExternalModel(str(tmp_path / "clip"), processor=str(tmp_path / "whole")))
-    save_folder(clip, tmp_path / "whole")  # and open_clip, with that tokenizer
-    file = tmp_path / "whole" / "open_clip_config.json"
-    content = json.loads(file.read_text())
-    content["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "its/own"
-    file.write_text(json.dumps(content))
+        load(tmp_path / "clip", processor=str(whole))
+    save_folder(clip, whole, hf_tokenizer_name="its/own")  # of open_clip, with that tokenizer
     with pytest.raises(CheckpointError, match="13 tokens and the model 49,408"):
-        load_external(ExternalModel(str(tmp_path / "whole")))
+        load(whole)
     with pytest.raises(ConfigError, match="no other processor"):
-        load_external(ExternalModel("ViT-B-32:openai", processor="x"))
+        load("ViT-B-32:openai", processor="x")
 
 
 def test_what_is_no_model_of_transformers_is_refused(tmp_path):
     pytest.importorskip("transformers")
     with pytest.raises(CheckpointError, match="cannot read .* as a model of transformers"):
-        load_external(ExternalModel(f"hf:{tmp_path}"))
+        load(f"hf:{tmp_path}")

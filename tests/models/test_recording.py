@@ -1,7 +1,6 @@
 """Recording attention: exact in every way of running a model, and without a trace afterwards."""
 
 import contextlib
-import functools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,15 +14,14 @@ from torch import Tensor, nn
 
 from cae_lib.attribution import get_method
 from cae_lib.errors import ConfigError
-from cae_lib.methods import METHODS
 from cae_lib.models import text_encoder
 from cae_lib.models.recording import recording
 from cae_lib.models.reference import ReferenceEncoder, TextModel
 from cae_lib.training.losses import CAELoss
 
 FUSED = F.scaled_dot_product_attention
-TOWERS = ("bidirectional", "Hugging Face CLIP, eos 2", "Hugging Face CLIP, eager", "bert")
-each_method = pytest.mark.parametrize("method", METHODS)
+TOWERS = ("bidirectional", "Hugging Face CLIP, eager", "bert")
+each_method = pytest.mark.parametrize("method", ["gradcam", "perturbation"])
 
 
 @pytest.fixture(autouse=True)
@@ -57,9 +55,9 @@ def _loss(case: Case, method: str) -> list[Tensor]:
 
 
 @contextlib.contextmanager
-def _checkpointed(case: Case, reentrant: bool = False) -> Iterator[None]:
+def _checkpointed(case: Case) -> Iterator[None]:
     if hasattr(case.model, "gradient_checkpointing_enable"):
-        case.model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+        case.model.gradient_checkpointing_enable({"use_reentrant": False})
     else:
         case.model.set_grad_checkpointing(True)
     yield
@@ -151,7 +149,6 @@ def _compiled(case: Case) -> Iterator[None]:
 
 WAYS: dict[str, Callable[[Case], Any]] = {
     "checkpointed": _checkpointed,
-    "reentrant": functools.partial(_checkpointed, reentrant=True),
     "compiled": _compiled,
     "no_grad": lambda case: torch.no_grad(),
     "inference_mode": lambda case: torch.inference_mode(),
@@ -168,20 +165,18 @@ def test_ways_of_running_change_nothing(case: Case, way: str, method: str) -> No
             module.p = 0.0
     expected, scores = _loss(case, method), _scores(case, method)
     with WAYS[way](case):
-        actual = _loss(case, method)
-        same = scores if way == "reentrant" else _scores(case, method)  # autograd.grad refuses it
-    assert (len(actual) == 1) == (way in list(WAYS)[3:])  # no gradients there
+        actual, actual_scores = _loss(case, method), _scores(case, method)
+    assert (len(actual) == 1) == (way in ("no_grad", "inference_mode", "frozen"))  # no gradients
     torch.testing.assert_close(actual, expected[: len(actual)], atol=case.tolerance, rtol=1e-9)
-    torch.testing.assert_close(same, scores, atol=case.tolerance, rtol=1e-9)
+    torch.testing.assert_close(actual_scores, scores, atol=case.tolerance, rtol=1e-9)
 
 
 @each_method
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast(case: Case, method: str, dtype: torch.dtype) -> None:
+def test_autocast(case: Case, method: str) -> None:
     case.model.float()
     case.images = case.images.float()
     exact = _scores(case, method)
-    with torch.autocast("cpu", dtype):
+    with torch.autocast("cpu", torch.bfloat16):
         scores, (loss, *parts) = _scores(case, method), _loss(case, method)
         output = text_encoder(case.model, "reference").encode(case.tokens, attention="maps")
         assert output.features.dtype == case.features(case.tokens).dtype

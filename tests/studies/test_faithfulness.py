@@ -18,8 +18,8 @@ from book.studies.faithfulness import (
     sensitivity_table,
     similarity_of,
 )
+from book.studies.measures import random_ranks
 from cae_lib.attribution import get_method
-from cae_lib.attribution.measures import random_ranks
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.methods import METHODS
 from cae_lib.models.clip import load_clip

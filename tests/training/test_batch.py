@@ -17,7 +17,7 @@ from toys import (
     toy_run,
 )
 
-from cae_lib.attribution.binding import exchanges
+from cae_lib.attribution.binding import swapped_captions
 from cae_lib.errors import ConfigError
 from cae_lib.training.batch import (
     Batches,
@@ -53,7 +53,7 @@ def test_streams_epochs_and_seeds_do_not_share_numbers():
     assert torch.equal(first, again)
 
 
-def test_a_row_brings_one_neighbour_and_both_bring_a_false_caption_of_their_own() -> None:
+def test_a_row_brings_one_neighbour_and_both_bring_a_negative_caption_of_their_own() -> None:
     rows = torch.tensor([0, 7, 6])
     seen, picks = [Counter() for _ in rows], Counter()
     for step in range(400):
@@ -71,7 +71,7 @@ def test_a_row_brings_one_neighbour_and_both_bring_a_false_caption_of_their_own(
 
 
 @pytest.mark.parametrize("augment", [True, False])
-def test_the_batch_holds_rows_neighbours_and_their_false_captions(augment: bool) -> None:
+def test_the_batch_holds_rows_neighbours_and_their_negative_captions(augment: bool) -> None:
     run = toy_run(replace(FT, negatives=True, augment=augment), pairs=PAIRS)
     batch, alignment = run.batches.at(1), run.batches.alignment
     source = generator(0, Stream.NEGATIVE, 1)
@@ -86,7 +86,7 @@ def test_the_batch_holds_rows_neighbours_and_their_false_captions(augment: bool)
 
 
 @pytest.mark.parametrize("foils", ["given", "exchanged"])
-def test_a_caption_brings_one_false_caption_if_it_has_some(foils: str) -> None:
+def test_a_caption_brings_one_negative_caption_if_it_has_some(foils: str) -> None:
     run = toy_run(replace(FT, foils=foils, batch_size=8), pairs=PAIRS)
     alignment, seen = run.batches.alignment, [set() for _ in range(8)]
     if foils == "given":
@@ -96,8 +96,8 @@ def test_a_caption_brings_one_false_caption_if_it_has_some(foils: str) -> None:
         ]
     else:
         known = [set() for _ in range(8)]
-        made = exchanges(alignment.tokens, alignment.words, alignment.roles, alignment.arguments)
-        for row, _, variant in zip(*made, strict=True):
+        swaps = swapped_captions(alignment.tokens, alignment.words, alignment.roles)
+        for row, _, variant in zip(*swaps, strict=True):
             known[row].add(tuple(variant.tolist()))
     for step in range(40):
         batch = run.batches.at(step)
@@ -146,14 +146,6 @@ def test_swaps_of_a_batch_follow_the_arguments_and_are_drawn_by_its_step(on_of, 
     assert len({str(draw.tolist()) for draw in draws}) > 1
 
 
-@pytest.mark.parametrize("kind", ["permuted", "random"])
-def test_a_placebo_knows_no_arguments(kind: str) -> None:
-    given = three_objects(("cat", "mat"))
-    assert given.arguments.any()
-    assert placebo_roles(given, kind, 0).arguments is None
-    assert placebo_roles(given, "parsed", 0).arguments is given.arguments
-
-
 def test_a_batch_has_the_swaps_of_its_rows_and_negatives_made_by_them() -> None:
     tokenizer = toy_clip().tokenizer
     places = tuple((THREE.index(word), THREE.index(word) + 3) for word in ("dog", "mat"))
@@ -166,7 +158,16 @@ def test_a_batch_has_the_swaps_of_its_rows_and_negatives_made_by_them() -> None:
     (expected,) = tokenizer([THREE.replace("dog", "x").replace("mat", "dog").replace("x", "mat")])
     assert len(batch.negatives) == 4 and (batch.negatives == expected).all()
     assert batch.rows[batch.owners].remainder(2).eq(0).all()
-    assert placebo_roles(given, "permuted", 0).swaps is None
+
+
+@pytest.mark.parametrize("kind", ["permuted", "random"])
+def test_a_placebo_knows_no_arguments_and_no_swaps(kind: str) -> None:
+    given = three_objects(("cat", "mat"))
+    given = replace(given, swaps=torch.zeros(8, 1, 5, 2, dtype=torch.int16))
+    assert given.arguments.any()
+    placebo = placebo_roles(given, kind, 0)
+    assert placebo.arguments is None and placebo.swaps is None
+    assert placebo_roles(given, "parsed", 0) is given
 
 
 def test_every_draw_of_a_batch_depends_on_seed_and_step() -> None:
@@ -209,14 +210,14 @@ def test_the_share_of_masked_captions() -> None:
 @pytest.mark.parametrize("kind", ["permuted", "random"])
 def test_a_placebo_keeps_the_numbers_of_words_and_draws_by_seed_and_row(kind: str) -> None:
     given = toy_alignment(toy_clip(), CAPTIONS * 40)
-    found, places = placebo_roles(given, kind, 1), Counter()
-    assert found.tokens is given.tokens and found.roles.dtype == given.roles.dtype
+    actual, places = placebo_roles(given, kind, 1), Counter()
+    assert actual.tokens is given.tokens and actual.roles.dtype == given.roles.dtype
     for row, words in enumerate(given.words.tolist()):
         before, after = (
-            dict(zip(words, a.roles[row].tolist(), strict=True)) for a in (given, found)
+            dict(zip(words, a.roles[row].tolist(), strict=True)) for a in (given, actual)
         )
         assert Counter(before.values()) == Counter(after.values())
-        assert found.roles[row].tolist() == [after[word] for word in words]  # of whole words
+        assert actual.roles[row].tolist() == [after[word] for word in words]  # of whole words
         assert after[0] == 0 and (
             kind == "random" or all(bool(before[word]) == bool(after[word]) for word in words)
         )
@@ -224,9 +225,9 @@ def test_a_placebo_keeps_the_numbers_of_words_and_draws_by_seed_and_row(kind: st
             places.update(word for word, role in after.items() if role == 1)
     words = range(1, 8) if kind == "random" else (2, 3, 4, 5, 7)
     assert set(places) == set(words)  # "a red cat sits on a mat": 40 times 2 of 7, or of 5
-    assert min(places.values()) > 2 and len(found.roles[::8].unique(dim=0)) > 5
-    assert torch.equal(placebo_roles(toy_alignment(toy_clip()), kind, 1).roles, found.roles[:8])
-    assert not torch.equal(placebo_roles(given, kind, 2).roles, found.roles)
+    assert min(places.values()) > 2 and len(actual.roles[::8].unique(dim=0)) > 5
+    assert torch.equal(placebo_roles(toy_alignment(toy_clip()), kind, 1).roles, actual.roles[:8])
+    assert not torch.equal(placebo_roles(given, kind, 2).roles, actual.roles)
     assert placebo_roles(given, "parsed", 1) is given
     with pytest.raises(ConfigError, match="expected one of parsed, permuted, random"):
         placebo_roles(given, "other", 1)

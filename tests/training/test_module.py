@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from cae_lib.attribution import Attribution, AttributionMethod, Captions, get_method
 from cae_lib.config import AttributionLossConfig
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.errors import ConfigError
 from cae_lib.models import packed
 from cae_lib.training.losses import (
     AttributionLoss,
@@ -28,28 +28,27 @@ ACTIVE = 2.0
 
 
 def step(
-    task: CAELoss, batch: tuple[Tensor, ...], **autocast: Any
+    loss: CAELoss, batch: tuple[Tensor, ...], **autocast: Any
 ) -> tuple[AttributionLoss, dict[str, Tensor]]:
     """Return the output, and the gradients of all parameters of the text tower."""
-    task.model.zero_grad()
+    loss.model.zero_grad()
     with torch.autocast("cpu", enabled=bool(autocast), **autocast):
-        output = task(*batch)
+        output = loss(*batch)
     output.loss.backward()
-    gradients = {name: p.grad for name, p in task.model.named_parameters() if p.grad is not None}
+    gradients = {name: p.grad for name, p in loss.model.named_parameters() if p.grad is not None}
     return output, {name: gradient.clone() for name, gradient in gradients.items()}
 
 
-@EVERY
 @pytest.mark.parametrize(
-    "settings",
+    ("method", "settings"),
     [
-        {},
-        {"scope": "caption"},
-        {"scope": "word"},
-        {"complete_captions": False},
-        {"hinge": "log"},
-        {"hinge": "margin", "scope": "word"},
-        {"stop_gradient": True},
+        ("attention", {}),
+        ("gradcam", {"scope": "caption"}),
+        ("perturbation", {"scope": "word"}),
+        ("gradient", {"complete_captions": False}),
+        ("attention", {"hinge": "log"}),
+        ("gradcam", {"hinge": "margin", "scope": "word"}),
+        ("perturbation", {"stop_gradient": True}),
     ],
     ids=str,
 )
@@ -69,48 +68,50 @@ def test_parts_are_those_of_the_scores(method: str, settings: dict, model, batch
     torch.testing.assert_close(output.text_features, features, atol=1e-10, rtol=0)
 
 
-@EVERY
-@pytest.mark.parametrize("path", ["packed", "reference"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("attention", "packed"), ("gradcam", "packed"), ("perturbation", "reference")],
+)
 def test_whether_the_gradient_reaches_the_images_is_a_setting(method, path, model, batch) -> None:
     """Check by finite differences; without it the contrastive loss still reaches the images."""
     images, *rest = batch
-    task, constant = (
+    open_loss, constant_loss = (
         CAELoss(model, method, margin=2.0, path=path, **options)
         for options in ({}, {"image_gradient": False})
     )
     inputs = images.clone().requires_grad_()
-    output = constant(inputs, *rest)
+    output = constant_loss(inputs, *rest)
     output.loss.backward(retain_graph=True)
     assert inputs.grad is None
     contrastive_loss(inputs, output.text_features, model.logit_scale.exp()).backward()
     assert inputs.grad.abs().max() > 0
     inputs.grad = None
-    actual = task(inputs, *rest).loss
+    actual = open_loss(inputs, *rest).loss
     torch.testing.assert_close(actual, output.loss, rtol=1e-12, atol=0)
     actual.backward()
-    if method == "attention":
+    if method == "attention":  # to which the image is nothing
         assert inputs.grad is None or not inputs.grad.any()
         return
     move = 1e-6 * inputs.grad / inputs.grad.norm()
-    ahead, behind = (task(images + change, *rest).loss for change in (move, -move))
-    expected = (ahead - behind).item() / (2 * 1e-6)
+    after, before = (open_loss(images + change, *rest).loss for change in (move, -move))
+    expected = (after - before).item() / (2 * 1e-6)
     assert inputs.grad.norm().item() == pytest.approx(expected, rel=1e-6)
 
 
 @EVERY
 def test_paths_and_modes_give_the_same_numbers(method, model, batch) -> None:
     """Also without a graph, where nothing can be differentiated."""
-    tasks = [
+    losses = [
         CAELoss(model, method, margin=ACTIVE, path=path) for path in ("packed", "reference", "auto")
     ]
-    tasks[2].eval()
-    (output, expected), *others = (step(task, batch) for task in tasks)
+    losses[2].eval()
+    (output, expected), *others = (step(loss, batch) for loss in losses)
     assert expected["transformer.resblocks.1.mlp.c_fc.weight"].abs().max() > 0
     for _, actual in others:
         torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-8)
     for mode in (torch.no_grad, torch.inference_mode):
         with mode():
-            silent = tasks[0](*(value.clone() for value in batch))
+            silent = losses[0](*(value.clone() for value in batch))
         for name in ("loss", "text_features"):
             assert not getattr(silent, name).requires_grad
             torch.testing.assert_close(getattr(silent, name), getattr(output, name).detach())
@@ -132,30 +133,28 @@ class Positions(AttributionMethod):
 def test_a_method_can_be_an_object_and_leave_tokens_out(model, batch) -> None:
     _, tokens, roles = batch
     output = CAELoss(model, Positions(), complete_captions=False)(*batch)
-    places = torch.arange(1.0, 78).expand(len(tokens), -1)
-    used = (roles == 1) & (places % 2 == 1)
-    torch.testing.assert_close(output.objects, places[used].mean())
+    positions = torch.arange(1.0, 78).expand(len(tokens), -1)
+    used = (roles == 1) & (positions % 2 == 1)
+    torch.testing.assert_close(output.objects, positions[used].mean())
     assert output.n_objects == used.sum()
     with pytest.raises(ConfigError, match="Positions"):
         CAELoss(model, Positions(), layers=(1,))
 
 
-def test_the_model_is_not_registered_and_settings_are_printed(model) -> None:
-    task = CAELoss(model, "gradient", weight=0.3, reduction="l1", hinge="log")
-    assert not list(task.parameters())
-    assert not task.state_dict()
-    for part in ("reduction='l1'", "weight=0.3", "scope='batch'", "hinge='log'", "path=auto"):
-        assert part in repr(task)
+def test_the_model_is_not_registered(model) -> None:
+    loss = CAELoss(model)
+    assert not list(loss.parameters())
+    assert not loss.state_dict()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"weight": float("nan")}, "weight is nan"),
-        ({"weight": True}, "weight is True"),
+        ({"weight": -0.1}, "weight is -0.1"),
+        ({"all_sum": 3}, "all_sum is 3"),
         ({"image_gradient": 0}, "image_gradient is 0"),
         ({"hinge": "margin"}, "margin"),
-        ({"method": "saliency"}, "saliency"),
         ({"path": "fast"}, "fast"),
         ({"method": "gradient", "start_layer": 1}, "start_layer"),
         ({"model": nn.Linear(2, 2)}, "Linear"),
@@ -167,54 +166,15 @@ def test_bad_settings_are_refused_at_once(options: dict, message: str, model) ->
         CAELoss(**{"model": model} | options)
 
 
-@EVERY
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"roles": lambda b: b["roles"][:, :20]}, r"roles \(4, 20\)"),
-        ({"images": lambda b: b["images"][:2]}, r"image features \(2, 128\)"),
-        ({"words": lambda b: b["words"][:1]}, r"words \(1, 77\)"),
-        ({"images": lambda b: b["images"][:, None]}, r"image features \(4, 1, 128\)"),
-        ({"images": lambda b: b["images"][:, :1]}, r"\(\d+, 1\) do not fit .*\(\d+, 128\)"),
-        (
-            {
-                name: lambda b, name=name: b[name][:0]
-                for name in ("images", "tokens", "roles", "words")
-            },
-            r"tokens \(0, 77\)",
-        ),
-        ({"words": lambda b: 0 * b["words"]}, "caption 0 .* role 2 and word 0 at token 2"),
-        ({"words": lambda b: -b["words"]}, "caption 0 .* word -1 at token 1"),
-        ({"roles": lambda b: b["roles"] * 2}, "caption 0 .* role 4 "),
-        (
-            {"roles": lambda b: b["roles"].roll(1, 0), "words": lambda b: None},
-            "caption 1 .* word 0",
-        ),
-        (
-            {name: lambda b, name=name: b[name][:, :4] for name in ("tokens", "roles", "words")},
-            "caption 0 .*no end-of-text",
-        ),
-    ],
-    ids=map(str, range(11)),
-)
-def test_what_does_not_fit_together_is_refused(method, changed, message, model, batch) -> None:
-    given = dict(zip(("images", "tokens", "roles"), batch, strict=True))
-    given["words"] = word_index(given["tokens"], 49408)
-    CAELoss(model, method)(*given.values())
-    wrong = given | {name: change(given) for name, change in changed.items()}
-    with pytest.raises(DataError, match=message):
-        CAELoss(model, method)(*wrong.values())
-
-
-@EVERY
+@pytest.mark.parametrize("method", ["gradcam", "gradient"])
 def test_gradient_checkpointing_changes_nothing(method, model, batch, monkeypatch) -> None:
-    task = CAELoss(model, method, margin=ACTIVE)
-    plain, expected = step(task, batch)
+    loss = CAELoss(model, method, margin=ACTIVE)
+    plain, expected = step(loss, batch)
     recomputed: list[int] = []
     finish = packed.finish_block
     monkeypatch.setattr(packed, "finish_block", lambda *a: recomputed.append(1) or finish(*a))
     model.set_grad_checkpointing(True)
-    output, gradients = step(task, batch)
+    output, gradients = step(loss, batch)
     assert len(recomputed) > 4  # once forward in each block, again in each backward pass
     for part in PARTS:
         torch.testing.assert_close(getattr(output, part), getattr(plain, part), rtol=1e-12, atol=0)
@@ -222,27 +182,20 @@ def test_gradient_checkpointing_changes_nothing(method, model, batch, monkeypatc
 
 
 @EVERY
-@pytest.mark.parametrize(
-    ("dtype", "share", "angle", "checkpointing"),
-    [
-        (torch.bfloat16, 0.02, 0.996, False),
-        (torch.bfloat16, 0.02, 0.996, True),
-        (torch.float16, 0.005, 0.999, False),
-    ],
-)
-def test_autocast(method, dtype, share, angle, checkpointing, model, batch) -> None:
-    """Scores and loss are float32, within a share of the exact ones; gradients within 5 degrees.
+def test_autocast(method, model, batch) -> None:
+    """Scores and loss are float32, within 2 % of the exact ones; gradients within 5 degrees.
 
     Perturbation takes differences of similarities that 16 bits have rounded: more than twice that.
     """
     batch = (batch[0].float(), *batch[1:])
-    model.float().set_grad_checkpointing(checkpointing)
-    task = CAELoss(model, method, margin=ACTIVE)
-    exact, expected = step(task, batch)
-    output, gradients = step(task, batch, dtype=dtype)
-    assert output.text_features.dtype == dtype
-    scale = share * max(exact.objects.abs(), exact.composition.abs())
-    scale *= 2.5 if method == "perturbation" else 1
+    model.float()
+    loss = CAELoss(model, method, margin=ACTIVE)
+    exact, expected = step(loss, batch)
+    output, gradients = step(loss, batch, dtype=torch.bfloat16)
+    assert output.text_features.dtype == torch.bfloat16
+    scale = (0.05 if method == "perturbation" else 0.02) * max(
+        exact.objects.abs(), exact.composition.abs()
+    )
     for part in PARTS:
         assert getattr(output, part).dtype == torch.float32
         difference = (getattr(output, part) - getattr(exact, part)).abs()
@@ -250,18 +203,16 @@ def test_autocast(method, dtype, share, angle, checkpointing, model, batch) -> N
     actual, exact_gradient = (
         torch.cat([g[name].flatten() for name in expected]) for g in (gradients, expected)
     )
-    assert actual.isfinite().all()
-    assert F.cosine_similarity(actual, exact_gradient, dim=0) > angle
+    assert F.cosine_similarity(actual, exact_gradient, dim=0) > 0.996
 
 
-@EVERY
-@pytest.mark.parametrize("precision", ["bf16", "pure_bf16"])
+@pytest.mark.parametrize(("method", "precision"), [("gradcam", "bf16"), ("gradient", "pure_bf16")])
 def test_model_in_half_precision(method: str, precision: str, batch) -> None:
     images, tokens, roles = batch
     model = open_clip.create_model("clip-mini", precision=precision)
     expected = model.encode_text(tokens, normalize=True)
-    task = CAELoss(model, method, margin=ACTIVE)
-    output, gradients = step(task, (images.bfloat16(), tokens, roles))
+    loss = CAELoss(model, method, margin=ACTIVE)
+    output, gradients = step(loss, (images.bfloat16(), tokens, roles))
     assert output.loss.dtype == torch.float32
     assert output.text_features.dtype == expected.dtype == torch.bfloat16
     torch.testing.assert_close(output.text_features, expected, atol=0.01, rtol=0)
@@ -269,15 +220,14 @@ def test_model_in_half_precision(method: str, precision: str, batch) -> None:
     assert all(gradient.isfinite().all() for gradient in gradients.values())
 
 
-@EVERY
-def test_beside_compiled_modules(method: str, model, batch) -> None:
+def test_beside_compiled_modules(model, batch) -> None:
     _, tokens, roles = batch
-    pictures = torch.randn(4, 3, 112, 112, dtype=torch.float64)
-    task = CAELoss(model, method, margin=ACTIVE)
-    expected = task(model.encode_image(pictures), tokens, roles).loss
+    pixels = torch.randn(4, 3, 112, 112, dtype=torch.float64)
+    loss = CAELoss(model, "gradcam", margin=ACTIVE)
+    expected = loss(model.encode_image(pixels), tokens, roles).loss
     model.visual = torch.compile(model.visual, backend="eager")
-    actual = task(model.encode_image(pictures), tokens, roles).loss
+    actual = loss(model.encode_image(pixels), tokens, roles).loss
     torch.testing.assert_close(actual, expected)
     actual.backward()
     model.transformer.compile(backend="eager")
-    torch.testing.assert_close(task(model.encode_image(pictures), tokens, roles).loss, expected)
+    torch.testing.assert_close(loss(model.encode_image(pixels), tokens, roles).loss, expected)

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from cae_lib.attribution import perturbation
-from cae_lib.config import HINGES, SCOPES
 from cae_lib.training.losses import CAELoss
 
 METHODS = ("attention", "gradcam", "perturbation", "gradient")
@@ -58,13 +57,12 @@ def held(monkeypatch: pytest.MonkeyPatch, model: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        *(
-            (method, {"scope": scope, "hinge": hinge})
-            for method in METHODS
-            for hinge in HINGES
-            for scope in SCOPES
-            if (hinge, scope) != ("margin", "caption")
-        ),
+        *((method, {}) for method in METHODS),
+        ("attention", {"hinge": "log", "scope": "caption"}),
+        ("gradcam", {"hinge": "margin", "scope": "word"}),
+        ("perturbation", {"hinge": "log", "scope": "word"}),
+        ("gradient", {"hinge": "margin"}),
+        ("gradient", {"scope": "caption"}),
         ("attention", {"renormalise": True, "layers": (1, -1)}),
         ("gradcam", {"start_layer": -1, "temperature": False}),
         ("perturbation", {"replacement": "zero"}),
@@ -92,19 +90,6 @@ def test_all_parameters_at_once(method, settings, model, batch, held) -> None:
     assert ("logit_scale" in text) == ("train_temperature" in settings)
     directions = random_directions(model, text)
     assert_derivative(lambda: task(*batch).loss, model, directions, step)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_objects_held_fixed(method: str, model, batch, held) -> None:
-    """With `stop_gradient` the gradient is that of the loss with A_obj as a number."""
-    task = CAELoss(model, method, margin=ACTIVE, stop_gradient=True)
-    output = task(*batch)
-    output.loss.backward()
-    assert_derivative(
-        lambda: output.objects - task(*batch).composition + ACTIVE,
-        model,
-        random_directions(model, PARAMETERS),
-    )
 
 
 def test_the_mean_embedding_is_a_constant(model, batch) -> None:

@@ -1,7 +1,6 @@
 """CAE in open_clip's own loop: its steps are those of a plain loop with the whole batch."""
 
 import copy
-import itertools
 import logging
 import pickle
 import sys
@@ -36,9 +35,11 @@ SETTINGS = [
     {"method": "attention", "hinge": "log", "scope": "caption"},
 ]
 FLAGS = [(False, True), (True, True), (False, False)]  # local_loss, gather_with_grad
-CASES = list(itertools.product(range(len(SETTINGS)), FLAGS, (1, 2)))
+CASES = [(0, 0, 1), (1, 1, 2), (2, 2, 1), (3, 0, 2), (4, 1, 1), (7, 2, 2)]
+"""Which of the settings, which of the flags, and the number of accumulated parts."""
+
 EVERY = pytest.mark.parametrize("settings", SETTINGS, ids=str)
-FIRST = pytest.mark.parametrize("settings", SETTINGS[:4], ids=str)
+TWO = pytest.mark.parametrize("settings", SETTINGS[1:3], ids=str)
 
 
 def packed() -> Tensor:
@@ -48,7 +49,7 @@ def packed() -> Tensor:
     return texts
 
 
-def pictures() -> Tensor:
+def pixels() -> Tensor:
     return torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)).double()
 
 
@@ -78,7 +79,7 @@ def by_hand(settings: dict[str, Any]) -> dict[str, Tensor]:
     """Return the parameters after one step of a plain loop with the whole batch."""
     model = plain_model()
     task = CAELoss(model, **{"weight": 3.0, "margin": 2.0} | settings)
-    images = model.encode_image(pictures(), normalize=True)
+    images = model.encode_image(pixels(), normalize=True)
     output = task(images, *packed().unbind(1))
     contrastive = open_clip.ClipLoss()(images, output.text_features, model.logit_scale.exp())
     (contrastive + output.loss).backward()
@@ -90,8 +91,8 @@ def in_their_loop(
     model: CaeModel, loss: nn.Module, rows: slice = slice(None), accum_freq: int = 1, **options: Any
 ) -> dict[str, Tensor]:
     """Return the parameters after one step of open_clip's loop with some rows of the batch."""
-    pixels = pictures().to(next(model.parameters()).dtype)
-    parts = zip(pixels[rows].chunk(accum_freq), packed()[rows].chunk(accum_freq), strict=True)
+    images = pixels().to(next(model.parameters()).dtype)
+    parts = zip(images[rows].chunk(accum_freq), packed()[rows].chunk(accum_freq), strict=True)
     data = {"train": loader(list(parts))}
     optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
     scaler = options.pop("scaler", None)
@@ -136,7 +137,7 @@ def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 
 
 @EVERY
-@pytest.mark.parametrize("accum_freq", [1, 2, 4])
+@pytest.mark.parametrize("accum_freq", [1, 4])
 def test_a_step_is_that_of_a_plain_loop(settings: dict, accum_freq: int, caplog) -> None:
     model = cae_model(settings)
     loss = CaeClipLoss(model.attribution, accum_freq=accum_freq)
@@ -150,35 +151,22 @@ def test_a_step_is_that_of_a_plain_loop(settings: dict, accum_freq: int, caplog)
     assert "Attribution_loss: " in caplog.text  # a loss of its own in their log
 
 
-class Task(nn.Module):
-    """A training task of open_clip after 3.3: batches are dicts, and the loss is apart."""
-
-    def __init__(self, model: nn.Module, loss: nn.Module) -> None:
-        super().__init__()
-        self.trainable_module, self.loss = model, loss
-
-    def forward(self, batch: dict[str, Tensor]) -> Tensor:
-        """Return the sum of the losses."""
-        outputs = self.trainable_module(image=batch["image"], text=batch["text"])
-        actual = self.loss(**outputs, output_dict=True)
-        return sum(value for name, value in actual.items() if name.endswith("_loss"))
-
-
-@FIRST
-def test_a_task_takes_the_same_step(settings: dict) -> None:
-    """With dict batches and open_clip's own attention, to which the packed path is exact."""
-    model = cae_model(settings, with_own_attention(plain_model()))
-    task = Task(model, CaeClipLoss(model.attribution)).train()
-    task({"image": pictures(), "text": packed()}).backward()
+@TWO
+def test_the_packed_path_takes_the_same_step(settings: dict) -> None:
+    """With open_clip's own attention, to which the packed path is exact."""
+    model = cae_model(settings, with_own_attention(plain_model())).train()
+    losses = CaeClipLoss(model.attribution)(**model(pixels(), packed()), output_dict=True)
+    sum(losses.values()).backward()
     assert text_encoder(model.model).path == "packed"
-    torch.optim.SGD(task.parameters(), 0.1).step()
+    torch.optim.SGD(model.parameters(), 0.1).step()
     torch.testing.assert_close(named(model), by_hand(settings), atol=1e-13, rtol=0)
 
 
 def run_all(rank: int, folder: Path) -> None:
     """Run all cases, one step each, as one of two processes."""
-    for number, (choice, (local_loss, gather_with_grad), accum_freq) in enumerate(CASES):
+    for number, (choice, flags, accum_freq) in enumerate(CASES):
         model = cae_model(SETTINGS[choice])
+        local_loss, gather_with_grad = FLAGS[flags]
         loss = CaeClipLoss(
             model.attribution,
             accum_freq=accum_freq,
@@ -217,12 +205,11 @@ FORMS = {
 }
 
 
-@pytest.mark.parametrize("method", ["gradcam", "gradient"])
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_a_model_takes_the_same_step_in_every_form(form, method: str) -> None:
-    model = cae_model({"method": method})
+def test_a_model_takes_the_same_step_in_every_form(form) -> None:
+    model = cae_model({"method": "gradcam"})
     other = form(model)
-    expected = by_hand({"method": method})
+    expected = by_hand({"method": "gradcam"})
     actual = in_their_loop(other, CaeClipLoss(other.attribution))
     assert_same({name.removeprefix("_orig_mod."): v for name, v in actual.items()}, expected)
     if isinstance(other, CaeModel):
@@ -243,13 +230,13 @@ def test_flags_that_give_another_gradient_and_texts_without_roles_are_refused() 
     with pytest.raises(ConfigError, match="gather-with-grad"):
         CaeClipLoss(model.attribution, local_loss=True, world_size=2)
     with pytest.raises(DataError, match="RoleTokenizer"):
-        CaeClipLoss(model.attribution)(**model(pictures(), packed()[:, 0]))
+        CaeClipLoss(model.attribution)(**model(pixels(), packed()[:, 0]))
 
 
-@FIRST
-def test_mixed_precision(settings: dict) -> None:
+def test_mixed_precision() -> None:
     """Check the direction of the step against float64, and of its part due to L_attr."""
-    steps, scaler = [], torch.amp.GradScaler("cpu", 1024.0)
+    settings, scaler = {"method": "gradcam"}, torch.amp.GradScaler("cpu", 1024.0)
+    steps = []
     for weight in (3.0, 0.0):
         weighted = settings | {"weight": weight}
         model = cae_model(weighted, plain_model(torch.float32))
@@ -294,17 +281,17 @@ def test_outside_of_training_it_is_the_model() -> None:
     """Also for texts of open_clip's validation set, which has the same tokenizer."""
     plain, model, texts = plain_model(), cae_model({"method": "gradcam"}), packed()
     arguments = (args(), None, None)
-    expected = evaluate(plain, {"val": loader([(pictures(), texts[:, 0])])}, 1, *arguments)
+    expected = evaluate(plain, {"val": loader([(pixels(), texts[:, 0])])}, 1, *arguments)
     for batch in (texts, texts[:, 0]):
-        actual = evaluate(model, {"val": loader([(pictures(), batch)])}, 1, *arguments)
+        actual = evaluate(model, {"val": loader([(pixels(), batch)])}, 1, *arguments)
         assert actual == expected
         assert torch.equal(model.encode_text(batch), plain.encode_text(texts[:, 0]))
-    actual, expected = model(image=pictures()), plain(image=pictures())
+    actual, expected = model(image=pixels()), plain(image=pixels())
     assert actual.keys() == expected.keys()
     assert actual["text_features"] is None
     assert torch.equal(actual["image_features"], expected["image_features"])
-    assert model.train()(pictures(), texts[:, 0]).keys() == expected.keys()
-    assert model.eval()(pictures(), texts).keys() == expected.keys()
+    assert model.train()(pixels(), texts[:, 0]).keys() == expected.keys()
+    assert model.eval()(pixels(), texts).keys() == expected.keys()
     assert not CaeModel(plain.eval()).training
 
 

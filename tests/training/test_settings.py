@@ -133,7 +133,7 @@ def test_other_kinds_and_labels(reference) -> None:
     assert not any(same(a, b) for i, a in enumerate(ends) for b in ends[:i])
 
 
-def test_kinds_of_false_captions() -> None:
+def test_kinds_of_negative_captions() -> None:
     ends = [
         outcome(**FOILED | changes)
         for changes in (

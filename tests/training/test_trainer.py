@@ -16,23 +16,13 @@ from cae_lib.keys import run_inputs
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.weight_files import read_state_dict
 from cae_lib.training import trainer
-from cae_lib.training.state import content_hash
 from cae_lib.training.trainer import NotFiniteError
 
 CAE = replace(FT, name="cae", method="attention", weight=1.0, margin=0.5)
 HARD = replace(CAE, negatives=True)
 
 
-@pytest.mark.parametrize(
-    "experiment",
-    [
-        FT,
-        CAE,
-        replace(CAE, precision="bf16"),
-        replace(HARD, masked=0.5),
-    ],
-    ids=["ft", "cae", "cae-bf16", "negclip-cae-masked"],
-)
+@pytest.mark.parametrize("experiment", [FT, replace(HARD, masked=0.5)], ids=["ft", "negclip-cae"])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, experiment):
     expected, whole = toy_train(experiment, tmp_path / "whole")
     number = signal.SIGINT if experiment is FT else signal.SIGTERM
@@ -128,12 +118,6 @@ def test_every_parameter_takes_the_rate_of_its_step():
         moved = (value - before[name]).abs().max().item()
         if name != "logit_scale":  # which a step may clamp
             assert moved == pytest.approx(rate, rel=0.02) or moved == 0, name
-    vectors = {name for name, value in run.model.named_parameters() if value.ndim < 2}
-    assert any(
-        (value != before[name]).any()
-        for name, value in run.model.named_parameters()
-        if name in vectors - {"logit_scale"}
-    )
 
 
 def test_a_second_ctrl_c_acts_at_once_and_one_after_the_last_step_is_too_late(tmp_path):
@@ -184,31 +168,12 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step(tmp_path):
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 0
 
 
-def test_the_state_of_another_run_is_refused(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        toy_train(HARD, tmp_path, **send(signal.SIGTERM, at=2))
-    with pytest.raises(CheckpointError, match=r"state of another run \(other settings\)"):
-        toy_train(replace(HARD, lr=2e-3), tmp_path)
-    with pytest.raises(CheckpointError, match=r"state of another run \(other training data\)"):
-        toy_train(HARD, tmp_path, pairs=toy_pairs(name="other"))
-    (tmp_path / "state.pt").write_bytes(b"PK")
-    with pytest.raises(CheckpointError, match="damaged state file"):
-        toy_train(HARD, tmp_path)
-
-
 @pytest.mark.parametrize(
     ("changes", "pairs", "error", "message"),
     [
-        ({}, {"image_paths": []}, DataError, "0 picture paths with 8 pictures"),
-        (
-            {"negatives": True},
-            {"negatives": None, "hard_images": None},
-            DataError,
-            "toy has no hard negatives: .* neg_caption and neg_image",
-        ),
-        ({"negatives": True}, {"negatives": [[]] * 8}, DataError, "not all of them empty"),
-        ({"foils": "given"}, {"negatives": [[]] * 8}, DataError, "toy has no false captions"),
-        ({"batch_size": 0}, {}, ConfigError, "8 rows; choose 1 to 8"),
+        ({}, {"image_paths": []}, DataError, "0 image paths with 8 images"),
+        ({"negatives": True}, {"negatives": None, "hard_images": None}, DataError, "neg_caption"),
+        ({"foils": "given"}, {"negatives": [[]] * 8}, DataError, "toy has no negative captions"),
         ({"batch_size": 9}, {}, ConfigError, "8 rows; choose 1 to 8"),
         ({"masked": 1.5}, {}, ConfigError, "masked is 1.5; expected a share from 0 to 1"),
         ({"roles": "shuffled"}, {}, ConfigError, "unknown roles 'shuffled': .*permuted, random"),
@@ -218,27 +183,11 @@ def test_the_state_of_another_run_is_refused(tmp_path):
             ConfigError,
             "leave out one of the two",
         ),
-        (
-            {"foils": "all"},
-            {},
-            ConfigError,
-            "unknown foils 'all': expected one of given, exchanged",
-        ),
-        ({"foil_hinge": True}, {}, ConfigError, "foil_hinge requires"),
-        (
-            {"foils": "given", "foil_hinge": True},
-            {},
-            ConfigError,
-            "margin 0.0: expected one above 0",
-        ),
+        ({"foils": "all"}, {}, ConfigError, "unknown foils 'all'"),
+        ({"foils": "given", "foil_hinge": True}, {}, ConfigError, "margin 0.0"),
         ({"foils": "given", "negatives": True}, {}, ConfigError, "foils cannot"),
         ({"foil_hinge": True, "margin": 1.0}, {}, ConfigError, "foil_hinge"),
-        (
-            {"lock_trunk": True},
-            {},
-            ConfigError,
-            "lock_trunk needs an image tower of timm.*lock_image",
-        ),
+        ({"lock_trunk": True}, {}, ConfigError, "lock_trunk needs an image tower of timm"),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused(changes, pairs, error, message):
@@ -246,23 +195,15 @@ def test_what_cannot_be_trained_on_is_refused(changes, pairs, error, message):
         toy_run(replace(FT, **changes), pairs=toy_pairs(**pairs))
 
 
-def test_the_progress_line_shows_loss_attributions_and_speed(tmp_path, capsys):
-    toy_train(CAE, tmp_path, log=True)
-    line = capsys.readouterr().err.strip().splitlines()[-1]
-    for part in ("cae/0: ", " 5/5 ", "loss=", "A_obj=", "A_comp=", "samples/s="):
-        assert part in line
-
-
-@pytest.mark.parametrize("method", [None, "attention"])
-def test_false_captions_may_be_missing_in_a_batch(tmp_path, method):
+def test_negative_captions_may_be_missing_in_a_batch(tmp_path):
     pairs = toy_pairs(negatives=[[]] * 7 + [["one"]])
-    experiment = replace(HARD, method=method, steps=3, batch_size=2)
+    experiment = replace(HARD, steps=3, batch_size=2)
     _, log = toy_train(experiment, tmp_path, pairs=pairs)
     assert min(line["n_negatives"] for line in log) == 0
     assert all(math.isfinite(line["loss"]) for line in log)
 
 
-def test_a_batch_without_false_captions_has_no_hinge(tmp_path):
+def test_a_batch_without_negative_captions_has_no_hinge(tmp_path):
     pairs = toy_pairs(negatives=[[]] * 7 + [["one"]])
     experiment = replace(
         FT, foils="given", foil_hinge=True, margin=2.0, weight=1.0, steps=4, batch_size=2
@@ -272,25 +213,6 @@ def test_a_batch_without_false_captions_has_no_hinge(tmp_path):
     assert all(line["attribution"] >= 0 and math.isfinite(line["loss"]) for line in log)
 
 
-def test_a_content_hash_tells_types_shapes_and_order() -> None:
-    content = torch.arange(6, dtype=torch.int32)
-    contents = [
-        ([], [content]),
-        ([], [content.view(2, 3)]),
-        ([], [content.view(3, 2)]),
-        ([], [content.view(torch.float32)]),
-        ([], [content[:3], content[3:]]),
-        ([], [content.flip(0)]),
-        ([0], [content]),
-        ([[0]], [content]),
-        (["0"], [content]),
-    ]
-    hashes = [content_hash(*content) for content in contents]
-    assert len(set(hashes)) == len(contents)
-    assert hashes == [content_hash(*content) for content in contents]
-    assert content_hash([], [torch.ones(2, 3).T]) == content_hash([], [torch.ones(3, 2)])
-
-
 def test_a_state_of_other_inputs_is_refused_and_the_inputs_are_named(tmp_path) -> None:
     inputs = run_inputs(FT, "data", "start")
     with pytest.raises(KeyboardInterrupt):
@@ -298,5 +220,12 @@ def test_a_state_of_other_inputs_is_refused_and_the_inputs_are_named(tmp_path) -
     for name in inputs:
         with pytest.raises(CheckpointError, match=f"other {name}"):
             toy_train(FT, tmp_path, inputs=inputs | {name: "other"})
+    with pytest.raises(CheckpointError, match=r"\(other settings\)"):
+        toy_train(FT, tmp_path, inputs=run_inputs(replace(FT, lr=2e-3), "data", "start"))
+    state = (tmp_path / "state.pt").read_bytes()
+    (tmp_path / "state.pt").write_bytes(b"PK")
+    with pytest.raises(CheckpointError, match="damaged state file"):
+        toy_train(FT, tmp_path, inputs=inputs)
+    (tmp_path / "state.pt").write_bytes(state)
     toy_train(FT, tmp_path, inputs=inputs)
     assert read_meta(tmp_path / "model.safetensors").extra["identity"] == inputs

@@ -1,6 +1,5 @@
 """Whole runs: killed and resumed, by `torchrun` on the command itself, and of the paper's model."""
 
-import math
 import os
 import random
 import signal
@@ -116,30 +115,6 @@ def test_two_processes_train_a_row_of_the_table(homes) -> None:
     assert len(lines(one)) == experiment(NAME, "smoke").steps
     for ours, theirs in zip(lines(two), lines(one), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
-
-
-def test_vit_b_32_of_full_size_takes_two_steps_of_negclip_with_cae(homes) -> None:
-    path = train_run(
-        NAME,
-        "smoke",
-        model="ViT-B-32",
-        weights=None,
-        steps=2,
-        batch_size=4,
-        negatives=True,
-        precision="bf16",
-    )
-    assert isinstance(training_set("smoke", "coco", "ViT-B-32").images, ImagesOnDisk)
-    meta = read_meta(path)
-    assert (meta.model, meta.step, meta.activation) == ("ViT-B-32", 2, "quickgelu")
-    assert len(lines(path.parent)) == 2
-    for line in lines(path.parent):
-        assert math.isfinite(line["loss"])
-        assert math.isfinite(line["gradient_norm"])
-        assert line["n_similar"] == 4
-        assert 0 < line["n_negatives"] <= 8
-        assert line["n_objects"] > 0
-        assert line["n_composition"] > 0
 
 
 if __name__ == "__main__":

@@ -58,7 +58,9 @@ def texts(tagger: DependencyTagger, caption: str, moved: str) -> set[str]:
     """Return the captions that training would see."""
     tokenizer = SimpleTokenizer()
     words = token_roles([caption], tokenizer, tagger)
-    _, _, variants = swapped_captions(words.tokens, words.words, words.swaps, moved)
+    _, _, variants = swapped_captions(
+        words.tokens, words.words, words.roles, swaps=words.swaps, moved=moved
+    )
     return {tokenizer.decode(row[1 : int(row.argmax())].tolist()).strip() for row in variants}
 
 

@@ -57,11 +57,11 @@ def taggers() -> dict[str, SceneGraphTagger | DependencyTagger]:
 )
 def test_roles_by_hand(tagger, caption, objects, attributes, relations, taggers) -> None:
     (spans,) = taggers[tagger].tag([caption])
-    found = [
+    actual = [
         ", ".join(caption[s.start : s.end] for s in spans if s.role == role)
         for role in (OBJECT, ATTRIBUTE, RELATION)
     ]
-    assert found == [objects, attributes, relations]
+    assert actual == [objects, attributes, relations]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,7 @@ def test_roles_by_hand(tagger, caption, objects, attributes, relations, taggers)
         # a word inside a longer one is not its place
         ("paper", "an art party with a car", OBJECT, [(3, 12), (20, 23)]),
         ("paper", "a carpet under a car", OBJECT, [(2, 8), (17, 20)]),
+        ("paper", "a hotdog near a dog", OBJECT, [(2, 8), (16, 19)]),
         # the parser says "coffee glass table"
         ("paper", "A glass coffee table sits in a room.", OBJECT, [(0, 0), (31, 35)]),
     ],
@@ -159,18 +160,18 @@ def test_parsed_phrases_by_hand() -> None:
         for head, modifiers in heads.items()
     ]
     edges = [{"subject": 0, "relation": "chasing", "object": 1}]
-    (found,) = parsed_phrases([{"entities": entities, "relations": edges}])
-    assert tuple(found) == ("object", "attribute", "relation")
+    (actual,) = parsed_phrases([{"entities": entities, "relations": edges}])
+    assert tuple(actual) == ("object", "attribute", "relation")
     expected = (("cat", "dogs"), ("red cat", "two dogs"), ("cat chasing dogs",))
-    assert tuple(found.values()) == expected
+    assert tuple(actual.values()) == expected
 
 
 def test_every_phrase_of_the_world_is_in_its_caption(smoke_world, tmp_path) -> None:
     folder = smoke_world / "coco" / "annotations"
     captions, graphs = (folder / f"{name}_val2014.json" for name in ("captions", "scene_graphs"))
-    found = world_phrases(captions, graphs)
-    assert set(found) == {a["caption"] for a in json.loads(captions.read_text())["annotations"]}
-    for text, phrases in found.items():
+    actual = world_phrases(captions, graphs)
+    assert set(actual) == {a["caption"] for a in json.loads(captions.read_text())["annotations"]}
+    for text, phrases in actual.items():
         for phrase in (p for kind in phrases.values() for p in kind):
             place = iter(text.split())
             assert all(word in place for word in phrase.split()), (text, phrase)

@@ -8,8 +8,8 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from cae_lib.attribution import measures
-from cae_lib.attribution.measures import area, masked_similarity, paired_curves, ranks
+from book.studies import measures
+from book.studies.measures import area, masked_similarity, paired_curves, ranks
 from cae_lib.errors import ConfigError
 from cae_lib.models import load_clip
 from cae_lib.models.text_tower import text_tower
