@@ -136,6 +136,8 @@ class Experiment(AttributionLossConfig):
     weight: float = 0.0  # lambda, the weight of the attribution loss
     image_gradient: bool = True  # see `CAELoss`
     roles: str = "parsed"  # or "permuted", "random": see `cae_lib.training.batch.placebo_roles`
+    match_gradient: bool = False  # of a placebo: its loss is A_obj - A_comp without a hinge, scaled
+    # at each step so that its gradient is as large as the loss with the parsed roles would have it
     tagger: str = "scene-graph"  # what finds the roles of words: the paper's, or "dependency"
     negatives: bool = False  # NegCLIP's hard negatives: two images and four texts for each row
     # Hard negative captions without NegCLIP's images: one of the data's own for each caption
@@ -144,6 +146,9 @@ class Experiment(AttributionLossConfig):
     # Compare them with their source caption by a margin loss, of the run's weight and margin;
     # otherwise they are negatives of the contrastive loss.
     foil_hinge: bool = False
+    # Or "adaptive": the margin of that loss is the mean similarity gap of the step before, between
+    # 0 and `margin`, as in CE-CLIP.
+    margin_rule: str = "fixed"
     # Share of the captions with a role that the contrastive loss sees with one word masked, as
     # perturbation masks it by default.
     masked: float = 0.0

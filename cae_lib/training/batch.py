@@ -39,6 +39,7 @@ class Batch:
     owners: Tensor | None = None  # (K,) which of the M captions they belong to
     n_negatives: tuple[int, ...] = ()  # K of each process
     n_similar: int = 0  # rows, of all processes, with a similar image of the file's choice
+    parsed_roles: Tensor | None = None  # (M, T) of tokens, for `match_gradient`
     affine: tuple[Tensor, Tensor] | None = None  # scale and shift that normalise `pixels`
 
     def to(self, device: torch.device) -> Batch:
@@ -72,6 +73,7 @@ class Batches:
         images: The images of `pairs.image_paths`.
         tokenizer: Turns texts into tokens.
         ranks: The processes that train together; None stands for a single one.
+        parsed_roles: The roles `(n, T)` of which `alignment` has a placebo's, for `match_gradient`.
 
     Raises:
         DataError: If captions and alignment or paths and images differ in length, or hard negatives
@@ -88,8 +90,10 @@ class Batches:
         images: TrainingImages,
         tokenizer: Callable[[list[str]], Tensor],
         ranks: Ranks | None = None,
+        parsed_roles: Tensor | None = None,
     ) -> None:
         self.experiment, self.pairs, self.alignment = experiment, pairs, alignment
+        self.parsed_roles = parsed_roles
         self.images, self.tokenizer, self.ranks = images, tokenizer, ranks or Ranks()
         count, size = len(pairs.captions), experiment.batch_size
         lengths = (count, len(alignment.tokens), len(pairs.image_paths), len(images))
@@ -162,6 +166,7 @@ class Batches:
             captions.swaps,
             masked,
             n_similar=n_similar,
+            parsed_roles=None if self.parsed_roles is None else self.parsed_roles[all_rows[share]],
             affine=self.images.affine,
         )
         if not (settings.negatives or settings.foils):

@@ -303,6 +303,12 @@ def reduce_attribution_loss(
     )
 
 
+def attribution_gap(stats: Tensor) -> Tensor:
+    """Compute A_obj - A_comp over all captions from their `per_caption_stats`, without a hinge."""
+    objects, composition, n_objects, n_composition = stats.sum(0)
+    return objects / n_objects.clamp(min=1) - composition / n_composition.clamp(min=1)
+
+
 def attribution_loss(
     scores: Tensor,
     roles: Tensor,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
+from collections.abc import Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -18,10 +19,19 @@ from cae_lib.training.batch import Batch
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.execution import uses_bf16
 from cae_lib.training.features import ImageEncoder
-from cae_lib.training.losses import CAELoss, contrastive_loss
+from cae_lib.training.losses import (
+    AttributionLoss,
+    CAELoss,
+    attribution_gap,
+    contrastive_loss,
+    reduce_attribution_loss,
+)
 
 HARD_NEGATIVES = ("given", "exchanged")
 """Values of `Experiment.foils`: hard negatives of the training data, or swaps of each caption."""
+
+MARGIN_RULES = ("fixed", "adaptive")
+"""Values of `Experiment.margin_rule`."""
 
 LOGGED = ("objects", "composition", "n_objects", "n_composition")
 """Fields of `AttributionLoss` that are logged."""
@@ -56,9 +66,14 @@ class Objective(nn.Module):
                 f"{parameters['replacement']!r}: leave out one of the two settings."
             )
         _check_hard_negatives(experiment)
+        _check_match_gradient(experiment, ranks)
         self.model: Any = model
         self.ranks, self.encoder, self.experiment = ranks, encoder, experiment
-        self.bf16 = uses_bf16(experiment.precision, next(model.parameters()).device)
+        device = next(model.parameters()).device
+        self.bf16 = uses_bf16(experiment.precision, device)
+        self.adaptive_margin = None
+        if experiment.margin_rule == "adaptive":
+            self.adaptive_margin = torch.zeros((), device=device)
         self.cae_loss = None
         if experiment.method is not None:
             names = [field.name for field in fields(AttributionLossConfig)]
@@ -106,14 +121,29 @@ class Objective(nn.Module):
             features = self._encode(torch.cat([tokens, negatives]))
             texts, negatives = features.tensor_split([len(tokens)])
             return texts, negatives, {}
-        output = self.cae_loss(
-            images, tokens, batch.roles, batch.words, batch.arguments, batch.swaps
-        )
+        if self.experiment.match_gradient:
+            output = self._matched_placebo(self.cae_loss, images, batch)
+        else:
+            output = self.cae_loss(
+                images, tokens, batch.roles, batch.words, batch.arguments, batch.swaps
+            )
         values = {"attribution": output.loss} | {name: getattr(output, name) for name in LOGGED}
         texts = F.normalize(output.text_features.float(), dim=-1)  # again, where in 16 bits
         if negatives is not None:
             negatives = self._encode(negatives) if len(negatives) else texts[:0]
         return texts, negatives, values
+
+    def _matched_placebo(self, cae_loss: CAELoss, images: Tensor, batch: Batch) -> AttributionLoss:
+        """Return the placebo's loss, with a gradient as large as that of the loss that it imitates.
+
+        The placebo's own hinge would be inactive: shuffled roles have about the same mean scores.
+        """
+        parsed = cae_loss(images, batch.tokens, batch.parsed_roles, batch.words)
+        texts, stats = cae_loss.encode_and_score(images, batch.tokens, batch.roles, batch.words)
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
+        loss = match_gradient(attribution_gap(stats), parsed.loss, parameters)
+        output = reduce_attribution_loss(stats, cae_loss.config)
+        return replace(output, loss=loss, text_features=texts)
 
     def _encode(self, tokens: Tensor) -> Tensor:
         return F.normalize(encode_text(self.model, tokens).features.float(), dim=-1)
@@ -134,14 +164,24 @@ class Objective(nn.Module):
     ) -> Tensor:
         """Return `weight * mean max(0, margin - (S(I, T) - S(I, T')))` over all processes.
 
+        The margin is the run's, or with the rule "adaptive" the one that the last step left: the
+        mean of `S(I, T) - S(I, T')` in its batch, limited to 0 and the run's margin. In the first
+        step it is 0. This is the threshold of CE-CLIP (Zhang et al. 2024), with cosines in place of
+        logits, and one threshold for all kinds of negatives.
+
         Args:
             images: `(K, E)`.
             captions: The captions T of the images `(K, E)`.
             negatives: The hard negatives T' of the captions `(K, E)`.
         """
         similarity_gap = (images * (captions - negatives)).sum(dim=1)
-        hinges = F.relu(self.experiment.margin - similarity_gap)
+        is_fixed = self.adaptive_margin is None
+        margin = self.experiment.margin if is_fixed else self.adaptive_margin
+        hinges = F.relu(margin - similarity_gap)
         total, count = self.ranks.sum(torch.stack([hinges.sum(), hinges.new_tensor(len(hinges))]))
+        if self.adaptive_margin is not None and count > 0:
+            mean_gap = self.ranks.sum(similarity_gap.detach().sum()) / count.detach()
+            self.adaptive_margin = mean_gap.clamp(0, self.experiment.margin)
         return self.experiment.weight * total / count.clamp(min=1)
 
 
@@ -151,6 +191,11 @@ def _check_hard_negatives(experiment: Experiment) -> None:
     if foils not in (None, *HARD_NEGATIVES):
         expected = ", ".join(HARD_NEGATIVES)
         raise ConfigError(f"unknown foils {foils!r}: expected one of {expected}, or none.")
+    if experiment.margin_rule not in MARGIN_RULES:
+        expected = ", ".join(MARGIN_RULES)
+        raise ConfigError(f"margin_rule is {experiment.margin_rule!r}: expected one of {expected}.")
+    if experiment.margin_rule == "adaptive" and not margin_loss:
+        raise ConfigError("margin_rule 'adaptive' is a setting of foil_hinge, which is off.")
     if foils and experiment.negatives:
         raise ConfigError("foils cannot be combined with negatives, which are NegCLIP's.")
     if margin_loss and foils is None:
@@ -159,6 +204,39 @@ def _check_hard_negatives(experiment: Experiment) -> None:
         )
     if margin_loss and not experiment.margin > 0:
         raise ConfigError(f"foil_hinge with margin {experiment.margin}: expected one above 0.")
+
+
+def _check_match_gradient(experiment: Experiment, ranks: Ranks) -> None:
+    """Check that the settings around `match_gradient` are those it is defined for."""
+    if not experiment.match_gradient:
+        return
+    is_paper_loss = experiment.hinge == "difference" and experiment.scope != "caption"
+    if experiment.method is None or experiment.roles == "parsed" or not is_paper_loss:
+        raise ConfigError(
+            "match_gradient scales the loss of a placebo: it requires a method, roles 'permuted' "
+            "or 'random', hinge 'difference', and scope 'batch' or 'word'."
+        )
+    if ranks.size > 1:
+        raise ConfigError("match_gradient needs the gradient of a whole batch: use one process.")
+
+
+def match_gradient(loss: Tensor, reference: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """Scale a loss by a constant so that its gradient has the norm of a reference's gradient.
+
+    Args:
+        loss: Loss to scale; one without a gradient becomes 0.
+        reference: Loss that gives the norm.
+        parameters: The parameters that both gradients are taken with respect to.
+    """
+    device = reference.device.type
+    with torch.autocast(device, enabled=False):
+        actual, target = (_gradient_norm_of(value, parameters) for value in (loss, reference))
+    return torch.where(actual > 0, target / actual.where(actual > 0, 1), 0) * loss
+
+
+def _gradient_norm_of(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    return torch.nn.utils.get_total_norm([grad for grad in gradients if grad is not None])
 
 
 def adamw(

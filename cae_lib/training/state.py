@@ -23,17 +23,24 @@ def save_state(
     step: int,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
+    adaptive_margin: Tensor | None = None,
 ) -> None:
     """Write the state after `step` optimiser steps so that `path` is always a complete file."""
-    state = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    state: dict[str, Any] = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    if adaptive_margin is not None:
+        state["adaptive_margin"] = adaptive_margin
     with whole_file(path) as temporary:
         torch.save({"identity": identity, "step": step} | state, temporary)
 
 
 def load_state(
-    path: Path, identity: dict[str, str], model: nn.Module, optimizer: torch.optim.Optimizer
+    path: Path,
+    identity: dict[str, str],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    adaptive_margin: Tensor | None = None,
 ) -> int:
-    """Load a state into model and optimiser.
+    """Load a state into model and optimiser, and into the margin if it is adaptive.
 
     Returns:
         The number of steps taken, 0 if there is no file.
@@ -56,6 +63,8 @@ def load_state(
         )
     model.load_state_dict(content["model"])
     optimizer.load_state_dict(content["optimizer"])
+    if adaptive_margin is not None:
+        adaptive_margin.copy_(content["adaptive_margin"])
     return content["step"]
 
 

@@ -104,7 +104,9 @@ def train(
         ranks = stack.enter_context(init_distributed(next(clip.model.parameters()).device))
         log = log and ranks.is_main
         run = Run(experiment, clip, pairs, alignment, images, ranks, execution, log, inputs)
-        start = load_state(out / STATE, run.identity, run.model, run.optimizer)
+        start = load_state(
+            out / STATE, run.identity, run.model, run.optimizer, run.loss.adaptive_margin
+        )
         report = stack.enter_context(_step_reporter(run, start, out, log, every, on_step))
         stack.callback(run.model.eval)
         on_gpu = run.device.type == "cuda"
@@ -196,12 +198,16 @@ class Run:
                     log,
                 )
                 encoder, self.workers = encode_rest, 0
+        parsed_roles = alignment.roles if experiment.match_gradient else None
         alignment = placebo_roles(alignment, experiment.roles, experiment.seed)
-        self.batches = Batches(experiment, pairs, alignment, images, clip.tokenizer, self.ranks)
+        self.batches = Batches(
+            experiment, pairs, alignment, images, clip.tokenizer, self.ranks, parsed_roles
+        )
         self.optimizer = adamw(
             clip.model, experiment.lr, experiment.weight_decay, experiment.betas, experiment.eps
         )
-        self.objective = self.ranks.wrap(Objective(clip.model, experiment, self.ranks, encoder))
+        self.loss = Objective(clip.model, experiment, self.ranks, encoder)
+        self.objective = self.ranks.wrap(self.loss)
 
     def prefetch(self, start: int, end: int) -> AbstractContextManager[Iterator[Batch]]:
         """Prepare the batches of steps `start` to `end` (exclusive) ahead of time."""
@@ -254,7 +260,8 @@ class Run:
     def save(self, path: Path, step: int) -> None:
         """Write the state after `step` steps to `path`, from the main process."""
         if self.ranks.is_main:
-            save_state(path, self.identity, step, self.model, self.optimizer)
+            margin = self.loss.adaptive_margin
+            save_state(path, self.identity, step, self.model, self.optimizer, margin)
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span, Swap
 from cae_lib.words.swaps import find_swaps
 
 RULES_VERSION = 1
-SWAPS_VERSION = 1
+SWAPS_VERSION = 2
 PLACES = "back bottom center centre edge end front inside left middle right side top"
 PLACE_NOUNS = frozenset(PLACES.split())
 NOUNS = ("NOUN", "PROPN")

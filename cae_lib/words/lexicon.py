@@ -31,6 +31,10 @@ POSTURES = frozenset("lean lie locate park place position seat set sit stand sto
 MUTUAL_VERBS_TO = frozenset("chat speak talk".split())
 """Lemmas of verbs that are mutual with "to"."""
 
+MUTUAL_BETWEEN_THINGS = frozenset({"against", "along"})
+"""Prepositions that are mutual when a noun has them ("trees along a road", "a bike against a wall")
+and directed when a verb has them ("walking along a road", "leaning against a wall")."""
+
 UNSWAPPED_PREPOSITIONS = frozenset(
     "about after as at before despite during except for including like of per since than through "
     "throughout towards until via without".split()
@@ -49,9 +53,9 @@ PLACES = frozenset(
 
 NO_THINGS = frozenset(
     "action afternoon air bit close-up closeup course dark day daytime display evening "
-    "fun line lot midair mid-air morning motion night one ones order other others pair part place "
-    "process row series set something somebody someone something thing things time times use view "
-    "way".split()
+    "fun half line lot midair mid-air morning motion night one ones order other others pair part "
+    "place process row series set something somebody someone something thing things time times "
+    "use view way".split()
 )
 """Nouns that name no thing of an image, and amounts that stand alone."""
 

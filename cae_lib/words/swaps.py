@@ -17,6 +17,7 @@ from cae_lib.words.lexicon import (
     COUNTS,
     DETERMINERS,
     DIRECTED_OF,
+    MUTUAL_BETWEEN_THINGS,
     MUTUAL_PREPOSITIONS,
     MUTUAL_VERBS,
     MUTUAL_VERBS_TO,
@@ -198,6 +199,8 @@ class _Reader:
             return last.head.tag_ != "VBN" and self.doc[end - 2].tag_ != "VBN"
         if last.lower_ == "to" and last.head.lemma_ in MUTUAL_VERBS_TO:
             return True
+        if last.lower_ in MUTUAL_BETWEEN_THINGS and last.head.pos_ in NOUNS:
+            return True
         return any("_".join(words[at:]) in MUTUAL_PREPOSITIONS for at in range(len(words)))
 
     def _with_verb(self, start: int, end: int) -> tuple[int, int]:
@@ -259,6 +262,8 @@ class _Reader:
         if phrase is None or noun.pos_ not in NOUNS:
             return False
         head = phrase.head
+        if _is_colour(head) and phrase.determiner in {"", *COUNT_WORDS}:
+            return False  # "a man in black", "two tan and white dogs"; "an orange" is a thing
         partitive = phrase.noun is None
         return partitive or head.lower_ not in NO_THINGS | PLACES
 
@@ -289,6 +294,8 @@ class _Reader:
         """
         if self._is_owned(first) or self._is_owned(second):
             return False
+        if _has_plural_verb(first) and not second.is_plural:
+            return False  # "a group of people sit", which is singular in form
         governs = any(
             phrase.head.dep_ in ("nsubj", "nsubjpass", "attr") for phrase in (first, second)
         )
@@ -350,6 +357,15 @@ class _Reader:
     def _is_hyphenated(self, token: Token) -> bool:
         around = self.doc[max(0, token.i - 1) : token.i + 2]
         return any(each.text == "-" for each in around)
+
+
+def _has_plural_verb(phrase: Phrase) -> bool:
+    """Return whether a quantity ("a group of people") is the subject of a plural verb."""
+    if phrase.noun is not None or phrase.head.dep_ not in ("nsubj", "nsubjpass"):
+        return False
+    verb = phrase.head.head
+    finite = [verb, *(word for word in verb.children if word.dep_ in ("aux", "auxpass"))]
+    return any(word.tag_ == "VBP" or word.lower_ == "were" for word in finite)
 
 
 def _is_colour(token: Token) -> bool:

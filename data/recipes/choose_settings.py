@@ -1,6 +1,6 @@
 """Choose settings of a profile by scores on its validation captions, before any benchmark is asked.
 
-    python data/recipes/choose_settings.py control --profile mini
+    python -m data.recipes.choose_settings control --profile mini
 
 - `control` looks at CLIP-FT and the positive control alone: learning rate, number of steps, and
   whether the image tower stays locked. The best sum of their scores is chosen.

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from toys import FT, toy_clip, toy_run
 
-from cae_lib.config import AttributionLossConfig
+from cae_lib.config import AttributionLossConfig, Experiment
 from cae_lib.errors import ConfigError
 from cae_lib.training import objective
 from cae_lib.training.execution import MAX_WORKERS, Execution
 from cae_lib.training.losses import contrastive_loss, role_groups
-from cae_lib.training.objective import adamw, gradient_norm, learning_rate
+from cae_lib.training.objective import adamw, gradient_norm, learning_rate, match_gradient
+from cae_lib.training.state import load_state
 
 SETTINGS = replace(FT, method="gradcam", weight=3.0, margin=2.0)
 
@@ -128,6 +129,95 @@ def test_hard_negatives_in_softmax_or_margin_loss(foils: str, hinge: bool) -> No
         assert actual["attribution"] == pytest.approx(2 * lag.item(), abs=1e-4)
         assert lag > 0
     assert actual["loss"] == pytest.approx(actual["contrastive"] + actual.get("attribution", 0))
+
+
+def test_an_adaptive_margin_is_the_limited_mean_gap_of_the_step_before() -> None:
+    """The toy model prefers some hard negatives, so the gap of a batch is set by hand."""
+    loss = toy_run(
+        replace(FT, foils="given", foil_hinge=True, margin=0.3, weight=2.0, margin_rule="adaptive")
+    ).loss
+    first, second = torch.eye(2)
+    images = torch.stack([first, first])
+    captions = torch.stack([first, first])
+
+    def step(*similarities: float) -> float:
+        """Take a step with negatives of these similarities to their images."""
+        negatives = torch.stack([s * first + second for s in similarities])
+        return loss._hard_negative_margin_loss(images, captions, negatives).item()
+
+    assert step(1.5, 0.9) == pytest.approx(2 * 0.5 / 2)  # gaps -.5 and .1, margin 0
+    assert step(0.9, 0.7) == pytest.approx(0)  # mean -.2, so the margin is still 0
+    assert step(0.9, 0.7) == pytest.approx(2 * 0.1 / 2)  # margin .2, gaps .1 and .3
+    assert step(0.0, 0.0) == pytest.approx(0)  # gaps 1
+    assert step(0.9, 0.9) == pytest.approx(2 * 0.2)  # margin 1, limited to .3
+
+
+def test_an_adaptive_margin_is_kept_in_the_state_of_a_run(tmp_path) -> None:
+    settings = replace(FT, foils="given", foil_hinge=True, margin=9.0, margin_rule="adaptive")
+    run, resumed = toy_run(settings), toy_run(settings)
+    run.loss.adaptive_margin = torch.tensor(0.25)
+    run.save(tmp_path / "state.pt", 1)
+    load_state(
+        tmp_path / "state.pt",
+        resumed.identity,
+        resumed.model,
+        resumed.optimizer,
+        resumed.loss.adaptive_margin,
+    )
+    assert resumed.loss.adaptive_margin == 0.25
+
+
+def test_an_adaptive_margin_without_the_margin_loss_is_refused() -> None:
+    for changes in ({"margin_rule": "adaptive"}, {"margin_rule": "growing"}):
+        with pytest.raises(ConfigError, match="margin_rule"):
+            toy_run(replace(FT, **changes))
+
+
+@pytest.mark.parametrize("kind", ["permuted", "random"])
+@pytest.mark.parametrize("method", ["attention", "gradcam", "perturbation", "gradient"])
+def test_a_placebo_with_the_gradient_norm_of_the_loss_that_it_imitates(method, kind) -> None:
+    """The two losses are computed apart: the hinge of the parsed roles, and a plain difference."""
+    imitated = replace(SETTINGS, method=method, batch_size=8)
+
+    def gradients(settings: Experiment) -> tuple[Tensor, dict[str, Tensor]]:
+        run = toy_run(settings)
+        values = run.objective(run.batches.at(0))
+        values["attribution"].backward()
+        flat = [p.grad.flatten() for p in run.model.parameters() if p.grad is not None]
+        return torch.cat(flat), values
+
+    placebo = replace(imitated, roles=kind)
+    expected, _ = gradients(imitated)
+    actual, values = gradients(replace(placebo, match_gradient=True))
+    assert expected.norm() > 0
+    torch.testing.assert_close(actual.norm(), expected.norm(), rtol=1e-4, atol=0)
+    unscaled, own = gradients(replace(placebo, margin=100.0, weight=1.0))  # its hinge is active
+    cosine = F.cosine_similarity(actual.double(), unscaled.double(), dim=0)
+    assert cosine == pytest.approx(1, abs=1e-4)
+    gap = own["objects"] - own["composition"]
+    factor = actual.norm() / unscaled.norm()
+    torch.testing.assert_close(values["attribution"], factor * gap, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"roles": "parsed"},
+        {"method": None},
+        {"hinge": "log"},
+        {"scope": "caption"},
+    ],
+)
+def test_what_match_gradient_is_not_defined_for_is_refused(changes) -> None:
+    settings = replace(SETTINGS, roles="permuted", match_gradient=True)
+    with pytest.raises(ConfigError, match="match_gradient"):
+        toy_run(replace(settings, **changes))
+
+
+def test_a_loss_without_a_gradient_is_matched_by_none() -> None:
+    weight = torch.ones(3, requires_grad=True)
+    assert match_gradient(0 * weight.sum(), weight.sum(), [weight]) == 0
+    assert match_gradient(weight.sum(), 0 * weight.sum(), [weight]) == 0
 
 
 def test_a_method_and_the_margin_loss_are_added() -> None:

@@ -123,6 +123,7 @@ def test_other_kinds_and_labels(reference) -> None:
             {"hinge": "log"},
             {"hinge": "margin"},
             {"roles": "permuted"},
+            {"roles": "permuted", "match_gradient": True},
             {"roles": "random"},
             {"scope": "caption"},
             {"scope": "word"},
@@ -143,6 +144,7 @@ def test_kinds_of_negative_captions() -> None:
             {"foil_hinge": True},
             {"foil_hinge": True, "foils": "exchanged"},
             {"foil_hinge": True, "margin": 1e-3},
+            {"foil_hinge": True, "margin_rule": "adaptive"},
             {"foil_hinge": True, "weight": 5.0},
             {"foils": "exchanged", "roles": "permuted"},
         )
@@ -152,5 +154,5 @@ def test_kinds_of_negative_captions() -> None:
 
 def test_no_setting_is_forgotten_here() -> None:
     assert {field.name for field in dataclasses.fields(Experiment)} == (
-        LABELS | ELSEWHERE | CHANGED.keys() | {"foil_hinge"}
+        LABELS | ELSEWHERE | CHANGED.keys() | {"foil_hinge", "match_gradient", "margin_rule"}
     )

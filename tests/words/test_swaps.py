@@ -40,7 +40,12 @@ NOUNS_AND_PHRASES = {
     # the number or the article of one noun does not fit the other, so phrases move
     "two dogs chasing a cat": ({"a cat chasing two dogs"},) * 2,
     "a man holding fruit": ({"fruit holding a man"},) * 2,
+    # two things are along each other, but who walks and who leans is said
+    "a man walking along a road": ({"a road walking along a man"},) * 2,
+    "a man leaning against a wall": ({"a wall leaning against a man"},) * 2,
+    "a man holding an orange": ({"an orange holding a man"},) * 2,  # no colour
     # a quantity moves as a whole
+    "a herd of sheep is standing on a hill": ({"a hill is standing on a herd of sheep"},) * 2,
     "a group of people riding horses": ({"horses riding a group of people"},) * 2,
     "a close up of a bowl of fruit on a table": (
         {"a close up of a table on a bowl of fruit"},
@@ -92,6 +97,13 @@ def test_swaps_by_hand(tagger: DependencyTagger, caption: str) -> None:
         "a man walking his dog",  # "his dog walking a man" comes before its owner
         "a dog behind a dog",
         "a dog is chasing cats",  # "cats is chasing a dog"
+        "a group of people sit on a bench",  # "a bench sit on a group of people"
+        "a group of girls are waiting behind a fence",
+        "a man in black",  # a colour is no thing
+        "a boy dressed in green",
+        "a sandwich cut in half",
+        "trees along a road",  # the road is along the trees, too
+        "a bike against a wall",
         "a dog",
         "",
     ],

@@ -17,7 +17,7 @@ from data.recipes.synthetic_scenes.vocabulary import ADJECTIVES, KIND_OF, RELATI
 CLEAR = 0.02  # differences of position below this share of the image's side show nothing
 NEAR = 0.03  # things whose squares are closer than this may be in contact
 KINDS = tuple(ADJECTIVES)
-_PREFIXES = ("a photo of", "a picture of", "an image of", "there is", "this is", "we see")
+PREFIXES = ("a photo of", "a picture of", "an image of", "there is", "this is", "we see")
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ def position_phrase(place: Placement) -> str:
 def describe(scene: Scene, style: CaptionStyle, rng: Rng) -> Statement:
     """Write one caption of a scene in a style; its `relation` is None if its wording is vague."""
     things, name = scene.content.things, scene.content.relation
-    pieces = [str(rng.choice(_PREFIXES)) if rng.random() < style.prefix else ""]
+    pieces = [str(rng.choice(PREFIXES)) if rng.random() < style.prefix else ""]
     mentions: list[Mention] = []
     relation = None
 
@@ -223,7 +223,7 @@ def paraphrase(statement: Statement, rng: Rng) -> Statement:
     """
     kind = RELATIONS[statement.relation] if statement.relation else None
     if kind is None or (kind.inverse is None and len(kind.wordings) == 1):
-        openings = [words for words in ("", *_PREFIXES) if words != statement.pieces[0]]
+        openings = [words for words in ("", *PREFIXES) if words != statement.pieces[0]]
         return statement.with_piece(0, str(rng.choice(openings)))
     copula = statement.pieces[1].startswith("is ")
     wording = statement.pieces[1].removeprefix("is ")
