@@ -64,6 +64,8 @@ METHOD_COLORS = {method.label: method.color for method in methods.REGISTRY.value
 METHODS = {name: METHOD_LABELS[name] for name in methods.METHODS}
 """The paper's four attribution methods, in the paper's order, with the names that pages use."""
 
+METHOD_MARKERS = dict(zip(METHODS.values(), "os^D", strict=True))
+
 ROLES = ("object", "attribute", "relation")
 
 LABELS = {"base": "CLIP"} | {
@@ -78,8 +80,8 @@ KINDS = {
     "negclip-placebo": "NegCLIP, placebo",
     "random": "random words",
     "dependency": "CLIP-CAE, second tagger",
-    "truth": "CLIP-CAE, ground-truth roles",
-    "placebo-truth": "placebo, ground-truth roles",
+    "truth": "CLIP-CAE, ground truth",
+    "placebo-truth": "placebo, ground truth",
 }
 """Labels of the prefixes that precede the method in the names of runs."""
 
@@ -149,13 +151,14 @@ def method_of(run: str) -> str:
 def look(run: str) -> tuple[str, str]:
     """Return the marker and the colour that a run has on all pages.
 
-    Runs by one of the paper's methods have the colour of the method, and placebos are gray.
+    Runs by one of the paper's methods have the look of the method, and placebos are gray.
     """
     if run in MODEL_LOOKS:
         return MODEL_LOOKS[run]
     if run.startswith(("placebo", "wrong", "kept", "random", "negclip-placebo")):
         return "^", GRAY
-    return "o", METHOD_COLORS.get(method_of(run), _COLORS[0])
+    method = method_of(run)
+    return METHOD_MARKERS.get(method, "o"), METHOD_COLORS.get(method, _COLORS[0])
 
 
 def label_looks() -> dict[str, tuple[str, str]]:
@@ -453,8 +456,8 @@ def forest(
     Args:
         rows: Has the columns `estimate`, `low` and `high`, as `cae_lib.statistics` returns them.
         y: Column that gives the lines, in the order of the rows.
-        hue: Column that gives the marks beside each other on a line. Roles and models have markers
-            of their own, the same on each page.
+        hue: Column that gives the marks beside each other on a line. Roles, methods and models
+            have markers of their own, the same on each page.
         ax: Axes to draw into; by default a new figure of fitting height.
         scale: Factor of the numbers, 100 for points.
         palette: Colours as seaborn takes them: a name, a list, or a mapping from some or all values
@@ -490,7 +493,8 @@ def forest(
             lines.index(line) + step * (beside[line].index(mark) - (len(beside[line]) - 1) / 2)
             for line in part[y]
         ]
-        shape = looks[mark][0] if mark in looks else ROLE_MARKERS.get(mark, shape)
+        known = ROLE_MARKERS | METHOD_MARKERS
+        shape = looks[mark][0] if mark in looks else known.get(mark, shape)
         middle = scale * part["estimate"].to_numpy(float)
         low, high = (scale * part[name].to_numpy(float) for name in ("low", "high"))
         ax.errorbar(
