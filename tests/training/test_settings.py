@@ -144,12 +144,16 @@ def test_kinds_of_negative_captions() -> None:
             {"foil_hinge": True},
             {"foil_hinge": True, "foils": "exchanged"},
             {"foil_hinge": True, "margin": 1e-3},
-            {"foil_hinge": True, "margin_rule": "adaptive"},
             {"foil_hinge": True, "weight": 5.0},
             {"foils": "exchanged", "roles": "permuted"},
         )
     ]
     assert not any(same(a, b) for i, a in enumerate(ends) for b in ends[:i])
+
+
+def test_an_adaptive_margin_activates_other_hinges() -> None:
+    margin_loss = FOILED | {"foil_hinge": True}
+    assert not same(outcome(**margin_loss), outcome(**margin_loss, margin_rule="adaptive"))
 
 
 def test_no_setting_is_forgotten_here() -> None:
