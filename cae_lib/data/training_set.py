@@ -17,7 +17,7 @@ from cae_lib.errors import ConfigError, MissingDataError
 from cae_lib.models.clip import load_clip
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import write_atomic
-from cae_lib.words.alignment import Alignment, align, token_roles
+from cae_lib.words.alignment import Alignment, align, named_tagger, token_roles
 
 if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger
@@ -47,16 +47,11 @@ def default_tagger() -> SceneGraphTagger:
     return SceneGraphTagger()
 
 
-def _named_tagger(name: str, profile_name: str) -> Tagger:
+def _find_tagger(name: str, profile_name: str) -> Tagger:
+    """Return a tagger by the name that `Experiment.tagger` has."""
     if name == "scene-graph":
         return default_tagger()
-    if name == "dependency":
-        from cae_lib.words.dependency import DependencyTagger
-
-        return DependencyTagger()
-    if name == "truth":
-        return _ground_truth(profile_name)
-    raise ConfigError(f"unknown tagger {name!r}: expected 'scene-graph', 'dependency' or 'truth'")
+    return _ground_truth(profile_name) if name == "truth" else named_tagger(name)
 
 
 def _ground_truth(profile_name: str) -> Tagger:
@@ -114,7 +109,7 @@ def training_set(
             pairs = replace(pairs, negatives=_parsed_negatives(pairs.captions, "spacy"))
         cache = paths().cache / "roles"
         alignment = token_roles(
-            pairs.captions, clip.tokenizer, _named_tagger(tagger, profile_name), cache
+            pairs.captions, clip.tokenizer, _find_tagger(tagger, profile_name), cache
         )
     elif name == "pretrain":
         root = find_profile(profile_name).root / "pretrain"

@@ -7,6 +7,7 @@ compares the roles over the batch.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -59,6 +60,10 @@ def contrastive_loss(
     return (F.cross_entropy(logits, labels) + F.cross_entropy(caption_logits, labels)) / 2
 
 
+MAX_WITHOUT_SWAP = 0.1
+"""Largest share of the captions of a batch without a swap before a warning."""
+
+
 @dataclass(frozen=True)
 class AttributionLoss:
     """The attribution loss and what it is made of; all but the features are 0-dimensional.
@@ -99,6 +104,7 @@ class CAELoss(nn.Module):
             A_comp are then those of the whole batch.
         path: "packed", "reference", or "auto"; see `text_encoder`.
         settings: Those of `AttributionLossConfig`, such as `margin`, and those of the named method.
+            The method named "binding" takes the hinge "margin" by default and needs a `margin`.
 
     Raises:
         ConfigError: The model, the method or a setting is not known or not allowed.
@@ -118,6 +124,8 @@ class CAELoss(nn.Module):
         super().__init__()
         text_encoder(model, path)  # refuses unknown models
         self._model = (model,)  # in a tuple, so that it is not registered as a submodule
+        if method == "binding":  # whose object words have no score to compare with
+            settings.setdefault("hinge", "margin")
         names = {field.name for field in fields(AttributionLossConfig)} & settings.keys()
         self.config = AttributionLossConfig(**{name: settings.pop(name) for name in names})
         self.method = get_method(method, **settings)
@@ -199,6 +207,8 @@ class CAELoss(nn.Module):
         roles = roles[:, :length]
         if attribution.has_score is not None:
             roles = roles * attribution.has_score
+            if swaps is not None and torch.is_grad_enabled():
+                _warn_of_missing_swaps(attribution.has_score)
         words = captions.word_numbers(length) if self.config.scope == "word" else None
         stats = per_caption_stats(attribution.scores, roles, self.config, words)
         return F.normalize(attribution.text_features, dim=-1), stats
@@ -208,6 +218,16 @@ class CAELoss(nn.Module):
         return (
             f"{self.method}, weight={self.weight}, {self.config}, path={self.path}, "
             f"image_gradient={self.image_gradient}"
+        )
+
+
+def _warn_of_missing_swaps(has_score: Tensor) -> None:
+    """Warn, once in a process, if more than `MAX_WITHOUT_SWAP` of the captions have no swap."""
+    if (~has_score.any(dim=1)).float().mean() > MAX_WITHOUT_SWAP:
+        warnings.warn(
+            "More than a tenth of the captions of a batch have no swap, and the loss does not act "
+            "on them: they have no relation with two arguments and no attributes of two objects.",
+            stacklevel=4,
         )
 
 

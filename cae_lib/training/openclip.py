@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.losses import CAELoss, reduce_attribution_loss
-from cae_lib.words.alignment import align, check_captions, paper_tagger
+from cae_lib.words.alignment import align, check_captions, named_tagger
 
 if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger
@@ -39,7 +39,7 @@ class RoleTokenizer:
     """
 
     def __init__(self, tokenizer: Any, tagger: Tagger | None = None) -> None:
-        self.tokenizer, self.tagger = tokenizer, tagger or paper_tagger()
+        self.tokenizer, self.tagger = tokenizer, tagger or named_tagger("scene-graph")
 
     def __call__(self, texts: str | list[str], context_length: int | None = None) -> Tensor:
         """Return tokens, roles and words `(n, 3, context_length)` of n captions; see `align`."""

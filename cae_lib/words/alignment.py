@@ -73,7 +73,7 @@ class Alignment:
 def token_roles(
     captions: Sequence[str],
     tokenizer: Any,
-    tagger: Tagger | None = None,
+    tagger: Tagger | str | None = None,
     cache_dir: str | Path | None = None,
     context_length: int | None = None,
 ) -> Alignment:
@@ -85,7 +85,8 @@ def token_roles(
     Args:
         captions: The captions.
         tokenizer: A tokenizer that `align` accepts.
-        tagger: Finds the words; None takes the paper's scene-graph parser.
+        tagger: Finds the words: a tagger; "scene-graph", the paper's parser, which is the default;
+            or "dependency", ours, which also finds the swaps that the method "binding" needs.
         cache_dir: Folder of stored results; None stores nothing.
         context_length: Number of tokens of a caption; None takes the tokenizer's own.
 
@@ -93,7 +94,8 @@ def token_roles(
         DataError: If the captions are not a list of texts, or the stored result is damaged.
     """
     check_captions(captions)
-    tagger = tagger or paper_tagger()
+    if tagger is None or isinstance(tagger, str):
+        tagger = named_tagger(tagger or "scene-graph")
     if cache_dir is None:
         return _tag_and_align(captions, tagger, tokenizer, context_length)
     path = Path(cache_dir) / f"roles-{_key(captions, tagger, tokenizer, context_length)}.pt"
@@ -125,11 +127,21 @@ def _tag_and_align(
     return align(captions, spans, tokenizer, context_length, swaps)
 
 
-def paper_tagger() -> Tagger:
-    """Return the scene-graph parser of the paper, which needs spaCy."""
-    from cae_lib.words.scene_graph import SceneGraphTagger
+def named_tagger(name: str) -> Tagger:
+    """Return the tagger "scene-graph" (the paper's parser) or "dependency"; both need spaCy.
 
-    return SceneGraphTagger()
+    Raises:
+        ConfigError: If the name is another one.
+    """
+    if name == "scene-graph":
+        from cae_lib.words.scene_graph import SceneGraphTagger
+
+        return SceneGraphTagger()
+    if name == "dependency":
+        from cae_lib.words.dependency import DependencyTagger
+
+        return DependencyTagger()
+    raise ConfigError(f"unknown tagger {name!r}: expected 'scene-graph' or 'dependency'")
 
 
 def align(
