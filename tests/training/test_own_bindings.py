@@ -33,7 +33,7 @@ def swaps_of(caption: str, moved: str = "phrase") -> set[str]:
         ("a man in front of an old house", {"an old house in front of a man"}),
         (
             "a brown dog to the left of a young boy",
-            {"a young boy to the left of a brown dog", "a young dog to the left of a brown boy"},
+            {"a young boy to the left of a brown dog"},  # a dog can be brown and young
         ),
         ("two people next to each other", set()),
         ("a dog and a cat", set()),
