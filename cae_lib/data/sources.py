@@ -184,8 +184,10 @@ def source(name: str) -> Source:
 
 def fetch_command(names: Iterable[str]) -> str:
     """Return the command that fetches some sources, with the images that they show."""
-    sources = [source(name) for name in names]
-    fetched = dict.fromkeys(name for entry in sources for name in (*entry.needs, entry.name))
+    fetched: dict[str, None] = {}
+    for name in names:
+        entry = load_sources().get(name)  # none of a benchmark that was registered since
+        fetched |= dict.fromkeys([*(entry.needs if entry else ()), name])
     return f"cae data get {' '.join(fetched)}"
 
 
