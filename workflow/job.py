@@ -83,13 +83,6 @@ def execute_page(profile: str, selection: Selection, name: str) -> None:
         run_page(name, profile, grid.seeds_of(profile, selection))
 
 
-def render_book(profile: str) -> None:
-    """Render the book from the executed pages."""
-    from book.extension.build import build_book
-
-    print(f"The book is {build_book(profile)}")
-
-
 def main(arguments: list[str]) -> None:
     """Do a job, output by output, and write how long each took and on what machine."""
     text, rule, *outputs = arguments
@@ -109,7 +102,9 @@ def main(arguments: list[str]) -> None:
             elif rule == "page":
                 execute_page(profile, selection, output.parent.name)
             else:
-                render_book(profile)
+                from book.extension.build import build_book
+
+                print(f"The book is {build_book(profile)}")
             record = {"seconds": round(time.monotonic() - start, 1), **environment_info(profile)}
             write_atomic(output.absolute(), json.dumps(record, indent=1) + "\n")
 
