@@ -13,7 +13,8 @@ CHANGED = {
     "hinge": "log", "scope": "word", "activation": "gelu", "weights": "other.safetensors",
     "method": "gradient", "attribution": (("start_layer", 1),), "roles": "permuted",
     "tagger": "dependency", "foils": "given", "betas": (0.9, 0.99), "precision": "fp32",
-    "train_data": "pretrain", "model": "ViT-B-32", "name": "other", "profile": "photo",
+    "train_data": "pretrain", "margin_rule": "adaptive", "model": "ViT-B-32", "name": "other",
+    "profile": "photo",
 }  # fmt: skip
 
 

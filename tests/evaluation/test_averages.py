@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-from cae_lib.commands.scores import choice_scores
 
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.averages import average, join_by_item, weights
+from cae_lib.evaluation.scores import choice_scores
 from cae_lib.store import ANSWERS
 
 

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from cae_lib import claims
+from book.studies import claims
 from cae_lib.errors import DataError
 from cae_lib.statistics import ANSWERS
 
