@@ -106,7 +106,8 @@ def captions_file(name: str | None) -> Path:
             return path
     raise DataError(
         f"no captions: {' and '.join(map(str, candidates))} not found. Pass --captions FILE, a "
-        "tab separated file of NegCLIP, or build the small world with `cae world build`."
+        "tab separated file of NegCLIP, or draw the synthetic scenes: "
+        "python -m data.recipes.synthetic_scenes.build"
     )
 
 
