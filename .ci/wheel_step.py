@@ -32,7 +32,7 @@ def step() -> None:
         "images": torch.rand(len(CAPTIONS), 3, size, size),
         "captions": CAPTIONS,
     }
-    exec(block("CAELoss("), names)
+    exec(block("ClipLoss("), names)
     names["loss"].backward()
     assert names["loss"].isfinite() and names["output"].loss.requires_grad
     assert names["output"].n_objects > 0 and names["output"].n_composition > 0

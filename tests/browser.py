@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,16 @@ class Browser:
         return told
 
     def evaluate(self, script: str) -> Any:
-        answer = self("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        for _ in range(50):
+            try:
+                answer = self(
+                    "Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True
+                )
+                break
+            except AssertionError as error:  # the page was being replaced by another one
+                if "context" not in str(error) and "navigated" not in str(error):
+                    raise
+                time.sleep(0.1)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 

@@ -92,10 +92,15 @@ def test_models_have_the_same_look_in_each_order():
             bar.get_label(): (bar.lines[0].get_marker(), bar.lines[0].get_color())
             for bar in axes.containers
         }
-        expected = {"NegCLIP": plots.look("negclip"), "CAE on bindings": plots.look("cae-binding")}
+        expected = {
+            "NegCLIP": plots.look("negclip"),
+            "CAE on bindings": plots.look("dependency-binding"),
+        }
         assert found == expected
         plt.close(axes.figure)
-    looks = [*plots.MODEL_LOOKS.values(), *(plots.look(f"cae-{name}") for name in plots.METHODS)]
+    models = ["base", "clip-ft", "negclip", "hinge-negclip", "negclip-binding", "softmax-binding"]
+    models += ["dependency-binding", "truth-binding", "cae-binding", "placebo-binding"]
+    looks = [plots.look(run) for run in (*models, *(f"cae-{name}" for name in plots.METHODS))]
     assert len({*looks}) == len(looks), "no two models look alike"
 
 

@@ -49,13 +49,14 @@ RUNS = (
     *(f"truth-{name}" for name in METHODS),
     "negclip",
     "dependency-binding",
+    "cae-binding",
     "truth-binding",
     "spacy-margin",
     "hinge-negclip",
 )
 """Runs whose answers are shown, as far as they are stored."""
 
-SCORED_RUNS = ("base", "clip-ft", "cae-perturbation", "dependency-binding")
+SCORED_RUNS = ("base", "clip-ft", "cae-perturbation", "dependency-binding", "cae-binding")
 """Runs whose scores of words are shown, as far as their weights are on this machine."""
 
 SCORE_METHODS = METHODS | {"binding": "bindings"}
@@ -456,7 +457,8 @@ def word_table(collection: Collection) -> dict[str, Any]:
     ]
     captions, refs = [place[2] for place in places], [place[3] for place in places]
     scored, labels = [], []
-    for run in SCORED_RUNS:
+    known = find_profile(collection.profile).runs
+    for run in (run for run in SCORED_RUNS if run == "base" or run in known):
         try:
             clip = runs.open_run(run, collection.profile)
         except CheckpointError:  # not trained here

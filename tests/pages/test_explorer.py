@@ -17,9 +17,9 @@ from PIL import Image
 from toys import forget
 
 from book.extension import explorer
+from book.extension.__main__ import main
 from cae_lib import results, runs
 from cae_lib.attribution.word_scores import word_scores
-from cae_lib.cli import main
 from cae_lib.errors import CheckpointError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.choice import answers

@@ -26,7 +26,7 @@ def load_family(
 ) -> list[Benchmark]:
     """Load a benchmark for each subset of a family; see `load_benchmark`."""
     expected = family.published if official else _manifest_counts(root, family.name)
-    names = [*family.published]
+    names = list(dict.fromkeys([*family.published, *expected]))
     if subsets is not None:
         if unknown := [subset for subset in subsets if subset not in names]:
             raise ConfigError(
