@@ -559,7 +559,8 @@ def sigterm_raises() -> Iterator[None]:
 def _collect() -> None:
     """Move all staged results into the tables."""
     for place in (paths().cache / "staged").glob("*/"):
-        importlib.import_module("cae_lib.results").collect(place.name)
+        if any(path.is_file() for path in place.rglob("*")):
+            importlib.import_module("cae_lib.results").collect(place.name)
 
 
 if __name__ == "__main__":
