@@ -91,8 +91,10 @@ def _with_explorer(app: Any) -> None:
         return
     from book.extension.explorer import PUBLISHED, draw_scenes, write_files
 
-    copies = {f"{name}-book": name for name in PROFILES if find_profile(name).gold}
+    copies = {f"{name}-book": name for name in PROFILES}
     profile = copies.get(Path(app.srcdir).name, PUBLISHED)
+    if not find_profile(profile).gold:  # the copy of a profile without synthetic scenes
+        return
     draw_scenes(profile)
     folder = Path(app.outdir).parent / "explorer"
     write_files(profile, folder)
