@@ -79,7 +79,7 @@ KINDS = {
     "negclip-cae": "NegCLIP-CAE",
     "negclip-placebo": "NegCLIP, placebo",
     "random": "random words",
-    "dependency": "CLIP-CAE, second tagger",
+    "dependency": "CLIP-CAE, dependency parser",
     "truth": "CLIP-CAE, ground truth",
     "placebo-truth": "placebo, ground truth",
 }

@@ -117,7 +117,7 @@ _tagger = cache(DependencyTagger)  # which takes a second to load, once for all 
 
 
 def word_roles(clip: Clip, caption: str) -> list[str]:
-    """Return the role of each word of a caption, by the dependency tagger, which finds most."""
+    """Return the role of each word of a caption, by the dependency parser, which finds most."""
     alignment = token_roles([caption], clip.tokenizer, _tagger())
     words = word_index(alignment.tokens, clip.tokenizer.vocab_size)[0]
     return [

@@ -1,4 +1,4 @@
-"""Read words and roles from spaCy's dependency tree; this is the second tagger, not the paper's.
+"""Read words and roles from spaCy's dependency tree: our dependency parser, not the paper's.
 
 It finds what SceneGraphParser 0.1.0 leaves out, such as predicate adjectives, and gives every
 mention its position.

@@ -51,7 +51,7 @@ class Word:
 
 
 def words_of(captions: Sequence[str]) -> list[list[Word]]:
-    """Return the words of captions that have a role, by the dependency tagger."""
+    """Return the words of captions that have a role, by the dependency parser."""
     nlp = drop_entity_recogniser(spacy.load(model_name()))
     forms = parse_distinct(nlp, captions, lambda doc: {t.idx + len(t): t.tag_ for t in doc})
     spans = DependencyTagger().tag(captions)
