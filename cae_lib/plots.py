@@ -266,7 +266,7 @@ def _fold_panels(figure: FigureBase) -> float:
     grid = panels[0].get_subplotspec().get_gridspec()
     if grid.ncols == 1 or any(ax.get_subplotspec().get_gridspec() is not grid for ax in panels):
         return 1.4 if any(isinstance(part, QuadMesh) for part in panels[0].collections) else 1.0
-    columns = 2 if any(ax.images or ax.collections for ax in panels if not ax.lines) else 1
+    columns = 2 if any(_is_image(ax) for ax in panels) else 1
     rows = -(-len(panels) // columns)
     firsts = {ax.get_subplotspec().rowspan.start: ax for ax in reversed(panels)}
     tops = {ax.get_subplotspec().colspan.start: ax for ax in reversed(panels)}
@@ -276,7 +276,7 @@ def _fold_panels(figure: FigureBase) -> float:
         if ax.axison:
             ax.tick_params(labelbottom=True, labelleft=True)
         first, top = firsts[cell.rowspan.start], tops[cell.colspan.start]
-        if columns == 1 and not ax.get_ylabel():
+        if columns == 1 and not ax.get_ylabel() and ax.get_shared_y_axes().joined(ax, first):
             ax.set_ylabel(first.get_ylabel())
         if not ax.get_title():
             ax.set_title(top.get_title())
@@ -284,26 +284,40 @@ def _fold_panels(figure: FigureBase) -> float:
     return rows / grid.nrows * (0.9 if columns == 1 else 1.0)
 
 
+def _is_image(ax: Axes) -> bool:
+    """Whether a panel shows an image, and not lines or a table of colours."""
+    drawn = [*ax.images, *(part for part in ax.collections if not isinstance(part, QuadMesh))]
+    return bool(drawn) and not ax.lines
+
+
 def _wrap_texts(ax: Axes) -> None:
     """Wrap the labels of the axes and of the ticks that a page has named."""
     of_tick, of_axis = NARROW_LETTERS
     is_table = any(isinstance(part, QuadMesh) for part in ax.collections)
-    for text in ax.texts if is_table else ():
-        text.set_fontsize(7)
+    if is_table:
+        ax.tick_params(axis="y", labelrotation=0)
+    for text in ax.texts:
+        if is_table:
+            text.set_fontsize(7)
+        else:
+            text.set_text(textwrap.fill(text.get_text(), of_tick))
     if isinstance(ax.yaxis.get_major_locator(), FixedLocator) and not is_table:
         labels = ax.yaxis.get_major_formatter().format_ticks(ax.get_yticks())
         ax.set_yticks(ax.get_yticks(), [textwrap.fill(text, of_tick) for text in labels])
     texts = [text.get_text() for text in ax.get_xticklabels()]
-    if isinstance(ax.xaxis.get_major_locator(), FixedLocator) and sum(map(len, texts)) > of_tick:
+    if isinstance(ax.xaxis.get_major_locator(), FixedLocator) and len(" ".join(texts)) > of_tick:
         ax.tick_params(axis="x", labelrotation=90)
     ax.set_xlabel(textwrap.fill(ax.get_xlabel(), of_axis))
     ax.set_ylabel(textwrap.fill(ax.get_ylabel(), of_tick))
+    if "\n" not in ax.get_title():
+        ax.set_title(textwrap.fill(ax.get_title(), of_axis))
 
 
 def _refit_legends(figure: Figure, own_legends: Mapping[Legend, bool]) -> None:
-    """Draw the legends beside the panels anew, each below or above the figure and no wider.
+    """Draw the legends beside the panels anew, no wider than the figure.
 
-    A legend inside a panel stays, and of equal ones only the first.
+    A legend inside a panel stays, and of equal ones only the first. If one legend is left, it
+    is drawn below or above the figure. Of several, those of a panel are drawn above this panel.
 
     Args:
         figure: The figure.
@@ -314,17 +328,19 @@ def _refit_legends(figure: Figure, own_legends: Mapping[Legend, bool]) -> None:
         for ax in figure.axes
         for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)
     }
-    legends = [
-        (legend, f"outside {'lower' if is_below else 'upper'} left")
+    legends: list[tuple[Legend, str, Axes | None]] = [
+        (legend, f"outside {'lower' if is_below else 'upper'} left", None)
         for legend, is_below in own_legends.items()
     ]
     for ax in figure.axes:
         legend = ax.get_legend()
         if legend and legend.get_bbox_to_anchor().bounds != ax.bbox.bounds:
-            legends.append((legend, "outside upper left"))
+            legends.append((legend, "outside upper left", ax))
+    texts_of = {legend: [text.get_text() for text in legend.get_texts()] for legend, *_ in legends}
+    is_alone = len({tuple(texts) for texts in texts_of.values()}) <= 1
     drawn: list[list[str]] = []
-    for legend, place in legends:
-        texts = [text.get_text() for text in legend.get_texts()]
+    for legend, place, ax in legends:
+        texts = texts_of[legend]
         own = [
             handles.get(text, handle)
             for text, handle in zip(texts, legend.legend_handles, strict=True)
@@ -336,8 +352,16 @@ def _refit_legends(figure: Figure, own_legends: Mapping[Legend, bool]) -> None:
             continue
         drawn.append(texts)
         for columns in (3, 2, 1):
-            new = figure.legend(own, texts, title=title, loc=place, ncols=columns)
-            if columns == 1 or new.get_window_extent().width <= figure.bbox.width:
+            if is_alone or ax is None:
+                room = 0.95 * figure.bbox.width
+                new = figure.legend(own, texts, title=title, loc=place, ncols=columns)
+            else:
+                room = 0.7 * figure.bbox.width  # beside the labels of the panel's ticks
+                above = (0, 1.15 if ax.get_title() else 1)
+                new = ax.legend(
+                    own, texts, title=title, loc="lower left", bbox_to_anchor=above, ncols=columns
+                )
+            if columns == 1 or new.get_window_extent().width <= room:
                 break
             new.remove()
         height += new.get_window_extent().height

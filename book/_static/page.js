@@ -1,5 +1,5 @@
-/* Pages of this book: boxes that scroll say so, the cells of a section's code fold as one, and the link
-   to a figure's numbers stands at the end of the caption. */
+/* Pages of this book: boxes that scroll say so, the cells of a section's code fold as one, the link to a
+   figure's numbers stands at the end of the caption, and glued sentences are not bold. */
 (() => {
   "use strict";
   const BOXES = `.cae-box, .cell_output .output, .pst-scrollable-table-container, div.math,
@@ -37,6 +37,13 @@
     }
   }
 
+  /* A glued number is bold (see Jupyter Book), a glued sentence is not. */
+  function unboldSentences(article) {
+    for (const text of article.querySelectorAll(".pasted-text")) {
+      if (text.textContent.length > 40) text.style.fontWeight = "inherit";
+    }
+  }
+
   /* The link to a figure's numbers: into the paragraph below the figure, if there is one. */
   function moveLinks(article) {
     for (const link of article.querySelectorAll(".cell_output .cae-data")) {
@@ -52,6 +59,7 @@
     if (!article) return;
     foldCode(article);
     moveLinks(article);
+    unboldSentences(article);
     const watch = new ResizeObserver(entries => entries.forEach(entry => markScrolling(entry.target)));
     for (const box of document.querySelectorAll(BOXES)) {
       markScrolling(box);
