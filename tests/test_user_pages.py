@@ -214,11 +214,13 @@ def test_a_method_of_ones_own(page: dict) -> None:
 def test_the_block_on_false_captions_is_the_book_s_row(page: dict) -> None:
     """Its hinge is that of a training step with the settings of `hinge-negclip`."""
     images = page["model"].encode_image(page["images"], normalize=True)
-    names = _fenced("def lag(", **page | {"tokens": page["words"].tokens, "image_features": images})
-    expected = [texts[0] for texts in names["false"] if texts]
-    assert len(expected) == len(names["false_tokens"]) > 0 and names["hinge"] > 0
+    given = page | {"tokens": page["words"].tokens, "image_features": images}
+    names = _fenced("def margin_loss(", **given)
+    negatives = names["negatives"]
+    expected = [texts[0] for texts in negatives if texts]
+    assert len(expected) == len(names["negative_tokens"]) > 0 and names["hinge"] > 0
     assert all(
-        names["false"][row][0] == text for row, text in zip(names["owners"], expected, strict=True)
+        negatives[row][0] == text for row, text in zip(names["owners"], expected, strict=True)
     )
     hinge = names["hinge"].item()
     assert names["loss"].item() - hinge == pytest.approx(
@@ -228,7 +230,7 @@ def test_the_block_on_false_captions_is_the_book_s_row(page: dict) -> None:
     run = toy_run(replace(FT, **row, batch_size=8))
     batch, model = run.batches.at(0), toy_clip().model
     images = model.encode_image(batch.pixels, normalize=True)
-    _, hinge = names["lag"](model, images, batch.tokens, batch.negatives, batch.owners)
+    _, hinge = names["margin_loss"](model, images, batch.tokens, batch.negatives, batch.owners)
     assert hinge.item() == pytest.approx(run.step(0, batch)["attribution"], rel=1e-4)
 
 

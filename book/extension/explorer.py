@@ -356,14 +356,14 @@ TOURS = (
         wrong=PAPER_RUNS,
     ),
     Tour(
-        "Where the parser errs",
+        "Where the paper's parser errs",
         "The paper's parser takes a word of a relation, such as “left” in “to the left of”, for "
         "an object. See the roles of the words below the answers.",
         parser_errs=True,
     ),
     Tour(
-        "What ground-truth roles mend",
-        "CAE on bindings is right with ground-truth roles and wrong with those of the parser.",
+        "What ground-truth roles improve",
+        "CAE on bindings is right with ground-truth roles and wrong with the paper's parser.",
         right=("truth-binding",),
         wrong=("cae-binding",),
     ),
