@@ -11,6 +11,7 @@ import base64
 import hashlib
 import html
 import io
+import itertools
 import json
 import re
 import textwrap
@@ -55,6 +56,9 @@ NARROW = 3.8
 
 NARROW_LETTERS = 22, 26
 """Letters in a line of a tick label, and of the label of an axis, in a narrow figure."""
+
+LINE_HEIGHT = 0.16
+"""Height of a line of a tick label, in inches."""
 
 PNG_DPI, PNG_COLORS = 100, 128
 """Pixels per inch and number of colours of a figure's PNG, which has to be small."""
@@ -264,8 +268,11 @@ def _fold_panels(figure: FigureBase) -> float:
     if not panels:
         return 1.0
     grid = panels[0].get_subplotspec().get_gridspec()
+    height = figure.bbox.height / figure.dpi / grid.nrows  # of a panel with its labels
+    growth = max(_label_height(ax) / (0.8 * height) for ax in panels)
     if grid.ncols == 1 or any(ax.get_subplotspec().get_gridspec() is not grid for ax in panels):
-        return 1.4 if any(isinstance(part, QuadMesh) for part in panels[0].collections) else 1.0
+        is_table = any(isinstance(part, QuadMesh) for part in panels[0].collections)
+        return max(1.4 if is_table else 1.0, growth)
     columns = 2 if any(_is_image(ax) for ax in panels) else 1
     rows = -(-len(panels) // columns)
     firsts = {ax.get_subplotspec().rowspan.start: ax for ax in reversed(panels)}
@@ -281,7 +288,17 @@ def _fold_panels(figure: FigureBase) -> float:
         if not ax.get_title():
             ax.set_title(top.get_title())
         ax.set_subplotspec(folded[place // columns, place % columns])
-    return rows / grid.nrows * (0.9 if columns == 1 else 1.0)
+    return rows / grid.nrows * max(0.9 if columns == 1 else 1.0, growth)
+
+
+def _label_height(ax: Axes) -> float:
+    """Return the inches that the named ticks of the vertical axis need for their wrapped labels."""
+    if not isinstance(ax.yaxis.get_major_locator(), FixedLocator):
+        return 0.0
+    labels = ax.yaxis.get_major_formatter().format_ticks(ax.get_yticks())
+    lines = [label.count("\n") + 1 for label in labels]
+    most = max((sum(pair) / 2 for pair in itertools.pairwise(lines)), default=1)
+    return len(labels) * most * LINE_HEIGHT
 
 
 def _is_image(ax: Axes) -> bool:
