@@ -27,7 +27,7 @@ help:
 	@echo "make row         train and measure one row of the tables: NAME=clip-ft, cae-attention, ...  [SEED=$(SEED) PROFILE=$(PROFILE)]"
 	@echo "make book        render the book from the stored pages     [PROFILE=$(PROFILE)]"
 	@echo "make pdf         the book as one PDF, printed by Chromium"
-	@echo "make test        style check and all tests"
+	@echo "make test        check of style and types, and all tests"
 	@echo "make lab         JupyterLab on the book's pages"
 	@echo "make dist        source distribution and wheel, in build/dist"
 	@echo "make clean       remove what the other targets made, except .venv"
@@ -69,6 +69,7 @@ pdf: environment
 test: environment
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
+	.venv/bin/pyright
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 lab: environment
