@@ -30,7 +30,6 @@ SUITE_VERSIONS: Mapping[str, int] = {
     "data": 1,
     "faithfulness": 1,
     "heatmaps": 1,
-    "labels": 1,
     "phrases": 1,
     "retrieval": 1,
     "sensitivity": 1,

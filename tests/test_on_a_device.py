@@ -17,15 +17,12 @@ from toys import TINY, forget, toy_clip
 
 from cae_lib.attribution import get_method
 from cae_lib.config import Experiment
-from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.data.benchmarks.cola import ImageLabels
 from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.images import ImagesOnDisk, ImageStore, read_image
 from cae_lib.data.training_set import default_tagger
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.pair import attribute
-from cae_lib.evaluation.retrieval import label_precisions
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES
 from cae_lib.evaluation.validation import validation_gaps, validation_scores
 from cae_lib.methods import METHODS
@@ -94,13 +91,6 @@ def assert_close(found: Any, expected: Any, place: str = "") -> None:
 @pytest.mark.parametrize("name", [*SUITES, *BASE_SUITES])
 def test_a_suite(world: Path, name: str) -> None:
     on_both(lambda encoder: (SUITES | BASE_SUITES)[name](encoder, "smoke"))
-
-
-def test_labels(world: Path) -> None:
-    refs = [ImageRef(path) for path in sorted((world / "coco" / "val2017").glob("*.jpg"))[:3]]
-    marks = np.eye(3, 2, dtype=bool)
-    pictures = ImageLabels("GQA", ("cat", "dog"), tuple(refs), marks, marks | True, 3, {})
-    on_both(lambda encoder: label_precisions(encoder, pictures))
 
 
 def test_the_measures_that_tuning_reads(world: Path) -> None:

@@ -41,8 +41,6 @@ def sources_of(suite: str) -> tuple[str, ...]:
     extra = [name for name in FURTHER if (paths().raw / FOLDERS[name]).is_dir()]
     if suite == VALIDATION:
         return TRAINING
-    if suite == "labels":
-        return FAMILIES["cola"] if "cola" in extra else ()
     if suite not in ("benchmarks", "blind"):
         return SUITES[suite]
     return tuple(dict.fromkeys(s for name in (*BENCHMARKS, *extra) for s in FAMILIES[name]))

@@ -31,7 +31,6 @@ def subsets(profile_name: str) -> pd.DataFrame:
     with datasets.log_if_missing("zero_shot", real):
         labelled = datasets.class_sets(profile_name)
     similarity = {pairs.name: pairs for pairs in datasets.similarity_pairs(profile_name)}
-    labels = datasets.label_sets(profile_name)
     rows = [*_benchmark_rows(profile_name)]
     rows += [_row("retrieval", name, s.n_used, s.n_expected) for name, s in retrieval.items()]
     if real:
@@ -45,7 +44,6 @@ def subsets(profile_name: str) -> pd.DataFrame:
         missing = [name for name in OFFICIAL_PAIRS if name not in similarity]
         rows += [_row("similarity", name, 0, OFFICIAL_PAIRS[name]) for name in missing]
     rows += [_row("zero_shot", name, len(s.paths), s.n_expected) for name, s in labelled.items()]
-    rows += [_row("labels", s.source, len(s.images), s.n_expected, counts=s.counts) for s in labels]
     rows += _sample_rows(profile_name, retrieval.get("coco"))
     return pd.DataFrame(rows)
 

@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from cae_lib.data.benchmarks import FAMILIES, FOLDERS, FURTHER, Benchmark, load_benchmark
-from cae_lib.data.benchmarks.cola import SINGLE, SOURCES, ImageLabels, load_single
 from cae_lib.data.captions import RETRIEVAL_SETS, Pairs, load_retrieval_set
 from cae_lib.data.incomplete import log_once
 from cae_lib.data.labelled import LabelledImages, load_labelled_folder
@@ -165,16 +164,6 @@ def similarity_pairs(profile_name: str) -> tuple[SentencePairs, ...]:
         with log_if_missing(name, profile.real):
             pairs.append(load_similarity(name, folder, official=profile.real))
     return tuple(pairs)
-
-
-def label_sets(profile: str) -> list[ImageLabels]:
-    """Load the single-object sets of COLA that a profile has."""
-    root = find_profile(profile).root
-    return [
-        load_single(root, name)
-        for name in SOURCES
-        if (root / "cola/data" / SINGLE.format(name)).is_file()
-    ]
 
 
 @lru_cache(maxsize=2)

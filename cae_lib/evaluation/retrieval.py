@@ -1,4 +1,4 @@
-"""Ranks by cosine: of captions and images, of an image's classes, of images for a label."""
+"""Ranks by cosine: of captions and images, and of an image's classes."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import average_precision_score
 
 from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.data.benchmarks.cola import ImageLabels
 from cae_lib.data.captions import Pairs
 from cae_lib.data.labelled import LabelledImages
 from cae_lib.errors import DataError
-from cae_lib.evaluation.datasets import class_sets, label_sets, retrieval_sets
+from cae_lib.evaluation.datasets import class_sets, retrieval_sets
 from cae_lib.evaluation.encoder import Encoder
 
 DIRECTIONS = ("image to text", "text to image")
@@ -38,12 +36,6 @@ def zero_shot_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     sets = class_sets(profile)
     ranked = [class_ranks(encoder, images).assign(set=name) for name, images in sets.items()]
     return concat_tables(ranked)[["set", "picture", "label", "rank"]]
-
-
-def label_table(encoder: Encoder, profile: str) -> pd.DataFrame:
-    """Return `label_precisions` on all sets of a profile."""
-    sets = [images for images in label_sets(profile) if images.images]
-    return concat_tables(label_precisions(encoder, images) for images in sets)
 
 
 def retrieval_ranks(encoder: Encoder, pairs: Pairs, name: str) -> pd.DataFrame:
@@ -160,22 +152,3 @@ def class_vectors(encoder: Encoder, classes: Sequence[str]) -> np.ndarray:
 def with_article(noun: str) -> str:
     """Return a noun with "a" or "an" by its first letter."""
     return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
-
-
-def label_precisions(encoder: Encoder, images: ImageLabels) -> pd.DataFrame:
-    """Rank each label's hard images by cosine; COLA's number is the mean precision over labels.
-
-    Returns:
-        `set`, `label`, and its average `precision`: NaN, left out of the mean, where no hard image
-        shows the label.
-    """
-    scores = encoder.images(images.images) @ encoder.texts(images.labels).T
-    precisions = [
-        average_precision_score(images.present[hard, label], scores[hard, label])
-        if images.present[hard, label].any()
-        else np.nan
-        for label, hard in enumerate(images.hard.T)
-    ]
-    return pd.DataFrame(
-        {"set": images.source, "label": list(images.labels), "precision": precisions}
-    )

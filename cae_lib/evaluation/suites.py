@@ -55,7 +55,6 @@ for _name, _module, _function in (
     ("retrieval", "retrieval", "retrieval_table"),
     ("similarity", "text_similarity", "similarity_table"),
     ("zero_shot", "retrieval", "zero_shot_table"),
-    ("labels", "retrieval", "label_table"),
     ("attribution", "attribution", "coco_attribution_table"),
     ("bindings", "attribution", "coco_binding_table"),
     ("phrases", "text_similarity", "phrase_table"),

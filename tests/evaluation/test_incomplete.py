@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -171,7 +170,7 @@ def test_captions_without_pictures_leave_a_set_out_and_with_some_are_counted(put
 def test_with_nothing_there_everything_is_expected(raw, tiny_clip, capsys):
     raw.mkdir(parents=True)
     tables = data_tables("paper")
-    for name in ("benchmarks", "blind", "retrieval", "similarity", "labels"):
+    for name in ("benchmarks", "blind", "retrieval", "similarity"):
         assert SUITES[name](Encoder(tiny_clip), "paper")[name].empty
     used = tables["subsets"]
     assert (used.n_used == 0).all() and (used.n_expected > 0).all()
@@ -194,21 +193,3 @@ def test_incomplete_training_captions_leave_the_average_picture_out(put, tiny_cl
     assert SUITES["blind"](Encoder(tiny_clip), "paper")["blind"].empty
     told = capsys.readouterr().out
     assert "Left out: blind. " in told and "row 0: its image" in told
-
-
-def test_a_set_of_labels_needs_but_a_picture(put, tiny_clip):
-    content = [
-        ["red cup", "blue dog"],
-        [["/x/1.jpg", {}, [1, 0], [1, 1]], ["/x/2.jpg", {}, [0, 1], [1, 1]]],
-    ]
-    put(
-        {
-            "cola/images/1.jpg": None,
-            "cola/data/COLA_singleobjects_benchmark_GQA.json": content,
-            "cola/data/COLA_singleobjects_benchmark_CLEVR.json": [content[0], content[1][1:]],
-        }
-    )
-    encoder = Encoder(tiny_clip)
-    found = SUITES["labels"](encoder, "paper")["labels"]
-    assert found["set"].tolist() == ["GQA", "GQA"]
-    np.testing.assert_array_equal(found.precision, [1, np.nan])

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.data.benchmarks.cola import ImageLabels
 from cae_lib.data.captions import Pairs
 from cae_lib.data.labelled import LabelledImages
 from cae_lib.data.similarity import SentencePairs
@@ -98,20 +96,6 @@ def test_a_class_is_the_mean_of_its_prompts(hand_encoder):
     texts = {"a photo of an apple": (1.0, 0.0), "an apple": (0.0, 1.0)}
     mean = retrieval.class_vectors(hand_encoder({}, texts), ["apple"])
     np.testing.assert_allclose(mean, [[2**-0.5, 2**-0.5]], rtol=1e-6)
-
-
-def test_labels_use_their_hard_pictures_and_those_without_positive_are_left_out(hand_encoder):
-    images = tuple(ImageRef(Path(name)) for name in "abc")
-    encoder = hand_encoder(
-        {"a": [1.0, 0.0], "b": [0.8, 0.6], "c": [0.0, 1.0]}, {"x": [1.0, 0.0], "y": [0.0, 1.0]}
-    )
-    present = np.array([[0, 0], [1, 0], [0, 1]], dtype=bool)
-    some, every = np.array([[0, 1], [1, 1], [1, 0]], dtype=bool), np.ones((3, 2), dtype=bool)
-    for hard, expected in ((some, [1, np.nan]), (every, [0.5, 1])):
-        pictures = ImageLabels("GQA", ("x", "y"), images, present, hard, 4, {})
-        result = retrieval.label_precisions(encoder, pictures)
-        assert result["set"].tolist() == ["GQA", "GQA"] and result.label.tolist() == ["x", "y"]
-        np.testing.assert_allclose(result.precision, expected)
 
 
 def test_sentences(hand_encoder):

@@ -87,7 +87,7 @@ def test_sets_of_the_world(world_home, encoder):
     ranks = measured("retrieval", encoder)
     sizes = ranks[ranks["set"] == "coco"].direction.value_counts().to_dict()
     assert sizes == {"image to text": 24, "text to image": 24 * 5}
-    assert measured("labels", encoder).empty and len(measured("blind", encoder))
+    assert len(measured("blind", encoder))
     classes = measured("zero_shot", encoder)
     assert classes.columns.tolist() == ["set", "picture", "label", "rank"]
     assert classes.groupby("set").picture.nunique().to_dict() == {"coco": 24, "flickr30k": 16}

@@ -5,7 +5,7 @@ A new family is a module with a `FAMILY` and a line in `FAMILIES`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,14 +66,9 @@ FURTHER: tuple[str, ...] = tuple(name for name in FAMILIES if name not in BENCHM
 
 
 def load_benchmark(
-    name: str,
-    root: str | Path,
-    *,
-    subsets: Sequence[str] | None = None,
-    official: bool = False,
-    **options: Any,
+    name: str, root: str | Path, *, official: bool = False, **options: Any
 ) -> list[Benchmark]:
-    """Load a family of benchmarks, a `Benchmark` for each subset.
+    """Load a family of benchmarks, a `Benchmark` for each subset that is there or expected.
 
     An incomplete dataset is loaded as far as it goes: items without a usable image are left out,
     a line says how many and why, and `n_used` is smaller than `n_expected`.
@@ -81,14 +76,13 @@ def load_benchmark(
     Args:
         name: One of `FAMILIES`.
         root: Folder that holds all datasets.
-        subsets: Subsets to load; None for all that are there or expected.
         official: Expect the published numbers of items; else the `counts` of a `manifest.json` in
             `root`, if it has one, or as many items as the files have. A published subset whose file
             is missing has no items.
         options: Further arguments of the family's reader, such as the `seed` of "order".
 
     Raises:
-        ConfigError: If the family or a subset is unknown.
+        ConfigError: If the family is unknown.
         DataError: If a row is malformed, there are more items than expected, or no annotation file
             is there (unless `official`).
     """
@@ -96,7 +90,7 @@ def load_benchmark(
 
     if name not in FAMILIES:
         raise ConfigError(f"no benchmark {name!r}. Known: {', '.join(FAMILIES)}.")
-    return load_family(FAMILIES[name], Path(root), subsets=subsets, official=official, **options)
+    return load_family(FAMILIES[name], Path(root), official=official, **options)
 
 
 def is_rescored(family: str, subset: str) -> bool:

@@ -3,52 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cae_lib.data.benchmarks.base import NO_GROUP, Average, Benchmark, Family, Item, Unasked
 from cae_lib.data.incomplete import image_error, log_left_out, log_once
 from cae_lib.data.rows import MissingFileError, read_json
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.errors import DataError
 
 MISSING_IMAGES, BROKEN_IMAGES = "missing_images", "broken_images"
 """Names in `Benchmark.counts` of why items are left out."""
 
 
 def load_family(
-    family: Family,
-    root: Path,
-    *,
-    subsets: Sequence[str] | None = None,
-    official: bool = False,
-    **options: Any,
+    family: Family, root: Path, *, official: bool = False, **options: Any
 ) -> list[Benchmark]:
     """Load a benchmark for each subset of a family; see `load_benchmark`."""
     expected = family.published if official else _manifest_counts(root, family.name)
-    names = list(dict.fromkeys([*family.published, *expected]))
-    if subsets is not None:
-        if unknown := [subset for subset in subsets if subset not in names]:
-            raise ConfigError(
-                f"{family.name} has no subset {', '.join(unknown)}. Known: {', '.join(names)}."
-            )
-        names = list(subsets)
-    elif expected and not official:
-        known = [name for name in names if name in expected]
-        names = list(dict.fromkeys([*known, *expected]))
+    names = list(family.published)
+    if expected and not official:
+        published = [name for name in names if name in expected]
+        names = list(dict.fromkeys([*published, *expected]))
     benchmarks, absent = [], []
     for subset in names:
-        log = subsets is not None or not family.is_rescored(subset)
-        benchmark, missing_file = _load_subset(
-            family, root, subset, expected, official, log, options
-        )
+        benchmark, missing_file = _load_subset(family, root, subset, expected, official, options)
         if benchmark.n_used or benchmark.n_expected:
             benchmarks.append(benchmark)
         if missing_file:
             absent.append((subset, missing_file))
     if len(absent) == len(names) and not official:
         raise DataError(f"{family.name}: no annotation file is there. {absent[0][1]}")
-    if absent and (official or expected or subsets):
+    if absent and (official or expected):
         n_items = sum(expected.get(subset) or 0 for subset, _ in absent)
         log_once(
             f"Left out of {family.name}: {', '.join(subset for subset, _ in absent)}, "
@@ -69,7 +55,6 @@ def _load_subset(
     subset: str,
     expected: Mapping[str, int | None],
     official: bool,
-    log: bool,
     options: Mapping[str, Any],
 ) -> tuple[Benchmark, str]:
     """Load one subset.
@@ -82,7 +67,6 @@ def _load_subset(
         subset: What to load of it.
         expected: Numbers of items by subset, where they are known.
         official: Whether it is the published dataset.
-        log: Print what is left out.
         options: Further arguments of the family's reader.
 
     Returns:
@@ -127,7 +111,7 @@ def _load_subset(
             f"{root / family.folder}: {n_questions} items of {family.name}/{subset}, {n_expected} "
             "expected. Fetch the published version."
         )
-    if log and not problem:
+    if not problem and not family.is_rescored(subset):
         where = root / family.folder
         advice = f"Its images are {family.images}"
         log_left_out(f"{family.name}/{subset}", where, len(items), n_expected, left_out, advice)

@@ -2,12 +2,11 @@
 
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 import samples as s
 
-from cae_lib.data.benchmarks import FAMILIES, aro, cola, load_benchmark, valse, winoground
+from cae_lib.data.benchmarks import FAMILIES, aro, load_benchmark, valse, winoground
 from cae_lib.errors import DataError
 
 
@@ -17,7 +16,7 @@ def test_aros_symmetric_relations_leave_the_average_but_stay_in_the_items(put):
     assert not {"on", "to the left of", "riding"} & aro.AUTHORS_SYMMETRIC
     rows = [s.ARO | {"relation_name": name} for name in ("on", "pulling", "next to", "next to")]
     files = {"aro/images/1.jpg": None, "aro/visual_genome_relation.json": rows}
-    [relation] = load_benchmark("aro", put(files), subsets=["relation"])
+    [relation] = load_benchmark("aro", put(files))
     groups = [item.group for item in relation.items]
     assert [*relation.average.counted_groups(groups)] == ["on", "pulling"]
     assert (relation.headline, relation.n_used) == ("macro", 4)
@@ -28,11 +27,11 @@ def test_aros_pairs_of_attributes_need_25_items(put):
     other = s.ATTRIBUTES | {"attributes": ["big", "red"]}
     file = "aro/visual_genome_attribution.json"
     root = put({"aro/images/1.jpg": None, file: [s.ATTRIBUTES] * 25 + [other] * 24})
-    [attribution] = load_benchmark("aro", root, subsets=["attribution"])
+    [attribution] = load_benchmark("aro", root)
     groups = [item.group for item in attribution.items]
     assert [*attribution.average.counted_groups(groups)] == ["red_big"]
     assert (attribution.n_used, attribution.counts["items_of_small_groups"]) == (49, 24)
-    [attribution] = load_benchmark("aro", put({file: [other]}), subsets=["attribution"])
+    [attribution] = load_benchmark("aro", put({file: [other]}))
     assert attribution.headline == "micro", "no pair is large enough"
 
 
@@ -212,8 +211,8 @@ def test_the_untagged_items_of_winoground_are_scores_of_their_own(winoground_par
     assert used["text"] == ["0", "3", "313"]
     assert (used["text/untagged"], used["text/authors"]) == (["0", "313"], ["0"])
     assert parts["image/untagged"].task == "image"
-    [part] = winoground_parts({}, subsets=["text/authors"], official=True)
-    assert (part.n_used, part.n_expected) == (1, 171)
+    parts = {part.subset: part for part in winoground_parts({}, official=True)}
+    assert (parts["text/authors"].n_used, parts["text/authors"].n_expected) == (1, 171)
 
 
 def test_images_of_cola_are_found_by_the_end_of_their_address(put):
@@ -224,30 +223,6 @@ def test_images_of_cola_are_found_by_the_end_of_their_address(put):
     assert (part.task, part.counts["identical"]) == ("image", 1)
     assert [ref.path.name for ref in part.items[0].images] == ["1.jpg", "2.jpg"]
     assert part.items[0].texts == ("a red cup on a blue plate", "a blue cup")
-
-
-LABELS = ["square white plate", "red cup", "blue dog"]
-GQA, PACO = (f"cola/data/{cola.SINGLE.format(name)}" for name in ("GQA", "PACO"))
-
-
-def test_colas_single_objects_are_lists_or_an_object_with_keys(put):
-    rows = [
-        ["/projectnb/somewhere/1.jpg", {"cup": ["red"]}, [1, 0, 0], [1, 1, 0]],
-        ["/projectnb/somewhere/2.jpg", {}, [0, 1, 0], [1, 1, 1]],
-    ]
-    paco = {"labels": LABELS, "data": [["3.jpg", [0, 0, 1], [0, 0, 1]]]}  # without annotation
-    root = put({"cola/images/1.jpg": None, "cola/images/3.jpg": None, GQA: [LABELS, rows]})
-    images = cola.load_single(put({PACO: paco}), "PACO")
-    assert images.present.tolist() == images.hard.tolist() == [[False, False, True]]
-    images = cola.load_single(root, "GQA")
-    assert (len(images.images), images.n_expected) == (1, 2)
-    assert (images.labels, images.counts) == (tuple(LABELS), {"missing_images": 1})
-    np.testing.assert_array_equal(images.present, [[True, False, False]])
-    np.testing.assert_array_equal(images.hard, [[True, True, False]])
-    for content in ([LABELS, [["1.jpg", {}, [1, 0], [1, 1, 1]]]], {"labels": LABELS}):
-        put({GQA: content})
-        with pytest.raises(DataError, match=r"GQA\.json"):
-            cola.load_single(root)
 
 
 def test_bivlc_unpacks_the_images_of_all_files_once(put):
