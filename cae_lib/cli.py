@@ -560,7 +560,7 @@ def _collect() -> None:
     """Move all staged results into the tables."""
     for place in (paths().cache / "staged").glob("*/"):
         if any(path.is_file() for path in place.rglob("*")):
-            importlib.import_module("cae_lib.results").collect(place.name)
+            importlib.import_module("cae_lib.store").collect(place.name)
 
 
 if __name__ == "__main__":

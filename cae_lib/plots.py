@@ -165,11 +165,6 @@ def look(run: str) -> tuple[str, str]:
     return METHOD_MARKERS.get(method, "o"), METHOD_COLORS.get(method, _COLORS[0])
 
 
-def label_looks() -> dict[str, tuple[str, str]]:
-    """Return `look` by the label of a run."""
-    return {label(run): look(run) for run in MODEL_LOOKS}
-
-
 def style() -> None:
     """Set the style of the book: no background, a thin grid, letters of at least 9 points."""
     sns.set_theme(
@@ -524,7 +519,7 @@ def forest(
     step = 0.6 / max(1, len(marks) - 1)  # marks of a line lie around its middle
     given = dict(palette) if isinstance(palette, Mapping) else {}
     named = "colorblind" if isinstance(palette, Mapping) else palette
-    looks = label_looks()
+    looks = {label(run): look(run) for run in MODEL_LOOKS}
     own_colors = {mark: looks[mark][1] for mark in marks if mark in looks}
     colors = dict(zip(marks, sns.color_palette(named, len(marks)), strict=True))
     colors |= (own_colors if isinstance(palette, Mapping | str) else {}) | given
@@ -724,21 +719,18 @@ def intervals(
     )
 
 
-def format_mean_halfwidth(rows: pd.DataFrame, digits: int = 1, scale: float = 100.0) -> pd.Series:
-    """Format each row as `estimate ±half`, with half the interval's width in small print."""
-    halves = rows["estimate"] - rows["low"]
+def format_mean_halfwidth(rows: pd.DataFrame) -> pd.Series:
+    """Format each row in points as `estimate ±half`, with half the interval's width in small print.
+
+    The rows have the columns `estimate` and `low`, as `cae_lib.statistics` returns them.
+    """
+    estimates = [number(100 * value) for value in rows["estimate"]]
+    halves = [number(100 * value) for value in rows["estimate"] - rows["low"]]
     texts = [
-        (number(estimate, digits, scale), number(half, digits, scale))
-        for estimate, half in zip(rows["estimate"], halves, strict=True)
+        Shown(f"{estimate}<br><small>±{half}</small>", f"{estimate} ±{half}")
+        for estimate, half in zip(estimates, halves, strict=True)
     ]
-    return pd.Series(
-        [
-            Shown(f"{estimate}<br><small>±{half}</small>", f"{estimate} ±{half}")
-            for estimate, half in texts
-        ],
-        rows.index,
-        dtype=object,
-    )
+    return pd.Series(texts, rows.index, dtype=object)
 
 
 def format_range(

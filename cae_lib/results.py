@@ -12,21 +12,10 @@ import pandas as pd
 
 from cae_lib import store
 from cae_lib.errors import DataError
-from cae_lib.store import ANSWERS as ANSWERS
 from cae_lib.store import DATA as DATA
-from cae_lib.store import Index as Index
-from cae_lib.store import Rows as Rows
-from cae_lib.store import Tables as Tables
-from cae_lib.store import collect as collect
-from cae_lib.store import discard as discard
-from cae_lib.store import entries as entries
-from cae_lib.store import file_of as file_of
 from cae_lib.store import index_of as index_of
 from cae_lib.store import made as made
 from cae_lib.store import missing as missing
-from cae_lib.store import read as read
-from cae_lib.store import save as save
-from cae_lib.store import tables as tables
 from cae_lib.variants import Variant, find_variant
 
 
@@ -86,7 +75,7 @@ def load(
 
 def _computed(
     table: str, variant: Variant, profile_name: str, seed: int, hours: float | None
-) -> Rows:
+) -> store.Rows:
     """Return the rows of a run and seed that is not among the profile's tables."""
     from cae_lib.evaluation.suites import ALL_SUITES
     from cae_lib.measuring import compute_table

@@ -120,7 +120,7 @@ def save(
     if frame.empty:
         raise DataError(f"{path}: there is no row to store; measure something, or store nothing")
     if table in ROUNDED:
-        frame = frame.assign(**round_to_bits(frame.select_dtypes("floating")))
+        frame = frame.assign(**round_numbers(frame.select_dtypes("floating")))
     frame = frame.assign(run=run, seed=np.int8(seed) if -128 <= seed < 128 else np.int32(seed))
     frame = frame[["run", "seed", *frame.columns.difference(["run", "seed"], sort=False)]]
     rows = Rows(path, run, seed, list(frame), key, dict(provenance))
@@ -129,13 +129,14 @@ def save(
     return path
 
 
-def round_to_bits(numbers: pd.DataFrame, bits: int = SIGNIFICANT_BITS) -> pd.DataFrame:
-    """Round numbers to so many significant binary digits; NaN and infinity stay.
+def round_numbers(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Round numbers to `SIGNIFICANT_BITS`; NaN and infinity stay.
 
-    The relative error is at most `2 ** -bits`.
+    The relative error is at most `2 ** -SIGNIFICANT_BITS`.
     """
     mantissa, exponent = np.frexp(numbers.to_numpy())
-    rounded = np.ldexp(np.round(np.ldexp(mantissa, bits)), exponent - bits)
+    digits = np.round(np.ldexp(mantissa, SIGNIFICANT_BITS))
+    rounded = np.ldexp(digits, exponent - SIGNIFICANT_BITS)
     return pd.DataFrame(rounded, numbers.index, numbers.columns).astype(numbers.dtypes)
 
 

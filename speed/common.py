@@ -18,13 +18,13 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
-from cae_lib import results
 from cae_lib.config import paths
 from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.training_set import default_tagger
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.clip import Clip
 from cae_lib.runtime import current_provenance, pick_device
+from cae_lib.store import collect, file_of, save
 from cae_lib.words.alignment import align
 
 MODEL = "ViT-B-32"
@@ -286,6 +286,6 @@ def store(
         profile, options.seed, wall_seconds=spent, data=data, settings=settings
     )
     run, seed = subject["model"], options.seed
-    results.save(table, run, seed, frame, profile, key=key, provenance=provenance)
-    results.collect(profile)
-    print(f"stored {results.file_of(table, profile)}", flush=True)
+    save(table, run, seed, frame, profile, key=key, provenance=provenance)
+    collect(profile)
+    print(f"stored {file_of(table, profile)}", flush=True)

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from cae_lib import plots, results
+from cae_lib import plots, results, store
 from cae_lib.evaluation.averages import weights
 from cae_lib.keys import digest
 from cae_lib.runtime import current_provenance
@@ -268,10 +268,8 @@ def main() -> None:
         key = digest(settings)
         spent = round(time.monotonic() - started, 1)
         made = current_provenance("mini", options.seed, wall_seconds=spent, settings=settings)
-        results.save(
-            "coverage", results.DATA, options.seed, frame, "mini", key=key, provenance=made
-        )
-        results.collect("mini")
+        store.save("coverage", results.DATA, options.seed, frame, "mini", key=key, provenance=made)
+        store.collect("mini")
 
 
 if __name__ == "__main__":

@@ -73,7 +73,7 @@ def test_each_setting_is_a_run_of_its_own(measured, other):
 def test_published_tables_are_read_and_never_changed(measured):
     """Neither the settings that a run has already nor `compute` make another one of it."""
     publish("cae-gradcam", 0)
-    path = results.file_of("retrieval", "smoke")
+    path = store.file_of("retrieval", "smoke")
     before = path.read_bytes()
     configured = {"steps": 3, "batch_size": 16, "weight": 1.0}
     assert set(compute(seeds=1, **configured)["run"]) == {"cae-gradcam"}

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from cae_lib import results
+from cae_lib import store
 from cae_lib.config import paths
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.profiles import find_profile
@@ -24,7 +24,7 @@ def run(profile_name: str, other: str) -> None:
 
     The command prints a line for each table of a run that differs.
     """
-    results.collect(profile_name)
+    store.collect(profile_name)
     profile = find_profile(profile_name)
     if Path(other).is_dir():
         compare(Path(other), profile.records, other)
@@ -60,7 +60,7 @@ def compare(before: Path, folder: Path, other: str) -> None:
     rows = 0
     for name in sorted(old.keys() & new):
         compared, text = difference(
-            *(results.read(one).to_pandas() for one in (old[name], new[name]))
+            *(store.read(one).to_pandas() for one in (old[name], new[name]))
         )
         rows += compared
         lines += [f"{name}: {text}"] if text else []
@@ -107,10 +107,10 @@ def _git(*arguments: str) -> bytes:
         raise ConfigError(f"git {' '.join(arguments[:2])} in {root}: {reason}") from error
 
 
-def _by_run(place: Path) -> dict[str, list[results.Rows]]:
+def _by_run(place: Path) -> dict[str, list[store.Rows]]:
     """Return where the rows of the tables in a folder are stored, by TABLE/RUN."""
-    held: dict[str, list[results.Rows]] = {}
+    held: dict[str, list[store.Rows]] = {}
     for path in place.glob("*.parquet"):
-        for (run, _), rows in results.entries(path).items():
+        for (run, _), rows in store.entries(path).items():
             held.setdefault(f"{path.stem}/{run}", []).append(rows)
     return held

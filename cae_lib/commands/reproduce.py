@@ -159,7 +159,7 @@ def terminate(process: subprocess.Popen) -> None:
 def report(
     exit_code: Callable[[], int | None],
     runs: Sequence[Path],
-    followed: bool = True,
+    followed: bool,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Print the number of finished runs whenever it changes, until there is an exit code.

@@ -56,10 +56,10 @@ class TrainingImages:
         """Return the number of images."""
         return len(self.paths)
 
-    def batch(
+    def crops(
         self, index: Tensor, generator: torch.Generator | None = None, subset: Tensor | None = None
     ) -> Tensor:
-        """Return normalised images: float32 (B, 3, S, S).
+        """Return images as uint8 (B, 3, S, S), 0 to 255.
 
         Args:
             index: Rows, (B,).
@@ -69,12 +69,6 @@ class TrainingImages:
         Raises:
             DataError: For a broken or truncated file; the message names it and its row.
         """
-        return normalise(self.crops(index, generator, subset), *self.affine)
-
-    def crops(
-        self, index: Tensor, generator: torch.Generator | None = None, subset: Tensor | None = None
-    ) -> Tensor:
-        """Return what `batch` does, not normalised: 0 to 255, uint8."""
         seeds = None if generator is None else crop_seeds(len(index), generator)
         positions = range(len(index)) if subset is None else subset.tolist()
         pixels = torch.empty(len(positions), 3, self.size, self.size, dtype=torch.uint8)

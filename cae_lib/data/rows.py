@@ -44,9 +44,9 @@ class Row:
     content: Any
     key: str = ""
 
-    def error(self, problem: str, advice: str = "Fetch the file again.") -> DataError:
+    def error(self, problem: str) -> DataError:
         """Return the error that says what is wrong with the row."""
-        return DataError(f"{self.path}, {self.place}: {problem}. {advice}")
+        return DataError(f"{self.path}, {self.place}: {problem}. Fetch the file again.")
 
     def value(self, field: str) -> Any:
         """Return a field, or a value further in by its path.

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Iterator, Sequence
 import spacy
 from spacy.tokens import Doc, Token
 
-from cae_lib.errors import ConfigError
 from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_distinct, versions
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span, Swap
 from cae_lib.words.swaps import find_swaps
@@ -34,18 +33,12 @@ class DependencyTagger:
       or adverb ("next to"), and verbs with an object, an agent or such a preposition; not forms of
       "be" and verbs without a second noun.
 
-    Args:
-        model: Name of a spaCy model; None takes the installed one.
-
     Raises:
-        ConfigError: If the model is not installed.
+        ConfigError: If no English spaCy model is installed.
     """
 
-    def __init__(self, model: str | None = None) -> None:
-        try:
-            self._nlp = drop_entity_recogniser(spacy.load(model or model_name()))
-        except OSError as error:
-            raise ConfigError(f"spaCy model {model!r} is not installed; {error}") from error
+    def __init__(self) -> None:
+        self._nlp = drop_entity_recogniser(spacy.load(model_name()))
 
     @property
     def identity(self) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 import sng_parser
 from spacy.tokens import Doc
 
-from cae_lib.errors import ConfigError
 from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_distinct, versions
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 
@@ -30,27 +29,22 @@ class SceneGraphTagger:
     words the parser reverses, is not found: it becomes the empty span (0, 0), which is counted.
 
     Args:
-        model: Name of a spaCy model; None takes the installed one.
         determiners: Whether determiners count as attributes, all except "the": the authors' other
             code skips that one alone.
 
     Raises:
-        ConfigError: If the spaCy model is not installed.
+        ConfigError: If no English spaCy model is installed.
     """
 
-    def __init__(self, model: str | None = None, determiners: bool = False) -> None:
-        try:
-            self._parser = sng_parser.Parser("spacy", model=model or model_name())
-        except ImportError as error:
-            raise ConfigError(f"spaCy model {model!r} is not installed; {error}") from error
+    def __init__(self, determiners: bool = False) -> None:
+        self._parser = sng_parser.Parser("spacy", model=model_name())
         self._nlp = drop_entity_recogniser(self._parser.unwrapped.nlp)
         self._parser.unwrapped.nlp = _itself  # it gets what is parsed already
-        self._model = model
         self.determiners = determiners
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Rebuild the tagger when it is unpickled, because the parser's class cannot be pickled."""
-        return type(self), (self._model, self.determiners)
+        return type(self), (self.determiners,)
 
     @property
     def identity(self) -> str:

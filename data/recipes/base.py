@@ -21,7 +21,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from cae_lib import results
+from cae_lib import store
 from cae_lib.cli import guarded
 from cae_lib.config import Experiment, paths
 from cae_lib.data.captions import load_negclip_tsv
@@ -236,7 +236,7 @@ def _describe(profile_name: str, config: Experiment, target: Path, folder: Path)
     )
     probe = read_json(folder / PROBE, dict) if (folder / PROBE).is_file() else {}
     table = training_table(config.steps, curve, probe | describe_base(clip, profile_name))
-    results.save("base_training", BASE, 0, table, profile_name, key=key, provenance=provenance)
+    store.save("base_training", BASE, 0, table, profile_name, key=key, provenance=provenance)
     batch = pool.BATCH if config.lock_trunk else tower.BATCH
     write_atomic(target.with_name("README.md"), base_card(config, table, size, digest, batch))
 

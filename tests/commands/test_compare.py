@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from cae_lib import results
+from cae_lib import store
 from cae_lib.cli import main
 
 
@@ -22,7 +22,7 @@ def answer(
         }
         | more
     )
-    results.save("benchmarks", run, 0, frame, "mini", key="k", provenance={})
+    store.save("benchmarks", run, 0, frame, "mini", key="k", provenance={})
 
 
 def commit(home: Path) -> None:
@@ -36,7 +36,7 @@ def test_differences_are_told_by_table_and_run(home: Path, capsys) -> None:
     answer([True, False], [0.1, 0.2], "gone")
     answer([True, False], [0.1, 0.2], "lost", score=[0.5, 0.5], share=[0.5, 0.5])
     answer([True, False], [0.1, 0.2], "other")
-    results.collect("mini")
+    store.collect("mini")
     commit(home)
     assert main(["compare"]) == 0
     assert capsys.readouterr().out == "same: 4 tables of runs, 8 rows compared with HEAD\n"
@@ -44,7 +44,7 @@ def test_differences_are_told_by_table_and_run(home: Path, capsys) -> None:
     answer([True, False], [0.1, 0.2], "new")
     answer([True, False], [0.1, 0.45], "other")
     answer([True, False], [np.nan, 0.2], "lost", score=[0.5, 1.0], share=[0.5, 0.75])
-    results.discard("benchmarks", "gone", 0, "mini")
+    store.discard("benchmarks", "gone", 0, "mini")
     assert main(["compare", "HEAD"]) == 0
     assert capsys.readouterr().out.splitlines() == [
         "benchmarks/gone: gone",
@@ -62,7 +62,7 @@ def test_what_cannot_be_compared(home: Path, capsys, monkeypatch) -> None:
     assert main(["compare"]) == 2
     assert "not a git repository" in capsys.readouterr().err
     answer([True, False], [0.1, 0.2])
-    results.collect("mini")
+    store.collect("mini")
     commit(home)
     assert main(["compare", "nothing"]) == 2
     assert "nothing" in capsys.readouterr().err
@@ -79,7 +79,7 @@ def test_tables_of_another_folder(home: Path, tmp_path: Path, capsys) -> None:
     """As they were, then one number that is not."""
     answer([True, False], [0.1, 0.2])
     answer([True, False], [0.1, 0.2], "run+hinge=log")
-    results.collect("mini")
+    store.collect("mini")
     other = shutil.copytree(home / "data/records/mini", tmp_path / "theirs")
     assert main(["compare", str(other)]) == 0
     assert capsys.readouterr().out == f"same: 2 tables of runs, 4 rows compared with {other}\n"

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import save_file
 from toys import TINY, forget
 
-from cae_lib import results, runs
+from cae_lib import results, runs, store
 from cae_lib.cli import Assignment, main
 from cae_lib.config import paths
 from cae_lib.data.needs import data_digests
@@ -112,7 +112,7 @@ def test_every_measurement_tells_how_much_it_used(said):
     items = results.load("items", "rehearsal", [results.DATA])
     asked = items[items["family"].isin(["aro", "sugarcrepe"]) & (items["bindings"] > 0)]
     assert (asked["seen"] <= asked["bindings"]).all() and asked["seen"].any(), "in training"
-    stored = {name for name, index in results.tables("rehearsal").items() if ("base", 0) in index}
+    stored = {name for name, index in store.tables("rehearsal").items() if ("base", 0) in index}
     assert stored == set(SUITES) - {"zero_shot", "heatmaps"}
 
 

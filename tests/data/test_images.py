@@ -44,9 +44,8 @@ def test_other_sizes_and_modes_become_central_rgb_squares(tmp_path, kind) -> Non
     resized = Image.open(wide).resize((32, 16), Image.Resampling.BICUBIC)
     assert torch.equal(pixels[0], TF.pil_to_tensor(resized)[:, :, 8:24])
     assert (pixels[1] == 77).all()
-    batch = source.batch(torch.tensor([1, 0, 1]))
-    torch.testing.assert_close(batch[1], TF.normalize(pixels[0].float() / 255, *STATISTICS))
-    assert torch.equal(batch[0], batch[2]) and batch.dtype == torch.float32
+    normalised = images.normalise(pixels, *source.affine)
+    torch.testing.assert_close(normalised, TF.normalize(pixels.float() / 255, *STATISTICS))
 
 
 @each
@@ -58,7 +57,7 @@ def test_missing_files_are_counted_and_broken_ones_named(files, tmp_path, kind) 
         broken = tmp_path / "broken.jpg"
         broken.write_bytes(content)
         with pytest.raises(DataError, match=r"broken\.jpg \(row 3\): "):
-            kind([*files, broken], 16).batch(torch.tensor([0, 3]))
+            kind([*files, broken], 16).crops(torch.tensor([0, 3]))
 
 
 @each
@@ -83,20 +82,18 @@ def test_crops_are_torchvisions_bicubic_ones_of_the_whole(files, kind) -> None:
     source.crops(index, seeded())
     assert torch.equal(torch.random.get_rng_state(), state)
     assert not torch.equal(crops[1], crops[3])  # one photograph, two crops
-    expected = TF.normalize(crops.float() / 255, *STATISTICS)
-    torch.testing.assert_close(source.batch(index, seeded()), expected)
 
 
 @each
 def test_crops_follow_the_generator_and_a_part_has_those_of_the_whole(files, kind) -> None:
     source = kind(files, 16)
     index, part = torch.tensor([0, 1, 2, 1, 0]), torch.tensor([1, 4])
-    first = source.batch(index, seeded(1))
-    assert torch.equal(first, source.batch(index, seeded(1)))
-    assert not torch.equal(first, source.batch(index, seeded(2)))
-    assert not torch.equal(first, source.batch(index))
-    assert torch.equal(source.batch(index, seeded(1), part), first[part])
-    assert torch.equal(source.batch(index, subset=part), source.batch(index)[part])
+    first = source.crops(index, seeded(1))
+    assert torch.equal(first, source.crops(index, seeded(1)))
+    assert not torch.equal(first, source.crops(index, seeded(2)))
+    assert not torch.equal(first, source.crops(index))
+    assert torch.equal(source.crops(index, seeded(1), part), first[part])
+    assert torch.equal(source.crops(index, subset=part), source.crops(index)[part])
 
 
 def test_pictures_of_the_models_size_are_kept_in_memory(tmp_path, files, monkeypatch) -> None:

@@ -29,8 +29,8 @@ from cae_lib.evaluation.suites import SUITES
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
 from cae_lib.models.external import ExternalModel
-from cae_lib.results import save
 from cae_lib.statistics import ANSWERS
+from cae_lib.store import save
 
 
 @pytest.fixture(autouse=True)

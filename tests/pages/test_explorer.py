@@ -18,7 +18,7 @@ from toys import forget
 
 from book.extension import explorer
 from book.extension.__main__ import main
-from cae_lib import results, runs
+from cae_lib import runs, store
 from cae_lib.attribution.word_scores import word_scores
 from cae_lib.errors import CheckpointError
 from cae_lib.evaluation import datasets
@@ -68,7 +68,7 @@ def built(smoke_world: Path, tmp_path_factory) -> Iterator[SimpleNamespace]:
         partial = frame[(frame["family"] == "aro") & (frame["subset"] == "relation")]
         stored = {run: frames[id(of[run])] for run in STORED} | {PARTLY: partial}
         for run, rows in stored.items():
-            results.save("benchmarks", run, 0, rows, "smoke", key="", provenance={})
+            store.save("benchmarks", run, 0, rows, "smoke", key="", provenance={})
         folder = home / "files"
         assert (
             main(["explore", "--profile", "smoke", "-n", str(PER_SUBSET), "-o", str(folder)]) == 0

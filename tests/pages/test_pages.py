@@ -20,7 +20,6 @@ from book.extension.glue import html_of
 from book.extension.provenance import MIME, Provenance, provenance, states
 from book.extension.run import readme_figure, run_page
 from book.extension.source import read_page
-from cae_lib import results
 
 EXPERIMENTS = REPOSITORY / "book" / "experiments"
 PAGES = sorted(EXPERIMENTS.glob("*.md"))
@@ -138,7 +137,7 @@ def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: P
         return row.state
 
     def store(key: str, seed: int = 0) -> None:
-        results.save("t", "base", seed, pd.DataFrame({"a": [1]}), "mini", key=key, provenance={})
+        store.save("t", "base", seed, pd.DataFrame({"a": [1]}), "mini", key=key, provenance={})
 
     assert state() == "not run yet" and len(check_pair(text, path)) == 1
     store("one")
@@ -148,7 +147,7 @@ def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: P
         cell.execution_count = count
     nbformat.write(notebook, path)
     assert state() == "has no provenance" and check_pair(text, path) == []
-    results.save("t", "base", 0, pd.DataFrame({"a": [1]}), "photo", key="p", provenance={})
+    store.save("t", "base", 0, pd.DataFrame({"a": [1]}), "photo", key="p", provenance={})
     for profile in ("photo", "mini"):  # each is compared with its own profile's tables
         bundle = provenance("page", PARAMETERS | {"profile": profile})._repr_mimebundle_()
         code[-1].outputs = [new_output("execute_result", bundle, execution_count=3)]

@@ -291,7 +291,9 @@ def test_it_is_told_how_many_runs_are_done_and_how_long_the_others_may_take(
         next(path for path in runs if not path.is_file()).touch()
 
     monkeypatch.setattr(reproduce, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    reproduce.report(lambda: 0 if all(path.is_file() for path in runs) else None, runs, sleep=sleep)
+    reproduce.report(
+        lambda: 0 if all(path.is_file() for path in runs) else None, runs, True, sleep=sleep
+    )
     told = capsys.readouterr().out.splitlines()
     assert told[0].startswith("1 of 4") and "left" not in told[0]
     assert told[1].startswith("2 of 4") and "2 min 00 s" in told[1]
