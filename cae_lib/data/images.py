@@ -56,6 +56,10 @@ class TrainingImages:
         """Return the number of images."""
         return len(self.paths)
 
+    def batch(self, index: Tensor) -> Tensor:
+        """Return the central squares of images, normalised: float32 (B, 3, S, S)."""
+        return normalise(self.crops(index), *self.affine)
+
     def crops(
         self, index: Tensor, generator: torch.Generator | None = None, subset: Tensor | None = None
     ) -> Tensor:

@@ -1,4 +1,4 @@
-"""Make hard negatives like NegCLIP's: captions with two parts swapped, and images that look alike.
+"""Make hard negatives like NegCLIP's: captions with two parts swapped.
 
 NegCLIP's generator is not public. It swaps nouns, phrases or adjectives; the conditions are ours.
 """
@@ -11,12 +11,8 @@ from itertools import combinations
 
 import numpy as np
 import spacy
-import torch
 from spacy.tokens import Doc, Span, Token
-from torch import Tensor
 
-from cae_lib.data.captions import Pairs
-from cae_lib.errors import DataError
 from cae_lib.words.alignment import check_captions
 from cae_lib.words.articles import indefinite_article
 from cae_lib.words.dependency import NOUNS, PLACE_NOUNS
@@ -66,45 +62,6 @@ def _sample(doc: Doc, texts: Iterable[str], seed: int, limit: int) -> list[str]:
     digest = hashlib.sha256(f"{seed} {doc.text}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
     return [texts[i] for i in rng.permutation(len(texts))[:limit]]
-
-
-def similar_rows(pairs: Pairs, features: Tensor, count: int = 3, seed: int = 0) -> list[list[int]]:
-    """Return, for each row, rows with the `count` images most similar to its own (NegCLIP).
-
-    Args:
-        pairs: Captions and images.
-        features: Normalised CLIP features of `pairs.image_paths` `(N, E)`.
-        count: Number of similar images.
-        seed: Seed that selects one of the captions of a similar image.
-
-    Raises:
-        DataError: If the number of features is not that of the images.
-    """
-    if len(features) != len(pairs.image_paths):
-        raise DataError(
-            f"{pairs.name}: {len(pairs.image_paths)} pictures with {len(features)} rows of "
-            "features; compute the features from `image_paths`, in that order."
-        )
-    rows_of: list[list[int]] = [[] for _ in pairs.image_paths]
-    for row, image in enumerate(pairs.image_index.tolist()):
-        rows_of[image].append(row)
-    nearest = _nearest(features, min(count, len(features) - 1))
-    rng = np.random.default_rng([seed, len(features)])
-    return [
-        [rows_of[other][rng.integers(len(rows_of[other]))] for other in nearest[image]]
-        for image in pairs.image_index.tolist()
-    ]
-
-
-def _nearest(features: Tensor, count: int, chunk: int = 1024) -> list[list[int]]:
-    """Return the `count` rows most similar to each row, the row itself left out."""
-    nearest: list[list[int]] = []
-    for start in range(0, len(features), chunk):
-        similarity = features[start : start + chunk] @ features.T
-        rows = torch.arange(len(similarity))
-        similarity[rows, start + rows] = -torch.inf
-        nearest += similarity.topk(count).indices.tolist()
-    return nearest
 
 
 def exchanges(doc: Doc) -> Iterator[tuple[str, str]]:

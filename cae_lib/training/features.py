@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cae_lib.config import Experiment, paths
-from cae_lib.data.images import ImageStore, TrainingImages, normalise
+from cae_lib.data.images import ImageStore, TrainingImages
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.keys import TRAINING_VERSION
 from cae_lib.models.clip import Clip
@@ -148,4 +148,4 @@ def precompute_features(
 
 
 def _load_images(images: TrainingImages, batches_of_rows: Sequence[Tensor], number: int) -> Tensor:
-    return normalise(images.crops(batches_of_rows[number]), *images.affine)
+    return images.batch(batches_of_rows[number])

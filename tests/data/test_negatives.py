@@ -1,16 +1,11 @@
-"""Swap negatives of captions whose exchanges are written out, and neighbours found by hand."""
+"""Swap negatives of captions whose exchanges are written out."""
 
 import itertools
 import re
-from pathlib import Path
 
 import pytest
-import torch
 
-from cae_lib.data import negatives
-from cae_lib.data.captions import Pairs
-from cae_lib.data.negatives import similar_rows, swap_negatives
-from cae_lib.errors import DataError
+from cae_lib.data.negatives import swap_negatives
 
 CAPTIONS = {
     "A man in a red shirt rides a black horse.": {
@@ -96,20 +91,3 @@ def test_the_choice_is_seeded_and_limited() -> None:
     assert 0 < sum(adjective_first) < len(pairs)  # each caption has an order of its own
     others = {tuple(swap_negatives([caption], seed=s, limit=2)[0]) for s in range(2, 6)}
     assert len(others | {tuple(few[0])}) > 2
-
-
-def test_neighbours_are_the_nearest_other_pictures() -> None:
-    """Four pictures on a circle at 0, 10, 30 and 100 degrees; the first has two captions."""
-    angles = torch.deg2rad(torch.tensor([0.0, 10.0, 30.0, 100.0]))
-    paths, index = [Path(f"{i}.jpg") for i in range(4)], torch.tensor([0, 1, 2, 3, 0])
-    pairs = Pairs(paths, ["text"] * 5, index, "toy", 5, 5)
-    features = torch.stack([angles.cos(), angles.sin()], dim=1)
-    found = similar_rows(pairs, features, count=2)
-    pictures = [[int(index[row]) for row in rows] for rows in found]
-    assert pictures == [[1, 2], [0, 2], [1, 0], [2, 1], [1, 2]]
-    captions = {similar_rows(pairs, features, 1, seed=s)[1][0] for s in range(8)}
-    assert captions == {0, 4}  # either caption of the first picture
-    assert negatives._nearest(features, 2, chunk=3) == [[1, 2], [0, 2], [1, 0], [2, 1]]
-    assert len(similar_rows(pairs, features, count=9)[0]) == 3
-    with pytest.raises(DataError, match="4 pictures with 3 rows"):
-        similar_rows(pairs, features[:3])

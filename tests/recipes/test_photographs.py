@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from cae_lib.data.benchmarks import FOLDERS, load_benchmark
-from cae_lib.data.captions import load_coco_captions, load_negclip_tsv, load_retrieval_set
+from cae_lib.data.captions import Pairs, load_coco_captions, load_negclip_tsv, load_retrieval_set
 from cae_lib.data.similarity import load_similarity
 from cae_lib.errors import DataError
 from cae_lib.evaluation.blind import CaptionModel
@@ -209,6 +209,20 @@ def test_the_trunk_sees_pixels_as_it_was_trained_to(home):
     np.testing.assert_allclose(
         trunk.trunk_features(clip, [home / "picture.png"]), means / np.linalg.norm(means), atol=1e-3
     )
+
+
+def test_similar_images_are_the_nearest_other_ones():
+    """Five images on a circle at 0, 10, 30, 100 and 180 degrees; the first has two captions."""
+    angles = torch.deg2rad(torch.tensor([0.0, 10.0, 30.0, 100.0, 180.0]))
+    paths, index = [Path(f"{i}.jpg") for i in range(5)], torch.tensor([0, 1, 2, 3, 4, 0])
+    pairs = Pairs(paths, ["text"] * 6, index, "toy", 6, 6)
+    features = torch.stack([angles.cos(), angles.sin()], dim=1)
+    rows = module.similar_rows(pairs, features)
+    images = [[int(index[row]) for row in similar] for similar in rows]
+    assert images == [[1, 2, 3], [0, 2, 3], [1, 0, 3], [2, 4, 1], [3, 2, 1], [1, 2, 3]]
+    assert module.nearest_rows(features, 2, chunk=3) == [[1, 2], [0, 2], [1, 0], [2, 4], [3, 2]]
+    few = Pairs(paths[:2], ["text"] * 3, torch.tensor([0, 1, 0]), "toy", 3, 3)
+    assert [len(similar) for similar in module.similar_rows(few, features[:2])] == [1, 1, 1]
 
 
 def test_the_datasets_are_in_official_layouts(flickr, monkeypatch):

@@ -12,10 +12,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from cae_lib.cli import guarded
 from cae_lib.config import paths
-from cae_lib.data.captions import load_negclip_tsv
-from cae_lib.data.negatives import similar_rows
+from cae_lib.data.captions import Pairs, load_negclip_tsv
 from cae_lib.models.clip import load_clip
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import pick_device
@@ -27,6 +30,7 @@ from data.recipes.photographs.single import Single
 from data.recipes.photographs.trunk import fill_trunk, trunk_features
 
 MODEL = "clip-photo"
+N_SIMILAR = 3
 RECIPES: Mapping[str, type[Single | Paired]] = {"photo": Single, "paired": Paired}
 """What makes the datasets of each profile of photographs."""
 
@@ -66,6 +70,35 @@ def add_similar_images(folder: Path) -> None:
     names = [pairs.image_paths[i].relative_to(folder).as_posix() for i in pairs.image_index]
     rows = list(zip(pairs.captions, names, pairs.negatives or [], similar, strict=True))
     path.write_text(layouts.negclip(rows), encoding="utf-8", newline="")
+
+
+def similar_rows(pairs: Pairs, features: Tensor) -> list[list[int]]:
+    """Return, for each row, rows with the `N_SIMILAR` images most similar to its own (NegCLIP).
+
+    Args:
+        pairs: Captions and images.
+        features: Normalised features of `pairs.image_paths` `(N, E)`.
+    """
+    rows_of: list[list[int]] = [[] for _ in pairs.image_paths]
+    for row, image in enumerate(pairs.image_index.tolist()):
+        rows_of[image].append(row)
+    nearest = nearest_rows(features, min(N_SIMILAR, len(features) - 1))
+    rng = np.random.default_rng([0, len(features)])  # selects a caption of each similar image
+    return [
+        [rows_of[other][rng.integers(len(rows_of[other]))] for other in nearest[image]]
+        for image in pairs.image_index.tolist()
+    ]
+
+
+def nearest_rows(features: Tensor, count: int, chunk: int = 1024) -> list[list[int]]:
+    """Return the `count` rows most similar to each row, the row itself left out."""
+    nearest: list[list[int]] = []
+    for start in range(0, len(features), chunk):
+        similarity = features[start : start + chunk] @ features.T
+        rows = torch.arange(len(similarity))
+        similarity[rows, start + rows] = -torch.inf
+        nearest += similarity.topk(count).indices.tolist()
+    return nearest
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
