@@ -152,14 +152,6 @@ def test_the_variance_is_that_of_the_corrected_sandwich(n_seeds: int):
     assert parts.rest == pytest.approx(sum(alone) / max(1, n_seeds - 1))
 
 
-def test_three_pictures_by_hand():
-    # answers by picture: 1 1, 0 0, 1 0; mean 1/2; sums of residuals 1, -1, 0 over 6
-    values, pictures = np.array([[1, 1, 0, 0, 1, 0]]), np.array([7, 7, 3, 3, 5, 5])
-    result = mean_ci(frame(values, pictures=pictures), items=["item"]).iloc[0]
-    assert result.error**2 == pytest.approx((2 / 36) / (1 - 1 / 3))
-    assert (result.freedom, result.pictures, result.n) == (pytest.approx(2), 3, 6)
-
-
 def test_scores_weigh_strata_and_share_items():
     groups, pictures = answers(3)
     n = [len(numbers) for numbers in pictures]

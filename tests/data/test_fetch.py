@@ -198,8 +198,10 @@ def test_no_path_leads_out(pack, tmp_path: Path, name):
     assert not outside and not Path("/tmp/evil-1b3").exists()
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
-@pytest.mark.parametrize("goal", ["../../outside", "good"])
+@pytest.mark.parametrize(
+    ("kind", "goal"),
+    [(tarfile.SYMTYPE, "../../outside"), (tarfile.LNKTYPE, "good"), (tarfile.CHRTYPE, "good")],
+)
 def test_links_and_devices_in_a_tar(tmp_path: Path, kind, goal):
     path = tmp_path / "links.tar"
     with tarfile.open(path, "w") as archive:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cae_lib.data import captions, needs, similarity
 from cae_lib.data.benchmarks import FAMILIES, FOLDERS, is_rescored, load_benchmark
-from cae_lib.data.completeness import check, file_digest
+from cae_lib.data.completeness import check
 from cae_lib.data.fetch import get
 from cae_lib.data.sources import (
     SOURCES_FILE,
@@ -76,15 +76,6 @@ def test_entry_is_well_formed(entry: Source):
         assert not os.path.normpath(f"{entry.folder}/{name}").startswith("..")
 
 
-def test_weights_are_named_as_published():
-    for entry in (entry for entry in SOURCES.values() if entry.kind == "weights"):
-        for item in (item for item in entry.get if item.how):
-            assert all(name in item.how for name in file_names(entry.name)), "say what to fetch"
-    assert file_names("dac-weights") == {"LLM_cp.pt"}
-    assert file_names("tsvlc-weights") == {"cc3m_llm_and_rb_negs_epoch_5.pt"}
-    assert {item.path for item in SOURCES["macco-weights"].get} == {"MACCO-CLIP-ViT-B-32.pt"}
-
-
 def test_counts_and_files_are_the_loaders():
     assert counts(TRAINING_SOURCE)["train_neg_clip"] == TRAINING_ROWS
     assert sum(counts("senteval").values()) == sum(similarity.OFFICIAL.values())
@@ -120,11 +111,6 @@ def test_released_models_are_runs_without_training_of_weights_that_can_be_fetche
             (source,) = needs.source_of_weights(run.model, weights_path(run))
             place = weights_path(run).relative_to(SOURCES[source].root)
             assert str(place) in file_names(source)
-
-
-def test_a_checksum_by_git_is_that_of_git(tmp_path: Path):
-    (tmp_path / "file").write_bytes(b"test content\n")  # the example of the book Pro Git
-    assert file_digest(tmp_path / "file", "git") == "d670460b4b4aece5915caf5c68d12f560a9fe3e4"
 
 
 def test_the_list_is_read_from_the_package_wherever_the_data_are(tmp_path: Path, monkeypatch):
