@@ -224,7 +224,7 @@ class Profile:
         return self.base is None
 
     @property
-    def gold(self) -> bool:
+    def synthetic(self) -> bool:
         """Whether its images are synthetic scenes, whose full content is known as ground truth."""
         return not (self.real or self.photographs)
 
@@ -232,8 +232,8 @@ class Profile:
     def root(self) -> Path:
         """Folder that contains its datasets."""
         name = self.sets or self.name
-        own = f"world-{name}" if self.gold else name
-        return paths().raw if self.real else paths().raw / own
+        folder = f"world-{name}" if self.synthetic else name
+        return paths().raw if self.real else paths().raw / folder
 
     @property
     def build_command(self) -> str:

@@ -70,20 +70,20 @@ def measure_run(
         CheckpointError: If the run is not trained.
         DataError: If data are malformed, or generated ones are missing.
     """
-    known = {**SUITES, **BASE_SUITES} if name == BASE else {**SUITES}
+    available = {**SUITES, **BASE_SUITES} if name == BASE else {**SUITES}
     if find_profile(profile_name).photographs:
-        known = {suite: known[suite] for suite in known if suite not in OF_CONTENT}
-    everything = [suite for suite in known if suite not in without]
+        available = {suite: available[suite] for suite in available if suite not in OF_CONTENT}
+    everything = [suite for suite in available if suite not in without]
     only = list(only) or (GELU_SUITES if name in CONTROLS else everything)
-    if unknown := [suite for suite in only if suite not in known]:
+    if unknown := [suite for suite in only if suite not in available]:
         raise ConfigError(
-            f"no such measurement: {', '.join(unknown)}; expected some of {', '.join(known)}"
+            f"no such measurement: {', '.join(unknown)}; expected some of {', '.join(available)}"
         )
     label = run_name(name, profile_name, **overrides)
-    chosen = {suite: known[suite] for suite in only}
+    selected = {suite: available[suite] for suite in only}
     if name not in (BASE, *CONTROLS) and not has_training(name, profile_name, **overrides):
         external = external_model(experiment(name, profile_name, **overrides))
-        measure_external(external, label, profile_name, chosen, fresh)
+        measure_external(external, label, profile_name, selected, fresh)
         return
     weights = weights_of(CONTROLS.get(name, name), profile_name, seed, **overrides)
     needs.require_weights(weights.model, weights.source)
@@ -101,7 +101,7 @@ def measure_run(
         label,
         profile_name,
         seed,
-        chosen,
+        selected,
         model,
         data,
         encoder,
@@ -116,7 +116,7 @@ def measure_external(
     profile_name: str,
     suites: Mapping[str, Suite],
     fresh: bool = False,
-    own: bool = False,
+    on_request: bool = False,
 ) -> None:
     """Measure the missing tables of a model that was not trained here.
 
@@ -129,7 +129,7 @@ def measure_external(
         profile_name: Name of the profile whose data it is measured on.
         suites: The suites to measure, by name.
         fresh: Measure stored tables again, unless this clone measured them itself.
-        own: Store the tables apart from the profile's.
+        on_request: Store the tables apart from the profile's.
 
     Raises:
         ConfigError: If `load_external` cannot load the model as described.
@@ -158,7 +158,16 @@ def measure_external(
     encoder = cache(lambda: Encoder(clip, profile_name))
     settings = {"source": Path(external.source).name}
     measure_suites(
-        run, profile_name, 0, suites, model, data, encoder, fresh, settings=settings, own=own
+        run,
+        profile_name,
+        0,
+        suites,
+        model,
+        data,
+        encoder,
+        fresh,
+        settings=settings,
+        on_request=on_request,
     )
 
 
@@ -241,12 +250,12 @@ def compute_table(
     run, settings, _ = variant
     name = variant.name(profile_name)
     if run == store.DATA:
-        measure_data(profile_name, own=True)
+        measure_data(profile_name, on_request=True)
         return
     needs.require_any(profile_name, [table])
     if run != BASE and not has_training(run, profile_name, **settings):
         external = external_model(experiment(run, profile_name, **settings))
-        measure_external(external, name, profile_name, {table: ALL_SUITES[table]}, own=True)
+        measure_external(external, name, profile_name, {table: ALL_SUITES[table]}, on_request=True)
         return
     if run == BASE:
         model = model_digest(weights_of(BASE, profile_name, **settings))
@@ -270,7 +279,7 @@ def compute_table(
         data_digests(profile_name, [table]),
         encoder,
         settings=settings,
-        own=True,
+        on_request=True,
     )
 
 
@@ -298,7 +307,7 @@ def measure_suites(
     encoder: Callable[[], Encoder],
     fresh: bool = False,
     settings: Mapping[str, Any] | None = None,
-    own: bool = False,
+    on_request: bool = False,
 ) -> None:
     """Measure the missing tables of some suites and store them under one run name.
 
@@ -314,12 +323,12 @@ def measure_suites(
         encoder: Returns the model; called only if something has to be computed.
         fresh: Measure stored tables again, unless this clone measured them itself.
         settings: Settings that are recorded in the provenance.
-        own: Store the tables apart from the profile's, and raise an error for missing data.
+        on_request: Store the tables apart from the profile's, and raise an error for missing data.
 
     Raises:
         DataError: If data are malformed, or generated ones are missing.
     """
-    may_be_missing = find_profile(profile_name).real and not own
+    may_be_missing = find_profile(profile_name).real and not on_request
     for name, suite in suites.items():
         with datasets.log_if_missing(name, may_be_missing):
             measure(
@@ -330,7 +339,7 @@ def measure_suites(
                 table_key(name, model, data[name]),
                 lambda measure=suite: _numbers(measure(encoder(), profile_name), profile_name),
                 fresh=fresh,
-                own=own,
+                on_request=on_request,
                 model=model[:12],
                 data=data[name][:12],
                 settings=dict(settings or {}),
@@ -344,13 +353,13 @@ def _numbers(tables: Tables, profile_name: str) -> Tables:
     return {name: frame.drop(columns="word", errors="ignore") for name, frame in tables.items()}
 
 
-def measure_data(profile_name: str, fresh: bool = False, own: bool = False) -> None:
+def measure_data(profile_name: str, fresh: bool = False, on_request: bool = False) -> None:
     """Measure the tables that belong to the data and to no model.
 
     Args:
         profile_name: Name of the profile.
         fresh: Measure stored tables again, unless this clone measured them itself.
-        own: Store the tables apart from the profile's.
+        on_request: Store the tables apart from the profile's.
 
     Raises:
         DataError: If data are malformed, or generated ones are missing.
@@ -370,6 +379,6 @@ def measure_data(profile_name: str, fresh: bool = False, own: bool = False) -> N
         table_key(store.DATA, "", data),
         lambda: data_tables(profile_name),
         fresh=fresh,
-        own=own,
+        on_request=on_request,
         data=data[:12],
     )

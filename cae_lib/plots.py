@@ -353,7 +353,7 @@ def _refit_legends(figure: Figure, own_legends: Mapping[Legend, bool]) -> None:
     drawn: list[list[str]] = []
     for legend, place, ax in legends:
         texts = texts_of[legend]
-        own = [
+        own_handles = [
             handles.get(text, handle)
             for text, handle in zip(texts, legend.legend_handles, strict=True)
         ]
@@ -366,12 +366,17 @@ def _refit_legends(figure: Figure, own_legends: Mapping[Legend, bool]) -> None:
         for columns in (3, 2, 1):
             if is_alone or ax is None:
                 room = 0.95 * figure.bbox.width
-                new = figure.legend(own, texts, title=title, loc=place, ncols=columns)
+                new = figure.legend(own_handles, texts, title=title, loc=place, ncols=columns)
             else:
                 room = 0.7 * figure.bbox.width  # beside the labels of the panel's ticks
                 above = (0, 1.15 if ax.get_title() else 1)
                 new = ax.legend(
-                    own, texts, title=title, loc="lower left", bbox_to_anchor=above, ncols=columns
+                    own_handles,
+                    texts,
+                    title=title,
+                    loc="lower left",
+                    bbox_to_anchor=above,
+                    ncols=columns,
                 )
             if columns == 1 or new.get_window_extent().width <= room:
                 break
@@ -453,7 +458,7 @@ def _png(figure: Figure) -> bytes:
     return small.getvalue()
 
 
-def pick(rows: pd.DataFrame, **chosen: Sequence[str]) -> pd.DataFrame:
+def pick(rows: pd.DataFrame, **selection: Sequence[str]) -> pd.DataFrame:
     """Select the rows whose columns have the given values, and sort them in this order of values.
 
     For example, `pick(gains, score=sets, run=models)` sorts by score, then by run. A value that
@@ -461,20 +466,20 @@ def pick(rows: pd.DataFrame, **chosen: Sequence[str]) -> pd.DataFrame:
 
     Args:
         rows: The rows to select from.
-        **chosen: The values to select, by the name of the column.
+        **selection: The values to select, by the name of the column.
 
     Raises:
         DataError: If no row is left.
     """
-    for column, values in chosen.items():
-        known = list(dict.fromkeys(rows[column]))
-        if absent := [value for value in values if value not in known]:
-            warnings.warn(f"no {column} {absent}: there are {known}", stacklevel=2)
+    for column, values in selection.items():
+        present = list(dict.fromkeys(rows[column]))
+        if absent := [value for value in values if value not in present]:
+            warnings.warn(f"no {column} {absent}: there are {present}", stacklevel=2)
         rows = rows[rows[column].isin(values)]
     if rows.empty:
-        raise DataError(f"nothing is left of {', '.join(chosen)} to be drawn")
-    order = {column: list(values).index for column, values in chosen.items()}
-    return rows.sort_values([*chosen], kind="stable", key=lambda of: of.map(order[of.name]))
+        raise DataError(f"nothing is left of {', '.join(selection)} to be drawn")
+    order = {column: list(values).index for column, values in selection.items()}
+    return rows.sort_values([*selection], kind="stable", key=lambda of: of.map(order[of.name]))
 
 
 def forest(
@@ -508,7 +513,7 @@ def forest(
     if ax is None:
         height = 0.7 + len(lines) * (0.18 + 0.17 * len(marks))
         ax = plt.subplots(figsize=(WIDTH, height))[1]
-    beside = {
+    marks_of_line = {
         line: [
             mark
             for mark in marks
@@ -517,20 +522,21 @@ def forest(
         for line in lines
     }
     step = 0.6 / max(1, len(marks) - 1)  # marks of a line lie around its middle
-    given = dict(palette) if isinstance(palette, Mapping) else {}
-    named = "colorblind" if isinstance(palette, Mapping) else palette
+    named_colors = dict(palette) if isinstance(palette, Mapping) else {}
+    palette_name = "colorblind" if isinstance(palette, Mapping) else palette
     looks = {label(run): look(run) for run in MODEL_LOOKS}
     own_colors = {mark: looks[mark][1] for mark in marks if mark in looks}
-    colors = dict(zip(marks, sns.color_palette(named, len(marks)), strict=True))
-    colors |= (own_colors if isinstance(palette, Mapping | str) else {}) | given
+    colors = dict(zip(marks, sns.color_palette(palette_name, len(marks)), strict=True))
+    colors |= (own_colors if isinstance(palette, Mapping | str) else {}) | named_colors
     for mark, shape in zip(marks, "os^Dv<>PX*" * len(marks), strict=False):
         part = rows if mark is None else rows[rows[hue] == mark]
         place = [
-            lines.index(line) + step * (beside[line].index(mark) - (len(beside[line]) - 1) / 2)
+            lines.index(line)
+            + step * (marks_of_line[line].index(mark) - (len(marks_of_line[line]) - 1) / 2)
             for line in part[y]
         ]
-        known = ROLE_MARKERS | METHOD_MARKERS
-        shape = looks[mark][0] if mark in looks else known.get(mark, shape)
+        markers = ROLE_MARKERS | METHOD_MARKERS
+        shape = looks[mark][0] if mark in looks else markers.get(mark, shape)
         middle = scale * part["estimate"].to_numpy(float)
         low, high = (scale * part[name].to_numpy(float) for name in ("low", "high"))
         ax.errorbar(

@@ -63,14 +63,14 @@ def load(
     named = {name_of(run): run for run in runs}
     if not compute:
         return store.load(table, profile_name, named, seeds)
-    chosen = []
+    rows_to_read = []
     for name, run in named.items():
         rows, absent = store.select(index, name, seeds)
         for seed in absent:
             variant = find_variant(run, profile_name, **settings)
             rows[seed] = _computed(table, variant, profile_name, seed, hours)
-        chosen += [rows[seed] for seed in sorted(rows)]
-    return store.read(chosen).to_pandas()
+        rows_to_read += [rows[seed] for seed in sorted(rows)]
+    return store.read(rows_to_read).to_pandas()
 
 
 def _computed(
@@ -84,7 +84,7 @@ def _computed(
     if variant.run != DATA and table not in ALL_SUITES:
         raise store.not_stored(table, run, profile_name)
     compute_table(table, variant, profile_name, seed, hours)
-    rows = store.index_of(table, profile_name, own=True).get((run, seed))
+    rows = store.index_of(table, profile_name, on_request=True).get((run, seed))
     if rows is None:
         raise DataError(
             f"{run}, seed {seed}: {table} has no rows with the data of the profile {profile_name}"

@@ -249,10 +249,10 @@ def _drop_other_state(path: Path, identity: Mapping[str, str]) -> None:
     from cae_lib.training.state import describe_changes
 
     try:
-        kept = torch.load(path, map_location="cpu", weights_only=True, mmap=True)["identity"]
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
         return  # there is none, or the training says what is wrong with it
-    if why := describe_changes(kept, identity):
+    if why := describe_changes(state["identity"], identity):
         print(f"{path} is out of date: {why}", flush=True)
         path.unlink(missing_ok=True)
 

@@ -11,8 +11,8 @@ columns but the measured one repeat their values, which Parquet stores in almost
 Each run and seed is stored with its provenance (see `cae_lib.runtime.current_provenance`) and with
 a key, which changes whenever something that the numbers depend on changes.
 
-Tables that `cae_lib.results.load` computes on request are stored apart (`own`), also in one file
-for each run and seed. They are never collected, and only callers that pass `own` see them.
+Tables that `cae_lib.results.load` computes on request are stored apart, also in one file for each
+run and seed. They are never collected, and only callers that pass `on_request` see them.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def save(
     *,
     key: str,
     provenance: Mapping[str, Any],
-    own: bool = False,
+    on_request: bool = False,
 ) -> Path:
     """Stage the rows of one run and seed, and return the path of the staged file.
 
@@ -107,13 +107,13 @@ def save(
         profile_name: Name of the profile.
         key: Hash of everything that the numbers depend on.
         provenance: See `cae_lib.runtime.current_provenance`.
-        own: Store the rows apart from the profile's tables.
+        on_request: Store the rows apart from the profile's tables.
 
     Raises:
         DataError: If the frame has no rows, or a column that cannot be stored.
         WriteError: If the file cannot be written; see `whole_file`.
     """
-    path = _folder(profile_name, own) / table / run / f"{seed}.parquet"
+    path = _folder(profile_name, on_request) / table / run / f"{seed}.parquet"
     frame = frame.drop(columns=[*LEFT_OUT.get(table, ())], errors="ignore")
     if table in LEFT_OUT_ROLES:
         frame = frame[~frame["role"].isin(LEFT_OUT_ROLES[table])]
@@ -140,9 +140,9 @@ def round_numbers(numbers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rounded, numbers.index, numbers.columns).astype(numbers.dtypes)
 
 
-def discard(table: str, run: str, seed: int, profile_name: str, own: bool = False) -> None:
+def discard(table: str, run: str, seed: int, profile_name: str, on_request: bool = False) -> None:
     """Remove the rows of one run and seed from a table."""
-    path = _folder(profile_name, own) / table / run / f"{seed}{GONE}"
+    path = _folder(profile_name, on_request) / table / run / f"{seed}{GONE}"
     write_atomic(path, "")
     path.with_suffix(".parquet").unlink(missing_ok=True)
 
@@ -171,8 +171,8 @@ def collect(profile_name: str) -> None:
                     path.unlink()
 
 
-def _folder(profile_name: str, own: bool = False) -> Path:
-    return paths().cache / ("own" if own else "staged") / profile_name
+def _folder(profile_name: str, on_request: bool = False) -> Path:
+    return paths().cache / ("own" if on_request else "staged") / profile_name
 
 
 def _write(index: Index, content: pa.Table | None, path: Path) -> None:
@@ -183,7 +183,7 @@ def _write(index: Index, content: pa.Table | None, path: Path) -> None:
     if content is None:
         path.unlink(missing_ok=True)
         return
-    made = [[*key, rows.columns, rows.key, rows.provenance] for key, rows in index.items()]
+    stored = [[*key, rows.columns, rows.key, rows.provenance] for key, rows in index.items()]
     content = content.take(_order_by_item(content))
     for number, field in enumerate(content.schema):
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
@@ -209,7 +209,7 @@ def _write(index: Index, content: pa.Table | None, path: Path) -> None:
         ) as writer,
     ):
         writer.write_table(content, row_group_size=len(content))
-        writer.add_key_value_metadata({META: b64encode(zlib.compress(json.dumps(made).encode()))})
+        writer.add_key_value_metadata({META: b64encode(zlib.compress(json.dumps(stored).encode()))})
 
 
 def _order_by_item(content: pa.Table) -> np.ndarray:
@@ -225,15 +225,15 @@ def _order_by_item(content: pa.Table) -> np.ndarray:
     return np.lexsort((number, position, sizes[number]))
 
 
-def read(chosen: list[Rows]) -> pa.Table | None:
+def read(rows_to_read: list[Rows]) -> pa.Table | None:
     """Read the rows of some runs and seeds, with all columns that occur in any of them.
 
-    The rows are concatenated in the order of `chosen`. The result is None if `chosen` is empty.
+    They are concatenated in the order of `rows_to_read`. The result is None if that is empty.
 
     Raises:
         DataError: If a file cannot be read.
     """
-    content = _read(chosen)
+    content = _read(rows_to_read)
     if content is None:
         return None
     plain = [
@@ -243,10 +243,10 @@ def read(chosen: list[Rows]) -> pa.Table | None:
     return content.cast(pa.schema(plain))
 
 
-def _read(chosen: list[Rows]) -> pa.Table | None:
+def _read(rows_to_read: list[Rows]) -> pa.Table | None:
     """Read as `read` does, with texts as dictionaries, which take less memory."""
     by_path: dict[Path, dict[tuple[str, int], int]] = {}
-    for place, rows in enumerate(chosen):
+    for place, rows in enumerate(rows_to_read):
         by_path.setdefault(rows.path, {})[rows.run, rows.seed] = place
     if not by_path:
         return None
@@ -254,7 +254,7 @@ def _read(chosen: list[Rows]) -> pa.Table | None:
     try:
         for path, place_of in by_path.items():
             columns = dict.fromkeys(
-                name for row in place_of.values() for name in chosen[row].columns
+                name for row in place_of.values() for name in rows_to_read[row].columns
             )
             part, place = _read_file(path, place_of, list(columns))
             parts.append(part)
@@ -292,15 +292,15 @@ def _read_file(
     return part, places[rows]
 
 
-def index_of(table: str, profile_name: str, own: bool = False) -> Index:
+def index_of(table: str, profile_name: str, on_request: bool = False) -> Index:
     """Return where the rows of a table are stored, sorted by run and seed.
 
-    Staged rows take precedence over collected ones. With `own`, the index covers only rows that are
-    stored apart.
+    Staged rows take precedence over collected ones. With `on_request`, the index covers only rows
+    that are stored apart.
     """
     path = file_of(table, profile_name)
-    index = entries(path) if path.is_file() and not own else {}
-    for staged in (_folder(profile_name, own) / table).glob("*/[0-9]*"):
+    index = entries(path) if path.is_file() and not on_request else {}
+    for staged in (_folder(profile_name, on_request) / table).glob("*/[0-9]*"):
         if staged.suffix == GONE:
             index.pop((staged.parent.name, int(staged.stem)), None)
         else:
@@ -336,15 +336,15 @@ def load(
     seeds: int | Collection[int] | None = None,
 ) -> pd.DataFrame:
     """Read a table of several runs as one frame; see `cae_lib.results.load`."""
-    index, chosen = index_of(table, profile_name), []
+    index, rows_to_read = index_of(table, profile_name), []
     for run in dict.fromkeys(run for run, _ in index) if runs is None else runs:
         rows, absent = select(index, run, seeds)
         if absent and runs is not None:
             raise not_stored(table, run, profile_name, rows, seeds)
-        chosen += rows.values()
-    if not chosen:
+        rows_to_read += rows.values()
+    if not rows_to_read:
         raise not_stored(table, "base", profile_name)
-    return read(chosen).to_pandas()
+    return read(rows_to_read).to_pandas()
 
 
 def select(
@@ -412,15 +412,15 @@ def _advice(table: str, run: str, profile_name: str) -> str:
     return f"{where}. Run {train}`cae evaluate {run} --profile {profile_name}`"
 
 
-def tables(profile_name: str, own: bool = False) -> dict[str, Index]:
+def tables(profile_name: str, on_request: bool = False) -> dict[str, Index]:
     """Return the index of every table of a profile.
 
-    With `own`, these are the tables that are stored apart, and no others.
+    With `on_request`, these are the tables that are stored apart, and no others.
     """
-    names = {path.name for path in _folder(profile_name, own).glob("*/")}
-    if not own:
+    names = {path.name for path in _folder(profile_name, on_request).glob("*/")}
+    if not on_request:
         names |= {path.stem for path in find_profile(profile_name).records.glob("*.parquet")}
-    return {name: index_of(name, profile_name, own) for name in sorted(names)}
+    return {name: index_of(name, profile_name, on_request) for name in sorted(names)}
 
 
 def made(profile_name: str) -> pd.DataFrame:
@@ -449,5 +449,5 @@ def made(profile_name: str) -> pd.DataFrame:
 def _is_current(provenance: Mapping[str, Any]) -> bool | None:
     if "version" not in provenance:
         return None
-    known = SUITE_VERSIONS.get(provenance["suite"]), TRAINING_VERSION
-    return (provenance["version"], provenance["training"]) == known
+    current_versions = SUITE_VERSIONS.get(provenance["suite"]), TRAINING_VERSION
+    return (provenance["version"], provenance["training"]) == current_versions

@@ -58,11 +58,11 @@ def run_name(name: str, profile_name: str, **overrides: Any) -> str:
     base model with 600 steps. A value that is long or contains unusual characters is replaced by
     its hash.
     """
-    chosen, rest, parts = find_profile(profile_name), dict(overrides), [name]
-    if chosen.short and chosen.short.items() <= rest.items():
+    profile, rest, parts = find_profile(profile_name), dict(overrides), [name]
+    if profile.short and profile.short.items() <= rest.items():
         parts.append("short")
-        rest = {key: value for key, value in rest.items() if key not in chosen.short}
-    for steps in chosen.earlier_bases:
+        rest = {key: value for key, value in rest.items() if key not in profile.short}
+    for steps in profile.earlier_bases:
         if rest.get("weights") == earlier_base(profile_name, steps):
             del rest["weights"]
             parts.append(f"{'steps' if name == BASE else 'base'}={steps}")
@@ -90,11 +90,13 @@ def find_run(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
         if variant.name(profile_name) == name:
             return variant.run, variant.settings
     row, *parts = name.split("+")
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for part in parts:
         key, _, text = part.partition("=")
-        found |= find_profile(profile_name).short if part == "short" else {key: setting(key, text)}
-    return row, found
+        settings |= (
+            find_profile(profile_name).short if part == "short" else {key: setting(key, text)}
+        )
+    return row, settings
 
 
 def find_variant(run: str, profile_name: str, **settings: Any) -> Variant:
@@ -124,9 +126,9 @@ def setting(key: str, text: str) -> Any:
         ConfigError: If there is no setting `key`.
     """
     hints = typing.get_type_hints(Experiment)
-    known = [name for name in hints if name not in ("name", "profile", "seed")]
-    if key not in known:
-        raise ConfigError(f"{key}={text}: expected a setting, one of {', '.join(known)}")
+    names = [name for name in hints if name not in ("name", "profile", "seed")]
+    if key not in names:
+        raise ConfigError(f"{key}={text}: expected a setting, one of {', '.join(names)}")
     try:
         value = WORDS[text.lower()] if text.lower() in WORDS else ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -167,12 +169,12 @@ def ablations(profile_name: str) -> list[Variant]:
             opened | {"image_gradient": False},
         ],
     }
-    found = []
+    variants = []
     for run, rows in varied.items():
         has = vars(experiment(run, profile_name)).items()
         first, *new = [dict(settings.items() - has) for settings in rows]
-        found += [Variant(run, short | settings) for settings in (first, *filter(None, new))]
-    return found
+        variants += [Variant(run, short | settings) for settings in (first, *filter(None, new))]
+    return variants
 
 
 def base_variants(profile_name: str) -> list[Variant]:
@@ -181,10 +183,10 @@ def base_variants(profile_name: str) -> list[Variant]:
     The runs start from the base models with fewer steps and from the profile's base itself. The
     list is empty for a profile without `earlier_bases`.
     """
-    chosen = find_profile(profile_name)
-    starts = [{"weights": earlier_base(profile_name, steps)} for steps in chosen.earlier_bases]
-    found = [Variant(run, chosen.short | start, 2) for start in (*starts, {}) for run in BASE_STUDY]
-    return [*(Variant(BASE, start) for start in starts), *found] if chosen.earlier_bases else []
+    profile = find_profile(profile_name)
+    starts = [{"weights": earlier_base(profile_name, steps)} for steps in profile.earlier_bases]
+    runs = [Variant(run, profile.short | start, 2) for start in (*starts, {}) for run in BASE_STUDY]
+    return [*(Variant(BASE, start) for start in starts), *runs] if profile.earlier_bases else []
 
 
 def lead_variants(profile_name: str) -> list[Variant]:
@@ -209,10 +211,10 @@ def study_runs(profile_name: str) -> list[tuple[Variant, int]]:
         *ablations(profile_name),
         *lead_variants(profile_name),
     )
-    found = {
+    runs = {
         (variant.name(profile_name), seed): (variant, seed)
         for variant in variants
         for seed in range(min(variant.seeds, find_profile(profile_name).seeds))
         if variant.run != BASE
     }
-    return list(found.values())
+    return list(runs.values())

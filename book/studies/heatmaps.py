@@ -68,7 +68,7 @@ def heatmap_table(encoder: Encoder, profile: str, limit: int = SAMPLES["heatmaps
         - "example word": share of a word's score (part is the word, row its number);
         - "example cosine": of image and caption.
     """
-    if not find_profile(profile).gold:
+    if not find_profile(profile).synthetic:
         return pd.DataFrame(ROW, index=[0])[:0]
     paths = retrieval_pairs(profile, "coco").image_paths
     ground_truth = labelled_scenes(find_profile(profile).root / GRAPHS)

@@ -124,10 +124,10 @@ def check_words(
     """
     vocabulary_size = encoder.vocabulary_size
     errors = {"token": (tokens < 0) | (tokens >= vocabulary_size)}
-    given = {"role": roles, "word": words, "arguments": arguments}
-    given = {name: value for name, value in given.items() if value is not None}
+    annotations = {"role": roles, "word": words, "arguments": arguments}
+    annotations = {name: value for name, value in annotations.items() if value is not None}
     has_clip_vocabulary = vocabulary_size == CLIP_VOCABULARY
-    if given:
+    if annotations:
         if has_clip_vocabulary:
             token_words = word_index(tokens, vocabulary_size)
             is_no_word = token_words == 0
@@ -162,7 +162,9 @@ def check_words(
         )
     if has_clip_vocabulary and not bool((tokens[row] == vocabulary_size - 1).any()):
         raise missing_end_error(row)
-    values = ", ".join(f"{name} {value[row, column].tolist()}" for name, value in given.items())
+    values = ", ".join(
+        f"{name} {value[row, column].tolist()}" for name, value in annotations.items()
+    )
     raise DataError(
         f"caption {row} of the batch has {values} at token {column}: expected {EXPECTED[kind]}. "
         "Tokens, roles, words and arguments have to be rows of one `token_roles`, in the same "

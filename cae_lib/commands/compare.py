@@ -79,21 +79,23 @@ def difference(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, str]:
         return 0, f"other columns: {', '.join(changed)}"
     if len(old) != len(new):
         return 0, f"{len(old):,} rows then, {len(new):,} now"
-    told, apart = [], pd.Series({"": 0.0})
+    findings, apart = [], pd.Series({"": 0.0})
     for name in old.columns:
         missing = old[name].isna()
         differs = int(((old[name] != new[name]) & ~(missing & new[name].isna())).sum())
         if differs and name in ANSWERS:
-            told.append(f"{differs:,} answers changed ({name}, {100 * differs / len(old):.2g} %)")
+            findings.append(
+                f"{differs:,} answers changed ({name}, {100 * differs / len(old):.2g} %)"
+            )
         elif differs and pd.api.types.is_float_dtype(old[name]):
             apart[name] = (old[name].astype(float) - new[name].astype(float)).abs().max()
             if missing.ne(new[name].isna()).any():
-                told.append(f"{name}: a number here, none there")
+                findings.append(f"{name}: a number here, none there")
         elif differs:
-            told.append(f"other items: {name} differs in {differs:,} rows")
+            findings.append(f"other items: {name} differs in {differs:,} rows")
     if apart.max():
-        told.append(f"largest difference {apart.max():.2g} ({apart.idxmax()})")
-    return len(old), f"{len(old):,} rows, " + "; ".join(told) if told else ""
+        findings.append(f"largest difference {apart.max():.2g} ({apart.idxmax()})")
+    return len(old), f"{len(old):,} rows, " + "; ".join(findings) if findings else ""
 
 
 def _git(*arguments: str) -> bytes:

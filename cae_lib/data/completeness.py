@@ -26,31 +26,31 @@ class Tally:
 
     Attributes:
         what: What is counted.
-        found: How many are here.
+        n_present: How many are here.
         expected: How many there should be; None if nobody knows.
         missing: Names of those that are missing, below `data/raw`.
     """
 
     what: str
-    found: int = 0
+    n_present: int = 0
     expected: int | None = 0
     missing: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
         """Whether nothing is known to be missing, or too much."""
-        return not self.missing and self.expected in (None, self.found)
+        return not self.missing and self.expected in (None, self.n_present)
 
     def count(self, is_here: bool, name: str) -> None:
         """Count one thing that should be here."""
         self.expected = (self.expected or 0) + 1
-        self.found += is_here
+        self.n_present += is_here
         if not is_here:
             self.missing.append(name)
 
     def __str__(self) -> str:
         of = "" if self.expected is None else f" of {self.expected:,}"
-        return f"{self.found:,}{of} {self.what}"
+        return f"{self.n_present:,}{of} {self.what}"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Report:
     @property
     def state(self) -> str:
         """Either "complete", "incomplete", "not here", or "unknown" where no counts are known."""
-        if not any(tally.found for tally in self.tallies):
+        if not any(tally.n_present for tally in self.tallies):
             return "not here"
         if self.faults or not all(tally.complete for tally in self.tallies):
             return "incomplete"
@@ -103,8 +103,8 @@ def check(source: Source) -> Report:
         _count_items(family, files, rows, images, faults)
     if not files.expected and not source.rows:
         files.expected = None
-        files.found = sum(path.is_file() for path in source.root.rglob("*"))
-    tallies = [files, *(tally for tally in (rows, images) if tally.expected or tally.found)]
+        files.n_present = sum(path.is_file() for path in source.root.rglob("*"))
+    tallies = [files, *(tally for tally in (rows, images) if tally.expected or tally.n_present)]
     return Report(source, tallies, list(dict.fromkeys(faults)))
 
 
@@ -147,7 +147,7 @@ def _count_items(
             pass
         except DataError as error:
             faults.append(str(error))
-        items.found += n_items
+        items.n_present += n_items
         items.expected = (items.expected or 0) + (family.published.get(subset) or n_items)
     items.what = "items"
     for path in sorted(image_paths):
@@ -159,7 +159,7 @@ def _count_rows(source: Source, entry: Rows, files: Tally, rows: Tally, faults: 
     """Count one entry: files of a `*` as they are, the rows of named files where n is known."""
     if "*" in entry.file:
         n_files = sum(path.is_file() for path in source.root.glob(entry.file))
-        files.found += n_files
+        files.n_present += n_files
         files.expected = (files.expected or 0) + ((n_files or 1) if entry.n is None else entry.n)
         if n_files < (entry.n or 1):
             number = f"{entry.n - n_files:,}" if entry.n else "all"
@@ -172,7 +172,7 @@ def _count_rows(source: Source, entry: Rows, files: Tally, rows: Tally, faults: 
         if entry.n is not None and path.is_file():
             try:
                 lines = text_rows(path) if entry.lines else rows_of(path)
-                rows.found += sum(1 for _ in islice(lines, entry.skip, None))
+                rows.n_present += sum(1 for _ in islice(lines, entry.skip, None))
             except DataError as error:
                 faults.append(str(error))
 

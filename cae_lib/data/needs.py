@@ -132,7 +132,7 @@ def training_digest(profile_name: str, train_data: str) -> str:
     """
     if find_profile(profile_name).real:
         return sources_digest(check_sources(TRAINING), TRAINING)
-    apart = train_data == "pretrain" and find_profile(profile_name).gold
+    apart = train_data == "pretrain" and find_profile(profile_name).synthetic
     return _manifest_digest(profile_name, "pretrain" if apart else "")
 
 

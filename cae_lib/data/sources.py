@@ -195,4 +195,4 @@ def expand(pattern: str) -> list[str]:
     """Return all paths that a pattern with `{a,b}` stands for: two for `x/{1,2}.csv`."""
     parts = re.split(r"\{([^}]*)\}", pattern)
     options = [part.split(",") if i % 2 else [part] for i, part in enumerate(parts)]
-    return ["".join(chosen) for chosen in itertools.product(*options)]
+    return ["".join(choice) for choice in itertools.product(*options)]

@@ -63,7 +63,7 @@ def _ground_truth(profile_name: str) -> Tagger:
     from cae_lib.words.ground_truth import PairedPhrases, SceneGraphFile
 
     profile = find_profile(profile_name)
-    if profile.gold:
+    if profile.synthetic:
         folder = profile.root / "coco" / "annotations"
         return SceneGraphFile(
             (folder / f"captions_{split}2014.json", folder / f"scene_graphs_{split}2014.json")

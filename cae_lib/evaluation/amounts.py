@@ -107,7 +107,7 @@ def _sample_rows(profile_name: str, pairs: Pairs | None) -> Iterator[dict[str, A
     if pairs is None and not profile.real:
         return
     for suite, limit in datasets.SAMPLES.items():
-        if suite == "heatmaps" and not profile.gold:
+        if suite == "heatmaps" and not profile.synthetic:
             continue
         if pairs is None:
             yield _row(suite, "coco", 0, limit)

@@ -174,7 +174,7 @@ def class_sets(profile_name: str) -> Mapping[str, LabelledImages]:
         DataError: If the user has no dataset in `LABELLED_FOLDER`, or one is malformed.
     """
     profile = find_profile(profile_name)
-    if profile.gold:
+    if profile.synthetic:
         return {name: _images_with_nouns(profile_name, name) for name in SCENE_GRAPHS}
     if not profile.real:
         return {}

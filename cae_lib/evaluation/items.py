@@ -36,7 +36,7 @@ def data_tables(profile: str) -> Tables:
 
     They are items, texts, captions, subsets, blind, and of synthetic scenes parser.
     """
-    world, tagger = find_profile(profile).gold, default_tagger()
+    world, tagger = find_profile(profile).synthetic, default_tagger()
     parts, retrieval = benchmarks(profile), retrieval_sets(profile)
     training = training_captions(profile)
     texts = None if training is None else training.captions
@@ -182,8 +182,8 @@ def parser_table(profile: str) -> pd.DataFrame:
     for caption, spans in zip(captions, tagged, strict=True):
         text, graph = caption["caption"], graphs[caption["id"]]
         relation = graph["relations"][0][1] if graph["relations"] else ""
-        gold = word_roles(text, [Span(*span) for span in graph["spans"]])
-        for role, true_role in zip(word_roles(text, spans), gold, strict=True):
+        true_roles = word_roles(text, [Span(*span) for span in graph["spans"]])
+        for role, true_role in zip(word_roles(text, spans), true_roles, strict=True):
             counts[relation, ROLE_NAMES[role], ROLE_NAMES[true_role]] += 1
     rows = [(*key, n) for key, n in sorted(counts.items())]
     return pd.DataFrame(rows, columns=["relation", "found", "gold", "n"])

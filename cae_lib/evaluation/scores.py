@@ -53,21 +53,21 @@ def items_of(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
     return items.assign(n_expected=[amounts[name] for name in subset])
 
 
-def choice_scores(given: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
+def choice_scores(answer_table: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     """Compute the headline of each subset; columns as in `COLUMNS`.
 
     Args:
-        given: Rows of `choice.answers`.
+        answer_table: Rows of `choice.answers`.
         items: Those of `items_of`; their subsets without any answer have no score.
 
     Raises:
         DataError: Unless all other items have one answer each.
     """
-    answered = given[["family", "subset"]].drop_duplicates()
-    rows = join_by_item(items.merge(answered), given[[*ANSWERS, "correct"]])
+    answered = answer_table[["family", "subset"]].drop_duplicates()
+    rows = join_by_item(items.merge(answered), answer_table[[*ANSWERS, "correct"]])
     asked = weights(rows, "subset")
     value, chance = average(rows, asked), average(rows, asked, "chance")
-    sizes = given.groupby(["family", "subset"], sort=False, observed=True).size()
+    sizes = answer_table.groupby(["family", "subset"], sort=False, observed=True).size()
     expected = items.groupby(["family", "subset"], observed=True)["n_expected"].first()
     rows = [
         (

@@ -72,7 +72,7 @@ def measure(
     compute: Callable[[], Tables],
     *,
     fresh: bool = False,
-    own: bool = False,
+    on_request: bool = False,
     **settings: Any,
 ) -> None:
     """Compute and stage the tables of one measurement, unless all are stored with this key.
@@ -85,15 +85,15 @@ def measure(
         key: Digest of all that the numbers depend on, see `cae_lib.keys.table_key`.
         compute: Measures; a table without rows is not stored.
         fresh: Compute even what is stored, unless this clone has computed it itself.
-        own: Look for the tables, and store them, apart from the profile's.
+        on_request: Look for the tables, and store them, apart from the profile's.
         **settings: Entries of the provenance.
     """
-    folder = "own" if own else "done"
+    folder = "own" if on_request else "done"
     marker = paths().cache / profile_name / folder / f"{suite}-{run}-{seed}.key"
     computed_key = marker.read_text(encoding="utf-8") if marker.is_file() else ""
     stored = {
         table: index[run, seed]
-        for table, index in store.tables(profile_name, own).items()
+        for table, index in store.tables(profile_name, on_request).items()
         if (run, seed) in index and index[run, seed].provenance.get("suite") == suite
     }
     expected = {name for rows in stored.values() for name in rows.provenance["tables"]}
@@ -113,7 +113,16 @@ def measure(
     }
     provenance = current_provenance(profile_name, seed, **entries)
     for name, frame in measured.items():
-        store.save(name, run, seed, frame, profile_name, key=key, provenance=provenance, own=own)
+        store.save(
+            name,
+            run,
+            seed,
+            frame,
+            profile_name,
+            key=key,
+            provenance=provenance,
+            on_request=on_request,
+        )
     for name in stored.keys() - measured.keys():
-        store.discard(name, run, seed, profile_name, own)
+        store.discard(name, run, seed, profile_name, on_request)
     write_atomic(marker, key if measured else f"{key} nothing")

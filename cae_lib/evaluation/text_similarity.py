@@ -71,7 +71,7 @@ def phrase_table(encoder: Encoder, profile: str) -> pd.DataFrame:
 def coco_phrases(captions: tuple[str, ...], profile: str) -> list[Phrases]:
     """Return the phrases of COCO's captions: ground truth in synthetic scenes, else parsed."""
     profile_settings = find_profile(profile)
-    if not profile_settings.gold:
+    if not profile_settings.synthetic:
         return parsed_phrases(default_tagger().graphs(captions))
     root = profile_settings.root
     phrases = world_phrases(root / CAPTIONS, root / GRAPHS)

@@ -96,8 +96,8 @@ def content_hash(values: list[Any], tensors: Iterable[Tensor]) -> str:
 
 def open_log(path: Path, step: int) -> TextIO:
     """Open a log of one JSON line a step to append to; its lines after `step` are dropped."""
-    kept = [line for line in read_log(path) if line["step"] <= step]
-    write_atomic(path, "".join(json.dumps(line) + "\n" for line in kept))
+    lines = [line for line in read_log(path) if line["step"] <= step]
+    write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines))
     return path.open("a", encoding="utf-8", buffering=1)  # flushed at the end of each line
 
 

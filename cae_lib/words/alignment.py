@@ -419,10 +419,11 @@ def _inside(row: list[Piece], start: int, end: int) -> list[int]:
 
 def _carry_over(spans: Sequence[Span], caption: str, cleaned: str) -> list[Span]:
     """Return spans in characters of the cleaned caption; a span that vanished becomes empty."""
-    lowered, kept = [c.lower() for c in caption], [c.lower() for c in cleaned]
-    if not spans or lowered == kept:
+    caption_letters, cleaned_letters = [c.lower() for c in caption], [c.lower() for c in cleaned]
+    if not spans or caption_letters == cleaned_letters:
         return list(spans)
-    blocks = SequenceMatcher(None, lowered, kept, autojunk=False).get_matching_blocks()
+    matcher = SequenceMatcher(None, caption_letters, cleaned_letters, autojunk=False)
+    blocks = matcher.get_matching_blocks()
     places = {block.a + i: block.b + i for block in blocks for i in range(block.size)}
 
     def moved(start: int, end: int) -> tuple[int, int]:

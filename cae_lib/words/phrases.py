@@ -42,7 +42,7 @@ def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[Phrases]:
     return phrases
 
 
-def gold_phrases(text: str, entry: Mapping[str, Any]) -> Phrases:
+def ground_truth_phrases(text: str, entry: Mapping[str, Any]) -> Phrases:
     """Return the phrases of a caption of the synthetic scenes from its scene graph.
 
     A relation keeps the caption's own wording, without "is": "cat to the left of dog".
@@ -77,10 +77,10 @@ def world_phrases(annotations: str | Path, graphs: str | Path) -> dict[str, Phra
     """
     try:
         captions = json.loads(Path(annotations).read_text(encoding="utf-8"))["annotations"]
-        gold = json.loads(Path(graphs).read_text(encoding="utf-8"))["annotations"]
+        entries = json.loads(Path(graphs).read_text(encoding="utf-8"))["annotations"]
         return {
-            caption["caption"]: gold_phrases(caption["caption"], entry)
-            for caption, entry in zip(captions, gold, strict=True)
+            caption["caption"]: ground_truth_phrases(caption["caption"], entry)
+            for caption, entry in zip(captions, entries, strict=True)
         }
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise DataError(

@@ -220,8 +220,9 @@ class _Reader:
     def _first_phrase(self, start: int) -> Phrase | None:
         """Return the noun phrase that begins right after a preposition, if it is a thing."""
         phrase = self.phrase_of.get(start)
-        known = phrase is not None and phrase.start == start and self._is_thing(phrase.head)
-        return phrase if known else None
+        if phrase is None or phrase.start != start or not self._is_thing(phrase.head):
+            return None
+        return phrase
 
     def _subject(self, token: Token) -> Phrase | None:
         """Return the noun phrase that a preposition or verb is said of.

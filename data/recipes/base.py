@@ -210,7 +210,7 @@ def _texts(profile_name: str) -> Iterator[str]:
         yield from (
             prompt.format(with_article(name)) for name in images.classes for prompt in PROMPTS
         )
-    if find_profile(profile_name).gold:
+    if find_profile(profile_name).synthetic:
         yield from RELATIONS
         yield " ".join(["the", "is", *ADJECTIVES])
 

@@ -86,8 +86,8 @@ Row = dict[str, Any]
 def score(name: str, profile: str, **settings: Any) -> Row:
     """Train a run with these settings, unless that is done, and score it."""
     config = experiment(name, profile, **settings)
-    found = results.load("validation", profile, [name], [TUNING_SEED], compute=True, **settings)
-    row = found.drop(columns=["run", "seed"]).iloc[0].to_dict()
+    measured = results.load("validation", profile, [name], [TUNING_SEED], compute=True, **settings)
+    row = measured.drop(columns=["run", "seed"]).iloc[0].to_dict()
     print(f"{name} {settings}: score {row['score']:.4f}", flush=True)
     return {
         "experiment": name,
@@ -103,23 +103,25 @@ def score(name: str, profile: str, **settings: Any) -> Row:
 def control(profile: str) -> None:
     """The number of steps is what the profile's time allows; more and fewer are measured beside
     it, as is the unlocked image tower."""
-    kept, search = experiment(TUNED, profile), find_profile(profile).search
-    own = {"lr": kept.lr, "steps": kept.steps, "lock_image": kept.lock_image}
+    configured, search = experiment(TUNED, profile), find_profile(profile).search
+    settings = {"lr": configured.lr, "steps": configured.steps, "lock_image": configured.lock_image}
     changes: list[Row] = [{"lr": lr} for lr in search.rates]
-    changes += [{"steps": max(1, int(kept.steps * share))} for share in search.shares]
-    changes += [{"lock_image": False}] * kept.lock_image
-    asked = benchmark_scores if find_profile(profile).gold else lambda *_, **__: {}
+    changes += [{"steps": max(1, int(configured.steps * share))} for share in search.shares]
+    changes += [{"lock_image": False}] * configured.lock_image
+    asked = benchmark_scores if find_profile(profile).synthetic else lambda *_, **__: {}
     rows = [
-        score(name, profile, **own | change) | asked(name, profile, **own | change)
+        score(name, profile, **settings | change) | asked(name, profile, **settings | change)
         for change in changes
         for name in (TUNED, CONTROL)
     ]
     pairs = [
-        pair for pair in zip(rows[::2], rows[1::2], strict=True) if pair[0]["steps"] == kept.steps
+        pair
+        for pair in zip(rows[::2], rows[1::2], strict=True)
+        if pair[0]["steps"] == configured.steps
     ]
     best = max(pairs, key=lambda pair: pair[0]["score"] + pair[1]["score"])
-    told = ", ".join(f"{name} {best[0][name]}" for name in ("lr", "steps", "lock_image"))
-    keep("calibration", profile, rows, best, [told])
+    chosen_values = ", ".join(f"{name} {best[0][name]}" for name in ("lr", "steps", "lock_image"))
+    keep("calibration", profile, rows, best, [chosen_values])
 
 
 def benchmark_scores(name: str, profile: str, **settings: Any) -> Row:
@@ -132,11 +134,11 @@ def benchmark_scores(name: str, profile: str, **settings: Any) -> Row:
 
 def lambdas(profile: str) -> None:
     """Measures only the neighbours of the smallest weight that closes the gap."""
-    known, tuned = find_profile(profile), score(TUNED, profile)
-    rows, chosen = [], []
+    settings, tuned = find_profile(profile), score(TUNED, profile)
+    rows, chosen_rows = [], []
     for method in METHODS:
         name, gap = f"cae-{method}", f"gap_{method}"
-        if name not in known.runs:
+        if name not in settings.runs:
             continue
         if not tuned[gap] > 0:
             print(f"{name}: nothing to close, CLIP-FT's gap is {tuned[gap]:g}")
@@ -145,16 +147,16 @@ def lambdas(profile: str) -> None:
             lambda weight, name=name: score(name, profile, weight=weight),
             tuned[gap],
             gap,
-            known.search.weights,
+            settings.search.weights,
         )
         rows += walked
-        chosen.append(smallest_closing(walked, tuned[gap], gap))
+        chosen_rows.append(smallest_closing(walked, tuned[gap], gap))
     keep(
         "sweep",
         profile,
         [tuned, *rows],
-        [tuned, *chosen],
-        [f"{row['experiment']} {row['weight']:g}" for row in chosen],
+        [tuned, *chosen_rows],
+        [f"{row['experiment']} {row['weight']:g}" for row in chosen_rows],
     )
 
 
@@ -240,10 +242,14 @@ def footing(profile: str) -> None:
 
 
 def keep(
-    table: str, profile: str, rows: Sequence[Row], chosen: Sequence[Row], told: Iterable[str]
+    table: str,
+    profile: str,
+    rows: Sequence[Row],
+    chosen_rows: Sequence[Row],
+    messages: Iterable[str],
 ) -> None:
     """Store what was tried, and say what is chosen."""
-    frame = pd.DataFrame([row | {"chosen": row in chosen} for row in rows])
+    frame = pd.DataFrame([row | {"chosen": row in chosen_rows} for row in rows])
     if "weight" in frame:
         frame = frame.astype({"weight": "float64"})
     store.save(
@@ -256,7 +262,7 @@ def keep(
         provenance=current_provenance(profile, TUNING_SEED, left_gap=GAP_TOLERANCE),
     )
     store.collect(profile)
-    for text in told:
+    for text in messages:
         print(f"Chosen: {text}")
 
 

@@ -167,14 +167,14 @@ def test_benchmarks_are_counted_by_their_readers(world_as_raw: Path, family: str
     items, images = check(SOURCES[name]).tallies[1:]
     parts = load_benchmark(family, world_as_raw)
     n_used = sum(part.n_used for part in parts if not is_rescored(family, part.subset))
-    assert (items.what, items.found) == ("items", n_used) and items.expected > n_used > 0
-    assert images.found == images.expected > 0
+    assert (items.what, items.n_present) == ("items", n_used) and items.expected > n_used > 0
+    assert images.n_present == images.expected > 0
 
 
 @pytest.mark.parametrize("name", ["negclip-captions", "coco-retrieval", "flickr30k"])
 def test_pictures_of_captions_are_found(world_as_raw: Path, name: str):
     pictures = check(SOURCES[name]).tallies[-1]
-    assert pictures.what == "pictures" and pictures.found == pictures.expected > 0
+    assert pictures.what == "pictures" and pictures.n_present == pictures.expected > 0
 
 
 def test_missing_and_unreadable_files_are_named(toy: Source):

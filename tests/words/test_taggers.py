@@ -8,7 +8,7 @@ import sng_parser
 
 from cae_lib.errors import DataError
 from cae_lib.words.dependency import DependencyTagger
-from cae_lib.words.phrases import gold_phrases, parsed_phrases, world_phrases
+from cae_lib.words.phrases import ground_truth_phrases, parsed_phrases, world_phrases
 from cae_lib.words.pipeline import model_name
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
 from cae_lib.words.scene_graph import SceneGraphTagger
@@ -144,7 +144,7 @@ def test_identity_tells_taggers_apart_and_travels_to_workers(taggers) -> None:
 def test_gold_phrases_by_hand(text, roles, facts, expected) -> None:
     spans = [[text.index(word), text.index(word) + len(word), role] for word, role in roles.items()]
     entry = {"spans": spans, "objects": [0, 1], "attributes": [], "relations": [], **facts}
-    assert tuple(gold_phrases(text, entry).values()) == expected
+    assert tuple(ground_truth_phrases(text, entry).values()) == expected
 
 
 def test_parsed_phrases_by_hand() -> None:

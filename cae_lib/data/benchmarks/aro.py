@@ -51,9 +51,9 @@ AVERAGES = {
 
 def count_left_out(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
     """Count the items of groups that the macro average leaves out."""
-    kept = AVERAGES[subset].counted_groups(item.group for item in items)
+    counted = AVERAGES[subset].counted_groups(item.group for item in items)
     name = "symmetric_items" if subset == "relation" else "items_of_small_groups"
-    return {name: len(items) - sum(kept.values())}
+    return {name: len(items) - sum(counted.values())}
 
 
 FAMILY = Family(

@@ -51,11 +51,11 @@ def build(profile: str) -> Path:
     if stored_key(target) == key:
         return target
     with replacing(target) as folder:
-        made = recipe(splits, source / flickr8k.IMAGES)
-        written = write_datasets(folder, made.datasets(), f"datasets of {profile}")
+        photographs = recipe(splits, source / flickr8k.IMAGES)
+        written = write_datasets(folder, photographs.datasets(), f"datasets of {profile}")
         counts = {dataset.name: dataset.counts for dataset in written}
         add_similar_images(folder)
-        manifest = made.manifest(key, counts) + "\n"
+        manifest = photographs.manifest(key, counts) + "\n"
         (folder / MANIFEST).write_text(manifest, encoding="utf-8", newline="")
     return target
 

@@ -234,9 +234,9 @@ def choose_negatives(
     below: list[str] = []
     for negative in dict.fromkeys(negatives):
         is_likelier = language(negative) > threshold
-        kept, needed = (above, likelier) if is_likelier else (below, n - likelier)
-        if len(kept) < needed:
-            kept.append(negative)
+        group, needed = (above, likelier) if is_likelier else (below, n - likelier)
+        if len(group) < needed:
+            group.append(negative)
         if len(above) == likelier and len(below) == n - likelier:
             return above + below
     return []

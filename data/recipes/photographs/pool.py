@@ -96,8 +96,10 @@ def learn(pool: AttentionPool2d, seen: Images, steps: int, seed: int) -> nn.Line
     with Progress(steps, "what is where") as progress:
         for _ in range(steps):
             rows = torch.randint(len(seen.grids), (BATCH,))
-            kept = F.dropout(torch.ones(len(rows), pool.in_features, 1, 1, device=device), DROPPED)
-            logits = _logits(pool, heads, seen, rows, kept)
+            channel_mask = F.dropout(
+                torch.ones(len(rows), pool.in_features, 1, 1, device=device), DROPPED
+            )
+            logits = _logits(pool, heads, seen, rows, channel_mask)
             loss = (
                 F.binary_cross_entropy_with_logits(
                     logits, seen.words[rows].to(device), reduction="none"
@@ -115,13 +117,13 @@ def _logits(
     heads: nn.Linear,
     seen: Images,
     rows: Tensor,
-    kept: Tensor | float = 1.0,
+    channel_mask: Tensor | float = 1.0,
 ) -> Tensor:
     """Return the logits of words at the two places of each image `(B, 2, W)`.
 
-    The pool sees the images' grids times `kept`.
+    The pool sees the images' grids times `channel_mask`.
     """
-    grids = seen.grids[rows].to(pool.pos_embed.device).float() * kept
+    grids = seen.grids[rows].to(pool.pos_embed.device).float() * channel_mask
     unit = F.normalize(pooled(pool, grids), dim=-1) * pool.out_features**0.5
     logits = heads(unit).unflatten(-1, (-1, PLACES)).transpose(1, 2)
     return logits[torch.arange(len(rows))[:, None], seen.places[rows]]

@@ -162,12 +162,12 @@ class Single:
             added = self.vocabulary.additions(caption, self.rng)
             texts |= {f"add_{end}": some for end, some in added.items()}
             for subset, some in texts.items():
-                chosen = negatives.choose_negatives(
+                selected = negatives.choose_negatives(
                     caption.text, some, self._likelihood(subset), self.rng
                 )
-                if subset.startswith("swap") and not chosen:
-                    chosen = some[:1]
-                items[subset] += [(image, caption.text, text) for text in chosen]
+                if subset.startswith("swap") and not selected:
+                    selected = some[:1]
+                items[subset] += [(image, caption.text, text) for text in selected]
         return {
             subset: self._balanced(self._one_per_image(some), self._likelihood(subset))
             for subset, some in items.items()

@@ -135,16 +135,16 @@ def _crepe_scenes(config: WorldConfig) -> list[tuple[Scene, int]]:
     """
     size = config.sizes.crepe
     missing = dict.fromkeys(COMPLEXITIES, -(-size // len(COMPLEXITIES)))
-    kept: list[tuple[Scene, int]] = []
+    drawn: list[tuple[Scene, int]] = []
     for scene in sample_scenes(config.scenes, "crepe", 20 * size):
         most = 1 + sum(1 + len(thing.attributes) for thing in scene.content.things)
         n_atoms = max((n for n in COMPLEXITIES if n <= most and missing[n]), default=None)
-        if len(kept) == size:
+        if len(drawn) == size:
             break
         if n_atoms is not None:
-            kept.append((scene, n_atoms))
+            drawn.append((scene, n_atoms))
             missing[n_atoms] -= 1
-    return kept
+    return drawn
 
 
 def compound(scene: Scene, n_atoms: int, rng: Rng) -> Statement:

@@ -29,13 +29,13 @@ def certainly_false(
 
     Each text comes once, and none equals `text`.
     """
-    kept: dict[str, Statement] = {}
+    statements: dict[str, Statement] = {}
     for candidate in candidates:
-        if len(kept) == most:
+        if len(statements) == most:
             break
         if not candidate.may_be_true(scene) and candidate.text != text:
-            kept.setdefault(candidate.text, candidate)
-    return list(kept.values())
+            statements.setdefault(candidate.text, candidate)
+    return list(statements.values())
 
 
 def plausible(statement: Statement) -> bool:
@@ -63,10 +63,10 @@ def attribute_swaps(statement: Statement) -> Iterator[Statement]:
             yield changed.changed(j, attributes=_mixed(second, first, kind))
 
 
-def _mixed(own: tuple[str, ...], other: tuple[str, ...], kind: str) -> tuple[str, ...]:
-    """Return adjectives, with those of one kind taken from the other thing."""
-    kept = (word for word in own if KIND_OF[word] != kind)
-    return (*kept, *(word for word in other if KIND_OF[word] == kind))
+def _mixed(first: tuple[str, ...], second: tuple[str, ...], kind: str) -> tuple[str, ...]:
+    """Return the adjectives of `first`, with those of one kind taken from `second`."""
+    of_other_kinds = (word for word in first if KIND_OF[word] != kind)
+    return (*of_other_kinds, *(word for word in second if KIND_OF[word] == kind))
 
 
 def swaps(statement: Statement) -> Iterator[Statement]:

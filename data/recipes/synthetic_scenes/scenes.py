@@ -171,15 +171,15 @@ def spread(
     With `swappable`, the arguments of each scene can be swapped.
     """
     wanted = dict.fromkeys(relations, -(-n // len(relations)))
-    kept, spare = [], []
+    selected, spare = [], []
     for scene in sample_scenes(config, split, 20 * n):  # then others stand in for the rare ones
         name = scene.content.relation
         if name in wanted and (scene.content.swappable() or not swappable):
-            (kept if wanted[name] > 0 else spare).append(scene)
+            (selected if wanted[name] > 0 else spare).append(scene)
             wanted[name] -= 1
-        if len(kept) == n:
+        if len(selected) == n:
             break
-    return (kept + spare)[:n]
+    return (selected + spare)[:n]
 
 
 def rearranged(scene: Scene, content: Content) -> Scene:
