@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+from torch import Tensor, nn
+
 from cae_lib.config import paths
 from cae_lib.errors import DataError
 from cae_lib.models.clip import load_clip
-from cae_lib.models.weight_files import write_archive
+from cae_lib.models.weight_files import SIZES
 from cae_lib.profiles import experiment
 from cae_lib.variants import TUNED
 from data.recipes.datasets import MANIFEST
@@ -65,6 +68,29 @@ def lay_out(profile: str, real: Path | None = None) -> None:
         write_archive(load_clip(model, activation="quickgelu", seed=SEED).model, archive)
     if real:
         link(real.resolve(), raw)
+
+
+def write_archive(model: nn.Module, path: Path) -> None:
+    """Write a model as OpenAI's files are: TorchScript, float16, with their `SIZES`."""
+
+    class Holder(nn.Module):
+        def forward(self, values: Tensor) -> Tensor:
+            return values
+
+    root = Holder()
+    for name, value in model.state_dict().items():
+        *parents, last = name.split(".")
+        module: nn.Module = root
+        for parent in parents:
+            if parent not in dict(module.named_children()):
+                module.add_module(parent, Holder())
+            module = getattr(module, parent)
+        half = value.half() if value.is_floating_point() else value
+        module.register_parameter(last, nn.Parameter(half, requires_grad=False))
+    for name, size in SIZES.items():
+        root.register_buffer(name, torch.tensor(size))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.jit.save(torch.jit.trace(root, torch.zeros(1)), str(path))
 
 
 def link(source: Path, target: Path) -> None:

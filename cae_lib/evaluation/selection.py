@@ -8,7 +8,7 @@ PyTorch, so that a page that only reads scores starts at once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 GAP_TOLERANCE = 0.1
@@ -34,30 +34,3 @@ def smallest_closing(rows: Sequence[Row], reference_gap: float, gap: str) -> Row
         gap: Name of the column that holds the gap.
     """
     return next((row for row in rows if is_closed(row[gap], reference_gap)), rows[-1])
-
-
-def walk_weights(
-    measure: Callable[[float], Row], reference_gap: float, gap: str, weights: Sequence[float]
-) -> list[Row]:
-    """Measure only the neighbours of the smallest λ that closes the gap.
-
-    It goes from 1 down as long as λ closes the gap, else up until one does. This takes for granted
-    that a larger λ leaves a smaller gap.
-
-    Args:
-        measure: Gives the row of a λ, with its `weight`.
-        reference_gap: Gap of CLIP-FT.
-        gap: Name of the column that holds the gap.
-        weights: Growing values of λ, 1 among them.
-
-    Returns:
-        The rows by growing λ.
-    """
-    first = weights.index(1.0)
-    rows = [measure(weights[first])]
-    goes_down = is_closed(rows[0][gap], reference_gap)
-    for weight in weights[:first][::-1] if goes_down else weights[first + 1 :]:
-        rows.append(measure(weight))
-        if is_closed(rows[-1][gap], reference_gap) != goes_down:
-            break
-    return sorted(rows, key=lambda row: row["weight"])

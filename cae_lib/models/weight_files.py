@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from cae_lib.errors import CheckpointError
 from cae_lib.models.checkpoint import (
@@ -203,26 +203,3 @@ def unpacked(path: Path, model: str, target: Path) -> Path:
     if not target.is_file() or target.stat().st_mtime < path.stat().st_mtime:
         save_checkpoint(target, read_state_dict(path), CheckpointMeta(model, "quickgelu"))
     return target
-
-
-def write_archive(model: nn.Module, path: Path) -> None:
-    """Write a model as OpenAI's files are: TorchScript, float16, with their `SIZES`."""
-
-    class Holder(nn.Module):
-        def forward(self, values: Tensor) -> Tensor:
-            return values
-
-    root = Holder()
-    for name, value in model.state_dict().items():
-        *parents, last = name.split(".")
-        module: nn.Module = root
-        for parent in parents:
-            if parent not in dict(module.named_children()):
-                module.add_module(parent, Holder())
-            module = getattr(module, parent)
-        half = value.half() if value.is_floating_point() else value
-        module.register_parameter(last, nn.Parameter(half, requires_grad=False))
-    for name, size in SIZES.items():
-        root.register_buffer(name, torch.tensor(size))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.jit.save(torch.jit.trace(root, torch.zeros(1)), str(path))

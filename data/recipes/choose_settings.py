@@ -32,7 +32,12 @@ import pandas as pd
 from cae_lib import results, store
 from cae_lib.cli import guarded
 from cae_lib.evaluation.averages import average, weights
-from cae_lib.evaluation.selection import GAP_TOLERANCE, TUNING_SEED, smallest_closing, walk_weights
+from cae_lib.evaluation.selection import (
+    GAP_TOLERANCE,
+    TUNING_SEED,
+    is_closed,
+    smallest_closing,
+)
 from cae_lib.keys import digest
 from cae_lib.methods import METHODS
 from cae_lib.profiles import experiment, find_profile
@@ -158,6 +163,33 @@ def lambdas(profile: str) -> None:
         [tuned, *chosen_rows],
         [f"{row['experiment']} {row['weight']:g}" for row in chosen_rows],
     )
+
+
+def walk_weights(
+    measure: Callable[[float], Row], reference_gap: float, gap: str, weights: Sequence[float]
+) -> list[Row]:
+    """Measure only the neighbours of the smallest λ that closes the gap.
+
+    It goes from 1 down as long as λ closes the gap, else up until one does. This takes for granted
+    that a larger λ leaves a smaller gap.
+
+    Args:
+        measure: Gives the row of a λ, with its `weight`.
+        reference_gap: Gap of CLIP-FT.
+        gap: Name of the column that holds the gap.
+        weights: Growing values of λ, 1 among them.
+
+    Returns:
+        The rows by growing λ.
+    """
+    first = weights.index(1.0)
+    rows = [measure(weights[first])]
+    goes_down = is_closed(rows[0][gap], reference_gap)
+    for weight in weights[:first][::-1] if goes_down else weights[first + 1 :]:
+        rows.append(measure(weight))
+        if is_closed(rows[-1][gap], reference_gap) != goes_down:
+            break
+    return sorted(rows, key=lambda row: row["weight"])
 
 
 def candidates(profile: str) -> None:

@@ -11,12 +11,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from families import clip
+from rehearsal import write_archive
 from torch import Tensor, nn
 
 from cae_lib.errors import CheckpointError
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
-from cae_lib.models.weight_files import SIZES, merge_lora, read_state_dict, unpacked, write_archive
+from cae_lib.models.weight_files import SIZES, merge_lora, read_state_dict, unpacked
 from cae_lib.profiles import experiment
 from cae_lib.runs import weights_of, weights_path
 

@@ -15,7 +15,7 @@ from cae_lib.config import Search
 from cae_lib.data.captions import Pairs
 from cae_lib.evaluation.choice import weighted_items
 from cae_lib.evaluation.datasets import benchmarks
-from cae_lib.evaluation.selection import smallest_closing, walk_weights
+from cae_lib.evaluation.selection import smallest_closing
 from cae_lib.evaluation.validation import validation_scores
 from cae_lib.methods import METHODS
 from cae_lib.profiles import experiment, find_profile
@@ -40,7 +40,7 @@ _spec.loader.exec_module(choosing)
 )
 def test_lambda_is_sought_only_around_the_smallest_that_closes_the_gap(enough: float, tried: list):
     """A gap may be a tenth of CLIP-FT's; where no lambda is enough, it is the largest."""
-    rows = walk_weights(
+    rows = choosing.walk_weights(
         lambda weight: {"weight": weight, "gap": 0.1 if weight >= enough else 0.11},
         1.0,
         "gap",
