@@ -215,9 +215,9 @@ def data_key(profile_name: str, selection: Selection, generator: str = "") -> st
         return digest(captions)
     if profile.real:
         from cae_lib.data.needs import check_sources, sources_digest
-        from cae_lib.runs import wanted
+        from cae_lib.runs import required_sources
 
-        names = wanted(profile_name)
+        names = required_sources(profile_name)
         return digest(captions, sources_digest(check_sources(names), names))
     return digest(captions, generator)
 

@@ -313,7 +313,7 @@ def open_model(
     return load_external(external, pick_device())
 
 
-def wanted(profile_name: str) -> list[str]:
+def required_sources(profile_name: str) -> list[str]:
     """Return the names in `data/sources.yml` of all sources that a profile with real data reads.
 
     The images of the datasets are included. The list is empty for a profile without real data.
@@ -343,7 +343,7 @@ def check_real_data(profile_name: str) -> None:
     profile = find_profile(profile_name)
     if not profile.real or profile.drawn:
         return
-    reports = needs.check_sources(wanted(profile_name))
+    reports = needs.check_sources(required_sources(profile_name))
     required = {name: reports.pop(name) for name in _needed_to_train(profile_name)}
     for line in needs.missing_data(reports):
         print(line, flush=True)

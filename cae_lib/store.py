@@ -56,7 +56,7 @@ SIGNIFICANT_BITS = 13
 """Binary digits of a rounded number: with 12, one number that a page prints would change."""
 
 META = b"cae"
-GONE = ".gone"
+TOMBSTONE = ".gone"
 """Suffix of a staged file which marks that the table no longer has rows of this run and seed."""
 
 Tables = Mapping[str, pd.DataFrame]
@@ -125,7 +125,7 @@ def save(
     frame = frame[["run", "seed", *frame.columns.difference(["run", "seed"], sort=False)]]
     rows = Rows(path, run, seed, list(frame), key, dict(provenance))
     _write({(run, seed): rows}, pa.Table.from_pandas(frame, preserve_index=False), path)
-    path.with_suffix(GONE).unlink(missing_ok=True)
+    path.with_suffix(TOMBSTONE).unlink(missing_ok=True)
     return path
 
 
@@ -142,7 +142,7 @@ def round_numbers(numbers: pd.DataFrame) -> pd.DataFrame:
 
 def discard(table: str, run: str, seed: int, profile_name: str, on_request: bool = False) -> None:
     """Remove the rows of one run and seed from a table."""
-    path = _folder(profile_name, on_request) / table / run / f"{seed}{GONE}"
+    path = _folder(profile_name, on_request) / table / run / f"{seed}{TOMBSTONE}"
     write_atomic(path, "")
     path.with_suffix(".parquet").unlink(missing_ok=True)
 
@@ -301,7 +301,7 @@ def index_of(table: str, profile_name: str, on_request: bool = False) -> Index:
     path = file_of(table, profile_name)
     index = entries(path) if path.is_file() and not on_request else {}
     for staged in (_folder(profile_name, on_request) / table).glob("*/[0-9]*"):
-        if staged.suffix == GONE:
+        if staged.suffix == TOMBSTONE:
             index.pop((staged.parent.name, int(staged.stem)), None)
         else:
             index |= entries(staged)

@@ -31,12 +31,12 @@ BASE_STUDY = (TUNED, "cae-perturbation")
 """Runs that are trained from each base model: the reference, and the method whose attribution
 scores stay faithful."""
 
-LEADS = (0.1, 0.3, 3.0, 10.0)
+WEIGHT_MULTIPLIERS = (0.1, 0.3, 3.0, 10.0)
 """Multipliers of the weight that was chosen for a method. They range from a small weight to one
 larger than needed to close the object-word gap."""
 
-WORDS = {"none": None, "true": True, "false": False}
-PLAIN = re.compile(r"[\w.-]{1,24}")
+NAMED_VALUES = {"none": None, "true": True, "false": False}
+PLAIN_VALUE = re.compile(r"[\w.-]{1,24}")
 
 
 class Variant(NamedTuple):
@@ -70,7 +70,7 @@ def run_name(name: str, profile_name: str, **overrides: Any) -> str:
     for key, value in sorted(rest.items()):
         short = isinstance(value, float) and value == float(f"{value:g}")
         text = f"{value:g}" if short else str(value)
-        if not PLAIN.fullmatch(text):
+        if not PLAIN_VALUE.fullmatch(text):
             text = hashlib.sha256(text.encode()).hexdigest()[:8]
         parts.append(f"{key}={text}")
     return "+".join(parts)
@@ -111,10 +111,10 @@ def find_variant(run: str, profile_name: str, **settings: Any) -> Variant:
     if row in (BASE, DATA):
         return Variant(row, named)
     configured = experiment(row, profile_name)
-    wanted = vars(experiment(row, profile_name, **named | settings))
-    changed = {key: value for key, value in wanted.items() if value != getattr(configured, key)}
+    resolved = vars(experiment(row, profile_name, **named | settings))
+    changed = {key: value for key, value in resolved.items() if value != getattr(configured, key)}
     short = find_profile(profile_name).short
-    return Variant(row, changed | (short if short.items() <= wanted.items() else {}))
+    return Variant(row, changed | (short if short.items() <= resolved.items() else {}))
 
 
 def setting(key: str, text: str) -> Any:
@@ -130,7 +130,9 @@ def setting(key: str, text: str) -> Any:
     if key not in names:
         raise ConfigError(f"{key}={text}: expected a setting, one of {', '.join(names)}")
     try:
-        value = WORDS[text.lower()] if text.lower() in WORDS else ast.literal_eval(text)
+        value = (
+            NAMED_VALUES[text.lower()] if text.lower() in NAMED_VALUES else ast.literal_eval(text)
+        )
     except (ValueError, SyntaxError):
         return text
     return float(text) if hints[key] is float and type(value) is int else value
@@ -190,7 +192,7 @@ def base_variants(profile_name: str) -> list[Variant]:
 
 
 def lead_variants(profile_name: str) -> list[Variant]:
-    """Return each method of the paper with the multiples `LEADS` of its chosen weight.
+    """Return each method of the paper with the multiples `WEIGHT_MULTIPLIERS` of its chosen weight.
 
     The method in `BASE_STUDY` gets three seeds, the others one. The list is empty for a profile
     without `earlier_bases`.
@@ -200,7 +202,7 @@ def lead_variants(profile_name: str) -> list[Variant]:
     return [
         Variant(name, {"weight": round(share * row.weight, 9)}, 3 if name in BASE_STUDY else 1)
         for name, row in rows.items()
-        for share in LEADS
+        for share in WEIGHT_MULTIPLIERS
     ]
 
 

@@ -57,14 +57,14 @@ def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None
         base = tops[0] if len(tops) == 1 and tops[0].is_dir() else folder
         files = [path.relative_to(base) for path in sorted(base.rglob("*")) if path.is_file()]
         files = [path for path in files if not _is_hidden(path)]
-        wanted = [path for path in files if path.as_posix().startswith(tuple(only) or "")]
-        if not wanted:
+        selected = [path for path in files if path.as_posix().startswith(tuple(only) or "")]
+        if not selected:
             names = ", ".join(path.as_posix() for path in files[:3]) or "nothing"
             raise DataError(f"{archive}: none of the expected files is in it; it has {names}")
-        targets = [root / to / path for path in wanted]
+        targets = [root / to / path for path in selected]
         for target in dict.fromkeys([*targets, *(target.parent for target in targets)]):
             check_destination(target, root)
-        for path, target in zip(wanted, targets, strict=True):
+        for path, target in zip(selected, targets, strict=True):
             target.parent.mkdir(parents=True, exist_ok=True)
             (base / path).replace(target)
 
