@@ -27,7 +27,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
-from matplotlib.figure import Figure, FigureBase
+from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec
 from matplotlib.legend import Legend
 from matplotlib.ticker import FixedLocator
@@ -90,8 +90,8 @@ KINDS = {
 """Labels of the prefixes that precede the method in the names of runs."""
 
 _COLORS = sns.color_palette("colorblind").as_hex()
-ROLE_COLORS = dict(zip(ROLES, _COLORS[:3], strict=True))
-ROLE_MARKERS = dict(zip(ROLES, "os^", strict=True))
+ROLE_COLORS: dict[str, str] = dict(zip(ROLES, _COLORS[:3], strict=True))
+ROLE_MARKERS: dict[str, str] = dict(zip(ROLES, "os^", strict=True))
 
 GRAY = "#949494"
 MODEL_LOOKS = {
@@ -245,13 +245,14 @@ def fold(figure: Figure) -> None:
         NARROW, figure.get_figheight() * float(np.average(heights, weights=shares))
     )
     if figure.subfigs:  # matplotlib does not tell publicly which grid they are in
-        grid = figure.subfigs[0]._subplotspec.get_gridspec()
+        subfigure: Any = figure.subfigs[0]
+        grid = subfigure._subplotspec.get_gridspec()
         ratios = grid.get_height_ratios() or [1] * grid.nrows
         grid.set_height_ratios([r * height for r, height in zip(ratios, heights, strict=True)])
     _refit_legends(figure, legends)
 
 
-def _fold_panels(figure: FigureBase) -> float:
+def _fold_panels(figure: Any) -> float:
     """Arrange the panels of a figure or subfigure in fewer columns.
 
     Returns:
@@ -314,7 +315,7 @@ def _wrap_texts(ax: Axes) -> None:
         else:
             text.set_text(textwrap.fill(text.get_text(), of_tick))
     if isinstance(ax.yaxis.get_major_locator(), FixedLocator) and not is_table:
-        labels = ax.yaxis.get_major_formatter().format_ticks(ax.get_yticks())
+        labels = ax.yaxis.get_major_formatter().format_ticks(list(ax.get_yticks()))
         ax.set_yticks(ax.get_yticks(), [textwrap.fill(text, of_tick) for text in labels])
     texts = [text.get_text() for text in ax.get_xticklabels()]
     if isinstance(ax.xaxis.get_major_locator(), FixedLocator) and len(" ".join(texts)) > of_tick:
@@ -340,7 +341,7 @@ def _refit_legends(figure: Figure, own_legends: Mapping[Legend, bool]) -> None:
         for ax in figure.axes
         for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)
     }
-    legends: list[tuple[Legend, str, Axes | None]] = [
+    legends: list[tuple[Legend, Any, Axes | None]] = [
         (legend, f"outside {'lower' if is_below else 'upper'} left", None)
         for legend, is_below in own_legends.items()
     ]
@@ -353,7 +354,7 @@ def _refit_legends(figure: Figure, own_legends: Mapping[Legend, bool]) -> None:
     drawn: list[list[str]] = []
     for legend, place, ax in legends:
         texts = texts_of[legend]
-        own_handles = [
+        own_handles: list[Any] = [
             handles.get(text, handle)
             for text, handle in zip(texts, legend.legend_handles, strict=True)
         ]
@@ -394,8 +395,8 @@ def _svg(figure: Figure, alt: str) -> str:
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
     drawn = re.sub(r'(?<= d=")[^"]+', _shortened, drawn)
     drawn = re.sub(r">\s+<", "><", re.sub(r"<!--.*?-->", "", drawn, flags=re.DOTALL)).strip()
-    size = re.search(r'width="([\d.]+)pt" height="[\d.]+pt"', drawn)
-    drawn = drawn.replace(size[0], f'style="width: {float(size[1]) / 72:.2f}in"', 1)
+    size = r'width="([\d.]+)pt" height="[\d.]+pt"'
+    drawn = re.sub(size, lambda at: f'style="width: {float(at[1]) / 72:.2f}in"', drawn, count=1)
     drawn = _share_images(drawn)
     drawn = re.sub(r'translate\([^)]+\)|(?<= [xy]=")[^"]+', _shortened, drawn)
     drawn = _with_short_ids(drawn.replace("xlink:href=", "href="))
@@ -536,7 +537,7 @@ def forest(
             for line in part[y]
         ]
         markers = ROLE_MARKERS | METHOD_MARKERS
-        shape = looks[mark][0] if mark in looks else markers.get(mark, shape)
+        shape = looks[mark][0] if mark in looks else markers.get(str(mark), shape)
         middle = scale * part["estimate"].to_numpy(float)
         low, high = (scale * part[name].to_numpy(float) for name in ("low", "high"))
         ax.errorbar(

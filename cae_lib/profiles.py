@@ -51,7 +51,7 @@ def read_profile(path: Path) -> Profile:
     entries = content.pop("runs", None)
     if not isinstance(entries, dict):
         raise ConfigError(f"{path}: runs: expected a mapping from names of runs to their settings")
-    types = {field.name: field.type for field in dataclasses.fields(Profile)}
+    types: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Profile)}
     _check_keys(f"{path}", content, types.keys() - {"name", "runs", "labels", "studies"})
     for key in ("base", "training", "short"):
         if content.get(key) is not None:
@@ -65,7 +65,9 @@ def read_profile(path: Path) -> Profile:
     runs = {name: _resolved(path, name, entries) for name in entries}
     labels = {name: entry["label"] for name, entry in entries.items() if "label" in entry}
     studies = frozenset(name for name, entry in entries.items() if entry.get("study"))
-    fields = {"base": None} | content | {"runs": runs, "labels": labels, "studies": studies}
+    fields: dict[str, Any] = (
+        {"base": None} | content | {"runs": runs, "labels": labels, "studies": studies}
+    )
     missing = [name for name in ("seeds", "training") if name not in fields]
     if missing:
         raise ConfigError(f"{path}: {', '.join(missing)}: missing, but every profile needs it")

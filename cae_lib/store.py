@@ -163,9 +163,11 @@ def collect(profile_name: str) -> None:
                 if not path.name.startswith(".")
             }
             if staged:
-                index = index_of(place.name, profile_name)
-                content = _read([*index.values()])
-                _write(index, content, file_of(place.name, profile_name))
+                index, path = index_of(place.name, profile_name), file_of(place.name, profile_name)
+                if index:
+                    _write(index, _read([*index.values()]), path)
+                else:
+                    path.unlink(missing_ok=True)
             for path, changed in staged.items():
                 if path.is_file() and path.stat().st_mtime_ns == changed:
                     path.unlink()
@@ -175,14 +177,8 @@ def _folder(profile_name: str, on_request: bool = False) -> Path:
     return paths().cache / ("own" if on_request else "staged") / profile_name
 
 
-def _write(index: Index, content: pa.Table | None, path: Path) -> None:
-    """Write the rows of runs and seeds, which follow each other in the order of the index.
-
-    The file is removed if there are no rows.
-    """
-    if content is None:
-        path.unlink(missing_ok=True)
-        return
+def _write(index: Index, content: pa.Table, path: Path) -> None:
+    """Write the rows of runs and seeds, which follow each other in the order of the index."""
     stored = [[*key, rows.columns, rows.key, rows.provenance] for key, rows in index.items()]
     content = content.take(_order_by_item(content))
     for number, field in enumerate(content.schema):
@@ -225,17 +221,15 @@ def _order_by_item(content: pa.Table) -> np.ndarray:
     return np.lexsort((number, position, sizes[number]))
 
 
-def read(rows_to_read: list[Rows]) -> pa.Table | None:
+def read(rows_to_read: list[Rows]) -> pa.Table:
     """Read the rows of some runs and seeds, with all columns that occur in any of them.
 
-    They are concatenated in the order of `rows_to_read`. The result is None if that is empty.
+    They are concatenated in the order of `rows_to_read`, which must not be empty.
 
     Raises:
         DataError: If a file cannot be read.
     """
     content = _read(rows_to_read)
-    if content is None:
-        return None
     plain = [
         pa.field(field.name, pa.large_string()) if pa.types.is_dictionary(field.type) else field
         for field in content.schema
@@ -243,24 +237,22 @@ def read(rows_to_read: list[Rows]) -> pa.Table | None:
     return content.cast(pa.schema(plain))
 
 
-def _read(rows_to_read: list[Rows]) -> pa.Table | None:
+def _read(rows_to_read: list[Rows]) -> pa.Table:
     """Read as `read` does, with texts as dictionaries, which take less memory."""
     by_path: dict[Path, dict[tuple[str, int], int]] = {}
     for place, rows in enumerate(rows_to_read):
         by_path.setdefault(rows.path, {})[rows.run, rows.seed] = place
-    if not by_path:
-        return None
-    parts, places, path = [], [], None
-    try:
-        for path, place_of in by_path.items():
-            columns = dict.fromkeys(
-                name for row in place_of.values() for name in rows_to_read[row].columns
-            )
+    parts, places = [], []
+    for path, place_of in by_path.items():
+        columns = dict.fromkeys(
+            name for row in place_of.values() for name in rows_to_read[row].columns
+        )
+        try:
             part, place = _read_file(path, place_of, list(columns))
-            parts.append(part)
-            places.append(place)
-    except (OSError, pa.ArrowInvalid) as error:
-        raise _broken(path, error) from error
+        except (OSError, pa.ArrowInvalid) as error:
+            raise _broken(path, error) from error
+        parts.append(part)
+        places.append(place)
     content = pa.concat_tables(parts, promote_options="permissive").unify_dictionaries()
     return content.take(np.concatenate(places).argsort(kind="stable"))
 

@@ -177,7 +177,9 @@ def swapped_captions(
             binding.append(
                 [any(start <= i < end for start, end in candidate.binders) for i in range(length)]
             )
-            orders.append(_order_after_swap(length, *sorted(parts)))
+            orders.append(
+                _order_after_swap(length, *sorted(parts, key=lambda part: (part[0], part[1])))
+            )
     caption = torch.tensor(rows, dtype=torch.long, device=tokens.device)
     binders = torch.tensor(binding, dtype=torch.bool, device=tokens.device).view(-1, length)
     order = torch.tensor(orders, dtype=torch.long, device=tokens.device).view_as(binders)

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from cae_lib.config import paths
 from cae_lib.data.completeness import file_digest, open_clip_file
@@ -71,7 +72,7 @@ def _get_item(source: Source, item: Item, unreached: dict[str, UnreachableError]
     """Fetch and place one item; return what is left to a person."""
     place = source.place(item)
     marker = source.root / item.unpack / f".{item.name}.unpacked"
-    if open_clip_file(item.hub) if item.open_clip else item.unpack and marker.is_file():
+    if open_clip_file(item.hub or "") if item.open_clip else item.unpack and marker.is_file():
         return []
     if item.how and not (item.unpack and place.is_file()):
         return [f"{item.how} Put it at {place}." if item.unpack else item.how]
@@ -100,8 +101,9 @@ def _download(item: Item, place: Path) -> None:
 
     name = (item.hub or "").removeprefix("datasets/")
     kind = "model" if name == item.hub else "dataset"
+    file = item.path or ""
     if item.open_clip:
-        path = Path(hf_hub_download(name, item.path))  # without a revision, as open_clip asks
+        path = Path(hf_hub_download(name, file))  # without a revision, as open_clip asks
         try:
             verify_checksum(path, item.checksum)
         except DataError:  # else open_clip would use it
@@ -115,8 +117,12 @@ def _download(item: Item, place: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=place.parent) as folder:
         path = Path(folder, "file")
         if item.hub:
-            options = {"repo_type": kind, "revision": item.revision, "local_dir": folder}
-            path = Path(hf_hub_download(name, item.path, **options))
+            options: dict[str, Any] = {
+                "repo_type": kind,
+                "revision": item.revision,
+                "local_dir": folder,
+            }
+            path = Path(hf_hub_download(name, file, **options))
         elif item.drive:
             import gdown
 

@@ -81,6 +81,10 @@ class TrainingImages:
             pixels[row] = self.pixels_of(int(index[position]), seed)
         return pixels
 
+    def pixels_of(self, row: int, seed: Tensor | None) -> Tensor:
+        """Return an image, or its crop by a seed: (3, S, S) uint8."""
+        raise NotImplementedError
+
 
 class ImageStore(TrainingImages):
     """All images of a dataset as one uint8 tensor (N, 3, S, S), decoded once by a thread pool.

@@ -155,7 +155,7 @@ def _with_compounds(noun: Token) -> Span:
 
 
 def _is_plural(noun: Token) -> bool:
-    return _has(noun, "conj") or "Plur" in noun.morph.get("Number")
+    return _has(noun, "conj") or "Plur" in noun.morph.get("Number", [])
 
 
 def _has(noun: Token, relation: str) -> bool:

@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from cae_lib.errors import DataError
 
@@ -90,7 +91,7 @@ def _extract(archive: Path, folder: Path, goal: Path) -> None:
             opened.extractall(folder, _checked_members(archive, opened, goal), filter="data")
 
 
-def _checked_members(archive: Path, opened: _Archive, goal: Path) -> list[_Member]:
+def _checked_members(archive: Path, opened: _Archive, goal: Path) -> list[Any]:
     """Return all members of an archive; DataError for a link or device, or for too much."""
     by_hand = f"If the archive is right all the same, unpack it by hand to {goal}"
     largest = max(MAX_RATIO * archive.stat().st_size, ALWAYS_ALLOWED)

@@ -174,6 +174,7 @@ def word_sample(
     length = encoding.used_columns(alignment.tokens[rows])
     image_index = np.asarray(pairs.image_index)[rows]
     features = encoder.images([ImageRef(pairs.image_paths[number]) for number in image_index])
+    assert alignment.arguments is not None, "only the roles of placebos have no arguments"
     by_token = (alignment.tokens, words, alignment.roles, alignment.arguments)
     tensors = (*(tensor[rows, :length] for tensor in by_token), torch.from_numpy(features))
     return WordSample(

@@ -310,7 +310,7 @@ def vectors_key(clip: Clip) -> str:
     That is the weights and the architecture of the image tower, the activation, the preprocessing
     (size, interpolation, resize mode, crop, mean, standard deviation), and `VECTORS_VERSION`.
     """
-    tower = clip.model.visual
+    tower: Any = clip.model.visual
     modules = [(name, _plain_attributes(module)) for name, module in tower.named_modules()]
     transforms = [_plain_attributes(transform) for transform in clip.preprocess.transforms]
     inputs = VECTORS_VERSION, clip.activation, transforms, modules
@@ -352,7 +352,7 @@ def order_by_length_and_start(tokens: Tensor) -> Tensor:
     return torch.from_numpy(by_content[length.argsort(kind="stable")])
 
 
-def _image_features(model: nn.Module, pixels: Tensor) -> Tensor:
+def _image_features(model: Any, pixels: Tensor) -> Tensor:
     """Return features `(n, E)` by a model of open_clip or of Hugging Face."""
     if hasattr(model, "visual"):
         return encode_image(model, pixels).features

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import seaborn as sns
@@ -42,7 +43,8 @@ def draw(attributions: Mapping[str, PairAttribution], caption: str, start_layer:
     if len({pair.image.shape for pair in pairs}) > 1:
         raise DataError("the models read images of different sizes: draw one figure for each")
     layer = {-1: "last layer", 0: "all layers"}.get(start_layer, f"layers from {start_layer}")
-    norm = PowerNorm(ROOT, 0, max(pair.relevance.max() for pair in pairs))
+    highest = float(max(pair.relevance.max() for pair in pairs))
+    norm = PowerNorm(ROOT, 0, highest)
     longest = max(pair.shares.to_numpy().max() for pair in pairs)
     below = max(1.3, WORD_HEIGHT * len(first.shares))
     figure = Figure((PANEL * (1 + len(pairs)), PANEL + below + 1.3), layout="constrained")
@@ -58,8 +60,9 @@ def draw(attributions: Mapping[str, PairAttribution], caption: str, start_layer:
         _map(above, pair, norm)
         above.set_title(f"{title}\ncosine {number(pair.cosine, 2)}", fontsize=10)
         _shares(table, pair, longest, pair is first)
-    figure.get_layout_engine().set(rect=(0, 0, 1, 0.97))  # else a square picture's title is cut
-    ticks = [0, norm.vmax / 4, norm.vmax]
+    layout: Any = figure.get_layout_engine()
+    layout.set(rect=(0, 0, 1, 0.97))  # else a square picture's title is cut
+    ticks = [0, highest / 4, highest]
     bar = figure.colorbar(
         ScalarMappable(norm, "inferno"),
         ax=axes,
@@ -106,7 +109,8 @@ def _shares(axis: Axes, pair: PairAttribution, longest: float, with_words: bool)
         xticklabels=True,
         yticklabels=with_words,
     )
-    axis.set_xticks(axis.get_xticks(), axis.get_xticklabels(), rotation=35, ha="right", fontsize=9)
+    names = [text.get_text() for text in axis.get_xticklabels()]
+    axis.set_xticks(axis.get_xticks(), names, rotation=35, ha="right", fontsize=9)
     axis.tick_params(length=0)
     for word, role in zip(axis.get_yticklabels(), pair.roles, strict=False):
         word.set(color=ROLE_COLORS.get(role, "black"), fontsize=9, rotation=0)

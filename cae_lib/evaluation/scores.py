@@ -244,7 +244,8 @@ def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
         if family not in FAMILIES or row.n_used != row.n_expected:
             continue
         items = (item for name in FAMILIES[family].source_names for item in source(name).get)
-        datasets_of_hub = [item.hub for item in items if (item.hub or "").startswith("datasets/")]
+        repositories = (item.hub or "" for item in items)
+        datasets_of_hub = [name for name in repositories if name.startswith("datasets/")]
         if datasets_of_hub:
             name = datasets_of_hub[0].removeprefix("datasets/")
             entries.append(

@@ -94,7 +94,7 @@ def phrase_cosines(
     if distinct:
         column = {phrase: number for number, phrase in enumerate(distinct)}
         cosines = (encoder.texts(captions) @ encoder.texts(distinct).T).astype(np.float64)
-        for row in np.flatnonzero(n):
+        for row in np.flatnonzero(n).tolist():
             is_own = np.zeros(len(distinct), dtype=bool)
             is_own[[column[phrase] for phrase in phrases[row]]] = True
             own_mean[row] = cosines[row, is_own].mean()

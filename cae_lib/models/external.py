@@ -146,7 +146,8 @@ def _load_from_file(external: ExternalModel, path: Path, device: str | torch.dev
             name: value.float().lerp(_cut(start[name].float(), value), 1 - external.share)
             for name, value in state.items()
         }
-    return build_with_state_dict(external.model, state, path, external.activation, device)
+    model, activation = external.model or "", external.activation or ""  # `_loader` checks both
+    return build_with_state_dict(model, state, path, activation, device)
 
 
 def _cut(start: Tensor, like: Tensor) -> Tensor:
@@ -244,7 +245,7 @@ def _load_from_transformers(
 def _processors(source: str, other: str | None, config: Any) -> tuple[Any, Callable[[Any], Tensor]]:
     """Return the tokenizer and preprocessing of `other` or the source, or OpenAI's."""
     from transformers import AutoImageProcessor
-    from transformers.utils import has_file
+    from transformers.utils.hub import has_file
 
     folder, text, size = other or source, config.text_config, config.vision_config.image_size
     openai = config.model_type == "clip" and text.vocab_size == CLIP_VOCABULARY and not other

@@ -90,7 +90,7 @@ def _reads_class_token(tower: nn.Module) -> bool:
     )
 
 
-def _pools_by_attention(tower: nn.Module) -> bool:
+def _pools_by_attention(tower: Any) -> bool:
     head = tower.head if isinstance(tower, TimmModel) else ()
     return any(isinstance(layer, AbsAttentionPool2d) for layer in head)
 

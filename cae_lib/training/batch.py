@@ -252,19 +252,20 @@ def choose_negatives(
         images (the other rows get any image).
     """
     draws = torch.rand(3, len(rows), generator=source, dtype=torch.float64)
-    similar = []
+    hard_images, similar = pairs.hard_images or [], []
     for row, draw in zip(rows.tolist(), draws[0].tolist(), strict=True):
         any_other = (row + 1 + int(draw * (pairs.n_used - 1))) % pairs.n_used
-        similar.append(_pick(pairs.hard_images[row], draw, any_other))
+        similar.append(_pick(hard_images[row], draw, any_other))
     all_rows = torch.cat([rows, torch.tensor(similar, dtype=rows.dtype)])
     texts = _negative_captions(pairs, all_rows, draws[1:].flatten())
-    return all_rows, texts, sum(bool(pairs.hard_images[row]) for row in rows.tolist())
+    return all_rows, texts, sum(bool(hard_images[row]) for row in rows.tolist())
 
 
 def _negative_captions(pairs: Pairs, rows: Tensor, draws: Tensor) -> list[str | None]:
     """Draw a hard negative for each row that has some, None for the others."""
+    negatives = pairs.negatives or []
     rows_and_draws = zip(rows.tolist(), draws.tolist(), strict=True)
-    return [_pick(pairs.negatives[row], draw, None) for row, draw in rows_and_draws]
+    return [_pick(negatives[row], draw, None) for row, draw in rows_and_draws]
 
 
 def _pick(choices: list[Any], draw: float, otherwise: Any) -> Any:

@@ -128,7 +128,8 @@ class Objective(nn.Module):
                 images, tokens, batch.roles, batch.words, batch.arguments, batch.swaps
             )
         values = {"attribution": output.loss} | {name: getattr(output, name) for name in LOGGED}
-        texts = F.normalize(output.text_features.float(), dim=-1)  # again, where in 16 bits
+        features: Any = output.text_features  # never None from `CAELoss`
+        texts = F.normalize(features.float(), dim=-1)  # again, where in 16 bits
         if negatives is not None:
             negatives = self._encode(negatives) if len(negatives) else texts[:0]
         return texts, negatives, values
@@ -175,8 +176,7 @@ class Objective(nn.Module):
             negatives: The hard negatives T' of the captions `(K, E)`.
         """
         similarity_gap = (images * (captions - negatives)).sum(dim=1)
-        is_fixed = self.adaptive_margin is None
-        margin = self.experiment.margin if is_fixed else self.adaptive_margin
+        margin = self.experiment.margin if self.adaptive_margin is None else self.adaptive_margin
         hinges = F.relu(margin - similarity_gap)
         total, count = self.ranks.sum(torch.stack([hinges.sum(), hinges.new_tensor(len(hinges))]))
         if self.adaptive_margin is not None and count > 0:

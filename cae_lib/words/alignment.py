@@ -60,7 +60,7 @@ class Alignment:
     n_truncated: int
     n_unmatched: int
     n_spans: int
-    words: Tensor | None = None
+    words: Tensor
     arguments: Tensor | None = None
     swaps: Tensor | None = None
 

@@ -95,6 +95,7 @@ def bindings(alignment: Alignment) -> list[set[tuple[Any, ...]]]:
     There is a tuple for every word whose arguments are known: its role, the word, and what the word
     is said of, which is one word for an attribute and two for a relation.
     """
+    assert alignment.arguments is not None, "only the roles of placebos have no arguments"
     columns = (alignment.tokens, alignment.words, alignment.roles, alignment.arguments)
     all_bindings = []
     for ids, words, roles, arguments in zip(*(c.tolist() for c in columns), strict=True):

@@ -9,7 +9,7 @@ import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
-import spacy
+from spacy.about import __version__ as SPACY_VERSION
 from spacy.language import Language
 from spacy.tokens import Doc
 
@@ -27,9 +27,11 @@ class Tagger(Protocol):
     @property
     def identity(self) -> str:
         """Name and versions; taggers of one identity give the same spans."""
+        ...
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
         """Return the spans of each caption, in characters of the caption as given."""
+        ...
 
 
 @runtime_checkable
@@ -38,6 +40,7 @@ class SwapTagger(Tagger, Protocol):
 
     def tag_with_swaps(self, captions: Sequence[str]) -> list[tuple[list[Span], list[Swap]]]:
         """Return the spans and swaps of each caption, in characters of the caption as given."""
+        ...
 
 
 def model_name() -> str:
@@ -64,7 +67,7 @@ def drop_entity_recogniser(nlp: Language) -> Language:
 
 def versions(nlp: Language) -> str:
     """Return the versions of spaCy and of a loaded model."""
-    return f"spacy {spacy.__version__}, {{lang}}_{{name}} {{version}}".format_map(nlp.meta)
+    return f"spacy {SPACY_VERSION}, {{lang}}_{{name}} {{version}}".format_map(nlp.meta)
 
 
 def parse_distinct(nlp: Language, captions: Sequence[str], read: Callable[[Doc], T]) -> Iterator[T]:

@@ -75,7 +75,7 @@ class Phrase:
     @property
     def is_plural(self) -> bool:
         """Whether the head noun is plural."""
-        return "Plur" in self.head.morph.get("Number")
+        return "Plur" in self.head.morph.get("Number", [])
 
 
 def find_swaps(doc: Doc) -> list[Swap]:
@@ -271,7 +271,7 @@ class _Reader:
     def _swap(self, first: Phrase, second: Phrase, binder: tuple[int, int]) -> Swap:
         """Return the swap of two arguments, `NOWHERE` where nouns or phrases cannot be swapped."""
         nouns = phrases = (NOWHERE, NOWHERE)
-        if self._nouns_fit(first, second):
+        if first.noun and second.noun and self._nouns_fit(first, second):
             nouns = (self._place(*first.noun), self._place(*second.noun))
         if self._phrases_fit(first, second):
             phrases = (

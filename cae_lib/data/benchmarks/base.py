@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 Task = Literal["choice", "text", "image", "group", "itt", "tot", "ordered"]
+TASKS: tuple[Task, ...] = get_args(Task)
 
 CHANCE_OF_TASKS: Mapping[str, float] = {
     "text": 1 / 4,
@@ -200,7 +201,7 @@ class Family:
     def task_of(self, subset: str) -> Task:
         """Return how the items of a subset are scored."""
         words = subset.split("/")
-        return next((task for task in get_args(Task) if task in words), self.task)
+        return next((task for task in TASKS if task in words), self.task)
 
     def average_of(self, subset: str) -> Average:
         """Return how the items of a subset are averaged."""
@@ -213,7 +214,7 @@ class Family:
 
 def file_part(subset: str) -> str:
     """Return a subset's name without the part that is a `Task`."""
-    return "/".join(word for word in subset.split("/") if word not in get_args(Task))
+    return "/".join(word for word in subset.split("/") if word not in TASKS)
 
 
 def find_image(*paths: Path, crop: tuple[float, float, float, float] | None = None) -> ImageRef:
