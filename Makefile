@@ -69,7 +69,7 @@ pdf: environment
 test: environment
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
-	.venv/bin/pyright
+	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 .venv/bin/pyright
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n auto --maxprocesses 4 --dist loadfile
 
 lab: environment
