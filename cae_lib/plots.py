@@ -291,7 +291,7 @@ def _label_height(ax: Axes) -> float:
     """Return the inches that the named ticks of the vertical axis need for their wrapped labels."""
     if not isinstance(ax.yaxis.get_major_locator(), FixedLocator):
         return 0.0
-    labels = ax.yaxis.get_major_formatter().format_ticks(ax.get_yticks())
+    labels = ax.yaxis.get_major_formatter().format_ticks(list(ax.get_yticks()))
     lines = [label.count("\n") + 1 for label in labels]
     most = max((sum(pair) / 2 for pair in itertools.pairwise(lines)), default=1)
     return len(labels) * most * LINE_HEIGHT

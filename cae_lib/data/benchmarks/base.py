@@ -200,8 +200,10 @@ class Family:
 
     def task_of(self, subset: str) -> Task:
         """Return how the items of a subset are scored."""
-        words = subset.split("/")
-        return next((task for task in TASKS if task in words), self.task)
+        for task in TASKS:
+            if f"/{task}/" in f"/{subset}/":
+                return task
+        return self.task
 
     def average_of(self, subset: str) -> Average:
         """Return how the items of a subset are averaged."""
