@@ -31,8 +31,6 @@ from cae_lib.variants import DATA
 PROFILE, SEED = "mini", 0
 RUNS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "CLIP-FT": ("clip-ft", {}),
-    "NegCLIP, negatives from text": ("spacy-negclip", {}),
-    "margin loss, negatives from text": ("spacy-margin", {}),
     "CAE on bindings": ("dependency-binding", {}),
     "CAE on bindings, a quarter of λ": ("dependency-binding", {"weight": 5.0}),
     "CAE on bindings, 0.3 of the learning rate": ("dependency-binding", {"lr": 3e-4}),
