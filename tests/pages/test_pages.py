@@ -20,6 +20,7 @@ from book.extension.glue import html_of
 from book.extension.provenance import MIME, Provenance, provenance, states
 from book.extension.run import readme_figure, run_page
 from book.extension.source import read_page
+from cae_lib import store
 
 EXPERIMENTS = REPOSITORY / "book" / "experiments"
 PAGES = sorted(EXPERIMENTS.glob("*.md"))
@@ -136,11 +137,11 @@ def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: P
         (row,) = states("mini").itertuples()
         return row.state
 
-    def store(key: str, seed: int = 0) -> None:
+    def keep(key: str, seed: int = 0) -> None:
         store.save("t", "base", seed, pd.DataFrame({"a": [1]}), "mini", key=key, provenance={})
 
     assert state() == "not run yet" and len(check_pair(text, path)) == 1
-    store("one")
+    keep("one")
     notebook = read_page(text)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for count, cell in enumerate(code, start=1):
@@ -158,9 +159,9 @@ def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: P
         shown = Provenance(bundle[MIME] | {"dirty": dirty})._repr_mimebundle_()["text/html"]
         assert ("uncommitted" in shown) is dirty
     for key, expected in (("two", "stale"), ("one", "current")):
-        store(key)
+        keep(key)
         assert state() == expected
-    store("one", seed=1)
+    keep("one", seed=1)
     assert state() == "stale", "a further seed"
     text.write_text(text.read_text().replace("# A page", "# Another"))
     (problem,) = check_pair(text, path)
