@@ -3,11 +3,13 @@
 import functools
 import http.server
 import json
+import os
 import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 from browser import Browser, find_browser, left_by
@@ -211,3 +213,20 @@ def test_opening_and_saving_a_page_leaves_its_text_alone(tmp_path: Path):
         before = text.read_text(encoding="utf-8")
         manager.save(manager.get(text.name, type="notebook"), f"{text.stem}.ipynb")
         assert text.read_text(encoding="utf-8") == before, f"{text.name} is not in jupytext's form"
+
+
+def test_a_saved_notebook_changes_its_text_where_it_was_changed_alone(text: Path):
+    """By jupytext's contents manager, which JupyterLab uses."""
+    manager = TextFileContentsManager(root_dir=str(text.parent))
+    before = text.read_text(encoding="utf-8")
+    opened = manager.get("page.md", type="notebook")
+    (cell,) = [cell for cell in opened["content"]["cells"] if cell["source"] == "1 + 1"]
+    cell["source"] = "2 + 2"
+    cell["outputs"] = [nbformat.v4.new_output("stream", text="seen")]
+    manager.save(opened, "page.ipynb")
+    assert text.read_text(encoding="utf-8") == before.replace("1 + 1", "2 + 2")
+    assert "seen" in text.with_suffix(".ipynb").read_text(encoding="utf-8")
+    # The text wins over an older notebook.
+    text.write_text(text.read_text(encoding="utf-8").replace("2 + 2", "3 + 3"), encoding="utf-8")
+    os.utime(text, (1, 1))
+    assert manager.get("page.ipynb")["content"]["cells"][-1]["source"] == "3 + 3"

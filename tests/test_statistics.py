@@ -603,3 +603,11 @@ def test_a_ratio_has_the_mean_and_the_spread_of_a_ratio_of_means():
     runs = pd.DataFrame({"run": list("aabb"), "top": [1.0, 3, 1, 1], "bottom": [4.0, 4, 1, 3]})
     result = ratios(runs, "top", "bottom")  # of each run its own, 1/2 + (top - bottom / 2) / mean
     assert result.tolist() == [0.25, 0.75, 0.75, 0.25]
+
+
+def test_three_pictures_by_hand():
+    # answers by picture: 1 1, 0 0, 1 0; mean 1/2; sums of residuals 1, -1, 0 over 6
+    values, pictures = np.array([[1, 1, 0, 0, 1, 0]]), np.array([7, 7, 3, 3, 5, 5])
+    result = mean_ci(frame(values, pictures=pictures), items=["item"]).iloc[0]
+    assert result.error**2 == pytest.approx((2 / 36) / (1 - 1 / 3))
+    assert (result.freedom, result.pictures, result.n) == (pytest.approx(2), 3, 6)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
+from conftest import REPOSITORY
 
 from cae_lib import store
 from cae_lib.errors import DataError, WriteError
@@ -287,3 +290,25 @@ def test_a_stamp_is_plain_and_holds_no_path(home: Path):
     manifest.parent.mkdir(parents=True)
     manifest.write_text("{}")
     assert current_provenance("mini", 3)["data"] == "44136fa355b3"  # sha256 of "{}"
+
+
+def test_the_readme_beside_the_records_names_every_column() -> None:
+    """Of all stored tables of all profiles."""
+    folder = REPOSITORY / "data" / "records"
+    rows = [
+        line.split("|")
+        for line in (folder / "README.md").read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    told = {
+        table: {*re.findall(r"`([\w-]+)`", cells[3])}
+        for cells in rows
+        for table in re.findall(r"`(\w+)`", cells[1])
+    }
+    told["captions"] |= told["items"]
+    files = list(folder.glob("*/*.parquet"))
+    for file in files:
+        columns = {re.sub("^(gap|joint)_.*", r"\1", name) for name in pq.read_schema(file).names}
+        known = {re.sub("^(gap|joint)_.*", r"\1", name) for name in told[file.stem]}
+        assert columns - {"run", "seed"} <= known, file
+    assert files

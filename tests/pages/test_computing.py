@@ -346,9 +346,12 @@ def test_papermill_alone_trains_measures_and_draws(smoke_home: Path, tmp_path: P
     papermill.execute_notebook(source, output, parameters, progress_bar=False, cwd=tmp_path)
     assert store.tables("smoke") == {}
     runs = ["clip-ft", "cae-gradcam+weight=0.5"]
-    own = store.index_of("benchmarks", "smoke", on_request=True)
-    assert {(run, 0) for run in runs} <= own.keys() and ("cae-gradcam", 0) not in own
-    answers = store.read([own[run, 0] for run in runs]).to_pandas()
+    stored_apart = store.index_of("benchmarks", "smoke", on_request=True)
+    assert {(run, 0) for run in runs} <= stored_apart.keys() and (
+        "cae-gradcam",
+        0,
+    ) not in stored_apart
+    answers = store.read([stored_apart[run, 0] for run in runs]).to_pandas()
     items = store.read([store.index_of("items", "smoke", on_request=True)["data", 0]]).to_pandas()
     of_mean = weights(items, "family").query("score == 'mean'")
     answers = answers.merge(of_mean, on=["family", "subset", "item"])
