@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
+import matplotlib.pyplot as plt
 import pandas as pd
+from matplotlib.figure import Figure
 
 from cae_lib import plots, results
 from cae_lib.plots import METHODS
@@ -64,6 +66,56 @@ def find_footings(profile: str, seeds: int) -> dict[str, dict[str, str]]:
             runs = {loss: run for loss, run in runs.items() if is_stored(run, profile, seeds)}
         footings[footing] = runs
     return {title: runs for title, runs in footings.items() if "CAE on bindings" in runs}
+
+
+def by_footing(
+    gains: pd.DataFrame, footings: Mapping[str, Mapping[str, str]], losses: Sequence[str]
+) -> pd.DataFrame:
+    """Return the gain of each loss on each footing.
+
+    Args:
+        gains: Differences from CLIP-FT, a row for each run, with the run as index.
+        footings: The run of each loss for each footing, see `find_footings`.
+        losses: The losses, in the order of the rows.
+
+    Returns:
+        The rows of `gains` with `model` (the loss) and `footing`. A row is empty where a loss is
+        not measured on a footing.
+    """
+    parts = [
+        gains.reindex([runs.get(loss) for loss in losses]).assign(model=losses, footing=footing)
+        for footing, runs in footings.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def draw_footings(rows: pd.DataFrame, what: str, color: str) -> tuple[Figure, str]:
+    """Draw a panel of gains for each footing.
+
+    Args:
+        rows: The gains, see `by_footing`.
+        what: Label of the axis.
+        color: Colour of the points.
+
+    Returns:
+        The figure, and a text that says what it shows.
+    """
+    panels = rows.groupby("footing", sort=False)
+    figure, axes = plt.subplots(
+        1, len(panels), figsize=(plots.WIDTH, 3.2), sharex=True, sharey=True, squeeze=False
+    )
+    for ax, (title, part) in zip(axes.flat, panels, strict=True):
+        plots.forest(part, "model", ax=ax, palette=[color])
+        ax.set(title=title, xlabel="")
+    figure.supxlabel(what, fontsize=10)
+    points = rows.set_index(["footing", "model"])["estimate"].mul(100)
+    shown = ("CAE on bindings", "NegCLIP", "margin loss")
+    footings = rows["footing"].unique()
+    told = (
+        f"{title}: " + ", ".join(f"{model} {points[title, model]:+.1f}" for model in shown)
+        for title in footings
+    )
+    return figure, f"{what}, with 95 % intervals. {'; '.join(told)}."
 
 
 def best_trials(trials: pd.DataFrame) -> plots.Shown:

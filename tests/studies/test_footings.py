@@ -1,9 +1,18 @@
 """Which runs stand for a loss on each footing, by what is stored."""
 
+import pandas as pd
 import pytest
 
 from book.studies import footings
-from book.studies.footings import FOUR, FROM_TEXT, MEANS, WITH_TRUTH, find_footings, is_stored
+from book.studies.footings import (
+    FOUR,
+    FROM_TEXT,
+    MEANS,
+    WITH_TRUTH,
+    by_footing,
+    find_footings,
+    is_stored,
+)
 
 PARSED = ["cae-binding", "placebo-binding", "wrong-binding", "softmax-binding", "negclip"]
 TRUTH = [*MEANS[footings.FOUR_TRUTH], "truth-binding", "negclip", "hinge-negclip"]
@@ -47,3 +56,11 @@ def test_ground_truth_is_left_out_as_far_as_it_is_not_stored(store):
         "NegCLIP": "negclip",
         "margin loss": "hinge-negclip",
     }
+
+
+def test_a_loss_without_a_run_on_a_footing_has_an_empty_row():
+    gains = pd.DataFrame({"estimate": [0.1, 0.2]}, index=["a", "b"])
+    rows = by_footing(gains, {FROM_TEXT: {"x": "a", "y": "b"}, WITH_TRUTH: {"y": "b"}}, ["y", "x"])
+    assert rows["footing"].tolist() == [FROM_TEXT] * 2 + [WITH_TRUTH] * 2
+    assert rows["model"].tolist() == ["y", "x", "y", "x"]
+    assert rows["estimate"].fillna(-1).tolist() == [0.2, 0.1, 0.2, -1]
