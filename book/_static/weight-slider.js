@@ -1,6 +1,6 @@
 /* A slider over the weights λ of the attribution loss that were measured, one method at a time: the
-   attribution of words and the accuracy, both on the test set. The page `bindings` has embedded the
-   rows behind its still figure, which is shown where there are no scripts, and in print. */
+   attribution of words and the accuracy, both on the test set. The page on the
+   gap and accuracy has embedded the rows; what it shows without scripts is hidden. */
 (() => {
   "use strict";
   const SPACE = 0.08;  // of the axis, left free at both ends
@@ -55,10 +55,6 @@
       weight.value = Math.max(0, steps.findIndex(row => row.chosen));
       part("ol").innerHTML = steps.map(row =>
         `<li${row.chosen ? ' class="chosen"' : ""}>${row.weight}</li>`).join("");
-      const seeds = steps[0].seeds > 1 ? `mean of ${steps[0].seeds} seeds` : "one seed";
-      part(".note").textContent = `Test set, ${seeds}. Accuracy is the mean over benchmark families; the
-        bar through the dot is its 95 % interval. λ 0 is CLIP-FT. Bold: the λ of the other figures.`
-        .replace(/\s+/g, " ");
       moveWeight();
     }
 
@@ -74,6 +70,10 @@
       part(".dot").style.left = at(row.estimate);
       const name = row.weight ? `λ ${row.weight}` : "λ 0, which is CLIP-FT";
       const interval = row.weight ? ` [${number(100 * row.low, 1)}, ${number(100 * row.high, 1)}]` : "";
+      const seeds = row.seeds > 1 ? `mean of ${row.seeds} seeds` : "one seed";
+      part(".note").textContent = `Test set, ${seeds}. Accuracy is the mean over benchmark families; the
+        bar through the dot is its 95 % interval. λ 0 is CLIP-FT. Bold: the λ of the other figures.`
+        .replace(/\s+/g, " ");
       weight.setAttribute("aria-valuetext", name);
       part("[role=status]").textContent = `CAE by ${row.method}, ${name}: object-word gap ${
         percent(row.gap)} % of CLIP-FT's, accuracy ${points(row.estimate)} points${interval}`;
