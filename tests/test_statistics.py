@@ -420,13 +420,15 @@ def test_holm_by_hand_within_groups():
     ("low", "high", "gain", "level", "kept"),
     [
         (1, 9, "supported", "undecided", "supported"),
-        (1, 2, "supported", "undecided", "supported"),  # reaches delta, 2
+        (1, 3, "supported", "undecided", "supported"),  # the estimate is delta, 2
+        (1, 2, "undecided", "undecided", "supported"),  # only its upper end is delta
         (1, 1.9, "negligible", "supported", "supported"),  # above 0, and too small
         (0, 3, "undecided", "undecided", "supported"),
         (2, 4, "supported", "contradicted", "supported"),
         (-1.9, 1.9, "negligible", "supported", "supported"),
         (-2, 1.9, "undecided", "undecided", "undecided"),
-        (-2, -1, "contradicted", "undecided", "undecided"),
+        (-3, -1, "contradicted", "undecided", "undecided"),
+        (-2, -1, "undecided", "undecided", "undecided"),
         (-1.9, -1, "negligible", "supported", "supported"),
         (-9, -2, "contradicted", "contradicted", "contradicted"),
         (-3, 3, "undecided", "undecided", "undecided"),

@@ -63,19 +63,21 @@ def classify(tests: pd.DataFrame, delta: float, claim: str = "gain") -> pd.Serie
         tests: All tests of one claim, for Holm's correction: rows of `mean_ci`, `contrasts` or
             `correlations`.
         delta: The smallest size that matters, in the unit of `estimate`.
-        claim: "gain": *supported* above 0 and reaching delta, *contradicted* below 0 and reaching
-            -delta, both asking for Holm's `sure`; *negligible* inside (-delta, delta).
+        claim: "gain": *supported* if the interval lies above 0 and the estimate is at least delta,
+            *contradicted* if it lies below 0 and the estimate is at most -delta, both asking for
+            Holm's `sure`; *negligible* if the interval lies inside (-delta, delta).
             "level", a quantity is 0: *supported* inside, *contradicted* outside. "kept", it does
             not fall: *supported* above -delta, *contradicted* below. *Undecided* is the rest, and
             whatever has fewer than `MIN_NONZERO` images with another value than 0.
     """
-    low, high, sure = tests["low"], tests["high"], holm(tests)["sure"]
+    estimate, low, high = tests["estimate"], tests["low"], tests["high"]
+    sure = holm(tests)["sure"]
     inside = (low > -delta) & (high < delta)
     conditions = {
         "gain": {
             "negligible": inside,
-            "supported": (sure > 0) & (low > 0) & (high >= delta),
-            "contradicted": (sure < 0) & (high < 0) & (low <= -delta),
+            "supported": (sure > 0) & (low > 0) & (estimate >= delta),
+            "contradicted": (sure < 0) & (high < 0) & (estimate <= -delta),
         },
         "level": {"supported": inside, "contradicted": (low >= delta) | (high <= -delta)},
         "kept": {"supported": low > -delta, "contradicted": high <= -delta},
