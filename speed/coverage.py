@@ -203,6 +203,8 @@ def similarity(profile: str, resamples: int) -> tuple[int, Held]:
 def designs(profile: str, resamples: int) -> Iterator[tuple[str, int, int, Held]]:
     """Return a claim's quantity, the numbers of seeds and items, and a function that draws data."""
     items = results.load("items", profile, [results.DATA])
+    if profile == "paired":
+        items = items[items["subset"] == "relation"]  # places, on which its claims are judged
     answers = results.load("benchmarks", profile, [TUNED, *CAE])
     numbers = weights(items, "family")
     mean = differences(answers, "correct", list(ANSWERS), numbers.query("score == 'mean'"))
@@ -213,10 +215,12 @@ def designs(profile: str, resamples: int) -> Iterator[tuple[str, int, int, Held]
     yield "C3, seeds apart", 3, n, far.held
     yield "C3, seeds apart", 6, n, replace(far, values=np.concatenate([mean.values] * 2)).held
     yield "C3, seeds apart", 1, n, replace(far, values=mean.values[:1]).held
+    yield "C2: lead left", 3, *leads(profile)
+    if profile == "paired":
+        return
     one = "Winoground" if "Winoground" in set(numbers["score"]) else "ARO"
     family = differences(answers, "correct", list(ANSWERS), numbers[numbers["score"] == one])
     yield f"C3: {one}", 3, family.values.shape[1], family.held
-    yield "C2: lead left", 3, *leads(profile)
     tuned = [TUNED, *CAE[:4]]
     ranks = results.load("retrieval", profile, tuned)
     ranks = ranks[(ranks["set"] == "coco") & (ranks["direction"] == "text to image")]
@@ -255,15 +259,15 @@ def coverage(profiles: list[str], tables: int, resamples: int, seed: int) -> pd.
 def main() -> None:
     """Simulate, print, store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--profiles", nargs="+", default=["mini", "photo"])
+    parser.add_argument("--profiles", nargs="+", default=["mini", "photo", "paired"])
     parser.add_argument("--tables", type=int, default=2000, help="simulated tables a design")
     parser.add_argument("--resamples", type=int, default=200, help="of the bootstrap")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-record", action="store_true", help="print, store nothing")
     options = parser.parse_args()
-    settings = {name: getattr(options, name) for name in ("tables", "resamples", "seed")}
+    settings = {name: value for name, value in vars(options).items() if name != "no_record"}
     started = time.monotonic()
-    frame = coverage(options.profiles, **settings)
+    frame = coverage(options.profiles, options.tables, options.resamples, options.seed)
     if not options.no_record:
         key = digest(settings)
         spent = round(time.monotonic() - started, 1)
