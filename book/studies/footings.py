@@ -140,6 +140,7 @@ def best_trials(trials: pd.DataFrame) -> plots.Shown:
     }
     return plots.table(
         pd.DataFrame(columns).fillna("").rename(plots.label).rename_axis("model"),
-        "The best trial of each loss on validation captions, seed 100; score: mean of R@1 and of "
+        "The best trial of each loss on validation captions, with seed 100, which "
+        "no reported result uses; score: mean of R@1 and of "
         "the share of captions preferred to their hard negatives, in %.",
     )
