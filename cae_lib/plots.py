@@ -112,8 +112,12 @@ MODEL_LOOKS = {
     "wrong-dependency-binding": ("<", GRAY),
     "wrong-binding": ("<", GRAY),
     "kept-binding": (">", GRAY),
+    "cae": ("o", methods.REGISTRY["attention"].color),  # the mean of CAE's four methods
 }
 """Marker and colour of models on all pages, see `look`."""
+
+OTHER_LOOK = ("d", GRAY)
+"""Marker and colour of runs for which nothing else is declared."""
 
 
 @dataclass(frozen=True)
@@ -155,14 +159,17 @@ def method_of(run: str) -> str:
 def look(run: str) -> tuple[str, str]:
     """Return the marker and the colour that a run has on all pages.
 
-    Runs by one of the paper's methods have the look of the method, and placebos are gray.
+    `MODEL_LOOKS` declares them. Of the other runs, placebos are grey triangles, runs named
+    `cae-METHOD` have the colour of their method, and all others have `OTHER_LOOK`.
     """
     if run in MODEL_LOOKS:
         return MODEL_LOOKS[run]
     if run.startswith(("placebo", "wrong", "kept", "random", "negclip-placebo")):
         return "^", GRAY
     method = method_of(run)
-    return METHOD_MARKERS.get(method, "o"), METHOD_COLORS.get(method, _COLORS[0])
+    if not method:
+        return OTHER_LOOK
+    return METHOD_MARKERS.get(method, "o"), METHOD_COLORS[method]
 
 
 def style() -> None:

@@ -100,8 +100,18 @@ def test_models_have_the_same_look_in_each_order():
         plt.close(axes.figure)
     models = ["base", "clip-ft", "negclip", "hinge-negclip", "negclip-binding", "softmax-binding"]
     models += ["dependency-binding", "truth-binding", "cae-binding", "placebo-binding"]
-    looks = [plots.look(run) for run in (*models, *(f"cae-{name}" for name in plots.METHODS))]
+    models += [f"cae-{name}" for name in plots.PAPER_METHOD_LABELS]
+    looks = [plots.look(run) for run in models]
     assert len({*looks}) == len(looks), "no two models look alike"
+
+
+def test_a_run_without_a_declared_look_is_drawn_in_a_neutral_one_with_its_label():
+    """A page that draws a new run of `configs` must neither fail nor mistake it for another."""
+    new = plots.look("my-new-run")
+    assert new[1] == plots.GRAY and plots.label("my-new-run") == "my-new-run"
+    named = [*plots.MODEL_LOOKS, "placebo-attention", "random-gradient"]
+    named += [f"cae-{name}" for name in plots.METHOD_LABELS]
+    assert new not in [plots.look(run) for run in named]
 
 
 EVIL = '<img src=x onerror="alert(1)"> & <!-- <script>'
