@@ -170,6 +170,25 @@ def _describe_source(entry: Source) -> list[str]:
 
 @cae.command()
 @click.argument("name")
+@cae.command("runs")
+@profile_option()
+def list_runs(profile: str) -> None:
+    """List the runs of a profile, and the settings in which each differs from clip-ft."""
+    from cae_lib.plots import label
+    from cae_lib.profiles import experiment, find_profile
+    from cae_lib.variants import TUNED
+
+    reference = vars(experiment(TUNED, profile))
+    for name in find_profile(profile).runs:
+        settings = vars(experiment(name, profile))
+        differing = [
+            f"{key}={value}"
+            for key, value in settings.items()
+            if key != "name" and value != reference[key]
+        ]
+        print(f"{name}: {label(name)}; {', '.join(differing) or 'the reference'}")
+
+
 @seed_option
 @profile_option()
 @set_option
@@ -183,7 +202,7 @@ def train(
     checkpointing: bool,
     workers: int | None,
 ) -> None:
-    """Train a run such as clip-ft or cae-attention.
+    """Train a run such as clip-ft or cae-attention; `cae runs` lists them.
 
     Checkpointing and workers change numbers by rounding at most.
     """

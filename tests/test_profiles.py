@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from cae_lib.cli import main
 from cae_lib.config import Experiment
 from cae_lib.errors import ConfigError
 from cae_lib.profiles import PROFILES, read_profile
