@@ -1,6 +1,19 @@
-"""Averages of benchmarks as weights of items: a number is a weighted sum of right answers.
+"""Averages of benchmarks as weights of items: a score is a weighted sum of right answers.
 
-Items meet their answers by family, subset and item, whatever their order.
+A protocol says how scores are averaged (`PROTOCOLS`): it maps the name of each score to a `Rule`.
+The tree of a rule names subsets, and a list in it is the unweighted mean of its members. For
+example, the rule of "VALSE-Rel" has the tree
+
+    [["valse/actant-swap", "valse/action-replacement"], "valse/relations"]
+
+so this score is the mean of two numbers: the mean accuracy of the two subsets on actions, and the
+accuracy on spatial relations. An item of "valse/actant-swap" has 1/4 of the weight that it has in
+the headline of its subset, and an item of "valse/relations" 1/2. A pattern such as "valse/*" is the
+mean over all subsets that fit it. A subset that is absent leaves its weight to the other members of
+its list. `weights` computes the weight of each item in each score of a protocol, and `average` adds
+up the answers.
+
+Items and answers are matched by family, subset and item, whatever their order.
 """
 
 from __future__ import annotations
@@ -18,19 +31,21 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.store import ANSWERS
 
 Tree = str | list["Tree"]
-"""A subset as family/subset, a pattern for several, or the unweighted mean of trees."""
+"""A subset as "family/subset", a pattern that several subsets fit, or a list of trees, which stands
+for the unweighted mean of its members; see the example above."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How one number comes about.
+    """How one score is averaged.
 
     Attributes:
-        tree: What is averaged: the headlines of subsets.
-        label: The number's name in full.
+        tree: The subsets and how their accuracies are averaged. Within a subset, items have the
+            weights of the benchmark's own average (column `weight` of the table "items").
+        label: The full name of the score.
         words: The rule as a page prints it.
-        pooled: Average all items of these subsets alike instead.
-        average: Average the items of the one subset in this way, not as its headline does.
+        pooled: Give all items of these subsets the same weight, whatever the shape of the tree.
+        average: How the items of the one subset are averaged instead of the benchmark's own way.
     """
 
     tree: Tree
@@ -61,7 +76,7 @@ NESTED: Mapping[str, Tree] = {
     "valse/spatial": "valse/relations",
     "valse/relation": [_VALSE_ACTION, "valse/relations"],
 }
-"""The nested means of the evaluation of CAE's authors."""
+"""The nested means that the evaluation code of CAE's authors computes, by the name of the score."""
 
 _OVER_ITEMS, _OF_TWO = "mean over items", "mean of actions and spatial relations"
 TABLE: Mapping[str, Rule] = {
@@ -91,8 +106,9 @@ TABLE: Mapping[str, Rule] = {
     ),
     "Order": Rule("order/coco", "ARO, COCO-Order", _OVER_ITEMS),
 }
+"""The columns of the paper's Table 1, and word order."""
 
-FAMILIES: Mapping[str, tuple[str, ...]] = {
+COLUMNS_OF_FAMILY: Mapping[str, tuple[str, ...]] = {
     "ARO": ("ARO-R", "ARO-A"),
     "Winoground": ("Winoground",),
     "SugarCrepe": ("SC-Rel", "SC-Att"),
@@ -101,10 +117,11 @@ FAMILIES: Mapping[str, tuple[str, ...]] = {
     "SVO-Probes": ("SVO",),
     "CREPE": ("CREPE",),
 }
-"""The columns of each family; "Order" stands beside them."""
+"""Columns of `TABLE` whose mean is the score of each of the paper's seven families. "Order" belongs
+to none."""
 
 _BY_FAMILY: Mapping[str, Tree] = {
-    name: [TABLE[column].tree for column in columns] for name, columns in FAMILIES.items()
+    name: [TABLE[column].tree for column in columns] for name, columns in COLUMNS_OF_FAMILY.items()
 }
 
 
@@ -162,22 +179,27 @@ PROTOCOLS: Mapping[str, Mapping[str, Rule]] = {
         "whatsup/vg": Rule(["whatsup/vg_qa_one_obj", "whatsup/coco_qa_two_obj"]),
     },
 }
-"""The columns of the paper's Table 1; its seven families, each the mean of its columns, and their
-mean; the averages of each benchmark's paper and script; and those of the evaluation of CAE's
-authors, read in the code of their later work."""
+"""The rule of each score, by protocol and name of the score:
+
+- "table": the columns of the paper's Table 1.
+- "family": the paper's seven families, each the mean of its columns, and "mean", their mean.
+- "official": the averages of each benchmark's own paper and script.
+- "authors": the averages of the evaluation of CAE's authors, read in the code of their later work.
+"""
 
 
 def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
-    """Return the weights of items in the numbers of a protocol; those of a number sum to 1.
+    """Return the weight of each item in each score of a protocol; those of a score sum to 1.
 
     Args:
         items: The table "items", or `choice.weighted_items`.
         protocol: One of `PROTOCOLS`, or "subset" for the headline of each subset.
 
     Returns:
-        `score`, name of a number for which there is an item; family, subset, group, item; `weight`,
-        larger than 0; `stratum`, equal for items that are averaged together, with equal weights.
-        The weight of subsets that are absent goes to their siblings.
+        A row for each score and item, without scores that have no item. Columns: `score`; family,
+        subset, group and item; `weight`, larger than 0; and `stratum`, equal for items that are
+        averaged together, with equal weights. Subsets that are absent leave their weight to the
+        other members of their list.
 
     Raises:
         ConfigError: If the protocol is unknown.
@@ -211,20 +233,41 @@ def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
 
 
 def average(frame: pd.DataFrame, weights: pd.DataFrame, value: str = "correct") -> pd.Series:
-    """Return the number of each `score` of `weights`: the mean of a column of answers, or of items.
+    """Return each score: the weighted sum of a column over the items of the score.
+
+    Args:
+        frame: A row for each item, such as the answers of one run and seed.
+        weights: Weights of items in the scores of one protocol, as `weights` returns them.
+        value: The column to average.
+
+    Returns:
+        The value of each score, by its name.
 
     Raises:
-        DataError: If `frame` lacks an item of a score, or has an item twice.
+        DataError: If `frame` lacks an item of a score or has an item twice, or if `weights` have
+            an item twice in a score, as those of two protocols joined may have.
     """
     items = list(ANSWERS)
     require_unique(frame)
+    repeated = weights[weights.duplicated(["score", *items])]
+    if len(repeated):
+        raise DataError(
+            f"the weights have {_first_item(repeated)} twice in the score "
+            f"{repeated['score'].iloc[0]!r}, which would count it twice: pass the weights of one "
+            "protocol at a time."
+        )
     require_items(weights, frame)
     rows = frame[[*items, value]].merge(weights[[*items, "score", "weight"]], on=items)
     return (rows[value] * rows["weight"]).groupby(rows["score"]).sum()
 
 
 def item_weights(groups: Sequence[str] | pd.Series, average: Average) -> np.ndarray:
-    """Return the weight `(n,)` of each item in an average, given its group; they sum to 1."""
+    """Return the weight `(n,)` of each item of a subset; they sum to 1.
+
+    Args:
+        groups: The group `(n,)` of each item, such as the relation that it is about.
+        average: How the items are averaged: each alike, or the groups alike.
+    """
     if not average.over_groups:
         return np.full(len(groups), 1 / len(groups))
     sizes = average.counted_groups(groups)
@@ -233,7 +276,18 @@ def item_weights(groups: Sequence[str] | pd.Series, average: Average) -> np.ndar
 
 
 def _weighted(rule: Rule, items: pd.DataFrame, share: float) -> pd.DataFrame:
-    """Return the items of a subset with their weights, which sum to `share`, and strata."""
+    """Return the items of one subset with their weights in a score.
+
+    Args:
+        rule: How the score is averaged.
+        items: The subset's rows of the table "items", with weights that sum to 1.
+        share: Weight of the whole subset in the score.
+
+    Returns:
+        The rows with a column `weight` that sums to `share`, and a column `stratum` that is equal
+        for items that are averaged together. Both are those of the table, scaled, unless the rule
+        has an average of its own; then they follow from the groups.
+    """
     if rule.average is None:
         return items.assign(weight=items["weight"] * share)
     weights = share * item_weights(items["group"], rule.average)
@@ -241,10 +295,10 @@ def _weighted(rule: Rule, items: pd.DataFrame, share: float) -> pd.DataFrame:
 
 
 def _shares(tree: Tree, keys: list[str]) -> dict[str, float]:
-    """Return the weight of each subset in the nested mean, over the members that are there."""
+    """Return the weight of each subset in the nested mean; absent members are left out of it."""
     if isinstance(tree, str):
-        fitting = [key for key in keys if fnmatchcase(key, tree)]
-        return {key: 1 / len(fitting) for key in fitting}
+        matching = [key for key in keys if fnmatchcase(key, tree)]
+        return {key: 1 / len(matching) for key in matching}
     members = [shares for shares in (_shares(member, keys) for member in tree) if shares]
     total: dict[str, float] = {}
     for shares in members:

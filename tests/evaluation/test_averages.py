@@ -191,6 +191,16 @@ def test_items_meet_their_answers_in_any_order():
     assert (row.dataset, row.chance, row.n_used) == ("f/one", 0.5, 2)
 
 
+def test_a_score_of_two_protocols_is_refused():
+    """Winoground's group score is one of "authors" and of "official": both would give 2 x 0.5."""
+    frame = part("winoground/group", x=(1, 2))
+    both = pd.concat([weights(frame, "authors"), weights(frame, "official")])
+    with pytest.raises(DataError, match="winoground/group"):
+        average(frame, both)
+    renamed = pd.concat([weights(frame, "table"), weights(frame, "official")])
+    assert average(frame, renamed).to_dict() == {"Winoground": 0.5, "winoground/group": 0.5}
+
+
 def test_items_without_an_answer_or_with_two_are_named():
     items, answers = two_subsets()
     for some_items, some_answers in (
