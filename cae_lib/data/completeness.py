@@ -10,10 +10,10 @@ from itertools import islice
 from pathlib import Path
 
 from cae_lib.config import paths
-from cae_lib.data.benchmarks import FAMILIES
+from cae_lib.data.benchmarks import BENCHMARK_FAMILIES
 from cae_lib.data.benchmarks.base import Family, Item
 from cae_lib.data.rows import MissingFileError, rows_of, text_rows
-from cae_lib.data.sources import Pictures, Rows, Source, expand
+from cae_lib.data.sources import ReferencedImages, Rows, Source, expand
 from cae_lib.errors import DataError
 
 MAX_NAMED = 3
@@ -90,9 +90,9 @@ class Report:
 
 def check(source: Source) -> Report:
     """Count the files, rows and images of a source and name those that are missing."""
-    files, rows, images = Tally("files"), Tally("rows"), Tally("pictures")
+    files, rows, images = Tally("files"), Tally("rows"), Tally("images")
     faults: list[str] = []
-    for item in source.get:
+    for item in source.files:
         if item.open_clip:
             files.count(open_clip_file(item.hub or "") is not None, " ".join(item.open_clip))
     for entry in source.rows:
@@ -119,7 +119,9 @@ def annotation_files(source: Source) -> list[Path]:
 
 def _families_of(source: Source) -> list[Family]:
     """Return the benchmarks whose files a source holds, and no other source."""
-    return [family for family in FAMILIES.values() if family.source_names == (source.name,)]
+    return [
+        family for family in BENCHMARK_FAMILIES.values() if family.source_names == (source.name,)
+    ]
 
 
 def _count_items(
@@ -180,7 +182,7 @@ def _count_rows(source: Source, entry: Rows, files: Tally, rows: Tally, faults: 
 def expected_images(source: Source, faults: list[str]) -> Iterator[tuple[str, tuple[Path, ...]]]:
     """Yield name and possible places of each image that the source's own annotations name."""
     seen: set[tuple[Path, ...]] = set()
-    for entry in source.pictures:
+    for entry in source.images:
         files = (path for name in expand(entry.file) for path in source.root.glob(name))
         for path in sorted(files):
             for name in _image_names(path, entry, faults):
@@ -190,7 +192,7 @@ def expected_images(source: Source, faults: list[str]) -> Iterator[tuple[str, tu
                     yield f"{source.folder}/{places[0].relative_to(source.root)}", places
 
 
-def _image_names(path: Path, entry: Pictures, faults: list[str]) -> Iterable[str]:
+def _image_names(path: Path, entry: ReferencedImages, faults: list[str]) -> Iterable[str]:
     """Return what a file names images by, without what is no part of a name."""
     names = {}
     try:

@@ -17,7 +17,7 @@ from typing import Any
 
 from cae_lib.config import paths
 from cae_lib.data.completeness import file_digest, open_clip_file
-from cae_lib.data.sources import Item, Source
+from cae_lib.data.sources import Download, Source
 from cae_lib.data.unpack import check_destination, unpack
 from cae_lib.errors import DataError
 
@@ -32,7 +32,7 @@ class UnreachableError(DataError):
     """A host that cannot be reached."""
 
 
-def get(source: Source) -> list[str]:
+def fetch_source(source: Source) -> list[str]:
     """Fetch all files of a source that are not here yet; archives are removed once unpacked.
 
     A file that somebody put among the downloads, or at its place, is checked and used. A file that
@@ -46,9 +46,9 @@ def get(source: Source) -> list[str]:
     """
     by_hand, failures = [], []
     unreached: dict[str, UnreachableError] = {}
-    for item in source.get:
+    for item in source.files:
         try:
-            by_hand += _get_item(source, item, unreached)
+            by_hand += _fetch_file(source, item, unreached)
         except DataError as error:
             if isinstance(error, UnreachableError):
                 unreached[item.host] = error
@@ -56,8 +56,8 @@ def get(source: Source) -> list[str]:
             failures.append(f"{item.address or item.name} -> {place} ({error})")
     if failures:
         raise DataError(
-            f"{source.title}: {len(failures)} of {len(source.get)} files could not be fetched. Run "
-            f"`cae data get {source.name}` again; or fetch these on another machine or with a "
+            f"{source.title}: {len(failures)} of {len(source.files)} files could not be fetched. "
+            f"Run `cae data get {source.name}` again; or fetch these on another machine or with a "
             "browser, put them where the arrow points, and run it then\n  " + "\n  ".join(failures)
         )
     for name, folder in source.links.items():  # where the reader of this source looks for images
@@ -68,7 +68,9 @@ def get(source: Source) -> list[str]:
     return by_hand
 
 
-def _get_item(source: Source, item: Item, unreached: dict[str, UnreachableError]) -> list[str]:
+def _fetch_file(
+    source: Source, item: Download, unreached: dict[str, UnreachableError]
+) -> list[str]:
     """Fetch and place one item; return what is left to a person."""
     place = source.place(item)
     marker = source.root / item.unpack / f".{item.name}.unpacked"
@@ -95,7 +97,7 @@ def _get_item(source: Source, item: Item, unreached: dict[str, UnreachableError]
     return []
 
 
-def _download(item: Item, place: Path) -> None:
+def _download(item: Download, place: Path) -> None:
     """Download an item to its place, or weights of open_clip to the cache of the hub."""
     from huggingface_hub import hf_hub_download, snapshot_download
 
@@ -153,7 +155,7 @@ def verify_checksum(path: Path, checksum: str | None) -> None:
 
 
 @contextmanager
-def _translated_errors(item: Item, gated: str | None) -> Iterator[None]:
+def _translated_errors(item: Download, gated: str | None) -> Iterator[None]:
     """Raise errors of the libraries that download as DataErrors that say what to do."""
     try:
         yield

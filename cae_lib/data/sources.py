@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from cae_lib.config import paths
-from cae_lib.data.benchmarks import FAMILIES
+from cae_lib.data.benchmarks import BENCHMARK_FAMILIES
 from cae_lib.errors import ConfigError, DataError
 
 WAYS = {
@@ -32,7 +32,7 @@ SOURCES_FILE = Path(__file__).with_name("sources.yml")
 
 
 @dataclass(frozen=True)
-class Item:
+class Download:
     """One file to fetch: from a plain address, Google Drive or the Hugging Face hub, or by hand."""
 
     url: str | None = None  # address of a plain download
@@ -95,7 +95,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ReferencedImages:
     """Pictures that annotation files name."""
 
     file: str  # as in `Rows`
@@ -115,13 +115,13 @@ class Source:
     licence: str  # short name of the licence, or that none is given
     terms: str  # what it demands, in a sentence
     folder: str  # below data/raw
-    get: tuple[Item, ...]
+    files: tuple[Download, ...]
     gb: float | None = None  # rough size of the downloads
     gated: str | None = None  # page where the terms have to be accepted first
     needs: tuple[str, ...] = ()  # sources whose pictures this one shows
     links: Mapping[str, str] = field(default_factory=dict)  # new name: folder shown
     rows: tuple[Rows, ...] = ()
-    pictures: tuple[Pictures, ...] = ()
+    images: tuple[ReferencedImages, ...] = ()
     note: str = ""  # what else one should know
 
     @property
@@ -134,7 +134,7 @@ class Source:
         """Return the folder of its archives, also of those that somebody fetched by hand."""
         return paths().raw / "downloads" / self.name
 
-    def place(self, item: Item) -> Path:
+    def place(self, item: Download) -> Path:
         """Return where a download goes: an archive among the downloads, a file to its place."""
         if item.unpack:
             return self.downloads / item.name
@@ -157,12 +157,12 @@ def load_sources(path: Path = SOURCES_FILE) -> Mapping[str, Source]:
     for name, entry in entries:
         try:
             fields: dict[str, Any] = {}
-            for key, kind in (("get", Item), ("rows", Rows), ("pictures", Pictures)):
+            for key, kind in (("files", Download), ("rows", Rows), ("images", ReferencedImages)):
                 fields[key] = tuple(_build(kind, values) for values in entry.get(key, ()))
             sources[name] = _build(Source, {"name": name, **entry, **fields})
         except (TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}, {name}: {error}") from error
-    for family in FAMILIES.values():  # of which a new one may have no entry
+    for family in BENCHMARK_FAMILIES.values():  # of which a new one may have no entry
         for name in family.source_names:
             new = Source(name, name, "benchmark", "", "unknown", "", family.folder, ())
             sources.setdefault(name, new)

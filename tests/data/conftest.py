@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cae_lib.data.sources import Item, Pictures, Rows, Source
+from cae_lib.data.sources import Download, ReferencedImages, Rows, Source
 
 
 @pytest.fixture
@@ -103,8 +103,8 @@ def toy(make_source, file_server: FileServer, zipped) -> Source:
         "/pictures.zip": zipped({"pictures/a.jpg": b"A", "pictures/b.jpg": b"B"}),
     }
     return make_source(
-        Item(url=f"{file_server.url}/rows.json", to="data/rows.json"),
-        Item(url=f"{file_server.url}/pictures.zip", unpack="images"),
+        Download(url=f"{file_server.url}/rows.json", to="data/rows.json"),
+        Download(url=f"{file_server.url}/pictures.zip", unpack="images"),
         rows=(Rows("data/rows.json", 2),),
-        pictures=(Pictures("data/rows.json", ("image",), ("images/{}",)),),
+        images=(ReferencedImages("data/rows.json", ("image",), ("images/{}",)),),
     )

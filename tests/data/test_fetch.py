@@ -23,19 +23,19 @@ from huggingface_hub import errors
 
 from cae_lib import cli
 from cae_lib.data.completeness import check
-from cae_lib.data.fetch import get
-from cae_lib.data.sources import Item, Source, source
+from cae_lib.data.fetch import fetch_source
+from cae_lib.data.sources import Download, Source, source
 from cae_lib.data.unpack import unpack
 from cae_lib.errors import DataError
 
 COMMIT = "5" * 40
-HUB = Item(
+HUB = Download(
     hub="datasets/facebook/winoground",
     revision=COMMIT,
     path="data/examples.jsonl",
     to="examples.jsonl",
 )
-WEIGHTS = Item(
+WEIGHTS = Download(
     hub="timm/x",
     revision="main",
     path="open_clip_model.safetensors",
@@ -54,14 +54,14 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_files_come_to_their_places(toy: Source, file_server):
     rows, _ = file_server.files.values()
     assert check(toy).state == "not here"
-    assert get(toy) == []
+    assert fetch_source(toy) == []
     placed = {"data/rows.json": rows, "images/a.jpg": b"A", "images/b.jpg": b"B"}
     assert tree(toy.root) == placed | {"images/.pictures.zip.unpacked": b""}
     assert tree(toy.downloads) == {}
-    assert check(toy).lines() == ["toy: complete; 1 of 1 files, 2 of 2 rows, 2 of 2 pictures"]
-    assert get(toy) == [] and len(file_server.asked) == 2, "nothing is fetched twice"
+    assert check(toy).lines() == ["toy: complete; 1 of 1 files, 2 of 2 rows, 2 of 2 images"]
+    assert fetch_source(toy) == [] and len(file_server.asked) == 2, "nothing is fetched twice"
     shutil.rmtree(toy.root / "images")
-    assert get(toy) == [] and file_server.asked[2:] == ["/pictures.zip"]
+    assert fetch_source(toy) == [] and file_server.asked[2:] == ["/pictures.zip"]
 
 
 @pytest.mark.parametrize("kind", ["sha256", "md5", "git"])
@@ -70,17 +70,17 @@ def test_checksum_of_the_list(toy: Source, file_server, kind):
     archive = file_server.files["/pictures.zip"]
     hashed = b"blob %d\0" % len(archive) + archive if kind == "git" else archive
     digest = hashlib.new("sha1" if kind == "git" else kind, hashed).hexdigest()
-    item = dataclasses.replace(toy.get[1], checksum=f"{kind}:{digest}")
-    entry = dataclasses.replace(toy, get=(item,))
+    item = dataclasses.replace(toy.files[1], checksum=f"{kind}:{digest}")
+    entry = dataclasses.replace(toy, files=(item,))
     file_server.files["/pictures.zip"] = archive[:-1] + b"x"
     with pytest.raises(DataError, match=f"(?s)pictures.zip -> .*{digest}"):
-        get(entry)
+        fetch_source(entry)
     assert tree(toy.downloads) == {} and not toy.root.exists()
     entry.place(item).write_bytes(archive[:-1] + b"x")
     with pytest.raises(DataError, match=digest):
-        get(entry)
+        fetch_source(entry)
     entry.place(item).write_bytes(archive)
-    assert get(entry) == [] and len(file_server.asked) == 1
+    assert fetch_source(entry) == [] and len(file_server.asked) == 1
 
 
 @pytest.mark.parametrize("fault", ["absent", "cut"])
@@ -89,44 +89,44 @@ def test_a_failed_download_leaves_nothing_and_keeps_no_other_back(toy: Source, f
     file_server.files["/rows.json"] = b"" if fault == "absent" else b"x" * 100_000
     if fault == "cut":
         file_server.cut = 50_000
-    url, place = toy.get[0].url, toy.place(toy.get[0])
+    url, place = toy.files[0].url, toy.place(toy.files[0])
     with pytest.raises(DataError, match=f"cae data get toy.*\n  {url} -> {place}") as caught:
-        get(toy)
+        fetch_source(toy)
     assert str(caught.value).count("->") == 1
     assert list(place.parent.iterdir()) == [] and (toy.root / "images/a.jpg").is_file()
     file_server.files, file_server.cut = whole, None
-    assert get(toy) == [] and check(toy).state == "complete"
+    assert fetch_source(toy) == [] and check(toy).state == "complete"
 
 
 def test_offline_machine_is_told_once_what_it_has_to_fetch(make_source, zipped, capsys):
     entry = make_source(
-        Item(url="http://127.0.0.1:9/set.zip", unpack="images"),
-        Item(url="http://127.0.0.1:9/x.json", to="x.json"),
-        Item(how="Sign the form.", file="form.zip", unpack="."),
-        Item(how="Ask."),
+        Download(url="http://127.0.0.1:9/set.zip", unpack="images"),
+        Download(url="http://127.0.0.1:9/x.json", to="x.json"),
+        Download(how="Sign the form.", file="form.zip", unpack="."),
+        Download(how="Ask."),
     )
-    zip_place, json_place, form_place, _ = map(entry.place, entry.get)
+    zip_place, json_place, form_place, _ = map(entry.place, entry.files)
     with pytest.raises(DataError) as caught:
-        get(entry)
+        fetch_source(entry)
     message = str(caught.value)
     assert message.count("cae data get toy") == 1
-    for item, place in ((entry.get[0], zip_place), (entry.get[1], json_place)):
+    for item, place in ((entry.files[0], zip_place), (entry.files[1], json_place)):
         assert f"{item.url} -> {place} (127.0.0.1 cannot be reached)" in message
     assert "Pool" not in message and "Max retries" not in message and len(message) < 1000
     assert capsys.readouterr().out.count("fetching") == 1, "a host that is down is asked once"
     zip_place.parent.mkdir(parents=True, exist_ok=True)
     zip_place.write_bytes(zipped({"pictures/a.jpg": b"A"}))
     json_place.write_text("[]")
-    assert get(entry) == [f"Sign the form. Put it at {form_place}.", "Ask."]
+    assert fetch_source(entry) == [f"Sign the form. Put it at {form_place}.", "Ask."]
     form_place.write_bytes(zipped({"b.jpg": b"B"}))
-    assert get(entry) == ["Ask."]
+    assert fetch_source(entry) == ["Ask."]
     placed = {name: text for name, text in tree(entry.root).items() if text}
     assert placed == {"b.jpg": b"B", "images/a.jpg": b"A", "x.json": b"[]"}
 
 
 def test_links_that_show_shared_images(toy: Source):
     entry = dataclasses.replace(toy, links={"../other/pictures": "images"})
-    assert get(entry) == get(entry) == []
+    assert fetch_source(entry) == fetch_source(entry) == []
     link = entry.root.parent / "other/pictures"
     assert link.is_symlink() and (link / "a.jpg").read_bytes() == b"A"
     assert not link.readlink().is_absolute()
@@ -282,10 +282,10 @@ def test_a_link_is_not_written_through(toy: Source, home: Path, tmp_path: Path, 
     goal = outside / "new" if link.suffix else outside
     link.symlink_to(goal)
     with pytest.raises(DataError, match=re.escape(str(link))):
-        get(toy)
+        fetch_source(toy)
     assert list(outside.iterdir()) == [] and link.is_symlink()
     link.unlink()
-    assert get(toy) == [] and check(toy).state == "complete"
+    assert fetch_source(toy) == [] and check(toy).state == "complete"
 
 
 def test_a_folder_in_the_goal_of_an_archive_that_is_a_link(pack, tmp_path: Path):
@@ -301,7 +301,7 @@ def test_the_folder_of_the_data_may_be_a_link(toy: Source, home: Path, tmp_path:
     (tmp_path / "disk").mkdir()
     (home / "data").mkdir()
     (home / "data" / "raw").symlink_to(tmp_path / "disk")
-    assert get(toy) == [] and check(toy).state == "complete"
+    assert fetch_source(toy) == [] and check(toy).state == "complete"
     assert (tmp_path / "disk" / "toy" / "images" / "a.jpg").read_bytes() == b"A"
 
 
@@ -341,13 +341,13 @@ def test_file_of_the_hub_comes_to_its_place(make_source, monkeypatch):
     ):
         answers.append(error)
         with pytest.raises(DataError, match=f"(?s){message}"):
-            get(entry)
-    get(entry)
+            fetch_source(entry)
+    fetch_source(entry)
     assert list(tree(entry.root)) == ["examples.jsonl"]
 
 
 def test_a_whole_repository_is_asked_for_until_it_is_here(make_source, monkeypatch):
-    entry = make_source(Item(hub="datasets/a/b", revision="main", to="."))
+    entry = make_source(Download(hub="datasets/a/b", revision="main", to="."))
     faults = [ConnectionError("cut")]
 
     def serve(name, repo_type, revision, local_dir):
@@ -359,8 +359,8 @@ def test_a_whole_repository_is_asked_for_until_it_is_here(make_source, monkeypat
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", serve)
     with pytest.raises(DataError, match="https://huggingface.co/datasets/a/b"):
-        get(entry)
-    assert get(entry) == get(entry) == []
+        fetch_source(entry)
+    assert fetch_source(entry) == fetch_source(entry) == []
     assert check(entry).lines() == ["toy: unknown; 2 files"]
 
 
@@ -375,7 +375,7 @@ def test_a_hub_that_is_not_reached_is_asked_once(make_source, monkeypatch, error
     monkeypatch.setattr("huggingface_hub.hf_hub_download", serve)
     entry = make_source(HUB, dataclasses.replace(HUB, path="data/images.zip", to="", unpack="i"))
     with pytest.raises(DataError) as caught:
-        get(entry)
+        fetch_source(entry)
     message = str(caught.value)
     assert asked == [HUB.path] and message.count("cae data get toy") == 1
     assert "a page long" not in message and HUB.path in message and "images.zip" in message
@@ -386,12 +386,12 @@ def test_file_of_google_drive(make_source, monkeypatch):
         assert id == "X"
         Path(output).write_bytes(b"[]")
 
-    entry = make_source(Item(drive="X", to="rows.json"))
+    entry = make_source(Download(drive="X", to="rows.json"))
     monkeypatch.setitem(sys.modules, "gdown", None)
     with pytest.raises(DataError, match=r"drive.google.com/file/d/X/view.*cae-lib\[data\]"):
-        get(entry)
+        fetch_source(entry)
     monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace(download=serve))
-    assert get(entry) == [] and tree(entry.root) == {"rows.json": b"[]"}
+    assert fetch_source(entry) == [] and tree(entry.root) == {"rows.json": b"[]"}
 
 
 @pytest.mark.parametrize("right", [True, False])
@@ -415,10 +415,10 @@ def test_open_clips_weights_stay_in_the_hubs_cache(make_source, monkeypatch, tmp
     assert check(entry).lines()[1] == "  files missing: ViT-B-32 openai"
     if not right:
         with pytest.raises(DataError, match=f"(?s)cache/huggingface/hub.*{digest}"):
-            get(entry)
+            fetch_source(entry)
         assert check(entry).state == "not here", "else the next call would take it"
         return
-    assert get(entry) == get(entry) == []
+    assert fetch_source(entry) == fetch_source(entry) == []
     assert check(entry).state == "complete"
 
 
@@ -426,14 +426,14 @@ def test_flickr8k_as_it_is_released(home: Path, zipped):
     entry = source("flickr8k")
     texts = {"Flickr8k.token.txt": b"a.jpg#0\tA dog .\n", "Flickr_8k.devImages.txt": b"a.jpg\n"}
     items = []
-    for item, files in zip(entry.get, ({"Flicker8k_Dataset/a.jpg": b"A"}, texts), strict=True):
+    for item, files in zip(entry.files, ({"Flicker8k_Dataset/a.jpg": b"A"}, texts), strict=True):
         entry.downloads.mkdir(parents=True, exist_ok=True)
         entry.place(item).write_bytes(zipped(files))
         items.append(dataclasses.replace(item, checksum=None))
     with pytest.raises(DataError, match="f18a1e2920de5bd84dae7cf08ec78978 was expected"):
-        get(entry)
-    get(dataclasses.replace(entry, get=tuple(items)))
+        fetch_source(entry)
+    fetch_source(dataclasses.replace(entry, files=tuple(items)))
     images, captions = (tree(entry.root / item.unpack) for item in items)
     assert {name: text for name, text in images.items() if text} == {"a.jpg": b"A"}
     assert {name: text for name, text in captions.items() if text} == texts
-    assert check(entry).lines()[0].endswith("2 of 4 files, 2 of 48,460 rows, 1 of 1 pictures")
+    assert check(entry).lines()[0].endswith("2 of 4 files, 2 of 48,460 rows, 1 of 1 images")

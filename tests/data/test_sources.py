@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 
 from cae_lib.data import captions, needs, similarity
-from cae_lib.data.benchmarks import FAMILIES, FOLDERS, is_rescored, load_benchmark
+from cae_lib.data.benchmarks import BENCHMARK_FAMILIES, FOLDERS, is_rescored, load_benchmark
 from cae_lib.data.completeness import check, file_digest
-from cae_lib.data.fetch import get
+from cae_lib.data.fetch import fetch_source
 from cae_lib.data.sources import (
     SOURCES_FILE,
-    Pictures,
+    ReferencedImages,
     Rows,
     Source,
     expand,
@@ -44,12 +44,12 @@ def file_names(name: str) -> set[str]:
 
 @each
 def test_entry_is_well_formed(entry: Source):
-    if not (entry.home or entry.get):
+    if not (entry.home or entry.files):
         assert entry.folder in FOLDERS.values(), "only a set of one's own has no source"
         return
-    assert entry.home.startswith("https://") and entry.licence and entry.terms and entry.get
+    assert entry.home.startswith("https://") and entry.licence and entry.terms and entry.files
     assert set(entry.needs) <= set(SOURCES) and ".." not in entry.folder
-    for item in entry.get:
+    for item in entry.files:
         assert (
             item.url is None
             or re.match(r"https://[\w.-]+/\S+$", item.url)
@@ -62,15 +62,17 @@ def test_entry_is_well_formed(entry: Source):
         assert item.drive is None or re.match(r"[\w-]{33}$", item.drive)
         assert item.to or item.unpack or item.how or item.path
         assert not any(place.startswith("/") or ".." in place for place in (item.to, item.unpack))
-    places = [entry.place(item) for item in entry.get if not item.how]
+    places = [entry.place(item) for item in entry.files if not item.how]
     assert len(set(places)) == len(places), "two items would overwrite one another"
-    plain = [i for i in entry.get if not (i.unpack or i.open_clip or i.how or i.hub and not i.path)]
-    read = {file for family in FAMILIES.values() for file in family.files}
+    plain = [
+        i for i in entry.files if not (i.unpack or i.open_clip or i.how or i.hub and not i.path)
+    ]
+    read = {file for family in BENCHMARK_FAMILIES.values() for file in family.files}
     for name in {item.to or item.path for item in plain} - file_names(entry.name):
         place = f"{entry.folder}/{name}"
         assert any(fnmatch(place, pattern) for pattern in read), "what is got is checked"
     folders = {known.folder for known in SOURCES.values()}
-    folders |= {f"{s.folder}/{item.unpack}" for s in SOURCES.values() for item in s.get}
+    folders |= {f"{s.folder}/{item.unpack}" for s in SOURCES.values() for item in s.files}
     for name, shown in entry.links.items():
         assert os.path.normpath(f"{entry.folder}/{shown}") in folders
         assert not os.path.normpath(f"{entry.folder}/{name}").startswith("..")
@@ -123,7 +125,7 @@ def test_the_list_is_read_from_the_package_wherever_the_data_are(tmp_path: Path,
 def test_open_clip_keeps_the_weights_under_that_name():
     from open_clip.pretrained import get_pretrained_cfg
 
-    (item,) = SOURCES["openai-vit-b-32"].get
+    (item,) = SOURCES["openai-vit-b-32"].files
     assert get_pretrained_cfg(*item.open_clip)["hf_hub"] == f"{item.hub}/"
     assert needs.source_of_weights("ViT-B-32", "openai") == ("openai-vit-b-32",)
     assert needs.source_of_weights("ViT-B-32", None) == ()
@@ -133,12 +135,12 @@ def test_open_clip_keeps_the_weights_under_that_name():
     ("change", "message"),
     [
         ("colour: red", "one: .*unexpected keyword argument 'colour'"),
-        ("get: [{to: x}]", "an item has one of url, drive"),
-        ("get: [{url: 'http://a/b', drive: c}]", "an item has one of url, drive"),
-        ("get: [{url: 'http://a/b', checksum: abc}]", "'abc' is not like sha256"),
-        ("get: [{hub: a/b, to: x}]", "revision None of a/b"),
-        ("get: [{hub: a/b, revision: v1, to: x}]", "revision 'v1' of a/b"),
-        ("get: [{url: 'https://a/b', revision: main}]", "only a repository of the hub"),
+        ("files: [{to: x}]", "an item has one of url, drive"),
+        ("files: [{url: 'http://a/b', drive: c}]", "an item has one of url, drive"),
+        ("files: [{url: 'http://a/b', checksum: abc}]", "'abc' is not like sha256"),
+        ("files: [{hub: a/b, to: x}]", "revision None of a/b"),
+        ("files: [{hub: a/b, revision: v1, to: x}]", "revision 'v1' of a/b"),
+        ("files: [{url: 'https://a/b', revision: main}]", "only a repository of the hub"),
         ("rows: [{n: 3}]", "missing 1 required positional argument: 'file'"),
         ("title: [", "sources.yml: cannot be read"),
     ],
@@ -146,7 +148,7 @@ def test_open_clip_keeps_the_weights_under_that_name():
 def test_malformed_entries(tmp_path: Path, change: str, message: str):
     fields = dict.fromkeys(("title", "home", "licence", "terms", "folder"), "x")
     key, value = change.split(": ", 1)
-    entry = fields | {"kind": "weights", "get": "[]"} | {key: value}
+    entry = fields | {"kind": "weights", "files": "[]"} | {key: value}
     path = tmp_path / "sources.yml"
     path.write_text("one:\n" + "".join(f"  {k}: {v}\n" for k, v in entry.items()))
     with pytest.raises(DataError, match=message):
@@ -163,7 +165,7 @@ def world_as_raw(home: Path, smoke_world: Path) -> Path:
 
 @pytest.mark.parametrize("family", ["aro", "winoground", "vl_checklist", "valse", "crepe"])
 def test_benchmarks_are_counted_by_their_readers(world_as_raw: Path, family: str):
-    (name,) = needs.FAMILIES[family]
+    (name,) = needs.SOURCES_OF_FAMILY[family]
     items, images = check(SOURCES[name]).tallies[1:]
     parts = load_benchmark(family, world_as_raw)
     n_used = sum(part.n_used for part in parts if not is_rescored(family, part.subset))
@@ -173,17 +175,17 @@ def test_benchmarks_are_counted_by_their_readers(world_as_raw: Path, family: str
 
 @pytest.mark.parametrize("name", ["negclip-captions", "coco-retrieval", "flickr30k"])
 def test_pictures_of_captions_are_found(world_as_raw: Path, name: str):
-    pictures = check(SOURCES[name]).tallies[-1]
-    assert pictures.what == "pictures" and pictures.n_present == pictures.expected > 0
+    images = check(SOURCES[name]).tallies[-1]
+    assert images.what == "images" and images.n_present == images.expected > 0
 
 
 def test_missing_and_unreadable_files_are_named(toy: Source):
-    get(toy)
+    fetch_source(toy)
     many = [{"image": f"{i}.jpg"} for i in range(1200)]
     (toy.root / "data/rows.json").write_text(json.dumps(many), encoding="utf-8-sig")
     assert check(toy).lines() == [
-        "toy: incomplete; 1 of 1 files, 1,200 of 2 rows, 0 of 1,200 pictures",
-        "  pictures missing: toy/images/0.jpg, toy/images/1.jpg, toy/images/2.jpg and 1,197 more",
+        "toy: incomplete; 1 of 1 files, 1,200 of 2 rows, 0 of 1,200 images",
+        "  images missing: toy/images/0.jpg, toy/images/1.jpg, toy/images/2.jpg and 1,197 more",
     ]
     (toy.root / "data/rows.json").write_text("[")
     assert check(toy).state == "incomplete"
@@ -203,12 +205,12 @@ def test_other_layouts_of_rows(make_source):
             Rows("pictures/*.jpg", 3),
             Rows("maybe.txt"),
         ),
-        pictures=(
-            Pictures("a.csv", ("id",), ("p/{}.jpg", "q/{}.jpg", "p/{}.png", "q/{}.png")),
-            *[Pictures("d.txt", (0,), ("p/{}.gif",))] * 2,  # which count once
-            Pictures("f.json", ("x",), ("p/{}",)),
-            Pictures("g.json", ("0",), ("p/{:0>4}.jpg",)),
-            Pictures("h.json", (0, "1.a"), ("p/{}",), drop="data/"),
+        images=(
+            ReferencedImages("a.csv", ("id",), ("p/{}.jpg", "q/{}.jpg", "p/{}.png", "q/{}.png")),
+            *[ReferencedImages("d.txt", (0,), ("p/{}.gif",))] * 2,  # which count once
+            ReferencedImages("f.json", ("x",), ("p/{}",)),
+            ReferencedImages("g.json", ("0",), ("p/{:0>4}.jpg",)),
+            ReferencedImages("h.json", (0, "1.a"), ("p/{}",), drop="data/"),
         ),
     )
     texts = {
@@ -226,9 +228,9 @@ def test_other_layouts_of_rows(make_source):
         (entry.root / name).parent.mkdir(parents=True, exist_ok=True)
         (entry.root / name).write_text(text)
     assert check(entry).lines() == [
-        "toy: incomplete; 7 of 10 files, 12 of 12 rows, 5 of 7 pictures",
+        "toy: incomplete; 7 of 10 files, 12 of 12 rows, 5 of 7 images",
         "  files missing: toy/pictures/*.jpg (2), toy/maybe.txt",
-        "  pictures missing: toy/p/1.gif, toy/p/z.jpg",
+        "  images missing: toy/p/1.gif, toy/p/z.jpg",
     ]
 
 
@@ -236,7 +238,7 @@ def test_every_measurement_and_family_has_its_sources(home):
     for suite in {*SUITES, *BASE_SUITES}:
         assert set(needs.sources_of(suite)) <= set(SOURCES)
     for name, folder in FOLDERS.items():
-        folders = {SOURCES[key].folder for key in needs.FAMILIES[name]}
+        folders = {SOURCES[key].folder for key in needs.SOURCES_OF_FAMILY[name]}
         assert folders == {folder or "coco"} | (set() if folder else {"flickr30k"})
     assert "cola" not in needs.sources_of("benchmarks"), "families beside the tables are optional"
     (home / "data" / "raw" / "cola").mkdir(parents=True)
