@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cae_lib.evaluation.averages import weights as weights
     from cae_lib.evaluation.pair import attribute as attribute
     from cae_lib.evaluation.scores import evaluate as evaluate
-    from cae_lib.methods import METHODS as METHODS
+    from cae_lib.methods import PAPER_METHODS as PAPER_METHODS
     from cae_lib.models.clip import load_clip as load_clip
     from cae_lib.statistics import contrasts as contrasts
     from cae_lib.training.distributed import init_distributed as init_distributed
@@ -44,7 +44,7 @@ _PLACES = {
     "CAELoss": "training.losses",
     "CaeClipLoss": "training.openclip",
     "CaeModel": "training.openclip",
-    "METHODS": "methods",
+    "PAPER_METHODS": "methods",
     "RoleTokenizer": "training.openclip",
     "Span": "words.roles",
     "align": "words.alignment",

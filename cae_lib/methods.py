@@ -36,5 +36,5 @@ REGISTRY: dict[str, Method] = {
 }
 """All methods, by name."""
 
-METHODS = ("attention", "gradcam", "perturbation", "gradient")
+PAPER_METHODS = ("attention", "gradcam", "perturbation", "gradient")
 """Names of the paper's four methods, in its order."""

@@ -65,10 +65,10 @@ PNG_DPI, PNG_COLORS = 100, 128
 
 METHOD_LABELS = {name: method.label for name, method in methods.REGISTRY.items()}
 METHOD_COLORS = {method.label: method.color for method in methods.REGISTRY.values()}
-METHODS = {name: METHOD_LABELS[name] for name in methods.METHODS}
-"""The paper's four attribution methods, in the paper's order, with the names that pages use."""
+PAPER_METHOD_LABELS = {name: METHOD_LABELS[name] for name in methods.PAPER_METHODS}
+"""Labels of the paper's four attribution methods by name, in the paper's order."""
 
-METHOD_MARKERS = dict(zip(METHODS.values(), "os^D", strict=True))
+METHOD_MARKERS = dict(zip(PAPER_METHOD_LABELS.values(), "os^D", strict=True))
 
 ROLES = ("object", "attribute", "relation")
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from cae_lib.config import Experiment
 from cae_lib.errors import ConfigError
-from cae_lib.methods import METHODS
+from cae_lib.methods import PAPER_METHODS
 from cae_lib.profiles import experiment, find_profile
 
 BASE, TUNED, CONTROL = "base", "clip-ft", "negclip"
@@ -197,7 +197,7 @@ def lead_variants(profile_name: str) -> list[Variant]:
     The method in `BASE_STUDY` gets three seeds, the others one. The list is empty for a profile
     without `earlier_bases`.
     """
-    methods = METHODS if find_profile(profile_name).earlier_bases else ()
+    methods = PAPER_METHODS if find_profile(profile_name).earlier_bases else ()
     rows = {f"cae-{method}": experiment(f"cae-{method}", profile_name) for method in methods}
     return [
         Variant(name, {"weight": round(share * row.weight, 9)}, 3 if name in BASE_STUDY else 1)

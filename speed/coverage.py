@@ -30,7 +30,10 @@ from cae_lib.keys import digest
 from cae_lib.runtime import current_provenance
 from cae_lib.statistics import ANSWERS, correlations, crossed_mean, mean_ci, ratios, summarize
 
-TUNED, CAE = "clip-ft", [f"{kind}-{name}" for kind in ("cae", "placebo") for name in plots.METHODS]
+TUNED, CAE = (
+    "clip-ft",
+    [f"{kind}-{name}" for kind in ("cae", "placebo") for name in plots.PAPER_METHOD_LABELS],
+)
 TRUTH = 0.01
 """True difference of the simulated answers; that of other values is 0."""
 

@@ -41,7 +41,7 @@ from open_clip.loss import ClipLoss
 from torch import Tensor
 
 from cae_lib.attribution import get_method
-from cae_lib.methods import METHODS
+from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.clip import load_clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.models.text_encoder import encode_text
@@ -93,14 +93,14 @@ class Trainer:
         self.data = data
         with torch.no_grad():
             self.fixed = F.normalize(encode_text(self.model, data[0].tokens).features, dim=-1)
-        self.cae = {name: CAELoss(self.model, name, margin=MARGIN) for name in METHODS}
+        self.cae = {name: CAELoss(self.model, name, margin=MARGIN) for name in PAPER_METHODS}
         self.cae |= {
             name: CAELoss(self.model, name, margin=MARGIN, **settings)
             for name, settings in OURS.items()
         }
         self.cae |= {
             f"reference-{name}": CAELoss(self.model, name, margin=MARGIN, path="reference")
-            for name in METHODS
+            for name in PAPER_METHODS
         }
         self.candidates: dict[str, Callable[[Batch], Tensor]] = {
             "open_clip": self.open_clip,

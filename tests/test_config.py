@@ -8,7 +8,7 @@ import torch
 
 from cae_lib.config import Experiment, paths
 from cae_lib.errors import ConfigError
-from cae_lib.methods import METHODS
+from cae_lib.methods import PAPER_METHODS
 from cae_lib.profiles import PROFILES, experiment, find_profile
 from cae_lib.training.execution import native_bf16, uses_bf16
 
@@ -35,7 +35,7 @@ def test_a_field_that_is_added_later_changes_no_key():
 
 @pytest.mark.parametrize(("name", "texts"), [("smoke", 1), ("mini", 2), ("paper", 4)])
 def test_runs_with_hard_negatives_have_their_own_batch_and_the_same_lambda(name, texts):
-    for method in METHODS:
+    for method in PAPER_METHODS:
         plain, hard = experiment(f"cae-{method}", name), experiment(f"negclip-cae-{method}", name)
         assert different(plain, hard) <= {"name", "negatives", "batch_size"}
         assert 4 * hard.batch_size == texts * plain.batch_size
@@ -96,7 +96,7 @@ def test_every_row_of_every_profile_is_a_valid_configuration():
 
 
 def test_runs_by_the_second_tagger_differ_from_the_paper_s_in_nothing_else():
-    for row in (f"dependency-{method}" for method in METHODS):
+    for row in (f"dependency-{method}" for method in PAPER_METHODS):
         plain = experiment(row.replace("dependency", "cae"), "photo")
         assert different(plain, experiment(row, "photo")) == {"name", "tagger"}
 

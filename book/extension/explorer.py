@@ -34,19 +34,19 @@ from cae_lib.evaluation.choice import scorable_benchmarks
 from cae_lib.evaluation.encoder import Encoder, evaluating
 from cae_lib.models.clip import Clip
 from cae_lib.models.text_encoder import text_encoder
-from cae_lib.plots import METHODS, ROLE_COLORS, Shown, label, script_json
+from cae_lib.plots import PAPER_METHOD_LABELS, ROLE_COLORS, Shown, label, script_json
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import write_atomic
 from cae_lib.store import ANSWERS
 from cae_lib.words.alignment import Alignment, token_roles
 from cae_lib.words.roles import ROLE_NAMES
 
-PAPER_RUNS = tuple(f"cae-{name}" for name in METHODS)
+PAPER_RUNS = tuple(f"cae-{name}" for name in PAPER_METHOD_LABELS)
 RUNS = (
     "base",
     "clip-ft",
     *PAPER_RUNS,
-    *(f"truth-{name}" for name in METHODS),
+    *(f"truth-{name}" for name in PAPER_METHOD_LABELS),
     "negclip",
     "dependency-binding",
     "cae-binding",
@@ -59,7 +59,7 @@ RUNS = (
 SCORED_RUNS = ("base", "clip-ft", "cae-perturbation", "dependency-binding", "cae-binding")
 """Runs whose scores of words are shown, as far as their weights are on this machine."""
 
-SCORE_METHODS = METHODS | {"binding": "bindings"}
+SCORE_METHODS = PAPER_METHOD_LABELS | {"binding": "bindings"}
 FAMILY_LABELS = {
     "aro": "ARO",
     "order": "Order",

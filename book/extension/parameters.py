@@ -142,7 +142,9 @@ def describe(profile_name: str) -> str:
     return f"{title[:1].upper()}{title[1:]} (profile {profile_name})"
 
 
-def select(names: Mapping[str, Any], known: Collection[str] = tuple(plots.METHODS)) -> Selection:
+def select(
+    names: Mapping[str, Any], known: Collection[str] = tuple(plots.PAPER_METHOD_LABELS)
+) -> Selection:
     """Return the selection that the parameters of a page make.
 
     Args:

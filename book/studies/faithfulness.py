@@ -21,7 +21,7 @@ from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.evaluation.attribution import WordSample, coco_captions, word_sample
 from cae_lib.evaluation.datasets import SAMPLES, evenly_spaced_indices, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder, evaluating
-from cae_lib.methods import METHODS
+from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.clip import load_clip
 from cae_lib.models.text_tower import text_tower
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
@@ -98,7 +98,7 @@ def faithfulness_table(
     """
     sample, model = coco_word_sample(encoder, profile, limit), encoder.clip.model
     with evaluating(model):
-        scores = {method: sample.scores(model, method) for method in METHODS}
+        scores = {method: sample.scores(model, method) for method in PAPER_METHODS}
         scores[INTEGRATED], error, points = integrated_gradients(model, sample)
         curves = score_curves(sample.n_words, similarity_of(model, sample), scores)
         parts = [*_areas(curves, sample), *_mean_curves(curves, sample)]
@@ -213,10 +213,10 @@ def _mean_curves(curves: Curves, sample: WordSample) -> Rows:
 def _randomisation(encoder: Encoder, sample: WordSample) -> Rows:
     """Yield rank correlations with the model's scores while its text tower alone is randomised."""
     clip = encoder.clip
-    scores = {method: sample.scores(clip.model, method) for method in METHODS}
+    scores = {method: sample.scores(clip.model, method) for method in PAPER_METHODS}
     fresh = load_clip(clip.name, None, clip.activation, sample.tokens.device, seed=1)
     for number, (stage, mixed) in enumerate(measures.randomize_cascade(clip.model, fresh.model)):
-        for method in METHODS:
+        for method in PAPER_METHODS:
             yield {
                 "measure": "randomisation",
                 "method": method,
@@ -270,7 +270,7 @@ def choices(depth: int, activation: str) -> list[tuple[str, str, dict[str, Any]]
         ("gradient", "l1 norm", {"reduction": "l1"}),
         ("gradient", "|gradient · x|", {"reduction": "abs_grad_x"}),
         ("gradient", "gradient · x, with its sign", {"reduction": "grad_x"}),
-        *((method, OTHER_ACTIVATION[activation][1], {}) for method in METHODS),
+        *((method, OTHER_ACTIVATION[activation][1], {}) for method in PAPER_METHODS),
     ]
 
 
@@ -300,7 +300,7 @@ def sensitivity_table(
     features = Encoder(other).images([ImageRef(paths[number]) for number in sample.image_index])
     in_other = replace(sample, image_features=torch.from_numpy(features).to(encoder.device))
     with evaluating(clip.model):
-        defaults = {method: sample.token_scores(clip.model, method) for method in METHODS}
+        defaults = {method: sample.token_scores(clip.model, method) for method in PAPER_METHODS}
         words = {m: scores_by_word(scores, sample.words) for m, scores in defaults.items()}
         parts = []
         for method, scores in defaults.items():

@@ -9,12 +9,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from cae_lib import plots, results
-from cae_lib.plots import METHODS
+from cae_lib.plots import PAPER_METHOD_LABELS
 
 FOUR, FOUR_PLACEBO = "paper's CAE, mean of 4", "placebo of the paper's CAE, mean of 4"
 FOUR_TRUTH = f"{FOUR}, ground truth"
 MEANS = {
-    name: [f"{kind}-{method}" for method in METHODS]
+    name: [f"{kind}-{method}" for method in PAPER_METHOD_LABELS]
     for name, kind in ((FOUR, "cae"), (FOUR_PLACEBO, "placebo"), (FOUR_TRUTH, "truth"))
 }
 """The paper's four methods as one run: the runs that its answers are the mean of."""

@@ -23,7 +23,7 @@ from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.scene_graphs import GRAPHS
 from cae_lib.evaluation.datasets import SAMPLES, evenly_spaced_indices, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.methods import METHODS
+from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.text_encoder import encode_text
 from cae_lib.profiles import find_profile
 from data.recipes.synthetic_scenes.draw import render
@@ -120,7 +120,7 @@ def _words(encoder: Encoder, tokens: Tensor, features: Tensor, relations: list[s
     The words of a caption are "the S is R.. the O".
     """
     lengths = torch.tensor([len(relation.split()) for relation in relations])[:, None]
-    for method in METHODS:
+    for method in PAPER_METHODS:
         scores = _scores(encoder, tokens, features, method)
         word, share = torch.arange(scores.shape[1]), positive_shares(scores).cpu()
         masks = {
@@ -155,7 +155,7 @@ def _example(encoder: Encoder, example: Example) -> Rows:
         columns = {"row": row.ravel(), "column": column.ravel(), "value": patches.flatten().cpu()}
         yield {"measure": "example map", "method": method, **columns}
     words = split_words(example.caption, encoder.clip.tokenizer)
-    for method in METHODS:
+    for method in PAPER_METHODS:
         share = positive_shares(_scores(encoder, tokens, features, method))[0].cpu()
         columns = {"part": words, "row": np.arange(len(words)), "value": share}
         yield {"measure": "example word", "method": method, **columns}

@@ -21,7 +21,7 @@ from cae_lib.data.captions import Pairs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation.datasets import SAMPLES, evenly_spaced_indices, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder, evaluating
-from cae_lib.methods import METHODS
+from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.text_encoder import text_encoder
 from cae_lib.words.alignment import Alignment, token_roles
 from cae_lib.words.roles import ROLE_NAMES
@@ -34,7 +34,7 @@ def coco_captions(encoder: Encoder, profile: str) -> tuple[Pairs, Alignment]:
 
 
 def coco_attribution_table(
-    encoder: Encoder, profile: str, methods: Iterable[str] = METHODS
+    encoder: Encoder, profile: str, methods: Iterable[str] = PAPER_METHODS
 ) -> pd.DataFrame:
     """Return `attribution_table` of COCO's test captions."""
     return attribution_table(encoder, *coco_captions(encoder, profile), methods)
@@ -49,7 +49,7 @@ def attribution_table(
     encoder: Encoder,
     pairs: Pairs,
     alignment: Alignment,
-    methods: Iterable[str] = METHODS,
+    methods: Iterable[str] = PAPER_METHODS,
     limit: int | None = SAMPLES["attribution"],
     batch_size: int = 100,
     **parameters: Any,

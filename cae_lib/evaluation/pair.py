@@ -18,7 +18,7 @@ from cae_lib.attribution.heatmap import LAST_LAYER, image_relevances, shares
 from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
 from cae_lib.data.images import read_image
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.methods import METHODS
+from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.clip import Clip
 from cae_lib.models.text_encoder import encode_text
 from cae_lib.words.alignment import check_captions, token_roles, word_index
@@ -52,7 +52,7 @@ def attribute(
     image: str | Path | Image.Image,
     caption: str,
     start_layer: int = LAST_LAYER,
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = PAPER_METHODS,
 ) -> PairAttribution:
     """Score the patches of an image and the words of its caption for their similarity.
 

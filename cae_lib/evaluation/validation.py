@@ -15,7 +15,7 @@ from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation.attribution import attribution_table
 from cae_lib.evaluation.encoder import Encoder, ImageRef
 from cae_lib.evaluation.retrieval import retrieval_ranks
-from cae_lib.methods import METHODS
+from cae_lib.methods import PAPER_METHODS
 from cae_lib.profiles import find_profile
 from cae_lib.words.alignment import token_roles
 
@@ -30,7 +30,9 @@ def validation_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
     profile = find_profile(profile_name)
     pairs = load_negclip_tsv(profile.root / "coco" / "valid_neg_clip.tsv", profile.root)
     methods = [run.removeprefix("cae-") for run in profile.runs]
-    gaps = validation_gaps(encoder, pairs, [method for method in methods if method in METHODS])
+    gaps = validation_gaps(
+        encoder, pairs, [method for method in methods if method in PAPER_METHODS]
+    )
     scores = validation_scores(encoder, pairs)
     return pd.DataFrame([scores | {f"gap_{method}": gap for method, gap in gaps.items()}])
 

@@ -39,7 +39,7 @@ from cae_lib.evaluation.selection import (
     smallest_closing,
 )
 from cae_lib.keys import digest
-from cae_lib.methods import METHODS
+from cae_lib.methods import PAPER_METHODS
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import current_provenance
 from cae_lib.variants import CONTROL, TUNED
@@ -141,7 +141,7 @@ def lambdas(profile: str) -> None:
     """Measures only the neighbours of the smallest weight that closes the gap."""
     settings, tuned = find_profile(profile), score(TUNED, profile)
     rows, chosen_rows = [], []
-    for method in METHODS:
+    for method in PAPER_METHODS:
         name, gap = f"cae-{method}", f"gap_{method}"
         if name not in settings.runs:
             continue

@@ -12,7 +12,7 @@ from cae_lib.attribution import get_method
 from cae_lib.data.captions import Pairs
 from cae_lib.evaluation.attribution import attribution_table
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.methods import METHODS
+from cae_lib.methods import PAPER_METHODS
 from cae_lib.words.alignment import align
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, ROLE_NAMES, Span
 
@@ -66,7 +66,7 @@ def test_a_word_of_several_tokens_has_a_row_for_each(clip, five):
     captions = ["a unicyclist", *CAPTIONS[1:]]  # of 4 tokens
     alignment = align(captions, [[Span(2, 12, OBJECT)], *[[]] * 4], clip.tokenizer)
     result = attribution_table(Encoder(clip), five[0], alignment)
-    assert list(result.method.unique()) == list(METHODS)
+    assert list(result.method.unique()) == list(PAPER_METHODS)
     for _, own in result[result.caption == 0].groupby("method"):
         assert list(own.position) == [1, 2, 3, 4, 5]
         assert list(own.word) == ["a", *["unicyclist"] * 4]

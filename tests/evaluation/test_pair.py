@@ -14,7 +14,7 @@ from cae_lib.cli import main
 from cae_lib.data.images import read_image
 from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.evaluation.pair import attribute, word_roles
-from cae_lib.methods import METHODS
+from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.runs import checkpoint_path, open_model
@@ -45,7 +45,7 @@ def test_a_pair(tiny_clip: Clip, picture: Path) -> None:
     np.testing.assert_allclose(found.relevance, expected / expected.sum(), rtol=1e-4)
     assert found.cosine == pytest.approx(float(F.cosine_similarity(text, features)), abs=1e-5)
     for table in (found.scores, found.shares):
-        assert list(table.index) == CAPTION.split() and set(table) == set(METHODS)
+        assert list(table.index) == CAPTION.split() and set(table) == set(PAPER_METHODS)
 
 
 def test_a_pair_of_a_network_that_ends_in_attention_pooling(picture: Path) -> None:

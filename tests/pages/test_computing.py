@@ -22,7 +22,7 @@ from cae_lib.config import Search
 from cae_lib.errors import ConfigError, TooLongError
 from cae_lib.evaluation.averages import weights
 from cae_lib.evaluation.suites import Suite
-from cae_lib.methods import METHODS
+from cae_lib.methods import PAPER_METHODS
 
 EXPERIMENT, SWEEP = (
     REPOSITORY / "book" / "experiments" / f"{name}.md" for name in ("experiment", "sweep")
@@ -50,7 +50,7 @@ def scores(monkeypatch) -> Mock:
     def measure(suite: Suite, encoder: Any, profile: str) -> dict[str, pd.DataFrame]:
         weight = encoder.clip
         row = {"recall_at_1": 0.5, "against_negatives": 0.5, "score": weight or 0.4}
-        gaps = {f"gap_{method}": 0.05 / weight if weight else 1.0 for method in METHODS}
+        gaps = {f"gap_{method}": 0.05 / weight if weight else 1.0 for method in PAPER_METHODS}
         return {"validation": pd.DataFrame([row | gaps])}
 
     counted = Mock(side_effect=measure)
@@ -200,7 +200,7 @@ def test_where_there_is_nothing_to_close_nothing_is_chosen(smoke_home, scores, m
                     "against_negatives": 0.5,
                     "score": 0.5,
                     "seed": 100,
-                    **{f"gap_{method}": -0.01 for method in METHODS},
+                    **{f"gap_{method}": -0.01 for method in PAPER_METHODS},
                 }
             ]
         ),

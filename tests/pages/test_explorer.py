@@ -140,7 +140,7 @@ def test_word_scores_are_the_librarys(built):
             for run, of_run in zip(scored, scores, strict=True):
                 clip = built.clips[run]
                 images = torch.from_numpy(Encoder(clip).images([entry.item.images[picture]]))
-                for place, method in enumerate(explorer.METHODS):
+                for place, method in enumerate(explorer.PAPER_METHOD_LABELS):
                     expected = word_scores(clip, clip.tokenizer([caption]), images, method)[0]
                     np.testing.assert_allclose(
                         of_run[place], expected.numpy(), atol=0.006 * own["largest"][place] + 1e-9

@@ -17,7 +17,7 @@ from cae_lib.evaluation.choice import weighted_items
 from cae_lib.evaluation.datasets import benchmarks
 from cae_lib.evaluation.selection import smallest_closing
 from cae_lib.evaluation.validation import validation_scores
-from cae_lib.methods import METHODS
+from cae_lib.methods import PAPER_METHODS
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.objective import Objective
@@ -153,12 +153,12 @@ def test_the_setting_with_the_best_sum_of_both_scores_is_chosen(
 def test_of_each_method_the_smallest_lambda_that_closes_the_gap_is_chosen(choose):
     def measured(name: str, profile: str, weight: float | None = None) -> dict:
         gap = 0.1 if weight is None or weight < (3.0 if name == "cae-attention" else 0.3) else 0.0
-        gaps = {f"gap_{method}": gap for method in METHODS}
+        gaps = {f"gap_{method}": gap for method in PAPER_METHODS}
         return {"experiment": name, "lr": 1e-3, "weight": weight, "score": -(weight or 0)} | gaps
 
     table = choose("lambda", "sweep", measured)
     chosen = table[table["chosen"]].set_index("experiment")["weight"]
-    assert len(chosen) == 1 + len(METHODS) and np.isnan(chosen["clip-ft"])
+    assert len(chosen) == 1 + len(PAPER_METHODS) and np.isnan(chosen["clip-ft"])
     assert chosen["cae-attention"] == 3.0
     assert chosen.drop(["clip-ft", "cae-attention"]).eq(0.3).all()
     tried = table.groupby("experiment")["weight"].apply(sorted)
@@ -173,7 +173,8 @@ def test_where_clip_ft_has_no_gap_nothing_is_chosen(choose, capsys, gap: float):
     def measured(name: str, profile: str, weight: float | None = None) -> dict:
         trained.append(name)
         gaps = {
-            f"gap_{method}": 0.1 if weight is None or weight < 0.3 else 0.0 for method in METHODS
+            f"gap_{method}": 0.1 if weight is None or weight < 0.3 else 0.0
+            for method in PAPER_METHODS
         }
         return (
             {"experiment": name, "lr": 1e-3, "weight": weight, "score": 0.5}
@@ -186,7 +187,7 @@ def test_where_clip_ft_has_no_gap_nothing_is_chosen(choose, capsys, gap: float):
     assert "cae-gradcam" not in trained and not table["experiment"].eq("cae-gradcam").any()
     chosen = table[table["chosen"]].set_index("experiment")["weight"]
     assert chosen.drop("clip-ft").to_dict() == {
-        f"cae-{method}": 0.3 for method in METHODS if method != "gradcam"
+        f"cae-{method}": 0.3 for method in PAPER_METHODS if method != "gradcam"
     }
 
 

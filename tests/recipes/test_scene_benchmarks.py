@@ -13,7 +13,7 @@ from cae_lib.data.benchmarks import BENCHMARKS, load_benchmark
 from data.recipes.synthetic_scenes.draw import render
 from data.recipes.synthetic_scenes.vocabulary import KIND_OF, NOUNS, RELATIONS, admits
 
-FAMILIES = (*BENCHMARKS, "sugarcrepe_pp", "half_truths")
+SCENE_FAMILIES = (*BENCHMARKS, "sugarcrepe_pp", "half_truths")
 ALSO = {
     "on": {"above"},
     "riding": {"above", "on"},
@@ -26,7 +26,7 @@ ALSO = {
 
 @pytest.fixture(scope="session")
 def loaded(smoke_world):
-    parts = [part for name in FAMILIES for part in load_benchmark(name, smoke_world)]
+    parts = [part for name in SCENE_FAMILIES for part in load_benchmark(name, smoke_world)]
     return {part.key: part for part in parts}
 
 
@@ -100,7 +100,7 @@ def test_all_items_are_used_and_as_many_as_the_manifest_says(loaded, smoke_world
     for part in loaded.values():
         assert 0 < part.n_used == part.n_expected == counts[part.name][part.subset]
         assert part.counts.get("identical", 0) == 0 or part.name == "order"
-    assert set(loaded) == {f"{name}/{subset}" for name in FAMILIES for subset in counts[name]}
+    assert set(loaded) == {f"{name}/{subset}" for name in SCENE_FAMILIES for subset in counts[name]}
 
 
 @pytest.mark.parametrize("name", ["aro", "sugarcrepe", "vl_checklist", "valse", "crepe"])

@@ -21,7 +21,7 @@ from book.studies.faithfulness import (
 from book.studies.measures import random_ranks
 from cae_lib.attribution import get_method
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.methods import METHODS
+from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.clip import load_clip
 from cae_lib.words.roles import OBJECT
 
@@ -57,7 +57,7 @@ def values(table, measure, **columns):
 def test_the_table_is_complete(table, sample):
     assert list(table) == list(FAITHFULNESS_ROW)
     areas = of(table, measure="area")
-    assert set(areas.method) == {*METHODS, INTEGRATED, RANDOM}
+    assert set(areas.method) == {*PAPER_METHODS, INTEGRATED, RANDOM}
     for _, own in areas.groupby(["method", "against"]):
         assert own.caption.tolist() == sample.caption_index.tolist() and len(own) == LIMIT
     agreement = of(table, measure="agreement").groupby(["method", "against"]).size()
@@ -80,7 +80,7 @@ def test_curves_start_and_end_where_they_must_and_mask_one_word_after_the_other(
 ):
     ends = [values(table, "whole").mean(), values(table, "empty").mean()]
     for method, against in itertools.product(
-        (*METHODS, INTEGRATED, RANDOM), ("deletion", "insertion")
+        (*PAPER_METHODS, INTEGRATED, RANDOM), ("deletion", "insertion")
     ):
         curve = values(table, "curve", method=method, against=against)
         expected = ends if against == "deletion" else ends[::-1]
@@ -127,14 +127,14 @@ def test_sensitivity_compares_every_choice_and_each_differs_from_the_default(com
     for method, _, parameters in choices(12, "gelu"):
         assert (get_method(method, **parameters) == get_method(method)) == (not parameters)
     assert choices(12, "gelu")[-1][1] == "QuickGELU in place of GELU"
-    for method in METHODS:
+    for method in PAPER_METHODS:
         own = of(compared, measure="correlation", method=method)
         assert own.choice.iloc[0] == "default" and own.value[:LIMIT].tolist() == [1.0] * LIMIT
         assert own.groupby("choice").value.mean().min() < 0.999
         assert own.choice.iloc[-1] == "GELU in place of QuickGELU"
         assert (own.groupby("choice").size() == LIMIT).all()
     areas = of(compared, measure="area")
-    assert set(areas.choice) == {"zero", "token"} and set(areas.method) == {*METHODS, RANDOM}
+    assert set(areas.choice) == {"zero", "token"} and set(areas.method) == {*PAPER_METHODS, RANDOM}
 
 
 @pytest.mark.parametrize(("measure", "roles"), [("object", [1]), ("composition", [2, 3])])

@@ -26,7 +26,7 @@ from cae_lib.attribution.heatmap import image_relevances
 from cae_lib.data.scene_graphs import GRAPHS
 from cae_lib.errors import DataError
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.methods import METHODS
+from cae_lib.methods import PAPER_METHODS
 from data.recipes.synthetic_scenes.draw import IMAGE_SIZE, render
 from data.recipes.synthetic_scenes.layout import Placement
 from data.recipes.synthetic_scenes.scenes import Content, Thing, arrange
@@ -109,7 +109,7 @@ def test_one_value_a_scene(found):
     assert of(found, "area").value.sum() == pytest.approx(1)
     shares = of(found, "word share")
     assert (shares.groupby(["method", "part"]).size() == LIMIT).all()
-    assert shares.groupby("method").part.nunique().to_dict() == dict.fromkeys(METHODS, 3)
+    assert shares.groupby("method").part.nunique().to_dict() == dict.fromkeys(PAPER_METHODS, 3)
     assert shares.groupby(["method", "scene"]).value.sum().max() <= 1.001
     assert (of(found, "word score").groupby(["method", "part"]).size() == LIMIT).all()
 
@@ -153,7 +153,7 @@ def test_examples_bring_what_a_figure_needs(found):
         first = of(found, "example map", method=method, scene=0)
         assert first.pivot(index="row", columns="column", values="value").shape == (7, 7)
         assert first.value.sum() == pytest.approx(1)
-    for method in METHODS:
+    for method in PAPER_METHODS:
         first = of(found, "example word", method=method, scene=0)
         assert list(zip(first.row, first.part, strict=True)) == list(
             enumerate(EXAMPLES[0].caption.split())

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from cae_lib.attribution import perturbation
 from cae_lib.training.losses import CAELoss
 
-METHODS = ("attention", "gradcam", "perturbation", "gradient")
+PAPER_METHODS = ("attention", "gradcam", "perturbation", "gradient")
 TABLE = "token_embedding.weight"
 PARAMETERS = [
     "transformer.resblocks.0.attn.in_proj_weight",
@@ -57,7 +57,7 @@ def held(monkeypatch: pytest.MonkeyPatch, model: nn.Module) -> None:
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        *((method, {}) for method in METHODS),
+        *((method, {}) for method in PAPER_METHODS),
         ("attention", {"hinge": "log", "scope": "caption"}),
         ("gradcam", {"hinge": "margin", "scope": "word"}),
         ("perturbation", {"hinge": "log", "scope": "word"}),

@@ -21,7 +21,7 @@ from cae_lib.config import paths
 from cae_lib.errors import ConfigError
 from cae_lib.grid import STUDY_PAGE_SUITES, STUDY_PAGES, STUDY_SUITES, Selection
 from cae_lib.machine import exclusive_gpu, find_gpus, has_one_core
-from cae_lib.methods import METHODS
+from cae_lib.methods import PAPER_METHODS
 from cae_lib.profiles import find_profile
 from cae_lib.variants import base_variants, find_run, run_name, study_runs
 
@@ -35,7 +35,7 @@ ROWS = [
     "softmax-binding",
     "hinge-negclip",
     "negclip-binding",
-    *(f"{kind}-{method}" for kind in ("cae", "negclip-cae", "placebo") for method in METHODS),
+    *(f"{kind}-{method}" for kind in ("cae", "negclip-cae", "placebo") for method in PAPER_METHODS),
 ]
 
 
