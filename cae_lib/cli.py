@@ -22,7 +22,7 @@ import click
 
 from cae_lib.config import paths, repository
 from cae_lib.errors import CaeError, ConfigError, DataError, Terminated
-from cae_lib.methods import METHODS
+from cae_lib.methods import PAPER_METHODS
 
 if TYPE_CHECKING:
     from cae_lib.data.sources import Source
@@ -69,10 +69,10 @@ PROFILES = (
 
 
 def profile_option(
-    default: str | None = "mini", text: str = f"One of {PROFILES}."
+    default: str | None = "mini", help_text: str = f"One of {PROFILES}."
 ) -> Callable[[Callable], Callable]:
     """Return the option that chooses a profile."""
-    return click.option("--profile", default=default, show_default=True, help=text)
+    return click.option("--profile", default=default, show_default=True, help=help_text)
 
 
 seed_option = click.option("--seed", default=0, show_default=True, help="Seed of the run.")
@@ -114,13 +114,13 @@ def get_sources(names: tuple[str, ...]) -> int:
     The exit code is 1 if something is left to do by hand.
     """
     from cae_lib.data.completeness import check
-    from cae_lib.data.fetch import get
+    from cae_lib.data.fetch import fetch_source
 
     complete = True
     for entry in _sources(names):
         if check(entry).state != "complete":
             print(f"{entry.title}. Licence: {entry.licence}. {entry.terms}", flush=True)
-            for line in get(entry):
+            for line in fetch_source(entry):
                 print(f"Left to you: {line}")
         report = check(entry)
         print("\n".join(report.lines()))
@@ -155,9 +155,11 @@ def _describe_source(entry: Source) -> list[str]:
     from cae_lib.data.sources import WAYS
 
     size = "size not known" if entry.gb is None else f"about {entry.gb:g} GB"
-    counts = Counter(text for item in entry.get for way, text in WAYS.items() if getattr(item, way))
+    counts = Counter(
+        text for item in entry.files for way, text in WAYS.items() if getattr(item, way)
+    )
     ways = [f"{n} file{'s' * (n > 1)} {text}" for text, n in counts.items()]
-    cached = entry.get and all(item.open_clip for item in entry.get)
+    cached = entry.files and all(item.open_clip for item in entry.files)
     place = "the hub's own cache" if cached else f"data/raw/{entry.folder}"
     lines = [
         f"{entry.name}: {entry.title}",
@@ -168,8 +170,6 @@ def _describe_source(entry: Source) -> list[str]:
     return lines + [f"  shows images of {', '.join(entry.needs)}"] * bool(entry.needs)
 
 
-@cae.command()
-@click.argument("name")
 @cae.command("runs")
 @profile_option()
 def list_runs(profile: str) -> None:
@@ -189,6 +189,8 @@ def list_runs(profile: str) -> None:
         print(f"{name}: {label(name)}; {', '.join(differing) or 'the reference'}")
 
 
+@cae.command()
+@click.argument("name")
 @seed_option
 @profile_option()
 @set_option
@@ -207,7 +209,7 @@ def train(
     Checkpointing and workers change numbers by rounding at most.
     """
     from cae_lib.runs import train_run
-    from cae_lib.training.execution import Execution
+    from cae_lib.training.execution import ExecutionOptions
     from cae_lib.variants import BASE, find_run
 
     run, settings = find_run(name, profile)
@@ -216,7 +218,7 @@ def train(
             f"a recipe trains the base model: `python -m data.recipes.base --profile {profile}`, "
             "in a clone of the repository"
         )
-    execution = Execution(checkpointing, workers)
+    execution = ExecutionOptions(checkpointing, workers)
     path = train_run(run, profile, seed, execution, **settings | dict(overrides))
     print(f"The weights are {path}")
 
@@ -342,7 +344,7 @@ def split_selection(names: Iterable[str]) -> tuple[list[str], list[str]]:
 @click.option(
     "--methods",
     type=Names(),
-    default=",".join(METHODS),
+    default=",".join(PAPER_METHODS),
     show_default=True,
     help="Attribution methods with commas between them.",
 )
@@ -392,7 +394,7 @@ def attribute(
 @click.argument("other", metavar="[COMMIT|FOLDER]", default="HEAD")
 @profile_option()
 def compare(other: str, profile: str) -> None:
-    """Tell how the stored tables differ from those of a commit or a folder."""
+    """Print how the stored tables differ from those of a commit or a folder."""
     from cae_lib.commands.compare import run
 
     run(profile, other)
@@ -468,12 +470,12 @@ def run_book_command(name: str, arguments: Sequence[str]) -> int:
         return process.wait()
 
 
-def _add_book_command(name: str, text: str) -> None:
+def _add_book_command(name: str, help_text: str) -> None:
     """Add a command whose options `book/extension` declares."""
 
     @cae.command(
         name,
-        short_help=text,
+        short_help=help_text,
         add_help_option=False,
         context_settings={"ignore_unknown_options": True},
     )
@@ -482,8 +484,8 @@ def _add_book_command(name: str, text: str) -> None:
         return run_book_command(name, arguments)
 
 
-for _name, _text in BOOK_COMMANDS.items():
-    _add_book_command(_name, _text)
+for _name, _help_text in BOOK_COMMANDS.items():
+    _add_book_command(_name, _help_text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

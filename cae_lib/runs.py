@@ -35,7 +35,7 @@ from cae_lib.runtime import one_thread, pick_device
 from cae_lib.variants import BASE, CONTROLS, TUNED, find_run
 
 if TYPE_CHECKING:
-    from cae_lib.training.execution import Execution
+    from cae_lib.training.execution import ExecutionOptions
 
 LOCK = ".lock"
 """Name of a lock file beside the weights. The process that holds it trains the run."""
@@ -128,7 +128,7 @@ def train_run(
     name: str,
     profile_name: str,
     seed: int = 0,
-    execution: Execution | None = None,
+    execution: ExecutionOptions | None = None,
     hours: float | None = None,
     **overrides: Any,
 ) -> Path:
@@ -206,7 +206,7 @@ def _train_if_stale(
     config: Experiment,
     target: Path,
     inputs: Mapping[str, str],
-    execution: Execution | None,
+    execution: ExecutionOptions | None,
     hours: float | None,
 ) -> Path:
     from cae_lib.training.state import describe_changes

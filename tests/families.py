@@ -283,7 +283,7 @@ def _hugging_face(
 
 SCALED = ("qk_norm", "scale_heads", "scale_attn_inner", "scale_attn", "scale_fc")
 EOS = {"pool_type": "eos", "eos_id": 5}
-FAMILIES: dict[str, Callable[[], Case]] = {
+MODEL_FAMILIES: dict[str, Callable[[], Case]] = {
     "CLIP": lambda: _open_clip(clip(), "end"),
     "CLIP, eos": lambda: _open_clip(clip(**EOS), "end", tokens=captions(end=5)),
     "CLIP, own attention": lambda: _open_clip(with_own_attention(clip()), "end"),

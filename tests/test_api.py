@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 from PIL import Image
 
 import cae_lib as cae
-from cae_lib.data.benchmarks import FAMILIES, FOLDERS, Family, ImageRef, Item
+from cae_lib.data.benchmarks import BENCHMARK_FAMILIES, FOLDERS, Family, ImageRef, Item
 from cae_lib.data.rows import json_rows
 from cae_lib.errors import ConfigError, DataError
 
@@ -41,7 +41,7 @@ def test_the_files_of_a_family_are_read_in_each_call(smoke_world, home, tiny_cli
             yield Item(row.key, (ImageRef(root / "mine/a.png"),), (row.text("0"), row.text("1")))
 
     mine = Family("mine", "mine", read, {"all": None}, ("mine/all.json",), "in mine/")
-    monkeypatch.setitem(FAMILIES, "mine", mine)
+    monkeypatch.setitem(BENCHMARK_FAMILIES, "mine", mine)
     monkeypatch.setitem(FOLDERS, "mine", "mine")
     for n in (2, 1):
         (folder / "all.json").write_text(json.dumps([["a cat", "a dog"]] * n), encoding="utf-8")

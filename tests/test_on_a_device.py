@@ -25,10 +25,10 @@ from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.pair import attribute
 from cae_lib.evaluation.suites import BASE_SUITES, SUITES
 from cae_lib.evaluation.validation import validation_gaps, validation_scores
-from cae_lib.methods import METHODS
+from cae_lib.methods import PAPER_METHODS
 from cae_lib.models import text_encoder
 from cae_lib.models.clip import Clip
-from cae_lib.training.execution import Execution
+from cae_lib.training.execution import ExecutionOptions
 from cae_lib.training.trainer import Run
 from cae_lib.words.alignment import token_roles
 from data.recipes.synthetic_scenes.build import build_world
@@ -95,7 +95,7 @@ def test_a_suite(world: Path, name: str) -> None:
 
 def test_the_measures_that_tuning_reads(world: Path) -> None:
     pairs = load_negclip_tsv(world / "coco" / "valid_neg_clip.tsv", world)
-    on_both(lambda encoder: validation_gaps(encoder, pairs, METHODS))
+    on_both(lambda encoder: validation_gaps(encoder, pairs, PAPER_METHODS))
     on_both(lambda encoder: validation_scores(encoder, pairs))
 
 
@@ -105,10 +105,10 @@ def test_a_picture_and_a_caption(world: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["packed", "reference"])
-@pytest.mark.parametrize("method", [*METHODS, "renormalised attention"])
+@pytest.mark.parametrize("method", [*PAPER_METHODS, "renormalised attention"])
 def test_scores_and_their_gradients(method: str, path: str) -> None:
     """A gradient through the scores is a second derivative for the gradient methods."""
-    parameters = {"renormalise": True} if method not in METHODS else {}
+    parameters = {"renormalise": True} if method not in PAPER_METHODS else {}
     scorer = get_method(method.split()[-1], **parameters)
 
     def measure(encoder: Encoder) -> dict[str, Any]:
@@ -151,7 +151,9 @@ def test_steps_of_training(world: Path, method: str | None, scope: str, negative
     def measure(encoder: Encoder) -> list[dict[str, float]]:
         alignment = token_roles(pairs.captions, encoder.clip.tokenizer, default_tagger())
         images = source(pairs.image_paths, encoder.clip.image_size)
-        run = Run(experiment, encoder.clip, pairs, alignment, images, None, Execution(workers=0))
+        run = Run(
+            experiment, encoder.clip, pairs, alignment, images, None, ExecutionOptions(workers=0)
+        )
         with run.prefetch(0, 2) as batches:
             return [run.step(step, batch) for step, batch in enumerate(batches)]
 

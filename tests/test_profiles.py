@@ -36,6 +36,24 @@ def test_an_entry_takes_the_settings_of_others_and_then_its_own(tmp_path: Path) 
     assert (settings.betas, settings.steps, settings.weight) == ((0.8, 0.9), 5, 1.0)
 
 
+def test_the_runs_of_a_profile_are_listed_with_what_differs(tmp_path, monkeypatch, capsys) -> None:
+    text = (
+        f"{HEAD}base: {{}}\nruns:\n"
+        "  clip-ft: {batch_size: 8}\n"
+        "  other: {batch_size: 8, method: gradcam, weight: 0.5, steps: 5}\n"
+        "  cae-attention: {batch_size: 4}\n"
+    )
+    monkeypatch.setitem(PROFILES, "mine", read_profile(write(tmp_path, text)))
+    assert main(["runs", "--profile", "mine"]) == 0
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith("clip-ft: CLIP-FT; ")
+    assert others == [
+        "other: other; method=gradcam, weight=0.5",
+        "cae-attention: CLIP-CAE (attention); batch_size=4",
+    ]
+    assert main(["runs", "--profile", "nothing"]) == 2
+
+
 RUN = "runs:\n  one: "
 
 

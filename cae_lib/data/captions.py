@@ -14,7 +14,7 @@ from cae_lib.data.incomplete import image_error, log_left_out, validate_row_coun
 from cae_lib.data.rows import Row, csv_rows, json_rows, read_json
 from cae_lib.errors import ConfigError, DataError, MissingDataError
 
-Missing = Literal["raise", "drop", "ignore"]
+MissingPolicy = Literal["raise", "drop", "ignore"]
 """What to do about captions without an image file: raise an error, leave them out and count them
 (also those whose image cannot be decoded), or do not look for images."""
 
@@ -53,7 +53,7 @@ def load_karpathy(
     file: str | Path,
     root: Root,
     split: str,
-    missing: Missing = "raise",
+    missing: MissingPolicy = "raise",
     expected: int | None = None,
 ) -> Pairs:
     """Read one split of Karpathy's `dataset_{coco,flickr30k,flickr8k}.json`.
@@ -62,7 +62,7 @@ def load_karpathy(
         file: JSON with `images[].{filename, filepath (COCO only), split, sentences[].raw}`.
         root: What `filepath/filename`, or `filename` alone, is relative to, see `Root`.
         split: "train" (includes COCO's "restval"), "val" or "test".
-        missing: See `Missing`.
+        missing: See `MissingPolicy`.
         expected: Number of captions; by default those that are there.
 
     Raises:
@@ -86,7 +86,7 @@ def load_karpathy(
 
 
 def load_caption_list(
-    file: str | Path, root: Root, missing: Missing = "raise", expected: int | None = None
+    file: str | Path, root: Root, missing: MissingPolicy = "raise", expected: int | None = None
 ) -> Pairs:
     """Read a list of `{image, caption}` entries such as `coco_karpathy_test.json`.
 
@@ -103,7 +103,7 @@ def load_caption_list(
 
 
 def load_coco_captions(
-    file: str | Path, image_dir: str | Path, missing: Missing = "raise"
+    file: str | Path, image_dir: str | Path, missing: MissingPolicy = "raise"
 ) -> Pairs:
     """Read COCO's `captions_{train,val}{2014,2017}.json`, in the order of its annotations.
 
@@ -125,7 +125,7 @@ def load_coco_captions(
 
 
 def load_negclip_tsv(
-    tsv: str | Path, root: str | Path, missing: Missing = "raise", expected: int | None = None
+    tsv: str | Path, root: str | Path, missing: MissingPolicy = "raise", expected: int | None = None
 ) -> Pairs:
     """Read `train_neg_clip.tsv` or `valid_neg_clip.tsv` of NegCLIP (Yuksekgonul et al. 2023).
 
@@ -133,7 +133,7 @@ def load_negclip_tsv(
         tsv: Tab-separated file with the columns title, filepath, neg_caption and neg_image; quoted
             captions may hold tabs and newlines.
         root: Folder that the `filepath` column is relative to.
-        missing: See `Missing`.
+        missing: See `MissingPolicy`.
         expected: Number of rows; by default those that are there.
 
     Raises:
@@ -184,7 +184,7 @@ RETRIEVAL_SETS: Mapping[str, RetrievalSet] = {
 
 
 def load_retrieval_set(
-    name: str, root: str | Path, *, missing: Missing = "raise", official: bool = False
+    name: str, root: str | Path, *, missing: MissingPolicy = "raise", official: bool = False
 ) -> Pairs:
     """Read a test split, from the caption list if it is there, else from Karpathy's file.
 
@@ -194,7 +194,7 @@ def load_retrieval_set(
     Args:
         name: "coco" or "flickr30k".
         root: Folder that holds the datasets side by side.
-        missing: See `Missing`.
+        missing: See `MissingPolicy`.
         official: Expect the published number of captions.
 
     Raises:
@@ -240,7 +240,7 @@ def _pairs(
     pairs: Sequence[tuple[Path, str]],
     root: Root,
     name: str,
-    missing: Missing,
+    missing: MissingPolicy,
     source: Path,
     expected: int | None = None,
 ) -> tuple[Pairs, list[int]]:

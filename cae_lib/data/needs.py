@@ -17,8 +17,8 @@ from cae_lib.profiles import find_profile
 
 TRAINING = (TRAINING_SOURCE,)
 # Names in `data/sources.yml` of what each family of benchmarks reads.
-FAMILIES: Mapping[str, tuple[str, ...]] = {
-    name: family.source_names for name, family in benchmarks.FAMILIES.items()
+SOURCES_OF_FAMILY: Mapping[str, tuple[str, ...]] = {
+    name: family.source_names for name, family in benchmarks.BENCHMARK_FAMILIES.items()
 }
 RETRIEVAL_SOURCES: Mapping[str, str] = {"coco": "coco-retrieval", "flickr30k": "flickr30k"}
 SIMILARITY_SOURCE = "senteval"
@@ -43,7 +43,9 @@ def sources_of(suite: str) -> tuple[str, ...]:
         return TRAINING
     if suite not in ("benchmarks", "blind"):
         return SUITES[suite]
-    return tuple(dict.fromkeys(s for name in (*BENCHMARKS, *extra) for s in FAMILIES[name]))
+    return tuple(
+        dict.fromkeys(s for name in (*BENCHMARKS, *extra) for s in SOURCES_OF_FAMILY[name])
+    )
 
 
 def source_of_weights(model: str, weights: object) -> tuple[str, ...]:
@@ -58,7 +60,7 @@ def source_of_weights(model: str, weights: object) -> tuple[str, ...]:
         for source in load_sources().values()
         if source.kind == "weights"
         and (
-            any(item.open_clip == (model, weights) for item in source.get)
+            any(item.open_clip == (model, weights) for item in source.files)
             or (isinstance(weights, Path) and weights.is_relative_to(source.root))
         )
     )

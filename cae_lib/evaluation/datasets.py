@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cae_lib.data.benchmarks import FAMILIES, FOLDERS, FURTHER, Benchmark, load_benchmark
+from cae_lib.data.benchmarks import BENCHMARK_FAMILIES, FOLDERS, FURTHER, Benchmark, load_benchmark
 from cae_lib.data.captions import RETRIEVAL_SETS, Pairs, load_retrieval_set
 from cae_lib.data.incomplete import log_once
 from cae_lib.data.labelled import LabelledImages, load_labelled_folder
@@ -87,7 +87,7 @@ def benchmarks(profile: str, families: Iterable[str] = ()) -> tuple[Benchmark, .
     parts = [part for name in requested for part in load_family(profile, name)]
     usable = {part.name for part in parts if part.n_used}
     if absent := [name for name in families if name not in usable]:
-        sources = (source for name in absent for source in FAMILIES[name].source_names)
+        sources = (source for name in absent for source in BENCHMARK_FAMILIES[name].source_names)
         raise MissingDataError(
             f"{root}: no item of {', '.join(absent)} can be used. Fetch what is missing: "
             f"{fetch_command(sources)}"

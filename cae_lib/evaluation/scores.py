@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from cae_lib import store
-from cae_lib.data.benchmarks import FAMILIES, Benchmark
+from cae_lib.data.benchmarks import BENCHMARK_FAMILIES, Benchmark
 from cae_lib.data.benchmarks.load import BROKEN_IMAGES, MISSING_IMAGES
 from cae_lib.data.sources import source
 from cae_lib.errors import ConfigError
@@ -92,7 +92,7 @@ def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = RE
 
     Args:
         model: One of `load_clip`, or a function that loads it once the data are known to be here.
-        families: Such as "sugarcrepe", see `cae_lib.data.benchmarks.FAMILIES`.
+        families: Such as "sugarcrepe", see `cae_lib.data.benchmarks.BENCHMARK_FAMILIES`.
         profile: "paper" for real datasets, "mini" for the synthetic scenes, ...
 
     Returns:
@@ -102,7 +102,7 @@ def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = RE
         ConfigError: For an unknown family or profile.
         DataError: If datasets are missing or malformed; the message says how to get them.
     """
-    for name in FAMILIES.keys() & {*families}:
+    for name in BENCHMARK_FAMILIES.keys() & {*families}:
         if not find_profile(profile).real and name not in datasets.families_of(profile):
             raise ConfigError(
                 f"{name} is no set of the profile {profile}: give --profile {REAL}, "
@@ -241,9 +241,11 @@ def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
     entries = []
     for row in table[table["task"] == "choice"].itertuples():
         family, _, subset = row.dataset.partition("/")
-        if family not in FAMILIES or row.n_used != row.n_expected:
+        if family not in BENCHMARK_FAMILIES or row.n_used != row.n_expected:
             continue
-        items = (item for name in FAMILIES[family].source_names for item in source(name).get)
+        items = (
+            item for name in BENCHMARK_FAMILIES[family].source_names for item in source(name).files
+        )
         repositories = (item.hub or "" for item in items)
         datasets_of_hub = [name for name in repositories if name.startswith("datasets/")]
         if datasets_of_hub:

@@ -51,7 +51,7 @@ def native_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 
 @dataclass(frozen=True)
-class Execution:
+class ExecutionOptions:
     """Options that change a run's speed and memory; its numbers change by rounding at most.
 
     Attributes:

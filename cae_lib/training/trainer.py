@@ -26,7 +26,7 @@ from cae_lib.models.clip import Clip
 from cae_lib.runtime import Progress, format_seconds
 from cae_lib.training.batch import Batch, Batches, Stream, generator, placebo_roles
 from cae_lib.training.distributed import Ranks, init_distributed
-from cae_lib.training.execution import STOP_SIGNALS, Execution, prefetch
+from cae_lib.training.execution import STOP_SIGNALS, ExecutionOptions, prefetch
 from cae_lib.training.features import image_features, precompute_features, split_image_tower
 from cae_lib.training.objective import Objective, adamw, gradient_norm, learning_rate
 from cae_lib.training.state import load_state, open_log, save_state
@@ -60,7 +60,7 @@ def train(
     every: int | None = None,
     on_step: StepHook | None = None,
     save_every: int = 200,
-    execution: Execution | None = None,
+    execution: ExecutionOptions | None = None,
     inputs: Mapping[str, str] | None = None,
     hours: float | None = None,
 ) -> Path:
@@ -170,13 +170,13 @@ class Run:
         alignment: Alignment,
         images: TrainingImages,
         ranks: Ranks | None = None,
-        execution: Execution | None = None,
+        execution: ExecutionOptions | None = None,
         log: bool = False,
         inputs: Mapping[str, str] | None = None,
     ) -> None:
         self.experiment, self.clip = experiment, clip
         self.model: Any = clip.model
-        self.ranks, execution = ranks or Ranks(), execution or Execution()
+        self.ranks, execution = ranks or Ranks(), execution or ExecutionOptions()
         if execution.checkpointing:
             self.model.set_grad_checkpointing(True)
         self.device = next(clip.model.parameters()).device

@@ -316,7 +316,7 @@ class Piece(NamedTuple):
     end: int
 
 
-def pieces(cleaned: str, tokenizer: SimpleTokenizer) -> list[Piece]:
+def split_into_pieces(cleaned: str, tokenizer: SimpleTokenizer) -> list[Piece]:
     """Return the tokens of `tokenizer.encode` and the characters that they cover.
 
     A character that is split into bytes belongs to all tokens of these bytes.
@@ -379,7 +379,7 @@ def _encode(caption: str, tokenizer: Any, length: int) -> tuple[str, list[Piece]
     """Return the cleaned caption, its row of tokens, and whether it exceeded the context."""
     if isinstance(tokenizer, SimpleTokenizer):
         cleaned = tokenizer.clean_fn(caption)
-        row = pieces(cleaned, tokenizer)
+        row = split_into_pieces(cleaned, tokenizer)
         first, last = Piece(tokenizer.sot_token_id, 0, 0), Piece(tokenizer.eot_token_id, 0, 0)
         return cleaned, [first, *row[: length - 2], last], len(row) > length - 2
     wrapped = isinstance(tokenizer, WRAPPERS)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, ROLES, WORDS
+from families import MODEL_FAMILIES, ROLES, WORDS
 from torch import Tensor, nn
 from toys import CAPTIONS, WordTagger, toy_clip
 
@@ -109,7 +109,7 @@ def test_texts_of_open_clips_loop(model) -> None:
 @pytest.mark.parametrize("family", ["CLIP", "bert", "roberta", "Hugging Face SigLIP"])
 def test_another_vocabulary_takes_no_words_beyond_the_text(family: str) -> None:
     """Its words are not known; those of the longer caption would lie on the shorter one's end."""
-    case = FAMILIES[family]()
+    case = MODEL_FAMILIES[family]()
     loss = CAELoss(case.model, "gradient")
     inputs = case.images, case.tokens
     loss(*inputs, ROLES, WORDS)
@@ -160,7 +160,9 @@ def test_another_vocabulary_takes_no_words_beyond_the_text(family: str) -> None:
     ],
 )
 def test_tokens_that_are_no_word(family, path, tokens, expected) -> None:
-    outside = text_encoder(FAMILIES[family]().model, path).non_word_tokens(torch.tensor(tokens))
+    outside = text_encoder(MODEL_FAMILIES[family]().model, path).non_word_tokens(
+        torch.tensor(tokens)
+    )
     assert outside.int().tolist() == expected
 
 
@@ -228,7 +230,7 @@ def test_requested_tokens_are_true_or_false(model, words, images) -> None:
 
 
 def test_ids_beyond_the_vocabulary_with_words_unknown() -> None:
-    case = FAMILIES["CLIP"]()
+    case = MODEL_FAMILIES["CLIP"]()
     with pytest.raises(DataError, match="caption 0"):
         get_method("attention")(case.model, case.tokens + 1, case.images)
 

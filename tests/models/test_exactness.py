@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import FAMILIES, VISION, Attention, captions, with_own_attention
+from families import MODEL_FAMILIES, VISION, Attention, captions, with_own_attention
 from open_clip.transformer import LayerNorm, QuickGELU
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -22,7 +22,7 @@ both_sides = pytest.mark.parametrize("side", ["text", "image"])
 def model(monkeypatch: pytest.MonkeyPatch) -> nn.Module:
     """Return a tiny CLIP in float64, with two layers in each tower."""
     monkeypatch.setitem(VISION, "layers", 2)
-    return FAMILIES["CLIP"]().model
+    return MODEL_FAMILIES["CLIP"]().model
 
 
 def our_features(model: nn.Module, side: str) -> Tensor:
@@ -181,7 +181,7 @@ def test_a_mask_that_is_not_causal(model: nn.Module) -> None:
     ("family", "side"), [("CLIP", "image"), ("custom text", "text"), ("CoCa", "text")]
 )
 def test_hook_on_each_module_in_turn(family: str, side: str) -> None:
-    model, changed = FAMILIES[family]().model, []
+    model, changed = MODEL_FAMILIES[family]().model, []
     tower = model.visual if side == "image" else model.text
     before = own_features(model, side)
     for _, module in tower.named_modules():

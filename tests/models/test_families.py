@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from families import FAMILIES, ROLES, WORDS, Case, clip
+from families import MODEL_FAMILIES, ROLES, WORDS, Case, clip
 from open_clip.hf_model import MaxPooler
 from torch import Tensor, nn
 
@@ -16,7 +16,7 @@ from cae_lib.training.losses import CAELoss
 
 PACKED = ("CLIP", "CLIP, eos", "CLIP, own attention", "custom text")
 Both = tuple[Case, TextEncoder]
-PATHS = [(f, "reference") for f in FAMILIES] + [(f, "packed") for f in PACKED]
+PATHS = [(f, "reference") for f in MODEL_FAMILIES] + [(f, "packed") for f in PACKED]
 
 
 @pytest.fixture(scope="module", params=PATHS, ids=": ".join)
@@ -24,7 +24,7 @@ def both(request: pytest.FixtureRequest) -> Both:
     """Return a model in float64, and an encoder of its text."""
     torch.manual_seed(0)
     family, path = request.param
-    case = FAMILIES[family]()
+    case = MODEL_FAMILIES[family]()
     assert (family in PACKED) == (text_encoder(case.model).path == "packed")
     return case, text_encoder(case.model, path)
 
@@ -131,7 +131,7 @@ DROPPING = pytest.mark.parametrize("family", ["roberta", "Hugging Face CLIP", "L
 
 
 def _with_dropout(family: str) -> Case:
-    case = FAMILIES[family]()
+    case = MODEL_FAMILIES[family]()
     for module in case.model.modules():
         if hasattr(module, "lora_dropout"):
             module.lora_dropout["default"] = nn.Dropout(0.1)
@@ -191,7 +191,7 @@ def test_a_shorter_word_leaves_the_padding_of_its_caption() -> None:
 
     The second word of the first caption, of two tokens, can only become the 25 of the second.
     """
-    case = FAMILIES["roberta"]()
+    case = MODEL_FAMILIES["roberta"]()
     actual = get_method("counterfactual")(
         case.model, case.tokens, case.images, words=WORDS, roles=ROLES
     )
@@ -213,7 +213,7 @@ def test_a_caption_without_padding_gets_none_in_the_place_of_a_word(family: str)
     Its first word has two tokens, and the other word of that role has one token. The first caption
     takes the two tokens, in two of its three columns of padding.
     """
-    case = FAMILIES[family]()
+    case = MODEL_FAMILIES[family]()
     method = get_method("counterfactual")
     actual = method(case.model, case.tokens, case.images, words=WORDS, roles=ROLES)
     assert actual.has_score[1].tolist() == [False, False, False, True, False, False, True, False]
@@ -228,7 +228,7 @@ def test_a_caption_without_padding_gets_none_in_the_place_of_a_word(family: str)
 
 
 def test_stars_stand_in_vocabularies_of_clip_only() -> None:
-    case = FAMILIES["CLIP"]()
+    case = MODEL_FAMILIES["CLIP"]()
     with pytest.raises(ConfigError, match="40 tokens"):
         get_method("perturbation", replacement="token")(
             case.model, case.tokens, case.images, words=WORDS
@@ -238,7 +238,7 @@ def test_stars_stand_in_vocabularies_of_clip_only() -> None:
 
 
 def test_models_that_are_refused() -> None:
-    model, bert = clip(), FAMILIES["bert"]().model
+    model, bert = clip(), MODEL_FAMILIES["bert"]().model
     bert.text.pooler = MaxPooler()
     wrappers = [nn.DataParallel(model), torch.compile(model, backend="eager")]
     sharded = clip()
@@ -255,7 +255,7 @@ def test_models_that_are_refused() -> None:
 
 def test_adapters_are_found_in_their_wrapper_and_prompts_are_refused() -> None:
     peft = pytest.importorskip("peft")
-    case = FAMILIES["LoRA, MLP"]()
+    case = MODEL_FAMILIES["LoRA, MLP"]()
     assert text_encoder(case.model).model is case.model.get_base_model()
     with case.model.disable_adapter():
         plain = text_encoder(case.model).encode(case.tokens).features

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from families import FAMILIES, ROLES, WORDS, Case
+from families import MODEL_FAMILIES, ROLES, WORDS, Case
 from torch import Tensor, nn
 
 from cae_lib.attribution import get_method
@@ -35,7 +35,7 @@ def untouched() -> Iterator[None]:
 @pytest.fixture(params=TOWERS)
 def case(request: pytest.FixtureRequest) -> Case:
     """Return a model that only the reference encoder encodes."""
-    return FAMILIES[request.param]()
+    return MODEL_FAMILIES[request.param]()
 
 
 def _scores(case: Case, method: str) -> Tensor:

@@ -13,7 +13,7 @@ from toys import FT, toy_clip, toy_run
 from cae_lib.config import AttributionLossConfig, Experiment
 from cae_lib.errors import ConfigError
 from cae_lib.training import objective
-from cae_lib.training.execution import MAX_WORKERS, Execution
+from cae_lib.training.execution import MAX_WORKERS, ExecutionOptions
 from cae_lib.training.losses import contrastive_loss, role_groups
 from cae_lib.training.objective import adamw, gradient_norm, learning_rate, match_gradient
 from cae_lib.training.state import load_state
@@ -21,7 +21,7 @@ from cae_lib.training.state import load_state
 SETTINGS = replace(FT, method="gradcam", weight=3.0, margin=2.0)
 
 
-def loss_and_gradients(execution: Execution) -> dict[str, Tensor]:
+def loss_and_gradients(execution: ExecutionOptions) -> dict[str, Tensor]:
     run = toy_run(SETTINGS, execution=execution)
     loss = run.objective(run.batches.at(0))["loss"]
     loss.backward()
@@ -29,12 +29,12 @@ def loss_and_gradients(execution: Execution) -> dict[str, Tensor]:
 
 
 def test_checkpointing_changes_no_loss_and_no_gradient() -> None:
-    model = toy_run(SETTINGS, execution=Execution(checkpointing=True)).model
+    model = toy_run(SETTINGS, execution=ExecutionOptions(checkpointing=True)).model
     assert model.transformer.grad_checkpointing
     assert model.visual.transformer.grad_checkpointing
     assert not toy_run(SETTINGS).model.transformer.grad_checkpointing
-    actual = loss_and_gradients(Execution(checkpointing=True))
-    for name, value in loss_and_gradients(Execution()).items():
+    actual = loss_and_gradients(ExecutionOptions(checkpointing=True))
+    for name, value in loss_and_gradients(ExecutionOptions()).items():
         torch.testing.assert_close(actual[name], value, atol=1e-5, rtol=1e-4, msg=name)
 
 
@@ -53,12 +53,12 @@ def test_workers_share_the_cores_if_they_have_work(monkeypatch, workers, decodin
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     if ranks:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", str(ranks))
-    assert Execution(workers=workers).worker_count(decoding) == expected
+    assert ExecutionOptions(workers=workers).worker_count(decoding) == expected
 
 
 def test_unknown_options_are_refused() -> None:
     with pytest.raises(ConfigError, match="workers is -1"):
-        Execution(workers=-1)
+        ExecutionOptions(workers=-1)
 
 
 def contrastive_of(model: nn.Module, images: Tensor, texts: Tensor, columns: Tensor) -> float:

@@ -22,7 +22,7 @@ from cae_lib.models.clip import load_clip
 from cae_lib.profiles import experiment
 from cae_lib.runs import train_run
 from cae_lib.runtime import one_thread
-from cae_lib.training.execution import Execution
+from cae_lib.training.execution import ExecutionOptions
 
 NAME = "cae-attention"
 STEPS = 10
@@ -44,7 +44,13 @@ def run(folder: Path, out: str) -> bytes:
     images, pairs = ImagesOnDisk(paths, 112), toy_pairs(image_paths=paths)
     with one_thread(torch.device("cpu")):
         toy_train(
-            RUN, folder / out, None, pairs, images, save_every=2, execution=Execution(workers=1)
+            RUN,
+            folder / out,
+            None,
+            pairs,
+            images,
+            save_every=2,
+            execution=ExecutionOptions(workers=1),
         )
     return (folder / out / "model.safetensors").read_bytes()
 

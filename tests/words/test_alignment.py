@@ -8,7 +8,7 @@ import torch
 from cae_lib.data.negatives import swap_negatives
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.openclip import RoleTokenizer
-from cae_lib.words.alignment import align, pieces, token_roles, word_index
+from cae_lib.words.alignment import align, split_into_pieces, token_roles, word_index
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 from cae_lib.words.scene_graph import SceneGraphTagger
 
@@ -35,7 +35,9 @@ def test_tokens_are_the_tokenizers_and_words_those_of_the_end_marks(tokenizer, c
     row, words = (4, [0, 1, 2, 3, 3, 0, 0]) if context_length is None else (5, [*range(8), 0])
     assert alignment.words[row, : len(words)].tolist() == words
     cleaned = tokenizer.clean_fn("A skateboarder's déjà-vu")
-    covered = {i for piece in pieces(cleaned, tokenizer) for i in range(piece.start, piece.end)}
+    covered = {
+        i for piece in split_into_pieces(cleaned, tokenizer) for i in range(piece.start, piece.end)
+    }
     assert covered == {i for i, c in enumerate(cleaned) if c != " "}
 
 

@@ -1,6 +1,6 @@
 """Benchmarks of composition in their official layouts: one module a family.
 
-A new family is a module with a `FAMILY` and a line in `FAMILIES`.
+A new family is a module with a `FAMILY` and a line in `BENCHMARK_FAMILIES`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from cae_lib.data.benchmarks.base import ImageRef as ImageRef
 from cae_lib.data.benchmarks.base import Item as Item
 from cae_lib.errors import ConfigError
 
-FAMILIES: dict[str, Family] = {
+BENCHMARK_FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
         aro.FAMILY,
@@ -55,13 +55,15 @@ FAMILIES: dict[str, Family] = {
 }
 """All benchmarks by name, in the order in which they are read."""
 
-FOLDERS: Mapping[str, str] = {name: family.folder for name, family in FAMILIES.items()}
+FOLDERS: Mapping[str, str] = {name: family.folder for name, family in BENCHMARK_FAMILIES.items()}
 """Folder of each family below the folder of all datasets."""
 
-BENCHMARKS: tuple[str, ...] = tuple(name for name, family in FAMILIES.items() if family.in_paper)
+BENCHMARKS: tuple[str, ...] = tuple(
+    name for name, family in BENCHMARK_FAMILIES.items() if family.in_paper
+)
 """Families of the paper's tables, which every profile has."""
 
-FURTHER: tuple[str, ...] = tuple(name for name in FAMILIES if name not in BENCHMARKS)
+FURTHER: tuple[str, ...] = tuple(name for name in BENCHMARK_FAMILIES if name not in BENCHMARKS)
 """Families that are not in the paper, read if their folder is there."""
 
 
@@ -74,7 +76,7 @@ def load_benchmark(
     a line says how many and why, and `n_used` is smaller than `n_expected`.
 
     Args:
-        name: One of `FAMILIES`.
+        name: One of `BENCHMARK_FAMILIES`.
         root: Folder that holds all datasets.
         official: Expect the published numbers of items; else the `counts` of a `manifest.json` in
             `root`, if it has one, or as many items as the files have. A published subset whose file
@@ -88,11 +90,11 @@ def load_benchmark(
     """
     from cae_lib.data.benchmarks.load import load_family  # needs Pillow, and the names above do not
 
-    if name not in FAMILIES:
-        raise ConfigError(f"no benchmark {name!r}. Known: {', '.join(FAMILIES)}.")
-    return load_family(FAMILIES[name], Path(root), official=official, **options)
+    if name not in BENCHMARK_FAMILIES:
+        raise ConfigError(f"no benchmark {name!r}. Known: {', '.join(BENCHMARK_FAMILIES)}.")
+    return load_family(BENCHMARK_FAMILIES[name], Path(root), official=official, **options)
 
 
 def is_rescored(family: str, subset: str) -> bool:
     """Return whether a subset scores the items of another subset of its family again."""
-    return family in FAMILIES and FAMILIES[family].is_rescored(subset)
+    return family in BENCHMARK_FAMILIES and BENCHMARK_FAMILIES[family].is_rescored(subset)

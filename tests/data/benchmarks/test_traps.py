@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import samples as s
 
-from cae_lib.data.benchmarks import FAMILIES, aro, load_benchmark, valse, winoground
+from cae_lib.data.benchmarks import BENCHMARK_FAMILIES, aro, load_benchmark, valse, winoground
 from cae_lib.errors import DataError
 
 
@@ -37,9 +37,11 @@ def test_aros_pairs_of_attributes_need_25_items(put):
 
 def test_keys_of_sugarcrepe_have_gaps_and_items_of_the_same_words_are_counted(put):
     rows = {"0": s.SUGAR, "2": s.SUGAR | {"negative_caption": "A dog."}}
-    files = {f"sugar-crepe/data/{name}.json": rows for name in FAMILIES["sugarcrepe"].published}
+    files = {
+        f"sugar-crepe/data/{name}.json": rows for name in BENCHMARK_FAMILIES["sugarcrepe"].published
+    }
     parts = load_benchmark("sugarcrepe", put(files | {"coco/val2017/1.jpg": None}))
-    assert [part.subset for part in parts] == list(FAMILIES["sugarcrepe"].published)
+    assert [part.subset for part in parts] == list(BENCHMARK_FAMILIES["sugarcrepe"].published)
     assert [item.key for item in parts[0].items] == ["0", "2"]
     assert parts[0].counts == {"same_words": 1, "identical": 0}
 
@@ -76,7 +78,7 @@ def test_of_three_pairs_in_vl_checklist_the_first_counts_and_each_file_finds_its
     images = {"hake": "hico/1.jpg", "swig": "run_1.jpg", "vg": "VG_100K/1.jpg"}
     phrases = {"POS": ["ON", "a man", "men"], "NEG": [" customers", "dog", "dogs"]}
     root = put({f"vl-checklist/{source}/{name}": None for source, name in images.items()})
-    names = FAMILIES["vl_checklist"].published
+    names = BENCHMARK_FAMILIES["vl_checklist"].published
     assert len(names) == 12 + 2 + 2 * 3 * 7 and "Object/Size/hake_size/hake_obj_large" in names
     for name in names:
         source = next(source for source in images if source in name.replace("vaw", "vg"))
