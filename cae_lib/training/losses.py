@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +84,45 @@ class AttributionLoss:
     n_objects: Tensor
     n_composition: Tensor
     text_features: Tensor | None = None
+
+
+class CaptionStats(NamedTuple):
+    """Sums of the scores of captions by role, each `(B,)`, in the order of `per_caption_stats`.
+
+    With scope "word" the mean score of a word counts in place of the scores of its tokens.
+
+    Attributes:
+        objects: Sum of the scores of object tokens.
+        composition: Sum of the scores of attribute and relation tokens.
+        n_objects: Number of the object tokens (scope "word": words).
+        n_composition: Number of the attribute and relation tokens (words).
+        attribute_hinges: Sum of `max(0, margin - score)` over attribute tokens (words), with hinge
+            "margin" only, as the next three.
+        relation_hinges: The same over relation tokens (words).
+        n_attributes: Number of the attribute tokens (words).
+        n_relations: Number of the relation tokens (words).
+    """
+
+    objects: Tensor
+    composition: Tensor
+    n_objects: Tensor
+    n_composition: Tensor
+    attribute_hinges: Tensor | None = None
+    relation_hinges: Tensor | None = None
+    n_attributes: Tensor | None = None
+    n_relations: Tensor | None = None
+
+
+class ScoredCaptions(NamedTuple):
+    """What a loss needs of B captions.
+
+    Attributes:
+        text_features: `(B, E)`, normalised.
+        stats: `(B, K)`, see `per_caption_stats`.
+    """
+
+    text_features: Tensor
+    stats: Tensor
 
 
 class CAELoss(nn.Module):
@@ -167,11 +206,9 @@ class CAELoss(nn.Module):
         Raises:
             DataError: The arguments do not fit together.
         """
-        text_features, stats = self.encode_and_score(
-            image_features, tokens, roles, words, arguments, swaps
-        )
-        output = reduce_attribution_loss(stats, self.config, self.all_sum)
-        return replace(output, loss=self.weight * output.loss, text_features=text_features)
+        scored = self.encode_and_score(image_features, tokens, roles, words, arguments, swaps)
+        output = reduce_attribution_loss(scored.stats, self.config, self.all_sum)
+        return replace(output, loss=self.weight * output.loss, text_features=scored.text_features)
 
     def encode_and_score(
         self,
@@ -181,13 +218,10 @@ class CAELoss(nn.Module):
         words: Tensor | None = None,
         arguments: Tensor | None = None,
         swaps: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> ScoredCaptions:
         """Compute what the loss needs of each caption, for loops that reduce it elsewhere.
 
         See `forward` for the arguments.
-
-        Returns:
-            Normalised text features `(B, E)`, and the `per_caption_stats` `(B, K)`.
         """
         if roles is None:
             raise DataError("roles are None: expected those of `token_roles`, a tensor (B, C).")
@@ -211,7 +245,7 @@ class CAELoss(nn.Module):
                 _warn_of_missing_swaps(attribution.has_score)
         words = captions.word_numbers(length) if self.config.scope == "word" else None
         stats = per_caption_stats(attribution.scores, roles, self.config, words)
-        return F.normalize(attribution.text_features, dim=-1), stats
+        return ScoredCaptions(F.normalize(attribution.text_features, dim=-1), stats)
 
     def extra_repr(self) -> str:
         """Describe the settings."""
@@ -249,7 +283,7 @@ def role_groups(roles: Tensor, config: AttributionLossConfig) -> tuple[Tensor, T
 def per_caption_stats(
     scores: Tensor, roles: Tensor, config: AttributionLossConfig, words: Tensor | None = None
 ) -> Tensor:
-    """Sum the scores of each caption by role.
+    """Sum the scores of each caption by role, as one tensor that processes can exchange.
 
     Args:
         scores: `(B, T)`.
@@ -258,9 +292,8 @@ def per_caption_stats(
         words: Number of each token's word `(B, T)`; scope "word" needs it.
 
     Returns:
-        `(B, 4)`: the sums of the scores of its object words and of its composition words, then the
-        number of tokens (scope "word": words) in each sum. Hinge "margin" has `(B, 8)`: the hinges
-        of its attribute words and of its relation words follow, summed and counted likewise.
+        The fields of `CaptionStats` as columns: the first four `(B, 4)`, or all of them `(B, 8)`
+        with hinge "margin". `CaptionStats(*stats.T)` names them.
 
     Raises:
         ConfigError: There are no words for scope "word".
@@ -272,15 +305,16 @@ def per_caption_stats(
         words = words.long()
         weight = 1 / _sum_by_word(weight, words)
     objects, composition = role_groups(roles, config)
-    stats = _sum_groups(scores, weight, (objects, composition))
+    stats = CaptionStats(*_sum_groups(scores, weight, (objects, composition)))
     if config.hinge == "margin":
         if words is not None and config.scope == "word":
             composition_scores = torch.where(composition, scores, 0)
             n_tokens = _sum_by_word(composition.to(scores), words).clamp(min=1)
             scores = _sum_by_word(composition_scores, words) / n_tokens
         attributes, relations = composition & (roles == 2), composition & (roles == 3)
-        stats += _sum_groups(F.relu(config.margin - scores), weight, (attributes, relations))
-    return torch.stack(stats, dim=1)
+        hinges = _sum_groups(F.relu(config.margin - scores), weight, (attributes, relations))
+        stats = CaptionStats(*stats[:4], *hinges)
+    return torch.stack([column for column in stats if column is not None], dim=1)
 
 
 def reduce_attribution_loss(
@@ -295,13 +329,14 @@ def reduce_attribution_loss(
         config: The settings that the stats were computed with.
         all_sum: Sums a tensor over the processes that share the batch.
     """
-    groups = stats.T.contiguous()  # (K, G): G is B for scope "caption", else 1
+    columns = stats.T.contiguous()  # (K, G): G is B for scope "caption", else 1
     if config.scope != "caption":
-        groups = groups.sum(1, keepdim=True)
-        groups = all_sum(groups) if all_sum else groups
-    counts = groups[2:4].detach()
-    means = groups[:2] / counts.where(counts > 0, 1)  # A_obj, A_comp
-    hinges, is_valid = _compute_hinges(groups, means, config)
+        columns = columns.sum(1, keepdim=True)
+        columns = all_sum(columns) if all_sum else columns
+    sums = CaptionStats(*columns)
+    counts = torch.stack([sums.n_objects, sums.n_composition]).detach()
+    means = torch.stack([sums.objects, sums.composition]) / counts.where(counts > 0, 1)
+    hinges, is_valid = _compute_hinges(sums, means, config)
     totals = torch.cat(
         [
             torch.stack([torch.where(is_valid, hinges, 0).sum(), is_valid.sum()]),
@@ -312,8 +347,10 @@ def reduce_attribution_loss(
     )
     if all_sum and config.scope == "caption":
         totals = all_sum(totals)
-    hinge_sum, (n_valid, *sums) = totals[0], totals[1:].detach()
-    objects, composition, n_with_objects, n_with_composition, n_objects, n_composition = sums
+    hinge_sum, (n_valid, *means_and_counts) = totals[0], totals[1:].detach()
+    objects, composition, n_with_objects, n_with_composition, n_objects, n_composition = (
+        means_and_counts
+    )
     return AttributionLoss(
         loss=hinge_sum / n_valid.clamp(min=1),
         objects=objects / n_with_objects.clamp(min=1),
@@ -325,8 +362,9 @@ def reduce_attribution_loss(
 
 def attribution_gap(stats: Tensor) -> Tensor:
     """Compute A_obj - A_comp over all captions from their `per_caption_stats`, without a hinge."""
-    objects, composition, n_objects, n_composition = stats.sum(0)
-    return objects / n_objects.clamp(min=1) - composition / n_composition.clamp(min=1)
+    total = CaptionStats(*stats.sum(0))
+    object_mean = total.objects / total.n_objects.clamp(min=1)
+    return object_mean - total.composition / total.n_composition.clamp(min=1)
 
 
 def attribution_loss(
@@ -344,21 +382,27 @@ def attribution_loss(
 
 
 def _compute_hinges(
-    groups: Tensor, means: Tensor, config: AttributionLossConfig
+    sums: CaptionStats, means: Tensor, config: AttributionLossConfig
 ) -> tuple[Tensor, Tensor]:
     """Return the hinges that the loss is the mean of, and which of them count.
 
     Args:
-        groups: Summed stats `(K, G)`.
+        sums: Stats of the G groups of captions that have a loss each, every field `(G,)`.
         means: A_obj and A_comp `(2, G)`.
         config: Settings of the loss.
+
+    Returns:
+        The hinges, of any shape, and bool of the same shape: whether the words exist.
     """
     if config.hinge == "margin":
-        counts = groups[6:].detach()
-        return groups[4:6] / counts.where(counts > 0, 1), counts > 0
+        summed: Any = (sums.attribute_hinges, sums.relation_hinges)
+        numbers: Any = (sums.n_attributes, sums.n_relations)
+        counts = torch.stack(numbers).detach()
+        return torch.stack(summed) / counts.where(counts > 0, 1), counts > 0
     objects, composition = means.clamp(min=LOG_FLOOR).log() if config.hinge == "log" else means
     gap = (objects.detach() if config.stop_gradient else objects) - composition
-    return F.relu(gap + config.margin), (groups[2:4].detach() > 0).all(0)
+    n_objects, n_composition = sums.n_objects.detach(), sums.n_composition.detach()
+    return F.relu(gap + config.margin), (n_objects > 0) & (n_composition > 0)
 
 
 def _sum_groups(scores: Tensor, weight: Tensor, groups: tuple[Tensor, ...]) -> list[Tensor]:
