@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cae_lib.attribution.checks import check_tensors, check_words
+from cae_lib.attribution.checks import check_annotations, check_tensors
 from cae_lib.errors import ConfigError, DataError, check_fields, check_type
 from cae_lib.methods import REGISTRY
 from cae_lib.models.text_encoder import TextEncoder, text_encoder
@@ -162,7 +162,7 @@ class Captions:
             if tensor.is_inference():
                 with torch.inference_mode(False):
                     tensors[name] = tensor.clone()
-        check_words(self.encoder, tensors["tokens"], self.words, self.roles, self.arguments)
+        check_annotations(self.encoder, tensors["tokens"], self.words, self.roles, self.arguments)
         return replace(self, **tensors)
 
     def word_numbers(self, length: int) -> Tensor:
@@ -292,7 +292,7 @@ def enable_gradients() -> Iterator[None]:
 
 
 def resolve_words(words: Tensor | None, tokens: Tensor, encoder: TextEncoder) -> Tensor:
-    """Return the words `(B, C)` if there are any, else those of CLIP's encoding of the tokens."""
+    """Return `words` `(B, C)`, or if they are None those that tokens of CLIP's vocabulary form."""
     return word_index(tokens, encoder.vocabulary_size) if words is None else words
 
 

@@ -24,7 +24,7 @@ EXPECTED = {
     "second role": "one role for all tokens of a word that have a role",
     "arguments": "numbers of words of this caption, and 0 for none and where no word is",
 }
-"""What `check_words` expects, by kind of error."""
+"""What `check_annotations` expects, by kind of error."""
 
 
 def check_tensors(tokens: Any, image_features: Any, **optional: Any) -> None:
@@ -98,19 +98,16 @@ def is_integer(value: Tensor) -> bool:
     return not (value.dtype == torch.bool or value.is_floating_point() or value.is_complex())
 
 
-def check_words(
+def check_annotations(
     encoder: TextEncoder,
     tokens: Tensor,
     words: Tensor | None = None,
     roles: Tensor | None = None,
     arguments: Tensor | None = None,
 ) -> None:
-    """Check that words, roles and arguments belong to these tokens, and tokens to the model.
+    """Check that the model has these tokens, and that words, roles and arguments belong to them.
 
-    With CLIP's vocabulary the words have to be those that the tokens form (`word_index`). With
-    another vocabulary the words of the tokens are not known. Then words and roles must not lie on
-    tokens that certainly belong to no word, and the tokens of a word must not have two roles. On a
-    GPU this waits for the device once.
+    On a GPU this waits for the device once.
 
     Args:
         encoder: Has the vocabulary, and knows tokens of no word (`TextEncoder.non_word_tokens`).
@@ -123,33 +120,11 @@ def check_words(
         DataError: Names the caption and the token of the first error.
     """
     vocabulary_size = encoder.vocabulary_size
+    optional = {"role": roles, "word": words, "arguments": arguments}
+    annotations = {name: value for name, value in optional.items() if value is not None}
     errors = {"token": (tokens < 0) | (tokens >= vocabulary_size)}
-    annotations = {"role": roles, "word": words, "arguments": arguments}
-    annotations = {name: value for name, value in annotations.items() if value is not None}
-    has_clip_vocabulary = vocabulary_size == CLIP_VOCABULARY
     if annotations:
-        if has_clip_vocabulary:
-            token_words = word_index(tokens, vocabulary_size)
-            is_no_word = token_words == 0
-            numbers = token_words if words is None else words
-        else:
-            token_words, numbers = None, words
-            is_no_word = encoder.non_word_tokens(tokens)
-        if numbers is not None:
-            is_no_word = is_no_word | (numbers == 0)
-        if roles is not None:
-            errors["role"] = (roles < 0) | (roles > 3) | (roles > 0) & is_no_word
-        if words is not None and token_words is not None:
-            errors["word"] = words != token_words
-        elif words is not None:
-            errors["word"] = (words < 0) | (words > 0) & is_no_word
-            if roles is not None:
-                errors["second role"] = _has_second_role(words, roles)
-        if arguments is not None:
-            highest = tokens.shape[1] if numbers is None else numbers.amax(dim=1)[:, None, None]
-            is_wrong = (arguments < 0) | (arguments > highest)
-            is_wrong = is_wrong | (arguments > 0) & is_no_word[..., None]
-            errors["arguments"] = is_wrong.any(dim=-1)
+        errors |= _annotation_errors(encoder, tokens, words, roles, arguments)
     if not bool(torch.stack([*errors.values()]).any()):
         return
     kind = next(kind for kind, has_error in errors.items() if bool(has_error.any()))
@@ -160,6 +135,7 @@ def check_words(
             f"the model has the ids 0 to {vocabulary_size - 1}. Tokenize with the tokenizer of "
             "this model."
         )
+    has_clip_vocabulary = vocabulary_size == CLIP_VOCABULARY
     if has_clip_vocabulary and not bool((tokens[row] == vocabulary_size - 1).any()):
         raise missing_end_error(row)
     values = ", ".join(
@@ -170,6 +146,55 @@ def check_words(
         "Tokens, roles, words and arguments have to be rows of one `token_roles`, in the same "
         "order."
     )
+
+
+def _annotation_errors(
+    encoder: TextEncoder,
+    tokens: Tensor,
+    words: Tensor | None,
+    roles: Tensor | None,
+    arguments: Tensor | None,
+) -> dict[str, Tensor]:
+    """Return which tokens `(B, C)` have a wrong word, role or argument, by kind of error.
+
+    With CLIP's vocabulary the words have to be those that the tokens form (`word_index`). With
+    another vocabulary the words of the tokens are not known. Then words and roles must not lie on
+    tokens that certainly belong to no word, and the tokens of a word must not have two roles.
+
+    Args:
+        encoder: As for `check_annotations`, and so are the other arguments.
+        tokens: `(B, C)`.
+        words: `(B, C)`.
+        roles: `(B, C)`.
+        arguments: `(B, C, 2)`.
+
+    Returns:
+        Bool tensors, some of the kinds that `EXPECTED` explains.
+    """
+    errors: dict[str, Tensor] = {}
+    if encoder.vocabulary_size == CLIP_VOCABULARY:
+        token_words = word_index(tokens, CLIP_VOCABULARY)
+        is_no_word = token_words == 0
+        numbers = token_words if words is None else words
+    else:
+        token_words, numbers = None, words
+        is_no_word = encoder.non_word_tokens(tokens)
+    if numbers is not None:
+        is_no_word = is_no_word | (numbers == 0)
+    if roles is not None:
+        errors["role"] = (roles < 0) | (roles > 3) | (roles > 0) & is_no_word
+    if words is not None and token_words is not None:
+        errors["word"] = words != token_words
+    elif words is not None:
+        errors["word"] = (words < 0) | (words > 0) & is_no_word
+        if roles is not None:
+            errors["second role"] = _has_second_role(words, roles)
+    if arguments is not None:
+        highest = tokens.shape[1] if numbers is None else numbers.amax(dim=1)[:, None, None]
+        is_wrong = (arguments < 0) | (arguments > highest)
+        is_wrong = is_wrong | (arguments > 0) & is_no_word[..., None]
+        errors["arguments"] = is_wrong.any(dim=-1)
+    return errors
 
 
 def _has_second_role(words: Tensor, roles: Tensor) -> Tensor:

@@ -254,7 +254,9 @@ def word_index(tokens: Tensor, vocabulary_size: int) -> Tensor:
     position = torch.arange(tokens.shape[1], device=tokens.device)
     eot = (tokens == vocabulary_size - 1).int().argmax(dim=-1)
     inside = (position > 0) & (position < eot[:, None])
-    closed = ends[tokens.clamp(0, vocabulary_size - 1)] & inside  # `check_words` refuses other ids
+    closed = (
+        ends[tokens.clamp(0, vocabulary_size - 1)] & inside
+    )  # `check_annotations` refuses other ids
     before = closed.cumsum(dim=1) - closed.long()  # words finished before this token
     return (before + 1) * inside
 
@@ -309,7 +311,10 @@ def _check_spans(spans: Sequence[Sequence[Span]], count: int) -> None:
 
 
 class Piece(NamedTuple):
-    """One token and the characters of the cleaned caption that it covers; none if it is special."""
+    """A token and the characters of the cleaned caption that it covers: `start` until `end`.
+
+    A special token covers none.
+    """
 
     token: int
     start: int
@@ -317,7 +322,7 @@ class Piece(NamedTuple):
 
 
 def split_into_pieces(cleaned: str, tokenizer: SimpleTokenizer) -> list[Piece]:
-    """Return the tokens of `tokenizer.encode` and the characters that they cover.
+    """Split a caption into the tokens of `tokenizer.encode`, with the characters of each.
 
     A character that is split into bytes belongs to all tokens of these bytes.
     """
