@@ -35,13 +35,13 @@ FILE = click.Path(path_type=Path)
 ACTIVATION = click.Choice(["quickgelu", "gelu"])
 
 
-class Names(click.ParamType):
-    """Names with commas between them."""
+class NameList(click.ParamType):
+    """A list of names, given as one text with commas between them."""
 
     name = "names"
 
     def convert(self, value: Any, *_: object) -> list[str]:
-        """Split a text into names."""
+        """Split the text at its commas."""
         return [name.strip() for name in value.split(",") if name.strip()]
 
 
@@ -100,7 +100,7 @@ def data() -> None:
 
 @data.command("list")
 def list_sources() -> None:
-    """Print what there is, how large, and where it goes."""
+    """Print the sources: their size, their licence, and where they are stored."""
     for entry in _sources(()):
         print("\n".join(_describe_source(entry)))
     print(f"All of it goes into {paths().raw}")
@@ -133,7 +133,10 @@ def get_sources(names: tuple[str, ...]) -> int:
 @data.command("check")
 @click.argument("names", nargs=-1)
 def check_sources(names: tuple[str, ...]) -> int:
-    """Count what is here, and name what is missing; the exit code is 1 if something is."""
+    """Count the files, rows and images of each source, and name those that are missing.
+
+    The exit code is 1 if something is missing.
+    """
     from cae_lib.data.completeness import check
 
     reports = [check(entry) for entry in _sources(names)]
@@ -230,7 +233,7 @@ def train(
 @set_option
 @click.option(
     "--only",
-    type=Names(),
+    type=NameList(),
     default="",
     help="Suites such as benchmarks,retrieval; or benchmarks such as winoground, which are then "
     "printed and not stored.",
@@ -343,7 +346,7 @@ def split_selection(names: Iterable[str]) -> tuple[list[str], list[str]]:
 )
 @click.option(
     "--methods",
-    type=Names(),
+    type=NameList(),
     default=",".join(PAPER_METHODS),
     show_default=True,
     help="Attribution methods with commas between them.",

@@ -34,7 +34,7 @@ PAPER_SCALE_PAGES = ("attribution", "bindings", "accuracy", "retrieval-and-text"
 STATUS_PAGE = "status"
 """The page that lists all other stored pages, and therefore runs last."""
 
-NOT_OF_RUNS = {DATA, "validation"}
+SUITES_WITHOUT_RUNS = {DATA, "validation"}
 """Suites of `SUITE_VERSIONS` that a reproduction does not measure for its runs."""
 
 
@@ -76,7 +76,7 @@ class Run(NamedTuple):
         config = self._replace(seed=0).experiment(profile_name)
         trained = [config.key(), TRAINING_VERSION] if config else [self.variant.run]
         suites = (DATA,) if self.variant.run == DATA else self.suites
-        suites = suites or SUITE_VERSIONS.keys() - NOT_OF_RUNS
+        suites = suites or SUITE_VERSIONS.keys() - SUITES_WITHOUT_RUNS
         return digest(trained, {suite: SUITE_VERSIONS[suite] for suite in suites}, studies)
 
 

@@ -40,7 +40,7 @@ from cae_lib.variants import BASE, CONTROLS, Variant, find_run, run_name
 from cae_lib.words.alignment import align
 
 GELU_SUITES = ("benchmarks", "retrieval")
-OF_CONTENT = ("zero_shot", "heatmaps")
+CONTENT_SUITES = ("zero_shot", "heatmaps")
 """Suites that need annotations of what an image shows, which captioned photographs do not have."""
 
 
@@ -72,7 +72,7 @@ def measure_run(
     """
     available = {**SUITES, **BASE_SUITES} if name == BASE else {**SUITES}
     if find_profile(profile_name).photographs:
-        available = {suite: available[suite] for suite in available if suite not in OF_CONTENT}
+        available = {suite: available[suite] for suite in available if suite not in CONTENT_SUITES}
     everything = [suite for suite in available if suite not in without]
     only = list(only) or (GELU_SUITES if name in CONTROLS else everything)
     if unknown := [suite for suite in only if suite not in available]:
@@ -144,7 +144,7 @@ def measure_external(
     try:
         align([], [], clip.tokenizer)
     except ConfigError as error:
-        left = [suite for suite in suites if suite in needs.OF_CAPTIONS and suite != "phrases"]
+        left = [suite for suite in suites if suite in needs.CAPTION_SUITES and suite != "phrases"]
         suites = {suite: suites[suite] for suite in suites if suite not in left}
         print(f"Left out: {', '.join(left)}. {error}", flush=True)
     model = digest(
@@ -337,7 +337,9 @@ def measure_suites(
                 seed,
                 profile_name,
                 table_key(name, model, data[name]),
-                lambda measure=suite: _numbers(measure(encoder(), profile_name), profile_name),
+                lambda measure=suite: _without_captions(
+                    measure(encoder(), profile_name), profile_name
+                ),
                 fresh=fresh,
                 on_request=on_request,
                 model=model[:12],
@@ -346,8 +348,18 @@ def measure_suites(
             )
 
 
-def _numbers(tables: Tables, profile_name: str) -> Tables:
-    """Drop the words of captions written by people, which we cannot redistribute, from tables."""
+def _without_captions(tables: Tables, profile_name: str) -> Tables:
+    """Remove the column `word` from measured tables if the captions are those of photographs.
+
+    People wrote these captions, and we cannot redistribute them. Numbers stay, such as scores.
+
+    Args:
+        tables: The tables of one suite, by name.
+        profile_name: Name of the profile whose captions were measured.
+
+    Returns:
+        The tables to store; for synthetic scenes and real datasets they are unchanged.
+    """
     if not find_profile(profile_name).photographs:
         return tables
     return {name: frame.drop(columns="word", errors="ignore") for name, frame in tables.items()}
@@ -366,10 +378,15 @@ def measure_data(profile_name: str, fresh: bool = False, on_request: bool = Fals
     """
     from cae_lib.evaluation.items import data_tables
 
-    suites = ("benchmarks", *needs.SUITES)
+    suites = ("benchmarks", *needs.SOURCES_OF_SUITE)
     digests = sorted(data_digests(profile_name, suites).items())
     if find_profile(profile_name).real:
-        digests.append(("", sources_digest(needs.check_sources(needs.TRAINING), needs.TRAINING)))
+        digests.append(
+            (
+                "",
+                sources_digest(needs.check_sources(needs.TRAINING_SOURCES), needs.TRAINING_SOURCES),
+            )
+        )
     data = hashlib.sha256(repr(digests).encode()).hexdigest()
     measure(
         store.DATA,

@@ -330,7 +330,7 @@ def required_sources(profile_name: str) -> list[str]:
 
 def _needed_to_train(profile_name: str) -> list[str]:
     config = experiment(TUNED, profile_name)
-    return [*needs.source_of_weights(config.model, weights_path(config)), *needs.TRAINING]
+    return [*needs.source_of_weights(config.model, weights_path(config)), *needs.TRAINING_SOURCES]
 
 
 def check_real_data(profile_name: str) -> None:

@@ -13,7 +13,7 @@ from cae_lib.config import paths
 from cae_lib.data.benchmarks import BENCHMARK_FAMILIES
 from cae_lib.data.benchmarks.base import Family, Item
 from cae_lib.data.rows import MissingFileError, rows_of, text_rows
-from cae_lib.data.sources import ReferencedImages, Rows, Source, expand
+from cae_lib.data.sources import ExpectedRows, ReferencedImages, Source, expand
 from cae_lib.errors import DataError
 
 MAX_NAMED = 3
@@ -22,7 +22,7 @@ OPEN_CLIP_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 @dataclass
 class Tally:
-    """How many files, rows or images are here.
+    """Number of files, rows or images that are here, and names of those that are missing.
 
     Attributes:
         what: What is counted.
@@ -55,7 +55,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Report:
-    """What is here of one source.
+    """Count of what is here of one source.
 
     Attributes:
         source: The source.
@@ -96,11 +96,11 @@ def check(source: Source) -> Report:
         if item.open_clip:
             files.count(open_clip_file(item.hub or "") is not None, " ".join(item.open_clip))
     for entry in source.rows:
-        _count_rows(source, entry, files, rows, faults)
+        _count_listed_rows(source, entry, files, rows, faults)
     for name, places in expected_images(source, faults):
         images.count(any(path.is_file() for path in places), name)
     for family in _families_of(source):
-        _count_items(family, files, rows, images, faults)
+        _count_benchmark(family, files, rows, images, faults)
     if not files.expected and not source.rows:
         files.expected = None
         files.n_present = sum(path.is_file() for path in source.root.rglob("*"))
@@ -124,10 +124,18 @@ def _families_of(source: Source) -> list[Family]:
     ]
 
 
-def _count_items(
+def _count_benchmark(
     family: Family, files: Tally, items: Tally, images: Tally, faults: list[str]
 ) -> None:
-    """Count the files, items and images of a benchmark."""
+    """Add the files, items and images of a benchmark, as its own reader finds them, to tallies.
+
+    Args:
+        family: The benchmark.
+        files: Tally of annotation files.
+        items: Tally of items; its `what` becomes "items".
+        images: Tally of the images that the items name.
+        faults: List to which errors of files that cannot be read are added.
+    """
     root = paths().raw
     for pattern in family.files:
         matches = sorted(root.glob(pattern))
@@ -157,8 +165,19 @@ def _count_items(
         images.count(path.is_file(), name)
 
 
-def _count_rows(source: Source, entry: Rows, files: Tally, rows: Tally, faults: list[str]) -> None:
-    """Count one entry: files of a `*` as they are, the rows of named files where n is known."""
+def _count_listed_rows(
+    source: Source, entry: ExpectedRows, files: Tally, rows: Tally, faults: list[str]
+) -> None:
+    """Add the files of one entry `rows` of `sources.yml`, and their rows, to tallies.
+
+    Args:
+        source: The source.
+        entry: With a `*` in its file name, `n` is the number of files and no rows are counted;
+            else `n` is the number of rows, which are counted if it is known.
+        files: Tally of annotation files.
+        rows: Tally of rows.
+        faults: List to which errors of files that cannot be read are added.
+    """
     if "*" in entry.file:
         n_files = sum(path.is_file() for path in source.root.glob(entry.file))
         files.n_present += n_files
@@ -193,7 +212,7 @@ def expected_images(source: Source, faults: list[str]) -> Iterator[tuple[str, tu
 
 
 def _image_names(path: Path, entry: ReferencedImages, faults: list[str]) -> Iterable[str]:
-    """Return what a file names images by, without what is no part of a name."""
+    """Return the different image names in an annotation file, in order, without `entry.drop`."""
     names = {}
     try:
         for row in rows_of(path):

@@ -8,41 +8,41 @@ from pathlib import Path
 
 from cae_lib.config import paths
 from cae_lib.data import benchmarks
-from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER
+from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER_BENCHMARKS
 from cae_lib.data.completeness import Report, annotation_files, check, file_digest
 from cae_lib.data.sources import fetch_command, load_sources, source
 from cae_lib.data.training_set import TRAINING_SOURCE
 from cae_lib.errors import DataError, MissingDataError
 from cae_lib.profiles import find_profile
 
-TRAINING = (TRAINING_SOURCE,)
+TRAINING_SOURCES = (TRAINING_SOURCE,)
 # Names in `data/sources.yml` of what each family of benchmarks reads.
 SOURCES_OF_FAMILY: Mapping[str, tuple[str, ...]] = {
     name: family.source_names for name, family in benchmarks.BENCHMARK_FAMILIES.items()
 }
 RETRIEVAL_SOURCES: Mapping[str, str] = {"coco": "coco-retrieval", "flickr30k": "flickr30k"}
 SIMILARITY_SOURCE = "senteval"
-OWN_IMAGES = "zero_shot"  # a suite for whatever labelled images the user has
-OF_CAPTIONS = ("attribution", "bindings", "phrases", "faithfulness", "sensitivity")
+OWN_IMAGES_SUITE = "zero_shot"  # a suite for whatever labelled images the user has
+CAPTION_SUITES = ("attribution", "bindings", "phrases", "faithfulness", "sensitivity")
 # What each suite reads, but for those on benchmarks; heat maps need the world's gold boxes.
-SUITES: Mapping[str, tuple[str, ...]] = {
+SOURCES_OF_SUITE: Mapping[str, tuple[str, ...]] = {
     "retrieval": tuple(RETRIEVAL_SOURCES.values()),
     "similarity": (SIMILARITY_SOURCE,),
-    **dict.fromkeys(OF_CAPTIONS, (RETRIEVAL_SOURCES["coco"],)),
-    OWN_IMAGES: (),
+    **dict.fromkeys(CAPTION_SUITES, (RETRIEVAL_SOURCES["coco"],)),
+    OWN_IMAGES_SUITE: (),
     "heatmaps": (),
 }
-MISSING = ("incomplete", "not here")  # states of a report
-VALIDATION = "validation"  # a suite on the validation captions of the training data
+MISSING_STATES = ("incomplete", "not here")  # states of a report
+VALIDATION_SUITE = "validation"  # a suite on the validation captions of the training data
 
 
 def sources_of(suite: str) -> tuple[str, ...]:
     """Return the names of the sources that a suite reads; of further benchmarks those here."""
-    extra = [name for name in FURTHER if (paths().raw / FOLDERS[name]).is_dir()]
-    if suite == VALIDATION:
-        return TRAINING
+    extra = [name for name in FURTHER_BENCHMARKS if (paths().raw / FOLDERS[name]).is_dir()]
+    if suite == VALIDATION_SUITE:
+        return TRAINING_SOURCES
     if suite not in ("benchmarks", "blind"):
-        return SUITES[suite]
+        return SOURCES_OF_SUITE[suite]
     return tuple(
         dict.fromkeys(s for name in (*BENCHMARKS, *extra) for s in SOURCES_OF_FAMILY[name])
     )
@@ -73,7 +73,7 @@ def check_sources(names: Iterable[str]) -> dict[str, Report]:
 
 def missing_data(reports: Mapping[str, Report]) -> list[str]:
     """Return lines that say what is missing of some sources and how to get it; none if nothing."""
-    missing = [report for report in reports.values() if report.state in MISSING]
+    missing = [report for report in reports.values() if report.state in MISSING_STATES]
     lines = [line for report in missing for line in report.lines()]
     command = fetch_command(report.source.name for report in missing)
     return [*lines, f"Fetch them: {command}"] if missing else []
@@ -119,10 +119,10 @@ def data_digests(profile_name: str, suites: Iterable[str]) -> dict[str, str]:
         return dict.fromkeys(suites, _manifest_digest(profile_name))
     reports = check_sources(name for suite in suites for name in sources_of(suite))
     digests = {suite: sources_digest(reports, sources_of(suite)) for suite in suites}
-    if OWN_IMAGES in digests:  # which are known by their names
+    if OWN_IMAGES_SUITE in digests:  # which are known by their names
         root = paths().raw / "zero-shot"
         names = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
-        digests[OWN_IMAGES] = hashlib.sha256("\n".join(names).encode()).hexdigest()
+        digests[OWN_IMAGES_SUITE] = hashlib.sha256("\n".join(names).encode()).hexdigest()
     return digests
 
 
@@ -133,7 +133,7 @@ def training_digest(profile_name: str, train_data: str) -> str:
         DataError: If they are generated on this machine, and that was not done yet.
     """
     if find_profile(profile_name).real:
-        return sources_digest(check_sources(TRAINING), TRAINING)
+        return sources_digest(check_sources(TRAINING_SOURCES), TRAINING_SOURCES)
     apart = train_data == "pretrain" and find_profile(profile_name).synthetic
     return _manifest_digest(profile_name, "pretrain" if apart else "")
 

@@ -85,28 +85,42 @@ class Download:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Files that a complete set has, and how many rows they hold together; with a `*`, files."""
+class ExpectedRows:
+    """Files that a complete dataset has, and how many rows they hold together.
 
-    file: str  # path; `{a,b}` stands for several, `*` for any
-    n: int | None = None  # None where nobody has published it: the files have to be there
-    lines: bool = False  # count lines that are not blank, whatever the file's ending
-    skip: int = 0  # lines of a header
+    Attributes:
+        file: Path; `{a,b}` stands for several files, `*` for any.
+        n: Number of rows, or with a `*` of files; None if nobody has published it.
+        lines: Count lines that are not blank, whatever the file's ending.
+        skip: Number of lines of a header.
+    """
+
+    file: str
+    n: int | None = None
+    lines: bool = False
+    skip: int = 0
 
 
 @dataclass(frozen=True)
 class ReferencedImages:
-    """Pictures that annotation files name."""
+    """Images that annotation files name, and where their files may be.
 
-    file: str  # as in `Rows`
-    field: tuple[str | int, ...]  # its columns, as in `rows.value`; a line of text is a name itself
-    names: tuple[str, ...]  # where one may lie; {} is what the column says
-    drop: str = ""  # beginning of the name to leave out
+    Attributes:
+        file: The annotation files, as in `ExpectedRows`.
+        field: Columns that name an image, as in `rows.value`; a line of text is itself a name.
+        names: Paths that the image may have; `{}` stands for its name.
+        drop: Beginning of the name that is left out.
+    """
+
+    file: str
+    field: tuple[str | int, ...]
+    names: tuple[str, ...]
+    drop: str = ""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set or weight file."""
+    """A dataset, or weights, with what is needed to fetch and to check it."""
 
     name: str  # as in `cae data get NAME`
     title: str
@@ -118,9 +132,9 @@ class Source:
     files: tuple[Download, ...]
     gb: float | None = None  # rough size of the downloads
     gated: str | None = None  # page where the terms have to be accepted first
-    needs: tuple[str, ...] = ()  # sources whose pictures this one shows
+    needs: tuple[str, ...] = ()  # sources whose images this one shows
     links: Mapping[str, str] = field(default_factory=dict)  # new name: folder shown
-    rows: tuple[Rows, ...] = ()
+    rows: tuple[ExpectedRows, ...] = ()
     images: tuple[ReferencedImages, ...] = ()
     note: str = ""  # what else one should know
 
@@ -157,7 +171,11 @@ def load_sources(path: Path = SOURCES_FILE) -> Mapping[str, Source]:
     for name, entry in entries:
         try:
             fields: dict[str, Any] = {}
-            for key, kind in (("files", Download), ("rows", Rows), ("images", ReferencedImages)):
+            for key, kind in (
+                ("files", Download),
+                ("rows", ExpectedRows),
+                ("images", ReferencedImages),
+            ):
                 fields[key] = tuple(_build(kind, values) for values in entry.get(key, ()))
             sources[name] = _build(Source, {"name": name, **entry, **fields})
         except (TypeError, ValueError, AttributeError) as error:

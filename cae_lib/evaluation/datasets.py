@@ -13,7 +13,13 @@ from pathlib import Path
 
 import numpy as np
 
-from cae_lib.data.benchmarks import BENCHMARK_FAMILIES, FOLDERS, FURTHER, Benchmark, load_benchmark
+from cae_lib.data.benchmarks import (
+    BENCHMARK_FAMILIES,
+    FOLDERS,
+    FURTHER_BENCHMARKS,
+    Benchmark,
+    load_benchmark,
+)
 from cae_lib.data.captions import RETRIEVAL_SETS, Pairs, load_retrieval_set
 from cae_lib.data.incomplete import log_once
 from cae_lib.data.labelled import LabelledImages, load_labelled_folder
@@ -47,7 +53,7 @@ SCENE_GRAPHS: Mapping[str, str] = {"coco": GRAPHS, "flickr30k": FLICKR_GRAPHS}
 
 
 def _manifest_counts(root: Path) -> Mapping[str, Mapping[str, int]]:
-    """Return the numbers of items by family, of datasets that are built here."""
+    """Return the number of items of each family, as the manifest of generated datasets has it."""
     return read_json(root / MANIFEST, dict)["counts"]
 
 
@@ -108,7 +114,9 @@ def families_of(profile_name: str) -> list[str]:
     if not profile.real:
         return _built_families(profile.root)
     return [
-        name for name in FOLDERS if name not in FURTHER or (profile.root / FOLDERS[name]).is_dir()
+        name
+        for name in FOLDERS
+        if name not in FURTHER_BENCHMARKS or (profile.root / FOLDERS[name]).is_dir()
     ]
 
 

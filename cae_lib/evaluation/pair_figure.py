@@ -57,7 +57,7 @@ def draw(attributions: Mapping[str, PairAttribution], caption: str, start_layer:
     for axis in axes[:, 0]:
         axis.set_axis_off()
     for (title, pair), (above, table) in zip(attributions.items(), axes.T[1:], strict=True):
-        _map(above, pair, norm)
+        _draw_heat_map(above, pair, norm)
         above.set_title(f"{title}\ncosine {number(pair.cosine, 2)}", fontsize=10)
         _shares(table, pair, longest, pair is first)
     layout: Any = figure.get_layout_engine()
@@ -77,8 +77,8 @@ def draw(attributions: Mapping[str, PairAttribution], caption: str, start_layer:
     return figure
 
 
-def _map(axis: Axes, pair: PairAttribution, norm: PowerNorm) -> None:
-    """Draw a heat map over the image in grey, which remains visible where the relevance is low."""
+def _draw_heat_map(axis: Axes, pair: PairAttribution, norm: PowerNorm) -> None:
+    """Draw the heat map of an image over the image in grey; where it is low, the image shows."""
     height, width = pair.image.shape[:2]
     axis.imshow(pair.image.mean(axis=-1), cmap="gray", vmin=0, vmax=1.2, interpolation="nearest")
     small = torch.as_tensor(pair.relevance, dtype=torch.float64)[None]

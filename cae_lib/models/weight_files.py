@@ -28,7 +28,7 @@ from cae_lib.models.checkpoint import (
 )
 
 NESTED = ("state_dict", "model", "model_state_dict")
-SIZES = {"input_resolution": 224, "context_length": 77, "vocab_size": 49408}
+OPENAI_SIZES = {"input_resolution": 224, "context_length": 77, "vocab_size": 49408}
 """What OpenAI's files hold beside the weights."""
 
 PREFIXES = ("module.", "model.", "clip.", "clip_model.")
@@ -143,7 +143,7 @@ def plain_names(content: Any) -> dict[str, Tensor] | None:
     """Return the tensors of a state dict by open_clip's names; None if it is no state dict.
 
     It may be `NESTED`, with `COMPILED` in some names and `PREFIXES` before all of them but those of
-    a `HEAD`. The `HEAD`, OpenAI's `SIZES` and the causal mask, which models have by themselves, are
+    a `HEAD`. The `HEAD`, `OPENAI_SIZES` and the causal mask, which models have by themselves, are
     left out.
     """
     for name in NESTED:
@@ -154,7 +154,7 @@ def plain_names(content: Any) -> dict[str, Tensor] | None:
     state = {
         name.replace(COMPILED, "").removeprefix("module."): value
         for name, value in content.items()
-        if name.rpartition(".")[2] not in SIZES and not _is_causal_mask(name, value)
+        if name.rpartition(".")[2] not in OPENAI_SIZES and not _is_causal_mask(name, value)
     }
     while names := [name for name in state if not name.startswith(HEAD)]:
         prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in names)), None)

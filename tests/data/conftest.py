@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cae_lib.data.sources import Download, ReferencedImages, Rows, Source
+from cae_lib.data.sources import Download, ExpectedRows, ReferencedImages, Source
 
 
 @pytest.fixture
@@ -105,6 +105,6 @@ def toy(make_source, file_server: FileServer, zipped) -> Source:
     return make_source(
         Download(url=f"{file_server.url}/rows.json", to="data/rows.json"),
         Download(url=f"{file_server.url}/pictures.zip", unpack="images"),
-        rows=(Rows("data/rows.json", 2),),
+        rows=(ExpectedRows("data/rows.json", 2),),
         images=(ReferencedImages("data/rows.json", ("image",), ("images/{}",)),),
     )

@@ -16,8 +16,8 @@ from cae_lib.data.completeness import check, file_digest
 from cae_lib.data.fetch import fetch_source
 from cae_lib.data.sources import (
     SOURCES_FILE,
+    ExpectedRows,
     ReferencedImages,
-    Rows,
     Source,
     expand,
     load_sources,
@@ -190,20 +190,20 @@ def test_missing_and_unreadable_files_are_named(toy: Source):
     (toy.root / "data/rows.json").write_text("[")
     assert check(toy).state == "incomplete"
     assert "rows.json, top level: not valid JSON" in check(toy).lines()[-1]
-    assert check(replace(toy, rows=(Rows("data/rows.json"),))).state == "incomplete"
+    assert check(replace(toy, rows=(ExpectedRows("data/rows.json"),))).state == "incomplete"
 
 
 def test_other_layouts_of_rows(make_source):
     entry = make_source(
         rows=(
-            Rows("a.csv", 2),
-            Rows("b.tsv", 1),
-            Rows("c.jsonl", 2),
-            Rows("d.txt", 2),
-            Rows("e.csv", 3, lines=True, skip=1),
-            Rows("f.json", 2),
-            Rows("pictures/*.jpg", 3),
-            Rows("maybe.txt"),
+            ExpectedRows("a.csv", 2),
+            ExpectedRows("b.tsv", 1),
+            ExpectedRows("c.jsonl", 2),
+            ExpectedRows("d.txt", 2),
+            ExpectedRows("e.csv", 3, lines=True, skip=1),
+            ExpectedRows("f.json", 2),
+            ExpectedRows("pictures/*.jpg", 3),
+            ExpectedRows("maybe.txt"),
         ),
         images=(
             ReferencedImages("a.csv", ("id",), ("p/{}.jpg", "q/{}.jpg", "p/{}.png", "q/{}.png")),

@@ -79,6 +79,6 @@ def test_a_control_is_measured_by_weights_of_its_own_name(home, monkeypatch):
     measuring.measure_run("base", "smoke")
     assert set(asked["base"][1]) - set(suites) == {"sensitivity"}
     measuring.measure_run("clip-ft", "photo")
-    assert set(suites) - set(asked["clip-ft"][1]) == {*measuring.OF_CONTENT}
+    assert set(suites) - set(asked["clip-ft"][1]) == {*measuring.CONTENT_SUITES}
     with pytest.raises(ConfigError, match="sensitivity"):
         measuring.measure_run("clip-ft", "smoke", only=["sensitivity"])

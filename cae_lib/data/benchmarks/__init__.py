@@ -63,7 +63,9 @@ BENCHMARKS: tuple[str, ...] = tuple(
 )
 """Families of the paper's tables, which every profile has."""
 
-FURTHER: tuple[str, ...] = tuple(name for name in BENCHMARK_FAMILIES if name not in BENCHMARKS)
+FURTHER_BENCHMARKS: tuple[str, ...] = tuple(
+    name for name in BENCHMARK_FAMILIES if name not in BENCHMARKS
+)
 """Families that are not in the paper, read if their folder is there."""
 
 

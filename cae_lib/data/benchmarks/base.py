@@ -64,8 +64,12 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Unasked:
-    """A row that is no question, and not expected to be one; counted by its reason."""
+class ExcludedRow:
+    """A row of an annotation file that the benchmark itself excludes from its items.
+
+    Attributes:
+        reason: The key under which `Benchmark.counts` counts such rows.
+    """
 
     reason: str
 
@@ -140,7 +144,7 @@ class Benchmark:
 
     @property
     def headline(self) -> Literal["micro", "macro"]:
-        """Whether the headline averages items or groups."""
+        """Name of the headline's average: "micro" over items, or "macro" over groups."""
         return "macro" if self.average.over_groups else "micro"
 
     @property
@@ -165,7 +169,7 @@ class Family:
         name: Its name in tables.
         folder: The folder of the benchmark; a family that is not in the paper is read if it exists.
         read: Yields the items of one subset, given the folder of all datasets and the name of the
-            subset, and `Unasked` for rows that are no questions.
+            subset, and `ExcludedRow` for rows that the benchmark excludes.
         published: Number of items of each subset; None where no verified number is known.
         files: Annotation files, with `*` for several.
         images: Where the images come from, for who lacks them.
@@ -181,7 +185,7 @@ class Family:
 
     name: str
     folder: str
-    read: Callable[..., Iterable[Item | Unasked]]
+    read: Callable[..., Iterable[Item | ExcludedRow]]
     published: Mapping[str, int | None]
     files: tuple[str, ...]
     images: str

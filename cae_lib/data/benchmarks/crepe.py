@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from cae_lib.data.benchmarks.base import Average, Family, Item, Unasked, find_image
+from cae_lib.data.benchmarks.base import Average, ExcludedRow, Family, Item, find_image
 from cae_lib.data.rows import MissingFileError, Row, csv_rows
 
 COLUMNS = ("image_id", "caption", "x", "y", "width", "height")
@@ -42,13 +42,17 @@ def read(root: Path, subset: str) -> Iterator[Item]:
             yield _item(root, row, f"{complexity}/{row.key}", negatives, complexity)
 
 
-def read_systematicity(root: Path, subset: str) -> Iterator[Item | Unasked]:
+def read_systematicity(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
     """Yield the items of CORPUS/SPLIT/KIND; a row without valid negatives asks nothing."""
     corpus, split, kind = subset.split("/")
     column = f"valid_hard_negs_{kind}"
     for row in csv_rows(root / SYSTEMATIC.format(corpus, split), (*COLUMNS, column)):
         negatives = _negatives(row, column)
-        yield _item(root, row, row.key, negatives, subset) if negatives else Unasked("no_negatives")
+        yield (
+            _item(root, row, row.key, negatives, subset)
+            if negatives
+            else ExcludedRow("no_negatives")
+        )
 
 
 def _complexity(path: Path) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 from cae_lib.data.benchmarks.base import Family, ImageRef, Item, file_part
 from cae_lib.data.rows import json_lines, parquet_rows
 
-SIZES = {"coco_qwen": 509, "coco_mistral": 454, "cc3m_qwen": 474}
+ITEM_COUNTS = {"coco_qwen": 509, "coco_mistral": 454, "cc3m_qwen": 474}
 
 
 def read(root: Path, subset: str) -> Iterator[Item]:
@@ -33,7 +33,7 @@ FAMILY = Family(
     "half_truths",
     "half-truths",
     read,
-    published={f"{name}{end}": n for name, n in SIZES.items() for end in ("", "/ordered")},
+    published={f"{name}{end}": n for name, n in ITEM_COUNTS.items() for end in ("", "/ordered")},
     files=("half-truths/data/*.*",),
     images="in the files themselves",
     rescored=("*/ordered",),

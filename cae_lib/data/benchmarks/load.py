@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cae_lib.data.benchmarks.base import NO_GROUP, Average, Benchmark, Family, Item, Unasked
+from cae_lib.data.benchmarks.base import NO_GROUP, Average, Benchmark, ExcludedRow, Family, Item
 from cae_lib.data.incomplete import image_error, log_left_out, log_once
 from cae_lib.data.rows import MissingFileError, read_json
 from cae_lib.errors import DataError
@@ -81,7 +81,7 @@ def _load_subset(
     n_questions = 0
     try:
         for item in family.read(root, subset, **options):
-            if isinstance(item, Unasked):
+            if isinstance(item, ExcludedRow):
                 counts[item.reason] += 1
                 continue
             if item.key in keys:

@@ -18,7 +18,7 @@ from pathlib import Path
 from cae_lib.data.benchmarks.base import Family, ImageRef, Item, file_part
 from cae_lib.data.rows import json_rows
 
-SIZES = {
+ITEM_COUNTS = {
     "replace_att": 788,
     "replace_obj": 1652,
     "replace_rel": 1406,
@@ -64,8 +64,8 @@ FAMILY = Family(
     "sugarcrepe",
     "sugar-crepe",
     read,
-    published={"add_att": 692, "add_obj": 2062, **SIZES},
-    files=tuple(f"sugar-crepe/data/{name}.json" for name in ("add_att", "add_obj", *SIZES)),
+    published={"add_att": 692, "add_obj": 2062, **ITEM_COUNTS},
+    files=tuple(f"sugar-crepe/data/{name}.json" for name in ("add_att", "add_obj", *ITEM_COUNTS)),
     images=IMAGES,
     in_paper=True,
     summarize=count_same_words,
@@ -74,8 +74,8 @@ PLUS_PLUS = Family(
     "sugarcrepe_pp",
     "sugarcrepe-pp",
     read_plus_plus,
-    published={f"{task}/{name}": n for task in ("itt", "tot") for name, n in SIZES.items()},
-    files=tuple(f"sugarcrepe-pp/data/{name}.json" for name in SIZES),
+    published={f"{task}/{name}": n for task in ("itt", "tot") for name, n in ITEM_COUNTS.items()},
+    files=tuple(f"sugarcrepe-pp/data/{name}.json" for name in ITEM_COUNTS),
     images=IMAGES,
     rescored=("tot/*",),
     summarize=count_unwinnable,

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cae_lib.data.benchmarks.base import Family, Item, Unasked, find_image
+from cae_lib.data.benchmarks.base import ExcludedRow, Family, Item, find_image
 from cae_lib.data.rows import json_rows
 
-SIZES = {
+ITEM_COUNTS = {
     "actant-swap": 949,
     "action-replacement": 648,
     "coreference-hard": 104,
@@ -46,12 +46,12 @@ SHARED_FOLDERS = ("valse/images", "coco/val2017", "coco/val2014", "coco/train201
 MIN_VOTES = 2
 
 
-def read(root: Path, subset: str) -> Iterator[Item | Unasked]:
+def read(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
     """Yield the valid items of one phenomenon."""
     folders = [root / name for name in (IMAGE_FOLDERS[subset], *SHARED_FOLDERS)]
     for row in json_rows(root / f"valse/data/{subset}.json", dict):
         if row.number("mturk.caption") < MIN_VOTES:
-            yield Unasked("not_valid")
+            yield ExcludedRow("not_valid")
             continue
         name = row.text("image_file").strip()
         image = find_image(*(folder / name for folder in folders))
@@ -62,8 +62,8 @@ FAMILY = Family(
     "valse",
     "valse",
     read,
-    published=SIZES,
-    files=tuple(f"valse/data/{name}.json" for name in SIZES),
+    published=ITEM_COUNTS,
+    files=tuple(f"valse/data/{name}.json" for name in ITEM_COUNTS),
     images="those of the dataset that each item's field 'dataset' names",
     in_paper=True,
 )

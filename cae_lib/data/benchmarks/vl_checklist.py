@@ -27,7 +27,7 @@ OBJECTS = [
     )
     for value in values
 ]
-SIZES = {
+ITEM_COUNTS = {
     "Attribute/vg/action": 1892,
     "Attribute/vg/color": 11_569,
     "Attribute/vg/material": 2470,
@@ -73,7 +73,7 @@ FAMILY = Family(
     "vl_checklist",
     "vl-checklist",
     read,
-    published=dict(sorted(SIZES.items())),
+    published=dict(sorted(ITEM_COUNTS.items())),
     files=("vl-checklist/data/**/*.json",),
     images="Visual Genome's, SWiG's and HAKE's, in vl-checklist/{vg,swig,hake}",
     in_paper=True,
