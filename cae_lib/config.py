@@ -209,7 +209,7 @@ class Profile:
     # with each other only, see `study_runs`; empty where there are none
     earlier_bases: tuple[int, ...] = ()  # steps of bases of shorter trainings than `base`
     search: Search = Search()
-    photographs: bool = False  # whether its pictures are photographs, not drawn
+    photographs: bool = False  # whether its images are photographs, not drawn
     studies_apart: bool = False  # whether `cae reproduce` runs them on request alone
     own_book: str | None = None  # what stands above each page of its copy of the book; None where
     # its pages are those of the book itself
@@ -243,6 +243,6 @@ class Profile:
 
     @property
     def records(self) -> Path:
-        """Folder of its tables; tables with meaningless numbers stay in the cache."""
+        """Folder of its stored tables; in the cache if their numbers mean nothing."""
         place = paths().records if self.recorded else paths().cache / "records"
         return place / self.name

@@ -238,10 +238,10 @@ def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str =
 
 
 def fold(figure: Figure) -> None:
-    """Make a figure `NARROW`, and put its panels below each other, at most two images side by side.
+    """Narrow a figure to the width of a telephone (`NARROW`), with its panels below each other.
 
-    Panels that shared the labels of an axis get labels of their own, long labels are wrapped, and
-    legends get as few columns as fit.
+    Panels with images remain in pairs. Panels that shared the labels of an axis get labels of their
+    own, long labels are wrapped, and legends get as few columns as fit.
     """
     middle = figure.bbox.height / 2
     legends = {legend: legend.get_window_extent().y0 < middle for legend in figure.legends}

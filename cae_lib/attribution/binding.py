@@ -77,13 +77,21 @@ class BindingAttribution(AttributionMethod):
 
 
 class Unit(NamedTuple):
-    """Adjacent tokens `start` to `end` (exclusive) of one role, with their first and last word."""
+    """Adjacent tokens of one role.
+
+    Attributes:
+        start: Position of the first token.
+        end: Position after the last token.
+        role: Their role.
+        first_word: Number of the first token's word.
+        last_word: Number of the last token's word.
+    """
 
     start: int
     end: int
     role: int
-    first: int
-    last: int
+    first_word: int
+    last_word: int
 
 
 class Candidate(NamedTuple):
@@ -114,7 +122,7 @@ def swapped_captions(
     vocabulary: int | None = CLIP_VOCABULARY,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return captions with two parts swapped, which makes false what a word says of them.
+    """Return captions with two parts swapped, so that a word no longer says the truth of them.
 
     The swaps are those of the tagger, or without `swaps` those that the roles suggest: a relation's
     subject and object are swapped, which are those that `arguments` name, else the nearest object
@@ -237,7 +245,10 @@ def _role_candidates(
     def arguments_of(unit: Unit) -> list[Unit | None]:
         """Return the two objects that a word is said of, None for those that are unknown."""
         words = said_of[unit.start] if said_of else (0, 0)
-        return [next((o for o in objects if o.first <= word <= o.last), None) for word in words]
+        return [
+            next((o for o in objects if o.first_word <= word <= o.last_word), None)
+            for word in words
+        ]
 
     swaps: list[tuple[list[Unit], Unit, Unit]] = []
     for unit in units:
@@ -267,12 +278,17 @@ def _differ(ids: list[int], first: Unit, second: Unit) -> bool:
     return ids[first.start : first.end] != ids[second.start : second.end]
 
 
-def _order_after_swap(length: int, first: Sequence[int], second: Sequence[int]) -> list[int]:
+def _order_after_swap(
+    length: int, first_place: Sequence[int], second_place: Sequence[int]
+) -> list[int]:
     """Return the original positions of a caption's tokens after two parts of it are swapped.
 
-    Each part is given by its first token and end.
+    Args:
+        length: Number of tokens of the caption.
+        first_place: Position of the first token of the earlier part, and the one after its last.
+        second_place: The same of the later part.
     """
-    ends = (0, *first, *second, length)
+    ends = (0, *first_place, *second_place, length)
     stretches = [range(*pair) for pair in pairwise(ends)]
     return [position for i in (0, 3, 2, 1, 4) for position in stretches[i]]
 

@@ -1,4 +1,4 @@
-"""Drop of the similarity when a word is replaced by another of its role, as attribution."""
+"""Attribute similarity to words by the drop in similarity when a word is replaced."""
 
 from __future__ import annotations
 
@@ -18,18 +18,19 @@ NO_TOKEN = -1
 
 @dataclass(frozen=True)
 class CounterfactualAttribution(AttributionMethod):
-    """Drop of the similarity when a word is replaced by another word of its role; not the paper's.
+    """Attribution by the drop in similarity when a word is replaced by another of its role.
 
-    `a_j = S(I, T) - S(I, T with word j replaced)`, on all tokens of the word; its role is the
-    highest of theirs. The other word is drawn, by torch's generator, from the batch's words of that
-    role, each as often as it occurs; but none that the caption contains, nor one too long for the
-    columns of the tokens, whose padding has to be at their end, nor, without padding, a shorter
-    one. Where there is none, and for words of no role, there is no score; see
-    `Attribution.has_score`. Both similarities are without dropout.
+    The method is not the paper's. The score of all tokens of word j is
+    `a_j = S(I, T) - S(I, T with word j replaced)`; the word's role is the highest of its tokens.
+    The replacement is drawn by torch's generator from the words of that role in the batch, with a
+    probability proportional to their frequency. Words that the caption contains are excluded, and
+    so are words too long for the caption's padding, which has to be at its end; a caption without
+    padding takes no shorter word either. A word without a role or without a possible replacement
+    has no score; see `Attribution.has_score`. Both similarities are computed with dropout disabled.
 
     Attributes:
-        samples: At most so many of a caption's objects, and of its other words, at random; None
-            for all.
+        samples: Largest number of object words of a caption that are scored, and of its other
+            words, drawn at random; None scores all.
     """
 
     scores_words: ClassVar[bool] = True
@@ -88,8 +89,8 @@ def _word_texts(tokens: Tensor, masks: Tensor) -> Tensor:
     """Return the masked tokens of `(N, C)`, moved to the left `(N, L)`; then `NO_TOKEN`."""
     length = max(masks.sum(dim=1).tolist(), default=1)
     texts = tokens.new_full((len(tokens), length + 1), NO_TOKEN)
-    column = torch.where(masks, masks.cumsum(dim=1) - 1, length)
-    return texts.scatter_(1, column, torch.where(masks, tokens, NO_TOKEN))[:, :length]
+    target_column = torch.where(masks, masks.cumsum(dim=1) - 1, length)
+    return texts.scatter_(1, target_column, torch.where(masks, tokens, NO_TOKEN))[:, :length]
 
 
 def _sample_per_group(group: Tensor, selected: Tensor, samples: int) -> Tensor:
@@ -105,11 +106,12 @@ def _sample_per_group(group: Tensor, selected: Tensor, samples: int) -> Tensor:
 def _replace_words(tokens: Tensor, masks: Tensor, texts: Tensor) -> Tensor:
     """Put texts `(V, L)` in the place of the masked tokens of captions `(V, C)`."""
     columns, length = tokens.shape[1], texts.shape[1]
-    discard = columns + length - 1  # column of what is left out
+    discard = columns + length - 1  # the column that takes tokens that are left out
     first = masks.int().argmax(dim=1, keepdim=True)
     size = (texts != NO_TOKEN).sum(dim=1, keepdim=True)
     after = torch.arange(columns, device=tokens.device) > first
-    column = torch.where(masks, discard, (~masks).cumsum(dim=1) - 1 + size * after)
-    rows = tokens[:, -1:].repeat(1, columns + length).scatter_(1, column, tokens)
-    column = first + torch.arange(length, device=tokens.device)
-    return rows.scatter_(1, torch.where(texts == NO_TOKEN, discard, column), texts)[:, :columns]
+    target_column = torch.where(masks, discard, (~masks).cumsum(dim=1) - 1 + size * after)
+    rows = tokens[:, -1:].repeat(1, columns + length).scatter_(1, target_column, tokens)
+    target_column = first + torch.arange(length, device=tokens.device)
+    target_column = torch.where(texts == NO_TOKEN, discard, target_column)
+    return rows.scatter_(1, target_column, texts)[:, :columns]

@@ -1,4 +1,4 @@
-"""Drop of the similarity when a word is masked, as attribution."""
+"""Attribute similarity to words by the drop in similarity when a word is masked."""
 
 from __future__ import annotations
 
@@ -22,16 +22,17 @@ from cae_lib.errors import ConfigError
 
 @dataclass(frozen=True)
 class PerturbationAttribution(AttributionMethod):
-    """Drop of the similarity when a word is masked.
+    """Attribution by the drop in similarity when a word is masked (CAE, perturbation instance).
 
-    CAE, perturbation instance: `a_j = S(I, T) - S(I, T with word j masked)`, both without dropout.
-    All variants of all captions run as one batch; tokens of no word score 0. How the paper masks is
-    not known.
+    The score is `a_j = S(I, T) - S(I, T with word j masked)`, both computed with dropout disabled.
+    All variants of all captions run as one batch; tokens of no word score 0. The paper does not say
+    how it masks a word.
 
     Attributes:
-        replacement: "mean", the current mean of all token embeddings, as a constant: otherwise the
-            loss would move words that are not in the batch; "zero"; "token", CLIP's token "*";
-            "random", another token of the batch, drawn by a seed of its tokens.
+        replacement: What a masked token becomes: "mean", the current mean of all token embeddings,
+            held constant so that the loss does not move words outside the batch; "zero"; "token",
+            CLIP's token "*"; or "random", another token of the batch, drawn by a seed that its
+            tokens determine.
         unit: "word" masks all tokens of a word at once, which share its score; "token" each alone.
         clamp: Set negative drops to 0.
         temperature: Let S include tau^-1, as a constant.

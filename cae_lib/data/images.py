@@ -30,10 +30,17 @@ STORE_LIMIT = 4 * 2**30
 
 
 class TrainingImages:
-    """Images of a training set, each of `size` (S) pixels a side; row i is `paths[i]`.
+    """Images of a training set, from which batches of square crops are drawn.
+
+    This is the interface that training uses. A subclass decides where the pixels come from:
+    `ImageStore` holds all images in memory, `ImagesOnDisk` decodes the files of each batch.
+
+    Args:
+        paths: Image files. Row i, as in an `index`, is the image of `paths[i]`.
+        size: Side S of the square images that are returned, in pixels.
 
     Raises:
-        DataError: If files are missing, or those of an `ImageStore` broken or truncated.
+        DataError: If files are missing; with an `ImageStore` also if one is broken or truncated.
     """
 
     def __init__(self, paths: Sequence[str | Path], size: int) -> None:

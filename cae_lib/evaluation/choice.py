@@ -96,11 +96,13 @@ def item_frame(subsets: Sequence[Benchmark]) -> pd.DataFrame:
 
 
 def weighted_items(subsets: Sequence[Benchmark]) -> pd.DataFrame:
-    """Return the items that `answers` answers, in its order, and how they are averaged.
+    """Return the items of the scorable benchmarks with their weights, in the order of `answers`.
 
-    To the columns of `item_frame` come `weight` in the headline of the subset, which is the sum of
-    weight times right or wrong; `stratum`, equal for items that the headline averages together, its
-    subset or its group; and `chance` of guessing right.
+    Returns:
+        The columns of `item_frame`, and three more. `weight`: the headline of a subset is the sum
+        of the weights of the items that are answered right. `stratum`: equal for items that the
+        headline averages together, those of a subset or of a group. `chance`: the probability of
+        guessing right.
     """
     subsets = scorable_benchmarks(subsets)
     rows = []

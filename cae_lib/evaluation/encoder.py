@@ -71,7 +71,7 @@ class Weights:
     activation: str = ""
 
     def digest(self) -> str:
-        """Return the SHA-256 of the weight file, or of what decides random weights."""
+        """Return a SHA-256: that of a checkpoint file, else of model, activation and weights."""
         if isinstance(self.source, Path):
             return file_digest(self.source)
         if self.source is None:
@@ -228,7 +228,7 @@ class Encoder:
             ref: self._contents[state] for ref, state in states.items() if state in self._contents
         }
         size = IMAGE_BATCH_SIZE_ON_CPU if self.device.type == "cpu" else IMAGE_BATCH_SIZE
-        with evaluating(self.clip.model), self._progress(len(new), "pictures") as progress:
+        with evaluating(self.clip.model), self._progress(len(new), "images") as progress:
             unseen = self._read_unseen([ref for ref in new if ref not in contents], contents)
             while batch := list(islice(unseen, size)):
                 pixels = self._reader.normalize(batch, self.device)
@@ -333,7 +333,14 @@ def _plain_attributes(module: object) -> tuple[str, dict[str, Any]]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode, and back afterwards."""
+    """Put a model into eval mode, and restore its mode on leaving, also after an error.
+
+    Dropout and other layers that act at random are thereby off while a model is measured in the
+    middle of its training.
+
+    Args:
+        model: The model. Submodules in another mode than the model get its mode on leaving.
+    """
     was_training = model.training
     model.eval()
     try:

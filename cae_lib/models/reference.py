@@ -33,13 +33,13 @@ WRAPPERS = {"_orig_mod": "torch.compile", "module": "DataParallel"}
 
 @dataclass(frozen=True)
 class TextModel:
-    """How a model of some library encodes text.
+    """A model with the functions and modules that its text is encoded by, whatever its library.
 
     Attributes:
         model: The model.
         features: Tokens `(B, C)` -> features `(B, E)`, not normalised.
         embedding: The layer that turns tokens into embeddings.
-        tower: The module whose attention counts.
+        tower: The text tower, whose attention is recorded.
         position: Tokens -> the position that is read `(B,)`; None for a mean over the tokens.
         attended: Tokens -> which of them a mean is taken over `(B, C)` bool.
         non_word_tokens: Tokens -> which of them belong to no word `(B, C)` bool; None if unknown.

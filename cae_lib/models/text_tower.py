@@ -112,14 +112,20 @@ class TextEncoder(ABC):
     def encode_variants(
         self, tokens: Tensor, caption: Tensor, masked: Tensor, replacement: Tensor
     ) -> Tensor:
-        """Return features `(B + V, E)` of captions, then of V variants with masked tokens.
+        """Encode captions together with variants of them in which some tokens are replaced.
+
+        A variant shares the tokens before its first replaced one with its caption, so encoders
+        that can do so compute the states of these tokens once.
 
         Args:
-            tokens: Ids of the captions `(B, C)`.
-            caption: Row of each variant's caption `(V,)`.
-            masked: Tokens that each variant has masked `(V, S)` bool.
-            replacement: Embedding `(D,)` in place of all masked tokens, or a token for each
-                position of the captions `(B, S)`.
+            tokens: Ids of the B captions `(B, C)`.
+            caption: For each of the V variants, the row of its caption `(V,)`.
+            masked: Bool `(V, S)`, the tokens that each variant replaces; S as in `used_columns`.
+            replacement: What takes their place: one embedding `(D,)` for all of them, or ids
+                `(B, S)` that give each position of a caption its own token.
+
+        Returns:
+            Features `(B + V, E)`, not normalised: first the captions, then the variants.
         """
 
     @abstractmethod

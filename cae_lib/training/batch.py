@@ -217,9 +217,15 @@ class Stream(IntEnum):
 
 
 def generator(seed: int, stream: Stream, number: int) -> torch.Generator:
-    """Return the CPU generator of a stream at epoch or step `number`.
+    """Return a CPU generator that depends on nothing but these three arguments.
 
-    Unlike inputs give unrelated seeds.
+    A batch is therefore the same whether a run is resumed, is split over processes or draws its
+    batches in a worker. Different arguments give unrelated random numbers.
+
+    Args:
+        seed: Seed of the run.
+        stream: What the numbers are for.
+        number: Step of the run, or the epoch for `Stream.ORDER`.
     """
     state = np.random.SeedSequence([seed, int(stream), number]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
@@ -231,7 +237,17 @@ def _permutation(count: int, seed: int, epoch: int) -> Tensor:
 
 
 def _shares(count: int, size: int, processes: int) -> Tensor:
-    """Return each process's positions in a batch of one or two blocks of `size` rows."""
+    """Split the positions in a batch evenly between processes.
+
+    Args:
+        count: Number of rows of the batch, one or two blocks of `size`. With NegCLIP's negatives
+            the second block holds a similar image for each row of the first.
+        size: Number of rows of a block, divisible by the number of processes.
+        processes: Number of processes.
+
+    Returns:
+        Positions `(processes, count / processes)`. A process has the same positions of each block.
+    """
     blocks = torch.arange(count).view(count // size, processes, -1)
     return blocks.transpose(0, 1).flatten(1)
 
