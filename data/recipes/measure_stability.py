@@ -1,16 +1,18 @@
-"""Measure how far rounding alone changes a trained model: train it with other vector instructions.
+"""Measure how far rounding alone changes a trained model: train it again with other rounding.
 
     python -m data.recipes.measure_stability
 
-Each run of `RUNS` is trained twice from one seed, with all vector instructions of the processor and
-with those of AVX2 alone. Sums are then rounded differently, as on another kind of processor. The
-table `stability` holds the answers of both models to all benchmark items as the share that differs,
-and the accuracy of each. It is a measure of the training, not of the loss: where a small difference
-grows, the training is close to unstable.
+Each run of `RUNS` is trained from one seed in each way of `TRAININGS`: in float32 with all vector
+instructions of the processor, in float32 with those of AVX2 alone, as on an older processor, and in
+bfloat16, which `precision: auto` chooses on processors that have it. The table `stability` holds the
+accuracy of each model, and the share of its answers to all benchmark items that differ from those of
+the first training. It is a measure of the training: where a small difference grows, the training is
+close to unstable.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -31,7 +33,6 @@ from cae_lib.variants import DATA
 PROFILE, SEED = "mini", 0
 RUNS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "CLIP-FT": ("clip-ft", {}),
-    "NegCLIP": ("spacy-negclip", {}),
     "margin loss": ("spacy-margin", {}),
     "CAE on bindings": ("dependency-binding", {}),
     "CAE on bindings, a quarter of λ": ("dependency-binding", {"weight": 5.0}),
@@ -43,80 +44,91 @@ RUNS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 }
 """A run and its changed settings, by what a table calls it."""
 
-PROCESSORS: Mapping[str, Mapping[str, str]] = {
-    "all instructions": {},
-    "AVX2": {
-        "ATEN_CPU_CAPABILITY": "avx2",
-        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
-        "ONEDNN_MAX_CPU_ISA": "AVX2",
-    },
+TRAININGS: Mapping[str, tuple[Mapping[str, str], Mapping[str, Any]]] = {
+    "all instructions": ({}, {"precision": "fp32"}),
+    "AVX2": (
+        {
+            "ATEN_CPU_CAPABILITY": "avx2",
+            "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+            "ONEDNN_MAX_CPU_ISA": "AVX2",
+        },
+        {"precision": "fp32"},
+    ),
+    "bfloat16": ({}, {"precision": "bf16"}),
 }
-"""Environment variables that restrict the vector instructions of PyTorch and its libraries."""
+"""Environment variables and settings of each training; the first is what others are compared with."""
 
 
-def answers_of(name: str) -> pd.DataFrame:
-    """Train and measure a run of `RUNS` in this process, unless that is stored."""
-    run, settings = RUNS[name]
+def answers_of(run_name: str, training: str) -> pd.DataFrame:
+    """Train and measure a run of `RUNS` in this process, unless that is stored.
+
+    Args:
+        run_name: One of `RUNS`.
+        training: One of `TRAININGS`, whose environment this process has.
+    """
+    run, settings = RUNS[run_name]
+    settings = {**settings, **TRAININGS[training][1]}
     return results.load("benchmarks", PROFILE, [run], [SEED], compute=True, **settings)
 
 
-def train_on(processor: str, home: Path) -> dict[str, pd.DataFrame]:
-    """Train all runs with these instructions, and return their answers.
+def train_all(training: str, home: Path) -> dict[str, pd.DataFrame]:
+    """Train all runs in one way, each in a process of its own, and return their answers.
 
     Args:
-        processor: One of `PROCESSORS`.
+        training: One of `TRAININGS`.
         home: Folder for the weights and tables of these runs.
     """
     raw = home / "data/raw"
     if not raw.is_symlink():
         raw.parent.mkdir(parents=True, exist_ok=True)
         raw.symlink_to(paths().raw.resolve())
-    environment = {**os.environ, **PROCESSORS[processor], "CAE_HOME": str(home)}
+    environment = {**os.environ, **TRAININGS[training][0], "CAE_HOME": str(home)}
     answers = {}
     for name in RUNS:
         output = home / f"{digest(name)}.parquet"
         if not output.is_file():
-            command = [sys.executable, "-m", "data.recipes.measure_stability", name, str(output)]
+            module = "data.recipes.measure_stability"
+            command = [sys.executable, "-m", module, name, training, str(output)]
             subprocess.run(command, env=environment, check=True)
         answers[name] = pd.read_parquet(output)
     return answers
 
 
 def compare() -> pd.DataFrame:
-    """Train every run with every set of instructions, and compare the answers.
+    """Train every run in every way, and compare the answers.
 
     Returns:
-        A row for each run: `model`, `n` items, `changed` share of the answers, and `accuracy` (mean
-        of the benchmark families) with each set of instructions.
+        A row for each run and training: `model`, `training`, `n` answers, `changed` (share of the
+        answers that differ from the first training's) and `accuracy` (mean of the families).
     """
     folder = paths().build / "stability"
-    tables = {name: train_on(name, folder / digest(name)) for name in PROCESSORS}
+    tables = {name: train_all(name, folder / digest(name)) for name in TRAININGS}
     items = results.load("items", PROFILE, [DATA])
     mean = weights(items, "family").query("score == 'mean'")
+    first = tables[next(iter(TRAININGS))]
     rows = []
-    for name in RUNS:
-        answers = [
-            table[name].set_index(list(store.ANSWERS))["correct"].sort_index()
-            for table in tables.values()
-        ]
-        accuracy = [average(table[name], mean)["mean"] for table in tables.values()]
+    for name, (training, table) in itertools.product(RUNS, tables.items()):
+        before, after = (
+            frame[name].set_index(list(store.ANSWERS))["correct"].sort_index()
+            for frame in (first, table)
+        )
         rows.append(
             {
                 "model": name,
-                "n": len(answers[0]),
-                "changed": float((answers[0] != answers[1]).mean()),
-                "accuracy": accuracy[0],
-                "accuracy_other": accuracy[1],
+                "training": training,
+                "n": len(after),
+                "changed": float((before != after).mean()),
+                "accuracy": average(table[name], mean)["mean"],
             }
         )
     return pd.DataFrame(rows)
 
 
 def main() -> None:
-    """Compare, and store the table; or, with a run and a file, train that run for `train_on`."""
+    """Compare, and store the table; or, with three arguments, train one run for `train_all`."""
     if len(sys.argv) > 1:
-        name, output = sys.argv[1:]
-        answers_of(name).to_parquet(output)
+        name, training, output = sys.argv[1:]
+        answers_of(name, training).to_parquet(output)
         return
     table = compare()
     print(table.to_string(index=False))

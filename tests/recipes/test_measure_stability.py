@@ -11,18 +11,18 @@ def test_answers_are_compared_item_by_item_whatever_their_order(monkeypatch):
     items = pd.DataFrame({name: ["a", "b", "c", "d"] for name in store.ANSWERS})
     first = items.assign(correct=[True, True, False, False])
     second = items.assign(correct=[True, False, False, False]).iloc[::-1]
-    tables = {"all instructions": first, "AVX2": second}
+    tables = {"all instructions": first, "AVX2": second, "bfloat16": first}
     monkeypatch.setattr(
         measure_stability,
-        "train_on",
-        lambda name, home: dict.fromkeys(measure_stability.RUNS, tables[name]),
+        "train_all",
+        lambda training, home: dict.fromkeys(measure_stability.RUNS, tables[training]),
     )
     weights = items.assign(score="mean", weight=0.25)
     monkeypatch.setattr(measure_stability, "weights", lambda *_: weights)
     monkeypatch.setattr(measure_stability.results, "load", lambda *_: items)
-    table = measure_stability.compare().set_index("model")
-    assert list(table.index) == list(measure_stability.RUNS)
-    row = table.loc["CLIP-FT"]
-    assert row["n"] == 4
-    assert row["changed"] == pytest.approx(0.25)
-    assert (row["accuracy"], row["accuracy_other"]) == pytest.approx((0.5, 0.25))
+    table = measure_stability.compare().set_index(["model", "training"])
+    assert list(table.index.unique("model")) == list(measure_stability.RUNS)
+    rows = table.loc["CLIP-FT"]
+    assert rows["n"].tolist() == [4, 4, 4]
+    assert rows["changed"].to_dict() == {"all instructions": 0, "AVX2": 0.25, "bfloat16": 0}
+    assert rows["accuracy"].tolist() == pytest.approx([0.5, 0.25, 0.5])
