@@ -1,10 +1,12 @@
 """Fixtures that several test files share."""
 
+import gc
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from toys import random_clip
 
 import book.studies  # noqa: F401  registers the suites of the studies
 
@@ -50,6 +52,13 @@ print(sys.executable == "PYTHON")
 """
 
 
+def pytest_collection_finish() -> None:
+    """Spare the modules that tests import from the collector; statsmodels calls it in each test
+    of several p-values, which takes a second where they are many."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project folder that `cae_lib.config.paths` points to."""
@@ -84,18 +93,14 @@ def text(book_home: Path) -> Path:
 @pytest.fixture
 def tiny_clip():
     """A clip-mini with random weights."""
-    from cae_lib.models.clip import load_clip
-
-    return load_clip("clip-mini", seed=0)
+    return random_clip()
 
 
 def save_random(path: Path, seed: int) -> Path:
     """Write the weights of a random clip-mini."""
     from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
-    from cae_lib.models.clip import load_clip
 
-    clip = load_clip("clip-mini", seed=seed)
-    return save_checkpoint(path, clip, CheckpointMeta("clip-mini", "quickgelu"))
+    return save_checkpoint(path, random_clip(seed), CheckpointMeta("clip-mini", "quickgelu"))
 
 
 @pytest.fixture(scope="session")

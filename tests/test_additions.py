@@ -33,7 +33,7 @@ USE = """
 import torch
 from pathlib import Path
 
-import cae_lib
+import cae_lib as cae
 from cae_lib import plots
 from cae_lib.attribution import get_method
 from cae_lib.cli import main
@@ -41,7 +41,7 @@ from cae_lib.profiles import experiment
 from cae_lib.models import load_clip, read_meta
 from cae_lib.runs import checkpoint_path
 
-assert Path(cae_lib.__file__).is_relative_to(Path.cwd())
+assert Path(cae.__file__).is_relative_to(Path.cwd())
 assert plots.label("cae-size") == "CLIP-CAE (size)" and plots.method_of("cae-size") == "size"
 assert plots.METHOD_COLORS["size"] == "red"
 clip = load_clip()
@@ -64,18 +64,6 @@ def package(tmp_path: Path) -> Path:
     return copy
 
 
-def test_one_file_scores_trains_and_is_shown(package, home, smoke_world, tiny_clip) -> None:
-    (package / "attribution" / "size.py").write_text(FILE)
-    line = '    "size": Method("SizeAttribution", "size", "red"),\n'
-    edit(package / "methods.py", "] = {\n", "] = {\n" + line)
-    runs = package.parent / "configs" / "smoke.yaml"
-    edit(runs, "runs:\n", "runs:\n  cae-size: {method: size, weight: 0.5}\n")
-    link_data(home, smoke_world)
-    base = home / "data" / experiment("clip-ft", "smoke").weights
-    save_checkpoint(base, tiny_clip, CheckpointMeta("clip-mini", "quickgelu"))
-    use(package, USE)
-
-
 BENCHMARK = """
 from collections.abc import Iterator
 from pathlib import Path
@@ -93,15 +81,13 @@ def read(root: Path, subset: str) -> Iterator[Item]:
 FAMILY = Family("ours", "our-set", read, {"all": 2}, ("our-set/ours.json",), images="drawn")
 """
 USE_BENCHMARK = """
-import cae_lib as cae
-
 table = cae.evaluate(cae.load_clip(), "ours")
 assert [*table["dataset"]] == ["ours/all"] and [*table["n_used"]] == [*table["n_expected"]] == [2]
 """
 
 
 def use(package: Path, steps: str) -> None:
-    """Run some lines with the copy of the package."""
+    """Run lines with the copy of the package."""
     done = subprocess.run(
         [sys.executable, "-c", steps],
         cwd=package.parent,
@@ -112,18 +98,20 @@ def use(package: Path, steps: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def link_data(home: Path, smoke_world: Path) -> None:
-    (home / "data" / "raw").mkdir(parents=True)
-    (home / "data" / "raw" / "world-smoke").symlink_to(smoke_world)
-
-
 def edit(path: Path, old: str, new: str) -> None:
     content = path.read_text()
     assert content.count(old) == 1
     path.write_text(content.replace(old, new))
 
 
-def test_one_file_and_a_line_are_a_benchmark(package, home, smoke_world) -> None:
+def test_a_method_and_a_benchmark_are_a_file_and_a_line_and_a_run_is_an_entry(
+    package, home, smoke_world, tiny_clip
+) -> None:
+    (package / "attribution" / "size.py").write_text(FILE)
+    line = '    "size": Method("SizeAttribution", "size", "red"),\n'
+    edit(package / "methods.py", "] = {\n", "] = {\n" + line)
+    runs = package.parent / "configs" / "smoke.yaml"
+    edit(runs, "runs:\n", "runs:\n  cae-size: {method: size, weight: 0.5}\n")
     folder = package / "data" / "benchmarks"
     (folder / "ours.py").write_text(BENCHMARK)
     edit(folder / "__init__.py", "    order,\n", "    order,\n    ours,\n")
@@ -132,11 +120,14 @@ def test_one_file_and_a_line_are_a_benchmark(package, home, smoke_world) -> None
         "        mmvp_vlm.FAMILY,\n",
         "        mmvp_vlm.FAMILY,\n        ours.FAMILY,\n",
     )
-    link_data(home, smoke_world)
+    (home / "data" / "raw").mkdir(parents=True)
+    (home / "data" / "raw" / "world-smoke").symlink_to(smoke_world)
+    base = home / "data" / experiment("clip-ft", "smoke").weights
+    save_checkpoint(base, tiny_clip, CheckpointMeta("clip-mini", "quickgelu"))
     folder = home / "data" / "raw" / "our-set"
     (folder / "images").mkdir(parents=True)
     picture = next(smoke_world.rglob("*.png"))
     shutil.copy(picture, folder / "images" / "a.png")
     rows = [{"file": "a.png", "right": "a dog", "wrong": other} for other in ("a cat", "a hat")]
     (folder / "ours.json").write_text(json.dumps(rows))
-    use(package, USE_BENCHMARK)
+    use(package, USE + USE_BENCHMARK)

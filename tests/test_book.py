@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import jupytext
 import nbformat
 import pandas as pd
 import pytest
@@ -19,6 +20,7 @@ from jupytext import TextFileContentsManager
 
 from book.extension.build import build_book, render
 from book.extension.run import run_page
+from book.extension.source import read_page
 from book.extension.web import MOST_DESCRIPTION, description
 from cae_lib import plots
 from cae_lib.errors import CaeError
@@ -194,14 +196,15 @@ def test_the_copy_of_a_profile_says_so_above_each_page(toy_book: Path):
     assert find_profile("smoke").own_book in text and "smoke: 3 seeds" in text
 
 
-def test_what_is_wrong_with_a_book_is_shown(toy_book: Path, capfd):
-    with (toy_book / "book" / "index.md").open("a", encoding="utf-8") as stream:
+def test_what_is_wrong_with_a_book_is_shown(text: Path, book_home: Path, capfd):
+    jupytext.write(read_page(text), text.with_suffix(".ipynb"))
+    with (book_home / "book" / "index.md").open("a", encoding="utf-8") as stream:
         stream.write("\nSee [](nowhere.md) and $\\nosuch$.\n")
     with pytest.raises(CaeError):
         build_book("mini")
     warnings = capfd.readouterr().err
     assert "nowhere.md" in warnings and "formula: Unknown LaTeX command" in warnings
-    (toy_book / "book" / "_toc.yml").unlink()
+    (book_home / "book" / "_toc.yml").unlink()
     with pytest.raises(CaeError, match="_toc.yml"):
         build_book("mini")
 

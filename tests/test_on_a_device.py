@@ -104,8 +104,14 @@ def test_a_picture_and_a_caption(world: Path) -> None:
     on_both(lambda encoder: vars(attribute(encoder.clip, picture, "a cat on the bed", 0)))
 
 
-@pytest.mark.parametrize("path", ["packed", "reference"])
-@pytest.mark.parametrize("method", [*PAPER_METHODS, "renormalised attention"])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        *((method, "packed") for method in (*PAPER_METHODS, "renormalised attention")),
+        ("gradcam", "reference"),
+        ("perturbation", "reference"),
+    ],
+)
 def test_scores_and_their_gradients(method: str, path: str) -> None:
     """A gradient through the scores is a second derivative for the gradient methods."""
     parameters = {"renormalise": True} if method not in PAPER_METHODS else {}

@@ -114,7 +114,7 @@ def test_words_are_drawn_as_often_as_they_occur(named, words, call, attribute) -
     requested = torch.zeros_like(named.tokens, dtype=torch.bool)
     requested[word.row, word.places] = True
     torch.manual_seed(0)
-    actual = [attribute(named, NAME, call | {"requested": requested}) for _ in range(400)]
+    actual = [attribute(named, NAME, call | {"requested": requested}) for _ in range(100)]
     assert all(torch.equal(one.has_score, requested) for one in actual)
     drawn = [(drops - one.scores[word.row, word.places]).abs().argmin() for one in actual]
     share = torch.stack(drawn).bincount(minlength=len(drops)) / len(drawn)

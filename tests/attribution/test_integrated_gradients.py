@@ -40,7 +40,7 @@ def test_scores_are_captums(short, attribute) -> None:
 
 
 def test_training_draws_points_whose_mean_is_the_integral(short, attribute) -> None:
-    exact = attribute(short.first(1), NAME, points=100).scores
+    exact = attribute(short.first(1), NAME, points=40).scores
     torch.manual_seed(0)
     draws = [attribute(short.first(1), NAME, GRAPH, training_points=4) for _ in range(12)]
     draws = torch.stack([draw.scores.detach() for draw in draws])
@@ -49,27 +49,27 @@ def test_training_draws_points_whose_mean_is_the_integral(short, attribute) -> N
     torch.testing.assert_close(draws.mean(0), exact, atol=5 * spread, rtol=0)
 
 
-@pytest.mark.parametrize("create_graph", [False, True])
-def test_expected_gradients_are_unbiased(create_graph, short, attribute) -> None:
+def test_expected_gradients_are_unbiased(short, attribute) -> None:
     """The mean of draws against captum's mean over all baselines of words of the batch."""
     table, dog = short.model.token_embedding, short.tokens[0, :4]  # "a dog"
     exact = torch.zeros(4, dtype=torch.float64)
     for words in itertools.product(dog[1:3], repeat=2):
         tokens = short.tokens[:1].clone()
         tokens[0, 1:3] = torch.stack(words)
-        exact += captums(short.first(1), table(tokens).detach(), 100)[0, :4] / 4
+        exact += captums(short.first(1), table(tokens).detach(), 30)[0, :4] / 4
     n = 1500  # copies of the caption, each with a point and a baseline of its own
     many = dataclasses.replace(
         short, tokens=short.tokens[:1].expand(n, -1), image_features=short.image_features[[0] * n]
     )
-    torch.manual_seed(0)
-    draws = attribute(many, NAME, {"create_graph": create_graph}, expected=True).scores.detach()
-    error = draws.std(0) / n**0.5
-    assert ((draws.mean(0) - exact).abs() <= 4 * error).all()
+    found = []
+    for create_graph in (False, True):
+        torch.manual_seed(0)
+        call = {"create_graph": create_graph}
+        found.append(attribute(many, NAME, call, expected=True).scores.detach())
+    error = found[0].std(0) / n**0.5
+    assert ((found[0].mean(0) - exact).abs() <= 4 * error).all()
     assert error.max() < exact.abs().max() / 5
-    torch.manual_seed(0)
-    again = attribute(many, NAME, {"create_graph": create_graph}, expected=True).scores
-    assert torch.equal(again.detach(), draws)
+    torch.testing.assert_close(found[1], found[0], atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("parameters", [{"training_points": 3}, {"expected": True}], ids=str)

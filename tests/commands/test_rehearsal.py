@@ -1,6 +1,6 @@
 """The profile `rehearsal` from weights to tables, on a few drawn scenes laid out as the real sets.
 
-The model is a ViT-B/32 of full size with random weights, put where open_clip keeps OpenAI's.
+The model is a ViT-B/32 of two layers with random weights, put where open_clip keeps OpenAI's.
 """
 
 import contextlib
@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import open_clip
 import pandas as pd
 import pytest
 import rehearsal
@@ -39,8 +40,12 @@ KINDS = ("benchmarks", "retrieval", "similarity", "attribution")
 
 @contextlib.contextmanager
 def at_home(home: Path) -> Iterator[None]:
-    """A home of the tests' own, and a hub's cache in it that nothing is added to."""
+    """A home of the tests' own, a hub's cache in it that nothing is added to, and a ViT-B/32 of two
+    layers."""
+    config = open_clip.get_model_config("ViT-B-32")
+    config["text_cfg"]["layers"] = config["vision_cfg"]["layers"] = 2
     with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(open_clip.factory._MODEL_CONFIGS, "ViT-B-32", config)
         patch.setenv("CAE_HOME", str(home))
         patch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "hub"))
         patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)

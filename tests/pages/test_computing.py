@@ -67,22 +67,42 @@ def scores(monkeypatch) -> Mock:
     return counted
 
 
-def test_an_experiment_is_computed_once_and_leaves_published_tables_alone(
-    smoke_home, monkeypatch, capsys
+def test_papermill_alone_trains_measures_and_draws_an_experiment_once(
+    smoke_home: Path, tmp_path: Path, monkeypatch
 ):
-    """All of the page with a weight of its own: its numbers are those of the run that it names."""
-    names = run_page(EXPERIMENT, profile="smoke", weight=0.5, steps=1, seed=1)
-    name = names["name"]
-    assert name == "cae-gradcam+steps=1+weight=0.5" and name in names["accuracy"].index
-    assert names["reference"] == "clip-ft+steps=1", "of as many steps"
+    """What the page says of a run with a weight of its own is what this run answers."""
+    source, output = tmp_path / "experiment.ipynb", tmp_path / "out.ipynb"
+    jupytext.write(read_page(EXPERIMENT), source)
+    parameters = {"profile": "smoke", "weight": 0.5, "steps": 1, "seed": 1}
+    papermill.execute_notebook(source, output, parameters, progress_bar=False, cwd=tmp_path)
+    assert store.tables("smoke") == {}
+    runs = ["clip-ft+steps=1", "cae-gradcam+steps=1+weight=0.5"]
+    stored_apart = store.index_of("benchmarks", "smoke", on_request=True)
+    assert {(run, 1) for run in runs} <= stored_apart.keys()
+    assert ("cae-gradcam", 1) not in stored_apart
+    answers = store.read([stored_apart[run, 1] for run in runs]).to_pandas()
+    items = store.read([store.index_of("items", "smoke", on_request=True)["data", 0]]).to_pandas()
+    of_mean = weights(items, "family").query("score == 'mean'")
+    answers = answers.merge(of_mean, on=["family", "subset", "item"])
+    answers["part"] = answers["correct"] * answers["weight"]
+    accuracy = answers.groupby("run")["part"].sum()
+    gain = plots.number(accuracy[runs[1]] - accuracy[runs[0]], 1, 100, True)
+    cells = nbformat.read(output, as_version=4).cells
+    glued = {
+        bundle["metadata"]["scrapbook"]["name"]: "".join(bundle["data"].values())
+        for cell in cells
+        for bundle in cell.get("outputs", ())
+        if "scrapbook" in bundle.get("metadata", {})
+    }
+    assert gain in glued["finding"]
+    monkeypatch.setattr(Suite, "__call__", Mock(side_effect=RuntimeError("measured again")))
+    names = run_page(EXPERIMENT, "finding", **parameters)
+    assert glued["finding"] == repr(names["finding"])
+    assert names["name"] == runs[1] and names["reference"] == runs[0], "of as many steps"
     assert "weight 0.5" in names["finding"] and "(seed 1)" in names["finding"]
     assert names["resolved"].loc["weight"].tolist() == ["0.5", "this page"]
     again = command("experiment", names)
     assert "-p weight 0.5" in again and "-p seed 1" in again and "-p profile smoke" in again
-    assert store.tables("smoke") == {}
-    monkeypatch.setattr(Suite, "__call__", Mock(side_effect=RuntimeError("measured again")))
-    again = run_page(EXPERIMENT, profile="smoke", weight=0.5, steps=1, seed=1)
-    assert again["finding"] == names["finding"]
 
 
 @pytest.mark.parametrize(
@@ -133,13 +153,13 @@ def test_an_unknown_value_is_refused_before_anything_is_loaded(
         run_page(page, **{"profile": "smoke"} | parameters)
 
 
-@pytest.mark.parametrize("page", [EXPERIMENT, SWEEP], ids=lambda page: page.stem)
-def test_a_page_trains_nothing_by_default(page, monkeypatch):
-    """All that it shows is among the tables of the repository."""
+@pytest.mark.parametrize(("page", "until"), [(EXPERIMENT, "items"), (SWEEP, "finding")])
+def test_a_page_trains_nothing_by_default(page, until, monkeypatch):
+    """All that it loads is among the tables of the repository."""
     monkeypatch.delenv("CAE_HOME", raising=False)
     monkeypatch.setattr(measuring, "compute_table", Mock(side_effect=RuntimeError("computed")))
-    names = run_page(page)
-    assert names["profile"] == "mini" and names["finding"]
+    names = run_page(page, until)
+    assert names["profile"] == "mini" and len(names[until])
 
 
 @pytest.mark.parametrize(
@@ -230,7 +250,8 @@ without."""
 
 
 def hide(monkeypatch: pytest.MonkeyPatch, families: list[str], tables: list[str]) -> None:
-    """Let the records lack some families and tables, and allow nothing to be computed."""
+    """Let the records lack some families and tables, and allow nothing to be computed; figures
+    are made, and not written as files."""
     whole = results.load
 
     def load(table: str, *words: Any, **settings: Any) -> pd.DataFrame:
@@ -241,6 +262,8 @@ def hide(monkeypatch: pytest.MonkeyPatch, families: list[str], tables: list[str]
     monkeypatch.delenv("CAE_HOME", raising=False)
     monkeypatch.setattr(results, "load", load)
     monkeypatch.setattr(Selection, "has", lambda self, table, runs: table not in tables)
+    monkeypatch.setattr(plots, "_svg", lambda figure, alt: "")
+    monkeypatch.setattr(plots, "_png", lambda figure: b"")
     monkeypatch.setattr(measuring, "compute_table", Mock(side_effect=RuntimeError("computed")))
 
 
@@ -336,33 +359,3 @@ def test_without_all_items_there_is_no_verdict(home: Path):
     assert not page.complete("benchmarks")
     assert not page.complete("benchmarks", ["aro"])
     assert not page.complete("retrieval"), "nothing is not all"
-
-
-def test_papermill_alone_trains_measures_and_draws(smoke_home: Path, tmp_path: Path):
-    """What the page says of CAE is what its run with this weight answers."""
-    source, output = tmp_path / "accuracy.ipynb", tmp_path / "out.ipynb"
-    jupytext.write(read_page(REPOSITORY / "book" / "experiments" / "accuracy.md"), source)
-    parameters = {"profile": "smoke", "methods": "gradcam", "weight": 0.5, "seeds": 1}
-    papermill.execute_notebook(source, output, parameters, progress_bar=False, cwd=tmp_path)
-    assert store.tables("smoke") == {}
-    runs = ["clip-ft", "cae-gradcam+weight=0.5"]
-    stored_apart = store.index_of("benchmarks", "smoke", on_request=True)
-    assert {(run, 0) for run in runs} <= stored_apart.keys() and (
-        "cae-gradcam",
-        0,
-    ) not in stored_apart
-    answers = store.read([stored_apart[run, 0] for run in runs]).to_pandas()
-    items = store.read([store.index_of("items", "smoke", on_request=True)["data", 0]]).to_pandas()
-    of_mean = weights(items, "family").query("score == 'mean'")
-    answers = answers.merge(of_mean, on=["family", "subset", "item"])
-    answers["part"] = answers["correct"] * answers["weight"]
-    accuracy = answers.groupby("run")["part"].sum()
-    gain = plots.number(accuracy[runs[1]] - accuracy[runs[0]], 1, 100, True)
-    cells = nbformat.read(output, as_version=4).cells
-    glued = {
-        bundle["metadata"]["scrapbook"]["name"]: "".join(bundle["data"].values())
-        for cell in cells
-        for bundle in cell.get("outputs", ())
-        if "scrapbook" in bundle.get("metadata", {})
-    }
-    assert glued["C3_range"] == repr(gain)

@@ -4,6 +4,7 @@ import ast
 import re
 import shlex
 from base64 import b64decode
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ PARAMETERS = {"__annotations__": {"profile": str, "seeds": int}, "seeds": 3}
 EACH_PAGE = pytest.mark.parametrize("text", PAGES, ids=lambda path: path.stem)
 
 
+@cache
 def stored(text: Path) -> nbformat.NotebookNode:
     return nbformat.read(text.with_suffix(".ipynb"), as_version=4)
 

@@ -14,7 +14,7 @@ from cae_lib.models.weight_files import read_state_dict
 from cae_lib.profiles import PROFILES
 from data.recipes.photographs.trunk import fill_trunk
 
-ROWS = ("clip-ft", "cae-attention", "placebo-attention", "cae-counterfactual", "negclip")
+ROWS = ("clip-ft", "cae-counterfactual", "negclip")
 
 
 def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):

@@ -14,11 +14,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import _utils
-from toys import FT, toy_alignment, toy_pairs
+from toys import FT, random_clip, toy_alignment, toy_pairs
 
 from cae_lib.data.images import ImagesOnDisk
 from cae_lib.errors import DataError
-from cae_lib.models.clip import load_clip
 from cae_lib.training.batch import Batch, Batches
 from cae_lib.training.execution import prefetch
 
@@ -56,7 +55,7 @@ def batches(tmp_path: Path) -> Batches:
     for row, path in enumerate(paths):
         noise = np.random.default_rng(row).integers(0, 256, (24, 30, 3), dtype=np.uint8)
         Image.fromarray(noise).save(path)
-    clip, pairs = load_clip("clip-mini"), toy_pairs(image_paths=paths)
+    clip, pairs = random_clip(), toy_pairs(image_paths=paths)
     return Batches(SETTINGS, pairs, toy_alignment(clip), ImagesOnDisk(paths, 16), clip.tokenizer)
 
 

@@ -1,6 +1,7 @@
 """Every setting of a run changes the weights that it ends with; what only names a run does not."""
 
 import dataclasses
+from functools import cache
 from typing import Any
 
 import pytest
@@ -69,6 +70,7 @@ CHANGED: dict[str, Any] = {
 }
 
 
+@cache
 def toy_set(profile: str, name: str, model: str, tagger: str) -> TrainingSet:
     """Return the toy set: other captions as "pretrain", no relations by "dependency"."""
     clip = load_clip(model)

@@ -254,19 +254,18 @@ def test_a_key_changes_with_what_decides_the_results_of_a_run(monkeypatch):
 def test_a_change_makes_stale_what_depends_on_it_and_nothing_else(copy: Copy):
     rows = {"rows": copy.rows, "seeds": 1}
     runs = {"data/0", "base/0", "clip-ft/0", "cae-gradcam/0"}
-    copy.call(**rows)
+    copy.call(**rows | {"seeds": 2})
     copy.edit("cae_lib/training/trainer.py", "execution", "how_to_execute")
     copy.edit("cae_lib/training/losses.py", "def ", "def moved_")
-    assert copy.left(**rows) == set(), "a name in the source changes no result"
     gradcam = "cae-gradcam: {method: gradcam, weight: 1.0}"
     copy.edit("configs/smoke.yaml", gradcam, gradcam.replace("1.0", "2.0"))
-    assert copy.left(**rows) == {"cae-gradcam/0"}, "a setting"
+    assert copy.left(**rows) == {"cae-gradcam/0"}, (
+        "a setting; no name in the source, no fewer seeds"
+    )
     copy.edit("configs/smoke.yaml", "  tower_steps: 2\n", "  tower_steps: 3\n")
     assert copy.left(**rows) == {"base", *runs}, "the first weights"
     copy.edit("data/recipes/synthetic_scenes/config.py", "train=48", "train=49")
     assert copy.left(**rows) == {"data", "base", *runs}, "the data"
-    copy.call(**rows | {"seeds": 2})
-    assert copy.left(**rows) == set(), "fewer seeds"
 
 
 def test_other_real_files_in_a_rehearsal_do_everything_again(copy: Copy):
@@ -277,7 +276,6 @@ def test_other_real_files_in_a_rehearsal_do_everything_again(copy: Copy):
 
 def test_pages_follow_their_runs_and_the_book_its_pages(copy: Copy):
     copy.call()
-    assert copy.left() == set()
     text = copy.folder / "book" / "experiments" / "cost.md"
     before = text.read_text()
     text.write_text(before + "More.\n")
