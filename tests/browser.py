@@ -35,7 +35,7 @@ def left_by(address: str, user: Path) -> tuple[Any, list[str]]:
         "--virtual-time-budget=120000",
         address,
     ]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=800)
     match = re.search(r'<pre id="result">(.+?)</pre>', run.stdout, re.DOTALL)
     assert match, f"the browser saw nothing:\n{run.stdout[-500:]}\n{run.stderr[-2000:]}"
     return json.loads(html.unescape(match[1])), COMPLAINT.findall(run.stderr)
@@ -149,5 +149,5 @@ class Browser:
     def close(self) -> None:
         os.close(self.ask)
         self.process.terminate()
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=300)
         os.close(self.answer)

@@ -5,7 +5,7 @@ import io
 import pytest
 import torch
 
-from cae_lib.runtime import PROGRESS_LINES, Progress, format_seconds, pick_device
+from cae_lib.runtime import PROGRESS_LINES, Progress, pick_device
 
 
 class Terminal(io.StringIO):
@@ -20,11 +20,6 @@ def test_a_named_device_wins_and_processes_of_torchrun_get_a_gpu_each(monkeypatc
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert pick_device() == torch.device("cuda:1")
     assert pick_device("cpu") == torch.device("cpu")
-
-
-def test_durations_read_as_people_say_them():
-    found = [format_seconds(seconds) for seconds in (0.4, 59.4, 59.6, 200, 3900)]
-    assert found == ["0 s", "59 s", "1 min 00 s", "3 min 20 s", "1 h 05 min"]
 
 
 def test_on_a_terminal_one_line_is_rewritten(monkeypatch):

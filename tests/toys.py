@@ -224,7 +224,7 @@ def two_processes(script: str, folder: Path) -> None:
         for rank in ("0", "1")
     ]
     try:
-        errors = [process.communicate(timeout=240)[1] for process in both]
+        errors = [process.communicate(timeout=800)[1] for process in both]
     finally:
         for process in both:
             process.kill()

@@ -29,7 +29,7 @@ from cae_lib.evaluation.encoder import Weights
 from cae_lib.evaluation.suites import SUITES
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
-from cae_lib.profiles import PROFILES, enter_home, experiment
+from cae_lib.profiles import enter_home, experiment
 from cae_lib.statistics import mean_ci
 from data.recipes.synthetic_scenes.build import build_world
 
@@ -171,20 +171,12 @@ def test_a_lost_picture_makes_other_data_of_the_suites_that_show_it(said):
             ),
         ),
         (
-            "evaluate base --profile paper",
-            ("openai-vit-b-32: not here",),
-        ),
-        (
             "evaluate base --profile paper --only retrieval",
             ("retrieval: its data are not here", "cae data get coco-"),
         ),
         (
             "train clip-ft --profile paper --set weights=none",
             ("cae data get coco-train2014 coco-",),
-        ),
-        (
-            "evaluate base --profile paper --only weather",
-            ("--only weather: expected kinds of measurement (benchmarks, ",),
         ),
         ("evaluate no-model", ("no model 'no-model': expected MODEL:TAG of open_clip",)),
         ("evaluate gone.pt --model ViT-B-32 --activation gelu", ("no checkpoint at gone.pt",)),
@@ -275,19 +267,6 @@ def test_a_rehearsal_lays_everything_out_and_real_files_go_over_it(tmp_path: Pat
         rehearsal.lay_out("rehearsal", real)  # again, over links
         with pytest.raises(DataError):
             rehearsal.lay_out("rehearsal", tmp_path / "gone")
-
-
-def test_a_rehearsal_trains_the_papers_runs_for_two_steps():
-    paper, few, small = (PROFILES[name] for name in ("paper", "rehearsal", "rehearsal-mini"))
-    assert few.like == small.like == "paper" and few.drawn and small.drawn and not paper.drawn
-    assert {*few.runs} == {*small.runs} == {*paper.runs} and few.seeds == 1 != paper.seeds
-    config, usual = experiment("clip-ft", "rehearsal"), experiment("clip-ft", "paper")
-    assert (config.steps, config.batch_size) == (2, 4) != (usual.steps, usual.batch_size)
-    assert (config.model, config.weights) == (usual.model, usual.weights)
-    assert experiment("negclip-cae-gradcam", "rehearsal").batch_size == 2
-    assert experiment("cae-gradcam", "rehearsal").method == "gradcam"
-    assert experiment("clip-ft", "rehearsal-mini").model == "clip-mini"
-    assert experiment("clip-ft", "rehearsal-mini").steps == 2
 
 
 def test_a_rehearsal_may_train_a_small_model_in_place_of_the_papers(tmp_path: Path, monkeypatch):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cae_lib import cli, results
+from cae_lib import results
 from cae_lib.config import paths
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
@@ -84,15 +84,10 @@ def test_a_base_that_is_trained_elsewhere_leaves_the_shipped_one(
     assert checkpoint_path("base", "smoke").is_relative_to(at_smoke)
 
 
-@pytest.mark.parametrize("steps", ["0", "1200", "9999"])
+@pytest.mark.parametrize("steps", ["0", "1200"])
 def test_a_shorter_training_has_fewer_steps_than_the_base(home: Path, steps: str, capsys) -> None:
     assert main(["--profile", "mini", "--steps", steps]) == 2
     assert f"1 to {base_config('mini').steps - 1} steps" in capsys.readouterr().err
-
-
-def test_the_command_that_trains_runs_names_the_recipe(home: Path, capsys) -> None:
-    assert cli.main(["train", "base", "--profile", "smoke"]) == 2
-    assert "python -m data.recipes.base --profile smoke" in capsys.readouterr().err
 
 
 def test_the_shorter_bases_of_mini_are_shipped(monkeypatch: pytest.MonkeyPatch) -> None:

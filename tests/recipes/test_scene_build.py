@@ -1,7 +1,7 @@
 import hashlib
 import json
+import shutil
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -11,7 +11,6 @@ from toys import TINY as SMALLEST
 
 from cae_lib.config import paths
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.profiles import find_profile
 from data.recipes.datasets import stored_key
 from data.recipes.synthetic_scenes import build as module
 from data.recipes.synthetic_scenes.build import build, build_world
@@ -66,9 +65,9 @@ def test_a_complete_folder_is_left_alone(smoke_world, monkeypatch):
         ({"scenes": SceneConfig(seed=1)}, {"", "senteval", "pretrain"}),
     ],
 )
-def test_another_configuration_replaces_what_it_changes(change, built, tmp_path):
+def test_another_configuration_replaces_what_it_changes(change, built, tiny, tmp_path):
     other = replace(TINY, **change)
-    target = build_world(TINY, tmp_path / "world-tiny", pretrain=True)
+    target = Path(shutil.copytree(tiny, tmp_path / "world-tiny", symlinks=True))
     marks = {name: target / name / "old" for name in ("", "senteval", "pretrain")}
     for mark in marks.values():
         mark.touch()
@@ -80,8 +79,8 @@ def test_another_configuration_replaces_what_it_changes(change, built, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["world-tiny"]
 
 
-def test_an_interrupted_build_leaves_the_old_folder(tmp_path, monkeypatch):
-    target = build_world(TINY, tmp_path / "world-tiny")
+def test_an_interrupted_build_leaves_the_old_folder(tiny, tmp_path, monkeypatch):
+    target = Path(shutil.copytree(tiny, tmp_path / "world-tiny", symlinks=True))
     before = contents(target)
     monkeypatch.setattr(module, "make_datasets", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
@@ -133,12 +132,3 @@ def test_keys_cover_what_decides_the_files(change, parts, monkeypatch):
     before = {part: base.key(part) for part in PARTS}
     monkeypatch.setattr("data.recipes.synthetic_scenes.layout.BASE_SCALE", 0.3)
     assert all(base.key(part) != before[part] for part in PARTS)
-
-
-@pytest.mark.parametrize("profile", ["smoke", "mini", "photo", "paired"])
-def test_the_command_that_builds_a_profile_exists(profile, capsys):
-    python, option, module_name, *words = find_profile(profile).build_command.split()
-    assert (python, option) == ("python", "-m")
-    with pytest.raises(SystemExit) as ended:
-        import_module(module_name).main([*words, "--help"])
-    assert ended.value.code == 0 and "--profile" in capsys.readouterr().out

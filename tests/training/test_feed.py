@@ -21,7 +21,7 @@ from cae_lib.errors import DataError
 from cae_lib.training.batch import Batch, Batches
 from cae_lib.training.execution import prefetch
 
-PATIENCE = 120
+PATIENCE = 300
 """Seconds after which a process is taken to hang."""
 
 SCRIPT = """
