@@ -83,9 +83,8 @@ def command(*words: str) -> tuple[int, str]:
 def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, torch.Tensor]]:
     """The weights to start from, in a home with all data."""
     home = tmp_path_factory.mktemp("paper")
-    weights = lay_out(home)
     with at_home(home):
-        yield weights
+        yield lay_out(home)
     shutil.rmtree(home)
 
 
