@@ -245,20 +245,6 @@ def test_rows_are_picked_in_the_order_of_the_choices():
         plots.pick(ROWS, method=["c"])
 
 
-def test_runs_methods_tables_and_verdicts_have_their_words():
-    assert plots.label("base") == "CLIP"
-    assert plots.label("negclip-cae-gradcam") == "NegCLIP-CAE (GradCAM)"
-    assert plots.label("cae-gradcam+short") == "cae-gradcam+short"
-    assert plots.method_of("cae-gradcam+short+scope=word") == "GradCAM"
-    assert plots.method_of("negclip") == plots.method_of("clip-ft") == ""
-    shown = plots.table(ROWS.set_index("family"), "a caption")
-    assert 'class="cae-caption">a caption<' in shown.html and "cae-box" in shown.html
-    assert "estimate" in repr(shown) and "border" not in shown.html
-    linked = plots.table(ROWS.set_index("family"), "a caption", data=ROWS, name="rows").html
-    assert linked == shown.html + plots.csv_link(ROWS, "rows")
-    assert "verdict-mixed" in plots.badge("mixed (2 of 4 negligible)").html
-
-
 def cells(shown: plots.Shown) -> list[list[str]]:
     """The cells of a table by row; those that are folded on a phone stand in brackets."""
     rows = re.findall(r"<tr.*?</tr>", shown.html, re.DOTALL)

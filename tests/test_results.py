@@ -10,9 +10,8 @@ import pytest
 from conftest import save_random
 
 from cae_lib import keys, measuring, results, store
-from cae_lib.errors import CheckpointError, ConfigError, DataError, TooLongError
+from cae_lib.errors import ConfigError, DataError, TooLongError
 from cae_lib.evaluation.suites import Suite
-from cae_lib.profiles import find_profile
 from cae_lib.runs import checkpoint_path
 
 FRAME = pd.DataFrame({"item": [0, 1], "correct": [True, False]})
@@ -131,13 +130,6 @@ def test_what_is_wrong_is_said_before_anything_is_trained(measured, monkeypatch)
             compute(**options)
     with pytest.raises(DataError, match="nothing is stored"):
         results.load("blind spots", "smoke", ["clip-ft"], 1, compute=True)
-
-
-def test_missing_weights_and_data_are_said_with_the_command(home: Path):
-    with pytest.raises(CheckpointError, match="`python -m data.recipes.base --profile smoke`"):
-        compute()
-    with pytest.raises(DataError, match=find_profile("mini").build_command):
-        results.load("retrieval", "mini", ["cae-gradcam"], [7], compute=True)
 
 
 def test_a_run_that_takes_too_long_is_refused_and_may_be_allowed(measured):

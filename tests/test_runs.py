@@ -23,7 +23,6 @@ from cae_lib.runs import checkpoint_path
 from cae_lib.variants import (
     ablations,
     base_variants,
-    earlier_base,
     find_run,
     find_variant,
     run_name,
@@ -234,16 +233,6 @@ def test_each_ablation_varies_one_setting_and_no_two_variants_share_files(name: 
     assert all("/" not in label and " " not in label for label in variants)
 
 
-@pytest.mark.parametrize(
-    ("name", "opened"), [("smoke", ["clip-ft", "cae-gradcam", "cae-gradcam"]), ("paper", [])]
-)
-def test_a_locked_image_tower_is_opened_once_for_each_run(name: str, opened: list[str]):
-    """And for CAE once more, with the image feature as a constant."""
-    found = [v.run for v in ablations(name) if v.settings.get("lock_image") is False]
-    assert sorted(found) == sorted(opened)
-    assert not any(v.settings.get("lock_image") for v in ablations(name))
-
-
 def test_a_run_of_both_studies_is_one_run_with_all_its_seeds():
     found = study_runs("mini")
     places = {checkpoint_path(v.run, "mini", seed, **v.settings) for v, seed in found}
@@ -254,15 +243,6 @@ def test_a_run_of_both_studies_is_one_run_with_all_its_seeds():
     # No profile without a locked image tower has the two runs that open it.
     assert len(study_runs("paper")) == 14 - 2 and base_variants("paper") == []
     assert study_runs("photo") == [], "no short settings, no studies"
-
-
-def test_earlier_bases_lie_beside_the_base(home: Path):
-    for name, place in {
-        "mini": "mini/base-1.safetensors",
-        "smoke": "checkpoints/smoke/base-1/model.safetensors",
-    }.items():
-        start = earlier_base(name, 1)
-        assert checkpoint_path("base", name, weights=start) == home / "data" / place
 
 
 def test_controls_are_the_same_weights_read_with_gelu(home: Path, smoke_world: Path, monkeypatch):

@@ -313,14 +313,11 @@ def differences(values: list[float], n_seeds: int = 1, pictures: list | None = N
     "values",
     [
         [0.0, 0.0],
-        [1.0] * 4,
-        [-1.0] * 4,
-        [0.0] * 500,
-        [1.0] * 5,
+        [-1.0] * 5,
         [1.0] * 5 + [0.0] * 500,
         [0.001, 0.002, 0.003, 0.004, 0.005],
     ],
-    ids=["two-alike", "four-up", "four-down", "500-alike", "five-up", "five-of-505", "five-unlike"],
+    ids=["two-alike", "five-down", "five-of-505", "five-unlike"],
 )
 def test_a_handful_of_pictures_gives_no_verdict(values: list[float]):
     """Fewer than six other than zero: the smallest p-value of the sign test is not below .05."""

@@ -145,23 +145,6 @@ def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
     assert store.missing("answers", ["base", "cae-"], "mini") == ["cae-"]
 
 
-@pytest.mark.parametrize(
-    ("run", "command"),
-    [
-        ("base", "Run `cae evaluate base --profile paper`"),
-        ("data", "Run `cae evaluate data --profile paper`"),
-        ("clip-ft", "Run `cae train clip-ft --profile paper`, then `cae evaluate clip-ft"),
-    ],
-)
-def test_what_is_missing_is_said_with_the_command(home: Path, run: str, command: str):
-    with pytest.raises(DataError, match="nothing is stored.*`cae reproduce --profile mini`"):
-        store.load("answers", "mini", [run])
-    with pytest.raises(DataError, match=command):
-        store.load("answers", "paper", [run])
-    with pytest.raises(DataError, match="nothing is stored"):
-        store.load("answers")
-
-
 def test_a_column_that_is_no_longer_measured_goes_with_the_last_rows_that_had_it(home: Path):
     for seed in (0, 1):
         store.save(

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from cae_lib.data.incomplete import decode_error, log_left_out, validate_row_count
+from cae_lib.data.incomplete import decode_error, validate_row_count
 from cae_lib.errors import DataError
 
 
@@ -38,16 +38,3 @@ def test_rows_that_are_missing_or_unusable_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"set\.json: 9 rows, 8 expected"):
         validate_row_count(file, 9, 8, [])
     validate_row_count(file, 9, 9, [])
-
-
-def test_what_is_left_out_is_printed_with_its_reason(tmp_path, capsys):
-    missing, broken = ("row 3", "its image 3.jpg is missing"), ("row 4", "cannot be decoded")
-    log_left_out("one", tmp_path, 9, 9, [])
-    assert capsys.readouterr().out == ""
-    log_left_out("one", tmp_path, 7, 9, [missing, broken], "Fetch them")
-    printed = capsys.readouterr().out
-    assert "7 used of 9" in printed and "Fetch them" in printed
-    assert 0 < printed.index("row 4") < printed.index("row 3"), "missing images come last"
-    log_left_out("two", tmp_path, 0, 9, [missing, broken])
-    printed = capsys.readouterr().out
-    assert "0 used of 9" in printed and "row 4" in printed and "row 3" not in printed

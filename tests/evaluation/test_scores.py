@@ -241,11 +241,3 @@ def test_what_to_measure_is_named_by_suite_or_by_benchmark(tmp_path):
     for wrong in (["weather"], ["retrieval", "aro"]):
         with pytest.raises(ConfigError, match="not both"):
             split_selection(wrong)
-
-
-def test_models_of_others_have_the_name_of_their_file_or_tag(tmp_path):
-    (tmp_path / "my.model.pt").touch()
-    assert measuring.title_of(str(tmp_path / "my.model.pt"), "paper") == "my.model"
-    assert measuring.title_of("ViT-B-32:openai", "paper") == "ViT-B-32-openai"
-    title = measuring.title_of("cae-gradcam+weight=0.3", "mini", steps=2)
-    assert title == "cae-gradcam+steps=2+weight=0.3"

@@ -120,8 +120,7 @@ def test_keys_move_it(browser, address):
         check(browser.evaluate(LOOK), own[step])
 
 
-@pytest.mark.parametrize("font", ["'DejaVu Sans'", "monospace"])
-@pytest.mark.parametrize("size", [14, 19])
+@pytest.mark.parametrize(("font", "size"), [("'DejaVu Sans'", 14), ("monospace", 19)])
 def test_other_fonts_stay_on_the_screen(browser, address, font: str, size: int):
     browser.open(address, 420)
     browser.evaluate(f"""document.documentElement.style.font = "{size}px {font}";

@@ -9,8 +9,7 @@ from unittest.mock import Mock
 import pytest
 from toys import TINY as SMALLEST
 
-from cae_lib.config import paths
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.errors import DataError
 from data.recipes.datasets import stored_key
 from data.recipes.synthetic_scenes import build as module
 from data.recipes.synthetic_scenes.build import build, build_world
@@ -105,13 +104,6 @@ def test_a_place_that_cannot_be_written_is_explained(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="No space left on device.*Free some disk space"):
         build_world(TINY, tmp_path / "other" / "world-tiny")
     assert list((tmp_path / "other").iterdir()) == []
-
-
-def test_where_worlds_lie(home, monkeypatch):
-    monkeypatch.setattr(module, "build_world", lambda config, target, _: (config, target))
-    assert build("smoke") == (WORLDS["smoke"], paths().raw / "world-smoke")
-    with pytest.raises(ConfigError, match="'paper' has no synthetic scenes: expected one of smoke"):
-        build("paper")
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import job
 import pytest
@@ -285,27 +284,6 @@ def test_pages_follow_their_runs_and_the_book_its_pages(copy: Copy):
     found = copy.left(seeds=2)
     assert {"cae-gradcam/0", "pages/cost", "pages/status", "book"} <= found
     assert not found & {"clip-ft/0", "cae-attention/0", "data", "base"}
-
-
-def test_it_is_told_how_many_runs_are_done_and_how_long_the_others_may_take(
-    tmp_path, monkeypatch, capsys
-):
-    runs = [tmp_path / f"{number}.json" for number in range(4)]
-    runs[0].touch()
-    clock = [100.0]
-
-    def sleep(_: float) -> None:
-        clock[0] += 60
-        next(path for path in runs if not path.is_file()).touch()
-
-    monkeypatch.setattr(reproduce, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    reproduce.report(
-        lambda: 0 if all(path.is_file() for path in runs) else None, runs, True, sleep=sleep
-    )
-    told = capsys.readouterr().out.splitlines()
-    assert told[0].startswith("1 of 4") and "left" not in told[0]
-    assert told[1].startswith("2 of 4") and "2 min 00 s" in told[1]
-    assert told[2].startswith("3 of 4") and "1 min 00 s" in told[2]
 
 
 def test_removed_datasets_are_built_again(home, monkeypatch):
