@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import job
@@ -117,6 +118,7 @@ def test_what_is_measured_of_a_run(monkeypatch, studies):
     def measure_run(name, profile, seed, fresh, only=(), left_out=(), **settings):
         found.append((run_name(name, profile, **settings), tuple(only), left_out))
 
+    monkeypatch.setattr(grid, "runs", cache(grid.runs))  # which takes a second
     monkeypatch.setattr("cae_lib.measuring.measure_run", measure_run)
     monkeypatch.setattr("cae_lib.runs.train_run", lambda *_, **__: None)
     choice = Selection(studies)
