@@ -1,6 +1,5 @@
 """Fixtures that several test files share."""
 
-import gc
 import shutil
 import sys
 from pathlib import Path
@@ -50,13 +49,6 @@ print(sys.executable == "PYTHON")
 1 + 1
 ```
 """
-
-
-def pytest_collection_finish() -> None:
-    """Spare the modules that tests import from the collector; statsmodels calls it in each test
-    of several p-values, which takes a second where they are many."""
-    gc.collect()
-    gc.freeze()
 
 
 @pytest.fixture

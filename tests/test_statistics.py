@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binomtest, nct, spearmanr, t, ttest_rel
+from statsmodels.stats.multitest import multipletests
 
 from cae_lib.errors import DataError
 from cae_lib.statistics import (
@@ -395,6 +396,14 @@ def test_intervals_hold_the_truth_in_about_95_percent_of_simulated_studies(
         row = summarize(*crossed_mean(values, np.zeros(60, int), np.ones(1), clusters))
         held += row["low"] <= 0 <= row["high"]
     assert 0.92 <= held / n_tables <= 0.99
+
+
+def test_holm_equals_that_of_statsmodels():
+    p = np.random.default_rng(0).beta(0.5, 3, 30)
+    p[5] = p[7]
+    known = multipletests(p, method="holm")[1]
+    tests = pd.DataFrame({"estimate": 1.0, "p": p})
+    assert holm(tests)["p_holm"].to_numpy() == pytest.approx(known, abs=1e-15)
 
 
 def test_holm_by_hand_within_groups():

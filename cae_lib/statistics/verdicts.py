@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from statsmodels.stats.multitest import multipletests
 
 from cae_lib.errors import DataError
 from cae_lib.statistics.estimates import CONFIDENCE
@@ -44,8 +43,9 @@ def holm(tests: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     adjusted = pd.Series(np.nan, tests.index)
     for group in groups:
         p = group["p"].dropna()
-        if len(p):
-            adjusted[p.index] = multipletests(p, method="holm")[1]
+        order = p.sort_values()
+        steps = order * np.arange(len(order), 0, -1)
+        adjusted[order.index] = steps.cummax().clip(upper=1)
     significant = (adjusted < 1 - CONFIDENCE) & ~_has_too_few(tests)
     sure = np.sign(tests["estimate"]).where(significant, 0).astype(int)
     return tests.assign(p_holm=adjusted, sure=sure)
