@@ -3,11 +3,11 @@
     python -m data.recipes.measure_stability
 
 Each run of `RUNS` is trained from one seed in each way of `TRAININGS`: in float32 with all vector
-instructions of the processor, in float32 with those of AVX2 alone, as on an older processor, and in
-bfloat16, which `precision: auto` chooses on processors that have it. The table `stability` holds the
-accuracy of each model, and the share of its answers to all benchmark items that differ from those of
-the first training. It is a measure of the training: where a small difference grows, the training is
-close to unstable.
+instructions of the processor, in float32 with those of AVX2 alone, as on an older processor, and
+in bfloat16, which `precision: auto` chooses on processors that have it. The table `stability` holds
+the accuracy of each model, and the share of its answers to all benchmark items that differ from
+those of the first training. It is a measure of the training: where a small difference grows, the
+training is close to unstable.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ TRAININGS: Mapping[str, tuple[Mapping[str, str], Mapping[str, Any]]] = {
     ),
     "bfloat16": ({}, {"precision": "bf16"}),
 }
-"""Environment variables and settings of each training; the first is what others are compared with."""
+"""Environment variables and settings of each training; the others are compared with the first."""
 
 
 def answers_of(run_name: str, training: str) -> pd.DataFrame:
