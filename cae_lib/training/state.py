@@ -16,6 +16,9 @@ from cae_lib.data.images import TrainingImages
 from cae_lib.errors import CheckpointError
 from cae_lib.runtime import whole_file, write_atomic
 
+STATE_KEYS = frozenset({"identity", "step", "model", "optimizer"})
+"""Entries of every state file."""
+
 
 def save_state(
     path: Path,
@@ -40,13 +43,14 @@ def load_state(
     optimizer: torch.optim.Optimizer,
     adaptive_margin: Tensor | None = None,
 ) -> int:
-    """Load a state into model and optimiser, and into the margin if it is adaptive.
+    """Load a state file into model and optimiser, and into the margin if it is adaptive.
 
     Returns:
         The number of steps taken, 0 if there is no file.
 
     Raises:
-        CheckpointError: The file is damaged, or belongs to a run of another identity.
+        CheckpointError: If the file is damaged, holds no state of a training, or belongs to a run
+            of another identity.
     """
     if not path.exists():
         return 0
@@ -56,6 +60,12 @@ def load_state(
         raise CheckpointError(
             f"{path}: damaged state file ({error}). Delete it to start afresh."
         ) from error
+    missing = STATE_KEYS - set(content) if isinstance(content, dict) else STATE_KEYS
+    if missing:
+        raise CheckpointError(
+            f"{path}: no state of a training (it lacks {', '.join(sorted(missing))}). Use another "
+            "folder, or delete the file to start afresh."
+        )
     if content["identity"] != identity:
         raise CheckpointError(
             f"{path}: state of another run ({describe_changes(content['identity'], identity)}). "
@@ -95,7 +105,7 @@ def content_hash(values: list[Any], tensors: Iterable[Tensor]) -> str:
 
 
 def open_log(path: Path, step: int) -> TextIO:
-    """Open a log of one JSON line a step to append to; its lines after `step` are dropped."""
+    """Open a log for appending, which has one JSON line a step, and drop its lines after `step`."""
     lines = [line for line in read_log(path) if line["step"] <= step]
     write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines))
     return path.open("a", encoding="utf-8", buffering=1)  # flushed at the end of each line

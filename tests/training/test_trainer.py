@@ -223,6 +223,10 @@ def test_a_state_of_other_inputs_is_refused_and_the_inputs_are_named(tmp_path) -
     (tmp_path / "state.pt").write_bytes(b"PK")
     with pytest.raises(CheckpointError, match="damaged state file"):
         toy_train(FT, tmp_path, inputs=inputs)
+    for foreign in ({"weight": torch.zeros(2)}, [torch.zeros(2)], {"identity": inputs}):
+        torch.save(foreign, tmp_path / "state.pt")
+        with pytest.raises(CheckpointError, match=r"state\.pt: no state of a training"):
+            toy_train(FT, tmp_path, inputs=inputs)
     (tmp_path / "state.pt").write_bytes(state)
     toy_train(FT, tmp_path, inputs=inputs)
     assert read_meta(tmp_path / "model.safetensors").extra["identity"] == inputs
