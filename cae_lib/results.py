@@ -1,4 +1,4 @@
-"""Results of runs as tables: what is stored, and on request what is trained and measured first.
+"""Read the results of runs as tables; on request, compute those that are not stored.
 
 The files are those of `cae_lib.store`.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from cae_lib import store
-from cae_lib.errors import DataError
+from cae_lib.errors import ConfigError, DataError
 from cae_lib.store import DATA as DATA
 from cae_lib.store import index_of as index_of
 from cae_lib.store import made as made
@@ -31,27 +31,39 @@ def load(
 ) -> pd.DataFrame:
     """Read a table of several runs as one frame.
 
-    By default it only reads. With `compute`, a run and seed that is not stored is trained and
-    measured here; what comes out is stored in `data/cache/own`, apart from the profile's tables,
-    and found there the next time, until its settings, data or versions change.
+    By default nothing is computed. With `compute`, each run and seed without stored results is
+    trained and measured on this machine. Its results are stored in `data/cache/own`, apart from the
+    profile's tables, and are read from there until its settings, data or versions change.
 
     Args:
         table: Name of a table, such as "benchmarks".
-        profile_name: Whose results.
-        runs: Runs in the order wanted, see `cae_lib.runs`; "cae-gradcam+weight=0.3" is a run with
-            another setting. None reads all that are stored among the profile's tables.
-        seeds: How many seeds of each trained run, or which; None reads all that are stored.
-        compute: Train and measure what is not stored.
-        hours: TooLongError if a training would take longer, estimated from its first steps here;
-            None for no limit.
-        **settings: Settings of all these runs that differ from the profile's, such as `weight=0.3`.
+        profile_name: Name of the profile.
+        runs: Names of runs, in the order of the rows; "cae-gradcam+weight=0.3" is a run with
+            another setting. None reads all runs of the profile's tables.
+        seeds: Number of seeds of each trained run, or the seeds themselves; None reads all stored
+            seeds.
+        compute: Train and measure runs and seeds that are not stored; needs `runs`.
+        hours: The longest time that a training may take on this machine, as estimated from its
+            first steps; None for no limit.
+        **settings: Settings of all these runs that differ from the profile's, such as
+            `weight=0.3`; they need `runs`.
+
+    Returns:
+        The rows of all runs and seeds, with the columns `run` and `seed` and those of the table.
 
     Raises:
-        DataError: If something is not stored, and is not to be computed or its data are missing;
-            the message names the command that measures or gets it.
-        ConfigError: For an unknown run or setting, or a value of the wrong type.
+        DataError: If results are not stored and `compute` is false, or if the data to compute them
+            are missing; the message names the command that measures or gets them.
+        ConfigError: For an unknown run or setting, a value of the wrong type, or `compute` or
+            settings without `runs`.
+        CheckpointError: If the weights that a run starts from are missing.
+        TooLongError: If a training would take more than `hours`.
     """
     if runs is None:
+        if compute or settings:
+            raise ConfigError(
+                "`compute` and settings apply to named runs: pass runs, such as ['clip-ft']"
+            )
         return store.load(table, profile_name, None, seeds)
     index = store.index_of(table, profile_name)
     stored = {run for run, _ in index}

@@ -95,7 +95,7 @@ def test_nothing_is_computed_unless_it_is_asked_for(measured, monkeypatch):
         with pytest.raises(DataError, match="cae-gradcam.*cae reproduce --profile smoke"):
             results.load("retrieval", "smoke", ["cae-gradcam"], 1, **options)
     with pytest.raises(DataError, match="nothing is stored"):
-        results.load("retrieval", "smoke", compute=True)
+        results.load("retrieval", "smoke")
     with pytest.raises(RuntimeError, match="trained"):
         compute()
 
@@ -130,6 +130,14 @@ def test_what_is_wrong_is_said_before_anything_is_trained(measured, monkeypatch)
             compute(**options)
     with pytest.raises(DataError, match="nothing is stored"):
         results.load("blind spots", "smoke", ["clip-ft"], 1, compute=True)
+
+
+@pytest.mark.parametrize("options", [{"compute": True}, {"weight": 0.5}])
+def test_compute_and_settings_need_named_runs(smoke_home: Path, options: dict):
+    publish("cae-gradcam", 0)
+    assert len(results.load("retrieval", "smoke")) == len(FRAME)
+    with pytest.raises(ConfigError, match="runs"):
+        results.load("retrieval", "smoke", **options)
 
 
 def test_a_run_that_takes_too_long_is_refused_and_may_be_allowed(measured):
