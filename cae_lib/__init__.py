@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-_PLACES = {
+_MODULES = {
     "Attribution": "attribution",
     "AttributionLossConfig": "config",
     "AttributionMethod": "attribution",
@@ -59,15 +59,15 @@ _PLACES = {
     "token_roles": "words.alignment",
     "weights": "evaluation.averages",
 }
-__all__ = [*_PLACES, "results"]
+__all__ = [*_MODULES, "results"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = f"{__name__}.{_PLACES.get(name, name)}"
+    module = f"{__name__}.{_MODULES.get(name, name)}"
     try:
-        return getattr(import_module(module), name) if name in _PLACES else import_module(module)
+        return getattr(import_module(module), name) if name in _MODULES else import_module(module)
     except ModuleNotFoundError as error:
         if str(error.name).startswith(__name__):
             raise

@@ -25,7 +25,7 @@ from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.external import LORA_ALPHA, ExternalModel, model_loader
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runs import (
-    external_model,
+    external_weights,
     has_training,
     is_run,
     open_run,
@@ -82,7 +82,7 @@ def measure_run(
     label = run_name(name, profile_name, **overrides)
     selected = {suite: available[suite] for suite in only}
     if name not in (BASE, *CONTROLS) and not has_training(name, profile_name, **overrides):
-        external = external_model(experiment(name, profile_name, **overrides))
+        external = external_weights(experiment(name, profile_name, **overrides))
         measure_external(external, label, profile_name, selected, fresh)
         return
     weights = weights_of(CONTROLS.get(name, name), profile_name, seed, **overrides)
@@ -254,7 +254,7 @@ def compute_table(
         return
     needs.require_any(profile_name, [table])
     if run != BASE and not has_training(run, profile_name, **settings):
-        external = external_model(experiment(run, profile_name, **settings))
+        external = external_weights(experiment(run, profile_name, **settings))
         measure_external(external, name, profile_name, {table: ALL_SUITES[table]}, on_request=True)
         return
     if run == BASE:

@@ -1,7 +1,8 @@
 """Registry of the attribution methods.
 
-A method is one file of `cae_lib/attribution`, named as the method, and one line of `REGISTRY`. Its
-code is imported by `cae_lib.attribution.get_method`: a page that only shows tables does without.
+A method is one file of `cae_lib/attribution`, named as the method, and one line of `METHODS`.
+`cae_lib.attribution.get_method` imports its code when it is used, so that a page that only shows
+tables starts without PyTorch.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class Method(NamedTuple):
     color: str
 
 
-REGISTRY: dict[str, Method] = {
+METHODS: dict[str, Method] = {
     "attention": Method("AttentionAttribution", "attention", "#0173b2"),
     "gradcam": Method("GradcamAttribution", "GradCAM", "#d55e00"),
     "perturbation": Method("PerturbationAttribution", "perturbation", "#029e73"),
@@ -34,7 +35,7 @@ REGISTRY: dict[str, Method] = {
         "IntegratedGradientsAttribution", "integrated gradients", "#949494"
     ),
 }
-"""All methods, by name."""
+"""All attribution methods, by name: the paper's four (`PAPER_METHODS`) and ours."""
 
 PAPER_METHODS = ("attention", "gradcam", "perturbation", "gradient")
 """Names of the paper's four methods, in its order."""

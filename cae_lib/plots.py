@@ -63,8 +63,8 @@ LINE_HEIGHT = 0.16
 PNG_DPI, PNG_COLORS = 100, 128
 """Pixels per inch and number of colours of a figure's PNG, which has to be small."""
 
-METHOD_LABELS = {name: method.label for name, method in methods.REGISTRY.items()}
-METHOD_COLORS = {method.label: method.color for method in methods.REGISTRY.values()}
+METHOD_LABELS = {name: method.label for name, method in methods.METHODS.items()}
+METHOD_COLORS = {method.label: method.color for method in methods.METHODS.values()}
 PAPER_METHOD_LABELS = {name: METHOD_LABELS[name] for name in methods.PAPER_METHODS}
 """Labels of the paper's four attribution methods by name, in the paper's order."""
 
@@ -99,9 +99,9 @@ MODEL_LOOKS = {
     "clip-ft": ("*", INK),
     "negclip": ("D", "#56b4e9"),
     "spacy-negclip": ("D", "#56b4e9"),
-    "dependency-binding": ("o", methods.REGISTRY["binding"].color),
-    "truth-binding": ("p", methods.REGISTRY["binding"].color),
-    "cae-binding": ("h", methods.REGISTRY["binding"].color),
+    "dependency-binding": ("o", methods.METHODS["binding"].color),
+    "truth-binding": ("p", methods.METHODS["binding"].color),
+    "cae-binding": ("h", methods.METHODS["binding"].color),
     "hinge-negclip": ("s", "#6a3d9a"),
     "spacy-margin": ("s", "#6a3d9a"),
     "negclip-binding": ("p", "#8c510a"),
@@ -112,7 +112,7 @@ MODEL_LOOKS = {
     "wrong-dependency-binding": ("<", GRAY),
     "wrong-binding": ("<", GRAY),
     "kept-binding": (">", GRAY),
-    "cae": ("o", methods.REGISTRY["attention"].color),  # the mean of CAE's four methods
+    "cae": ("o", methods.METHODS["attention"].color),  # the mean of CAE's four methods
 }
 """Marker and colour of models on all pages, see `look`."""
 
@@ -733,8 +733,8 @@ def intervals(
     )
 
 
-def format_mean_halfwidth(rows: pd.DataFrame) -> pd.Series:
-    """Format each row in points as `estimate ±half`, with half the interval's width in small print.
+def format_estimates(rows: pd.DataFrame) -> pd.Series:
+    """Format each row in points as `estimate ±half`; half the interval's width is in small print.
 
     The rows have the columns `estimate` and `low`, as `cae_lib.statistics` returns them.
     """

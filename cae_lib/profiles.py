@@ -19,7 +19,7 @@ import yaml
 
 from cae_lib.config import Experiment, Profile, Search, paths, repository
 from cae_lib.errors import ConfigError, check_type
-from cae_lib.methods import REGISTRY
+from cae_lib.methods import METHODS
 
 RUN_KEYS: Mapping[str, Any] = {"label": str, "like": str | list, "study": bool}
 """Keys that the entry of a run may have in addition to the settings of `Experiment`, with their
@@ -182,7 +182,12 @@ def find_profile(name: str) -> Profile:
 
 
 def enter_home(name: str) -> None:
-    """Set `CAE_HOME` for this process and its children if the profile has a folder of its own."""
+    """Let this process and its children use the profile's own folder, by setting `CAE_HOME`.
+
+    A rehearsal writes invented datasets and its results into `build/NAME`, so that they never mix
+    with the real ones. For other profiles, and in a process that is in that folder already, nothing
+    changes.
+    """
     if find_profile(name).drawn and paths().root.name != name:
         os.environ["CAE_HOME"] = str(paths().build / name)
 
@@ -208,8 +213,8 @@ def experiment(name: str, profile_name: str, **overrides: Any) -> Experiment:
         check_type(f"{name}: {key}", value, hints[key])
     if overrides.get("seed", 0) < 0 or overrides.get("steps", 0) < 0:
         raise ConfigError(f"{name}: seed and steps have to be 0 or more")
-    if overrides.get("method") not in (None, *REGISTRY):
+    if overrides.get("method") not in (None, *METHODS):
         raise ConfigError(
-            f"{name}: unknown method {overrides['method']!r}: expected one of {', '.join(REGISTRY)}"
+            f"{name}: unknown method {overrides['method']!r}: expected one of {', '.join(METHODS)}"
         )
     return Experiment(name, profile_name, **profile.training | profile.runs[name] | overrides)

@@ -37,7 +37,7 @@ from cae_lib.variants import BASE, CONTROLS, TUNED, find_run
 if TYPE_CHECKING:
     from cae_lib.training.execution import ExecutionOptions
 
-LOCK = ".lock"
+LOCK_FILE = ".lock"
 """Name of a lock file beside the weights. The process that holds it trains the run."""
 
 
@@ -105,7 +105,7 @@ def has_training(name: str, profile_name: str, **overrides: Any) -> bool:
     return name != BASE and experiment(name, profile_name, **overrides).steps > 0
 
 
-def external_model(config: Experiment) -> ExternalModel:
+def external_weights(config: Experiment) -> ExternalModel:
     """Return the description of how to load the weights of a run without training.
 
     Raises:
@@ -158,7 +158,11 @@ def train_run(
     if is_trained(target, inputs):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
-    lock = nullcontext() if os.environ.get("RANK", "0") != "0" else FileLock(target.with_name(LOCK))
+    lock = (
+        nullcontext()
+        if os.environ.get("RANK", "0") != "0"
+        else FileLock(target.with_name(LOCK_FILE))
+    )
     with lock:  # taken once for all processes of torchrun
         return _train_if_stale(config, target, inputs, execution, hours)
 
@@ -210,7 +214,7 @@ def _train_if_stale(
     hours: float | None,
 ) -> Path:
     from cae_lib.training.state import describe_changes
-    from cae_lib.training.trainer import STATE, train
+    from cae_lib.training.trainer import STATE_FILE, train
 
     if is_trained(target, inputs):  # by another process, meanwhile
         return target
@@ -221,7 +225,7 @@ def _train_if_stale(
         print(f"{target} is out of date: {why}", flush=True)
     data = training_set(config.profile, config.train_data, config.model, config.tagger)
     clip = load_clip(config.model, weights_path(config), config.activation, pick_device())
-    _drop_other_state(target.with_name(STATE), inputs)
+    _drop_other_state(target.with_name(STATE_FILE), inputs)
     print(
         f"Training {config.name}, seed {config.seed}: {config.steps} steps of "
         f"{config.batch_size} on {data.pairs.n_used:,} rows",
@@ -265,7 +269,7 @@ def open_run(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> C
     """
     if name not in (BASE, *CONTROLS) and not has_training(name, profile_name, **overrides):
         config = experiment(name, profile_name, seed=seed, **overrides)
-        return load_external(external_model(config), pick_device())
+        return load_external(external_weights(config), pick_device())
     weights = weights_of(CONTROLS.get(name, name), profile_name, seed, **overrides)
     needs.require_weights(weights.model, weights.source)
     if name not in CONTROLS:

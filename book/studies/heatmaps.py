@@ -20,7 +20,7 @@ from book.studies.tables import NOTHING, long_table
 from cae_lib.attribution.heatmap import image_relevances, patch_grid, shares
 from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
 from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.data.scene_graphs import GRAPHS
+from cae_lib.data.scene_graphs import GRAPHS_FILE
 from cae_lib.evaluation.datasets import SAMPLES, evenly_spaced_indices, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.methods import PAPER_METHODS
@@ -71,7 +71,7 @@ def heatmap_table(encoder: Encoder, profile: str, limit: int = SAMPLES["heatmaps
     if not find_profile(profile).synthetic:
         return pd.DataFrame(ROW, index=[0])[:0]
     paths = retrieval_pairs(profile, "coco").image_paths
-    ground_truth = labelled_scenes(find_profile(profile).root / GRAPHS)
+    ground_truth = labelled_scenes(find_profile(profile).root / GRAPHS_FILE)
     rows = evenly_spaced_indices(len(paths), limit)
     scenes = [ground_truth[paths[row].name] for row in rows]
     relations = [scene.relation for scene in scenes]

@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
 from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.data.scene_graphs import GRAPHS, read_scene_graphs
+from cae_lib.data.scene_graphs import GRAPHS_FILE, read_scene_graphs
 from cae_lib.data.training_set import training_pairs
 from cae_lib.evaluation.attribution import coco_attribution_table
 from cae_lib.evaluation.choice import answers
@@ -31,7 +31,7 @@ SUBSETS: Mapping[str, tuple[str, ...]] = {
 }
 """Subsets whose mean accuracy stands for what a model knows of objects, relations, attributes."""
 
-TRAIN_GRAPHS = "coco/annotations/scene_graphs_train2014.json"
+TRAIN_GRAPHS_FILE = "coco/annotations/scene_graphs_train2014.json"
 MAX_ITERATIONS = 300  # of the probes' solver
 
 
@@ -115,7 +115,7 @@ def probe_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     root = find_profile(profile).root
     ground_truth = {
         entry["file_name"]: entry
-        for name in (TRAIN_GRAPHS, GRAPHS)
+        for name in (TRAIN_GRAPHS_FILE, GRAPHS_FILE)
         for entry in read_scene_graphs(root / name, "images")
     }
     train_paths = sorted(set(training_pairs(profile).image_paths))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cae_lib.attribution.checks import check_annotations, check_tensors
 from cae_lib.errors import ConfigError, DataError, check_fields, check_type
-from cae_lib.methods import REGISTRY
+from cae_lib.methods import METHODS
 from cae_lib.models.text_encoder import TextEncoder, text_encoder
 from cae_lib.words.alignment import CLIP_VOCABULARY, word_index
 
@@ -252,7 +252,7 @@ def get_method(method: str | AttributionMethod, **parameters: Any) -> Attributio
     """Return an attribution method by its name; an object that is a method is returned as it is.
 
     Args:
-        method: A name of `cae_lib.methods.REGISTRY`, or an `AttributionMethod`.
+        method: A name of `cae_lib.methods.METHODS`, or an `AttributionMethod`.
         parameters: Fields of the named method.
 
     Raises:
@@ -271,11 +271,11 @@ def get_method(method: str | AttributionMethod, **parameters: Any) -> Attributio
                 "parameters, or an AttributionMethod without them."
             )
         return method
-    if method not in REGISTRY:
-        names = ", ".join(REGISTRY)
+    if method not in METHODS:
+        names = ", ".join(METHODS)
         raise ConfigError(f"unknown attribution method {method!r}: expected {names}.")
     module = import_module(f"cae_lib.attribution.{method}")
-    method_class = getattr(module, REGISTRY[method].class_name)
+    method_class = getattr(module, METHODS[method].class_name)
     names = [field.name for field in dataclasses.fields(method_class)]
     if unknown := sorted(parameters.keys() - set(names)):
         raise ConfigError(

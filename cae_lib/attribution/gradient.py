@@ -16,7 +16,7 @@ class GradientAttribution(AttributionMethod):
     """Size of the similarity's gradient at each token's embedding.
 
     CAE, gradient instance: `a_j = ||dS/dx_j||_2` with x_j the token embedding, before the position
-    is added. In training it is differentiated twice. Which norm the paper takes is not known.
+    is added. Training differentiates S twice. The paper does not say which norm it takes.
 
     Attributes:
         reduction: "l2", "l1", "grad_x" for `dS/dx_j . x_j`, or "abs_grad_x" for its absolute value.
@@ -27,11 +27,13 @@ class GradientAttribution(AttributionMethod):
     temperature: bool = False
 
     def score(self, captions: Captions) -> Attribution:
-        """Reduce dS/dx to one number a token."""
-        embeddings, graph = captions.embeddings(), captions.create_graph
-        output = captions.encoder.encode(captions.tokens, embeddings=embeddings, second_order=graph)
+        """Compute dS/dx at each token and reduce it to one number."""
+        embeddings, create_graph = captions.embeddings(), captions.create_graph
+        output = captions.encoder.encode(
+            captions.tokens, embeddings=embeddings, second_order=create_graph
+        )
         similarity = captions.similarity(output.features, self.temperature)
-        (gradient,) = torch.autograd.grad(similarity.sum(), embeddings, create_graph=graph)
+        (gradient,) = torch.autograd.grad(similarity.sum(), embeddings, create_graph=create_graph)
         return Attribution(self._reduce(gradient, embeddings), output.features)
 
     def _reduce(self, gradient: Tensor, embeddings: Tensor) -> Tensor:

@@ -19,7 +19,12 @@ LAST_LAYER = -1
 
 
 class ImageRelevances(NamedTuple):
-    """Maps `(B, rows, columns)` of each start layer, and normalised image features `(B, E)`."""
+    """Relevance of the patches of images.
+
+    Attributes:
+        maps: One tensor `(B, rows, columns)` for each start layer.
+        image_features: `(B, E)`, normalised.
+    """
 
     maps: list[Tensor]
     image_features: Tensor

@@ -27,7 +27,7 @@ def run(profile_name: str, other: str) -> None:
     store.collect(profile_name)
     profile = find_profile(profile_name)
     if Path(other).is_dir():
-        compare(Path(other), profile.records, other)
+        print_differences(Path(other), profile.records, other)
         return
     if not profile.recorded:
         raise ConfigError(
@@ -39,32 +39,36 @@ def run(profile_name: str, other: str) -> None:
         for entry in tables:
             if (content := tables.extractfile(entry)) is not None:  # it is a file
                 Path(scratch, Path(entry.name).name).write_bytes(content.read())
-        compare(Path(scratch), profile.records, other)
+        print_differences(Path(scratch), profile.records, other)
 
 
-def compare(before: Path, folder: Path, other: str) -> None:
-    """Print how the tables of a folder differ from others.
+def print_differences(old: Path, new: Path, old_name: str) -> None:
+    """Print how the tables in the folder `new` differ from the tables in the folder `old`.
 
     Args:
-        before: Folder of the tables to compare with.
-        folder: Folder of the present tables.
-        other: Name of the commit or folder that the tables in `before` are from.
+        old: Folder of the tables to compare with.
+        new: Folder of the present tables.
+        old_name: Name of the commit or folder that the tables in `old` are from.
 
     Raises:
-        DataError: If `before` has no tables.
+        DataError: If `old` has no tables.
     """
-    old, new = (_by_run(place) for place in (before, folder))
-    if not old:
-        raise DataError(f"{other} has no tables of {folder.name}: name another --profile")
-    lines = [f"{name}: {'new' if name in new else 'gone'}" for name in sorted(old.keys() ^ new)]
-    rows = 0
-    for name in sorted(old.keys() & new):
+    old_rows, new_rows = _by_run(old), _by_run(new)
+    if not old_rows:
+        raise DataError(f"{old_name} has no tables of {new.name}: name another --profile")
+    lines = [
+        f"{name}: {'new' if name in new_rows else 'gone'}"
+        for name in sorted(old_rows.keys() ^ new_rows)
+    ]
+    in_both = sorted(old_rows.keys() & new_rows)
+    n_rows = 0
+    for name in in_both:
         compared, text = difference(
-            *(store.read(one).to_pandas() for one in (old[name], new[name]))
+            store.read(old_rows[name]).to_pandas(), store.read(new_rows[name]).to_pandas()
         )
-        rows += compared
+        n_rows += compared
         lines += [f"{name}: {text}"] if text else []
-    total = f"{len(old.keys() & new)} tables of runs, {rows:,} rows compared with {other}"
+    total = f"{len(in_both)} tables of runs, {n_rows:,} rows compared with {old_name}"
     print("\n".join([*lines, f"{len(lines)} differ; {total}"] if lines else [f"same: {total}"]))
 
 
@@ -79,7 +83,8 @@ def difference(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, str]:
         return 0, f"other columns: {', '.join(changed)}"
     if len(old) != len(new):
         return 0, f"{len(old):,} rows then, {len(new):,} now"
-    findings, apart = [], pd.Series({"": 0.0})
+    findings: list[str] = []
+    distances: dict[str, float] = {}
     for name in old.columns:
         missing = old[name].isna()
         differs = int(((old[name] != new[name]) & ~(missing & new[name].isna())).sum())
@@ -88,13 +93,16 @@ def difference(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, str]:
                 f"{differs:,} answers changed ({name}, {100 * differs / len(old):.2g} %)"
             )
         elif differs and pd.api.types.is_float_dtype(old[name]):
-            apart[name] = (old[name].astype(float) - new[name].astype(float)).abs().max()
+            distance = (old[name].astype(float) - new[name].astype(float)).abs().max()
+            if distance > 0:  # NaN if one side has no number in each row
+                distances[name] = distance
             if missing.ne(new[name].isna()).any():
                 findings.append(f"{name}: a number here, none there")
         elif differs:
             findings.append(f"other items: {name} differs in {differs:,} rows")
-    if apart.max():
-        findings.append(f"largest difference {apart.max():.2g} ({apart.idxmax()})")
+    if distances:
+        column = max(distances, key=lambda name: distances[name])
+        findings.append(f"largest difference {distances[column]:.2g} ({column})")
     return len(old), f"{len(old):,} rows, " + "; ".join(findings) if findings else ""
 
 

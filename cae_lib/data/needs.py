@@ -37,7 +37,10 @@ VALIDATION_SUITE = "validation"  # a suite on the validation captions of the tra
 
 
 def sources_of(suite: str) -> tuple[str, ...]:
-    """Return the names of the sources that a suite reads; of further benchmarks those here."""
+    """Return the names of the sources that a suite reads.
+
+    Benchmarks that are not in the paper count only if they are on this machine.
+    """
     extra = [name for name in FURTHER_BENCHMARKS if (paths().raw / FOLDERS[name]).is_dir()]
     if suite == VALIDATION_SUITE:
         return TRAINING_SOURCES
@@ -67,12 +70,12 @@ def source_of_weights(model: str, weights: object) -> tuple[str, ...]:
 
 
 def check_sources(names: Iterable[str]) -> dict[str, Report]:
-    """Count what is here of the sources of these names; for all benchmarks it takes seconds."""
+    """Count how much of the named sources is here; for all benchmarks this takes seconds."""
     return {name: check(source(name)) for name in dict.fromkeys(names)}
 
 
 def missing_data(reports: Mapping[str, Report]) -> list[str]:
-    """Return lines that say what is missing of some sources and how to get it; none if nothing."""
+    """Return lines that say what is missing from some sources and how to get it."""
     missing = [report for report in reports.values() if report.state in MISSING_STATES]
     lines = [line for report in missing for line in report.lines()]
     command = fetch_command(report.source.name for report in missing)
@@ -94,11 +97,11 @@ def require_weights(model: str, weights: object) -> None:
 
 
 def require_any(profile_name: str, suites: Iterable[str]) -> None:
-    """Check that there are data for each of some suites; it takes less time than to count them.
+    """Check that each suite has at least one file to read, which is faster than counting all.
 
     Raises:
-        MissingDataError: If no file is here of all that a suite reads; the message says how to get
-            them.
+        MissingDataError: If none of the files that a suite reads is here; the message says how to
+            get them.
     """
     for suite in suites if find_profile(profile_name).real else ():
         names = sources_of(suite)
@@ -109,10 +112,10 @@ def require_any(profile_name: str, suites: Iterable[str]) -> None:
 
 
 def data_digests(profile_name: str, suites: Iterable[str]) -> dict[str, str]:
-    """Hash, for each suite, the data that it reads, and of real data also what is missing.
+    """Hash, for each suite, the data that it reads; for real data also which parts are missing.
 
     Raises:
-        DataError: If the data are generated on this machine, and that was not done yet.
+        DataError: If the data have to be generated on this machine first.
     """
     suites = list(suites)
     if not find_profile(profile_name).real:
@@ -127,10 +130,16 @@ def data_digests(profile_name: str, suites: Iterable[str]) -> dict[str, str]:
 
 
 def training_digest(profile_name: str, train_data: str) -> str:
-    """Return the digest of a profile's training data, of which "pretrain" is built apart.
+    """Return the digest of the data that a run of a profile is trained on.
+
+    The synthetic scenes have two training sets with a manifest each, of which "pretrain" is one.
+
+    Args:
+        profile_name: Name of the profile.
+        train_data: Name of the training set, as `training_set` takes it.
 
     Raises:
-        DataError: If they are generated on this machine, and that was not done yet.
+        DataError: If the data have to be generated on this machine first.
     """
     if find_profile(profile_name).real:
         return sources_digest(check_sources(TRAINING_SOURCES), TRAINING_SOURCES)
@@ -149,7 +158,7 @@ def _manifest_digest(profile_name: str, folder: str = "") -> str:
 def sources_digest(reports: Mapping[str, Report], names: Iterable[str]) -> str:
     """Hash the annotations of some sources, and what is missing from them.
 
-    Images are known by their names: one that changes under its name is not noticed.
+    Images enter by their names alone, so an image that is replaced under its name is not noticed.
     """
     digest = hashlib.sha256()
     for name in sorted(names):

@@ -6,24 +6,27 @@ NegCLIP's generator is not public. It swaps nouns, phrases or adjectives; the co
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
 import spacy
+from spacy.about import __version__ as SPACY_VERSION
 from spacy.tokens import Doc, Span, Token
 
 from cae_lib.words.alignment import check_captions
 from cae_lib.words.articles import indefinite_article
-from cae_lib.words.dependency import NOUNS, PLACE_NOUNS
-from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_distinct
+from cae_lib.words.dependency import NOUN_POS, PLACE_NOUNS
+from cae_lib.words.pipeline import disable_entity_recogniser, model_name, parse_distinct
 
 # Words between two nouns that may be exchanged without making the caption false.
 MUTUAL = frozenset("alongside and beside near next opposite or with".split())
 # Words tagged as adjectives that do not say what something is like.
 AMOUNTS = frozenset("few many more most much other same several such".split())
-BARE = ("det", "cc", "conj", "compound")
-MODIFIERS = ("amod", "nummod", "poss", "acl", "relcl")
+BARE_DEPENDENCIES = ("det", "cc", "conj", "compound")
+MODIFIER_DEPENDENCIES = ("amod", "nummod", "poss", "acl", "relcl")
+"""Dependency labels of children that may attach to a bare noun, and of those that describe it."""
 
 
 def swap_negatives(
@@ -46,7 +49,7 @@ def swap_negatives(
         DataError: If the captions are not a list of texts.
     """
     check_captions(captions)
-    nlp = drop_entity_recogniser(spacy.load(model_name()))
+    nlp = disable_entity_recogniser(spacy.load(model_name()))
     plain = [" ".join(caption.split()) for caption in captions]
 
     def swaps(doc: Doc) -> list[str]:
@@ -54,6 +57,16 @@ def swap_negatives(
         return _sample(doc, texts, seed, limit)
 
     return list(parse_distinct(nlp, plain, swaps))
+
+
+def parser_identity() -> str:
+    """Return the versions of spaCy and of the model that `swap_negatives` parses with.
+
+    Raises:
+        ConfigError: If no English spaCy model is installed.
+    """
+    name = model_name()
+    return f"spacy {SPACY_VERSION}, {name} {importlib.metadata.version(name)}"
 
 
 def _sample(doc: Doc, texts: Iterable[str], seed: int, limit: int) -> list[str]:
@@ -65,13 +78,11 @@ def _sample(doc: Doc, texts: Iterable[str], seed: int, limit: int) -> list[str]:
 
 
 def exchanges(doc: Doc) -> Iterator[tuple[str, str]]:
-    """Yield kind and result of every swap of two parts of a caption.
+    """Yield the kind and the result of every swap of two parts that makes a caption false.
 
-    The kind is "noun", "phrase" or "adjective".
-
-    Both parts agree in number or degree. Left out are place nouns ("on top of"), nouns with "of"
-    ("a group of"), adjectives of one noun, and parts in a mutual relation that nothing
-    distinguishes.
+    The kind is "noun", "phrase" or "adjective". The two parts agree in number or degree. The
+    function does not move place nouns ("on top of"), nouns followed by "of" ("a group of"), two
+    adjectives of one noun, or two parts in a mutual relation that no modifier tells apart.
     """
     for kind, first, second in _pairs(doc):
         text = _exchanged(doc, first, second)
@@ -80,12 +91,12 @@ def exchanges(doc: Doc) -> Iterator[tuple[str, str]]:
 
 
 def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
-    """Yield kind and parts of every swap, the earlier part first."""
+    """Yield the kind and the two parts of every swap, the earlier part first."""
     nouns = [token for token in doc if _is_movable(token)]
     for first, second in combinations(nouns, 2):
         agree = first.tag_ == second.tag_ and _has(first, "nummod") == _has(second, "nummod")
         told_apart = any(
-            child.dep_ in MODIFIERS and child.lower_ not in AMOUNTS
+            child.dep_ in MODIFIER_DEPENDENCIES and child.lower_ not in AMOUNTS
             for child in (*first.children, *second.children)
         )
         if agree and (told_apart or not _are_mutual(first, second)):
@@ -112,8 +123,8 @@ def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
 def equivalents(doc: Doc) -> Iterator[str]:
     """Yield the result of every swap that keeps a caption's meaning.
 
-    These are swaps of two nouns joined by "and" that have nothing but an article, and of two
-    adjectives of one noun.
+    The swaps are those of two nouns that are joined by "and" and have no modifier, and those of
+    two adjectives of one noun.
     """
     for first, second in combinations(doc, 2):
         joined = second.dep_ == "conj" and second.head == first and first.tag_ == second.tag_
@@ -121,7 +132,9 @@ def equivalents(doc: Doc) -> Iterator[str]:
             joined
             and _is_movable(first)
             and _is_movable(second)
-            and all(child.dep_ in BARE for child in (*first.children, *second.children))
+            and all(
+                child.dep_ in BARE_DEPENDENCIES for child in (*first.children, *second.children)
+            )
         )
         adjectives = (
             first.pos_ == second.pos_ == "ADJ"
@@ -138,16 +151,23 @@ def equivalents(doc: Doc) -> Iterator[str]:
 
 
 def _is_movable(token: Token) -> bool:
-    """Return whether a noun can be moved: not one of a compound, of "top of", or of "group of"."""
-    if token.pos_ not in NOUNS or token.dep_ in ("compound", "nmod") or token.lower_ in PLACE_NOUNS:
+    """Return whether a token is a noun that can be moved.
+
+    A noun inside a compound cannot, nor can one that is followed by "of" or names a place.
+    """
+    if (
+        token.pos_ not in NOUN_POS
+        or token.dep_ in ("compound", "nmod")
+        or token.lower_ in PLACE_NOUNS
+    ):
         return False
-    if token.i + 1 < len(token.doc) and token.nbor().pos_ in NOUNS:
+    if token.i + 1 < len(token.doc) and token.nbor().pos_ in NOUN_POS:
         return False
     return not any(child.dep_ == "prep" and child.lower_ == "of" for child in token.children)
 
 
 def _with_compounds(noun: Token) -> Span:
-    """Return a noun with the nouns right before it that it forms a compound with."""
+    """Return a noun with the words right before it that form a compound with it."""
     start = noun.i
     while start > 0 and noun.doc[start - 1].dep_ == "compound":
         start -= 1

@@ -12,9 +12,9 @@ from typing import Any
 
 from cae_lib.errors import DataError
 
-CAPTIONS = "coco/annotations/captions_val2014.json"
-GRAPHS = "coco/annotations/scene_graphs_val2014.json"
-FLICKR_GRAPHS = "flickr30k/scene_graphs_test.json"
+CAPTIONS_FILE = "coco/annotations/captions_val2014.json"
+GRAPHS_FILE = "coco/annotations/scene_graphs_val2014.json"
+FLICKR_GRAPHS_FILE = "flickr30k/scene_graphs_test.json"
 """Files below the folder of the datasets."""
 
 NOUNS = tuple(

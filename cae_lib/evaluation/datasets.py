@@ -24,7 +24,7 @@ from cae_lib.data.captions import RETRIEVAL_SETS, Pairs, load_retrieval_set
 from cae_lib.data.incomplete import log_once
 from cae_lib.data.labelled import LabelledImages, load_labelled_folder
 from cae_lib.data.rows import read_json
-from cae_lib.data.scene_graphs import FLICKR_GRAPHS, GRAPHS, NOUNS, read_scene_graphs
+from cae_lib.data.scene_graphs import FLICKR_GRAPHS_FILE, GRAPHS_FILE, NOUNS, read_scene_graphs
 from cae_lib.data.similarity import (
     FOLDER,
     SIMILARITY_SETS,
@@ -45,16 +45,16 @@ SAMPLES: Mapping[str, int] = {
 }
 """How many of COCO's test captions, or images, a suite takes; see `evenly_spaced_indices`."""
 
-MANIFEST = "manifest.json"
+MANIFEST_FILE = "manifest.json"
 LABELLED_FOLDER = "zero-shot"
 """Folder of the user's own datasets of labelled images."""
 
-SCENE_GRAPHS: Mapping[str, str] = {"coco": GRAPHS, "flickr30k": FLICKR_GRAPHS}
+SCENE_GRAPH_FILES: Mapping[str, str] = {"coco": GRAPHS_FILE, "flickr30k": FLICKR_GRAPHS_FILE}
 
 
 def _manifest_counts(root: Path) -> Mapping[str, Mapping[str, int]]:
     """Return the number of items of each family, as the manifest of generated datasets has it."""
-    return read_json(root / MANIFEST, dict)["counts"]
+    return read_json(root / MANIFEST_FILE, dict)["counts"]
 
 
 def evenly_spaced_indices(total: int, limit: int | None) -> np.ndarray:
@@ -183,7 +183,7 @@ def class_sets(profile_name: str) -> Mapping[str, LabelledImages]:
     """
     profile = find_profile(profile_name)
     if profile.synthetic:
-        return {name: _images_with_nouns(profile_name, name) for name in SCENE_GRAPHS}
+        return {name: _images_with_nouns(profile_name, name) for name in SCENE_GRAPH_FILES}
     if not profile.real:
         return {}
     root = profile.root / LABELLED_FOLDER
@@ -199,7 +199,7 @@ def class_sets(profile_name: str) -> Mapping[str, LabelledImages]:
 def _images_with_nouns(profile: str, name: str) -> LabelledImages:
     """Return the images of a synthetic retrieval set with the nouns of their scene graphs."""
     paths = retrieval_pairs(profile, name).image_paths
-    graphs = read_scene_graphs(find_profile(profile).root / SCENE_GRAPHS[name], "images")
+    graphs = read_scene_graphs(find_profile(profile).root / SCENE_GRAPH_FILES[name], "images")
     nouns = {entry["file_name"]: [thing["noun"] for thing in entry["things"]] for entry in graphs}
     labels = [tuple(NOUNS.index(noun) for noun in nouns[path.name]) for path in paths]
     return LabelledImages(paths, labels, NOUNS, len(paths))

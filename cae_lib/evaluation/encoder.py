@@ -33,15 +33,18 @@ from cae_lib.models.text_encoder import text_encoder
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import Progress, whole_file
 
-LENGTHS_PER_BATCH = 2
-"""Text lengths that may share a batch: longer texts make the attention of shorter ones dearer."""
+LENGTH_BUCKET = 2
+"""Lengths that sort as equal: so many successive text lengths are one step of the order.
+
+A batch should hold texts of similar length, because attention is computed up to the longest.
+"""
 
 PROGRESS_THRESHOLD = 300
 """Number of new images or texts from which on a progress bar is shown."""
 
 TOKENIZER_BATCH_SIZE, TEXT_BATCH_SIZE = 65_536, 256
 IMAGE_BATCH_SIZE, IMAGE_BATCH_SIZE_ON_CPU = 64, 16
-"""On a CPU fewer, so that their states fit its cache."""
+"""A CPU gets fewer images at once, so that their states fit into its cache."""
 
 FILES_AT_ONCE = 256
 """Number of image files that are decoded ahead of who takes them."""
@@ -355,7 +358,7 @@ def order_by_length_and_start(tokens: Tensor) -> Tensor:
     differs = array != array[:, -1:]  # from the padding; of a text that fills the context, its end
     used = array.shape[1] - differs[:, ::-1].argmax(axis=1)
     by_content = np.array([row.tobytes() for row in array.astype(">u4")]).argsort(kind="stable")
-    length = ((used - 1) // LENGTHS_PER_BATCH)[by_content]
+    length = ((used - 1) // LENGTH_BUCKET)[by_content]
     return torch.from_numpy(by_content[length.argsort(kind="stable")])
 
 

@@ -14,7 +14,7 @@ from open_clip import SimpleTokenizer
 from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import Benchmark, Item
 from cae_lib.data.captions import Pairs
-from cae_lib.data.scene_graphs import CAPTIONS, GRAPHS, count_words, read_scene_graphs
+from cae_lib.data.scene_graphs import CAPTIONS_FILE, GRAPHS_FILE, count_words, read_scene_graphs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation.amounts import subsets
 from cae_lib.evaluation.blind import blind_answers, text_choosers
@@ -28,7 +28,7 @@ from cae_lib.words.roles import OTHER, ROLE_NAMES, Span
 from cae_lib.words.scene_graph import Graph, SceneGraphTagger
 
 COUNTS = ("objects", "attributes", "relations")
-STATED = ("amod", "nummod")
+ATTRIBUTE_DEPENDENCIES = ("amod", "nummod")
 
 
 def data_tables(profile: str) -> Tables:
@@ -113,7 +113,7 @@ def options(
 
 
 def _path_below(path: Path, root: Path) -> str:
-    """Return the path of an image below `root`; the name of one that comes out of a table."""
+    """Return an image's path relative to `root`; only its name if it was unpacked from a table."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
@@ -164,33 +164,36 @@ def stated_counts(captions: Sequence[str], tagger: SceneGraphTagger, world: bool
 def graph_counts(graph: Graph) -> tuple[int, int, int]:
     """Return `COUNTS` of a scene graph: entities, modifiers without determiners, edges."""
     modifiers = (modifier for entity in graph["entities"] for modifier in entity["modifiers"])
-    attributes = sum(modifier["dep"] in STATED for modifier in modifiers)
+    attributes = sum(modifier["dep"] in ATTRIBUTE_DEPENDENCIES for modifier in modifiers)
     return len(graph["entities"]), attributes, len(graph["relations"])
 
 
 def parser_table(profile: str) -> pd.DataFrame:
     """Count the words of the synthetic COCO captions by their roles.
 
-    Columns are the `relation` that the caption states ("" for none), the role `found` by the
-    default tagger, the ground-truth role `gold`, and `n` words.
+    The columns are the `relation` that the caption states ("" for none), the role `found` by the
+    default tagger, the ground-truth role `gold`, and `n`, the number of such words.
     """
     root = find_profile(profile).root
-    graphs = {entry["id"]: entry for entry in read_scene_graphs(root / GRAPHS, "annotations")}
-    captions = read_scene_graphs(root / CAPTIONS, "annotations")
+    graphs = {entry["id"]: entry for entry in read_scene_graphs(root / GRAPHS_FILE, "annotations")}
+    captions = read_scene_graphs(root / CAPTIONS_FILE, "annotations")
     tagged = default_tagger().tag([entry["caption"] for entry in captions])
     counts: Counter[tuple[str, str, str]] = Counter()
     for caption, spans in zip(captions, tagged, strict=True):
         text, graph = caption["caption"], graphs[caption["id"]]
         relation = graph["relations"][0][1] if graph["relations"] else ""
-        true_roles = word_roles(text, [Span(*span) for span in graph["spans"]])
-        for role, true_role in zip(word_roles(text, spans), true_roles, strict=True):
+        true_roles = word_role_ids(text, [Span(*span) for span in graph["spans"]])
+        for role, true_role in zip(word_role_ids(text, spans), true_roles, strict=True):
             counts[relation, ROLE_NAMES[role], ROLE_NAMES[true_role]] += 1
     rows = [(*key, n) for key, n in sorted(counts.items())]
     return pd.DataFrame(rows, columns=["relation", "found", "gold", "n"])
 
 
-def word_roles(text: str, spans: Sequence[Span]) -> list[int]:
-    """Return the role of each word of a caption (words are divided by spaces), that of its span."""
+def word_role_ids(text: str, spans: Sequence[Span]) -> list[int]:
+    """Return the number of the role of each word of a caption; 0 for a word in no span.
+
+    Words are separated by spaces.
+    """
     return [
         next((s.role for s in spans if s.start <= match.start() and match.end() <= s.end), OTHER)
         for match in re.finditer(r"\S+", text)

@@ -16,11 +16,11 @@ from cae_lib.evaluation.encoder import Encoder
 
 DIRECTIONS = ("image to text", "text to image")
 PROMPTS = ("a photo of {}", "{}")
-"""Filled with a class and its article; a class is the mean of its prompts' vectors."""
+"""Prompts, filled with a class and its article; the mean of their vectors stands for the class."""
 
 
 def concat_tables(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Put tables below each other; return an empty one if there are none."""
+    """Concatenate the rows of tables; without tables, return an empty one."""
     tables = list(tables)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
@@ -49,7 +49,9 @@ def retrieval_ranks(encoder: Encoder, pairs: Pairs, name: str) -> pd.DataFrame:
 def rank_pairs(
     images: np.ndarray, texts: np.ndarray, image_index: np.ndarray, chunk: int = 1024
 ) -> pd.DataFrame:
-    """Rank by cosine the best right candidate; recall at k is the share of ranks up to k.
+    """Rank the right candidate of each query by cosine; the best one if there are several.
+
+    Recall at k is the share of queries with a rank of at most k.
 
     A tie counts against the query: a wrong candidate that is as close as the right one ranks before
     it. Other right candidates, such as an image's further captions, are not counted.

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from cae_lib.data.scene_graphs import CAPTIONS, GRAPHS
+from cae_lib.data.scene_graphs import CAPTIONS_FILE, GRAPHS_FILE
 from cae_lib.data.similarity import SentencePairs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation import datasets
@@ -74,7 +74,7 @@ def coco_phrases(captions: tuple[str, ...], profile: str) -> list[Phrases]:
     if not profile_settings.synthetic:
         return parsed_phrases(default_tagger().graphs(captions))
     root = profile_settings.root
-    phrases = world_phrases(root / CAPTIONS, root / GRAPHS)
+    phrases = world_phrases(root / CAPTIONS_FILE, root / GRAPHS_FILE)
     return [phrases[caption] for caption in captions]
 
 

@@ -53,19 +53,19 @@ def save_checkpoint(
     weights: Any,
     meta: CheckpointMeta,
     dtype: torch.dtype | None = None,
-    tokens: Tensor | None = None,
+    keep_tokens: Tensor | None = None,
     without_trunk: bool = False,
 ) -> Path:
-    """Write weights and metadata; a crash leaves the old file or the new one.
+    """Write weights and their metadata; after a crash the file is the old one or the new one.
 
     Args:
         path: File to write; its suffix becomes `.safetensors`.
         weights: An `nn.Module`, an object whose `.model` is one, or a state dict.
         meta: Stored in the file's header and in a `.json` beside it.
         dtype: Storage type of the floating-point weights; None keeps theirs.
-        tokens: Ids, in any shape. Only their rows of the text tower's token embedding `NAME (V, D)`
-            are kept, as `NAME.rows (K, D)` of the tokens `NAME.ids (K,)`, with V as
-            `NAME.vocabulary ()`. None keeps all.
+        keep_tokens: Ids, in any shape, of the K tokens whose rows of the token embedding
+            `NAME (V, D)` are stored: as `NAME.rows (K, D)`, with the ids in `NAME.ids (K,)` and V
+            in `NAME.vocabulary ()`. None stores all rows.
         without_trunk: Leave out the tensors that equal those of `trunk_weights`.
 
     Returns:
@@ -83,8 +83,8 @@ def save_checkpoint(
     for name, value in weights.items():
         value = value.cpu().to(dtype if value.is_floating_point() else None)
         tensors[name] = value.clone(memory_format=torch.contiguous_format)
-    if tokens is not None:
-        _keep_rows(tensors, tokens.cpu().unique())
+    if keep_tokens is not None:
+        _keep_rows(tensors, keep_tokens.cpu().unique())
     content = save(tensors, {HEADER: header})
     if without_trunk:
         from cae_lib.models.trunk import trunk_weights
@@ -114,7 +114,7 @@ def _keep_rows(tensors: dict[str, Tensor], ids: Tensor) -> None:
 
 
 def restore_rows(state: dict[str, Tensor], path: Path) -> None:
-    """Restore a token embedding of which some rows are kept; the others become their mean."""
+    """Restore a token embedding of which some rows were stored; the others become their mean."""
     for name in EMBEDDINGS:
         stored = [suffix for suffix in PARTIAL_EMBEDDING if f"{name}.{suffix}" in state]
         if not stored:
@@ -156,7 +156,7 @@ def _metadata(path: Path) -> dict[str, str]:
 
 
 def restore_trunk(state: dict[str, Tensor], path: Path) -> None:
-    """Add the tensors of the image trunk that a file leaves out, in the type of its others.
+    """Add the tensors of the image trunk that a file leaves out, in the dtype of its other tensors.
 
     Raises:
         CheckpointError: If the package that brings them is missing.
@@ -170,9 +170,9 @@ def restore_trunk(state: dict[str, Tensor], path: Path) -> None:
 
 
 def file_digest(path: str | Path) -> str:
-    """Return the SHA-256 of a checkpoint's file in hexadecimal, with its trunk if that is left out.
+    """Return the SHA-256 of a checkpoint's file in hexadecimal.
 
-    So a digest does not depend on whether the file leaves out its trunk.
+    For a file without its trunk, it is the digest of the file with the trunk.
     """
     path = require_file(path)
     if whole := _metadata(path).get(WHOLE):
@@ -190,7 +190,7 @@ def require_file(path: str | Path) -> Path:
 
 
 def unreadable_checkpoint_error(path: Path, reason: object) -> CheckpointError:
-    """Return the error of a file that cannot be read, with the reason's first sentence."""
+    """Return the error for a file that cannot be read, with the first sentence of the reason."""
     first_sentence = str(reason).split(". ")[0].splitlines()[0] if str(reason) else "it is empty"
     return CheckpointError(
         f"{path} cannot be read as a checkpoint ({first_sentence}). Expected a .safetensors file "

@@ -142,7 +142,7 @@ class PackedEncoder(TextEncoder):
     T is the length of the batch's longest caption. See `TextEncoder` for the methods.
     """
 
-    path = "packed"
+    implementation = "packed"
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model

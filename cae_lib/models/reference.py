@@ -60,7 +60,7 @@ class ReferenceEncoder(TextEncoder):
     See `TextEncoder` for the methods.
     """
 
-    path = "reference"
+    implementation = "reference"
 
     def __init__(self, text: TextModel) -> None:
         self.text, self.model, self.embedding = text, text.model, text.embedding

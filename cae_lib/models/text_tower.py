@@ -41,12 +41,12 @@ class TextEncoder(ABC):
     """Text side of a model, with its embeddings and its attention in reach.
 
     Attributes:
-        path: Which implementation this is.
+        implementation: Name of this implementation.
         model: The model whose text is encoded.
         embedding: The layer that turns tokens into embeddings.
     """
 
-    path: ClassVar[Literal["packed", "reference"]]
+    implementation: ClassVar[Literal["packed", "reference"]]
     model: nn.Module
     embedding: nn.Module
 

@@ -387,7 +387,10 @@ class _ItemMatrix:
         return _Side(label, run, tuple(seeds.tolist()), matrix)
 
     def require_same_items(self, first: _Side, second: _Side) -> None:
-        """Refuse items that one side lacks; with `weights`, `_test` checks the items of scores."""
+        """Raise a DataError if one side has items that the other lacks.
+
+        Where items belong to weighted scores, nothing is checked here: `tests` checks each score.
+        """
         if self.scores is not None:
             return
         in_first, in_second = (~np.isnan(side.values[0]) for side in (first, second))

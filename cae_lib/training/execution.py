@@ -30,8 +30,8 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     """Return whether a run computes in bfloat16 (autocast) on a device.
 
     Args:
-        precision: "fp32", "bf16", or "auto" for bfloat16 on GPUs and on processors that have it:
-            others take several times as long in it as in float32.
+        precision: "fp32", "bf16", or "auto", which is bfloat16 on GPUs and on processors that
+            compute in it; other processors take several times as long as in float32.
         device: The device of the model.
 
     Raises:
@@ -40,7 +40,7 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     if precision not in ("fp32", "bf16", "auto"):
         raise ConfigError(f"unknown precision {precision!r}: expected fp32, bf16 or auto.")
     native = device.type != "cpu" or native_bf16()
-    return precision == "bf16" or precision == "auto" and native
+    return precision == "bf16" or (precision == "auto" and native)
 
 
 def native_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
@@ -116,16 +116,17 @@ def prefetch(
     try:
         yield map(_raise_data_error, batches)
     finally:
+        # Both attributes are private; they exist in PyTorch 2.9 to 2.13.
         batches._shutdown_workers()
         for worker in batches._workers:  # they ignore SIGTERM
             worker.kill()
 
 
 class _StepDataset(Dataset):
-    """The batches by step.
+    """Dataset whose item number `step` is the batch of that step.
 
-    A DataError is returned in the place of the batch, since one that is raised in a worker arrives
-    as the text of a traceback.
+    If a batch cannot be prepared, the item is the DataError itself, since an error that is raised
+    in a worker reaches the main process only as the text of a traceback.
     """
 
     def __init__(self, prepare: Callable[[int], Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from open_clip.timm_model import TimmModel
@@ -33,7 +33,7 @@ class Features(ImageStore):
     """Features of images, which stand in for their pixels.
 
     Args:
-        values: `(N, E)`, or those of a trunk `(N, C, h, w)`.
+        values: Features `(N, E)`, or the feature maps of a trunk `(N, C, h, w)`.
     """
 
     affine = None
@@ -56,29 +56,41 @@ def image_features(model: nn.Module, images: Tensor) -> Tensor:
     return encode_image(model, images).features
 
 
-def split_image_tower(
-    model: nn.Module, experiment: Experiment
-) -> tuple[nn.Module | None, ImageEncoder, ImageEncoder]:
-    """Split the image tower of a run into what is locked and what is trained.
+class SplitTower(NamedTuple):
+    """The image tower of a run, split into a locked and a trained part.
 
-    Returns:
-        The locked part, or None; its encoder of images; and the encoder of its output, or of images
-        if nothing is locked.
+    Attributes:
+        locked: The locked part; None if the whole tower is trained.
+        encode_locked: Turns images into the output of the locked part, or into features if nothing
+            is locked.
+        encode_rest: Turns the output of the locked part, or images if nothing is locked, into
+            features.
+    """
+
+    locked: nn.Module | None
+    encode_locked: ImageEncoder
+    encode_rest: ImageEncoder
+
+
+def split_image_tower(model: nn.Module, experiment: Experiment) -> SplitTower:
+    """Split the image tower of a run into a locked and a trained part.
 
     Raises:
-        ConfigError: A trunk is to be locked, and the tower has none.
+        ConfigError: If the trunk is to be locked, but the tower has none.
     """
     tower: Any = model.visual
     if experiment.lock_image:
-        return tower, image_features, lambda model, features: features
+        return SplitTower(tower, image_features, lambda model, features: features)
     if not experiment.lock_trunk:
-        return None, image_features, image_features
+        return SplitTower(None, image_features, image_features)
     if not isinstance(tower, TimmModel):
         raise ConfigError(
             f"lock_trunk needs an image tower of timm, with trunk and head; {experiment.model} has "
             f"a {type(tower).__name__}: use lock_image."
         )
-    return tower.trunk, lambda _, pixels: tower.trunk(pixels), lambda _, grids: tower.head(grids)
+    return SplitTower(
+        tower.trunk, lambda _, pixels: tower.trunk(pixels), lambda _, grids: tower.head(grids)
+    )
 
 
 def precompute_features(
@@ -93,8 +105,8 @@ def precompute_features(
 ) -> Features:
     """Compute the features of all images, cropped as in evaluation, or load stored ones.
 
-    They are stored under `data/cache/features`, in a file named by a hash of all that decides them,
-    which may be removed at any time. The processes of the run share the work.
+    The features are stored in a file of `data/cache/features`. It is named by a hash of everything
+    that determines them, and may be removed at any time. The processes of the run share the work.
 
     Args:
         clip: The model.

@@ -32,7 +32,7 @@ from cae_lib.training.objective import Objective, adamw, gradient_norm, learning
 from cae_lib.training.state import load_state, open_log, save_state
 from cae_lib.words.alignment import Alignment
 
-STATE, LOG = "state.pt", "log.jsonl"
+STATE_FILE, LOG_FILE = "state.pt", "log.jsonl"
 PROGRESS_LABELS = {"loss": "loss", "objects": "A_obj", "composition": "A_comp"}
 """Values of the log that the progress line shows, and their labels."""
 
@@ -105,7 +105,7 @@ def train(
         log = log and ranks.is_main
         run = Run(experiment, clip, pairs, alignment, images, ranks, execution, log, inputs)
         start = load_state(
-            out / STATE, run.identity, run.model, run.optimizer, run.loss.adaptive_margin
+            out / STATE_FILE, run.identity, run.model, run.optimizer, run.loss.adaptive_margin
         )
         report = stack.enter_context(_step_reporter(run, start, out, log, every, on_step))
         stack.callback(run.model.eval)
@@ -121,7 +121,7 @@ def train(
             try:
                 values = run.step(step, batch)
             except NotFiniteError:
-                run.save(out / STATE, step)
+                run.save(out / STATE_FILE, step)
                 raise
             seconds = time.perf_counter() - started
             report(values | {"samples_per_second": len(batch.rows) / seconds})
@@ -131,7 +131,7 @@ def train(
             if len(durations) == TIMED_STEPS:
                 too_long = _too_long_error(experiment, min(durations), end - step - 1, hours)
             if stop or too_long or (step + 1) % save_every == 0:
-                run.save(out / STATE, step + 1)
+                run.save(out / STATE_FILE, step + 1)
             if too_long:
                 raise too_long
             if stop:
@@ -275,7 +275,7 @@ def _step_reporter(
     settings, end = run.experiment, run.experiment.steps
     label = f"{settings.name}/{settings.seed}" + (f" from step {start}" if start else "")
     with (
-        open_log(out / LOG, start) as lines,
+        open_log(out / LOG_FILE, start) as lines,
         Progress(end - start, label) if log else nullcontext() as progress,
     ):
 
@@ -330,6 +330,6 @@ def _finish(run: Run, out: Path) -> Path:
         }
         meta = CheckpointMeta(clip.name, clip.activation, settings.steps, settings.key(), extra)
         save_checkpoint(checkpoint, clip, meta)
-        (out / STATE).unlink(missing_ok=True)
+        (out / STATE_FILE).unlink(missing_ok=True)
     run.ranks.wait()
     return checkpoint

@@ -11,16 +11,20 @@ from collections.abc import Iterable, Iterator, Sequence
 import spacy
 from spacy.tokens import Doc, Token
 
-from cae_lib.words.pipeline import drop_entity_recogniser, model_name, parse_distinct, versions
+from cae_lib.words.pipeline import disable_entity_recogniser, model_name, parse_distinct, versions
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span, Swap
 from cae_lib.words.swaps import find_swaps
 
 RULES_VERSION = 1
 SWAPS_VERSION = 2
-PLACES = "back bottom center centre edge end front inside left middle right side top"
-PLACE_NOUNS = frozenset(PLACES.split())
-NOUNS = ("NOUN", "PROPN")
-NAMING = (*NOUNS, "PRON")
+PLACE_NOUNS = frozenset(
+    "back bottom center centre edge end front inside left middle right side top".split()
+)
+"""Nouns that continue a preposition, as in "on top of"."""
+
+NOUN_POS = ("NOUN", "PROPN")
+NOUN_OR_PRONOUN_POS = (*NOUN_POS, "PRON")
+"""Parts of speech, as spaCy names them."""
 
 
 class DependencyTagger:
@@ -38,7 +42,7 @@ class DependencyTagger:
     """
 
     def __init__(self) -> None:
-        self._nlp = drop_entity_recogniser(spacy.load(model_name()))
+        self._nlp = disable_entity_recogniser(spacy.load(model_name()))
 
     @property
     def identity(self) -> str:
@@ -58,7 +62,7 @@ class DependencyTagger:
 def _spans(doc: Doc) -> list[Span]:
     relations = {token for start in doc for token in _relation_words(start)}
     attributes = [token for token in doc if _is_attribute(token) and token not in relations]
-    objects = [t for t in doc if t.pos_ in NOUNS and t not in relations and t not in attributes]
+    objects = [t for t in doc if t.pos_ in NOUN_POS and t not in relations and t not in attributes]
     single = [span for token in attributes for span in _runs([token], ATTRIBUTE)]
     return [*_runs(objects, OBJECT), *single, *_runs(relations, RELATION)]
 
@@ -75,7 +79,7 @@ def _runs(tokens: Iterable[Token], role: int) -> list[Span]:
 
 
 def _is_attribute(token: Token) -> bool:
-    if token.dep_ in ("nummod", "acomp") or (token.dep_ == "amod" and token.head.pos_ in NOUNS):
+    if token.dep_ in ("nummod", "acomp") or (token.dep_ == "amod" and token.head.pos_ in NOUN_POS):
         return not _preposition_of(token)
     if token.dep_ == "conj":
         return token.pos_ in ("ADJ", "VERB", "NUM") and _is_attribute(token.head)
@@ -83,7 +87,7 @@ def _is_attribute(token: Token) -> bool:
 
 
 def _relation_words(token: Token) -> Iterator[Token]:
-    """Yield the words of the relation that a verb or preposition `token` opens, if it opens one."""
+    """Yield the words of the relation that begins with `token`; none if no relation does."""
     if token.pos_ == "VERB" and token.lemma_ != "be" and _has_second_noun(token):
         yield token
         yield from (child for child in token.children if child.dep_ == "prt")
@@ -98,7 +102,7 @@ def _relation_words(token: Token) -> Iterator[Token]:
 def _has_second_noun(verb: Token) -> bool:
     return any(
         child.dep_ in ("dobj", "dative")
-        and child.pos_ in NAMING
+        and child.pos_ in NOUN_OR_PRONOUN_POS
         or _is_preposition(child)
         or _preposition_of(child)
         for child in verb.children
@@ -113,13 +117,13 @@ def _is_preposition(token: Token) -> bool:
     if token.dep_ not in ("prep", "agent", "conj") or token.pos_ not in ("ADP", "SCONJ"):
         return False
     return any(
-        child.dep_ == "prep" or child.dep_ == "pobj" and child.pos_ in NAMING
+        child.dep_ == "prep" or child.dep_ == "pobj" and child.pos_ in NOUN_OR_PRONOUN_POS
         for child in token.children
     )
 
 
 def _preposition_of(token: Token) -> bool:
-    """Return whether an adjective or adverb opens a preposition, as "next" does in "next to"."""
+    """Return whether an adjective or adverb begins a preposition, as "next" does in "next to"."""
     return token.pos_ in ("ADJ", "ADV") and any(
         child.i == token.i + 1 and _is_preposition(child) for child in token.children
     )

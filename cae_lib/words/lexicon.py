@@ -45,7 +45,7 @@ time, purpose or manner, "of" after a quantity or a part, and "at", near to a mu
 DIRECTED_OF = frozenset("full made consisting composed".split())
 """Words after which "of" is a relation of its own: "a bowl full of lemons"."""
 
-PLACES = frozenset(
+PLACE_WORDS = frozenset(
     "back background base bottom center centre corner distance edge edges end foot foreground "
     "front inside left middle outside rear right side sides top".split()
 )

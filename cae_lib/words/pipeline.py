@@ -58,8 +58,11 @@ def model_name() -> str:
     )
 
 
-def drop_entity_recogniser(nlp: Language) -> Language:
-    """Disable the one component that no tagger reads; the lemmas are needed for phrasal verbs."""
+def disable_entity_recogniser(nlp: Language) -> Language:
+    """Disable the entity recogniser of a spaCy pipeline, which no tagger reads, and return it.
+
+    Lemmas stay enabled because phrasal verbs are recognised by them.
+    """
     if "ner" in nlp.pipe_names:
         nlp.disable_pipe("ner")
     return nlp

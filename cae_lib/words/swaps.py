@@ -22,7 +22,7 @@ from cae_lib.words.lexicon import (
     MUTUAL_VERBS,
     MUTUAL_VERBS_TO,
     NO_THINGS,
-    PLACES,
+    PLACE_WORDS,
     PLURAL_DETERMINERS,
     POSSESSIVES,
     POSTURES,
@@ -32,9 +32,9 @@ from cae_lib.words.lexicon import (
 )
 from cae_lib.words.roles import NOWHERE, Place, Swap
 
-NOUNS = ("NOUN", "PROPN")
+NOUN_POS = ("NOUN", "PROPN")
 COUNT_WORDS = frozenset(word for group in COUNTS for word in group)
-_PLACE = "|".join(sorted(PLACES, key=len, reverse=True))
+_PLACE = "|".join(sorted(PLACE_WORDS, key=len, reverse=True))
 COMPOUND_PREPOSITION = re.compile(
     rf"\b((?:(?:to|on|at|in|from|near|by|along|around|of) )?(?:the )?(?:other |left |right )?"
     rf"(?:{_PLACE}) of|(?:next|close|adjacent|attached|connected) to|across from|far from"
@@ -112,7 +112,7 @@ class _Reader:
         for chunk in self.doc.noun_chunks:
             blocked = self.compound_of.keys() | self.view_words
             tokens = [token for token in chunk if token.i not in blocked]
-            nouns = [token for token in tokens if token.pos_ in NOUNS]
+            nouns = [token for token in tokens if token.pos_ in NOUN_POS]
             if not nouns or tokens[-1].i - tokens[0].i + 1 != len(tokens):
                 continue
             head = chunk.root if chunk.root in nouns else nouns[-1]
@@ -136,7 +136,7 @@ class _Reader:
         token = self.doc[place]
         if token.text == "-" or self.doc[place + 1].text == "-":
             return True
-        return token.dep_ == "compound" and token.pos_ in NOUNS and not _is_colour(token)
+        return token.dep_ == "compound" and token.pos_ in NOUN_POS and not _is_colour(token)
 
     def _is_of(self, place: int) -> bool:
         return (
@@ -199,7 +199,7 @@ class _Reader:
             return last.head.tag_ != "VBN" and self.doc[end - 2].tag_ != "VBN"
         if last.lower_ == "to" and last.head.lemma_ in MUTUAL_VERBS_TO:
             return True
-        if last.lower_ in MUTUAL_BETWEEN_THINGS and last.head.pos_ in NOUNS:
+        if last.lower_ in MUTUAL_BETWEEN_THINGS and last.head.pos_ in NOUN_POS:
             return True
         return any("_".join(words[at:]) in MUTUAL_PREPOSITIONS for at in range(len(words)))
 
@@ -246,7 +246,7 @@ class _Reader:
             if word.head == word:
                 break
             word = word.head
-            if word.i < start.i and word.i in self.phrase_of and word.pos_ in NOUNS:
+            if word.i < start.i and word.i in self.phrase_of and word.pos_ in NOUN_POS:
                 return self._thing(word)
         before = self.phrase_of.get(start.i - 1)
         return before if before and self._is_thing(before.head) else None
@@ -260,13 +260,13 @@ class _Reader:
 
     def _is_thing(self, noun: Token) -> bool:
         phrase = self.phrase_of.get(noun.i)
-        if phrase is None or noun.pos_ not in NOUNS:
+        if phrase is None or noun.pos_ not in NOUN_POS:
             return False
         head = phrase.head
         if _is_colour(head) and phrase.determiner in {"", *COUNT_WORDS}:
             return False  # "a man in black", "two tan and white dogs"; "an orange" is a thing
         partitive = phrase.noun is None
-        return partitive or head.lower_ not in NO_THINGS | PLACES
+        return partitive or head.lower_ not in NO_THINGS | PLACE_WORDS
 
     def _swap(self, first: Phrase, second: Phrase, binder: tuple[int, int]) -> Swap:
         """Return the swap of two arguments, `NOWHERE` where nouns or phrases cannot be swapped."""

@@ -130,7 +130,7 @@ def test_words_are_counted_by_found_and_true_role(tmp_path, monkeypatch):
         {"id": i, "spans": spans, "relations": [[0, "near", 1]] * (i == 0)}
         for i, spans in enumerate(true.values())
     ]
-    for name, content in ((module.CAPTIONS, captions), (module.GRAPHS, graphs)):
+    for name, content in ((module.CAPTIONS_FILE, captions), (module.GRAPHS_FILE, graphs)):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(json.dumps({"annotations": content}))
     monkeypatch.setattr(Profile, "root", property(lambda self: tmp_path))

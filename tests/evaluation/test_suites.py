@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cae_lib.data.scene_graphs import GRAPHS
+from cae_lib.data.scene_graphs import GRAPHS_FILE
 from cae_lib.errors import DataError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.averages import PROTOCOLS, weights
@@ -93,7 +93,7 @@ def test_sets_of_the_world(world_home, encoder):
     assert classes.groupby("set").picture.nunique().to_dict() == {"coco": 24, "flickr30k": 16}
     gold = {
         image["file_name"]: {thing["noun"] for thing in image["things"]}
-        for image in json.loads((world_home / GRAPHS).read_text("utf-8"))["images"]
+        for image in json.loads((world_home / GRAPHS_FILE).read_text("utf-8"))["images"]
     }
     paths = datasets.class_sets("smoke")["coco"].paths
     for number, own in classes[classes["set"] == "coco"].groupby("picture"):

@@ -106,7 +106,7 @@ def test_kept_tokens(prefix: str, dtype: torch.dtype | None, tmp_path: Path) -> 
     ],
 )
 def test_damaged_tokens(damage: dict, message: str, tmp_path: Path) -> None:
-    path = save_checkpoint(tmp_path / "part", clip(), META, tokens=captions())
+    path = save_checkpoint(tmp_path / "part", clip(), META, keep_tokens=captions())
     content = load_file(path) | {f"token_embedding.weight.{n}": v for n, v in damage.items()}
     save_file({name: value for name, value in content.items() if value is not None}, path)
     with pytest.raises(CheckpointError, match=f"part.safetensors cannot be read.*{message}"):
@@ -116,9 +116,9 @@ def test_damaged_tokens(damage: dict, message: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("ids", [[3, 40], [-1], []])
 def test_tokens_that_do_not_fit(tmp_path: Path, ids: list[int]) -> None:
     with pytest.raises(CheckpointError, match="the model has no token_embedding.weight"):
-        save_checkpoint(tmp_path / "model", LINEAR, META, tokens=captions())
+        save_checkpoint(tmp_path / "model", LINEAR, META, keep_tokens=captions())
     with pytest.raises(CheckpointError, match="expected ids from 0 to 39"):
-        save_checkpoint(tmp_path / "model", clip(), META, tokens=torch.tensor(ids))
+        save_checkpoint(tmp_path / "model", clip(), META, keep_tokens=torch.tensor(ids))
 
 
 def test_a_trunk_that_is_left_out_comes_back_from_its_package(tmp_path: Path, monkeypatch) -> None:

@@ -108,13 +108,13 @@ def test_modified_blocks_are_called(model: nn.Module, side: str, modification: s
     model.train()
     before = our_features(model, side)
     assert_same(model, side)
-    assert text_encoder(model).path == "packed"
+    assert text_encoder(model).implementation == "packed"
     torch.manual_seed(0)
     MODIFICATIONS[modification](first_block(model, side))
     assert_same(model, side)
     assert (our_features(model, side) - before).abs().max() > 1e-3
     if side == "text":
-        assert text_encoder(model).path == "reference"
+        assert text_encoder(model).implementation == "reference"
         with pytest.raises(ConfigError):
             text_encoder(model, "packed")
 
@@ -137,7 +137,7 @@ def test_attention_of_open_clip_is_packed_if_it_is_plain(model: nn.Module, setti
         options = {"norm_layer": LayerNorm} | settings
         tower.transformer.resblocks[0].attn = Attention(16, 2, **options).double()
     model.train()
-    assert text_encoder(model).path == ("reference" if settings else "packed")
+    assert text_encoder(model).implementation == ("reference" if settings else "packed")
     if "scaled_cosine" not in settings:  # with which open_clip 3.3 cannot be run
         assert_same(model, "text")
         assert_same(model, "image")
@@ -163,7 +163,7 @@ def test_layers_without_bias_stay_packed(model: nn.Module, side: str) -> None:
         layer.bias = None
     first_block(model, side).mlp[1] = QuickGELU()
     assert_same(model, side)
-    assert text_encoder(model).path == "packed"
+    assert text_encoder(model).implementation == "packed"
 
 
 @both_sides

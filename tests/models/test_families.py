@@ -25,7 +25,7 @@ def both(request: pytest.FixtureRequest) -> Both:
     torch.manual_seed(0)
     family, path = request.param
     case = MODEL_FAMILIES[family]()
-    assert (family in PACKED) == (text_encoder(case.model).path == "packed")
+    assert (family in PACKED) == (text_encoder(case.model).implementation == "packed")
     return case, text_encoder(case.model, path)
 
 
@@ -66,7 +66,7 @@ def test_maps_are_those_written_out(both: Both) -> None:
         if actual.shape[2] == 1:
             torch.testing.assert_close(actual[:, :, 0], row, **exact)
         else:  # packed: the shorter caption's states up to its end
-            end = None if encoder.path == "reference" else 6
+            end = None if encoder.implementation == "reference" else 6
             torch.testing.assert_close(actual[:, :, :end], whole[:, :, :end], **exact)
 
 
@@ -113,7 +113,7 @@ def test_scores_and_loss_are_those_written_out(both: Both, method: str) -> None:
     assert (expected * (WORDS > 0)).abs().amax(dim=1).min() > 1e-6
     actual = get_method(method)(encoder, case.tokens, case.images, words=WORDS).scores
     torch.testing.assert_close(actual, expected.detach(), **exact)
-    task = CAELoss(case.model, method, 0.7, margin=50.0, path=encoder.path)
+    task = CAELoss(case.model, method, 0.7, margin=50.0, path=encoder.implementation)
     output = task(case.images, case.tokens, ROLES, WORDS)
     gap = expected[ROLES == 1].mean() - expected[ROLES >= 2].mean()
     torch.testing.assert_close(output.loss, 0.7 * (gap + 50), **exact)

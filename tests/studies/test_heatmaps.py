@@ -23,7 +23,7 @@ from book.studies.regions import (
 )
 from cae_lib.attribution import get_method
 from cae_lib.attribution.heatmap import image_relevances
-from cae_lib.data.scene_graphs import GRAPHS
+from cae_lib.data.scene_graphs import GRAPHS_FILE
 from cae_lib.errors import DataError
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.methods import PAPER_METHODS
@@ -70,8 +70,8 @@ def test_every_point_lies_in_one_region_and_marks_in_the_relations(relation):
 
 
 def test_gold_on_disk(smoke_world, tmp_path):
-    images = json.loads((smoke_world / GRAPHS).read_text("utf-8"))["images"]
-    scenes = labelled_scenes(smoke_world / GRAPHS)
+    images = json.loads((smoke_world / GRAPHS_FILE).read_text("utf-8"))["images"]
+    scenes = labelled_scenes(smoke_world / GRAPHS_FILE)
     assert len(scenes) == len(images)
     for image in images:
         scene = scenes[image["file_name"]]
@@ -117,7 +117,7 @@ def test_one_value_a_scene(found):
 @pytest.mark.parametrize("row", [0, LIMIT - 1])
 def test_a_scene_on_its_own(found, clip, world_home, row):
     """The first and last scene, computed from the picture and the gold alone."""
-    gold = labelled_scenes(world_home / GRAPHS)
+    gold = labelled_scenes(world_home / GRAPHS_FILE)
     number = [0, 23][row > 0]  # of the smoke world's 24 test pictures
     scene = gold[name := sorted(gold)[-24:][number]]
     words = f"the {scene.subject} is {scene.relation} the {scene.obj}"

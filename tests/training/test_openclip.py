@@ -157,7 +157,7 @@ def test_the_packed_path_takes_the_same_step(settings: dict) -> None:
     model = cae_model(settings, with_own_attention(plain_model())).train()
     losses = CaeClipLoss(model.attribution)(**model(pixels(), packed()), output_dict=True)
     sum(losses.values()).backward()
-    assert text_encoder(model.model).path == "packed"
+    assert text_encoder(model.model).implementation == "packed"
     torch.optim.SGD(model.parameters(), 0.1).step()
     torch.testing.assert_close(named(model), by_hand(settings), atol=1e-13, rtol=0)
 

@@ -12,13 +12,13 @@ from pathlib import Path, PurePosixPath
 from cae_lib.data.benchmarks.base import Average, Family, ImageRef, Item, find_image
 from cae_lib.data.rows import json_rows
 
-MULTI = "cola/data/COLA_multiobjects_matching_benchmark.json"
+ANNOTATION_FILE = "cola/data/COLA_multiobjects_matching_benchmark.json"
 IMAGE_FOLDERS = ("cola/images", "vg/VG_100K", "vg/VG_100K_2")
 
 
 def read(root: Path, subset: str) -> Iterator[Item]:
     """Yield the multi-object items, `[image 1, caption 1, image 2, caption 2]`."""
-    for row in json_rows(root / MULTI, list):
+    for row in json_rows(root / ANNOTATION_FILE, list):
         if isinstance(row.content, list) and len(row.content) != 4:
             raise row.error(f"has {len(row.content)} fields, 4 were expected")
         images = _image(root, row.text("0")), _image(root, row.text("2"))
@@ -40,7 +40,7 @@ FAMILY = Family(
     "cola",
     read,
     published={"multi": 210},
-    files=(MULTI,),
+    files=(ANNOTATION_FILE,),
     images="Visual Genome's, as GQA has them: put them into cola/images",
     task="image",
     average=Average("mean over items, image score of 2 x 2"),

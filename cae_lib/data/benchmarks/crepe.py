@@ -16,10 +16,10 @@ from cae_lib.data.rows import MissingFileError, Row, csv_rows
 
 COLUMNS = ("image_id", "caption", "x", "y", "width", "height")
 N_NEGATIVES = 5
-PRODUCTIVITY = "crepe/data/prod_hard_negatives/{0}/prod_vg_hard_negs_{0}_complexity_*.csv"
-SYSTEMATIC = "crepe/data/syst_hard_negatives/syst_vg_hard_negs_{1}_compounds_in_{0}.csv"
+PRODUCTIVITY_FILE = "crepe/data/prod_hard_negatives/{0}/prod_vg_hard_negs_{0}_complexity_*.csv"
+SYSTEMATICITY_FILE = "crepe/data/syst_hard_negatives/syst_vg_hard_negs_{1}_compounds_in_{0}.csv"
 CORPORA = [(name, split) for name in ("cc12m", "yfcc", "laion") for split in ("seen", "unseen")]
-IMAGES = "Visual Genome's: put them into crepe/VG_100K and crepe/VG_100K_2"
+IMAGES_ADVICE = "Visual Genome's: put them into crepe/VG_100K and crepe/VG_100K_2"
 
 
 def read(root: Path, subset: str) -> Iterator[Item]:
@@ -28,7 +28,7 @@ def read(root: Path, subset: str) -> Iterator[Item]:
     Five negatives are expected, but some rows hold a Python set, which is read in the order it is
     written in and may have fewer.
     """
-    pattern = PRODUCTIVITY.format(subset)
+    pattern = PRODUCTIVITY_FILE.format(subset)
     paths = sorted(root.glob(pattern), key=_complexity)
     if not paths:
         raise MissingFileError(f"{root / pattern}: no such annotation file. Fetch it.")
@@ -46,7 +46,7 @@ def read_systematicity(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
     """Yield the items of CORPUS/SPLIT/KIND; a row without valid negatives asks nothing."""
     corpus, split, kind = subset.split("/")
     column = f"valid_hard_negs_{kind}"
-    for row in csv_rows(root / SYSTEMATIC.format(corpus, split), (*COLUMNS, column)):
+    for row in csv_rows(root / SYSTEMATICITY_FILE.format(corpus, split), (*COLUMNS, column)):
         negatives = _negatives(row, column)
         yield (
             _item(root, row, row.key, negatives, subset)
@@ -86,8 +86,8 @@ FAMILY = Family(
     "crepe",
     read,
     published={"atom": 16_727, "swap": 6652, "negate": 16_336},
-    files=(PRODUCTIVITY.format("*"),),
-    images=IMAGES,
+    files=(PRODUCTIVITY_FILE.format("*"),),
+    images=IMAGES_ADVICE,
     in_paper=True,
     average=Average("mean over complexities, R@1 among 6", over_groups=True),
     summarize=count_fewer_negatives,
@@ -97,8 +97,8 @@ SYSTEMATICITY = Family(
     "crepe",
     read_systematicity,
     published={f"{c}/{split}/{kind}": None for c, split in CORPORA for kind in ("atom", "comp")},
-    files=(SYSTEMATIC.format("*", "*"),),
-    images=IMAGES,
+    files=(SYSTEMATICITY_FILE.format("*", "*"),),
+    images=IMAGES_ADVICE,
     average=Average("mean over items, R@1"),
     sources=("crepe",),
 )

@@ -13,7 +13,8 @@ from pathlib import Path
 from cae_lib.data.benchmarks.base import Average, Family, ImageRef, Item
 from cae_lib.data.rows import csv_rows
 
-NUMBER, PATTERN, STATEMENT = COLUMNS = ("Question ID", "Type", "Statement")
+COLUMNS = ("Question ID", "Type", "Statement")
+NUMBER_COLUMN, PATTERN_COLUMN, STATEMENT_COLUMN = COLUMNS
 PROMPT = "a photo of {}"
 
 
@@ -24,15 +25,15 @@ def read(root: Path, subset: str) -> Iterator[Item]:
         raise rows[-1].error(f"there are {len(rows)} rows, pairs were expected")
     folder = root / "mmvp-vlm/MLLM_VLM Images"
     for pair in zip(rows[::2], rows[1::2], strict=True):
-        first, second = (row.number(NUMBER) for row in pair)
-        pattern, other = (row.text(PATTERN) for row in pair)
+        first, second = (row.number(NUMBER_COLUMN) for row in pair)
+        pattern, other = (row.text(PATTERN_COLUMN) for row in pair)
         if first % 2 != 1 or second != first + 1 or pattern != other:
             raise pair[1].error(
                 f"{first:g} of {pattern!r} and {second:g} of {other!r} are no pair: an odd number "
                 "and the next one of the same type were expected"
             )
         images = tuple(ImageRef(folder / pattern.strip() / f"{n:.0f}.jpg") for n in (first, second))
-        texts = tuple(PROMPT.format(row.text(STATEMENT)) for row in pair)
+        texts = tuple(PROMPT.format(row.text(STATEMENT_COLUMN)) for row in pair)
         yield Item(f"{first:g}", images, texts, group=pattern)
 
 

@@ -17,8 +17,8 @@ FILES = {
     "voc2007": "negbench/images/VOC2007_mcq_llama3.1_rephrased.csv",
 }
 IMAGE_FOLDERS = {"coco": "coco/val2017", "voc2007": "negbench/VOCdevkit/VOC2007/JPEGImages"}
-CAPTIONS = tuple(f"caption_{n}" for n in range(4))
-COLUMNS = ("image_path", "correct_answer", *CAPTIONS, "correct_answer_template")
+CAPTION_COLUMNS = tuple(f"caption_{n}" for n in range(4))
+COLUMNS = ("image_path", "correct_answer", *CAPTION_COLUMNS, "correct_answer_template")
 
 
 def read(root: Path, subset: str) -> Iterator[Item]:
@@ -26,7 +26,7 @@ def read(root: Path, subset: str) -> Iterator[Item]:
     for row in csv_rows(root / FILES[subset], COLUMNS):
         name = PurePosixPath(row.text("image_path").strip().replace("\\", "/")).name
         image = ImageRef(root / IMAGE_FOLDERS[subset] / name)
-        texts = tuple(row.text(field) for field in CAPTIONS)
+        texts = tuple(row.text(field) for field in CAPTION_COLUMNS)
         truth = row.number("correct_answer")
         if truth not in range(len(texts)):
             raise row.error(f"field 'correct_answer' is {truth:g}, 0 to 3 was expected")

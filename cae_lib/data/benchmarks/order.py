@@ -21,8 +21,10 @@ from cae_lib.data.rows import json_rows
 if TYPE_CHECKING:
     from spacy.language import Language
 
-NOUNS = frozenset(("NN", "NNS", "NNP", "NNPS"))
-ADJECTIVES = frozenset(("JJ", "JJR", "JJS"))
+NOUN_TAGS = frozenset(("NN", "NNS", "NNP", "NNPS"))
+ADJECTIVE_TAGS = frozenset(("JJ", "JJR", "JJS"))
+"""Tags of the Penn Treebank."""
+
 MAX_WORDS = 30
 FILES = {"coco": "coco/coco_karpathy_test.json", "flickr30k": "flickr30k/flickr30k_test.json"}
 IMAGE_FOLDERS = {"coco": ("coco",), "flickr30k": ("flickr30k", "flickr30k/flickr30k-images")}
@@ -105,8 +107,8 @@ def shuffles(tagged: TaggedWords, generator: np.random.Generator) -> tuple[str, 
     words change places within each run of three; runs of three change places.
     """
     words, tags = np.array(tagged.words, dtype=object), tagged.tags
-    nouns = np.array([tag in NOUNS for tag in tags], dtype=bool)
-    adjectives = np.array([tag in ADJECTIVES for tag in tags], dtype=bool)
+    nouns = np.array([tag in NOUN_TAGS for tag in tags], dtype=bool)
+    adjectives = np.array([tag in ADJECTIVE_TAGS for tag in tags], dtype=bool)
     content = _permute(_permute(words, nouns, generator), adjectives, generator)
     rest = _permute(words, ~(nouns | adjectives), generator)
     trigrams = [words[start : start + 3] for start in range(0, len(words), 3)]

@@ -25,7 +25,7 @@ ITEM_COUNTS = {
     "swap_att": 666,
     "swap_obj": 245,
 }
-IMAGES = "COCO's val2017: put them into coco/val2017"
+IMAGES_ADVICE = "COCO's val2017: put them into coco/val2017"
 
 
 def read(root: Path, subset: str) -> Iterator[Item]:
@@ -49,8 +49,8 @@ def _bag_of_words(caption: str) -> list[str]:
     return sorted(re.findall(r"[a-z0-9']+", caption.lower()))
 
 
-def count_same_words(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
-    """Count the items whose captions are one bag of words."""
+def count_reordered(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
+    """Count the items whose negative caption has the words of the caption in another order."""
     same = [_bag_of_words(item.texts[0]) == _bag_of_words(item.texts[1]) for item in items]
     return {"same_words": sum(same)}
 
@@ -66,9 +66,9 @@ FAMILY = Family(
     read,
     published={"add_att": 692, "add_obj": 2062, **ITEM_COUNTS},
     files=tuple(f"sugar-crepe/data/{name}.json" for name in ("add_att", "add_obj", *ITEM_COUNTS)),
-    images=IMAGES,
+    images=IMAGES_ADVICE,
     in_paper=True,
-    summarize=count_same_words,
+    summarize=count_reordered,
 )
 PLUS_PLUS = Family(
     "sugarcrepe_pp",
@@ -76,7 +76,7 @@ PLUS_PLUS = Family(
     read_plus_plus,
     published={f"{task}/{name}": n for task in ("itt", "tot") for name, n in ITEM_COUNTS.items()},
     files=tuple(f"sugarcrepe-pp/data/{name}.json" for name in ITEM_COUNTS),
-    images=IMAGES,
+    images=IMAGES_ADVICE,
     rescored=("tot/*",),
     summarize=count_unwinnable,
 )

@@ -14,11 +14,15 @@ from cae_lib.data.benchmarks.base import Family, ImageRef, Item
 from cae_lib.data.rows import json_rows
 from cae_lib.errors import DataError
 
-PLACES = {"location": ("margin", "center", "mid"), "size": ("large", "medium", "small")}
+OBJECT_VALUES = {"location": ("margin", "center", "mid"), "size": ("large", "medium", "small")}
+"""Where objects are in an image, and how large they are; each value has files of its own."""
+
 SWIG_ROLES = ("agent", "destination", "item", "tool")
-OBJECTS = [
+"""Roles of objects in SWiG, each with files of its own."""
+
+OBJECT_SUBSETS = [
     f"Object/{kind.title()}/{folder}_{value}"
-    for kind, values in PLACES.items()
+    for kind, values in OBJECT_VALUES.items()
     for folder in (
         f"hake_{kind}/hake_obj",
         f"vg_{kind}/vg_obj",
@@ -42,8 +46,10 @@ ITEM_COUNTS = {
     "Relation/swig_action": 25_150,
     "Relation/vg/action": 12_733,
     "Relation/vg/spatial": 30_650,
-    **dict.fromkeys(OBJECTS),
+    **dict.fromkeys(OBJECT_SUBSETS),
 }
+"""Published number of items of each subset; None where no verified number is known."""
+
 IMAGE_FOLDERS = {
     "*/hake_*": "hake",
     "*/swig_*": "swig",
