@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 
 TRAINING_SOURCE = "negclip-captions"
-VERSION = 1  # of what `swap_negatives` finds: raise it when that changes
+NEGATIVES_VERSION = 1
+"""Version of the results of `swap_negatives`: raise it when they change."""
+
 TRAINING_ROWS = 109_468
 """Rows of NegCLIP's training file."""
 
@@ -48,7 +50,7 @@ def default_tagger() -> SceneGraphTagger:
 
 
 def _find_tagger(name: str, profile_name: str) -> Tagger:
-    """Return a tagger by the name that `Experiment.tagger` has."""
+    """Return the tagger that the setting `tagger` of a run names."""
     if name == "scene-graph":
         return default_tagger()
     return _ground_truth(profile_name) if name == "truth" else named_tagger(name)
@@ -124,15 +126,19 @@ def training_set(
 
 
 def _parsed_negatives(captions: Sequence[str], name: str) -> list[list[str]]:
-    """Return captions with two parts swapped, which are parsed once and stored.
+    """Return the swaps of each caption, from a stored file if there is one.
+
+    The file is named by the captions and by what they are parsed with, so another spaCy model makes
+    a new file.
 
     Args:
         captions: The captions.
         name: "kept" for swaps that keep the caption's meaning, or "spacy" for hard negatives.
     """
-    from cae_lib.data.negatives import swap_negatives
+    from cae_lib.data.negatives import parser_identity, swap_negatives
 
-    key = hashlib.sha256(repr([VERSION, *captions]).encode()).hexdigest()[:16]
+    inputs = [NEGATIVES_VERSION, parser_identity(), *captions]
+    key = hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]
     path = paths().cache / name / f"{key}.json"
     if not path.is_file():
         write_atomic(path, json.dumps(swap_negatives(captions, keep=name == "kept")))
