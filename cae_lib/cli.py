@@ -1,4 +1,4 @@
-"""The command `cae`: thin calls of the public API. What they need is imported when they run."""
+"""The command `cae`: thin calls of the public API, each of which imports what it needs."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def _sources(names: Sequence[str]) -> list[Source]:
 
 
 def _describe_source(entry: Source) -> list[str]:
-    """Return name, title, size, licence, place and ways to get a source, as lines."""
+    """Return lines with name, title, size, licence and folder of a source, and how to get it."""
     from cae_lib.data.sources import WAYS
 
     size = "size not known" if entry.gb is None else f"about {entry.gb:g} GB"
@@ -429,7 +429,7 @@ def reproduce(
     real: Path | None,
     executor: str,
 ) -> None:
-    """Make what is not there yet: data, trained and measured runs, pages and the book.
+    """Make everything that is missing: data, trained and measured runs, pages and the book.
 
     It is safe to interrupt this and to call it again.
     """
@@ -505,9 +505,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def invoke(command: click.Command, name: str, words: Sequence[str]) -> int | None:
-    """Parse a command line and run the command; its errors of usage are printed.
+    """Parse a command line and run the command; print errors of usage.
 
-    Other errors are raised, and so is KeyboardInterrupt, which click's own `main` replaces.
+    Other errors are raised. So is KeyboardInterrupt, for which click's `main` raises Abort.
 
     Returns:
         The exit code; None counts as 0.

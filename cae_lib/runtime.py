@@ -39,7 +39,7 @@ PROGRESS_LINES = "CAE_PROGRESS_LINES"
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """Return the device of a name, by default a GPU when there is one.
+    """Return a device by its name; by default a GPU if there is one.
 
     Of several processes started by `torchrun`, each gets a GPU of its own.
 
@@ -58,9 +58,10 @@ def pick_device(name: str | None = None) -> torch.device:
 
 @contextmanager
 def one_thread(device: torch.device) -> Iterator[None]:
-    """Compute on one thread while `device` is a CPU, where sums then have one order.
+    """Compute on one thread if `device` is a CPU, so that the order of sums is fixed.
 
-    With more threads a training run repeats only up to rounding, which grows from step to step.
+    With more threads, two runs of a training differ by rounding, and these differences grow from
+    step to step.
     """
     import torch
 
@@ -75,9 +76,9 @@ def one_thread(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary file to fill, which becomes `path` at the end, or is removed by an error.
+    """Yield a temporary file to fill, which becomes `path` at the end; an error removes it.
 
-    So a reader meets the old file or the new one, never half of it.
+    Readers of `path` see the old file or the complete new one.
 
     Raises:
         WriteError: The file cannot be written.
@@ -105,7 +106,7 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader meets the old one or the new one; see `whole_file`."""
+    """Write a file so that readers see the old one or the complete new one; see `whole_file`."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -142,7 +143,7 @@ class Progress(tqdm):
 
     Args:
         total: Number of units of work.
-        label: What is done.
+        label: Name of the work.
         disable: Print nothing.
     """
 
@@ -168,7 +169,7 @@ class Progress(tqdm):
 
 
 class _Lines:
-    """Standard error, with new lines in the place of carriage returns."""
+    """Standard error, with newlines instead of carriage returns."""
 
     def write(self, text: str) -> None:
         """Write a line without its carriage returns."""

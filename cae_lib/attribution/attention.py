@@ -14,13 +14,14 @@ from cae_lib.errors import ConfigError
 
 @dataclass(frozen=True)
 class AttentionAttribution(AttributionMethod):
-    """Attention of the token that is read, averaged over layers and heads.
+    """Attention from the token that the tower is read at, averaged over layers and heads.
 
     CAE, attention instance: `a_j = mean over l, h of A^{l,h}[EOT, j]`. The image plays no part.
 
     Attributes:
         layers: Indices of the layers to average, negative ones from the top; None for all.
-        renormalise: Divide by the sum over the caption's words, without start and end token (ours).
+        renormalise: Divide by the sum over the caption's words, which leaves out the start and end
+            tokens; not the paper's.
     """
 
     differentiates: ClassVar[bool] = False
@@ -28,7 +29,7 @@ class AttentionAttribution(AttributionMethod):
     renormalise: bool = False
 
     def score(self, captions: Captions) -> Attribution:
-        """Average the rows of attention of the token that is read."""
+        """Average the attention from the token that the tower is read at."""
         output = captions.encoder.encode(captions.tokens, attention="row")
         rows = self._select_layers(output.attention)
         scores = torch.stack([row.mean(dim=1) for row in rows]).mean(dim=0)

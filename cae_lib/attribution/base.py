@@ -28,9 +28,9 @@ class Attribution:
     """Scores of the tokens of each caption, for its matched image.
 
     Attributes:
-        scores: a_j `(B, T)`, float32 or wider; in a causal tower 0 after the end of the text.
-        text_features: `(B, E)`, not normalised, from the same pass.
-        has_score: `(B, T)` bool, the tokens that have a score; None if all requested ones have.
+        scores: a_j `(B, T)`, float32 or wider; a causal tower gives 0 after the end of the text.
+        text_features: `(B, E)`, not normalised, from the forward pass that gave the scores.
+        has_score: `(B, T)` bool, which tokens have a score; None if all requested tokens do.
     """
 
     scores: Tensor
@@ -49,9 +49,9 @@ class AttributionMethod:
     A subclass implements `score`.
 
     Attributes:
-        scores_words: Whether each token has the score of its whole word, not a share of it.
-        differentiates: Whether `score` takes derivatives of S, and so always needs a graph.
-        positive_parameters: Parameters that are 1 or more, or None for no limit.
+        scores_words: Whether each token has the score of its whole word instead of a share of it.
+        differentiates: Whether `score` takes derivatives of S and so always needs a graph.
+        positive_parameters: Names of parameters that must be at least 1, or None for no limit.
     """
 
     scores_words: ClassVar[bool] = False
@@ -95,7 +95,7 @@ class AttributionMethod:
         return self.attribute(captions.checked())
 
     def attribute(self, captions: Captions) -> Attribution:
-        """Score captions that are checked already; see `__call__`."""
+        """Score captions that have been checked; see `__call__`."""
         graph = captions.create_graph
         with enable_gradients() if self.differentiates else torch.set_grad_enabled(graph):
             attribution = self.score(captions)
@@ -141,7 +141,7 @@ class Captions:
     swaps: Tensor | None = None
 
     def checked(self) -> Captions:
-        """Return the captions with tensors that autograd may keep, after checks of all of them."""
+        """Check all tensors, and return the captions with tensors that autograd may save."""
         check_tensors(
             self.tokens,
             self.image_features,
@@ -170,7 +170,7 @@ class Captions:
         return resolve_words(self.words, self.tokens, self.encoder)[:, :length]
 
     def is_requested(self, caption: Tensor, masks: Tensor) -> Tensor:
-        """Return which of V words, see `word_masks`, have a requested token `(V,)`."""
+        """Return which of V words have a requested token `(V,)`; see `word_masks`."""
         if self.requested is None:
             return torch.ones_like(caption, dtype=torch.bool)
         return (masks & self.requested[caption, : masks.shape[1]]).any(dim=1)
@@ -183,13 +183,13 @@ class Captions:
     def similarity(
         self, features: Tensor, temperature: bool = False, train_temperature: bool = False
     ) -> Tensor:
-        """Return S `(B,)` of text features `(B, E)` and their images; see `matched_similarity`."""
+        """Return S `(B,)` of text features `(B, E)` and the images; see `matched_similarity`."""
         return matched_similarity(
             self.encoder.model, self.image_features, features, temperature, train_temperature
         )
 
     def score_variants(self, variants: Tensor, caption: Tensor, changed: Tensor) -> Attribution:
-        """Score tokens by how far S drops in variants of their caption, the mean over variants.
+        """Score each token by the drop of S, averaged over the variants that stand for it.
 
         Args:
             variants: Ids of the variants `(V, C)`.
@@ -224,8 +224,8 @@ class Captions:
     ) -> tuple[Tensor, Tensor]:
         """Compute the drop S(I, T) - S(I, T') of each variant T' and add it to its changed tokens.
 
-        Dropout is disabled for this comparison: its masks differ from row to row, by more than a
-        word is worth. The features that are returned have it.
+        Dropout is disabled for this comparison, because its masks differ from row to row, which
+        changes S more than a word does. The returned features are computed with dropout.
 
         Args:
             encode: Returns features `(B + V, E)` of the captions, then of the variants.
@@ -249,7 +249,7 @@ class Captions:
 
 
 def get_method(method: str | AttributionMethod, **parameters: Any) -> AttributionMethod:
-    """Return an attribution method by its name; an object that is a method is returned as it is.
+    """Return the attribution method of a name; a method object is returned unchanged.
 
     Args:
         method: A name of `cae_lib.methods.METHODS`, or an `AttributionMethod`.
@@ -286,18 +286,18 @@ def get_method(method: str | AttributionMethod, **parameters: Any) -> Attributio
 
 @contextmanager
 def enable_gradients() -> Iterator[None]:
-    """Record gradients, also for a caller under `no_grad` or `inference_mode`."""
+    """Record gradients, even if the caller runs under `no_grad` or `inference_mode`."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
 
 
 def resolve_words(words: Tensor | None, tokens: Tensor, encoder: TextEncoder) -> Tensor:
-    """Return `words` `(B, C)`, or if they are None those that tokens of CLIP's vocabulary form."""
+    """Return `words` `(B, C)`; if they are None, find them from tokens of CLIP's vocabulary."""
     return word_index(tokens, encoder.vocabulary_size) if words is None else words
 
 
 def word_masks(words: Tensor) -> tuple[Tensor, Tensor]:
-    """Split numbers of words `(B, T)` into one mask a word.
+    """Turn numbers of words `(B, T)` into one mask for each word.
 
     Returns:
         The row of each word's caption `(V,)`, and its tokens `(V, T)` bool.
@@ -318,11 +318,11 @@ def matched_similarity(
     """Return S(I, T) of matched pairs `(B,)`, float32 or wider.
 
     Args:
-        model: Has the temperature tau, as tau^-1 = exp(logit_scale); 1 without one.
+        model: Model with the temperature tau, as tau^-1 = exp(logit_scale); 1 without one.
         image_features: `(B, E)`, of any length.
         text_features: `(B, E)`, of any length.
         temperature: Multiply the cosine by tau^-1.
-        train_temperature: Let gradients flow into it.
+        train_temperature: Let gradients flow into tau.
 
     Raises:
         DataError: The features differ in shape.
@@ -348,10 +348,10 @@ def _check_width(image_features: Tensor, text_features: Tensor) -> None:
 
 
 def mask_vector(encoder: TextEncoder, mask: MaskKind = "mean") -> Tensor:
-    """Return the embedding `(D,)` in the place of a masked token, as a constant.
+    """Return the embedding `(D,)` that replaces a masked token, as a constant.
 
     Args:
-        encoder: Has the token embeddings.
+        encoder: Encoder with the token embeddings.
         mask: "mean" for the current mean of all token embeddings, "zero", or "token" for the
             embedding of CLIP's token "*".
     """

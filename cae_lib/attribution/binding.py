@@ -31,16 +31,16 @@ class BindingAttribution(AttributionMethod):
     is a sum over words. Object words, and words without such a swap, have no score; see
     `Attribution.has_score`. Both similarities are computed with dropout disabled.
 
-    The tagger determines which swaps there are if it knows them (`Alignment.swaps`). Otherwise they
-    are read from the roles (see `swapped_captions`); this swaps mutual relations, too, and makes
-    captions that are not grammatical.
+    If the tagger finds swaps (`Alignment.swaps`), these are used. Otherwise the swaps are derived
+    from the roles (see `swapped_captions`); then mutual relations are swapped as well, and some
+    captions become ungrammatical.
 
     Attributes:
-        samples: Largest number of swaps of a caption, which are drawn at random; None takes all.
+        samples: Largest number of swaps of a caption, drawn at random; None takes all.
         exchange: "bound", or "any" for a placebo that swaps two random words each time.
         swap: What a swap of the tagger moves: the "noun" alone, the whole noun "phrase" with its
-            attributes, or each in "half" of the cases. Where one of the two is not grammatical, it
-            is the other. It does not affect swaps that are read from roles.
+            attributes, or each in "half" of the cases. Where one of the two would be ungrammatical,
+            the other is swapped. Swaps that are derived from roles are not affected.
     """
 
     scores_words: ClassVar[bool] = True
@@ -95,12 +95,12 @@ class Unit(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A swap that can be made in a caption; each part is its first token and its end.
+    """A swap that can be made in a caption; a part is given by its first token and its end.
 
     Attributes:
         binders: The words that bind what the swap moves.
-        nouns: The two parts as nouns alone, or two attributes; None if they cannot be moved so.
-        phrases: The two parts as whole noun phrases; None if they cannot be moved so.
+        nouns: The two parts as nouns alone, or two attributes; None if that is ungrammatical.
+        phrases: The two parts as whole noun phrases; None if that is ungrammatical.
     """
 
     binders: Sequence[Sequence[int]]
@@ -122,13 +122,14 @@ def swapped_captions(
     vocabulary: int | None = CLIP_VOCABULARY,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return captions with two parts swapped, so that a word no longer says the truth of them.
+    """Return captions with two parts swapped, so that a relation or attribute becomes false.
 
-    The swaps are those of the tagger, or without `swaps` those that the roles suggest: a relation's
-    subject and object are swapped, which are those that `arguments` name, else the nearest object
-    words before and after it; and two attributes, if their bearers differ by `arguments`, or else
-    if an object word is between them, because adjectives of one noun can change places. Such a part
-    is an attribute word, or all adjacent words of another role ("fire hydrant", "sitting on").
+    The swaps are the tagger's. Without `swaps` they are derived from the roles, in two ways. The
+    subject and the object of a relation are swapped: the words that `arguments` name, or else the
+    nearest object words before and after the relation. And two attributes are swapped if they
+    belong to different objects by `arguments`, or else if an object word is between them, because
+    swapping two adjectives of one noun changes nothing. A part is one attribute word, or all
+    adjacent words of another role ("fire hydrant", "sitting on").
 
     Args:
         tokens: Token ids `(B, C)`; for this and the next four see `Alignment`.
@@ -199,7 +200,7 @@ def swapped_captions(
 
 
 def _tagger_candidates(swaps: list[list[list[int]]]) -> list[Candidate]:
-    """Return the swaps of a caption's rows of `Alignment.swaps`, without the rows of padding."""
+    """Return the swaps in a caption's rows of `Alignment.swaps`, without the padding."""
     candidates = []
     for first, second, first_phrase, second_phrase, binder in swaps:
         nouns = [first, second] if first[1] else None
@@ -224,7 +225,7 @@ def _moved_parts(
 
 
 def _units(words: list[int], roles: list[int]) -> list[Unit]:
-    """Return the parts of a caption that have a role, in their order."""
+    """Return the parts of a caption that have a role, in the order of the caption."""
     units, start = [], 0
     tokens = [*zip(words, roles, strict=True), (0, OTHER)]
     for position, ((word, role), following) in enumerate(pairwise(tokens)):
@@ -243,7 +244,7 @@ def _role_candidates(
     objects = [unit for unit in units if unit.role == OBJECT]
 
     def arguments_of(unit: Unit) -> list[Unit | None]:
-        """Return the two objects that a word is said of, None for those that are unknown."""
+        """Return the two objects that a word is said of; None stands for an unknown one."""
         words = said_of[unit.start] if said_of else (0, 0)
         return [
             next((o for o in objects if o.first_word <= word <= o.last_word), None)

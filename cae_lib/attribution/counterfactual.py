@@ -23,10 +23,11 @@ class CounterfactualAttribution(AttributionMethod):
     The method is not the paper's. The score of all tokens of word j is
     `a_j = S(I, T) - S(I, T with word j replaced)`; the word's role is the highest of its tokens.
     The replacement is drawn by torch's generator from the words of that role in the batch, with a
-    probability proportional to their frequency. Words that the caption contains are excluded, and
-    so are words too long for the caption's padding, which has to be at its end; a caption without
-    padding takes no shorter word either. A word without a role or without a possible replacement
-    has no score; see `Attribution.has_score`. Both similarities are computed with dropout disabled.
+    probability proportional to their frequency. Words that the caption contains are excluded. So
+    are words that are too long for the caption's padding, which has to be at its end; in a caption
+    without padding, shorter words are excluded as well. A word without a role or without a possible
+    replacement has no score; see `Attribution.has_score`. Both similarities are computed with
+    dropout disabled.
 
     Attributes:
         samples: Largest number of object words of a caption that are scored, and of its other
@@ -86,7 +87,7 @@ def _draw_replacements(tokens: Tensor, caption: Tensor, masks: Tensor, role: Ten
 
 
 def _word_texts(tokens: Tensor, masks: Tensor) -> Tensor:
-    """Return the masked tokens of `(N, C)`, moved to the left `(N, L)`; then `NO_TOKEN`."""
+    """Return the masked tokens of `(N, C)`, moved left and filled up with `NO_TOKEN`, `(N, L)`."""
     length = max(masks.sum(dim=1).tolist(), default=1)
     texts = tokens.new_full((len(tokens), length + 1), NO_TOKEN)
     target_column = torch.where(masks, masks.cumsum(dim=1) - 1, length)
@@ -94,7 +95,7 @@ def _word_texts(tokens: Tensor, masks: Tensor) -> Tensor:
 
 
 def _sample_per_group(group: Tensor, selected: Tensor, samples: int) -> Tensor:
-    """Sample at most so many of the selected words `(N,)` of each group."""
+    """Sample at most `samples` of the selected words `(N,)` of each group."""
     group = torch.where(selected, group, NO_TOKEN)
     order = torch.rand(len(group)).to(group.device).argsort()
     order = order[group[order].argsort(stable=True)]

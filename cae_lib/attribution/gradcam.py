@@ -17,16 +17,16 @@ class GradcamAttribution(AttributionMethod):
     """Relevance of each token for S, by the rule of Chefer et al. (2021); CAE, GradCAM instance.
 
     With `C^l = mean_h ReLU(dS/dA^{l,h} * A^{l,h})`, the rule starts from `R = I`, applies
-    `R <- R + C^l R` from the bottom layer up, and reads `a_j = R[EOT, j]`. That row is computed
-    alone, from the top layer down: `r <- r + r C^l`. The token that is read scores 1 or more.
+    `R <- R + C^l R` from the bottom layer up, and reads `a_j = R[EOT, j]`. Only
+    this row is computed, from the top layer down: `r <- r + r C^l`. EOT itself scores at least 1.
 
     Attributes:
         start_layer: First layer of the rule, negative from the top: 0 takes all layers, -1 the last
             one as in the authors' notebook.
         second_order: In training, differentiate through dS/dA as well; otherwise it is a constant.
-        temperature: Let S include tau^-1, as in that notebook.
-        train_temperature: Let the loss move tau, though a smaller scale evens out any two scores;
-            it needs `temperature`.
+        temperature: Let S include tau^-1, as in the authors' notebook.
+        train_temperature: Let the loss change tau, which needs `temperature`. A smaller tau^-1
+            reduces the difference of any two scores.
     """
 
     start_layer: int = 0
@@ -40,7 +40,7 @@ class GradcamAttribution(AttributionMethod):
             raise ConfigError("train_temperature moves tau^-1: it needs temperature=True.")
 
     def score(self, captions: Captions) -> Attribution:
-        """Propagate gradient-weighted attention to the token that is read."""
+        """Propagate gradient-weighted attention to the token that the tower is read at."""
         tokens, graph = captions.tokens, captions.create_graph
         embeddings = captions.embeddings()
         output = captions.encoder.encode(tokens, attention="maps", embeddings=embeddings)
@@ -54,7 +54,7 @@ class GradcamAttribution(AttributionMethod):
 
 
 def resolve_start_layer(start_layer: int, depth: int) -> int:
-    """Count the first layer of the rule from the bottom; ConfigError if there is none such."""
+    """Return the start layer counted from the bottom; ConfigError if there is no such layer."""
     if not -depth <= start_layer < depth:
         raise ConfigError(f"start_layer={start_layer} does not fit a tower of {depth} layers.")
     return start_layer % depth
@@ -66,7 +66,7 @@ def propagate_relevance(
     """Return the row of R that is read `(B, T)`, computed from the top layer down.
 
     Args:
-        maps: Attention of each layer `(B, H, T, T)`, or `(B, H, 1, T)` of that row alone.
+        maps: Attention of each layer `(B, H, T, T)`, or only the row that is read `(B, H, 1, T)`.
         attention_grads: dS/dA of each layer, of the same shapes.
         readout: Which row is read `(B, T)`, see `TextOutput`.
     """

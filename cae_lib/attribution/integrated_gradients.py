@@ -22,10 +22,10 @@ class IntegratedGradientsAttribution(AttributionMethod):
 
     Attributes:
         points: Number of values of t without a graph, those of Gauss and Legendre's rule.
-        training_points: Number of values of t with a graph, one at random in each of as many equal
-            parts of the line.
-        expected: Take for each caption one random t, and in x' for each token of a word that of a
-            random word of the batch: expected gradients (Erion et al., 2021), without bias.
+        training_points: Number of values of t with a graph. The line is cut into as many equal
+            parts, and one t is drawn from each.
+        expected: Draw one t for each caption, and give the words of x' the embeddings of random
+            words of the batch: expected gradients (Erion et al., 2021), which are unbiased.
     """
 
     positive_parameters: ClassVar[tuple[str, ...]] = ("points", "training_points")

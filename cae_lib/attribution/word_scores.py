@@ -1,4 +1,4 @@
-"""Scores of a caption's words, merged from those of its tokens."""
+"""Scores of a caption's words, merged from the scores of its tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cae_lib.words.alignment import word_index
 
 
 def _merge_tokens(scores: Tensor, words: Tensor, reduction: str, missing: float) -> Tensor:
-    """Merge scores of tokens `(B, T)` by word, to `(B, W)`; `missing` after a caption's last."""
+    """Merge scores of tokens `(B, T)` by word `(B, W)`; rows are filled up with `missing`."""
     zeros = scores.new_zeros(len(words), int(words.max()) + 1)
     sums = zeros.scatter_add(1, words, scores)[:, 1:]
     counts = zeros.scatter_add(1, words, torch.ones_like(scores))[:, 1:]
@@ -30,7 +30,7 @@ def scores_by_word(scores: Tensor, words: Tensor, reduction: str = "mean") -> np
 
     Args:
         scores: `(B, T)`.
-        words: Number of each token's word `(B, T)`, as of `word_index`.
+        words: Number of each token's word `(B, T)`, as `word_index` returns it.
         reduction: "sum" for scores that are shares of a whole, "mean" as CAE's loss averages.
 
     Returns:
@@ -52,8 +52,8 @@ def word_scores(
         parameters: Parameters of the method.
 
     Returns:
-        `(B, W)`, 0 after the last word: the sum over a word's tokens, or the word's score of a
-        method that scores whole words.
+        `(B, W)`, 0 after the last word: the sum over a word's tokens, or the score of the word if
+        the method scores whole words.
     """
     scorer = get_method(method, **parameters)
     scores = scorer(clip.model, tokens, image_features).scores
@@ -62,7 +62,7 @@ def word_scores(
 
 
 def positive_shares(scores: Tensor) -> Tensor:
-    """Divide scores `(B, W)` by their sum, negative ones counted as 0, as in Fig. 6."""
+    """Divide scores `(B, W)` by their sum, with negative scores set to 0, as in Fig. 6."""
     positive = scores.clamp(min=0)
     return positive / positive.sum(dim=1, keepdim=True).clamp(min=1e-30)
 

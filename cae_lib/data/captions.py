@@ -30,13 +30,13 @@ class Pairs:
 
     Attributes:
         image_paths: Each image once.
-        captions: One a row.
+        captions: The caption of each row.
         image_index: (n,), the position of each row's image in `image_paths`.
-        name: Of the dataset.
+        name: Name of the dataset.
         n_used: Number of rows that were kept.
-        n_expected: Number of rows of the file.
-        negatives: Hard negative captions of each row, in NegCLIP's files alone.
-        hard_images: Rows with a similar image, in NegCLIP's files alone.
+        n_expected: Number of rows that the dataset should have.
+        negatives: Hard negative captions of each row; only NegCLIP's files have them.
+        hard_images: For each row, the rows with a similar image; only NegCLIP's files have them.
     """
 
     image_paths: list[Path]
@@ -224,7 +224,7 @@ def _listed(path: Path, name: str) -> list[Row]:
 
 
 def _image_folder(root: Root, images: Sequence[Path]) -> Path:
-    """Return the first folder of `root` that has any of some images, else the first folder.
+    """Return the first folder of `root` that has any of the images, else the first folder.
 
     Names of images may begin with the name of the first folder.
     """
@@ -244,9 +244,9 @@ def _pairs(
     source: Path,
     expected: int | None = None,
 ) -> tuple[Pairs, list[int]]:
-    """Build `Pairs` of rows (image, caption), and return the numbers of the rows kept with them.
+    """Build `Pairs` from rows (image, caption), and return them with the numbers of the kept rows.
 
-    Rows that cannot be used are dropped or refused as `missing` says.
+    `missing` says whether rows that cannot be used are dropped or raise an error.
     """
     folder = _image_folder(root, [image for image, _ in pairs])
     files = [folder / image for image, _ in pairs]

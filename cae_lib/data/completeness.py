@@ -1,4 +1,4 @@
-"""Count how much of a source is here, for `cae data check`, and name what is missing."""
+"""Count how much of a source is on this machine, and name what is missing (`cae data check`)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Tally:
     Attributes:
         what: What is counted.
         n_present: How many are here.
-        expected: How many there should be; None if nobody knows.
+        expected: How many there should be; None if the number is unknown.
         missing: Names of those that are missing, below `data/raw`.
     """
 
@@ -38,11 +38,11 @@ class Tally:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is known to be missing, or too much."""
+        """Whether the number that is here is not known to be too small or too large."""
         return not self.missing and self.expected in (None, self.n_present)
 
     def count(self, is_here: bool, name: str) -> None:
-        """Count one thing that should be here."""
+        """Count one thing that should be here, and note its name if it is missing."""
         self.expected = (self.expected or 0) + 1
         self.n_present += is_here
         if not is_here:
@@ -55,12 +55,12 @@ class Tally:
 
 @dataclass(frozen=True)
 class Report:
-    """Count of what is here of one source.
+    """What is on this machine of one source, by number.
 
     Attributes:
         source: The source.
         tallies: Files, rows or items, and images, where they apply.
-        faults: What is wrong with files that cannot be read.
+        faults: Errors of files that cannot be read.
     """
 
     source: Source
@@ -118,7 +118,7 @@ def annotation_files(source: Source) -> list[Path]:
 
 
 def _families_of(source: Source) -> list[Family]:
-    """Return the benchmarks whose files a source holds, and no other source."""
+    """Return the benchmarks whose files all come from one source."""
     return [
         family for family in BENCHMARK_FAMILIES.values() if family.source_names == (source.name,)
     ]
@@ -199,7 +199,7 @@ def _count_listed_rows(
 
 
 def expected_images(source: Source, faults: list[str]) -> Iterator[tuple[str, tuple[Path, ...]]]:
-    """Yield name and possible places of each image that the source's own annotations name."""
+    """Yield the name and the possible paths of each image that the source's annotations name."""
     seen: set[tuple[Path, ...]] = set()
     for entry in source.images:
         files = (path for name in expand(entry.file) for path in source.root.glob(name))
@@ -227,7 +227,7 @@ def _image_names(path: Path, entry: ReferencedImages, faults: list[str]) -> Iter
 
 
 def open_clip_file(repository: str) -> Path | None:
-    """Return the weights of open_clip in the hub's cache, None without; asks no server."""
+    """Return open_clip's weights in the hub's cache, or None; no server is asked."""
     from huggingface_hub import try_to_load_from_cache
 
     cached = (try_to_load_from_cache(repository, name) for name in OPEN_CLIP_NAMES)

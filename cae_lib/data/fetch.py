@@ -1,8 +1,8 @@
 """Fetch the files of a source for `cae data get`: download, check, unpack, and put into place.
 
 pooch downloads from plain addresses, huggingface_hub from the Hugging Face hub, and gdown from
-Google Drive; the extra `data` installs them. A file is at its place only once it is complete, and
-nothing is written outside of `data/raw`.
+Google Drive; the extra `data` installs them. A file is moved to its place once it is complete.
+Nothing is written outside of `data/raw`.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class UnreachableError(DataError):
 def fetch_source(source: Source) -> list[str]:
     """Fetch all files of a source that are not here yet; archives are removed once unpacked.
 
-    A file that somebody put among the downloads, or at its place, is checked and used. A file that
-    fails does not keep the others back, and a host that does not answer is asked once.
+    Files that the user has put among the downloads, or at their places, are checked and used. If
+    one file fails, the others are still fetched. A host that does not answer is asked only once.
 
     Returns:
-        What a person still has to do, one sentence an item.
+        Sentences that say what the user still has to do.
 
     Raises:
         DataError: If a download failed; the message says which, from where, and what to do.
@@ -71,7 +71,7 @@ def fetch_source(source: Source) -> list[str]:
 def _fetch_file(
     source: Source, item: Download, unreached: dict[str, UnreachableError]
 ) -> list[str]:
-    """Fetch and place one item; return what is left to a person."""
+    """Fetch one item and move it to its place; return what the user still has to do."""
     place = source.place(item)
     marker = source.root / item.unpack / f".{item.name}.unpacked"
     if open_clip_file(item.hub or "") if item.open_clip else item.unpack and marker.is_file():
@@ -98,7 +98,7 @@ def _fetch_file(
 
 
 def _download(item: Download, place: Path) -> None:
-    """Download an item to its place, or weights of open_clip to the cache of the hub."""
+    """Download an item to `place`; weights of open_clip go to the hub's cache instead."""
     from huggingface_hub import hf_hub_download, snapshot_download
 
     name = (item.hub or "").removeprefix("datasets/")
@@ -141,7 +141,9 @@ def _download(item: Download, place: Path) -> None:
 
 
 def verify_checksum(path: Path, checksum: str | None) -> None:
-    """Compare a file with a checksum such as "sha256:...", "md5:..." or "git:..."; None fits any.
+    """Compare a file with a checksum such as "sha256:...", "md5:..." or "git:...".
+
+    Without a checksum, nothing is compared.
 
     Raises:
         DataError: If they differ.
@@ -156,7 +158,7 @@ def verify_checksum(path: Path, checksum: str | None) -> None:
 
 @contextmanager
 def _translated_errors(item: Download, gated: str | None) -> Iterator[None]:
-    """Raise errors of the libraries that download as DataErrors that say what to do."""
+    """Turn errors of the downloading libraries into DataErrors that say what to do."""
     try:
         yield
     except DataError:

@@ -1,6 +1,7 @@
 """Read image files, and hold the images of a training set.
 
-Those are in memory, or decoded when they are needed, and cut by random crops.
+Images of a training set are kept in memory or decoded when they are needed. Training takes random
+crops of them.
 """
 
 from __future__ import annotations
@@ -119,8 +120,8 @@ class ImageStore(TrainingImages):
 class ImagesOnDisk(TrainingImages):
     """Images that are decoded, cropped and resized (bicubic) for each batch.
 
-    Takes the place of `ImageStore` where a dataset does not fit into memory or its images are not
-    stored in the model's size. Random crops are torchvision's RandomResizedCrop of the whole image.
+    It replaces `ImageStore` where a dataset does not fit into memory or its images are not stored
+    in the model's size. Random crops are torchvision's RandomResizedCrop of the whole image.
     """
 
     def pixels_of(self, row: int, seed: Tensor | None) -> Tensor:
@@ -132,10 +133,11 @@ class ImagesOnDisk(TrainingImages):
 
 
 def open_images(paths: Sequence[str | Path], size: int) -> ImageStore | ImagesOnDisk:
-    """Open the images of a training set: in memory if that changes nothing and they fit.
+    """Open the images of a training set, in memory if they fit and their crops stay the same.
 
-    It changes nothing if the first image is stored in the model's size `size`, so that a crop of
-    the stored image is a crop of the whole; they fit if all take at most `STORE_LIMIT`.
+    Crops stay the same if images are stored in the model's size `size`, because then nothing is cut
+    off before a crop is drawn; the first image decides. Images fit if all of them take at most
+    `STORE_LIMIT` bytes.
 
     Raises:
         DataError: If images are missing or broken.
@@ -147,7 +149,7 @@ def open_images(paths: Sequence[str | Path], size: int) -> ImageStore | ImagesOn
 
 
 def normalise(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Scale and shift pixels of 0 to 255 to float32; overwrites pixels that are float32."""
+    """Scale and shift pixels from 0 to 255, as float32; pixels in float32 are overwritten."""
     return pixels.float().mul_(scale).add_(shift)
 
 
@@ -159,14 +161,14 @@ def read_image(
     The EXIF orientation is not applied. The loaders of the public benchmarks, CLIP_benchmark and
     open_clip read with `Image.open(path).convert("RGB")`, which ignores it, and published numbers
     are measured on those pixels. Evaluation, training, `cae_lib.attribute`, `cae attribute` and the
-    explorer all read here, so a file has the same pixels for all of them, and the same as an image
-    that a user has opened with Pillow.
+    explorer all use this function, so they see the same pixels of a file, which are also those of
+    an image that a user opens with Pillow.
 
     Args:
         path: The image file.
         row: Number of the image in its dataset, which an error names.
-        min_side: Let a JPEG be decoded at a smaller size, with no side below so many pixels; None
-            decodes it in full.
+        min_side: If given, a JPEG may be decoded at a smaller size whose sides have at least this
+            many pixels.
 
     Raises:
         DataError: If the file is missing, broken, truncated or no image; the message names it.
@@ -188,7 +190,7 @@ def read_image(
 
 
 def central_square(image: Image.Image, size: int) -> Image.Image:
-    """Cut an image to its central square, its side resized (bicubic) to `size` pixels."""
+    """Cut an image to its central square, and resize it (bicubic) to a side of `size` pixels."""
     if image.size == (size, size):
         return image
     factor = size / min(image.size)

@@ -1,4 +1,4 @@
-"""Count what a dataset has and should have, and say what is left out and why."""
+"""Compare the size of a dataset with its expected size, and say what is left out and why."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def log_left_out(
 ) -> None:
     """Print how many rows of a dataset are used, and which are left out for which reason.
 
-    Missing images come last, of which an incomplete dataset has many.
+    Missing images come last, because an incomplete dataset may have many of them.
     """
     if n_used == n_expected and not left_out:
         return
@@ -63,7 +63,7 @@ def log_left_out(
 
 @cache
 def log_once(message: str) -> None:
-    """Print a message, each only once in a process."""
+    """Print a message unless this process has printed it before."""
     print(message, flush=True)
 
 
@@ -72,7 +72,7 @@ def image_error(path: Path, decode: bool = True) -> str:
 
     Args:
         path: The image file.
-        decode: Look into the file, too.
+        decode: Also decode the file; otherwise only check that it exists.
     """
     if not path.is_file():
         return f"its image {path} is missing"

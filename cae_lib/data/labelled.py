@@ -17,8 +17,8 @@ class LabelledImages:
 
     Attributes:
         paths: The files.
-        labels: Of each image the positions of its classes in `classes`.
-        classes: Names of the classes as a prompt words them.
+        labels: For each image, the positions of its classes in `classes`.
+        classes: Names of the classes, as they appear in a prompt.
         n_expected: Number of images that there should be.
     """
 

@@ -1,4 +1,4 @@
-"""Which sources each suite reads, whether they are here, and hashes of them."""
+"""Tell which sources each suite reads and whether they are here, and hash them."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def sources_of(suite: str) -> tuple[str, ...]:
 
 
 def source_of_weights(model: str, weights: object) -> tuple[str, ...]:
-    """Return the name of the source of some weights; empty if the list has none.
+    """Return the name of the source of some weights; empty if `sources.yml` does not list it.
 
     Args:
         model: Name in open_clip.
@@ -83,7 +83,7 @@ def missing_data(reports: Mapping[str, Report]) -> list[str]:
 
 
 def require_weights(model: str, weights: object) -> None:
-    """Check that some weights are here, as far as `sources.yml` has them.
+    """Check that weights are here if `sources.yml` lists them.
 
     Args:
         model: Name in open_clip.

@@ -22,7 +22,7 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 class MissingFileError(MissingDataError):
-    """An annotation file that is not there."""
+    """An annotation file that does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Row:
         return DataError(f"{self.path}, {self.place}: {problem}. Fetch the file again.")
 
     def value(self, field: str) -> Any:
-        """Return a field, or a value further in by its path.
+        """Return a field, or a nested value by its path.
 
         `1.POS.0` is "y" in the row `["x", {"POS": ["y"]}]`.
         """
@@ -69,7 +69,7 @@ class Row:
         return inner
 
     def text(self, field: str) -> str:
-        """Return a text that is not blank, with its line breaks and outer spaces."""
+        """Return a text that is not blank, unchanged."""
         value = self.value(field)
         if not isinstance(value, str) or not value.strip():
             raise self.error(f"field '{field}' is {value!r}, a text was expected")
@@ -85,7 +85,7 @@ class Row:
         return tuple(value)
 
     def number(self, field: str) -> float:
-        """Return a finite number, also if it is written as text."""
+        """Return a finite number, which may be written as text."""
         value = self.value(field)
         try:
             number = float(value)
@@ -216,8 +216,8 @@ def csv_rows(path: Path, columns: tuple[str, ...] = (), delimiter: str = ",") ->
 def parquet_rows(path: Path, image_folder: Path) -> Iterator[Row]:
     """Yield the rows of a Parquet table of the Hugging Face hub.
 
-    An image that is stored as bytes is written to `image_folder`, under a name that its content
-    gives, and the row holds `{"path": name}` in its place.
+    An image that is stored as bytes is written to `image_folder`, under a name that depends on its
+    content, and replaced by `{"path": name}` in the row.
     """
     import pandas as pd
     from pyarrow import ArrowInvalid
@@ -242,7 +242,7 @@ def parquet_rows(path: Path, image_folder: Path) -> Iterator[Row]:
 
 
 def rows_of(path: Path) -> Iterator[Row]:
-    """Yield the rows of a file of JSON, separated values or lines, by its ending."""
+    """Yield the rows of a file; its suffix tells whether it is JSON, separated values or lines."""
     if path.suffix in DELIMITERS:
         return csv_rows(path, (), DELIMITERS[path.suffix])
     if path.suffix == ".jsonl":

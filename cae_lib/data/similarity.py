@@ -61,7 +61,7 @@ class SentencePairs:
         first, second: The sentences, n each.
         gold: Scores `(n,)`, 0 to 5 (SICK: 1 to 5).
         sizes: Number of pairs of each part, in order.
-        n_expected: Number of pairs that there should be.
+        n_expected: Number of pairs that the dataset should have.
         counts: Further facts, for example `{"unscored": 5500}` for blank lines of scores.
     """
 
@@ -121,7 +121,7 @@ def load_similarity(name: str, root: str | Path, *, official: bool = False) -> S
 
 
 def present_sets(root: str | Path) -> tuple[str, ...]:
-    """Return the datasets of which `root` has test files; DataError if it has none."""
+    """Return the datasets that have test files in `root`; DataError if there is none."""
     folder = Path(root)
     names = [n for n in YEARS if any((folder / "STS" / f"{n}-en-test").glob("STS.input.*.txt"))]
     names += [name for name, files in FILES.items() if (folder / files["test"]).is_file()]
@@ -135,7 +135,7 @@ def present_sets(root: str | Path) -> tuple[str, ...]:
 
 
 def _scored_pairs(path: Path, name: str, counts: Counter[str]) -> list[tuple[str, str, float]]:
-    """Return the scored pairs of a file; those of a year have their scores in another file."""
+    """Return the scored pairs of a file; STS12 to STS16 have their scores in a second file."""
     first, second, score = COLUMNS.get(name, (0, 1, 2))
     source, lines = path, [line.split("\t") for line in _lines(path)]
     if name in YEARS:
@@ -171,7 +171,7 @@ def _scored_pairs(path: Path, name: str, counts: Counter[str]) -> list[tuple[str
 
 
 def _lines(path: Path) -> list[str]:
-    """Return lines as newlines divide them; other marks of line ends stay in the text."""
+    """Return the lines of a file, split at newlines only; other line ends stay in the text."""
     text = read_text(path).replace("\r\n", "\n")
     return text.removesuffix("\n").split("\n") if text else []
 

@@ -1,6 +1,6 @@
 """The list of datasets and weight files, `sources.yml`.
 
-Places are relative: those of a source to `data/raw`, those of its parts to the source's folder.
+The path of a source is relative to `data/raw`; the paths of its parts are relative to its folder.
 """
 
 from __future__ import annotations
@@ -64,18 +64,18 @@ class Download:
 
     @property
     def name(self) -> str:
-        """Return the name of the file among the downloads, or what stands for it."""
+        """Return the name of the downloaded file, or a name that stands for it."""
         url = (self.url or "").partition("?")[0]
         return (self.file or url or self.to or self.path or self.hub or "").rpartition("/")[2]
 
     @property
     def host(self) -> str:
-        """Return the host that has it; "" where no address is known."""
+        """Return the host of the file; "" if no address is known."""
         return urlsplit(self.address).hostname or ""
 
     @property
     def address(self) -> str:
-        """Return where a person can find it with a browser; "" where that is not known."""
+        """Return the page where a browser finds the file; "" if none is known."""
         if self.drive:
             return f"https://drive.google.com/file/d/{self.drive}/view"
         if self.hub:
@@ -90,7 +90,7 @@ class ExpectedRows:
 
     Attributes:
         file: Path; `{a,b}` stands for several files, `*` for any.
-        n: Number of rows, or with a `*` of files; None if nobody has published it.
+        n: Number of rows, or of files if `file` has a `*`; None if it has not been published.
         lines: Count lines that are not blank, whatever the file's ending.
         skip: Number of lines of a header.
     """
@@ -109,7 +109,7 @@ class ReferencedImages:
         file: The annotation files, as in `ExpectedRows`.
         field: Columns that name an image, as in `rows.value`; a line of text is itself a name.
         names: Paths that the image may have; `{}` stands for its name.
-        drop: Beginning of the name that is left out.
+        drop: Prefix to remove from the name.
     """
 
     file: str
@@ -145,11 +145,11 @@ class Source:
 
     @property
     def downloads(self) -> Path:
-        """Return the folder of its archives, also of those that somebody fetched by hand."""
+        """Return the folder of the downloaded archives, which users may also fill by hand."""
         return paths().raw / "downloads" / self.name
 
     def place(self, item: Download) -> Path:
-        """Return where a download goes: an archive among the downloads, a file to its place."""
+        """Return the path of a download: an archive is among the downloads, a file at its place."""
         if item.unpack:
             return self.downloads / item.name
         return self.root / (item.to or item.path or ".")
@@ -193,7 +193,7 @@ def _build(kind: type, entry: dict[str, Any]) -> Any:
 
 
 def source(name: str) -> Source:
-    """Return the source of that name; ConfigError, which lists the known ones, for another."""
+    """Return the source of a name; ConfigError, with the known names, if there is none."""
     sources = load_sources()
     if name not in sources:
         raise ConfigError(f"no data set or weights {name!r}. Known: {', '.join(sources)}.")
@@ -201,7 +201,7 @@ def source(name: str) -> Source:
 
 
 def fetch_command(names: Iterable[str]) -> str:
-    """Return the command that fetches some sources, with the images that they show."""
+    """Return the command that fetches some sources and the images that they refer to."""
     fetched: dict[str, None] = {}
     for name in names:
         entry = load_sources().get(name)  # none of a benchmark that was registered since

@@ -1,6 +1,7 @@
 """Unpack archives without trusting them.
 
-No path and no link leads out of the goal, and nothing unpacks to far more than its own size.
+Nothing is written outside of the target folder, and archives that unpack to far more than their own
+size are refused.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _Member = zipfile.ZipInfo | tarfile.TarInfo
 
 
 def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None:
-    """Unpack a zip or tar archive to the folder `to` below `root`; files of equal names go.
+    """Unpack a zip or tar archive to the folder `to` below `root`, and replace existing files.
 
     The files move to their places once all of them are unpacked. Hidden files are left out, and so
     is the one folder that holds everything else, if there is one.
@@ -39,7 +40,7 @@ def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None
         archive: The archive.
         root: Folder that nothing is written out of.
         to: Folder of the files, relative to `root`.
-        only: What paths in the archive have to begin with, less that one folder; () keeps all.
+        only: Prefixes of the paths to keep, without the one outer folder; () keeps all.
 
     Raises:
         DataError: For a damaged archive, one with links or devices in it, one that holds more than
@@ -75,9 +76,9 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _extract(archive: Path, folder: Path, goal: Path) -> None:
-    """Unpack all of an archive with the standard library, which lets nothing out of the folder.
+    """Unpack an archive with the standard library, which writes nothing outside of the folder.
 
-    `goal` is where the files go in the end.
+    The files are moved to `goal` afterwards.
     """
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:

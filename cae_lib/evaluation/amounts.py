@@ -20,10 +20,10 @@ from cae_lib.profiles import find_profile
 
 
 def subsets(profile_name: str) -> pd.DataFrame:
-    """Return a row for each subset of a benchmark and each dataset of another suite.
+    """Return a row for each subset of a benchmark and for each dataset of another suite.
 
-    Rows of benchmarks also say how the subset is averaged; of other suites the dataset is the
-    `family`. n are items, captions or images; counts are JSON.
+    Rows of benchmarks also say how the subset is averaged. For other suites, `family` is the name
+    of the dataset. Numbers count items, captions or images; the column of counts is JSON.
     """
     real = find_profile(profile_name).real
     retrieval = datasets.retrieval_sets(profile_name)
@@ -49,7 +49,7 @@ def subsets(profile_name: str) -> pd.DataFrame:
 
 
 def drop_rescored(table: pd.DataFrame) -> pd.DataFrame:
-    """Drop the subsets that score the items of others again, so that sums of n count items once."""
+    """Drop subsets that score the items of another one again, so that sums count items once."""
     rescored = [
         row.suite == "benchmarks" and is_rescored(row.family, row.subset)
         for row in table.itertuples()
@@ -99,9 +99,9 @@ def _benchmark_rows(profile_name: str) -> Iterator[dict[str, Any]]:
 
 
 def _sample_rows(profile_name: str, pairs: Pairs | None) -> Iterator[dict[str, Any]]:
-    """Yield how many captions, of heat maps images, the suites on a sample of COCO take.
+    """Yield how many captions (for heat maps: images) the suites on a sample of COCO use.
 
-    A caption without a word is not used.
+    Captions without a word are not used.
     """
     profile = find_profile(profile_name)
     if pairs is None and not profile.real:

@@ -1,4 +1,4 @@
-"""Attribution by word role: how much the words of each role get (Figures 1 and 7 of the paper)."""
+"""Attribution to words by their role (Figures 1 and 7 of the paper)."""
 
 from __future__ import annotations
 
@@ -117,13 +117,13 @@ class WordSample:
         return self.words.amax(dim=1).cpu().numpy()
 
     def rows(self, rows: np.ndarray) -> WordSample:
-        """Return some of these captions, by their rows."""
+        """Return the captions of the given rows."""
         return WordSample(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def scores(
         self, model: nn.Module, method: str, merged_by: str = "mean", **parameters: Any
     ) -> np.ndarray:
-        """Return the scores of the words `(C, W)`, "mean" or "sum" over the tokens of each."""
+        """Return the scores of words `(C, W)`: the "mean" or "sum" over the tokens of each word."""
         return scores_by_word(self.token_scores(model, method, **parameters), self.words, merged_by)
 
     def token_scores(
@@ -131,7 +131,7 @@ class WordSample:
     ) -> Tensor:
         """Return the scores of the tokens `(C, T)`.
 
-        They are 0 after a caption's end, NaN for a token that the method does not score.
+        Scores are 0 after a caption's end, and NaN for tokens that the method does not score.
         """
         scorer, scores = get_method(method, **parameters), torch.zeros(self.tokens.shape)
         for rows in torch.arange(len(self.tokens)).split(batch_size):
@@ -150,7 +150,7 @@ class WordSample:
         return scores.to(self.tokens.device)
 
     def word_roles(self, row: int) -> list[str]:
-        """Return the name of the role of each word of a caption: that of its first token."""
+        """Return the name of the role of each word of a caption: the role of its first token."""
         words, roles = self.words[row].tolist(), self.roles[row].tolist()
         return [ROLE_NAMES[roles[words.index(n)]] for n in range(1, max(words) + 1)]
 
@@ -166,7 +166,7 @@ class WordSample:
 def word_sample(
     encoder: Encoder, pairs: Pairs, alignment: Alignment, limit: int | None
 ) -> WordSample:
-    """Take about `limit` captions evenly over a set; None takes all."""
+    """Take about `limit` captions, evenly spaced over a set; None takes all."""
     rows = evenly_spaced_indices(len(pairs.captions), limit)
     encoding = text_encoder(encoder.clip.model)
     words = resolve_words(alignment.words, alignment.tokens, encoding)

@@ -126,7 +126,7 @@ _BY_FAMILY: Mapping[str, Tree] = {
 
 
 def _aro(symmetric: frozenset[str]) -> Mapping[str, Rule]:
-    """Return the rules of ARO's two sets, given the relations that are left out."""
+    """Return the rules of ARO's two sets, which leave out the given symmetric relations."""
     relations = Average(over_groups=True, without=symmetric)
     pairs = Average(over_groups=True, min_items=MIN_PAIR)
     return {
@@ -189,7 +189,7 @@ PROTOCOLS: Mapping[str, Mapping[str, Rule]] = {
 
 
 def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
-    """Return the weight of each item in each score of a protocol; those of a score sum to 1.
+    """Return the weight of each item in each score of a protocol; the weights of a score sum to 1.
 
     Args:
         items: The table "items", or `choice.weighted_items`.
@@ -266,7 +266,7 @@ def item_weights(groups: Sequence[str] | pd.Series, average: Average) -> np.ndar
 
     Args:
         groups: The group `(n,)` of each item, such as the relation that it is about.
-        average: How the items are averaged: each alike, or the groups alike.
+        average: How the items are averaged: with equal weights for items, or for groups.
     """
     if not average.over_groups:
         return np.full(len(groups), 1 / len(groups))
@@ -295,7 +295,7 @@ def _weighted(rule: Rule, items: pd.DataFrame, share: float) -> pd.DataFrame:
 
 
 def _shares(tree: Tree, keys: list[str]) -> dict[str, float]:
-    """Return the weight of each subset in the nested mean; absent members are left out of it."""
+    """Return the weight of each subset in the nested mean over the members that are present."""
     if isinstance(tree, str):
         matching = [key for key in keys if fnmatchcase(key, tree)]
         return {key: 1 / len(matching) for key in matching}

@@ -1,7 +1,7 @@
 """Text-only baselines: answers to benchmarks of captions that never see the image.
 
-A baseline gives each caption a number of its own, and the largest is taken. Where several are
-largest it guesses among them, so an item counts with its expected accuracy.
+A baseline gives a number to each caption and answers with the caption of the largest number. If
+several are largest it guesses among them, so an item counts with its expected accuracy.
 """
 
 from __future__ import annotations
@@ -65,14 +65,14 @@ def blind_answers(subsets: Sequence[Benchmark], choosers: Mapping[str, Chooser])
 
 
 def _is_text_choice(benchmark: Benchmark) -> bool:
-    """Whether the items choose between texts by what each is worth: no images, and no pairs."""
+    """Return whether an item is answered by comparing its texts, each by a number of its own."""
     if benchmark.task in ("image", "tot"):
         return False
     return all(len(item.texts) > 1 for item in benchmark.items)
 
 
 def n_guesses(item: Item, task: str, numbers: Mapping[str, float]) -> int:
-    """Count the equal answers that are guessed among; 0 if the right one is not among them.
+    """Count the best answers that a baseline guesses among; 0 if the right one is not one of them.
 
     A 2 x 2 item needs another caption for each of its images. A baseline takes the same one for
     both, so it is wrong unless the two tie.
@@ -113,13 +113,13 @@ class CaptionModel:
         return (followers[word] + kinds * shorter) / (self._totals[context] + kinds)
 
     def log_likelihood(self, text: str, per_word: bool = False) -> float:
-        """Return the log probability (nats) of a text with its end, in all or averaged by word."""
+        """Return the log probability (nats) of a text and its end, as a sum or averaged by word."""
         logs = [math.log(self.probability(word, context)) for context, word in _trigrams(text)]
         return math.fsum(logs) / len(logs) if per_word else math.fsum(logs)
 
 
 def _trigrams(text: str) -> Iterator[tuple[tuple[str, str], str]]:
-    """Yield each word or punctuation mark in lower case, and the end, with the two before it."""
+    """Yield each word or mark in lower case, and the end, with the two that precede it."""
     padded = [START, START, *TOKEN.findall(text.lower()), END]
     for first, second, word in zip(padded, padded[1:], padded[2:], strict=False):
         yield (first, second), word

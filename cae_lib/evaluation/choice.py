@@ -25,10 +25,12 @@ def benchmark_answers(encoder: Encoder, profile: str) -> pd.DataFrame:
 def answers(subsets: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
     """Answer every item by cosine of float32 unit vectors; a tie is wrong.
 
-    To the columns of `item_frame` come `correct` (bool); `margin` (float32), by how much the true
-    option is closer than the best other one, of other tasks the smallest of the differences that
-    have to be positive; `rank` (int16), 1 and the number of other options at least as close, 0 for
-    items that have no other options or another task.
+    Returns:
+        The columns of `item_frame` and three more. `correct` (bool). `margin` (float32): by how
+        much the true option is closer than the best other one; for tasks other than "choice", the
+        smallest of the differences that have to be positive. `rank` (int16): 1 plus the number of
+        other options that are at least as close; 0 for other tasks and for items without other
+        options.
 
     Raises:
         DataError: If two benchmarks have the same name.
@@ -42,7 +44,7 @@ def answers(subsets: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
 
 
 def scorable_benchmarks(subsets: Sequence[Benchmark]) -> list[Benchmark]:
-    """Return the benchmarks that have items, and after SVO-Probes its `match_benchmark`."""
+    """Return the benchmarks that have items, and `match_benchmark` after SVO-Probes."""
     scorable = []
     for subset in subsets:
         scorable.append(subset)
@@ -52,7 +54,7 @@ def scorable_benchmarks(subsets: Sequence[Benchmark]) -> list[Benchmark]:
 
 
 def match_benchmark(benchmark: Benchmark) -> Benchmark:
-    """Return SVO-Probes' official metric: does each single image match the sentence, yes or no?
+    """Return the benchmark of SVO-Probes' official metric: does an image match a sentence?
 
     Items are the distinct pairs of a sentence and an image, of groups "positive" and "negative"
     (Hendricks and Nematzadeh 2021, official notebook). Only rows with exactly one kind of negative
@@ -75,11 +77,11 @@ def match_benchmark(benchmark: Benchmark) -> Benchmark:
 
 
 def item_frame(subsets: Sequence[Benchmark]) -> pd.DataFrame:
-    """Return what identifies the items of benchmarks: family, subset, group, item, picture.
+    """Return the columns that identify items: family, subset, group, item, picture.
 
     `item` is the number of the item among the questions of its subset. Items have the same
-    `picture`, here a number, if they show the same file, whatever is cut out of it; an item with
-    two images counts with the first, which is the right one where one has to be chosen.
+    `picture`, a number, if they show the same file, even if different parts of it. An item with two
+    images has the number of the first, which is the right one where one has to be chosen.
 
     Raises:
         DataError: If two benchmarks have the same name.

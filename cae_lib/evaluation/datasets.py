@@ -1,7 +1,8 @@
 """The test sets of a profile, each loaded once.
 
-Real datasets are loaded as far as they go: what is left out is printed, and n used is smaller than
-n expected. Those that are built here have to be complete, and training data always.
+Of incomplete real datasets the usable part is loaded: what is left out is printed, and the number
+of used items is smaller than the expected one. Generated datasets and training data have to be
+complete.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ SCENE_GRAPH_FILES: Mapping[str, str] = {"coco": GRAPHS_FILE, "flickr30k": FLICKR
 
 
 def _manifest_counts(root: Path) -> Mapping[str, Mapping[str, int]]:
-    """Return the number of items of each family, as the manifest of generated datasets has it."""
+    """Return the numbers of items of each family, from the manifest of generated datasets."""
     return read_json(root / MANIFEST_FILE, dict)["counts"]
 
 
@@ -64,7 +65,7 @@ def evenly_spaced_indices(total: int, limit: int | None) -> np.ndarray:
 
 @contextmanager
 def log_if_missing(name: str, may_be_missing: bool) -> Iterator[None]:
-    """If data are missing, and may be, print once that `name` is left out, and go on."""
+    """Catch a MissingDataError if data may be missing, and print once that `name` is left out."""
     try:
         yield
     except MissingDataError as error:
@@ -74,10 +75,10 @@ def log_if_missing(name: str, may_be_missing: bool) -> Iterator[None]:
 
 
 def benchmarks(profile: str, families: Iterable[str] = ()) -> tuple[Benchmark, ...]:
-    """Load the subsets of benchmarks; of real ones that are not here a subset has no items.
+    """Load the subsets of benchmarks; subsets of real ones that are not here have no items.
 
     Args:
-        profile: Whose data.
+        profile: Name of the profile whose data are loaded.
         families: Families to load; by default `families_of` the profile.
 
     Raises:
@@ -108,7 +109,7 @@ def _built_families(root: Path) -> list[str]:
 def families_of(profile_name: str) -> list[str]:
     """Return the families of benchmarks that a profile has.
 
-    Of real ones these are the paper's, and further ones whose folder is there.
+    With real data these are the paper's benchmarks, and others whose folder exists.
     """
     profile = find_profile(profile_name)
     if not profile.real:
@@ -136,7 +137,7 @@ def load_family(profile_name: str, name: str) -> list[Benchmark]:
 
 @lru_cache(maxsize=4)
 def retrieval_pairs(profile_name: str, name: str) -> Pairs:
-    """Load the images and captions of a retrieval set; of a real one as many as are there."""
+    """Load the images and captions of a retrieval set; a real one may be incomplete."""
     root, real = find_profile(profile_name).root, find_profile(profile_name).real
     pairs = load_retrieval_set(name, root, missing="drop" if real else "raise", official=real)
     if not pairs.n_used:
@@ -157,7 +158,7 @@ def retrieval_sets(profile_name: str) -> dict[str, Pairs]:
 
 
 def training_captions(profile: str) -> Pairs | None:
-    """Load the training captions and images; None if they are not complete, as real ones may be."""
+    """Load the training captions and images; None if real ones are not complete."""
     with log_if_missing("blind", find_profile(profile).real):
         return training_pairs(profile)
     return None

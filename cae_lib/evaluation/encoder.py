@@ -66,7 +66,7 @@ class Weights:
         source: A checkpoint of `save_checkpoint`, which names its own model and activation; or a
             tag of open_clip; or None for random weights.
         model: Model of open_clip, of a tag or random weights.
-        activation: "quickgelu" or "gelu", likewise.
+        activation: "quickgelu" or "gelu", for a tag or random weights.
     """
 
     source: Path | str | None
@@ -74,7 +74,7 @@ class Weights:
     activation: str = ""
 
     def digest(self) -> str:
-        """Return a SHA-256: that of a checkpoint file, else of model, activation and weights."""
+        """Return the SHA-256 of a checkpoint file, or else of model, activation and weights."""
         if isinstance(self.source, Path):
             return file_digest(self.source)
         if self.source is None:
@@ -87,7 +87,7 @@ class Weights:
         """Load the model with these weights.
 
         Raises:
-            CheckpointError: They are missing or broken, or do not say which model they are of.
+            CheckpointError: If the weights are missing or broken, or do not name their model.
         """
         if not isinstance(self.source, Path):
             return load_clip(self.model, self.source, self.activation, device)
@@ -195,9 +195,9 @@ class Encoder:
 
     Args:
         clip: The model with its preprocessing and tokenizer.
-        profile: Name of the profile whose data are encoded. Where its runs lock the image tower
-            they share the vectors of images, in a file that `vectors_key` names; where its data are
-            real, a progress bar is shown. By default neither.
+        profile: Name of the profile whose data are encoded. If its runs lock the image tower, they
+            share the vectors of images in a file that `vectors_key` names. If its data are real, a
+            progress bar is shown. Without a profile, neither happens.
         workers: Number of threads that decode images, see `ImageReader`.
     """
 
@@ -252,7 +252,7 @@ class Encoder:
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the vectors of texts; batches hold texts that begin alike."""
+        """Return the vectors of texts; texts with the same beginning are encoded in one batch."""
         # thousands of items ask for encoded texts one at a time: the model is then not looked at
         if new := [text for text in dict.fromkeys(texts) if text not in self._texts]:
             encoder = text_encoder(self.clip.model)
@@ -274,7 +274,7 @@ class Encoder:
     def _read_unseen(
         self, refs: list[ImageRef], contents: dict[ImageRef, str]
     ) -> Iterator[DecodedImage]:
-        """Yield the images whose pixels have no vector; note the content of all in `contents`."""
+        """Yield the images whose pixels have no vector; add the content of all to `contents`."""
         seen = set(self._vectors)
         for image in self._reader.read(refs):
             contents[image.ref] = image.content
@@ -283,7 +283,7 @@ class Encoder:
                 yield image
 
     def _write_shared(self, path: Path) -> None:
-        """Add the new vectors to those that other runs have written meanwhile."""
+        """Add the new vectors to the shared file, which other runs may have changed meanwhile."""
         contents, vectors = _read_shared(path)
         contents, vectors = contents | self._contents, vectors | self._vectors
         with whole_file(path) as temporary, temporary.open("wb") as stream:
@@ -308,9 +308,9 @@ def _read_shared(path: Path | None) -> tuple[dict[str, str], dict[str, np.ndarra
 
 
 def vectors_key(clip: Clip) -> str:
-    """Hash everything but the image that decides an image's vector.
+    """Hash everything that determines an image's vector, except the image.
 
-    That is the weights and the architecture of the image tower, the activation, the preprocessing
+    This is the weights and the architecture of the image tower, the activation, the preprocessing
     (size, interpolation, resize mode, crop, mean, standard deviation), and `VECTORS_VERSION`.
     """
     tower: Any = clip.model.visual
@@ -353,7 +353,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def order_by_length_and_start(tokens: Tensor) -> Tensor:
-    """Return the order `(B,)` in which texts of like length and beginning are neighbours."""
+    """Return an order `(B,)` of texts by length (see `LENGTH_BUCKET`), then by content."""
     array = tokens.cpu().numpy()
     differs = array != array[:, -1:]  # from the padding; of a text that fills the context, its end
     used = array.shape[1] - differs[:, ::-1].argmax(axis=1)

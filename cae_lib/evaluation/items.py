@@ -60,10 +60,10 @@ def items(
 ) -> pd.DataFrame:
     """Return the table of items.
 
-    To the columns of `weighted_items` come the `stated_counts` of the true caption, of two true
-    captions the larger ones; `bindings`, how many attributes with their object and relations with
-    their two the true captions have; and `seen`, how many of those a caption of `trained_on` has, 0
-    without any.
+    It has the columns of `weighted_items` and three kinds more. The `stated_counts` of the true
+    caption; of two true captions, the larger counts. `bindings`: how many attributes with their
+    object, and relations with their two objects, the true captions state. `seen`: how many of these
+    bindings occur in the captions `trained_on`; 0 without such captions.
 
     Args:
         parts: The benchmarks.
@@ -84,12 +84,13 @@ def items(
 def options(
     parts: Sequence[Benchmark], retrieval: Mapping[str, Pairs], root: Path, world: bool
 ) -> pd.DataFrame:
-    """Return the table of texts and images, a row for each that an item offers.
+    """Return a table with a row for each text and image that an item offers.
 
     Its columns are `family`, `subset`, `item` (its number), `id` (its key in the annotation file),
     `kind` ("text" or "picture"), `place` among those of its kind, `true`, and `content`: the text,
-    or the path of the image below `root`. Of a retrieval set, a `family`, items are its captions.
-    Without `world` captions are people's, and only images are listed.
+    or the path of the image below `root`. A retrieval set is a
+    `family` whose items are its captions. Without `world`, people wrote the captions, and only
+    images are listed.
     """
     table: list[tuple[object, ...]] = []
     for part in scorable_benchmarks(parts):
@@ -118,7 +119,7 @@ def _path_below(path: Path, root: Path) -> str:
 
 
 def true_captions(item: Item) -> tuple[str, ...]:
-    """Return the texts that are true of their images: one, or both of a 2 x 2 item."""
+    """Return the true texts of an item: one, or both if it has two images and two texts."""
     if len(item.images) > 1 and len(item.texts) > 1:
         return item.texts
     return (item.texts[item.truth if len(item.images) == 1 else 0],)
@@ -127,7 +128,7 @@ def true_captions(item: Item) -> tuple[str, ...]:
 def _seen(
     captions: Sequence[str], tagger: SceneGraphTagger, trained_on: Sequence[str] | None
 ) -> pd.DataFrame:
-    """Return the `bindings` of captions and how many are `seen`; 0 where nothing is known."""
+    """Return how many `bindings` captions state and how many of them are `seen` in training."""
     tokenizer, cache = SimpleTokenizer(), paths().cache / "roles"
     trained = set()
     if trained_on:
@@ -149,8 +150,9 @@ def captions(name: str, pairs: Pairs, tagger: SceneGraphTagger, world: bool) -> 
 def stated_counts(captions: Sequence[str], tagger: SceneGraphTagger, world: bool) -> pd.DataFrame:
     """Return what captions state, int16.
 
-    `COUNTS` by the paper's parser, `words` (divided by spaces), and for captions of synthetic
-    scenes (`world`) world_COUNTS, by the scenes' vocabulary.
+    The columns are `COUNTS`, found by the paper's parser; `words`, separated by spaces; and for
+    captions of synthetic scenes (`world`) also `world_` before each of `COUNTS`, found by the
+    scenes' vocabulary.
     """
     counts = pd.DataFrame(map(graph_counts, tagger.graphs(captions)), columns=[*COUNTS])
     counts["words"] = [len(caption.split()) for caption in captions]

@@ -65,9 +65,9 @@ def attribute(
         methods: Attribution methods for the words, by default the paper's.
 
     Raises:
-        ConfigError: The model is no `Clip`, its image tower has no attention maps or no such layer,
-            or its vocabulary is not CLIP's.
-        DataError: The image is none, or the caption has no word.
+        ConfigError: If the model is no `Clip`, its image tower has no attention maps or no such
+            layer, or its vocabulary is not CLIP's.
+        DataError: If the image cannot be read, or the caption has no word.
     """
     if not isinstance(clip, Clip):
         raise ConfigError(
@@ -117,7 +117,7 @@ _tagger = cache(DependencyTagger)  # which takes a second to load, once for all 
 
 
 def word_roles(clip: Clip, caption: str) -> list[str]:
-    """Return the role of each word of a caption, by the dependency parser, which finds most."""
+    """Return the role of each word of a caption, found by our dependency parser."""
     alignment = token_roles([caption], clip.tokenizer, _tagger())
     words = word_index(alignment.tokens, clip.tokenizer.vocab_size)[0]
     return [

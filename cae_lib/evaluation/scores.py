@@ -1,4 +1,4 @@
-"""Scores of a model: `evaluate`, those of stored answers, and the files that others read."""
+"""Scores of a model: compute them, read them from stored answers, and export them."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ def choice_scores(answer_table: pd.DataFrame, items: pd.DataFrame) -> pd.DataFra
 
     Args:
         answer_table: Rows of `choice.answers`.
-        items: Those of `items_of`; their subsets without any answer have no score.
+        items: Items of `items_of`; a subset without any answer has no score.
 
     Raises:
-        DataError: Unless all other items have one answer each.
+        DataError: If an item of the other subsets does not have exactly one answer.
     """
     answered = answer_table[["family", "subset"]].drop_duplicates()
     rows = join_by_item(items.merge(answered), answer_table[[*ANSWERS, "correct"]])
@@ -116,15 +116,15 @@ def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = RE
 
 
 def is_measured(title: str, profile_name: str, suites: Iterable[str] = ()) -> bool:
-    """Return whether a table of a run is stored, of any suite or of some."""
+    """Return whether any table of a run is stored; with `suites`, any table of these suites."""
     return not all(store.missing(suite, [title], profile_name) for suite in suites or SUITES)
 
 
 def public_names(sets: pd.Series, profile_name: str) -> pd.Series:
-    """Return the names of datasets that others know.
+    """Return the public names of datasets.
 
-    Datasets that are built here have the layouts of real ones, not their images, so the profile
-    stands before their name.
+    Generated datasets have the layout of real ones but other images, so the name of the profile is
+    put before their name.
     """
     return sets if find_profile(profile_name).real else f"{profile_name}-" + sets
 
@@ -138,10 +138,10 @@ def stored_scores(
         title: The run's name in tables.
         profile_name: Its profile.
         seed: Its seed.
-        suites: Whose tables are used; all by default.
+        suites: Names of the suites whose tables are used; all by default.
 
     Returns:
-        One row a score; columns as in `COLUMNS`.
+        One row for each score; columns as in `COLUMNS`.
     """
     measured = [
         suite
@@ -176,7 +176,7 @@ def stored_scores(
 
 
 def format_scores(table: pd.DataFrame) -> str:
-    """Return scores in percent as a table of text; a star marks those of incomplete data."""
+    """Format scores in percent as a table of text; a star marks scores on incomplete data."""
     shown = table[["dataset", "metric"]].copy()
     shown["%"] = (100 * table["value"]).map("{:.1f}".format)
     shown["chance"] = (100 * table["chance"]).map("{:.1f}".format, na_action="ignore").fillna("")
@@ -193,7 +193,7 @@ def format_scores(table: pd.DataFrame) -> str:
 def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[Path]:
     """Write scores as CLIP_benchmark's CSV and as evaluation results of the Hugging Face hub.
 
-    The latter are those of complete datasets of the hub alone.
+    The latter contain only scores on complete datasets that are on the hub.
 
     Args:
         table: Columns as in `COLUMNS`.
@@ -236,7 +236,7 @@ def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[
 def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return scores in percent as the entries of a file in a model's `.eval_results` on the hub.
 
-    Only complete real benchmarks that are datasets of the hub have a name there.
+    Only complete real benchmarks that are datasets of the hub have entries.
     """
     entries = []
     for row in table[table["task"] == "choice"].itertuples():

@@ -2,8 +2,8 @@
 
 A weight of the attribution loss enforces a constraint, so the smallest one that enforces it is
 chosen; choosing it by the score would choose 0 wherever CAE does not help. Where CLIP-FT has no
-gap, there is nothing to close. What trains on bindings is chosen by the score. Nothing here needs
-PyTorch, so that a page that only reads scores starts at once.
+gap, there is nothing to close. Runs that train on bindings are chosen by the score. Nothing here
+needs PyTorch, so that a page that only reads scores starts at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The registry of suites, which measure a model, and the storing of what they give."""
+"""The registry of suites, which measure a model, and the function that stores their tables."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ALL_SUITES: dict[str, Suite] = {}
 
 
 def register(name: str, module: str, function: str, *, base_only: bool = False) -> None:
-    """Add a suite; its version stands in `cae_lib.keys.SUITE_VERSIONS`."""
+    """Register a suite, whose version is in `cae_lib.keys.SUITE_VERSIONS`."""
     ALL_SUITES[name] = Suite(name, module, function)
     (BASE_SUITES if base_only else SUITES)[name] = ALL_SUITES[name]
 
@@ -78,14 +78,14 @@ def measure(
     """Compute and stage the tables of one measurement, unless all are stored with this key.
 
     Args:
-        suite: Name of the measurement; stored tables of it that it no longer gives are removed.
-        run: What is measured.
+        suite: Name of the measurement; its stored tables are removed if it no longer gives them.
+        run: Name of what is measured.
         seed: Seed of the run.
         profile_name: Profile of the run.
-        key: Digest of all that the numbers depend on, see `cae_lib.keys.table_key`.
-        compute: Measures; a table without rows is not stored.
-        fresh: Compute even what is stored, unless this clone has computed it itself.
-        on_request: Look for the tables, and store them, apart from the profile's.
+        key: Digest of everything that the numbers depend on, see `cae_lib.keys.table_key`.
+        compute: Function that measures; a table without rows is not stored.
+        fresh: Compute stored tables again, unless this clone has computed them itself.
+        on_request: Read and store the tables apart from the profile's.
         **settings: Entries of the provenance.
     """
     folder = "own" if on_request else "done"

@@ -1,6 +1,6 @@
 """Scores on the validation captions of the training data, by which settings are chosen.
 
-No benchmark enters. The rules are those of `cae_lib.evaluation.selection`.
+No benchmark is used. The rules are those of `cae_lib.evaluation.selection`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def validation_scores(encoder: Encoder, pairs: Pairs) -> dict[str, float | int]:
 
     Returns:
         `recall_at_1`, mean of both directions; `against_negatives`, the share of hard negatives
-        that lie below their caption; `score`, the mean of the two; and the numbers of both.
+        that score below their caption; `score`, the mean of the two; and the number of items of
+        both.
     """
     ranks = retrieval_ranks(encoder, pairs, "validation")
     images = encoder.images([ImageRef(pairs.image_paths[i]) for i in pairs.image_index])

@@ -52,10 +52,10 @@ QUICK_GELU_FACTOR = 1.702  # QuickGELU is `x * sigmoid(1.702 * x)`
 
 
 def find_modification(roots: Iterable[nn.Module]) -> str | None:
-    """Describe the first module that the functional towers cannot stand for; None if there is none.
+    """Describe the first module that the functional towers cannot reproduce; None without one.
 
-    Such a module has an unknown type or hooks, drops something in training, or attends in another
-    way than by a plain softmax.
+    Such a module has an unknown type or hooks, uses dropout in training, or computes attention
+    other than by a plain softmax.
     """
     for root in roots:
         for name, module in root.named_modules():
@@ -95,8 +95,8 @@ def project_heads(
     Args:
         block: The block with the projection.
         normed: States after the block's first layer norm, `(B, T, D)`, or packed `(N, D)`.
-        parts: Which to compute: "qkv", "q" or "kv".
-        spread: Lays packed states out as rows `(B, T, ...)`.
+        parts: The projections to compute: "qkv", "q" or "kv".
+        spread: Function that lays packed states out as rows `(B, T, ...)`.
 
     Returns:
         A tensor `(B, H, T, D / H)` for each of the parts.
@@ -144,7 +144,7 @@ def attend(
         k: Keys `(B, H, T, d)`.
         v: Values `(B, H, T, d)`.
         allowed: Which keys each query may read, bool; for the fused kernel it has to be causal.
-        explicit: Compute the map; otherwise use the fused kernel, which has none.
+        explicit: Compute and return the map; otherwise use the fused kernel, which returns none.
 
     Returns:
         Mixed values `(B, Q, H * d)`, and the map `(B, H, Q, T)` or None.
@@ -175,7 +175,7 @@ def _apply_mlp(mlp: Any, x: Tensor) -> Tensor:
 
 
 def run_layer(tower: nn.Module, layer: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a layer; it is recomputed in the backward pass if the tower checkpoints gradients."""
+    """Call a layer, with recomputation in the backward pass if the tower uses checkpointing."""
     if tower.grad_checkpointing and torch.is_grad_enabled():
         return checkpoint(layer, *arguments, use_reentrant=False)
     return layer(*arguments)

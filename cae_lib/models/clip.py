@@ -1,7 +1,7 @@
 """CLIP models by name.
 
-OpenAI's weights need QuickGELU, but open_clip builds GELU unless told otherwise. Both run, and
-scores differ by several points: so the activation travels with the weights.
+OpenAI's weights need QuickGELU, but open_clip builds models with GELU by default. Both run without
+an error, but scores differ by several points, so checkpoints store the activation.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def model_config(name: str) -> dict[str, Any]:
 
 
 def _weights_path(name: str, weights: str | Path | None) -> Path | None:
-    """Return the file meant by `weights`; None for no weights and for a tag."""
+    """Return the path if `weights` is a file; None for no weights and for a tag."""
     tags = open_clip.list_pretrained_tags_by_model(name)
     if weights is None or str(weights) in tags:
         return None
@@ -186,7 +186,7 @@ def _weights_path(name: str, weights: str | Path | None) -> Path | None:
 def _trained_activation(
     name: str, config: dict[str, Any], weights: str | Path | None, path: Path | None
 ) -> str | None:
-    """Return the activation of the weights; None if a plain state dict does not tell."""
+    """Return the activation of the weights; None for a plain state dict, which does not say."""
     if path is None:
         quick = config.get("quick_gelu", False)
         if weights is not None:

@@ -53,13 +53,14 @@ FORMS = (
 
 @dataclass(frozen=True)
 class ExternalModel:
-    """A model that was not trained here, and how it is read.
+    """A model that was not trained here, and how to load it.
 
     Attributes:
         source: One of `FORMS`.
         model: open_clip's architecture of a weight file; else None.
-        activation: "quickgelu" or "gelu"; None for what the source says, which a file does not.
-        share: Share of a weight file in the mean of its weights and OpenAI's; 1 is the file alone.
+        activation: "quickgelu" or "gelu"; None for the activation that the source states. A weight
+            file states none.
+        share: Share of the weight file in a mean of its weights and OpenAI's; 1 is the file alone.
         processor: For a model of transformers, the folder or hub repository of its tokenizer and
             preprocessing; None for its own, or where a CLIP has none, OpenAI's.
     """
@@ -72,9 +73,9 @@ class ExternalModel:
 
 
 def load_external(external: ExternalModel, device: str | torch.device = "cpu") -> Clip:
-    """Load a model whole: every tensor of the source has its place, and every weight is filled.
+    """Load a model completely: every tensor of the source is used, and every weight is set.
 
-    A model of transformers keeps its own modules, in `Clip.model`; its name is its folder's.
+    A model of transformers keeps its own modules, in `Clip.model`, and is named after its folder.
 
     Raises:
         ConfigError: If the source is none of `FORMS`, or architecture or activation are not known.
@@ -151,7 +152,7 @@ def _load_from_file(external: ExternalModel, path: Path, device: str | torch.dev
 
 
 def _cut(start: Tensor, like: Tensor) -> Tensor:
-    """Cut the positions of OpenAI's positional embedding to those that the file has."""
+    """Cut OpenAI's positional embedding to the number of positions of the file's embedding."""
     return start[: len(like)] if start.ndim and start.ndim == like.ndim else start
 
 

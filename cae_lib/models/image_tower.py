@@ -1,4 +1,4 @@
-"""CLIP's image tower, with its attention maps in reach."""
+"""CLIP's image tower, with access to its attention maps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ImageOutput:
 
     Attributes:
         features: `(B, E)`, not normalised, equal to `model.encode_image(images)`.
-        attention: If asked for, a map of each layer `(B, H, T, T)`, of the last one `(B, H, 1, T)`.
+        attention: If requested, a map for each layer: `(B, H, T, T)`, for the last `(B, H, 1, T)`.
     """
 
     features: Tensor
@@ -43,8 +43,9 @@ class ImageOutput:
 def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -> ImageOutput:
     """Encode images `(B, 3, H, W)`, normalised.
 
-    An unmodified vision transformer of open_clip that is read at its class token runs by functional
-    blocks, of which the last computes that token alone. Other towers run by their own code.
+    For an unmodified vision transformer of open_clip whose features come from its class token,
+    functional blocks are used, and the last block computes only that token. Other towers run their
+    own code.
 
     Args:
         model: A model of open_clip.
@@ -118,7 +119,7 @@ def _embed_patches(tower: VisionTransformer, images: Tensor) -> Tensor:
 def _run_block(
     block: ResidualAttentionBlock, x: Tensor, is_last: bool, attention: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Return a block's states `(B, T, D)`, the last one's `(B, 1, D)`, and its map if asked for."""
+    """Return a block's states `(B, T, D)` (last block: `(B, 1, D)`), and its map if requested."""
     normed = block.ln_1(x)
     if is_last:
         x = x[:, :1]

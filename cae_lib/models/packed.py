@@ -1,8 +1,7 @@
 """Packed text encoder: open_clip's causal text tower without work that cannot reach its output.
 
-The tower is read at the end-of-text token (EOT), so nothing after it is computed: neither padding
-nor, in the last layer, any other position. Prefixes that texts share are computed once. All of it
-is exact.
+Features are taken at the end-of-text token (EOT), so positions after it are not computed, and the
+last layer computes EOT alone. Prefixes that texts share are computed once. The results are exact.
 """
 
 from __future__ import annotations
@@ -65,8 +64,8 @@ class Packing:
 
     Attributes:
         active: row * T + position of each packed state `(N,)`.
-        source: Packed state at each position of each row `(R * T,)`; after a row's end, that at its
-            end.
+        source: Index of the packed state at each position of each row `(R * T,)`; positions after
+            a row's end have the index of its end.
         ends: Packed state at the end-of-text token of each row `(R,)`.
         eot: Position of the end-of-text token of each row `(R,)`.
         length: T.
@@ -108,7 +107,7 @@ def pack_rows(eot: Tensor, owner: Tensor | None = None) -> Packing:
 
     Args:
         eot: Position of the end-of-text token of each text `(R,)`.
-        owner: If texts share prefixes, the row whose state stands at each position `(R, T)`.
+        owner: If texts share prefixes, the row whose state is used at each position `(R, T)`.
     """
     rows = torch.arange(len(eot), device=eot.device)[:, None]
     length = int(eot.max()) + 1
@@ -201,7 +200,7 @@ class PackedEncoder(TextEncoder):
         return self._run(embeddings, packing)[0]
 
     def encode_many(self, tokens: Tensor) -> Tensor:
-        """Encode texts; what a text has in common with the one before is computed once."""
+        """Encode texts; a prefix that a text shares with the previous text is computed once."""
         eot = self.eot(tokens)
         packing = pack_rows(eot, owners_of_prefixes(tokens, eot))
         return self._run(self.embedding(packing.pack(tokens[:, : packing.length])), packing)[0]
@@ -213,7 +212,7 @@ class PackedEncoder(TextEncoder):
         attention: AttentionKind | None = None,
         second_order: bool = False,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Return features `(R, E)` of packed token embeddings `(N, D)`, and the maps asked for."""
+        """Return features `(R, E)` of packed token embeddings `(N, D)`, and the requested maps."""
         text, transformer = self.text, self.text.transformer
         dtype = transformer.get_cast_dtype()
         x = embeddings.to(dtype) + text.positional_embedding[packing.positions].to(dtype)

@@ -1,4 +1,4 @@
-"""Attention maps of a tower, recorded while it runs its own code."""
+"""Record the attention maps of a tower while it runs its own code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _lock = threading.RLock()
 def recording(tower: nn.Module) -> Iterator[list[Tensor]]:
     """Compute a tower's attention by an explicit softmax instead of the fused kernel.
 
-    Gradient checkpointing is off meanwhile, because it would recompute after the recording.
+    Gradient checkpointing is disabled meanwhile, because it would recompute layers after recording.
 
     Yields:
         The maps `(B, H, T, T)` in the order in which they are computed, float32 or wider. The list
@@ -47,14 +47,14 @@ def recording(tower: nn.Module) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def eval_mode(modules: list[nn.Module]) -> Iterator[None]:
-    """Put modules into evaluation mode; without checkpointing, which would recompute later."""
+    """Put modules into evaluation mode, without gradient checkpointing, which recomputes later."""
     with exclusive_patching(), ExitStack() as stack:
         _switch_off(stack, modules, ("training", *_CHECKPOINTING))
         yield
 
 
 def has_dropout(module: nn.Module) -> bool:
-    """Return whether a module, by its attributes or its configuration, drops values in training."""
+    """Return whether a module has dropout, by its attributes or its configuration."""
     numbers = {**vars(module), **getattr(getattr(module, "config", None), "__dict__", {})}
     return (isinstance(module, _DropoutNd) and module.p > 0) or any(
         "drop" in name and isinstance(value, int | float) and value > 0
@@ -64,9 +64,9 @@ def has_dropout(module: nn.Module) -> bool:
 
 @contextmanager
 def exclusive_patching() -> Iterator[None]:
-    """Let one thread at a time change how modules run.
+    """Let only one thread at a time change how modules run.
 
-    Compiled code would not notice the change, so models run eagerly meanwhile.
+    Compiled code would ignore such changes, so models run eagerly meanwhile.
     """
     with _lock, torch.compiler.set_stance("force_eager"):
         yield

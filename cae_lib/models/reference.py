@@ -1,6 +1,6 @@
-"""Reference text encoder: any text tower, run by its own code.
+"""Reference text encoder: runs any text tower by its own code.
 
-The embeddings and the attention of the tower are reached by hooks and by recording.
+Hooks give access to the embeddings, and recording gives access to the attention.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ WRAPPERS = {"_orig_mod": "torch.compile", "module": "DataParallel"}
 
 @dataclass(frozen=True)
 class TextModel:
-    """A model with the functions and modules that its text is encoded by, whatever its library.
+    """A model of any library, with the functions and modules that encode its text.
 
     Attributes:
         model: The model.
         features: Tokens `(B, C)` -> features `(B, E)`, not normalised.
         embedding: The layer that turns tokens into embeddings.
         tower: The text tower, whose attention is recorded.
-        position: Tokens -> the position that is read `(B,)`; None for a mean over the tokens.
+        position: Tokens -> the position that features are taken at `(B,)`; None for a mean over
+            the tokens.
         attended: Tokens -> which of them a mean is taken over `(B, C)` bool.
         non_word_tokens: Tokens -> which of them belong to no word `(B, C)` bool; None if unknown.
     """
@@ -55,7 +56,7 @@ class TextModel:
 
 
 class ReferenceEncoder(TextEncoder):
-    """Reference implementation; T is what the tower computes, mostly C.
+    """Reference implementation; T is the number of positions that the tower computes, mostly C.
 
     See `TextEncoder` for the methods.
     """
@@ -150,7 +151,7 @@ class ReferenceEncoder(TextEncoder):
 
     @contextmanager
     def _with_embeddings(self, embeddings: Tensor) -> Iterator[None]:
-        """Put embeddings in the place of those that the tower looks up."""
+        """Let the tower use `embeddings` instead of the ones that it looks up."""
         hook = self.embedding.register_forward_hook(lambda *_: embeddings.clone())
         try:
             with exclusive_patching():
@@ -163,7 +164,7 @@ def text_model(model: Any) -> TextModel:
     """Find out how a model encodes text.
 
     Raises:
-        ConfigError: The model is unknown, or a wrapper that has to be taken off.
+        ConfigError: If the model is unknown, or is a wrapper that has to be removed.
     """
     if hasattr(model, "get_base_model"):  # peft's wrapper: adapters of layers lie in the model
         if model.active_peft_config.is_prompt_learning:

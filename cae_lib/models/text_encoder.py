@@ -1,7 +1,7 @@
-"""Choice of a text encoder: packed where that is exact, else the model's own code.
+"""Choose a text encoder: the packed one where it is exact, else the model's own code.
 
-Hooks, adapters and wrappers act in the model's own code only. Both encoders are equal up to
-rounding.
+Hooks, adapters and wrappers only act in the model's own code. The results of both encoders are
+equal up to rounding.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _logged_obstacles: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary(
 
 
 def text_encoder(model: nn.Module | TextEncoder, path: EncoderPath = "auto") -> TextEncoder:
-    """Return the encoder of a model's text; an encoder is returned as it is.
+    """Return the text encoder of a model; an encoder is returned unchanged.
 
-    The model is inspected in each call, so a hook or an adapter that is added later takes effect.
-    The logger "cae_lib" tells once for each model, and again when it changes, which path "auto"
-    takes and why: as a warning where it is the slower one.
+    The model is inspected in each call, so hooks and adapters that are added later take effect. The
+    logger "cae_lib" says which encoder "auto" chooses and why, once for each model and again when
+    the model changes; for the slower encoder the message is a warning.
 
     Args:
         model: `CLIP`, `CustomTextCLIP` or `CoCa` of open_clip, or CLIP, SigLIP or SigLIP 2 of
             Hugging Face; each may hold peft adapters.
-        path: "reference", "packed", or "auto" for "packed" where it is exact.
+        path: "reference", "packed", or "auto", which is "packed" where it is exact.
 
     Raises:
         ConfigError: The model is unknown, or "packed" is not exact for it.
@@ -52,7 +52,7 @@ def text_encoder(model: nn.Module | TextEncoder, path: EncoderPath = "auto") -> 
 
 
 def _log_once(model: nn.Module, obstacle: str | None) -> None:
-    """Log which path a model takes, unless the same was logged for it before."""
+    """Log which encoder a model gets, unless the same was logged for it before."""
     if _logged_obstacles.get(model, "") == obstacle:
         return
     _logged_obstacles[model] = obstacle
@@ -63,5 +63,5 @@ def _log_once(model: nn.Module, obstacle: str | None) -> None:
 
 
 def encode_text(model: nn.Module | TextEncoder, tokens: Tensor, **options: Any) -> TextOutput:
-    """Encode captions by the path that fits; see `TextEncoder.encode` for the options."""
+    """Encode captions by the encoder that "auto" chooses; for options see `TextEncoder.encode`."""
     return text_encoder(model).encode(tokens, **options)

@@ -1,4 +1,4 @@
-"""Interface of the text encoders, and where open_clip's text towers are read."""
+"""Interface of the text encoders, and the positions that open_clip takes text features at."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ class TextOutput:
 
     Attributes:
         features: `(B, E)`, not normalised, equal to those of the model.
-        attention: One map a layer, empty unless asked for; see `TextEncoder.encode` for shapes.
+        attention: One map for each layer if requested, else empty; for shapes see
+            `TextEncoder.encode`.
         embeddings: Token embeddings `(B, S, D)`, before the position is added; S <= T.
         readout: Weight of each position's last state in the features `(B, T)`, one-hot or a mean.
     """
@@ -38,7 +39,7 @@ class TextOutput:
 
 
 class TextEncoder(ABC):
-    """Text side of a model, with its embeddings and its attention in reach.
+    """Text side of a model, with access to its embeddings and its attention.
 
     Attributes:
         implementation: Name of this implementation.
@@ -61,7 +62,7 @@ class TextEncoder(ABC):
         """Embeddings of the whole vocabulary `(V, D)`, detached."""
 
     def dropout_disabled(self) -> AbstractContextManager[bool]:
-        """Return a context without dropout, which yields whether there is any outside of it."""
+        """Return a context that disables dropout and yields whether the model has any."""
         return nullcontext(False)
 
     def non_word_tokens(self, tokens: Tensor) -> Tensor:
@@ -79,7 +80,7 @@ class TextEncoder(ABC):
 
     @abstractmethod
     def used_columns(self, tokens: Tensor) -> int:
-        """Return S, how many columns of tokens `(B, C)` reach the features; at most C."""
+        """Return S, the number of columns of tokens `(B, C)` that affect the features (S <= C)."""
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Return token embeddings `(B, S, D)` that `encode` accepts; see `used_columns`."""
@@ -150,7 +151,7 @@ def position_reader(
     Args:
         pool: "first" or "last"; "eos" for the token `eos`, "argmax" for the highest token.
         eos: The end token of pool "eos".
-        vocabulary_size: In CLIP's vocabulary the highest token is known.
+        vocabulary_size: Size of the vocabulary; in CLIP's, the highest token is known.
     """
     if pool in ("first", "last"):
         return lambda tokens: tokens.new_full((len(tokens),), 0 if pool == "first" else -1)
@@ -197,7 +198,7 @@ def open_clip_position_reader(text: Any) -> Callable[[Tensor], Tensor]:
 
 
 def text_tower(model: nn.Module) -> CLIP | TextTransformer:
-    """Return what holds the layers of an open_clip model's text tower.
+    """Return the module with the layers of an open_clip model's text tower.
 
     Raises:
         ConfigError: The text tower belongs to another library.

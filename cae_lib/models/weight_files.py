@@ -1,6 +1,6 @@
 """Weight files, ours and as others publish them, as tensors under open_clip's names.
 
-No code of a file runs: what builds tensors is imported, and nothing else.
+No code of a file is run: only what builds tensors is imported.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ BUILDERS = {("collections", "OrderedDict"), ("torch", "Size")} | {
 def read_state_dict(path: str | Path, alpha: float | None = None) -> dict[str, Tensor]:
     """Read the weights of a `.safetensors`, a pickled file or a TorchScript archive.
 
-    Rows of the token embedding that `save_checkpoint` left out become the mean of the others, and
-    an image trunk that it left out is that of `trunk_weights`. Of a file of others see
-    `plain_names`; whatever lies beside its tensors is left out. With `alpha`, adapters of LoRA are
-    merged as W + alpha / rank * B A, see `merge_lora`.
+    In a file of `save_checkpoint`, missing rows of the token embedding become the mean of the
+    stored rows, and a missing image trunk is taken from `trunk_weights`. `plain_names` translates
+    the names in other files, and everything but tensors is ignored. With `alpha`, LoRA adapters are
+    merged as W + alpha / rank * B A; see `merge_lora`.
 
     Raises:
-        CheckpointError: If it cannot be read or holds no weights.
+        CheckpointError: If the file cannot be read or holds no weights.
     """
     path = require_file(path)
     try:
@@ -78,7 +78,7 @@ def read_state_dict(path: str | Path, alpha: float | None = None) -> dict[str, T
 
 
 class _Other:
-    """Stands for an object that is not built: it takes whatever a pickle does to it."""
+    """Stands for an object that is not built, and accepts all operations of a pickle on it."""
 
     def __init__(self, *_: Any, **__: Any) -> None: ...
     def __setitem__(self, *_: Any) -> None: ...
@@ -142,9 +142,9 @@ def _tensors(module: _Other, name: str = "") -> Iterator[tuple[str, Tensor]]:
 def plain_names(content: Any) -> dict[str, Tensor] | None:
     """Return the tensors of a state dict by open_clip's names; None if it is no state dict.
 
-    It may be `NESTED`, with `COMPILED` in some names and `PREFIXES` before all of them but those of
-    a `HEAD`. The `HEAD`, `OPENAI_SIZES` and the causal mask, which models have by themselves, are
-    left out.
+    The state dict may lie under a key of `NESTED`, and names may contain `COMPILED` or begin with
+    one of `PREFIXES`, except names of a `HEAD`. The `HEAD`, `OPENAI_SIZES` and the causal mask are
+    left out, because open_clip's models do not need them.
     """
     for name in NESTED:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
@@ -175,8 +175,8 @@ def _is_causal_mask(name: str, value: Tensor) -> bool:
 def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor]:
     """Merge the adapters of loralib, as DAC, TSVLC and FSC-CLIP train them, into the weights.
 
-    These are tensors `lora_A`, `lora_B` beside `weight`, or `NAME_lora_A`, `NAME_lora_B` beside
-    `NAME`; those of a convolution with kernels of k x k have k times the rank.
+    An adapter is a pair of tensors, `lora_A` and `lora_B` beside `weight`, or `NAME_lora_A` and
+    `NAME_lora_B` beside `NAME`. Adapters of a k x k convolution have k times the rank.
 
     Raises:
         CheckpointError: For half an adapter, or one without its weight.
@@ -196,9 +196,9 @@ def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor
 
 
 def unpacked(path: Path, model: str, target: Path) -> Path:
-    """Write the weights of OpenAI's archive as a checkpoint of ours, once, and return its path.
+    """Convert OpenAI's archive to our format, unless this was done before, and return the path.
 
-    The checkpoint says that they were trained with QuickGELU.
+    The metadata of the checkpoint name QuickGELU as the activation.
     """
     if not target.is_file() or target.stat().st_mtime < path.stat().st_mtime:
         save_checkpoint(target, read_state_dict(path), CheckpointMeta(model, "quickgelu"))

@@ -1,4 +1,4 @@
-"""Build the batch of each step, and all that a run draws for it, as functions of seed and step."""
+"""Build the batch of each step, with all random draws, as functions of seed and step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ROLE_KINDS = ("parsed", "permuted", "random")
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's input; M is B, or 2B with hard negatives, or a process's share of that."""
+    """Input of one step; M is B, or 2B with hard negatives, or the share of one process."""
 
     rows: Tensor  # (B,) row numbers of the data set, of all processes
     pixels: Tensor  # (M, 3, S, S), 0 to 255 with `affine`, else normalised; or features (M, E)
@@ -43,7 +43,7 @@ class Batch:
     affine: tuple[Tensor, Tensor] | None = None  # scale and shift that normalise `pixels`
 
     def to(self, device: torch.device) -> Batch:
-        """Move the batch to a device and normalise its images; `rows` stays where it is."""
+        """Move the batch except `rows` to a device, and normalise its images."""
         moved = {
             name: value.to(device, non_blocking=True)
             for name, value in self._tensors().items()
@@ -64,7 +64,7 @@ class Batch:
 class Batches:
     """The batches of a run; each is a function of (seed, step) alone.
 
-    Several processes draw the same batch and keep one share of its rows each.
+    Processes that train together draw the same batch, and each keeps its share of the rows.
 
     Args:
         experiment: Settings of the run.
@@ -73,7 +73,7 @@ class Batches:
         images: The images of `pairs.image_paths`.
         tokenizer: Turns texts into tokens.
         ranks: The processes that train together; None stands for a single one.
-        parsed_roles: The roles `(n, T)` of which `alignment` has a placebo's, for `match_gradient`.
+        parsed_roles: For `match_gradient`, the roles `(n, T)` that a placebo was made from.
 
     Raises:
         DataError: If captions and alignment or paths and images differ in length, or hard negatives
@@ -183,7 +183,7 @@ class Batches:
         return replace(batch, negatives=tokens[numbers], owners=owners, n_negatives=n_negatives)
 
     def _swapped_captions(self, rows: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return one random swap of each caption that has some.
+        """Return one random swap of each caption that has any.
 
         Args:
             rows: Row numbers of the batch.
@@ -278,7 +278,7 @@ def choose_negatives(
 
 
 def _negative_captions(pairs: Pairs, rows: Tensor, draws: Tensor) -> list[str | None]:
-    """Draw a hard negative for each row that has some, None for the others."""
+    """Draw a hard negative for each row that has any; None for the others."""
     negatives = pairs.negatives or []
     rows_and_draws = zip(rows.tolist(), draws.tolist(), strict=True)
     return [_pick(negatives[row], draw, None) for row, draw in rows_and_draws]
@@ -307,15 +307,15 @@ def masked_words(roles: Tensor, words: Tensor, draws: Tensor) -> Tensor:
 
 
 def placebo_roles(alignment: Alignment, kind: str, seed: int) -> Alignment:
-    """Deal the roles of each caption to other words of it, as a control.
+    """Assign the roles of each caption to other words of the same caption, as a control.
 
     A caption keeps the number of its words with each role, but no arguments and no swaps. The draw
     depends on `seed` and the row alone.
 
     Args:
         alignment: Tokens and roles of captions.
-        kind: "permuted" deals among the words that have a role; "random" among all words, signs
-            such as a full stop included; "parsed" changes nothing.
+        kind: "permuted" shuffles the roles among the words that have one; "random" among all words
+            and punctuation marks; "parsed" changes nothing.
         seed: Seed of the draw.
 
     Raises:

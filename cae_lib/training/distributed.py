@@ -1,7 +1,8 @@
 """Data-parallel training over the processes that `torchrun` starts, equal to one process.
 
-Each process computes the whole batch's loss, and gradients of what is gathered or summed are
-summed. The averaging of `DistributedDataParallel` then gives the gradients of one process.
+Each process computes the loss of the whole batch. The backward passes of `gather` and `sum` add up
+the gradients of all processes, so the average of `DistributedDataParallel` is the gradient that one
+process would compute.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of a run; with one process all values pass through unchanged.
+    """The processes of a run; with a single process, all methods return values unchanged.
 
     Attributes:
         rank: Number of this process.
@@ -40,7 +41,7 @@ class Ranks:
         """Concatenate features `(n, ...)` of all processes, in their order, with gradient.
 
         Args:
-            features: Those of this process.
+            features: Features of this process.
             counts: n of each process; None if all are equal.
         """
         if self.size == 1:

@@ -52,12 +52,12 @@ def native_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
 
 @dataclass(frozen=True)
 class ExecutionOptions:
-    """Options that change a run's speed and memory; its numbers change by rounding at most.
+    """Options that change the speed and memory of a run, and its numbers only by rounding.
 
     Attributes:
         checkpointing: Recompute activations in the backward pass: less memory, more time.
-        workers: Processes that prepare batches ahead; 0 prepares each in the main process, None
-            uses several where images are decoded from files, else 0.
+        workers: Number of processes that prepare batches ahead; 0 prepares them in the main
+            process. None uses several processes if images are decoded from files, else 0.
     """
 
     checkpointing: bool = False
@@ -70,7 +70,7 @@ class ExecutionOptions:
     def worker_count(self, decodes_images: bool) -> int:
         """Return the number of workers of this process.
 
-        Processes that `torchrun` has started on this machine share its cores.
+        If `torchrun` has started several processes on this machine, each gets a share of its cores.
         """
         if self.workers is not None or not decodes_images:
             return self.workers or 0
@@ -88,11 +88,13 @@ def prefetch(
     Args:
         prepare: Returns the batch of a step, the same in any process.
         steps: The steps.
-        workers: Processes that prepare batches ahead; 0 prepares each when it is requested.
-        pin: Put batches of workers in pinned memory, from which a GPU copies faster.
+        workers: Number of processes that prepare batches ahead; 0 prepares each batch when it is
+            requested.
+        pin: Put batches of workers into pinned memory, from which a GPU copies faster.
 
     Yields:
-        An iterator over the batches. It raises a DataError of `prepare` at its step.
+        An iterator over the batches. If `prepare` raises a DataError, so does the iterator at the
+        same step.
     """
     if workers == 0:
         yield map(prepare, steps)

@@ -1,4 +1,4 @@
-"""Features of a locked image tower, which are computed once for all images."""
+"""Features of a locked image tower, computed once for all images."""
 
 from __future__ import annotations
 

@@ -38,11 +38,12 @@ def contrastive_loss(
         image_features: `(M, E)`, normalised; row i belongs to caption i.
         text_features: `(M, E)`, normalised.
         logit_scale: Inverse temperature, already exponentiated.
-        negatives: Hard negative captions `(K, E)`, normalised, in any order, K >= 0, that the
-            images have to tell from their captions as well (NegCLIP, Yuksekgonul et al. 2023).
+        negatives: Hard negative captions `(K, E)`, normalised, in any order, K >= 0, which are
+            further candidates for each image (NegCLIP, Yuksekgonul et al. 2023).
 
     Raises:
-        DataError: There are not as many captions as images, none, or features of other widths.
+        DataError: If the numbers of captions and images differ or are 0, or the features differ in
+            width.
     """
     shape = tuple(image_features.shape)
     negatives_shape = shape if negatives is None else tuple(negatives.shape)
@@ -66,16 +67,16 @@ MAX_WITHOUT_SWAP = 0.1
 
 @dataclass(frozen=True)
 class AttributionLoss:
-    """The attribution loss and what it is made of; all but the features are 0-dimensional.
+    """The attribution loss and its parts; all tensors but the features are 0-dimensional.
 
     Attributes:
-        loss: L_attr, 0 when a group is empty; from `CAELoss` weight * L_attr.
+        loss: L_attr, 0 if a group is empty; `CAELoss` returns weight * L_attr.
         objects: A_obj, the mean attribution of the object words used (0 if there are none),
             detached.
-        composition: A_comp, that of attribute and relation words, detached.
+        composition: A_comp, the mean attribution of attribute and relation words, detached.
         n_objects: Number of tokens (scope "word": words) behind `objects`.
         n_composition: Number of tokens (scope "word": words) behind `composition`.
-        text_features: `(B, E)`, normalised, those of the contrastive loss; from `CAELoss` only.
+        text_features: `(B, E)`, normalised, for the contrastive loss; only `CAELoss` returns them.
     """
 
     loss: Tensor
@@ -129,24 +130,25 @@ class CAELoss(nn.Module):
     """Encode a batch of captions once, for its features and for `weight * L_attr` (CAE, section 3).
 
     Holds an unregistered reference to `model`: its weights are not part of `parameters()` or
-    `state_dict()`. `eval()` changes no gradient; under `torch.no_grad` the same numbers come
-    without a graph. Text features have the dtype that the model gives them, loss and attributions
-    are float32 or wider.
+    `state_dict()`. `eval()` changes no gradient; under `torch.no_grad` the numbers are the same
+    but have no graph. Text features have the dtype of the model; loss and attributions are float32
+    or wider.
 
     Args:
         model: A model that `text_encoder` knows, of open_clip or Hugging Face, or an encoder.
         method: Name of an attribution method, or an `AttributionMethod`.
-        weight: Lambda; the paper does not print its values.
-        image_gradient: Let L_attr train the image tower too: S depends on both features, and no
-            formula of the paper holds one of them constant. False: image features are a constant.
+        weight: Lambda; the paper does not report its values.
+        image_gradient: Let L_attr train the image tower too, because S depends on both features and
+            no formula of the paper treats one of them as a constant. If False, image features are a
+            constant.
         all_sum: Sums a tensor, with gradient, over the processes that share a batch; A_obj and
             A_comp are then those of the whole batch.
         path: "packed", "reference", or "auto"; see `text_encoder`.
-        settings: Those of `AttributionLossConfig`, such as `margin`, and those of the named method.
+        settings: Settings of `AttributionLossConfig`, such as `margin`, and of the named method.
             The method named "binding" takes the hinge "margin" by default and needs a `margin`.
 
     Raises:
-        ConfigError: The model, the method or a setting is not known or not allowed.
+        ConfigError: If the model, the method or a setting is unknown or not allowed.
     """
 
     def __init__(
@@ -197,11 +199,14 @@ class CAELoss(nn.Module):
         Args:
             image_features: `(B, E)`, of any length.
             tokens: Ids `(B, C)`.
-            roles: `(B, C)` int8, 0 other, 1 object, 2 attribute, 3 relation; 0 where no word is.
-            words: Number of each token's word `(B, C)`, 0 for none; None: by CLIP's tokens. Pass
-                those that came with the roles, so that the roles of a shuffled batch are refused.
-            arguments: `(B, C, 2)`, see `Alignment`; for "binding". None: the nearest object words.
-            swaps: `(B, W, 5, 2)`, see `Alignment`; for "binding". None: what roles say.
+            roles: `(B, C)` int8: 0 other, 1 object, 2 attribute, 3 relation; 0 for tokens of no
+                word.
+            words: Number of each token's word `(B, C)`, 0 for none; None finds them from CLIP's
+                tokens. Pass the words that came with the roles, so that roles of other captions
+                are noticed.
+            arguments: `(B, C, 2)`, see `Alignment`; for "binding". None stands for the nearest
+                object words.
+            swaps: `(B, W, 5, 2)`, see `Alignment`; for "binding". None derives them from roles.
 
         Raises:
             DataError: The arguments do not fit together.
@@ -266,7 +271,7 @@ def _warn_of_missing_swaps(has_score: Tensor) -> None:
 
 
 def role_groups(roles: Tensor, config: AttributionLossConfig) -> tuple[Tensor, Tensor]:
-    """Return the tokens `(B, T)` that A_obj and A_comp are over.
+    """Return which tokens `(B, T)` enter A_obj, and which enter A_comp.
 
     Raises:
         DataError: The roles `(B, T)` are no integers.
@@ -325,7 +330,7 @@ def reduce_attribution_loss(
     """Compute the attribution loss of captions from their `per_caption_stats`.
 
     Args:
-        stats: `(B, K)`; those of several parts of a batch may be concatenated.
+        stats: `(B, K)`; the stats of several parts of a batch may be concatenated.
         config: The settings that the stats were computed with.
         all_sum: Sums a tensor over the processes that share the batch.
     """
@@ -375,7 +380,7 @@ def attribution_loss(
 ) -> AttributionLoss:
     """Compute the attribution loss of scores `(B, T)`, with roles and words as in `CAELoss`.
 
-    Without a config it is the paper's, with margin 0.
+    Without a config, the loss is the paper's with margin 0.
     """
     config = config or AttributionLossConfig()
     return reduce_attribution_loss(per_caption_stats(scores, roles, config, words), config)
@@ -384,10 +389,10 @@ def attribution_loss(
 def _compute_hinges(
     sums: CaptionStats, means: Tensor, config: AttributionLossConfig
 ) -> tuple[Tensor, Tensor]:
-    """Return the hinges that the loss is the mean of, and which of them count.
+    """Return the hinges whose mean is the loss, and which of them count.
 
     Args:
-        sums: Stats of the G groups of captions that have a loss each, every field `(G,)`.
+        sums: Stats of G groups of captions, each with a loss of its own; every field is `(G,)`.
         means: A_obj and A_comp `(2, G)`.
         config: Settings of the loss.
 
@@ -406,7 +411,7 @@ def _compute_hinges(
 
 
 def _sum_groups(scores: Tensor, weight: Tensor, groups: tuple[Tensor, ...]) -> list[Tensor]:
-    """Return the weighted sum of each group's scores by caption `(B,)`, then of its weights."""
+    """Return by caption `(B,)` each group's weighted sum of scores, then its sum of weights."""
     sums = [torch.where(group, scores * weight, 0).sum(1) for group in groups]
     return sums + [(weight * group).sum(1) for group in groups]
 

@@ -41,9 +41,9 @@ class Objective(nn.Module):
     """Loss of a batch: contrastive, or NegCLIP's, plus `weight * L_attr` with a method.
 
     Hard negatives enter either as extra negatives of the contrastive loss or through a margin loss
-    against their source caption, which is added to `L_attr` if there is a method too: both have the
-    same weight and margin. The losses are those of the whole batch, whatever the number of
-    processes that share it.
+    against their source caption. If there is a method too, the margin loss is added to `L_attr` and
+    has the same weight and margin. The losses are those of the whole batch, even if several
+    processes share it.
 
     Args:
         model: The model that is trained.
@@ -52,7 +52,7 @@ class Objective(nn.Module):
         encoder: Returns the features `(M, E)` of images, not normalised.
 
     Raises:
-        ConfigError: The settings do not fit together, or are refused by `CAELoss`.
+        ConfigError: If settings do not fit together, or `CAELoss` does not accept them.
     """
 
     def __init__(
@@ -135,7 +135,7 @@ class Objective(nn.Module):
         return texts, negatives, values
 
     def _matched_placebo(self, cae_loss: CAELoss, images: Tensor, batch: Batch) -> AttributionLoss:
-        """Return the placebo's loss, with a gradient as large as that of the loss that it imitates.
+        """Return the placebo's loss, with a gradient as large as that of the real loss.
 
         The placebo's own hinge would be inactive: shuffled roles have about the same mean scores.
         """
@@ -207,7 +207,7 @@ def _check_hard_negatives(experiment: Experiment) -> None:
 
 
 def _check_match_gradient(experiment: Experiment, ranks: Ranks) -> None:
-    """Check that the settings around `match_gradient` are those it is defined for."""
+    """Check that the other settings allow `match_gradient`."""
     if not experiment.match_gradient:
         return
     is_paper_loss = experiment.hinge == "difference" and experiment.scope != "caption"
@@ -224,8 +224,8 @@ def match_gradient(loss: Tensor, reference: Tensor, parameters: Sequence[Tensor]
     """Scale a loss by a constant so that its gradient has the norm of a reference's gradient.
 
     Args:
-        loss: Loss to scale; one without a gradient becomes 0.
-        reference: Loss that gives the norm.
+        loss: Loss to scale; a loss without a gradient becomes 0.
+        reference: Loss whose gradient has the wanted norm.
         parameters: The parameters that both gradients are taken with respect to.
     """
     device = reference.device.type

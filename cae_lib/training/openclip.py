@@ -1,7 +1,7 @@
 """CAE in open_clip's own training loop.
 
-Roles travel with the tokens. The model hands the loss one row of stats for each caption, and these
-rows are concatenated by gradient accumulation and over several processes.
+Roles are passed along with the tokens. The model gives the loss one row of stats for each caption;
+gradient accumulation and several processes concatenate these rows.
 """
 
 from __future__ import annotations
@@ -59,16 +59,16 @@ class CaeModel(nn.Module):
     """An open_clip model that, in training, also returns the attribution stats of its captions.
 
     Parameters, buffers and submodules are those of the model under their own names, and so are the
-    keys of `state_dict`; every other attribute and method is the model's too.
+    keys of `state_dict`; other attributes and methods are also those of the model.
 
     Args:
         model: The model, built with `output_dict=True`.
-        settings: Those of `CAELoss`, which becomes the attribute `attribution` that `CaeClipLoss`
-            takes.
+        settings: Settings of `CAELoss`. The loss becomes the attribute `attribution`, an argument
+            of `CaeClipLoss`.
 
     Raises:
-        ConfigError: The model has another loss than the contrastive one (CoCa, SigLIP), or a
-            setting is refused by `CAELoss`.
+        ConfigError: If the model has another loss than the contrastive one (CoCa, SigLIP), or
+            `CAELoss` does not accept a setting.
     """
 
     def __init__(self, model: nn.Module, **settings: Any) -> None:
@@ -119,15 +119,15 @@ class CaeModel(nn.Module):
 class CaeClipLoss(ClipLoss):
     """open_clip's contrastive loss, and `weight * L_attr` under its own key.
 
-    Under `DistributedDataParallel` the gradient is that of one process with the whole batch. Two
-    gradients of open_clip's loop are not, and are scaled here: without `gather_with_grad`, that of
-    the features is divided by the number of processes, which would multiply the weight of L_attr;
-    and gradient accumulation multiplies that of the temperature.
+    Under `DistributedDataParallel` the gradient is that of one process with the whole batch. For
+    this, two gradients of open_clip's loop are corrected here. Without `gather_with_grad`, the
+    gradient of the features is divided by the number of processes, which would multiply the weight
+    of L_attr. And gradient accumulation multiplies the gradient of the temperature.
 
     Args:
         attribution: The `attribution` of a `CaeModel`.
         accum_freq: Number of parts of a batch whose gradients are accumulated.
-        options: Those of `ClipLoss`.
+        options: Options of `ClipLoss`.
 
     Raises:
         ConfigError: With these options the gradient is not that of the whole batch.

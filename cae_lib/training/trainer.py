@@ -66,9 +66,9 @@ def train(
 ) -> Path:
     """Train `clip.model` in place, continuing from the state in `out_dir`.
 
-    Everything random is a function of (seed, step), so a resumed run takes the very steps of an
-    uninterrupted one. Processes started by `torchrun` share each batch and take the steps of one
-    process, up to rounding; only the first writes files, shows progress and calls `on_step`.
+    Everything random is a function of (seed, step), so a resumed run takes the same steps as an
+    uninterrupted one. Processes started by `torchrun` share each batch and take the same steps as
+    one process, up to rounding; only the first writes files, shows progress and calls `on_step`.
 
     Args:
         experiment: The settings of the run.
@@ -79,12 +79,12 @@ def train(
         out_dir: Folder for `model.safetensors`, `log.jsonl` (one line a step) and, until the run is
             complete, `state.pt`.
         log: Show the progress.
-        every: Call `on_step` after as many steps, and after the last one.
+        every: Call `on_step` after every so many steps, and after the last one.
         on_step: Called with the model in evaluation mode.
-        save_every: Save the state after as many steps.
+        save_every: Save the state after every so many steps.
         execution: Options of speed and memory.
-        inputs: What the run depends on, see `cae_lib.keys.run_inputs`; a state of other inputs is
-            refused.
+        inputs: What the run depends on, see `cae_lib.keys.run_inputs`; a state of a run with other
+            inputs raises an error.
         hours: Limit of the time that the steps may take, as estimated from the first ones.
 
     Returns:
@@ -215,7 +215,7 @@ class Run:
         return prefetch(self.batches.at, steps, self.workers, pin=on_gpu)
 
     def train_mode(self) -> None:
-        """Put the model into training mode, except for what is locked of its image tower."""
+        """Put the model into training mode, except for the locked part of its image tower."""
         self.model.train()
         if self.locked is not None:
             self.locked.eval()
@@ -268,7 +268,7 @@ class Run:
 def _step_reporter(
     run: Run, start: int, out: Path, log: bool, every: int | None, on_step: StepHook | None
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield what reports a step's values: to log, progress line and hook, in the main process."""
+    """Yield a function that reports a step's values to log, progress line and hook."""
     if not run.ranks.is_main:
         yield lambda values: None
         return

@@ -72,10 +72,10 @@ FURTHER_BENCHMARKS: tuple[str, ...] = tuple(
 def load_benchmark(
     name: str, root: str | Path, *, official: bool = False, **options: Any
 ) -> list[Benchmark]:
-    """Load a family of benchmarks, a `Benchmark` for each subset that is there or expected.
+    """Load a family of benchmarks: a `Benchmark` for each subset that exists or is expected.
 
-    An incomplete dataset is loaded as far as it goes: items without a usable image are left out,
-    a line says how many and why, and `n_used` is smaller than `n_expected`.
+    Of an incomplete dataset the usable items are loaded: items without a usable image are left out,
+    a printed line says how many and why, and `n_used` is smaller than `n_expected`.
 
     Args:
         name: One of `BENCHMARK_FAMILIES`.

@@ -1,4 +1,4 @@
-"""What all benchmarks share: their items, how these are averaged, and how a family is described."""
+"""What all benchmarks share: items, averages, and the description of a family."""
 
 from __future__ import annotations
 
@@ -111,8 +111,8 @@ class Benchmark:
     Attributes:
         name, subset: Family and part of it, for example "sugarcrepe" and "swap_obj".
         items: The items that can be scored, in file order.
-        n_expected: Items that there should be: the published number, that of a manifest, or else
-            the number of questions that the annotation file lists.
+        n_expected: Number of items that the subset should have: the published number, the number
+            in a manifest, or else the number of questions in the annotation file.
         average: How items are averaged in the number that the paper or the official script prints.
         task: How an item is scored: "choice" for one true option; Winoground's "text", "image" and
             "group" scores for 2 x 2 items; for one image and three texts see `ORDERS`; "tot" if the
@@ -161,25 +161,26 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Family:
-    """A benchmark as it is published: its files, its numbers of items, how these are averaged.
+    """A published benchmark: its files, its numbers of items, and how items are averaged.
 
     Paths are relative to the folder of all datasets.
 
     Attributes:
         name: Its name in tables.
-        folder: The folder of the benchmark; a family that is not in the paper is read if it exists.
+        folder: The folder of the benchmark; a family that is not in the paper is read only if its
+            folder exists.
         read: Yields the items of one subset, given the folder of all datasets and the name of the
             subset, and `ExcludedRow` for rows that the benchmark excludes.
         published: Number of items of each subset; None where no verified number is known.
         files: Annotation files, with `*` for several.
-        images: Where the images come from, for who lacks them.
-        in_paper: Whether the paper's tables have it.
+        images: Where to get the images, for users who lack them.
+        in_paper: Whether the paper's tables include the benchmark.
         task: How items are scored, unless a part of the subset's name is a `Task`.
         average: How the items of a subset are averaged.
-        averages: The same for subsets that differ, by their names.
-        rescored: Patterns of the subsets that score the items of another subset once more, so that
-            items are not counted twice.
-        sources: Entries of `sources.yml` that it reads; by default the entry of its name.
+        averages: How the items of exceptional subsets are averaged, by the name of the subset.
+        rescored: Patterns of the subsets that score the items of another subset again. Counts of
+            items leave these subsets out.
+        sources: Entries of `sources.yml` that the family reads; by default the entry of its name.
         summarize: Returns further `counts` of a subset's items.
     """
 

@@ -1,8 +1,8 @@
 """CREPE (Ma et al. 2023): the true caption of a part of an image among hard negatives.
 
-Productivity has a file for each complexity, and averages over complexities; systematicity has one
-for each pretraining set, and says something about models that were trained on that set only. An
-item is right if the true caption, the first, ranks first (R@1).
+Productivity has one file for each complexity and is averaged over complexities. Systematicity has
+one file for each pretraining set and is meaningful only for models that were trained on it. An item
+is right if the true caption, the first of its texts, ranks first (R@1).
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ IMAGES_ADVICE = "Visual Genome's: put them into crepe/VG_100K and crepe/VG_100K_
 def read(root: Path, subset: str) -> Iterator[Item]:
     """Yield the items of "atom", "swap" or "negate", by growing complexity, which is the group.
 
-    Five negatives are expected, but some rows hold a Python set, which is read in the order it is
-    written in and may have fewer.
+    Five negatives are expected. Some rows hold a Python set, which may have fewer; its members are
+    read in the order in which they are written.
     """
     pattern = PRODUCTIVITY_FILE.format(subset)
     paths = sorted(root.glob(pattern), key=_complexity)
@@ -43,7 +43,7 @@ def read(root: Path, subset: str) -> Iterator[Item]:
 
 
 def read_systematicity(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
-    """Yield the items of CORPUS/SPLIT/KIND; a row without valid negatives asks nothing."""
+    """Yield the items of CORPUS/SPLIT/KIND; rows without valid negatives are excluded."""
     corpus, split, kind = subset.split("/")
     column = f"valid_hard_negs_{kind}"
     for row in csv_rows(root / SYSTEMATICITY_FILE.format(corpus, split), (*COLUMNS, column)):
@@ -62,7 +62,7 @@ def _complexity(path: Path) -> int:
 
 
 def _negatives(row: Row, column: str) -> list[str]:
-    """Return the negatives that a cell lists; a set holds none twice."""
+    """Return the negatives that a cell lists; if it holds a set, duplicates are dropped."""
     negatives = row.literal(column)
     is_set = row.text(column).lstrip().startswith("{")
     return list(dict.fromkeys(negatives)) if is_set else negatives

@@ -1,7 +1,9 @@
-"""Half-Truths (Bora et al. 2026, CS-CLIP): a true beginning against the same with a false addition.
+"""Half-Truths (Bora et al. 2026, CS-CLIP): a true short caption against one with a false addition.
 
-The beginning, the anchor, must beat the half truth; with something true added it must be beaten by
-it, and beat the half truth (`ordered`).
+A row has three texts: the anchor, which is a true short caption; the full truth, which adds
+something true; and the half truth, which adds something false. The anchor must be closer to the
+image than the half truth. In the subsets `ordered` the full truth must also be closer than the
+anchor.
 """
 
 from __future__ import annotations

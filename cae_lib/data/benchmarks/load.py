@@ -44,7 +44,7 @@ def load_family(
 
 
 def _manifest_counts(root: Path, name: str) -> Mapping[str, int | None]:
-    """Return the numbers of items of a family that the manifest of a built folder tells."""
+    """Return the numbers of items of a family, as the manifest of generated datasets lists them."""
     path = root / "manifest.json"
     return read_json(path, dict).get("counts", {}).get(name, {}) if path.is_file() else {}
 
@@ -64,9 +64,9 @@ def _load_subset(
     Args:
         family: The benchmark.
         root: Folder of all datasets.
-        subset: What to load of it.
+        subset: Name of the subset.
         expected: Numbers of items by subset, where they are known.
-        official: Whether it is the published dataset.
+        official: Whether the dataset is the published one.
         options: Further arguments of the family's reader.
 
     Returns:

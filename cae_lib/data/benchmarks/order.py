@@ -38,7 +38,7 @@ class TaggedWords(NamedTuple):
 
 
 def tag_words(captions: Sequence[str]) -> list[TaggedWords]:
-    """Return words and tags by spaCy's small English model; ConfigError if it is not installed."""
+    """Tag words by spaCy's small English model; ConfigError if it is not installed."""
     documents = _tagger().pipe(captions, batch_size=256)
     return [TaggedWords([t.text for t in doc], [t.tag_ for t in doc]) for doc in documents]
 
@@ -92,7 +92,7 @@ def _untagged(captions: Sequence[str]) -> list[TaggedWords]:
 
 
 def clean_caption(caption: str) -> str:
-    """Return a caption as ARO cleans it, which takes that from BLIP's retrieval code.
+    """Return a caption as ARO cleans it, by a function from BLIP's retrieval code.
 
     Lower case, the marks `.!"()*#:;~` blanked, spaces collapsed, the first `MAX_WORDS` words; other
     marks, such as commas, stay.
@@ -103,8 +103,9 @@ def clean_caption(caption: str) -> str:
 def shuffles(tagged: TaggedWords, generator: np.random.Generator) -> tuple[str, str, str, str]:
     """Return four shuffles of a caption, in the order of the reference.
 
-    Nouns change places with nouns and adjectives with adjectives; all other words change places;
-    words change places within each run of three; runs of three change places.
+    The first shuffles the nouns among themselves and the adjectives among themselves. The second
+    shuffles all other words, the third the words within each run of three, and the fourth the runs
+    of three.
     """
     words, tags = np.array(tagged.words, dtype=object), tagged.tags
     nouns = np.array([tag in NOUN_TAGS for tag in tags], dtype=bool)

@@ -1,6 +1,7 @@
 """SVO-Probes (Hendricks and Nematzadeh 2021): a sentence, an image that fits, one that does not.
 
-The other image shows another subject, verb or object. Rows with no flag or several are "mixed". The
+The other image shows another subject, verb or object, which a flag of the row names. Rows with no
+flag or several flags form the group "mixed". The
 official match accuracy is `evaluation.choice.match_benchmark`.
 """
 

@@ -1,7 +1,7 @@
 """What'sUp (Kamath et al. 2023): where one thing stands, in purpose-made, COCO and VG photographs.
 
-In `controlled_images` and `controlled_clevr` the same two things stand in four ways. The true
-caption comes first, and groups are the prepositions.
+In `controlled_images` and `controlled_clevr` each pair of things is shown in four arrangements. The
+true caption comes first, and groups are the prepositions.
 """
 
 from __future__ import annotations
