@@ -1,4 +1,4 @@
-"""GPUs and cores of this machine, without PyTorch, which decides for good when it is first used."""
+"""GPUs and cores of this machine, found without PyTorch, which fixes its choice at first use."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def find_gpus() -> list[str]:
 
 @contextmanager
 def exclusive_gpu() -> Iterator[None]:
-    """Take a GPU of this machine that no other job of this user has, before PyTorch looks for one.
+    """Lock a GPU that no other job of this user has locked, before PyTorch looks for one.
 
-    The lock ends with the process. With one GPU or none, or where a scheduler has assigned one,
-    nothing is done.
+    The lock ends with the process. Nothing is done if the machine has at most one GPU, or if a
+    scheduler has assigned one.
     """
     gpus = find_gpus()
     if len(gpus) < 2:

@@ -63,7 +63,7 @@ def load_karpathy(
         root: What `filepath/filename`, or `filename` alone, is relative to, see `Root`.
         split: "train" (includes COCO's "restval"), "val" or "test".
         missing: See `MissingPolicy`.
-        expected: Number of captions; by default those that are there.
+        expected: Number of captions that the file should have; by default the number it has.
 
     Raises:
         DataError: For another layout, no image of the split, or captions or images that are missing
@@ -90,8 +90,8 @@ def load_caption_list(
 ) -> Pairs:
     """Read a list of `{image, caption}` entries such as `coco_karpathy_test.json`.
 
-    `caption` is one string or a list of them, `image` is relative to `root`; arguments and errors
-    are those of `load_karpathy`.
+    `caption` is one string or a list of strings, and `image` is relative to `root`. For arguments
+    and errors see `load_karpathy`.
     """
     path = Path(file)
     pairs = []
@@ -134,7 +134,7 @@ def load_negclip_tsv(
             captions may hold tabs and newlines.
         root: Folder that the `filepath` column is relative to.
         missing: See `MissingPolicy`.
-        expected: Number of rows; by default those that are there.
+        expected: Number of rows that the file should have; by default the number it has.
 
     Raises:
         DataError: If a column is missing, a cell is not the Python list that it has to be, a row

@@ -245,7 +245,7 @@ def average(frame: pd.DataFrame, weights: pd.DataFrame, value: str = "correct") 
 
     Raises:
         DataError: If `frame` lacks an item of a score or has an item twice, or if `weights` have
-            an item twice in a score, as those of two protocols joined may have.
+            an item twice in a score, which happens if two protocols are mixed.
     """
     items = list(ANSWERS)
     require_unique(frame)
@@ -285,8 +285,8 @@ def _weighted(rule: Rule, items: pd.DataFrame, share: float) -> pd.DataFrame:
 
     Returns:
         The rows with a column `weight` that sums to `share`, and a column `stratum` that is equal
-        for items that are averaged together. Both are those of the table, scaled, unless the rule
-        has an average of its own; then they follow from the groups.
+        for items that are averaged together. Both are taken from the table and scaled; if the rule
+        has an average of its own, they are computed from the groups instead.
     """
     if rule.average is None:
         return items.assign(weight=items["weight"] * share)

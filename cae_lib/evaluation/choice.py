@@ -190,7 +190,7 @@ def margin(task: str, scores: np.ndarray, truth: int) -> float:
 
     Args:
         task: How the item is scored, see `Benchmark.task`.
-        scores: Cosines `(images, texts)`; for "tot" those of the three texts with each other.
+        scores: Cosines `(images, texts)`; for "tot" the cosines between the three texts.
         truth: Index of the true option, for the task "choice".
     """
     if task == "choice":

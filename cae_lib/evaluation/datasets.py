@@ -177,7 +177,7 @@ def similarity_pairs(profile_name: str) -> tuple[SentencePairs, ...]:
 
 @lru_cache(maxsize=2)
 def class_sets(profile_name: str) -> Mapping[str, LabelledImages]:
-    """Load the images with classes: those of synthetic scenes, none of photographs, or the user's.
+    """Load images with classes: synthetic scenes, or the user's images; photographs have none.
 
     Raises:
         DataError: If the user has no dataset in `LABELLED_FOLDER`, or one is malformed.

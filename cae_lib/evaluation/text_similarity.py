@@ -45,7 +45,7 @@ def pair_similarities(encoder: Encoder, pairs: SentencePairs) -> pd.DataFrame:
 
 
 def phrase_table(encoder: Encoder, profile: str) -> pd.DataFrame:
-    """Compare COCO's test captions with their own phrases and with those of other captions.
+    """Compare COCO's test captions with their own phrases and with phrases of other captions.
 
     Returns:
         A row for each caption and kind of phrase: `caption` and `picture` (numbers in the retrieval
@@ -81,7 +81,7 @@ def coco_phrases(captions: tuple[str, ...], profile: str) -> list[Phrases]:
 def phrase_cosines(
     encoder: Encoder, captions: Sequence[str], phrases: Sequence[Sequence[str]]
 ) -> dict[str, np.ndarray]:
-    """Compare captions with their own phrases and with those of the other captions.
+    """Compare captions with their own phrases and with phrases of the other captions.
 
     Returns:
         By caption: `n`, the number of its phrases; `own`, its mean cosine to them; and `other`,

@@ -113,7 +113,7 @@ def crossed_mean(
 
 
 def _sums_of_squares(residuals: np.ndarray) -> np.ndarray:
-    """Sum squares over clusters `(S, C)`: of means over seeds, and of the rest over S - 1."""
+    """Sum squares over clusters `(S, C)`: of the means over seeds, and of the rest, over S - 1."""
     means = residuals.mean(axis=0)
     rest = ((residuals - means) ** 2).sum() / max(1, len(residuals) - 1)
     return np.array([(means**2).sum(), rest])
@@ -276,7 +276,7 @@ class _Side(NamedTuple):
 
 
 def _subtract(first: _Side, second: _Side) -> np.ndarray:
-    """Return the differences on the same seeds; see `contrasts` for what has a single seed."""
+    """Return the differences on the same seeds; `contrasts` explains sides with a single seed."""
     counts = [len(side.seeds) for side in (first, second)]
     stands_for_all = max(counts) > 1 or any(
         side.run.startswith(WITHOUT_SEEDS) for side in (first, second)
@@ -305,7 +305,7 @@ class _Score(NamedTuple):
 
 
 class _ItemMatrix:
-    """Numbers the items of a frame by first appearance, and tests matrices of seeds by items."""
+    """Items of a frame, numbered by first appearance, and tests of matrices of seeds by items."""
 
     def __init__(
         self,
@@ -360,14 +360,14 @@ class _ItemMatrix:
         }
 
     def describe(self, numbers: np.ndarray) -> str:
-        """Say how many items these are, and the names of the first few."""
+        """Return the number of the given items and the names of the first few, as text."""
         names = self.names.set_index("number").loc[numbers].sort_values(self.items)
         few = [" ".join(map(str, row)) for row in names.head(3).itertuples(index=False)]
         more = ", ..." if len(names) > len(few) else ""
         return f"{len(names)} item{'s' * (len(names) > 1)} ({', '.join(few)}{more})"
 
     def side(self, group: pd.DataFrame, label: str, run: str = "") -> _Side:
-        """Return the values of one group `(S, N)`, NaN where it has no such item."""
+        """Return the values of one group `(S, N)`; items that it does not have are NaN."""
         seeds, row = np.unique(group["seed"], return_inverse=True)
         number = self.number.loc[group.index].to_numpy()
         unknown = np.unique(number[group[self.value].isna()])
@@ -405,7 +405,7 @@ class _ItemMatrix:
             )
 
     def tests(self, matrix: np.ndarray) -> list[dict[str, object]]:
-        """Return one row for each score."""
+        """Test each score, and return one row for each."""
         if self.scores is None:
             answered = np.flatnonzero(~np.isnan(matrix[0]))
             score = _Score(answered, np.zeros(len(answered), int), np.ones(1))

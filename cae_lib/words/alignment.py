@@ -65,7 +65,7 @@ class Alignment:
     swaps: Tensor | None = None
 
     def take(self, rows: Tensor) -> Alignment:
-        """Return the alignment of these captions `(M,)`, with the counts of all."""
+        """Return the alignment of the captions `rows` `(M,)`; counts still cover all captions."""
         tensors = {name: v[rows] for name, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **tensors)
 
@@ -79,8 +79,9 @@ def token_roles(
 ) -> Alignment:
     """Find the roles of words in a corpus and align them with tokens, see `align`.
 
-    If an earlier call with the same input left its result in `cache_dir`, that is loaded. The input
-    is the captions, the tagger's identity, the vocabulary, the cleaning and the context length.
+    The result of an earlier call with the same input is loaded from `cache_dir` if it is there. The
+    input is the captions, the tagger's identity, the vocabulary, the cleaning and the context
+    length.
 
     Args:
         captions: The captions.
@@ -117,7 +118,7 @@ def token_roles(
 def _tag_and_align(
     captions: Sequence[str], tagger: Tagger, tokenizer: Any, context_length: int | None
 ) -> Alignment:
-    """Align the spans that a tagger finds, with its swaps if it knows of any."""
+    """Align the spans that a tagger finds, and its swaps if it finds any."""
     from cae_lib.words.pipeline import SwapTagger
 
     if not isinstance(tagger, SwapTagger):

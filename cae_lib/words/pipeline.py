@@ -26,7 +26,7 @@ class Tagger(Protocol):
 
     @property
     def identity(self) -> str:
-        """Name and versions; taggers of one identity give the same spans."""
+        """Name and versions of the tagger; taggers with the same identity give the same spans."""
         ...
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
@@ -74,7 +74,7 @@ def versions(nlp: Language) -> str:
 
 
 def parse_distinct(nlp: Language, captions: Sequence[str], read: Callable[[Doc], T]) -> Iterator[T]:
-    """Yield `read` of each caption's parse, in order; equal captions are parsed and read once."""
+    """Parse captions and yield the result of `read` for each; equal captions are parsed once."""
     distinct = list(dict.fromkeys(captions))
     docs = nlp.pipe(distinct, batch_size=256)
     results = dict(zip(distinct, map(read, docs), strict=True))

@@ -25,12 +25,13 @@ class SceneGraphTagger:
     compares token ids (these can also match the tail of a longer word that the tokenizer splits
     there).
 
-    So of a word that occurs twice only the first is found. The head of several compounds, whose
-    words the parser reverses, is not found: it becomes the empty span (0, 0), which is counted.
+    Of a word that occurs twice, therefore, only the first occurrence is found. The parser reverses
+    the words of a head with several compounds, so such a head is not found; it becomes the empty
+    span (0, 0), which is counted.
 
     Args:
-        determiners: Whether determiners count as attributes, all except "the": the authors' other
-            code skips that one alone.
+        determiners: Whether determiners count as attributes, except "the", which is the only one
+            that the authors' other code leaves out.
 
     Raises:
         ConfigError: If no English spaCy model is installed.
