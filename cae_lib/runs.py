@@ -256,6 +256,8 @@ def _drop_other_state(path: Path, identity: Mapping[str, str]) -> None:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError):
         return  # there is none, or the training says what is wrong with it
+    if not isinstance(state, dict) or "identity" not in state:
+        return  # a file of something else, which the training refuses by name
     if why := describe_changes(state["identity"], identity):
         print(f"{path} is out of date: {why}", flush=True)
         path.unlink(missing_ok=True)

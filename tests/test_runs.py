@@ -103,8 +103,12 @@ def test_what_another_training_left_unfinished_stops_no_run(smoke_world, home, m
     torch.save({"identity": {"training version": "older"}}, left)
     assert runs.train_run("clip-ft", "smoke", **settings) == path and not left.exists()
     assert "state.pt is out of date: other settings" in capsys.readouterr().out
-    torch.save({"identity": read_meta(path).extra["identity"]}, left)
+    identity = read_meta(path).extra["identity"]
+    torch.save({"weight": torch.zeros(2)}, left)
     path.unlink()
+    with pytest.raises(CheckpointError, match="no state of a training"):
+        runs.train_run("clip-ft", "smoke", **settings)
+    torch.save({"identity": identity}, left)
     monkeypatch.setattr("cae_lib.training.trainer.train", lambda *_, **__: left.exists())
     assert runs.train_run("clip-ft", "smoke", **settings), "its own state is gone on with"
     training_set.cache_clear()
