@@ -15,18 +15,29 @@ CAE, CONTROL, TUNED = "CLIP-CAE, mean of 4", "NegCLIP", "CLIP-FT"
 """Rows of `PRINTED_TABLE`: the mean of the four methods, its positive control, fine-tuned CLIP."""
 
 
-def printed_gains() -> pd.Series:
+def printed_gains(by_family: bool = False) -> pd.Series:
     """Return accuracy minus that of CLIP-FT in points, by model, as the paper's Table 1 prints it.
 
     It is the mean of seven columns, without Winoground, which is not printed for all models.
+
+    Args:
+        by_family: Whether columns of one benchmark ("ARO-R" and "ARO-A") are averaged first.
     """
     accuracy = pd.read_csv(shipped(PRINTED_TABLE), index_col="model").drop(columns="Winoground")
-    return accuracy.sub(accuracy.loc[TUNED]).mean(axis=1)
+    gains = accuracy.sub(accuracy.loc[TUNED])
+    if by_family:
+        gains = gains.T.groupby(gains.columns.str.partition("-").get_level_values(0)).mean().T
+    return gains.mean(axis=1)
 
 
-def expected_gain(control: float) -> float:
-    """Return CAE's gain if it has the paper's share of NegCLIP's gain, which is `control` here."""
-    printed = printed_gains()
+def expected_gain(control: float, by_family: bool = False) -> float:
+    """Return CAE's gain if it has the paper's share of NegCLIP's gain, which is `control` here.
+
+    Args:
+        control: NegCLIP's gain on the dataset.
+        by_family: As for `printed_gains`.
+    """
+    printed = printed_gains(by_family)
     return control * printed[CAE] / printed[CONTROL]
 
 

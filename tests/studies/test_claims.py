@@ -22,6 +22,17 @@ def test_the_gain_to_expect_is_caes_share_of_the_controls_gain(tmp_path, monkeyp
     assert claims.expected_gain(0.08) == pytest.approx(0.02)
 
 
+def test_columns_of_a_benchmark_may_count_once(tmp_path, monkeypatch):
+    printed = tmp_path / "paper.csv"
+    printed.write_text(
+        "model,A-x,A-y,B,Winoground\nCLIP-FT,50,50,50,\nNegCLIP,56,58,53,\n"
+        '"CLIP-CAE, mean of 4",52,50,51,\n'
+    )
+    monkeypatch.setattr(claims, "shipped", lambda name: printed)
+    assert claims.printed_gains(by_family=True)["NegCLIP"] == pytest.approx((7 + 3) / 2)
+    assert claims.expected_gain(1, by_family=True) == pytest.approx((1 + 1) / (7 + 3))
+
+
 def test_runs_are_pooled_item_by_item_and_seed_by_seed():
     key = dict.fromkeys(ANSWERS, "x")
     rows = [
