@@ -51,6 +51,11 @@ print(sys.executable == "PYTHON")
 """
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the tests that run whole workflows, so that no worker is left with one of them."""
+    items.sort(key=lambda item: item.path.parent.name != "workflow")
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty project folder that `cae_lib.config.paths` points to."""
