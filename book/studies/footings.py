@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import pandas as pd
-from matplotlib.figure import Figure
 
 from cae_lib import plots, results
 from cae_lib.plots import PAPER_METHOD_LABELS
@@ -89,33 +87,20 @@ def by_footing(
     return pd.concat(parts, ignore_index=True)
 
 
-def draw_footings(rows: pd.DataFrame, what: str, color: str) -> tuple[Figure, str]:
-    """Draw a panel of gains for each footing.
+def describe_footings(rows: pd.DataFrame, what: str) -> str:
+    """Return a text that says what a figure of these gains shows.
 
     Args:
         rows: The gains, see `by_footing`.
         what: Label of the axis.
-        color: Colour of the points.
-
-    Returns:
-        The figure, and a text that says what it shows.
     """
-    panels = rows.groupby("footing", sort=False)
-    figure, axes = plt.subplots(
-        1, len(panels), figsize=(plots.WIDTH, 3.2), sharex=True, sharey=True, squeeze=False
-    )
-    for ax, (title, part) in zip(axes.flat, panels, strict=True):
-        plots.forest(part, "model", ax=ax, palette=[color])
-        ax.set(title=title, xlabel="")
-    figure.supxlabel(what, fontsize=10)
     points = rows.set_index(["footing", "model"])["estimate"].mul(100)
     shown = ("CAE on bindings", "NegCLIP", "margin loss")
-    footings = rows["footing"].unique()
     told = (
-        f"{title}: " + ", ".join(f"{model} {points[title, model]:+.1f}" for model in shown)
-        for title in footings
+        f"{footing}: " + ", ".join(f"{model} {points[footing, model]:+.1f}" for model in shown)
+        for footing in rows["footing"].unique()
     )
-    return figure, f"{what}, with 95 % intervals. {'; '.join(told)}."
+    return f"{what}, with 95 % intervals. {'; '.join(told)}."
 
 
 def best_trials(trials: pd.DataFrame) -> plots.Shown:
@@ -140,7 +125,7 @@ def best_trials(trials: pd.DataFrame) -> plots.Shown:
     }
     return plots.table(
         pd.DataFrame(columns).fillna("").rename(plots.label).rename_axis("model"),
-        "The best trial of each loss on validation captions, with seed 100, which "
-        "no reported result uses; score: mean of R@1 and of "
-        "the share of captions preferred to their hard negatives, in %.",
+        "The best trial of each loss on validation captions, with seed 100, which no reported "
+        "result uses; score: mean of R@1 and of the share of captions preferred to their hard "
+        "negatives, in %.",
     )
