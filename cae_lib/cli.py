@@ -523,15 +523,17 @@ def invoke(command: click.Command, name: str, words: Sequence[str]) -> int | Non
 
 
 def guarded(action: Callable[[], int | None], command: str) -> int:
-    """Call a function, and report errors that the user can correct in one line.
+    """Call a function; print an error that the user can correct as one line.
+
+    Other exceptions propagate.
 
     Args:
         action: The function, which returns an exit code; None counts as 0.
         command: The command line that resumes the work after an interruption.
 
     Returns:
-        The exit code: that of `action`, 2 on bad input, 130 after an interruption, and 143 after a
-        SIGTERM.
+        The exit code: that of `action`, 2 on bad input, a missing package or a full disk, 130 after
+        an interruption, and 143 after a SIGTERM.
     """
     try:
         with sigterm_raises():

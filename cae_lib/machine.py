@@ -41,9 +41,10 @@ def find_gpus() -> list[str]:
 
 @contextmanager
 def exclusive_gpu() -> Iterator[None]:
-    """Lock a GPU that no other job of this user has locked, before PyTorch looks for one.
+    """Reserve a GPU for a `with` block, and wait until one is free of this user's other jobs.
 
-    The lock ends with the process. Nothing is done if the machine has at most one GPU, or if a
+    `CUDA_VISIBLE_DEVICES` is set and stays set, so enter before PyTorch looks for a GPU. The lock
+    ends with the block or the process. Nothing is done if at most one GPU is visible, as when a
     scheduler has assigned one.
     """
     gpus = find_gpus()

@@ -144,11 +144,12 @@ def earlier_base(profile_name: str, steps: int) -> str:
 
 
 def ablations(profile_name: str) -> list[Variant]:
-    """Return one variant for each setting of the loss that the paper leaves open.
+    """Return a variant for each value that is tried of a setting that the paper leaves open.
 
-    The settings are varied one at a time, on top of the profile's `short` settings. The first
-    variant of a run is its reference. A value that the profile already uses gives no variant, and a
-    profile without `short` settings has no ablations.
+    All build on the profile's `short` settings; the first variant of each run is its reference. A
+    variant changes one setting, but for `image_gradient`, which needs an open image tower. A value
+    that the profile already uses gives no variant, and a profile without `short` settings has no
+    ablations.
     """
     short = find_profile(profile_name).short
     if not short:

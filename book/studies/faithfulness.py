@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from book.studies import measures
 from book.studies.measures import MaskedSimilarity, masked_similarity, rank_correlation
 from book.studies.tables import NOTHING, long_table
-from cae_lib.attribution.word_scores import scores_by_word
+from cae_lib.attribution.word_scores import merge_token_scores
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.evaluation.attribution import WordSample, coco_captions, word_sample
 from cae_lib.evaluation.datasets import SAMPLES, evenly_spaced_indices, retrieval_pairs
@@ -301,7 +301,7 @@ def sensitivity_table(
     in_other = replace(sample, image_features=torch.from_numpy(features).to(encoder.device))
     with evaluating(clip.model):
         defaults = {method: sample.token_scores(clip.model, method) for method in PAPER_METHODS}
-        words = {m: scores_by_word(scores, sample.words) for m, scores in defaults.items()}
+        words = {m: merge_token_scores(scores, sample.words) for m, scores in defaults.items()}
         parts = []
         for method, scores in defaults.items():
             parts += _compare(method, "default", scores, words[method], sample)
@@ -323,7 +323,7 @@ def _compare(
 ) -> Rows:
     """Yield how the scores of tokens `(C, T)` by a choice compare with the words' default ones."""
     columns = {"method": method, "choice": choice, "caption": sample.caption_index}
-    correlation = rank_correlation(default, scores_by_word(scores, sample.words))
+    correlation = rank_correlation(default, merge_token_scores(scores, sample.words))
     yield {"measure": "correlation", "value": correlation, **columns}
     for group, roles in ROLE_GROUPS.items():
         in_group = torch.isin(sample.roles.cpu(), torch.tensor(roles))

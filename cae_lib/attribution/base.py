@@ -17,7 +17,7 @@ from cae_lib.attribution.checks import check_annotations, check_tensors
 from cae_lib.errors import ConfigError, DataError, check_fields, check_type
 from cae_lib.methods import METHODS
 from cae_lib.models.text_encoder import TextEncoder, text_encoder
-from cae_lib.words.alignment import CLIP_VOCABULARY, word_index
+from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE, word_index
 
 MaskKind = Literal["mean", "zero", "token"]
 ASTERISK_TOKEN = 265  # in CLIP's vocabulary
@@ -365,7 +365,7 @@ def mask_vector(encoder: TextEncoder, mask: MaskKind = "mean") -> Tensor:
 
 def asterisk_token_id(encoder: TextEncoder) -> int:
     """Return the id of "*" in CLIP's vocabulary; ConfigError for another vocabulary."""
-    if encoder.vocabulary_size != CLIP_VOCABULARY:
+    if encoder.vocabulary_size != CLIP_VOCABULARY_SIZE:
         raise ConfigError(
             f"the model has {encoder.vocabulary_size} tokens, not CLIP's, so its '*' is not known: "
             "mask by 'mean' or 'zero', or in perturbation by 'random'."

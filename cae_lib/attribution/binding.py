@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cae_lib.attribution.base import Attribution, AttributionMethod, Captions
 from cae_lib.errors import ConfigError
-from cae_lib.words.alignment import CLIP_VOCABULARY, END_OF_WORD
+from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE, END_OF_WORD
 from cae_lib.words.articles import indefinite_article
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION
 
@@ -71,7 +71,7 @@ class BindingAttribution(AttributionMethod):
             samples=self.samples,
             kind=self.exchange,
             requested=captions.requested,
-            vocabulary=captions.encoder.vocabulary_size,
+            vocabulary_size=captions.encoder.vocabulary_size,
         )
         return captions.score_variants(variants, caption, binders)
 
@@ -119,17 +119,19 @@ def swapped_captions(
     samples: int | None = None,
     kind: str = "bound",
     requested: Tensor | None = None,
-    vocabulary: int | None = CLIP_VOCABULARY,
+    vocabulary_size: int | None = CLIP_VOCABULARY_SIZE,
     generator: torch.Generator | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return captions with two parts swapped, so that a relation or attribute becomes false.
+    """Return variants of captions in which two parts are swapped.
 
-    The swaps are the tagger's. Without `swaps` they are derived from the roles, in two ways. The
-    subject and the object of a relation are swapped: the words that `arguments` name, or else the
-    nearest object words before and after the relation. And two attributes are swapped if they
-    belong to different objects by `arguments`, or else if an object word is between them, because
-    swapping two adjectives of one noun changes nothing. A part is one attribute word, or all
-    adjacent words of another role ("fire hydrant", "sitting on").
+    `swaps` are the tagger's, each of which makes a relation or an attribute false. Without them,
+    swaps are derived from the roles, in two ways. The subject and the object of a relation are
+    swapped: the words that `arguments` name, or else the nearest object words before and after the
+    relation. And two attributes are swapped if they belong to different objects by `arguments`, or
+    else if an object word is between them, because swapping two adjectives of one noun changes
+    nothing. What is swapped is one attribute word or a run of object words ("fire hydrant").
+    Derived swaps include those of mutual relations such as "near", which leave a caption true;
+    swaps that change no token are left out.
 
     Args:
         tokens: Token ids `(B, C)`; for this and the next four see `Alignment`.
@@ -142,13 +144,13 @@ def swapped_captions(
         kind: "bound", or "any" for equally many swaps of two random words, scored for the same
             words.
         requested: Bool `(B, C)`; swaps that no requested token binds are left out.
-        vocabulary: Size of the vocabulary. In CLIP's, "a" and "an" are adapted to the word that
-            comes after them, if the swap has changed that word.
+        vocabulary_size: With the size of CLIP's vocabulary, "a" and "an" are adapted to the word
+            that comes after them, if the swap has changed that word; otherwise they stay.
         generator: Source of random numbers; None takes torch's own.
 
     Returns:
-        The row of each swap's caption `(V,)`; the tokens of the words that bind, bool `(V, C)`; and
-        the captions with two parts swapped `(V, C)`.
+        For V swaps: the row of the caption `(V,)`; which tokens belong to the words that bind, bool
+        `(V, C)`; and the token ids of the swapped captions `(V, C)`.
     """
     length = tokens.shape[1]
     rows, binding, orders = [], [], []
@@ -193,7 +195,7 @@ def swapped_captions(
     binders = torch.tensor(binding, dtype=torch.bool, device=tokens.device).view(-1, length)
     order = torch.tensor(orders, dtype=torch.long, device=tokens.device).view_as(binders)
     variants = tokens[caption].gather(1, order)
-    if vocabulary == CLIP_VOCABULARY:
+    if vocabulary_size == CLIP_VOCABULARY_SIZE:
         has_new_follower = order.roll(-1, dims=1) != order + 1
         variants = _with_articles(variants, has_new_follower, by_sound=swaps is not None)
     return caption, binders, variants

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.text_tower import TextEncoder, missing_end_error
-from cae_lib.words.alignment import CLIP_VOCABULARY, word_index
+from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE, word_index
 
 TYPES = {
     "image features": "floating point",
@@ -135,7 +135,7 @@ def check_annotations(
             f"the model has the ids 0 to {vocabulary_size - 1}. Tokenize with the tokenizer of "
             "this model."
         )
-    has_clip_vocabulary = vocabulary_size == CLIP_VOCABULARY
+    has_clip_vocabulary = vocabulary_size == CLIP_VOCABULARY_SIZE
     if has_clip_vocabulary and not bool((tokens[row] == vocabulary_size - 1).any()):
         raise missing_end_error(row)
     values = ", ".join(
@@ -172,8 +172,8 @@ def _annotation_errors(
         Bool tensors, some of the kinds that `EXPECTED` explains.
     """
     errors: dict[str, Tensor] = {}
-    if encoder.vocabulary_size == CLIP_VOCABULARY:
-        token_words = word_index(tokens, CLIP_VOCABULARY)
+    if encoder.vocabulary_size == CLIP_VOCABULARY_SIZE:
+        token_words = word_index(tokens, CLIP_VOCABULARY_SIZE)
         is_no_word = token_words == 0
         numbers = token_words if words is None else words
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,9 @@ from cae_lib.models.text_encoder import text_encoder
 from cae_lib.words.alignment import word_index
 
 
-def _merge_tokens(scores: Tensor, words: Tensor, reduction: str, missing: float) -> Tensor:
+def _merge_tokens(
+    scores: Tensor, words: Tensor, reduction: Literal["mean", "sum"], missing: float
+) -> Tensor:
     """Merge scores of tokens `(B, T)` by word `(B, W)`; rows are filled up with `missing`."""
     zeros = scores.new_zeros(len(words), int(words.max()) + 1)
     sums = zeros.scatter_add(1, words, scores)[:, 1:]
@@ -25,7 +27,9 @@ def _merge_tokens(scores: Tensor, words: Tensor, reduction: str, missing: float)
     return merged.masked_fill(counts == 0, missing)
 
 
-def scores_by_word(scores: Tensor, words: Tensor, reduction: str = "mean") -> np.ndarray:
+def merge_token_scores(
+    scores: Tensor, words: Tensor, reduction: Literal["mean", "sum"] = "mean"
+) -> np.ndarray:
     """Merge scores of tokens by word, in float64.
 
     Args:

@@ -66,7 +66,7 @@ class TrainingImages:
 
     def batch(self, index: Tensor) -> Tensor:
         """Return the central squares of images, normalised: float32 (B, 3, S, S)."""
-        return normalise(self.crops(index), *self.affine)
+        return normalize_pixels(self.crops(index), *self.affine)
 
     def crops(
         self, index: Tensor, generator: torch.Generator | None = None, subset: Tensor | None = None
@@ -148,9 +148,9 @@ def open_images(paths: Sequence[str | Path], size: int) -> ImageStore | ImagesOn
     return ImageStore(paths, size) if fits else ImagesOnDisk(paths, size)
 
 
-def normalise(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Scale and shift pixels from 0 to 255, as float32; pixels in float32 are overwritten."""
-    return pixels.float().mul_(scale).add_(shift)
+def normalize_pixels(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Return pixels from 0 to 255, scaled and shifted, as float32."""
+    return pixels.to(torch.float32, copy=True).mul_(scale).add_(shift)
 
 
 def read_image(

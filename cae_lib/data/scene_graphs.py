@@ -55,10 +55,10 @@ def read_scene_graphs(path: Path, key: str) -> list[dict[str, Any]]:
         ) from error
 
 
-def count_words(caption: str) -> tuple[int, int, int]:
-    """Count objects, attributes and relations in a caption.
+def count_roles(caption: str) -> tuple[int, int, int]:
+    """Count the words of a caption that name an object, an attribute or a relation.
 
-    "near" counts as a relation, "on the left" does not.
+    "on top of" counts as one relation, "on the left" as none.
     """
     words = caption.split()
     n_objects = sum(word in NOUNS for word in words)

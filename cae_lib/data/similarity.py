@@ -18,7 +18,7 @@ from cae_lib.data.incomplete import log_left_out, validate_row_count
 from cae_lib.data.rows import MissingFileError, read_text
 from cae_lib.errors import ConfigError, DataError, MissingDataError
 
-FOLDER = "senteval"
+SENTEVAL_FOLDER = "senteval"
 """Folder of these datasets among all; it holds `STS/` and `SICK/`."""
 
 YEARS: Mapping[str, tuple[str, ...]] = {

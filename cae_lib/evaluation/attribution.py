@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cae_lib.attribution import get_method
 from cae_lib.attribution.base import resolve_words
-from cae_lib.attribution.word_scores import scores_by_word
+from cae_lib.attribution.word_scores import merge_token_scores
 from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.captions import Pairs
@@ -124,7 +124,9 @@ class WordSample:
         self, model: nn.Module, method: str, merged_by: str = "mean", **parameters: Any
     ) -> np.ndarray:
         """Return the scores of words `(C, W)`: the "mean" or "sum" over the tokens of each word."""
-        return scores_by_word(self.token_scores(model, method, **parameters), self.words, merged_by)
+        return merge_token_scores(
+            self.token_scores(model, method, **parameters), self.words, merged_by
+        )
 
     def token_scores(
         self, model: nn.Module, method: str, batch_size: int = 20, **parameters: Any

@@ -27,7 +27,7 @@ from cae_lib.data.labelled import LabelledImages, load_labelled_folder
 from cae_lib.data.rows import read_json
 from cae_lib.data.scene_graphs import FLICKR_GRAPHS_FILE, GRAPHS_FILE, NOUNS, read_scene_graphs
 from cae_lib.data.similarity import (
-    FOLDER,
+    SENTEVAL_FOLDER,
     SIMILARITY_SETS,
     SentencePairs,
     load_similarity,
@@ -168,7 +168,7 @@ def training_captions(profile: str) -> Pairs | None:
 def similarity_pairs(profile_name: str) -> tuple[SentencePairs, ...]:
     """Load the test sets of text similarity that a profile has; real ones may be absent."""
     profile, pairs = find_profile(profile_name), []
-    folder = profile.root / FOLDER
+    folder = profile.root / SENTEVAL_FOLDER
     for name in SIMILARITY_SETS if profile.real else present_sets(folder):
         with log_if_missing(name, profile.real):
             pairs.append(load_similarity(name, folder, official=profile.real))

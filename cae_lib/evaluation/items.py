@@ -14,7 +14,7 @@ from open_clip import SimpleTokenizer
 from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import Benchmark, Item
 from cae_lib.data.captions import Pairs
-from cae_lib.data.scene_graphs import CAPTIONS_FILE, GRAPHS_FILE, count_words, read_scene_graphs
+from cae_lib.data.scene_graphs import CAPTIONS_FILE, GRAPHS_FILE, count_roles, read_scene_graphs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation.amounts import subsets
 from cae_lib.evaluation.blind import blind_answers, text_choosers
@@ -158,7 +158,7 @@ def stated_counts(captions: Sequence[str], tagger: SceneGraphTagger, world: bool
     counts["words"] = [len(caption.split()) for caption in captions]
     if world:
         counts[[f"world_{name}" for name in COUNTS]] = [
-            count_words(caption) for caption in captions
+            count_roles(caption) for caption in captions
         ]
     return counts.astype(np.int16)
 

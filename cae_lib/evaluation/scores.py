@@ -138,10 +138,15 @@ def stored_scores(
         title: The run's name in tables.
         profile_name: Its profile.
         seed: Its seed.
-        suites: Names of the suites whose tables are used; all by default.
+        suites: Which of "benchmarks", "retrieval" and "similarity"; all three by default. Other
+            suites have no scores, and one that is not stored has no rows.
 
     Returns:
-        One row for each score; columns as in `COLUMNS`.
+        One row for each score; columns as in `COLUMNS`. `value` is a fraction or Spearman's rho;
+        `chance` is NaN except for accuracies.
+
+    Raises:
+        DataError: If the datasets, which say how many items there are, are missing or malformed.
     """
     measured = [
         suite
@@ -234,9 +239,14 @@ def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[
 
 
 def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return scores in percent as the entries of a file in a model's `.eval_results` on the hub.
+    """Return accuracies in percent as entries of a model's `.eval_results` on the hub.
 
-    Only complete real benchmarks that are datasets of the hub have entries.
+    Args:
+        table: Scores as fractions, with the columns `COLUMNS`.
+
+    Returns:
+        An entry for each complete, real benchmark that is a dataset of the hub; none for retrieval
+        and similarity.
     """
     entries = []
     for row in table[table["task"] == "choice"].itertuples():

@@ -16,6 +16,7 @@ import open_clip
 import torch
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
 from torch import Tensor, nn
 
 from cae_lib.errors import CheckpointError, ConfigError
@@ -28,7 +29,7 @@ from cae_lib.models.clip import (
     load_clip,
 )
 from cae_lib.models.weight_files import read_state_dict
-from cae_lib.words.alignment import CLIP_VOCABULARY
+from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE
 
 OPEN_CLIP, HUGGING_FACE = ("hf-hub:", "local-dir:"), "hf:"
 START = ("ViT-B-32", "openai")
@@ -43,7 +44,9 @@ FILES = {
 LORA_ALPHA = 1.0
 """Of adapters in a weight file, W + alpha / rank * B A: what DAC and TSVLC train with."""
 
-RESAMPLING = {2: "bilinear", 3: "bicubic"}
+RESAMPLING = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
+"""Name that open_clip has for a filter of Pillow."""
+
 FORMS = (
     "MODEL:TAG of open_clip, such as ViT-B-32-quickgelu:openai; hf-hub:OWNER/NAME or local-dir:"
     "FOLDER in open_clip's format; hf:OWNER/NAME or a folder of a CLIP or SigLIP of transformers; "
@@ -249,7 +252,7 @@ def _processors(source: str, other: str | None, config: Any) -> tuple[Any, Calla
     from transformers.utils.hub import has_file
 
     folder, text, size = other or source, config.text_config, config.vision_config.image_size
-    openai = config.model_type == "clip" and text.vocab_size == CLIP_VOCABULARY and not other
+    openai = config.model_type == "clip" and text.vocab_size == CLIP_VOCABULARY_SIZE and not other
     lacks = [
         kind
         for kind, names in FILES.items()

@@ -15,7 +15,7 @@ from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.words.alignment import CLIP_VOCABULARY
+from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE
 
 AttentionKind = Literal["row", "maps"]
 
@@ -157,7 +157,7 @@ def position_reader(
         return lambda tokens: tokens.new_full((len(tokens),), 0 if pool == "first" else -1)
     if pool not in ("argmax", "eos"):
         raise ConfigError(f"the text tower is pooled by {pool!r}: expected one position or a mean.")
-    highest = vocabulary_size - 1 if vocabulary_size == CLIP_VOCABULARY else None
+    highest = vocabulary_size - 1 if vocabulary_size == CLIP_VOCABULARY_SIZE else None
     return partial(_find_end, eos if pool == "eos" else highest)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from cae_lib.attribution.binding import swapped_captions
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
-from cae_lib.data.images import TrainingImages, normalise
+from cae_lib.data.images import TrainingImages, normalize_pixels
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.distributed import Ranks
 from cae_lib.words.alignment import Alignment
@@ -40,17 +40,19 @@ class Batch:
     n_negatives: tuple[int, ...] = ()  # K of each process
     n_similar: int = 0  # rows, of all processes, with a similar image of the file's choice
     parsed_roles: Tensor | None = None  # (M, T) of tokens, for `match_gradient`
-    affine: tuple[Tensor, Tensor] | None = None  # scale and shift that normalise `pixels`
+    affine: tuple[Tensor, Tensor] | None = None  # scale and shift that normalize `pixels`
 
     def to(self, device: torch.device) -> Batch:
-        """Move the batch except `rows` to a device, and normalise its images."""
+        """Move the batch except `rows` to a device, and normalize its images."""
         moved = {
             name: value.to(device, non_blocking=True)
             for name, value in self._tensors().items()
             if name != "rows"
         }
         if self.affine is not None:
-            moved["pixels"] = normalise(moved["pixels"], *(v.to(device) for v in self.affine))
+            moved["pixels"] = normalize_pixels(
+                moved["pixels"], *(v.to(device) for v in self.affine)
+            )
         return replace(self, **moved, affine=None)
 
     def pin_memory(self) -> Batch:
@@ -201,7 +203,7 @@ class Batches:
             captions.swaps,
             moved=dict(self.experiment.attribution).get("swap", "noun"),
             samples=1,
-            vocabulary=getattr(self.tokenizer, "vocab_size", None),
+            vocabulary_size=getattr(self.tokenizer, "vocab_size", None),
             generator=source,
         )
         return caption, tokens

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 END_OF_WORD = "</w>"
 CACHE_VERSION = 4
 MAX_CONTEXT = 2**15 - 1  # a `model_max_length` above it says "no limit"; int16 holds it
-CLIP_VOCABULARY = 49408  # tokens of CLIP's encoding, of which the last one ends a text
+CLIP_VOCABULARY_SIZE = 49408  # tokens of CLIP's encoding, of which the last one ends a text
 PROBE = "A dog&#39;s \u201cred\u201d T-shirt_1\n"
 WORD = SimpleTokenizer().pat
 WRAPPERS = (HFTokenizer, SigLipTokenizer)
@@ -181,7 +181,7 @@ def align(
     tokens = torch.zeros(len(captions), length, dtype=torch.long)
     roles, words = torch.zeros_like(tokens, dtype=torch.int8), torch.zeros_like(tokens)
     arguments = tokens.new_zeros(*tokens.shape, 2, dtype=torch.int16)
-    has_clip_vocabulary = _vocabulary_size(tokenizer) == CLIP_VOCABULARY
+    has_clip_vocabulary = _vocabulary_size(tokenizer) == CLIP_VOCABULARY_SIZE
     token_swaps: list[list[list[Place]]] = []
     n_truncated = n_unmatched = 0
     for i, (caption, caption_spans) in enumerate(zip(captions, spans, strict=True)):
@@ -189,7 +189,7 @@ def align(
         n_truncated += is_cut
         tokens[i, : len(row)] = torch.tensor([piece.token for piece in row])
         if has_clip_vocabulary:
-            words[i] = word_index(tokens[i : i + 1], CLIP_VOCABULARY)[0]
+            words[i] = word_index(tokens[i : i + 1], CLIP_VOCABULARY_SIZE)[0]
         else:
             words[i, : len(row)] = torch.tensor(_words(row, cleaned))
         numbers = words[i].tolist()
@@ -246,10 +246,10 @@ def word_index(tokens: Tensor, vocabulary_size: int) -> Tensor:
     Raises:
         ConfigError: If the vocabulary is not CLIP's.
     """
-    if vocabulary_size != CLIP_VOCABULARY:
+    if vocabulary_size != CLIP_VOCABULARY_SIZE:
         raise ConfigError(
-            f"the model has {vocabulary_size} tokens, CLIP's tokenizer {CLIP_VOCABULARY}: pass "
-            "words (B, T), the number of the word each token belongs to, and 0 for no word."
+            f"the model has {vocabulary_size} tokens, CLIP's tokenizer {CLIP_VOCABULARY_SIZE}: "
+            "pass words (B, T), the number of the word each token belongs to, and 0 for no word."
         )
     ends = _ends_word(tokens.device)
     position = torch.arange(tokens.shape[1], device=tokens.device)

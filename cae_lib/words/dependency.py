@@ -13,10 +13,9 @@ from spacy.tokens import Doc, Token
 
 from cae_lib.words.pipeline import disable_entity_recogniser, model_name, parse_distinct, versions
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span, Swap
-from cae_lib.words.swaps import find_swaps
+from cae_lib.words.swaps import SWAPS_VERSION, find_swaps
 
 RULES_VERSION = 1
-SWAPS_VERSION = 2
 PLACE_NOUNS = frozenset(
     "back bottom center centre edge end front inside left middle right side top".split()
 )

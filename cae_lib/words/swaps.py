@@ -32,6 +32,9 @@ from cae_lib.words.lexicon import (
 )
 from cae_lib.words.roles import NOWHERE, Place, Swap
 
+SWAPS_VERSION = 2
+"""Raise it when `find_swaps` returns other swaps, so that stored alignments are made anew."""
+
 NOUN_POS = ("NOUN", "PROPN")
 COUNT_WORDS = frozenset(word for group in COUNTS for word in group)
 _PLACE = "|".join(sorted(PLACE_WORDS, key=len, reverse=True))

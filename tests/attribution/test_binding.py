@@ -139,7 +139,7 @@ def test_swaps_from_roles_by_hand(tokenizer, words) -> None:
     assert len(actual) == len(expected)
     for row, binders, text in actual:
         assert all(text in [*CASES.values()][row][word] for word in binders.split())
-    other_vocabulary = swapped(tokenizer, words, vocabulary=None)
+    other_vocabulary = swapped(tokenizer, words, vocabulary_size=None)
     assert other_vocabulary[1][2] == "an chair under a umbrella"  # articles stay as they are
 
 

@@ -7,8 +7,8 @@ from open_clip import SimpleTokenizer
 
 from cae_lib.attribution import get_method
 from cae_lib.attribution.word_scores import (
+    merge_token_scores,
     positive_shares,
-    scores_by_word,
     split_words,
     word_scores,
 )
@@ -48,8 +48,8 @@ def test_words_as_text(tiny_clip) -> None:
 def test_means_and_sums_of_a_words_tokens_and_their_shares() -> None:
     words = torch.tensor([[0, 1, 1, 2, 0], [0, 1, 0, 0, 0]])
     scores = torch.tensor([[9.0, 1.0, 3.0, 5.0, 9.0], [9.0, -1.0, 9.0, 9.0, 9.0]])
-    np.testing.assert_array_equal(scores_by_word(scores, words), [[2, 5], [-1, NAN]])
-    np.testing.assert_array_equal(scores_by_word(scores, words, "sum"), [[4, 5], [-1, NAN]])
+    np.testing.assert_array_equal(merge_token_scores(scores, words), [[2, 5], [-1, NAN]])
+    np.testing.assert_array_equal(merge_token_scores(scores, words, "sum"), [[4, 5], [-1, NAN]])
     shares = positive_shares(torch.tensor([[3.0, -1.0, 1.0], [0.0, 0.0, 0.0]]))
     assert shares.tolist() == [[0.75, 0.0, 0.25], [0.0, 0.0, 0.0]]  # negative ones are left out
 

@@ -10,7 +10,7 @@ import torch
 from cae_lib.config import Profile
 from cae_lib.data.benchmarks.base import Average, Benchmark, ImageRef, Item
 from cae_lib.data.captions import Pairs
-from cae_lib.data.scene_graphs import count_words
+from cae_lib.data.scene_graphs import count_roles
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation import items as module
 from cae_lib.evaluation.choice import answers
@@ -112,8 +112,8 @@ def test_captions_by_hand():
         [row, picture, *own, words, *own]
         for row, (picture, own, words) in enumerate(zip([1, 0, 1], counts, [3, 9, 3], strict=True))
     ]
-    assert count_words("a red ball on the left") == (1, 1, 0)
-    assert count_words("a cat underneath a cup with a hat at the top") == (3, 0, 2)
+    assert count_roles("a red ball on the left") == (1, 1, 0)
+    assert count_roles("a cat underneath a cup with a hat at the top") == (3, 0, 2)
 
 
 def test_words_are_counted_by_found_and_true_role(tmp_path, monkeypatch):

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cae_lib.data.similarity import FOLDER, STSB
+from cae_lib.data.similarity import SENTEVAL_FOLDER, STSB
 from cae_lib.errors import DataError
 from data.recipes import layouts
 from data.recipes.datasets import Dataset
@@ -92,6 +92,6 @@ def similarity_dataset(rows: Iterable[Sequence[Any]]) -> Dataset:
     texts = layouts.stsb("test", rows, "Flickr8k")
     return Dataset(
         "similarity",
-        texts={f"{FOLDER}/{path}": text for path, text in texts.items()},
+        texts={f"{SENTEVAL_FOLDER}/{path}": text for path, text in texts.items()},
         counts={f"{STSB}/test": len(rows)},
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 from cae_lib.cli import guarded
 from cae_lib.config import paths
-from cae_lib.data.similarity import FOLDER as SENTENCES
+from cae_lib.data.similarity import SENTEVAL_FOLDER
 from data.recipes.datasets import MANIFEST, Dataset, replacing, stored_key, write_datasets
 from data.recipes.synthetic_scenes import benchmarks, boxed, corpora
 from data.recipes.synthetic_scenes.config import (
@@ -28,7 +28,7 @@ from data.recipes.synthetic_scenes.config import (
     world_config,
 )
 
-FOLDERS = {WORLD: "", SIMILARITY: SENTENCES, PRETRAIN: "pretrain"}  # of each part
+FOLDERS = {WORLD: "", SIMILARITY: SENTEVAL_FOLDER, PRETRAIN: "pretrain"}  # of each part
 RECIPES: dict[str, tuple[Callable[[WorldConfig], Dataset], ...]] = {
     WORLD: (
         benchmarks.winoground,

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from cae_lib.data.images import TrainingImages, normalise
+from cae_lib.data.images import TrainingImages, normalize_pixels
 from cae_lib.models.clip import Clip
 from cae_lib.runtime import Progress, whole_file
 from data.recipes.synthetic_scenes.draw import render
@@ -125,7 +125,7 @@ def pretrain_tower(clip: Clip, config: SceneConfig, steps: int, state: Path) -> 
     with Progress(steps - done, "image tower") as progress:
         for pixels, scene, patches in DataLoader(drawn, batch_size=None, num_workers=1):
             with torch.autocast(device.type, torch.bfloat16):
-                embedding, tokens = tower(normalise(pixels.to(device), *affine))
+                embedding, tokens = tower(normalize_pixels(pixels.to(device), *affine))
             unit = F.normalize(embedding.float(), dim=-1) * tower.output_dim**0.5
             loss = _loss(embedding_heads, unit, scene) + _loss(patch_heads, tokens.float(), patches)
             optimizers.step(loss)
