@@ -11,9 +11,15 @@ from cae_lib.plots import PAPER_METHOD_LABELS
 
 FOUR, FOUR_PLACEBO = "paper's CAE, mean of 4", "placebo of the paper's CAE, mean of 4"
 FOUR_TRUTH = f"{FOUR}, ground truth"
+FOUR_TRUTH_PLACEBO = f"{FOUR_PLACEBO}, ground truth"
 MEANS = {
     name: [f"{kind}-{method}" for method in PAPER_METHOD_LABELS]
-    for name, kind in ((FOUR, "cae"), (FOUR_PLACEBO, "placebo"), (FOUR_TRUTH, "truth"))
+    for name, kind in (
+        (FOUR, "cae"),
+        (FOUR_PLACEBO, "placebo"),
+        (FOUR_TRUTH, "truth"),
+        (FOUR_TRUTH_PLACEBO, "placebo-truth"),
+    )
 }
 """The paper's four methods as one run: the runs that its answers are the mean of."""
 
@@ -21,6 +27,7 @@ FROM_TEXT, WITH_TRUTH = "from text alone", "with ground truth"
 LOSSES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     FROM_TEXT: {
         FOUR: (FOUR,),
+        "its placebo: shuffled roles": (FOUR_PLACEBO,),
         "CAE on bindings": ("dependency-binding", "cae-binding"),
         "placebo: shuffled roles": ("placebo-dependency-binding", "placebo-binding"),
         "placebo: any two words": ("wrong-dependency-binding", "wrong-binding"),
@@ -30,6 +37,7 @@ LOSSES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     WITH_TRUTH: {
         FOUR: (FOUR_TRUTH,),
+        "its placebo: shuffled roles": (FOUR_TRUTH_PLACEBO,),
         "CAE on bindings": ("truth-binding",),
         "placebo: shuffled roles": ("placebo-truth-binding",),
         "placebo: any two words": ("wrong-truth-binding",),
