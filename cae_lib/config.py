@@ -88,7 +88,8 @@ class AttributionLossConfig:
             "word" first averages the tokens of each word, so that a word with many tokens counts
             once.
         stop_gradient: Treat A_obj as a constant, so that the loss changes only A_comp.
-        complete_captions: Leave out captions without an object word or without a composition word.
+        complete_captions: Leave out captions without an object word, or without an attribute or
+            relation word.
             The scope "caption" always does so, the hinge "margin" never.
 
     Raises:

@@ -398,8 +398,6 @@ def missing(table: str, runs: Iterable[str], profile_name: str) -> list[str]:
 
 def _advice(table: str, run: str, profile_name: str) -> str:
     where = f"{file_of(table, profile_name)}: nothing is stored for {run!r}"
-    if find_profile(profile_name).base is not None:
-        return f"{where}. `cae reproduce --profile {profile_name}` measures everything"
     train = "" if run in ("base", DATA) else f"`cae train {run} --profile {profile_name}`, then "
     return f"{where}. Run {train}`cae evaluate {run} --profile {profile_name}`"
 

@@ -70,7 +70,7 @@ class AttributionLoss:
     """The attribution loss and its parts; all tensors but the features are 0-dimensional.
 
     Attributes:
-        loss: L_attr, 0 if a group is empty; `CAELoss` returns weight * L_attr.
+        loss: L_attr, 0 if a group is empty. What `CAELoss` returns is multiplied by its `weight`.
         objects: A_obj, the mean attribution of the object words used (0 if there are none),
             detached.
         composition: A_comp, the mean attribution of attribute and relation words, detached.
@@ -334,9 +334,9 @@ def reduce_attribution_loss(
         config: The settings that the stats were computed with.
         all_sum: Sums a tensor over the processes that share the batch.
     """
-    columns = stats.T.contiguous()  # (K, G): G is B for scope "caption", else 1
+    columns = stats.T.contiguous()  # (K, B)
     if config.scope != "caption":
-        columns = columns.sum(1, keepdim=True)
+        columns = columns.sum(1, keepdim=True)  # (K, 1)
         columns = all_sum(columns) if all_sum else columns
     sums = CaptionStats(*columns)
     counts = torch.stack([sums.n_objects, sums.n_composition]).detach()
