@@ -214,11 +214,11 @@ def data_key(profile_name: str, selection: Selection, generator: str = "") -> st
     if profile.drawn or profile.photographs:
         return digest(captions)
     if profile.real:
-        from cae_lib.data.needs import check_sources, sources_digest
+        from cae_lib.data.needs import source_reports, sources_digest
         from cae_lib.runs import required_sources
 
         names = required_sources(profile_name)
-        return digest(captions, sources_digest(check_sources(names), names))
+        return digest(captions, sources_digest(source_reports(names), names))
     return digest(captions, generator)
 
 

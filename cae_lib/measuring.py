@@ -203,14 +203,14 @@ def measure_model(
     title = title_of(name, profile_name, **overrides)
     if is_run(name, profile_name):
         run, settings = find_run(name, profile_name)
-        needs.require_any(profile_name, only)
+        needs.require_some_data(profile_name, only)
         measure_run(run, profile_name, seed, only=only, **settings | overrides)
         return title
     if is_run(title, profile_name):
         raise ConfigError(f"{title} is a run of the profile {profile_name}: rename the file")
     if unknown := [suite for suite in only if suite not in SUITES]:
         raise ConfigError(f"{', '.join(unknown)}: that is measured of the base alone")
-    needs.require_any(profile_name, only)
+    needs.require_some_data(profile_name, only)
     external = ExternalModel(name, model, activation, processor=processor)
     suites = {suite: SUITES[suite] for suite in only or SUITES}
     measure_external(external, title, profile_name, suites)
@@ -252,7 +252,7 @@ def compute_table(
     if run == store.DATA:
         measure_data(profile_name, on_request=True)
         return
-    needs.require_any(profile_name, [table])
+    needs.require_some_data(profile_name, [table])
     if run != BASE and not has_training(run, profile_name, **settings):
         external = external_weights(experiment(run, profile_name, **settings))
         measure_external(external, name, profile_name, {table: ALL_SUITES[table]}, on_request=True)
@@ -309,9 +309,9 @@ def measure_suites(
     settings: Mapping[str, Any] | None = None,
     on_request: bool = False,
 ) -> None:
-    """Measure the missing tables of some suites and store them under one run name.
+    """Measure the tables of some suites that are missing or out of date, and store them.
 
-    If a suite reads real data that are not here, it is left out with a message.
+    Unless `on_request`, a suite that reads real data that are not here is left out with a message.
 
     Args:
         run: Name of the run in tables.
@@ -320,13 +320,14 @@ def measure_suites(
         suites: The suites to measure, by name.
         model: Digest of the run's inputs or of downloaded weights.
         data: Digest of the data that each suite reads, by the name of the suite.
-        encoder: Returns the model; called only if something has to be computed.
+        encoder: Returns the model; called once for each suite that is computed.
         fresh: Measure stored tables again, unless this clone measured them itself.
         settings: Settings that are recorded in the provenance.
         on_request: Store the tables apart from the profile's, and raise an error for missing data.
 
     Raises:
-        DataError: If data are malformed, or generated ones are missing.
+        DataError: If data are malformed, or generated ones are missing; with `on_request`, if
+            any are missing.
     """
     may_be_missing = find_profile(profile_name).real and not on_request
     for name, suite in suites.items():
@@ -384,7 +385,9 @@ def measure_data(profile_name: str, fresh: bool = False, on_request: bool = Fals
         digests.append(
             (
                 "",
-                sources_digest(needs.check_sources(needs.TRAINING_SOURCES), needs.TRAINING_SOURCES),
+                sources_digest(
+                    needs.source_reports(needs.TRAINING_SOURCES), needs.TRAINING_SOURCES
+                ),
             )
         )
     data = hashlib.sha256(repr(digests).encode()).hexdigest()

@@ -349,7 +349,7 @@ def check_real_data(profile_name: str) -> None:
     profile = find_profile(profile_name)
     if not profile.real or profile.drawn:
         return
-    reports = needs.check_sources(required_sources(profile_name))
+    reports = needs.source_reports(required_sources(profile_name))
     required = {name: reports.pop(name) for name in _needed_to_train(profile_name)}
     for line in needs.missing_data(reports):
         print(line, flush=True)

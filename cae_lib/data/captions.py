@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from cae_lib.data.incomplete import image_error, log_left_out, validate_row_count
+from cae_lib.data.incomplete import image_problem, log_left_out, validate_row_count
 from cae_lib.data.rows import Row, csv_rows, json_rows, read_json
 from cae_lib.errors import ConfigError, DataError, MissingDataError
 
@@ -253,7 +253,7 @@ def _pairs(
     errors = (
         {}
         if missing == "ignore"
-        else {path: image_error(path, decode=missing == "drop") for path in dict.fromkeys(files)}
+        else {path: image_problem(path, decode=missing == "drop") for path in dict.fromkeys(files)}
     )
     keep = [row for row, path in enumerate(files) if not errors.get(path)]
     left_out = [(f"row {row}", errors[path]) for row, path in enumerate(files) if errors.get(path)]

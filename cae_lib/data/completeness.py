@@ -199,7 +199,10 @@ def _count_listed_rows(
 
 
 def expected_images(source: Source, faults: list[str]) -> Iterator[tuple[str, tuple[Path, ...]]]:
-    """Yield the name and the possible paths of each image that the source's annotations name."""
+    """Yield the name and the possible paths of each image that the source's annotations name.
+
+    Errors of annotation files that cannot be read are appended to `faults`.
+    """
     seen: set[tuple[Path, ...]] = set()
     for entry in source.images:
         files = (path for name in expand(entry.file) for path in source.root.glob(name))

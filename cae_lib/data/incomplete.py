@@ -67,7 +67,7 @@ def log_once(message: str) -> None:
     print(message, flush=True)
 
 
-def image_error(path: Path, decode: bool = True) -> str:
+def image_problem(path: Path, decode: bool = True) -> str:
     """Return why an image cannot be used, as the end of a sentence; "" if it can.
 
     Args:
@@ -76,22 +76,22 @@ def image_error(path: Path, decode: bool = True) -> str:
     """
     if not path.is_file():
         return f"its image {path} is missing"
-    reason = decode_error(path) if decode else ""
+    reason = decode_problem(path) if decode else ""
     return reason and f"its image {path} cannot be decoded ({reason})"
 
 
-def decode_error(path: Path) -> str:
+def decode_problem(path: Path) -> str:
     """Return why Pillow cannot decode a file to its end; "" if it can, or the file is missing."""
     try:
         status = path.stat()
     except OSError:
         return ""
-    return _decode_error(path, status.st_size, status.st_mtime_ns)
+    return _decode_problem(path, status.st_size, status.st_mtime_ns)
 
 
 @cache
-def _decode_error(path: Path, size: int, changed: int) -> str:
-    """Return what `decode_error` does, computed once for each state of a file."""
+def _decode_problem(path: Path, size: int, changed: int) -> str:
+    """Return what `decode_problem` does, computed once for each state of a file."""
     if not size:
         return "the file is empty"
     try:

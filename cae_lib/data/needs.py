@@ -69,7 +69,7 @@ def source_of_weights(model: str, weights: object) -> tuple[str, ...]:
     )
 
 
-def check_sources(names: Iterable[str]) -> dict[str, Report]:
+def source_reports(names: Iterable[str]) -> dict[str, Report]:
     """Count how much of the named sources is here; for all benchmarks this takes seconds."""
     return {name: check(source(name)) for name in dict.fromkeys(names)}
 
@@ -92,11 +92,11 @@ def require_weights(model: str, weights: object) -> None:
     Raises:
         DataError: If they are missing; the message says how to get them.
     """
-    if lines := missing_data(check_sources(source_of_weights(model, weights))):
+    if lines := missing_data(source_reports(source_of_weights(model, weights))):
         raise DataError("\n".join(["weights are missing.", *lines]))
 
 
-def require_any(profile_name: str, suites: Iterable[str]) -> None:
+def require_some_data(profile_name: str, suites: Iterable[str]) -> None:
     """Check that each suite has at least one file to read, which is faster than counting all.
 
     Raises:
@@ -120,7 +120,7 @@ def data_digests(profile_name: str, suites: Iterable[str]) -> dict[str, str]:
     suites = list(suites)
     if not find_profile(profile_name).real:
         return dict.fromkeys(suites, _manifest_digest(profile_name))
-    reports = check_sources(name for suite in suites for name in sources_of(suite))
+    reports = source_reports(name for suite in suites for name in sources_of(suite))
     digests = {suite: sources_digest(reports, sources_of(suite)) for suite in suites}
     if OWN_IMAGES_SUITE in digests:  # which are known by their names
         root = paths().raw / "zero-shot"
@@ -142,7 +142,7 @@ def training_digest(profile_name: str, train_data: str) -> str:
         DataError: If the data have to be generated on this machine first.
     """
     if find_profile(profile_name).real:
-        return sources_digest(check_sources(TRAINING_SOURCES), TRAINING_SOURCES)
+        return sources_digest(source_reports(TRAINING_SOURCES), TRAINING_SOURCES)
     apart = train_data == "pretrain" and find_profile(profile_name).synthetic
     return _manifest_digest(profile_name, "pretrain" if apart else "")
 

@@ -33,7 +33,7 @@ SOURCES_FILE = Path(__file__).with_name("sources.yml")
 
 @dataclass(frozen=True)
 class Download:
-    """One file to fetch: from a plain address, Google Drive or the Hugging Face hub, or by hand."""
+    """A file or hub repository to fetch, from an address, Google Drive or the hub, or by hand."""
 
     url: str | None = None  # address of a plain download
     drive: str | None = None  # id of a file at Google Drive

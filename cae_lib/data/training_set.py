@@ -53,10 +53,16 @@ def _find_tagger(name: str, profile_name: str) -> Tagger:
     """Return the tagger that the setting `tagger` of a run names."""
     if name == "scene-graph":
         return default_tagger()
-    return _ground_truth(profile_name) if name == "truth" else named_tagger(name)
+    return ground_truth_tagger(profile_name) if name == "truth" else named_tagger(name)
 
 
-def _ground_truth(profile_name: str) -> Tagger:
+def has_ground_truth(profile_name: str) -> bool:
+    """Whether the roles of a profile's captions are known by construction."""
+    profile = find_profile(profile_name)
+    return profile.synthetic or (profile.sets or profile.name) == "paired"
+
+
+def ground_truth_tagger(profile_name: str) -> Tagger:
     """Return the tagger that knows by construction what the captions of a profile say.
 
     Raises:
@@ -64,6 +70,11 @@ def _ground_truth(profile_name: str) -> Tagger:
     """
     from cae_lib.words.ground_truth import PairedPhrases, SceneGraphFile
 
+    if not has_ground_truth(profile_name):
+        raise ConfigError(
+            f"tagger 'truth': the captions of profile {profile_name!r} were written by people, so "
+            "no roles are known by construction; choose 'scene-graph' or 'dependency'."
+        )
     profile = find_profile(profile_name)
     if profile.synthetic:
         folder = profile.root / "coco" / "annotations"
@@ -71,12 +82,7 @@ def _ground_truth(profile_name: str) -> Tagger:
             (folder / f"captions_{split}2014.json", folder / f"scene_graphs_{split}2014.json")
             for split in ("train", "val")
         )
-    if (profile.sets or profile.name) == "paired":
-        return PairedPhrases()
-    raise ConfigError(
-        f"tagger 'truth': the captions of profile {profile_name!r} were written by people, so no "
-        "roles are known by construction; choose 'scene-graph' or 'dependency'."
-    )
+    return PairedPhrases()
 
 
 @lru_cache(maxsize=2)

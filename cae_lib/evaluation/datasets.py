@@ -60,7 +60,9 @@ def _manifest_counts(root: Path) -> Mapping[str, Mapping[str, int]]:
 
 def evenly_spaced_indices(total: int, limit: int | None) -> np.ndarray:
     """Return at most `limit` row numbers, spread evenly over all; None takes all."""
-    return np.unique(np.linspace(0, total - 1, min(limit or total, total)).astype(int))
+    return np.unique(
+        np.linspace(0, total - 1, total if limit is None else min(limit, total)).astype(int)
+    )
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import Benchmark, Item
 from cae_lib.data.captions import Pairs
 from cae_lib.data.scene_graphs import CAPTIONS_FILE, GRAPHS_FILE, count_roles, read_scene_graphs
-from cae_lib.data.training_set import default_tagger
+from cae_lib.data.training_set import default_tagger, ground_truth_tagger, has_ground_truth
 from cae_lib.evaluation.amounts import subsets
 from cae_lib.evaluation.blind import blind_answers, text_choosers
 from cae_lib.evaluation.choice import scorable_benchmarks, weighted_items
@@ -24,6 +24,7 @@ from cae_lib.profiles import find_profile
 from cae_lib.store import Tables
 from cae_lib.words.alignment import align, token_roles
 from cae_lib.words.phrases import bindings
+from cae_lib.words.pipeline import Tagger
 from cae_lib.words.roles import OTHER, ROLE_NAMES, Span
 from cae_lib.words.scene_graph import Graph, SceneGraphTagger
 
@@ -34,7 +35,8 @@ ATTRIBUTE_DEPENDENCIES = ("amod", "nummod")
 def data_tables(profile: str) -> Tables:
     """Return the tables of a profile's data.
 
-    They are items, texts, captions, subsets, blind, and of synthetic scenes parser.
+    They are items, texts, captions, subsets, blind; where the roles of captions are known by
+    construction also roles; and of synthetic scenes parser.
     """
     world, tagger = find_profile(profile).synthetic, default_tagger()
     parts, retrieval = benchmarks(profile), retrieval_sets(profile)
@@ -49,6 +51,8 @@ def data_tables(profile: str) -> Tables:
         tables["blind"] = blind_answers(parts, text_choosers(texts))
     if "coco" in retrieval:
         tables["captions"] = captions("coco", retrieval["coco"], tagger, world)
+    if "coco" in retrieval and has_ground_truth(profile):
+        tables["roles"] = token_role_table(retrieval["coco"], ground_truth_tagger(profile))
     return tables | ({"parser": parser_table(profile)} if world else {})
 
 
@@ -147,6 +151,19 @@ def captions(name: str, pairs: Pairs, tagger: SceneGraphTagger, world: bool) -> 
     return pd.concat([frame, stated_counts(pairs.captions, tagger, world)], axis=1)
 
 
+def token_role_table(pairs: Pairs, tagger: Tagger) -> pd.DataFrame:
+    """Return the roles that a tagger gives the tokens of captions.
+
+    Returns:
+        A row for each token of a word with a role: `caption`, `position` of the token, and `role`.
+    """
+    roles = token_roles(pairs.captions, SimpleTokenizer(), tagger).roles.numpy()
+    caption, position = np.nonzero(roles > OTHER)
+    names = np.array(ROLE_NAMES)[roles[caption, position]]
+    frame = pd.DataFrame({"caption": caption.astype(np.int32), "position": position, "role": names})
+    return frame.astype({"position": np.int16})
+
+
 def stated_counts(captions: Sequence[str], tagger: SceneGraphTagger, world: bool) -> pd.DataFrame:
     """Return what captions state, int16.
 
@@ -192,9 +209,10 @@ def parser_table(profile: str) -> pd.DataFrame:
 
 
 def word_role_ids(text: str, spans: Sequence[Span]) -> list[int]:
-    """Return the number of the role of each word of a caption; 0 for a word in no span.
+    """Return the number of the role of each word of a caption, which is split at whitespace.
 
-    Words are separated by spaces.
+    It is the role of the first span that covers the whole word, with punctuation attached to it, or
+    else `OTHER`.
     """
     return [
         next((s.role for s in spans if s.start <= match.start() and match.end() <= s.end), OTHER)

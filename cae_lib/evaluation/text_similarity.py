@@ -26,10 +26,14 @@ def similarity_table(encoder: Encoder, profile: str) -> pd.DataFrame:
 
 
 def pair_similarities(encoder: Encoder, pairs: SentencePairs) -> pd.DataFrame:
-    """Return the cosine of each pair of sentences, `score`, and the human one, `gold`.
+    """Return the cosine of each pair of sentences beside its human rating.
 
-    As in the literature since SimCSE (Gao et al. 2021), the number of a set is the correlation over
-    all of its pairs together, not the mean over its parts, which are its files.
+    Correlate all pairs of a set together, not its parts and then their mean, as is usual since
+    SimCSE (Gao et al. 2021).
+
+    Returns:
+        A row for each pair: `set`, `part` (the file that it comes from), `pair` (its number in the
+        set), `gold` (the rating, 0 to 5; of SICK 1 to 5), and `score` (the cosine).
     """
     encoder.texts([*pairs.first, *pairs.second])
     cosine = (encoder.texts(pairs.first) * encoder.texts(pairs.second)).sum(axis=1)

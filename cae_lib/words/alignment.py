@@ -323,9 +323,10 @@ class Piece(NamedTuple):
 
 
 def split_into_pieces(cleaned: str, tokenizer: SimpleTokenizer) -> list[Piece]:
-    """Split a caption into the tokens of `tokenizer.encode`, with the characters of each.
+    """Split a caption, cleaned by the tokenizer's `clean_fn`, into the tokens of its `encode`.
 
-    A character that is split into bytes belongs to all tokens of these bytes.
+    Each token has the characters of the cleaned caption that it covers; a character that is split
+    into bytes belongs to all tokens of these bytes. Start and end tokens are not added.
     """
     result = []
     for match in tokenizer.pat.finditer(cleaned):

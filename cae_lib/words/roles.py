@@ -21,8 +21,9 @@ class Span:
         start: First character.
         end: End of the characters, exclusive.
         role: Role, one of `OTHER`, `OBJECT`, `ATTRIBUTE` and `RELATION`.
-        of: Places of the objects that the characters are said of, if they are known: for a relation
-            its subject and its object, for an attribute its bearer. The place (0, 0) is nowhere.
+        of: Places of the objects that the span describes, if they are known: for a relation its
+            subject and its object, for an attribute the object that has it. `NOWHERE` stands for an
+            object that the caption does not name. Spans that differ in `of` alone are equal.
     """
 
     start: int

@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from cae_lib.data.incomplete import decode_error, validate_row_count
+from cae_lib.data.incomplete import decode_problem, validate_row_count
 from cae_lib.errors import DataError
 
 
@@ -15,19 +15,19 @@ def whole(request, tmp_path):
 
 
 def test_a_file_is_looked_into_as_it_is_now(whole, tmp_path):
-    assert decode_error(whole) == "" == decode_error(tmp_path / "absent.jpg")
+    assert decode_problem(whole) == "" == decode_problem(tmp_path / "absent.jpg")
     content = whole.read_bytes()
     whole.write_bytes(b"")
-    assert decode_error(whole) == "the file is empty"
+    assert decode_problem(whole) == "the file is empty"
     whole.write_text("<!DOCTYPE html><title>404</title>")
-    assert "identify" in decode_error(whole) and str(tmp_path) not in decode_error(whole)
+    assert "identify" in decode_problem(whole) and str(tmp_path) not in decode_problem(whole)
     for cut in (-40, len(content) * 2 // 3):
         whole.write_bytes(content[:cut])
-        assert "truncated" in decode_error(whole).lower() and str(tmp_path) not in decode_error(
+        assert "truncated" in decode_problem(whole).lower() and str(tmp_path) not in decode_problem(
             whole
         )
     whole.write_bytes(content)
-    assert decode_error(whole) == ""
+    assert decode_problem(whole) == ""
 
 
 def test_rows_that_are_missing_or_unusable_are_refused(tmp_path):

@@ -255,7 +255,7 @@ def test_weights_have_to_be_here_and_benchmarks_may_be_missing(home, capsys):
     told = str(caught.value)
     assert "openai-vit-b-32: not here" in told and told.endswith("cae data get openai-vit-b-32")
     needs.require_weights("ViT-B-32", None)
-    lines = needs.missing_data(needs.check_sources(["winoground", "sugarcrepe"]))
+    lines = needs.missing_data(needs.source_reports(["winoground", "sugarcrepe"]))
     assert lines[0].startswith("winoground: not here; 0 of 1 files, 0 of 400 items")
     assert lines[-1].endswith("cae data get winoground coco-val2017 sugarcrepe")
     assert needs.missing_data({}) == []
@@ -270,12 +270,12 @@ def test_weights_have_to_be_here_and_benchmarks_may_be_missing(home, capsys):
 
 def test_a_suite_without_any_of_its_data_says_how_to_get_them(home):
     with pytest.raises(MissingDataError, match="retrieval: .* cae data get coco-.* flickr30k"):
-        needs.require_any("paper", ["retrieval"])
+        needs.require_some_data("paper", ["retrieval"])
     file = home / "data" / "raw" / "flickr30k" / "flickr30k_test.json"
     file.parent.mkdir(parents=True)
     file.write_text("[]")
-    needs.require_any("paper", ["retrieval", "heatmaps"])
-    needs.require_any("mini", ["retrieval"])
+    needs.require_some_data("paper", ["retrieval", "heatmaps"])
+    needs.require_some_data("mini", ["retrieval"])
 
 
 def test_a_checksum_by_git_is_that_of_git(tmp_path: Path):

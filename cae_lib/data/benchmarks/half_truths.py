@@ -18,7 +18,11 @@ ITEM_COUNTS = {"coco_qwen": 509, "coco_mistral": 454, "cc3m_qwen": 474}
 
 
 def read(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of a Parquet file of the hub, or of a file of JSON lines."""
+    """Yield the items of one subset.
+
+    They are read from its file of JSON lines if there is one, else from the Parquet file of the
+    Hugging Face hub, whose images are unpacked into `images`.
+    """
     folder = root / "half-truths"
     path = folder / f"data/{file_part(subset)}.json"
     table = path.with_suffix(".parquet")

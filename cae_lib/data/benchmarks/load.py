@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cae_lib.data.benchmarks.base import NO_GROUP, Average, Benchmark, ExcludedRow, Family, Item
-from cae_lib.data.incomplete import image_error, log_left_out, log_once
+from cae_lib.data.incomplete import image_problem, log_left_out, log_once
 from cae_lib.data.rows import MissingFileError, read_json
 from cae_lib.errors import DataError
 
@@ -91,7 +91,7 @@ def _load_subset(
                 )
             keys.add(item.key)
             number, n_questions = n_questions, n_questions + 1
-            errors = [image_error(image.path, decode=official) for image in item.images]
+            errors = [image_problem(image.path, decode=official) for image in item.images]
             if any(errors):
                 missing = any(error.endswith("is missing") for error in errors)
                 counts[MISSING_IMAGES if missing else BROKEN_IMAGES] += 1
