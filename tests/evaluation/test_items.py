@@ -14,7 +14,7 @@ from cae_lib.data.scene_graphs import count_roles
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation import items as module
 from cae_lib.evaluation.choice import answers
-from cae_lib.evaluation.items import captions, items, options, parser_table
+from cae_lib.evaluation.items import captions, items, options, parser_table, token_role_table
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 
 PICTURES = (ImageRef(Path("a.png")), ImageRef(Path("b.png")))
@@ -144,3 +144,13 @@ def test_words_are_counted_by_found_and_true_role(tmp_path, monkeypatch):
         ("near", "other", "other", 2),
         ("near", "relation", "object", 1),
     ]
+
+
+def test_roles_of_tokens_are_listed_by_caption_and_position():
+    """The word "skateboarder" is two tokens, which both have its role."""
+    spans = [Span(2, 7, ATTRIBUTE), Span(8, 20, OBJECT)]
+    tagger = SimpleNamespace(tag=lambda texts: [spans for _ in texts], identity="by hand")
+    pairs = SimpleNamespace(captions=["a white skateboarder"])
+    rows = token_role_table(pairs, tagger).itertuples(index=False)
+    expected = [(0, 2, "attribute"), (0, 3, "object"), (0, 4, "object")]
+    assert [tuple(row) for row in rows] == expected
