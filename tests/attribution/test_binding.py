@@ -274,7 +274,7 @@ def test_the_placebo_swaps_any_two_words_for_the_same_words(
     generator, texts = torch.Generator().manual_seed(0), set()
     words, captions = (words, [*CASES]) if source == "roles" else (known, ["a dog", KNOWN])
     bound = swapped(tokenizer, words)
-    options = {"kind": "any", "generator": generator, "vocabulary": None}
+    options = {"kind": "any", "generator": generator, "vocabulary_size": None}
     for _ in range(50):
         actual = swapped(tokenizer, words, **options)
         assert [swap[:2] for swap in actual] == [swap[:2] for swap in bound]

@@ -32,7 +32,8 @@ def measured(name, encoder, profile="smoke"):
 
 
 def test_the_tables_of_the_data_fit_the_answers_and_serve_all_protocols(tables, encoder):
-    assert set(tables) == {"items", "texts", "captions", "subsets", "blind", "parser"}
+    known = {"items", "texts", "captions", "roles", "subsets", "blind", "parser"}
+    assert set(tables) == known
     answered, items, used = measured("benchmarks", encoder), tables["items"], tables["subsets"]
     groups, names = items.groupby(["family", "subset"]), ["family", "subset", "group", "item"]
     assert answered[[*names, "picture"]].equals(items[[*names, "picture"]])
