@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -121,7 +121,11 @@ class WordSample:
         return WordSample(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def scores(
-        self, model: nn.Module, method: str, merged_by: str = "mean", **parameters: Any
+        self,
+        model: nn.Module,
+        method: str,
+        merged_by: Literal["mean", "sum"] = "mean",
+        **parameters: Any,
     ) -> np.ndarray:
         """Return the scores of words `(C, W)`: the "mean" or "sum" over the tokens of each word."""
         return merge_token_scores(

@@ -44,7 +44,10 @@ FILES = {
 LORA_ALPHA = 1.0
 """Of adapters in a weight file, W + alpha / rank * B A: what DAC and TSVLC train with."""
 
-RESAMPLING = {Image.Resampling.BILINEAR: "bilinear", Image.Resampling.BICUBIC: "bicubic"}
+RESAMPLING: dict[int, str] = {
+    Image.Resampling.BILINEAR: "bilinear",
+    Image.Resampling.BICUBIC: "bicubic",
+}
 """Name that open_clip has for a filter of Pillow."""
 
 FORMS = (
