@@ -399,7 +399,8 @@ def missing(table: str, runs: Iterable[str], profile_name: str) -> list[str]:
 def _advice(table: str, run: str, profile_name: str) -> str:
     where = f"{file_of(table, profile_name)}: nothing is stored for {run!r}"
     train = "" if run in ("base", DATA) else f"`cae train {run} --profile {profile_name}`, then "
-    return f"{where}. Run {train}`cae evaluate {run} --profile {profile_name}`"
+    measure = f"`cae evaluate {run} --profile {profile_name}`"
+    return f"{where}. Run {train}{measure}, or `cae reproduce --profile {profile_name}` for all"
 
 
 def tables(profile_name: str, on_request: bool = False) -> dict[str, Index]:
