@@ -54,7 +54,9 @@ def run(config: Mapping[str, Any], executor: str) -> None:
     ]
     if not profile.root.is_dir():  # removed since: build the datasets again
         (folder / "data" / "done.json").unlink(missing_ok=True)
-    print(f"The datasets and the base model come first. The logs of all jobs lie below {folder}.")
+    print(
+        f"Runs start once the datasets and the base model are there. All logs lie below {folder}."
+    )
     lock = folder / "controller.lock"
     try:
         with FileLock(lock, timeout=0):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from cae_lib.errors import ConfigError, DataError
+from cae_lib.evaluation import averages
 from cae_lib.evaluation.averages import average, join_by_item, weights
 from cae_lib.evaluation.scores import choice_scores
 from cae_lib.store import ANSWERS
@@ -218,3 +219,11 @@ def test_items_without_an_answer_or_with_two_are_named():
             average(some_answers, weights(items, "subset"))
     with pytest.raises(DataError, match="f/two"):
         weights(pd.concat([items, items[3:4]]), "subset")
+
+
+def test_a_family_refuses_a_column_whose_rule_its_mean_cannot_keep(monkeypatch):
+    pooled = dict(averages.TABLE, **{"ARO-R": averages.Rule("aro/relation", pooled=True)})
+    monkeypatch.setattr(averages, "TABLE", pooled)
+    with pytest.raises(ConfigError, match="ARO"):
+        averages._family_tree("ARO")
+    assert averages._family_tree("Winoground") == ["winoground/group"]
