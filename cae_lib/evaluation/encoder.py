@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from open_clip import SimpleTokenizer
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg
 from PIL import Image
 from torch import Tensor, nn
@@ -43,6 +45,9 @@ PROGRESS_THRESHOLD = 300
 """Number of new images or texts from which on a progress bar is shown."""
 
 TOKENIZER_BATCH_SIZE, TEXT_BATCH_SIZE = 65_536, 256
+REMEMBERED_BATCHES = 16
+"""Batches of tokens that are kept, each of at most 20 MB where the context is 77 tokens."""
+
 IMAGE_BATCH_SIZE, IMAGE_BATCH_SIZE_ON_CPU = 64, 16
 """A CPU gets fewer images at once, so that their states fit into its cache."""
 
@@ -183,6 +188,22 @@ class ImageReader:
         return DecodedImage(ref, pixels, _content_hash(pixels.numpy().data))
 
 
+def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tensor:
+    """Return the tokens `(n, context)` of texts, int64.
+
+    The models of an architecture share a tokenizer, and the seeds of a run ask for the same texts:
+    batches that CLIP's tokenizer has split are remembered.
+    """
+    if not isinstance(tokenizer, SimpleTokenizer):
+        return tokenizer(list(texts))
+    return _remembered_tokens(tokenizer, tokenizer.context_length, tuple(texts)).long()
+
+
+@lru_cache(maxsize=REMEMBERED_BATCHES)
+def _remembered_tokens(tokenizer: SimpleTokenizer, length: int, texts: tuple[str, ...]) -> Tensor:
+    return tokenizer(list(texts), length).int()
+
+
 def _content_hash(content: bytes | memoryview) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
@@ -259,7 +280,7 @@ class Encoder:
             with evaluating(self.clip.model), self._progress(len(new), "texts") as progress:
                 for start in range(0, len(new), TOKENIZER_BATCH_SIZE):
                     batch = new[start : start + TOKENIZER_BATCH_SIZE]
-                    tokens = self.clip.tokenizer(batch)
+                    tokens = tokenize(self.clip.tokenizer, batch)
                     for rows in order_by_length_and_start(tokens).split(TEXT_BATCH_SIZE):
                         vectors = _unit_vectors(encoder.encode_many(tokens[rows].to(self.device)))
                         self._texts.update(zip((batch[i] for i in rows), vectors, strict=True))

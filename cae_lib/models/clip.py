@@ -10,6 +10,7 @@ import difflib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def load_clip(
     return Clip(
         model.eval().to(device),
         preprocess,
-        open_clip.get_tokenizer(name),
+        tokenizer_of(name),
         name,
         activation,
         image_height(model),
@@ -135,16 +136,27 @@ def build_with_state_dict(
         raise CheckpointError(
             f"{path} does not fit {name}: {reason[:300]} Check the architecture."
         ) from error
-    tokenizer = open_clip.get_tokenizer(name, context_length=context)
     return Clip(
         model.eval().to(device),
         preprocess,
-        tokenizer,
+        tokenizer_of(name, context),
         name,
         activation,
         image_height(model),
         file_digest(path),
     )
+
+
+@cache
+def tokenizer_of(name: str, context_length: int | None = None) -> Any:
+    """Return open_clip's tokenizer of an architecture; all its models share one object.
+
+    Args:
+        name: Name of the architecture.
+        context_length: Number of tokens that texts are padded or cut to; None takes that of the
+            architecture.
+    """
+    return open_clip.get_tokenizer(name, context_length=context_length)
 
 
 def image_height(model: Any) -> int:

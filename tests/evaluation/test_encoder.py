@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from open_clip import SimpleTokenizer
 from open_clip.transform import CenterCropOrPad, PreprocessCfg, image_transform_v2
 from PIL import Image
 from torchvision.transforms import Compose
+from toys import random_clip
 
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.errors import DataError
@@ -82,6 +84,24 @@ def test_texts_equal_open_clip_at_77_tokens(tiny_clip, monkeypatch):
     with torch.no_grad():
         plain = F.normalize(tiny_clip.model.encode_text(tiny_clip.tokenizer(TEXTS)))
     np.testing.assert_allclose(ours, plain.numpy(), atol=1e-5)
+
+
+def test_seeds_share_the_tokens_of_the_same_texts(monkeypatch):
+    first, second = (random_clip(seed) for seed in (0, 1))
+    texts = ["a brown dog &amp; a cat", "a red cup"]
+    plain = second.tokenizer(texts)
+    assert torch.equal(module.tokenize(first.tokenizer, texts), plain)
+    with monkeypatch.context() as patch:
+        patch.setattr(SimpleTokenizer, "encode", lambda *_: pytest.fail("split again"))
+        tokens = module.tokenize(second.tokenizer, texts)
+    assert torch.equal(tokens, plain) and tokens.dtype == plain.dtype
+    tokens[:] = 0  # as a caller may
+    assert torch.equal(module.tokenize(first.tokenizer, texts), plain)
+    assert torch.equal(module.tokenize(first.tokenizer, texts[::-1]), plain.flip(0))
+    shorter = SimpleTokenizer(context_length=9)
+    assert torch.equal(module.tokenize(shorter, texts), shorter(texts))
+    shorter.context_length = 5
+    assert torch.equal(module.tokenize(shorter, texts), shorter(texts))
 
 
 def test_each_distinct_picture_and_text_is_encoded_once(tiny_clip, pictures, encoded, tmp_path):
