@@ -54,12 +54,12 @@ class Assignment(click.ParamType):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, Any]:
         """Parse a text KEY=VALUE."""
-        from cae_lib.variants import setting
+        from cae_lib.variants import parse_setting
 
         key, equals, text = value.partition("=")
         if not equals:
             self.fail(f"expected KEY=VALUE, not {value!r}", param, ctx)
-        return key.strip(), setting(key.strip(), text.strip())
+        return key.strip(), parse_setting(key.strip(), text.strip())
 
 
 PROFILES = (
@@ -295,7 +295,7 @@ def evaluate(
             "nothing could be measured, see above: none of the datasets is here. `cae data list` "
             "names them, and `cae data get NAME` fetches one"
         )
-    table["dataset"] = scores.public_names(table["dataset"], profile)
+    table["dataset"] = scores.qualified_dataset_names(table["dataset"], profile)
     if not table.empty:
         print(scores.format_scores(table))
     if output:

@@ -19,13 +19,13 @@ CONTROL_SUITES = ("benchmarks", "attribution", "retrieval", "bindings")
 HARD_NEGATIVE_SUITES = (*CONTROL_SUITES, "phrases")
 """What the pages show of controls, and of runs with hard negatives; `cae evaluate` measures all."""
 
-STUDY_SUITES = ("benchmarks", "attribution")
+STUDY_RUN_SUITES = ("benchmarks", "attribution")
 """Suites that are measured for the runs that `study_runs` returns."""
 
 STUDY_PAGES = ("what-decides", "quickgelu", "faithfulness", "blind")
 """Pages of the studies beside the paper, which have runs or suites of their own."""
 
-STUDY_PAGE_SUITES = ("faithfulness", "sensitivity", "blind")
+STUDY_ONLY_SUITES = ("faithfulness", "sensitivity", "blind")
 """Suites that only these pages show."""
 
 PAPER_SCALE_PAGES = ("attribution", "bindings", "accuracy", "retrieval-and-text")
@@ -34,7 +34,7 @@ PAPER_SCALE_PAGES = ("attribution", "bindings", "accuracy", "retrieval-and-text"
 STATUS_PAGE = "status"
 """The page that lists all other stored pages, and therefore runs last."""
 
-SUITES_WITHOUT_RUNS = {DATA, "validation"}
+SUITES_NOT_OF_RUNS = {DATA, "validation"}
 """Suites of `SUITE_VERSIONS` that a reproduction does not measure for its runs."""
 
 
@@ -76,7 +76,7 @@ class Run(NamedTuple):
         config = self._replace(seed=0).experiment(profile_name)
         trained = [config.key(), TRAINING_VERSION] if config else [self.variant.run]
         suites = (DATA,) if self.variant.run == DATA else self.suites
-        suites = suites or SUITE_VERSIONS.keys() - SUITES_WITHOUT_RUNS
+        suites = suites or SUITE_VERSIONS.keys() - SUITES_NOT_OF_RUNS
         return digest(trained, {suite: SUITE_VERSIONS[suite] for suite in suites}, studies)
 
 
@@ -110,7 +110,7 @@ def runs(profile_name: str, selection: Selection) -> dict[str, Run]:
             everything.append(Run(variant, seed, suites))
     if selection.studies and not selection.rows:
         everything += [
-            Run(variant, seed, STUDY_SUITES) for variant, seed in study_runs(profile_name)
+            Run(variant, seed, STUDY_RUN_SUITES) for variant, seed in study_runs(profile_name)
         ]
     return {f"{run.variant.name(profile_name)}/{run.seed}": run for run in everything}
 

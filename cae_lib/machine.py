@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 BYTES_PER_JOB = 5_300_000_000
 """Upper limit of the memory of a job on a CPU (the profile `mini` takes 5.2 GB)."""
 
-ONE_CORE = {
+ONE_THREAD_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "THP_MEM_ALLOC_ENABLE": "1",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:"
@@ -66,23 +66,23 @@ def exclusive_gpu() -> Iterator[None]:
             time.sleep(5)
 
 
-def count_cpu_jobs() -> int:
-    """Return how many jobs run in parallel on a CPU: one for each core, if the memory allows it."""
+def max_cpu_jobs() -> int:
+    """Return how many jobs can run at once on this CPU: one for each core, if memory allows it."""
     has_affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(1, min(cores, memory // BYTES_PER_JOB))
 
 
-def has_one_core() -> bool:
+def shares_cpu() -> bool:
     """Return whether this job shares a machine without GPU with as many others as it has cores."""
     return not find_gpus() and "SLURM_JOB_ID" not in os.environ
 
 
-def restart_on_one_core() -> None:
-    """Start this script anew with the environment `ONE_CORE`, if it shares a machine.
+def restart_with_one_thread() -> None:
+    """Start this script anew with the environment `ONE_THREAD_ENVIRONMENT`, if it shares a machine.
 
     The variables are read when a process starts.
     """
-    if has_one_core() and not ONE_CORE.items() <= os.environ.items():
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ONE_CORE)
+    if shares_cpu() and not ONE_THREAD_ENVIRONMENT.items() <= os.environ.items():
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ONE_THREAD_ENVIRONMENT)

@@ -143,7 +143,7 @@ class Shown:
 
 
 def label(run: str) -> str:
-    """Return the name of a run in the paper's tables; a run that is not in them keeps its name."""
+    """Return the label of a run in tables and figures, or its name if it has none."""
     kind, _, method = run.rpartition("-")
     if kind in KINDS and run not in LABELS and method in METHOD_LABELS:
         return f"{KINDS[kind]} ({METHOD_LABELS[method]})"
@@ -703,16 +703,23 @@ def _folded(body: str, fold: Sequence[bool]) -> str:
     return re.sub(r"<tr.*?</tr>", mark, body, flags=re.DOTALL)
 
 
-def badge(word: str) -> Shown:
+def badge(verdict: str) -> Shown:
     """Return a verdict of `cae_lib.statistics.verdict`, in the colour of its word."""
-    kind = word.partition(" (")[0].replace(" ", "-")
+    kind = verdict.partition(" (")[0].replace(" ", "-")
     return Shown(
-        f'<span class="verdict verdict-{html.escape(kind)}">{html.escape(word)}</span>', word
+        f'<span class="verdict verdict-{html.escape(kind)}">{html.escape(verdict)}</span>', verdict
     )
 
 
-def number(value: float, digits: int = 1, scale: float = 1.0, sign: bool = False) -> str:
-    """Format a number with a true minus sign, or as "–" if it is missing or not finite."""
+def number(value: float | None, digits: int = 1, scale: float = 1.0, sign: bool = False) -> str:
+    """Format `scale * value` with a true minus sign, or as "–" if it is missing or not finite.
+
+    Args:
+        value: The number.
+        digits: Number of decimals.
+        scale: Factor, such as 100 for points.
+        sign: Whether positive numbers get a plus. Zero has no sign, nor has what is rounded to it.
+    """
     if value is None or not np.isfinite(value):
         return "–"
     text = f"{scale * value:{'+' if sign else ''}.{digits}f}"
@@ -750,7 +757,7 @@ def format_estimates(rows: pd.DataFrame) -> pd.Series:
 def format_range(
     values: Sequence[float] | pd.Series, digits: int = 1, scale: float = 100.0, sign: bool = True
 ) -> str:
-    """Format values as `smallest to largest`.
+    """Format values as `smallest to largest`, by default in points with signs; see `number`.
 
     The text is a single number if both ends read alike, and "–" without values.
     """

@@ -203,7 +203,7 @@ def require_start(config: Experiment) -> None:
             f"--profile {profile_name}`, which builds the datasets as well"
         )
     if not (find_profile(profile_name).root / "coco").is_dir():
-        needs.data_digests(profile_name, [])
+        needs.data_digests(profile_name, [])  # raises the error that names the command
 
 
 def _train_if_stale(

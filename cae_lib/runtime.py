@@ -34,7 +34,7 @@ DEPENDENCIES = ("torch", "open_clip_torch", "spacy", "SceneGraphParser", "numpy"
 
 _STARTED = time.monotonic()
 
-PROGRESS_LINES = "CAE_PROGRESS_LINES"
+PROGRESS_LINES_VARIABLE = "CAE_PROGRESS_LINES"
 """Environment variable: if set, progress is printed as new lines on a terminal, too."""
 
 
@@ -150,7 +150,7 @@ class Progress(tqdm):
     monitor_interval = 0  # no thread of its own beside processes that fork
 
     def __init__(self, total: int, label: str, disable: bool = False) -> None:
-        in_place = PROGRESS_LINES not in os.environ and sys.stderr.isatty()
+        in_place = PROGRESS_LINES_VARIABLE not in os.environ and sys.stderr.isatty()
         super().__init__(
             total=total,
             desc=label,

@@ -27,7 +27,7 @@ ABLATED = "cae-gradcam"
 """The run whose settings are varied. Its method has all the settings, and it closes the
 object-word gap within a short run."""
 
-BASE_STUDY = (TUNED, "cae-perturbation")
+BASE_STUDY_RUNS = (TUNED, "cae-perturbation")
 """Runs that are trained from each base model: the reference, and the method whose attribution
 scores stay faithful."""
 
@@ -36,6 +36,8 @@ WEIGHT_MULTIPLIERS = (0.1, 0.3, 3.0, 10.0)
 larger than needed to close the object-word gap."""
 
 NAMED_VALUES = {"none": None, "true": True, "false": False}
+"""Values that are written as words, in any case."""
+
 PLAIN_VALUE = re.compile(r"[\w.-]{1,24}")
 
 
@@ -90,11 +92,13 @@ def find_run(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
         if variant.name(profile_name) == name:
             return variant.run, variant.settings
     row, *parts = name.split("+")
+    if row not in (BASE, DATA, *CONTROLS, *find_profile(profile_name).runs):
+        return name, {}  # such as the path of a file whose folder is called "c++"
     settings: dict[str, Any] = {}
     for part in parts:
         key, _, text = part.partition("=")
         settings |= (
-            find_profile(profile_name).short if part == "short" else {key: setting(key, text)}
+            find_profile(profile_name).short if part == "short" else {key: parse_setting(key, text)}
         )
     return row, settings
 
@@ -117,7 +121,7 @@ def find_variant(run: str, profile_name: str, **settings: Any) -> Variant:
     return Variant(row, changed | (short if short.items() <= resolved.items() else {}))
 
 
-def setting(key: str, text: str) -> Any:
+def parse_setting(key: str, text: str) -> Any:
     """Parse the value of a setting of a run, such as `2`, `none` or `(0.9, 0.98)`.
 
     The type of the value is checked later, by `experiment`.
@@ -181,27 +185,29 @@ def ablations(profile_name: str) -> list[Variant]:
 
 
 def base_variants(profile_name: str) -> list[Variant]:
-    """Return the base models with fewer steps, and the runs of `BASE_STUDY` from each base model.
+    """Return the base models with fewer steps, and each run of `BASE_STUDY_RUNS` from every base.
 
-    The runs start from the base models with fewer steps and from the profile's base itself. The
-    list is empty for a profile without `earlier_bases`.
+    The bases are those with fewer steps and the profile's own; the runs have the profile's `short`
+    settings and two seeds. The list is empty for a profile without `earlier_bases`.
     """
     profile = find_profile(profile_name)
     starts = [{"weights": earlier_base(profile_name, steps)} for steps in profile.earlier_bases]
-    runs = [Variant(run, profile.short | start, 2) for start in (*starts, {}) for run in BASE_STUDY]
+    runs = [
+        Variant(run, profile.short | start, 2) for start in (*starts, {}) for run in BASE_STUDY_RUNS
+    ]
     return [*(Variant(BASE, start) for start in starts), *runs] if profile.earlier_bases else []
 
 
 def lead_variants(profile_name: str) -> list[Variant]:
     """Return each method of the paper with the multiples `WEIGHT_MULTIPLIERS` of its chosen weight.
 
-    The method in `BASE_STUDY` gets three seeds, the others one. The list is empty for a profile
-    without `earlier_bases`.
+    The method in `BASE_STUDY_RUNS` gets three seeds, the others one. The list is empty for a
+    profile without `earlier_bases`.
     """
     methods = PAPER_METHODS if find_profile(profile_name).earlier_bases else ()
     rows = {f"cae-{method}": experiment(f"cae-{method}", profile_name) for method in methods}
     return [
-        Variant(name, {"weight": round(share * row.weight, 9)}, 3 if name in BASE_STUDY else 1)
+        Variant(name, {"weight": round(share * row.weight, 9)}, 3 if name in BASE_STUDY_RUNS else 1)
         for name, row in rows.items()
         for share in WEIGHT_MULTIPLIERS
     ]

@@ -19,7 +19,7 @@ from cae_lib.evaluation.encoder import Encoder
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
 from cae_lib.profiles import PROFILES, experiment, find_profile
-from cae_lib.runs import checkpoint_path
+from cae_lib.runs import checkpoint_path, is_run
 from cae_lib.variants import (
     ablations,
     base_variants,
@@ -198,6 +198,12 @@ def test_runs_of_the_studies_are_found_by_name(name: str, chosen: str, settings:
     row, found = find_run(name, chosen)
     assert (row, found) == (name.partition("+")[0], settings)
     assert run_name(row, chosen, **settings) == name
+
+
+def test_a_path_with_a_plus_is_no_run():
+    assert not is_run("c++/model.pt", "mini")
+    assert find_run("c++/model.pt", "mini") == ("c++/model.pt", {})
+    assert is_run("clip-ft+lr=5e-07+steps=100", "mini")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import io
 import pytest
 import torch
 
-from cae_lib.runtime import PROGRESS_LINES, Progress, pick_device
+from cae_lib.runtime import PROGRESS_LINES_VARIABLE, Progress, pick_device
 
 
 class Terminal(io.StringIO):
@@ -39,7 +39,7 @@ def test_on_a_terminal_one_line_is_rewritten(monkeypatch):
 @pytest.mark.parametrize("stream", [io.StringIO(), Terminal()])
 def test_without_a_terminal_or_among_processes_lines_are_rare(stream, monkeypatch):
     monkeypatch.setattr("sys.stderr", stream)
-    monkeypatch.setenv(PROGRESS_LINES, "1")
+    monkeypatch.setenv(PROGRESS_LINES_VARIABLE, "1")
     with Progress(1000, "drawing") as progress:
         for _ in range(1000):
             progress.update()

@@ -14,7 +14,7 @@ from pathlib import Path
 from cae_lib import grid
 from cae_lib.cli import guarded
 from cae_lib.grid import Selection
-from cae_lib.machine import exclusive_gpu, restart_on_one_core
+from cae_lib.machine import exclusive_gpu, restart_with_one_thread
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import environment_info, write_atomic
 from cae_lib.variants import BASE, DATA, TUNED, base_variants
@@ -58,7 +58,7 @@ def train_and_measure(profile: str, selection: Selection, name: str) -> None:
     from cae_lib.runs import has_training, train_run
 
     (row, settings, _), seed, suites = grid.runs(profile, selection)[name]
-    without = () if selection.studies else grid.STUDY_PAGE_SUITES
+    without = () if selection.studies else grid.STUDY_ONLY_SUITES
     if row == DATA:
         measure_data(profile, True)
         return
@@ -70,7 +70,7 @@ def train_and_measure(profile: str, selection: Selection, name: str) -> None:
     if selection.studies and row == BASE:
         for variant in base_variants(profile):
             if variant.run == BASE:
-                measure_run(BASE, profile, 0, True, grid.STUDY_SUITES, **variant.settings)
+                measure_run(BASE, profile, 0, True, grid.STUDY_RUN_SUITES, **variant.settings)
 
 
 def execute_page(profile: str, selection: Selection, name: str) -> None:
@@ -110,5 +110,5 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    restart_on_one_core()
+    restart_with_one_thread()
     sys.exit(guarded(lambda: main(sys.argv[1:]), "make reproduce"))

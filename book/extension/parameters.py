@@ -19,7 +19,7 @@ import book.studies  # noqa: F401  registers the suites that a page may load
 from cae_lib import plots, results
 from cae_lib.errors import ConfigError
 from cae_lib.profiles import experiment, find_profile
-from cae_lib.variants import find_variant, setting
+from cae_lib.variants import find_variant, parse_setting
 
 INJECTED = "# Parameters"
 """How papermill begins the cell with the parameters that it injects."""
@@ -165,7 +165,7 @@ def select(
     if not isinstance(seeds, int) or seeds < 1:
         raise ConfigError(f"seeds is {seeds!r}: expected a number of seeds, 1 or more")
     given = {key: str(names.get(key, "")) for key in (*OF_LOSS, "steps")}
-    settings = {key: setting(key, text) for key, text in given.items() if text}
+    settings = {key: parse_setting(key, text) for key, text in given.items() if text}
     labels = {method: plots.METHOD_LABELS[method] for method in methods}
     is_part = len(methods) < len(known)
     return Selection(names["profile"], seeds, labels, settings, names.get("hours"), is_part)

@@ -29,6 +29,8 @@ class Attribution:
 
     Attributes:
         scores: a_j `(B, T)`, float32 or wider; a causal tower gives 0 after the end of the text.
+            A method that scores words gives each token the score of its whole word. Where
+            `has_score` is False, the score is 0 and means nothing.
         text_features: `(B, E)`, not normalised, from the forward pass that gave the scores.
         has_score: `(B, T)` bool, which tokens have a score; None if all requested tokens do.
     """
@@ -249,15 +251,15 @@ class Captions:
 
 
 def get_method(method: str | AttributionMethod, **parameters: Any) -> AttributionMethod:
-    """Return the attribution method of a name; a method object is returned unchanged.
+    """Return the attribution method with a name; a method object is returned unchanged.
 
     Args:
         method: A name of `cae_lib.methods.METHODS`, or an `AttributionMethod`.
-        parameters: Fields of the named method.
+        **parameters: Fields of the named method.
 
     Raises:
-        ConfigError: The name or a parameter is unknown, a value is not allowed, or parameters are
-            given for an object.
+        ConfigError: The name or a parameter is unknown, a value is not allowed, parameters are
+            given for an object, or `method` is a class.
     """
     if isinstance(method, type):
         raise ConfigError(

@@ -67,9 +67,9 @@ class BindingAttribution(AttributionMethod):
             captions.roles,
             captions.arguments,
             captions.swaps,
-            moved=self.swap,
+            swap=self.swap,
             samples=self.samples,
-            kind=self.exchange,
+            exchange=self.exchange,
             requested=captions.requested,
             vocabulary_size=captions.encoder.vocabulary_size,
         )
@@ -115,9 +115,9 @@ def swapped_captions(
     arguments: Tensor | None = None,
     swaps: Tensor | None = None,
     *,
-    moved: Moved = "noun",
+    swap: Moved = "noun",
     samples: int | None = None,
-    kind: str = "bound",
+    exchange: str = "bound",
     requested: Tensor | None = None,
     vocabulary_size: int | None = CLIP_VOCABULARY_SIZE,
     generator: torch.Generator | None = None,
@@ -139,9 +139,9 @@ def swapped_captions(
         roles: Role of each token's word `(B, C)`.
         arguments: Words that a token's word is said of `(B, C, 2)`.
         swaps: Swaps of each caption `(B, W, 5, 2)`, by the tagger.
-        moved: What a swap of the tagger moves, see `BindingAttribution.swap`.
+        swap: What a swap of the tagger moves, see `BindingAttribution.swap`.
         samples: Largest number of swaps of a caption, drawn at random; None takes all.
-        kind: "bound", or "any" for equally many swaps of two random words, scored for the same
+        exchange: "bound", or "any" for equally many swaps of two random words, scored for the same
             words.
         requested: Bool `(B, C)`; swaps that no requested token binds are left out.
         vocabulary_size: With the size of CLIP's vocabulary, "a" and "an" are adapted to the word
@@ -175,15 +175,15 @@ def swapped_captions(
             drawn = torch.rand(len(candidates), generator=generator).argsort()[:samples].tolist()
             candidates = [candidates[number] for number in drawn]
         word_pairs: list[tuple[Unit, Unit]] = []
-        if kind == "any" and candidates:
+        if exchange == "any" and candidates:
             single_words = _units(all_words[row], all_words[row])
             word_pairs = [pair for pair in combinations(single_words, 2) if _differ(ids, *pair)]
         for candidate in candidates:
-            if kind == "any":
+            if exchange == "any":
                 number = int(torch.rand((), generator=generator) * len(word_pairs))
                 parts = [unit[:2] for unit in word_pairs[number]]
             else:
-                parts = _moved_parts(candidate, "noun" if swaps is None else moved, generator)
+                parts = _moved_parts(candidate, "noun" if swaps is None else swap, generator)
             rows.append(row)
             binding.append(
                 [any(start <= i < end for start, end in candidate.binders) for i in range(length)]
@@ -214,13 +214,13 @@ def _tagger_candidates(swaps: list[list[list[int]]]) -> list[Candidate]:
 
 
 def _moved_parts(
-    candidate: Candidate, moved: Moved, generator: torch.Generator | None
+    candidate: Candidate, swap: Moved, generator: torch.Generator | None
 ) -> Sequence[Sequence[int]]:
     """Return the two parts that a swap moves, nouns or phrases; if one cannot move, the other."""
-    if moved == "half":
+    if swap == "half":
         takes_nouns = bool(torch.rand((), generator=generator) < 0.5)
     else:
-        takes_nouns = moved == "noun"
+        takes_nouns = swap == "noun"
     if takes_nouns and candidate.nouns:
         return candidate.nouns
     return candidate.phrases or candidate.nouns or []
@@ -293,7 +293,8 @@ def _order_after_swap(
     """
     ends = (0, *first_place, *second_place, length)
     stretches = [range(*pair) for pair in pairwise(ends)]
-    return [position for i in (0, 3, 2, 1, 4) for position in stretches[i]]
+    swapped = (0, 3, 2, 1, 4)  # before, later part, between, earlier part, after
+    return [position for i in swapped for position in stretches[i]]
 
 
 def _with_articles(variants: Tensor, has_new_follower: Tensor, by_sound: bool) -> Tensor:

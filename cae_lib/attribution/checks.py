@@ -18,7 +18,7 @@ TYPES = {
 }
 """Types that tensors should have; all others are integers."""
 
-EXPECTED = {
+EXPECTED_ANNOTATIONS = {
     "role": "roles 0 to 3, and a word wherever a role is",
     "word": "the words that the tokens form, and none where a text starts, ends or is padded",
     "second role": "one role for all tokens of a word that have a role",
@@ -142,9 +142,9 @@ def check_annotations(
         f"{name} {value[row, column].tolist()}" for name, value in annotations.items()
     )
     raise DataError(
-        f"caption {row} of the batch has {values} at token {column}: expected {EXPECTED[kind]}. "
-        "Tokens, roles, words and arguments have to be rows of one `token_roles`, in the same "
-        "order."
+        f"caption {row} of the batch has {values} at token {column}: expected "
+        f"{EXPECTED_ANNOTATIONS[kind]}. Tokens, roles, words and arguments have to be rows of one "
+        "`token_roles`, in the same order."
     )
 
 
@@ -169,7 +169,7 @@ def _annotation_errors(
         arguments: `(B, C, 2)`.
 
     Returns:
-        Bool tensors, some of the kinds that `EXPECTED` explains.
+        Bool tensors, some of the kinds that `EXPECTED_ANNOTATIONS` explains.
     """
     errors: dict[str, Tensor] = {}
     if encoder.vocabulary_size == CLIP_VOCABULARY_SIZE:

@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from cae_lib import grid
 from cae_lib.config import paths, repository
 from cae_lib.errors import CaeError, Terminated
-from cae_lib.machine import count_cpu_jobs, find_gpus
+from cae_lib.machine import find_gpus, max_cpu_jobs
 from cae_lib.profiles import enter_home, find_profile
 from cae_lib.runtime import format_seconds
 
@@ -106,7 +106,7 @@ def snakemake_command(home: Path, config: Mapping[str, Any], executor: str) -> l
     profile = workflow / "profiles" / ("slurm" if executor == "slurm" else "default")
     words = ["--snakefile", workflow / "Snakefile", "--workflow-profile", profile, "--nolock"]
     if executor == "local":
-        words += ["--resources", f"gpu={len(gpus)}"] if gpus else ["--cores", count_cpu_jobs()]
+        words += ["--resources", f"gpu={len(gpus)}"] if gpus else ["--cores", max_cpu_jobs()]
     entries = [f"{key}={value}" for key, value in config.items() if value not in (None, "", False)]
     options = shlex.split(os.environ.get(OPTIONS_VARIABLE, ""))
     return [sys.executable, "-m", "snakemake", *map(str, [*words, "--config", *entries]), *options]

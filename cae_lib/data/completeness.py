@@ -77,7 +77,10 @@ class Report:
         return "complete" if any(tally.expected for tally in self.tallies) else "unknown"
 
     def lines(self) -> list[str]:
-        """Return the report as text, first the numbers, then what is missing."""
+        """Return the lines of the report: the numbers, then what is missing, then the faults.
+
+        Of what is missing, at most `MAX_NAMED` names of a kind are listed.
+        """
         lines = [f"{self.source.name}: {self.state}; {', '.join(map(str, self.tallies))}"]
         for tally in self.tallies:
             n_unnamed = len(tally.missing) - MAX_NAMED

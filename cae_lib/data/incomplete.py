@@ -68,7 +68,9 @@ def log_once(message: str) -> None:
 
 
 def image_problem(path: Path, decode: bool = True) -> str:
-    """Return why an image cannot be used, as the end of a sentence; "" if it can.
+    """Return why an image cannot be used, such as "its image a.jpg is missing"; "" if it can.
+
+    Callers recognise a missing file by the ending "is missing".
 
     Args:
         path: The image file.

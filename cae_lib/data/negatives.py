@@ -17,8 +17,8 @@ from spacy.tokens import Doc, Span, Token
 
 from cae_lib.words.alignment import check_captions
 from cae_lib.words.articles import indefinite_article
-from cae_lib.words.dependency import NOUN_POS, PLACE_NOUNS
-from cae_lib.words.pipeline import disable_entity_recogniser, model_name, parse_distinct
+from cae_lib.words.dependency import COMPOUND_PREPOSITION_NOUNS, NOUN_POS
+from cae_lib.words.pipeline import disable_entity_recognizer, model_name, parse_distinct
 
 # Words between two nouns that may be exchanged without making the caption false.
 MUTUAL = frozenset("alongside and beside near next opposite or with".split())
@@ -49,7 +49,7 @@ def swap_negatives(
         DataError: If the captions are not a list of texts.
     """
     check_captions(captions)
-    nlp = disable_entity_recogniser(spacy.load(model_name()))
+    nlp = disable_entity_recognizer(spacy.load(model_name()))
     plain = [" ".join(caption.split()) for caption in captions]
 
     def swaps(doc: Doc) -> list[str]:
@@ -158,7 +158,7 @@ def _is_movable(token: Token) -> bool:
     if (
         token.pos_ not in NOUN_POS
         or token.dep_ in ("compound", "nmod")
-        or token.lower_ in PLACE_NOUNS
+        or token.lower_ in COMPOUND_PREPOSITION_NOUNS
     ):
         return False
     if token.i + 1 < len(token.doc) and token.nbor().pos_ in NOUN_POS:

@@ -120,7 +120,7 @@ def load_similarity(name: str, root: str | Path, *, official: bool = False) -> S
     return SentencePairs(name, first, second, np.array(gold), sizes, n_expected, dict(counts))
 
 
-def present_sets(root: str | Path) -> tuple[str, ...]:
+def available_similarity_sets(root: str | Path) -> tuple[str, ...]:
     """Return the datasets that have test files in `root`; DataError if there is none."""
     folder = Path(root)
     names = [n for n in YEARS if any((folder / "STS" / f"{n}-en-test").glob("STS.input.*.txt"))]

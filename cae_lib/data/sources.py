@@ -144,14 +144,14 @@ class Source:
         return paths().raw / self.folder
 
     @property
-    def downloads(self) -> Path:
+    def download_folder(self) -> Path:
         """Return the folder of the downloaded archives, which users may also fill by hand."""
         return paths().raw / "downloads" / self.name
 
     def place(self, item: Download) -> Path:
         """Return the path of a download: an archive is among the downloads, a file at its place."""
         if item.unpack:
-            return self.downloads / item.name
+            return self.download_folder / item.name
         return self.root / (item.to or item.path or ".")
 
 

@@ -207,7 +207,7 @@ def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
             f": expected a table of items with the columns {', '.join(sorted(needed))}, such as "
             "cae.results.load('items', 'mini')."
         )
-    require_unique(items)
+    require_unique_items(items)
     groups = items.groupby(["family", "subset"], sort=False)
     subsets = {f"{family}/{subset}": frame for (family, subset), frame in groups}
     protocols = {**PROTOCOLS, "subset": {key: Rule(key) for key in subsets}}
@@ -242,7 +242,7 @@ def average(frame: pd.DataFrame, weights: pd.DataFrame, value: str = "correct") 
             an item twice in a score, which happens if two protocols are mixed.
     """
     items = list(ANSWERS)
-    require_unique(frame)
+    require_unique_items(frame)
     repeated = weights[weights.duplicated(["score", *items])]
     if len(repeated):
         raise DataError(
@@ -264,7 +264,7 @@ def item_weights(groups: Sequence[str] | pd.Series, average: Average) -> np.ndar
     """
     if not average.over_groups:
         return np.full(len(groups), 1 / len(groups))
-    sizes = average.counted_groups(groups)
+    sizes = average.counted_group_sizes(groups)
     weights = {group: 1 / (n * len(sizes)) for group, n in sizes.items()}
     return np.array([weights.get(group, 0.0) for group in groups])
 
@@ -312,14 +312,14 @@ def join_by_item(items: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     Raises:
         DataError: An item is missing in one of the tables, or occurs twice.
     """
-    require_unique(items)
-    require_unique(answers)
+    require_unique_items(items)
+    require_unique_items(answers)
     require_items(items, answers)
     require_items(answers, items)
     return items.merge(answers, on=list(ANSWERS), how="left")
 
 
-def require_unique(table: pd.DataFrame) -> None:
+def require_unique_items(table: pd.DataFrame) -> None:
     """Raise a DataError if an item occurs more than once in a table."""
     repeated = table[table.duplicated(list(ANSWERS))]
     if len(repeated):

@@ -101,11 +101,14 @@ class CaptionModel:
                 for start in range(3):
                     self._counts.setdefault(context[start:], Counter())[word] += 1
         self._totals = {context: counts.total() for context, counts in self._counts.items()}
-        self.vocabulary = len(self._counts.get((), ()))
+        self.vocabulary_size = len(self._counts.get((), ()))
 
     def probability(self, word: str, context: tuple[str, ...] = ()) -> float:
-        """Return the probability of a word after a context of at most two words."""
-        shorter = self.probability(word, context[1:]) if context else 1 / (self.vocabulary + 1)
+        """Return the probability of a word after a context of at most two words.
+
+        Words are in lower case, and the context is in the order of the text.
+        """
+        shorter = self.probability(word, context[1:]) if context else 1 / (self.vocabulary_size + 1)
         followers = self._counts.get(context)
         if followers is None:
             return shorter

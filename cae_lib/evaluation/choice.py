@@ -10,7 +10,7 @@ import pandas as pd
 
 from cae_lib.data.benchmarks.base import CHANCE_OF_TASKS, ORDERS, Average, Benchmark, Item
 from cae_lib.data.benchmarks.svo_probes import GROUPS
-from cae_lib.evaluation.averages import item_weights, require_unique
+from cae_lib.evaluation.averages import item_weights, require_unique_items
 from cae_lib.evaluation.datasets import benchmarks
 from cae_lib.evaluation.encoder import Encoder
 
@@ -92,7 +92,7 @@ def item_frame(subsets: Sequence[Benchmark]) -> pd.DataFrame:
         for number, item in subset.numbered_items()
     ]
     frame = pd.DataFrame(rows, columns=["family", "subset", "group", "item", "picture"])
-    require_unique(frame)
+    require_unique_items(frame)
     frame["picture"] = pd.factorize(frame["picture"])[0]
     return frame.astype({"item": np.int32, "picture": np.int32})
 

@@ -30,8 +30,8 @@ from cae_lib.data.similarity import (
     SENTEVAL_FOLDER,
     SIMILARITY_SETS,
     SentencePairs,
+    available_similarity_sets,
     load_similarity,
-    present_sets,
 )
 from cae_lib.data.sources import fetch_command
 from cae_lib.data.training_set import training_pairs
@@ -171,7 +171,7 @@ def similarity_pairs(profile_name: str) -> tuple[SentencePairs, ...]:
     """Load the test sets of text similarity that a profile has; real ones may be absent."""
     profile, pairs = find_profile(profile_name), []
     folder = profile.root / SENTEVAL_FOLDER
-    for name in SIMILARITY_SETS if profile.real else present_sets(folder):
+    for name in SIMILARITY_SETS if profile.real else available_similarity_sets(folder):
         with log_if_missing(name, profile.real):
             pairs.append(load_similarity(name, folder, official=profile.real))
     return tuple(pairs)

@@ -241,10 +241,11 @@ class Encoder:
 
     @torch.inference_mode()
     def images(self, refs: Sequence[ImageRef]) -> np.ndarray:
-        """Return the vectors of images; equal pixels are encoded once.
+        """Return the vectors `(n, E)`, float32, of images; equal pixels are encoded once.
 
         Raises:
             DataError: An image is missing, cannot be decoded, or has an empty crop.
+            WriteError: The file of shared vectors (see the class) cannot be written.
         """
         new = [ref for ref in dict.fromkeys(refs) if ref not in self._images]
         states = {ref: self._reader.file_state(ref) if self._shared_file else "" for ref in new}

@@ -23,7 +23,7 @@ from cae_lib.evaluation.datasets import benchmarks, retrieval_sets, training_cap
 from cae_lib.profiles import find_profile
 from cae_lib.store import Tables
 from cae_lib.words.alignment import align, token_roles
-from cae_lib.words.phrases import bindings
+from cae_lib.words.phrases import stated_bindings
 from cae_lib.words.pipeline import Tagger
 from cae_lib.words.roles import OTHER, ROLE_NAMES, Span
 from cae_lib.words.scene_graph import Graph, SceneGraphTagger
@@ -35,8 +35,14 @@ ATTRIBUTE_DEPENDENCIES = ("amod", "nummod")
 def data_tables(profile: str) -> Tables:
     """Return the tables of a profile's data.
 
-    They are items, texts, captions, subsets, blind; where the roles of captions are known by
-    construction also roles; and of synthetic scenes parser.
+    They are, as far as the data are here:
+
+    - "subsets", "items": the parts of the benchmarks, and their items.
+    - "texts": the options of each item, texts and images.
+    - "blind": answers of text-only models, if there are training captions to fit them on.
+    - "captions": the test captions of COCO.
+    - "roles": the roles of the words of these captions, where they are known by construction.
+    - "parser": how well the parser finds them, in synthetic scenes.
     """
     world, tagger = find_profile(profile).synthetic, default_tagger()
     parts, retrieval = benchmarks(profile), retrieval_sets(profile)
@@ -136,8 +142,8 @@ def _seen(
     tokenizer, cache = SimpleTokenizer(), paths().cache / "roles"
     trained = set()
     if trained_on:
-        trained.update(*bindings(token_roles(trained_on, tokenizer, tagger, cache)))
-    stated = bindings(align(captions, tagger.tag(captions), tokenizer))
+        trained.update(*stated_bindings(token_roles(trained_on, tokenizer, tagger, cache)))
+    stated = stated_bindings(align(captions, tagger.tag(captions), tokenizer))
     counts = [(len(caption), len(caption & trained)) for caption in stated]
     return pd.DataFrame(counts, columns=["bindings", "seen"]).astype(np.int16)
 
@@ -209,10 +215,10 @@ def parser_table(profile: str) -> pd.DataFrame:
 
 
 def word_role_ids(text: str, spans: Sequence[Span]) -> list[int]:
-    """Return the number of the role of each word of a caption, which is split at whitespace.
+    """Return the role of each word of a caption: that of the first span that covers it, or `OTHER`.
 
-    It is the role of the first span that covers the whole word, with punctuation attached to it, or
-    else `OTHER`.
+    Words are separated by white space, and punctuation belongs to its word: a span of "dog" does
+    not cover "dog.".
     """
     return [
         next((s.role for s in spans if s.start <= match.start() and match.end() <= s.end), OTHER)

@@ -120,13 +120,13 @@ def is_measured(title: str, profile_name: str, suites: Iterable[str] = ()) -> bo
     return not all(store.missing(suite, [title], profile_name) for suite in suites or SUITES)
 
 
-def public_names(sets: pd.Series, profile_name: str) -> pd.Series:
-    """Return the public names of datasets.
+def qualified_dataset_names(datasets: pd.Series, profile_name: str) -> pd.Series:
+    """Return names of datasets that distinguish generated datasets from real ones.
 
     Generated datasets have the layout of real ones but other images, so the name of the profile is
     put before their name.
     """
-    return sets if find_profile(profile_name).real else f"{profile_name}-" + sets
+    return datasets if find_profile(profile_name).real else f"{profile_name}-" + datasets
 
 
 def stored_scores(

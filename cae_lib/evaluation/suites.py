@@ -98,8 +98,9 @@ def measure(
     }
     expected = {name for rows in stored.values() for name in rows.provenance["tables"]}
     is_current = all(rows.key == key for rows in stored.values()) and expected == set(stored)
-    computed_here = computed_key == (key if stored else f"{key} nothing")
-    if is_current and (computed_here or stored and not fresh):
+    was_computed_here = computed_key == (key if stored else f"{key} nothing")
+    may_keep_stored = bool(stored) and not fresh  # tables that came with the clone
+    if is_current and (was_computed_here or may_keep_stored):
         return
     start = time.monotonic()
     measured = {name: frame for name, frame in compute().items() if len(frame)}

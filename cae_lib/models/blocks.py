@@ -143,11 +143,14 @@ def attend(
         q: Queries `(B, H, Q, d)`.
         k: Keys `(B, H, T, d)`.
         v: Values `(B, H, T, d)`.
-        allowed: Which keys each query may read, bool; for the fused kernel it has to be causal.
-        explicit: Compute and return the map; otherwise use the fused kernel, which returns none.
+        allowed: Which keys each query may read, bool, in a shape that broadcasts to
+            `(B, H, Q, T)`; None allows all. With the fused kernel its values are not read: any mask
+            counts as the causal one.
+        explicit: Compute and return the attention weights; otherwise the fused kernel is used,
+            which returns none.
 
     Returns:
-        Mixed values `(B, Q, H * d)`, and the map `(B, H, Q, T)` or None.
+        Mixed values `(B, Q, H * d)`, and the attention weights `(B, H, Q, T)` or None.
     """
     if explicit:
         weights = attention_weights(q, k, allowed)

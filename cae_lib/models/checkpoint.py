@@ -156,10 +156,13 @@ def _metadata(path: Path) -> dict[str, str]:
 
 
 def restore_trunk(state: dict[str, Tensor], path: Path) -> None:
-    """Add the tensors of the image trunk that a file leaves out, in the dtype of its other tensors.
+    """Add the tensors of the image trunk to `state`, if the checkpoint at `path` leaves them out.
+
+    They get the dtype of the other tensors.
 
     Raises:
-        CheckpointError: If the package that brings them is missing.
+        CheckpointError: The file's header cannot be read, or the package that contains the trunk is
+            missing or has another one.
     """
     if WHOLE in _metadata(path):
         from cae_lib.models.trunk import trunk_weights

@@ -135,7 +135,10 @@ class TextEncoder(ABC):
 
 
 def one_hot(position: Tensor, length: int, like: Tensor) -> Tensor:
-    """Return a readout `(B, length)` at one position of each row, in float32 or wider."""
+    """Return rows `(B, length)` that are 1 at `position` `(B,)`, counted from 0, and 0 elsewhere.
+
+    The dtype is that of `like`, but float32 at least.
+    """
     dtype = torch.promote_types(like.dtype, torch.float32)
     return (torch.arange(length, device=position.device) == position[:, None]).to(dtype)
 

@@ -49,7 +49,7 @@ class VarianceComponents:
 
     def variance(self) -> float:
         """Return the variance of the mean."""
-        n, seeds = self.n_seeds, np.maximum(0.0, self.by_seed - self.rest)
+        n, seeds = self.n_seeds, np.maximum(0.0, self.by_seed - self.rest)  # `max` would drop a NaN
         return seeds / n + np.maximum(0.0, self.by_item - self.rest / n) + self.rest / n
 
     def freedom(self, expected: bool = False) -> float:
@@ -89,6 +89,8 @@ def crossed_mean(
     """
     _, clusters = np.unique(clusters, return_inverse=True)
     n_groups, n_clusters, n_seeds = len(weights), int(clusters.max()) + 1, len(values)
+
+    # The number of items of each group and cluster (G, C), and each seed's sum over them (S, G, C).
     cells, shape = strata * n_clusters + clusters, (n_groups, n_clusters)
     sizes = np.bincount(cells, minlength=n_groups * n_clusters).reshape(shape)
     sums = np.stack(
@@ -97,15 +99,22 @@ def crossed_mean(
     totals = sizes.sum(axis=1)
     means = sums.sum(axis=2) / totals
     by_seed = means @ weights
+
+    # Groups that share images have one common set of clusters: it loses one degree of freedom.
     freedom = n_clusters - connected_components(sizes @ sizes.T)[0]
     if not freedom:
         return by_seed, VarianceComponents(np.nan, np.nan, np.nan, n_seeds, np.nan)
+
+    # What each cluster adds to its group's mean, corrected for having pulled that mean to itself.
     share = sizes / totals[:, None]
     scale = np.divide(1, np.sqrt(1 - share), out=np.zeros_like(share), where=share < 1)
     residuals = (sums - sizes * means[:, :, None]) / totals[None, :, None] * scale
+
+    # A group of one cluster has a residual of 0: it gets the others' variance of one cluster.
     by_group = np.stack([_sums_of_squares(residuals[:, group]) for group in range(n_groups)])
     counts = (sizes > 0).sum(axis=1)
     pooled = (counts * (counts - 1)) @ by_group / (counts - 1).sum()
+
     total = _sums_of_squares(np.einsum("g,sgc->sc", weights, residuals))
     by_item, rest = total + (weights[counts == 1] ** 2).sum() * pooled
     spread = float(by_seed.var(ddof=1)) if n_seeds > 1 else 0.0
@@ -134,7 +143,9 @@ def summarize(by_seed: np.ndarray, components: VarianceComponents) -> dict[str, 
     estimate, error = float(by_seed.mean()), components.variance() ** 0.5
     freedom = components.freedom()
     half_width = t.isf((1 - CONFIDENCE) / 2, freedom) * error
-    p = float(2 * t.sf(abs(estimate) / error, freedom)) if error else float(not estimate)
+    p = 0.0 if estimate else 1.0  # where nothing varies
+    if error:
+        p = float(2 * t.sf(abs(estimate) / error, freedom))
     return {
         "estimate": estimate,
         "low": estimate - half_width,

@@ -201,7 +201,7 @@ class Batches:
             captions.roles,
             captions.arguments,
             captions.swaps,
-            moved=dict(self.experiment.attribution).get("swap", "noun"),
+            swap=dict(self.experiment.attribution).get("swap", "noun"),
             samples=1,
             vocabulary_size=getattr(self.tokenizer, "vocab_size", None),
             generator=source,
@@ -255,21 +255,21 @@ def _shares(count: int, size: int, processes: int) -> Tensor:
 
 
 def choose_negatives(
-    pairs: Pairs, rows: Tensor, source: torch.Generator
+    pairs: Pairs, rows: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, list[str | None], int]:
-    """Draw a similar image for each row, and a hard negative for each of both (NegCLIP).
+    """Draw a row with a similar image for each row, and a hard negative for all of them (NegCLIP).
 
     Args:
         pairs: Captions and images, with hard negatives and similar images.
         rows: Row numbers `(B,)`.
-        source: Source of random numbers.
+        generator: Source of random numbers.
 
     Returns:
         The rows, followed by one with a similar image for each `(2B,)`; a hard negative for each of
-        them, None where there is none; and the number of rows for which the file names similar
-        images (the other rows get any image).
+        them, None where there is none; and the number of `rows` that have similar images (the
+        others get a random other row).
     """
-    draws = torch.rand(3, len(rows), generator=source, dtype=torch.float64)
+    draws = torch.rand(3, len(rows), generator=generator, dtype=torch.float64)
     hard_images, similar = pairs.hard_images or [], []
     for row, draw in zip(rows.tolist(), draws[0].tolist(), strict=True):
         any_other = (row + 1 + int(draw * (pairs.n_used - 1))) % pairs.n_used

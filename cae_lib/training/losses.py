@@ -114,7 +114,7 @@ class CaptionStats(NamedTuple):
     n_relations: Tensor | None = None
 
 
-class ScoredCaptions(NamedTuple):
+class FeaturesAndStats(NamedTuple):
     """What a loss needs of B captions.
 
     Attributes:
@@ -223,7 +223,7 @@ class CAELoss(nn.Module):
         words: Tensor | None = None,
         arguments: Tensor | None = None,
         swaps: Tensor | None = None,
-    ) -> ScoredCaptions:
+    ) -> FeaturesAndStats:
         """Compute what the loss needs of each caption, for loops that reduce it elsewhere.
 
         See `forward` for the arguments.
@@ -250,7 +250,7 @@ class CAELoss(nn.Module):
                 _warn_of_missing_swaps(attribution.has_score)
         words = captions.word_numbers(length) if self.config.scope == "word" else None
         stats = per_caption_stats(attribution.scores, roles, self.config, words)
-        return ScoredCaptions(F.normalize(attribution.text_features, dim=-1), stats)
+        return FeaturesAndStats(F.normalize(attribution.text_features, dim=-1), stats)
 
     def extra_repr(self) -> str:
         """Describe the settings."""

@@ -16,7 +16,7 @@ from cae_lib.data.images import TrainingImages
 from cae_lib.errors import CheckpointError
 from cae_lib.runtime import whole_file, write_atomic
 
-STATE_KEYS = frozenset({"identity", "step", "model", "optimizer"})
+REQUIRED_STATE_KEYS = frozenset({"identity", "step", "model", "optimizer"})
 """Entries of every state file."""
 
 
@@ -60,7 +60,9 @@ def load_state(
         raise CheckpointError(
             f"{path}: damaged state file ({error}). Delete it to start afresh."
         ) from error
-    missing = STATE_KEYS - set(content) if isinstance(content, dict) else STATE_KEYS
+    missing = (
+        REQUIRED_STATE_KEYS - set(content) if isinstance(content, dict) else REQUIRED_STATE_KEYS
+    )
     if missing:
         raise CheckpointError(
             f"{path}: no state of a training (it lacks {', '.join(sorted(missing))}). Use another "
@@ -112,6 +114,9 @@ def open_log(path: Path, step: int) -> TextIO:
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Read all complete lines of a log; a last line cut short by a crash is left out."""
+    """Read all complete lines of a log, none if there is no file.
+
+    A last line that a crash has cut short is left out.
+    """
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

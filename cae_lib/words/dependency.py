@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import spacy
 from spacy.tokens import Doc, Token
 
-from cae_lib.words.pipeline import disable_entity_recogniser, model_name, parse_distinct, versions
+from cae_lib.words.pipeline import disable_entity_recognizer, model_name, parse_distinct, versions
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span, Swap
 from cae_lib.words.swaps import SWAPS_VERSION, find_swaps
 
 RULES_VERSION = 1
-PLACE_NOUNS = frozenset(
+COMPOUND_PREPOSITION_NOUNS = frozenset(
     "back bottom center centre edge end front inside left middle right side top".split()
 )
 """Nouns that continue a preposition, as in "on top of"."""
@@ -41,7 +41,7 @@ class DependencyTagger:
     """
 
     def __init__(self) -> None:
-        self._nlp = disable_entity_recogniser(spacy.load(model_name()))
+        self._nlp = disable_entity_recognizer(spacy.load(model_name()))
 
     @property
     def identity(self) -> str:
@@ -132,7 +132,7 @@ def _is_place(preposition: Token) -> bool:
     """Return whether the preposition continues as in "on top of" or "to the left of"."""
     return any(
         child.dep_ == "pobj"
-        and child.lower_ in PLACE_NOUNS
+        and child.lower_ in COMPOUND_PREPOSITION_NOUNS
         and any(c.dep_ == "prep" and c.lower_ == "of" for c in child.children)
         for child in preposition.children
     )

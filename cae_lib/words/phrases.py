@@ -23,7 +23,12 @@ Phrases = dict[str, tuple[str, ...]]
 
 
 def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[Phrases]:
-    """Return phrases from the scene graphs of `SceneGraphTagger.graphs`, without articles."""
+    """Return the phrases of each scene graph of `SceneGraphTagger.graphs`, in lower case.
+
+    An object is the head of its noun phrase, an attribute such a head with one adjective or number
+    ("brown dog"), a relation two heads and the words between which the parser finds ("dog chase
+    cat").
+    """
     phrases = []
     for graph in graphs:
         entities = graph["entities"]
@@ -89,7 +94,7 @@ def world_phrases(annotations: str | Path, graphs: str | Path) -> dict[str, Phra
         ) from error
 
 
-def bindings(alignment: Alignment) -> list[set[tuple[Any, ...]]]:
+def stated_bindings(alignment: Alignment) -> list[set[tuple[Any, ...]]]:
     """Return what each caption says of its objects, as tuples of a role and token ids.
 
     There is a tuple for every word whose arguments are known: its role, the word, and what the word

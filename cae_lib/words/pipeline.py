@@ -58,7 +58,7 @@ def model_name() -> str:
     )
 
 
-def disable_entity_recogniser(nlp: Language) -> Language:
+def disable_entity_recognizer(nlp: Language) -> Language:
     """Disable the entity recogniser of a spaCy pipeline, which no tagger reads, and return it.
 
     Lemmas stay enabled because phrasal verbs are recognised by them.

@@ -10,7 +10,7 @@ from typing import Any
 import sng_parser
 from spacy.tokens import Doc
 
-from cae_lib.words.pipeline import disable_entity_recogniser, model_name, parse_distinct, versions
+from cae_lib.words.pipeline import disable_entity_recognizer, model_name, parse_distinct, versions
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 
 Graph = dict[str, list[dict[str, Any]]]
@@ -39,7 +39,7 @@ class SceneGraphTagger:
 
     def __init__(self, determiners: bool = False) -> None:
         self._parser = sng_parser.Parser("spacy", model=model_name())
-        self._nlp = disable_entity_recogniser(self._parser.unwrapped.nlp)
+        self._nlp = disable_entity_recognizer(self._parser.unwrapped.nlp)
         self._parser.unwrapped.nlp = _itself  # it gets what is parsed already
         self.determiners = determiners
 

@@ -100,7 +100,7 @@ def swapped_texts(captions: Sequence[str], tagger: Tagger, moved: str) -> list[l
     """Return the distinct captions that training would make of each caption by a swap."""
     words = token_roles(captions, tokenizer(), tagger)
     of_captions = words.tokens, words.words, words.roles, words.arguments, words.swaps
-    row, _, variants = swapped_captions(*of_captions, moved="noun" if moved == "role" else moved)
+    row, _, variants = swapped_captions(*of_captions, swap="noun" if moved == "role" else moved)
     texts: list[dict[str, None]] = [{} for _ in captions]
     for number, tokens in zip(row.tolist(), variants.tolist(), strict=True):
         texts[number][decode(tokens)] = None

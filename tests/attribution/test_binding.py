@@ -14,7 +14,7 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.models import text_encoder
 from cae_lib.training.losses import CAELoss
 from cae_lib.words.alignment import Alignment, align
-from cae_lib.words.phrases import bindings
+from cae_lib.words.phrases import stated_bindings
 from cae_lib.words.roles import ATTRIBUTE, NOWHERE, OBJECT, RELATION, Place, Span, Swap
 
 NAME = "binding"
@@ -172,7 +172,7 @@ def test_swaps_from_roles_by_hand(tokenizer, words) -> None:
 def test_arguments_come_before_the_nearest_objects(caption, said_of, expected, tokenizer) -> None:
     words = align([caption], [spans(caption, said_of)], tokenizer)
     assert {text for *_, text in swapped(tokenizer, words)} == expected
-    (actual,) = bindings(words)
+    (actual,) = stated_bindings(words)
     assert len(actual) == len(said_of)
 
 
@@ -185,7 +185,7 @@ def test_bindings_have_all_that_their_word_is_said_of(tokenizer) -> None:
         return tuple(tokenizer.encode(text))
 
     assert len(ids("pterodactyl")) > 1
-    assert bindings(align([caption], [spans(caption, said_of)], tokenizer)) == [
+    assert stated_bindings(align([caption], [spans(caption, said_of)], tokenizer)) == [
         {
             (ATTRIBUTE, ids("red"), ids("pterodactyl")),
             (RELATION, ids("under"), ids("pterodactyl"), ids("dog")),
@@ -274,7 +274,7 @@ def test_the_placebo_swaps_any_two_words_for_the_same_words(
     generator, texts = torch.Generator().manual_seed(0), set()
     words, captions = (words, [*CASES]) if source == "roles" else (known, ["a dog", KNOWN])
     bound = swapped(tokenizer, words)
-    options = {"kind": "any", "generator": generator, "vocabulary_size": None}
+    options = {"exchange": "any", "generator": generator, "vocabulary_size": None}
     for _ in range(50):
         actual = swapped(tokenizer, words, **options)
         assert [swap[:2] for swap in actual] == [swap[:2] for swap in bound]
@@ -313,12 +313,12 @@ def test_the_hinge_is_on_words_with_a_score(named, call, attribute) -> None:
 @pytest.mark.parametrize("moved", ["noun", "phrase"])
 def test_swaps_of_a_tagger_move_what_is_asked(tokenizer, known, moved) -> None:
     expected = [(1, "on", TEXTS[moved]), (1, "red blue", TEXTS["attribute"])]
-    assert swapped(tokenizer, known, moved=moved) == expected
+    assert swapped(tokenizer, known, swap=moved) == expected
 
 
 def test_half_of_the_swaps_move_nouns(tokenizer, known) -> None:
     generator = torch.Generator().manual_seed(0)
-    options = {"moved": "half", "generator": generator}
+    options = {"swap": "half", "generator": generator}
     texts = [swapped(tokenizer, known, **options)[0][2] for _ in range(200)]
     assert set(texts) == {TEXTS["noun"], TEXTS["phrase"]}
     assert 70 < texts.count(TEXTS["noun"]) < 130
@@ -335,7 +335,7 @@ def test_where_nouns_cannot_move_phrases_do_and_the_other_way_round(moved, token
         (Swap(nouns, nowhere, binder), "two cat on a dogs"),
     ):
         words = align([caption], [[]], tokenizer, swaps=[[swap]])
-        assert [text for *_, text in swapped(tokenizer, words, moved=moved)] == [expected]
+        assert [text for *_, text in swapped(tokenizer, words, swap=moved)] == [expected]
 
 
 def test_samples_and_requested_words_of_a_tagger_s_swaps(tokenizer, known) -> None:

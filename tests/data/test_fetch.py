@@ -57,7 +57,7 @@ def test_files_come_to_their_places(toy: Source, file_server):
     assert fetch_source(toy) == []
     placed = {"data/rows.json": rows, "images/a.jpg": b"A", "images/b.jpg": b"B"}
     assert tree(toy.root) == placed | {"images/.pictures.zip.unpacked": b""}
-    assert tree(toy.downloads) == {}
+    assert tree(toy.download_folder) == {}
     assert check(toy).lines() == ["toy: complete; 1 of 1 files, 2 of 2 rows, 2 of 2 images"]
     assert fetch_source(toy) == [] and len(file_server.asked) == 2, "nothing is fetched twice"
     shutil.rmtree(toy.root / "images")
@@ -75,7 +75,7 @@ def test_checksum_of_the_list(toy: Source, file_server, kind):
     file_server.files["/pictures.zip"] = archive[:-1] + b"x"
     with pytest.raises(DataError, match=f"(?s)pictures.zip -> .*{digest}"):
         fetch_source(entry)
-    assert tree(toy.downloads) == {} and not toy.root.exists()
+    assert tree(toy.download_folder) == {} and not toy.root.exists()
     entry.place(item).write_bytes(archive[:-1] + b"x")
     with pytest.raises(DataError, match=digest):
         fetch_source(entry)
@@ -427,7 +427,7 @@ def test_flickr8k_as_it_is_released(home: Path, zipped):
     texts = {"Flickr8k.token.txt": b"a.jpg#0\tA dog .\n", "Flickr_8k.devImages.txt": b"a.jpg\n"}
     items = []
     for item, files in zip(entry.files, ({"Flicker8k_Dataset/a.jpg": b"A"}, texts), strict=True):
-        entry.downloads.mkdir(parents=True, exist_ok=True)
+        entry.download_folder.mkdir(parents=True, exist_ok=True)
         entry.place(item).write_bytes(zipped(files))
         items.append(dataclasses.replace(item, checksum=None))
     with pytest.raises(DataError, match="f18a1e2920de5bd84dae7cf08ec78978 was expected"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cae_lib.data.similarity import OFFICIAL, YEARS, load_similarity, present_sets
+from cae_lib.data.similarity import OFFICIAL, YEARS, available_similarity_sets, load_similarity
 from cae_lib.errors import ConfigError, DataError
 
 STSB, SICK = "STS/STSBenchmark/sts-test.csv", "SICK/SICK_test_annotated.txt"
@@ -63,7 +63,7 @@ def test_official_numbers_are_those_of_scored_pairs(put, capsys):
     assert "deft-forum" in capsys.readouterr().out
     with pytest.raises(DataError, match=r"STS\.input\.FNWN\.txt: no such annotation file"):
         load_similarity("STS13", root)
-    assert present_sets(root) == ("STS14", "STS-B")
+    assert available_similarity_sets(root) == ("STS14", "STS-B")
 
 
 def test_malformed_lines_short_rows_unknown_sets_and_nothing_there(put, tmp_path):
@@ -82,4 +82,4 @@ def test_malformed_lines_short_rows_unknown_sets_and_nothing_there(put, tmp_path
     with pytest.raises(ConfigError, match="STS12, STS13"):
         load_similarity("STS17", root)
     with pytest.raises(DataError, match="no dataset of STS12"):
-        present_sets(tmp_path / "SICK")
+        available_similarity_sets(tmp_path / "SICK")

@@ -64,7 +64,7 @@ def texts(tagger: DependencyTagger, caption: str, moved: str) -> set[str]:
     tokenizer = SimpleTokenizer()
     words = token_roles([caption], tokenizer, tagger)
     _, _, variants = swapped_captions(
-        words.tokens, words.words, words.roles, swaps=words.swaps, moved=moved
+        words.tokens, words.words, words.roles, swaps=words.swaps, swap=moved
     )
     return {tokenizer.decode(row[1 : int(row.argmax())].tolist()).strip() for row in variants}
 

@@ -19,8 +19,8 @@ from cae_lib.cli import main
 from cae_lib.commands import reproduce
 from cae_lib.config import paths
 from cae_lib.errors import ConfigError
-from cae_lib.grid import STUDY_PAGE_SUITES, STUDY_PAGES, STUDY_SUITES, Selection
-from cae_lib.machine import exclusive_gpu, find_gpus, has_one_core
+from cae_lib.grid import STUDY_ONLY_SUITES, STUDY_PAGES, STUDY_RUN_SUITES, Selection
+from cae_lib.machine import exclusive_gpu, find_gpus, shares_cpu
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.profiles import find_profile
 from cae_lib.variants import base_variants, find_run, run_name, study_runs
@@ -113,7 +113,7 @@ def test_a_profile_makes_the_pages_that_show_it_and_smoke_makes_all(monkeypatch)
 
 @pytest.mark.parametrize("studies", [False, True])
 def test_what_is_measured_of_a_run(monkeypatch, studies):
-    found, without = [], () if studies else STUDY_PAGE_SUITES
+    found, without = [], () if studies else STUDY_ONLY_SUITES
 
     def measure_run(name, profile, seed, fresh, only=(), left_out=(), **settings):
         found.append((run_name(name, profile, **settings), tuple(only), left_out))
@@ -126,7 +126,7 @@ def test_what_is_measured_of_a_run(monkeypatch, studies):
     bases = [v.name("mini") for v in base_variants("mini") if v.run == "base"]
     assert len(bases) > 1
     whole = [("base", (), without), ("base-gelu", (), ())]
-    whole += [(name, STUDY_SUITES, ()) for name in bases]
+    whole += [(name, STUDY_RUN_SUITES, ()) for name in bases]
     assert found == (whole if studies else whole[:1])
     job.train_and_measure("mini", choice, "clip-ft/1")
     plain = ("clip-ft", (), without)
@@ -361,7 +361,7 @@ def test_a_job_keeps_to_one_core_where_others_run_beside_it(monkeypatch, gpus, s
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     if scheduler:
         monkeypatch.setenv("SLURM_JOB_ID", scheduler)
-    assert has_one_core() is alone
+    assert shares_cpu() is alone
 
 
 def test_gpus_are_taken_one_by_one(monkeypatch, tmp_path):

@@ -51,7 +51,7 @@ AVERAGES = {
 
 def count_left_out(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
     """Count the items whose group the macro average leaves out."""
-    counted = AVERAGES[subset].counted_groups(item.group for item in items)
+    counted = AVERAGES[subset].counted_group_sizes(item.group for item in items)
     name = "symmetric_items" if subset == "relation" else "items_of_small_groups"
     return {name: len(items) - sum(counted.values())}
 

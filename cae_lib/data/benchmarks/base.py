@@ -91,9 +91,9 @@ class Average:
     without: frozenset[str] = frozenset()
     min_items: int = 1
 
-    def counted_groups(self, groups: Iterable[str]) -> dict[str, int]:
+    def counted_group_sizes(self, item_groups: Iterable[str]) -> dict[str, int]:
         """Return the number of items of each group that counts, given the groups of all items."""
-        sizes = Counter(groups)
+        sizes = Counter(item_groups)
         return {
             group: n
             for group, n in sizes.items()
@@ -151,7 +151,7 @@ class Benchmark:
     def rule(self) -> str:
         """The averaging rule in words."""
         groups = {item.group for item in self.items}
-        n = len(self.average.counted_groups(item.group for item in self.items))
+        n = len(self.average.counted_group_sizes(item.group for item in self.items))
         return self.average.rule.format(n=n, n_without=len(groups) - n)
 
     def numbered_items(self) -> zip[tuple[int, Item]]:

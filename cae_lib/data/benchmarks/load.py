@@ -119,7 +119,7 @@ def _load_subset(
     average = family.average_of(subset)
     if not items:
         average = Average("nothing of it is there")
-    elif average.over_groups and not average.counted_groups(item.group for item in items):
+    elif average.over_groups and not average.counted_group_sizes(item.group for item in items):
         average = NO_GROUP
     benchmark = Benchmark(
         family.name,

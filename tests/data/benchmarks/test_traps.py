@@ -18,7 +18,7 @@ def test_aros_symmetric_relations_leave_the_average_but_stay_in_the_items(put):
     files = {"aro/images/1.jpg": None, "aro/visual_genome_relation.json": rows}
     [relation] = load_benchmark("aro", put(files))
     groups = [item.group for item in relation.items]
-    assert [*relation.average.counted_groups(groups)] == ["on", "pulling"]
+    assert [*relation.average.counted_group_sizes(groups)] == ["on", "pulling"]
     assert (relation.headline, relation.n_used) == ("macro", 4)
     assert relation.counts["symmetric_items"] == 2
 
@@ -29,7 +29,7 @@ def test_aros_pairs_of_attributes_need_25_items(put):
     root = put({"aro/images/1.jpg": None, file: [s.ATTRIBUTES] * 25 + [other] * 24})
     [attribution] = load_benchmark("aro", root)
     groups = [item.group for item in attribution.items]
-    assert [*attribution.average.counted_groups(groups)] == ["red_big"]
+    assert [*attribution.average.counted_group_sizes(groups)] == ["red_big"]
     assert (attribution.n_used, attribution.counts["items_of_small_groups"]) == (49, 24)
     [attribution] = load_benchmark("aro", put({file: [other]}))
     assert attribution.headline == "micro", "no pair is large enough"
