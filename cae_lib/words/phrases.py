@@ -25,9 +25,9 @@ Phrases = dict[str, tuple[str, ...]]
 def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[Phrases]:
     """Return the phrases of each scene graph of `SceneGraphTagger.graphs`, in lower case.
 
-    An object is the head of its noun phrase, an attribute such a head with one adjective or number
-    ("brown dog"), a relation two heads and the words between which the parser finds ("dog chase
-    cat").
+    An object is the head of its noun phrase ("dog"), an attribute a head with one adjective or
+    number ("brown dog"), a relation two heads with the parser's words for it between them ("dog
+    chasing cat").
     """
     phrases = []
     for graph in graphs:
