@@ -240,7 +240,7 @@ def open_clip_file(repository: str) -> Path | None:
     return next((Path(path) for path in cached if isinstance(path, str)), None)
 
 
-def file_digest(path: Path, algorithm: str = "sha256") -> str:
+def checksum_of(path: Path, algorithm: str = "sha256") -> str:
     """Return the checksum of a file in hexadecimal; "git" is the id of the file as a git blob."""
     digest = hashlib.new("sha1" if algorithm == "git" else algorithm)
     if algorithm == "git":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cae_lib.config import paths
-from cae_lib.data.completeness import file_digest, open_clip_file
+from cae_lib.data.completeness import checksum_of, open_clip_file
 from cae_lib.data.sources import Download, Source
 from cae_lib.data.unpack import check_destination, unpack
 from cae_lib.errors import DataError
@@ -149,7 +149,7 @@ def verify_checksum(path: Path, checksum: str | None) -> None:
         DataError: If they differ.
     """
     kind, _, expected = (checksum or "").partition(":")
-    if checksum and (digest := file_digest(path, kind)) != expected:
+    if checksum and (digest := checksum_of(path, kind)) != expected:
         raise DataError(
             f"{path}: its {kind} checksum is {digest}, {expected} was expected: it is damaged, or "
             "has changed at its source. Remove it if it is still there"

@@ -9,7 +9,7 @@ from pathlib import Path
 from cae_lib.config import paths
 from cae_lib.data import benchmarks
 from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER_BENCHMARKS
-from cae_lib.data.completeness import Report, annotation_files, check, file_digest
+from cae_lib.data.completeness import Report, annotation_files, check, checksum_of
 from cae_lib.data.sources import fetch_command, load_sources, source
 from cae_lib.data.training_set import TRAINING_SOURCE
 from cae_lib.errors import DataError, MissingDataError
@@ -152,7 +152,7 @@ def _manifest_digest(profile_name: str, folder: str = "") -> str:
     if not path.is_file():
         command = find_profile(profile_name).build_command
         raise DataError(f"{path}: the data are not built here; run `{command}` in a clone")
-    return file_digest(path)
+    return checksum_of(path)
 
 
 def sources_digest(reports: Mapping[str, Report], names: Iterable[str]) -> str:
@@ -165,7 +165,7 @@ def sources_digest(reports: Mapping[str, Report], names: Iterable[str]) -> str:
         source = reports[name].source
         digest.update(f"{name}\n".encode())
         for path in annotation_files(source):
-            digest.update(f"{path.relative_to(source.root)} {file_digest(path)}\n".encode())
+            digest.update(f"{path.relative_to(source.root)} {checksum_of(path)}\n".encode())
         for tally in reports[name].tallies:
             digest.update("".join(f"-{missing}\n" for missing in tally.missing).encode())
     return digest.hexdigest()

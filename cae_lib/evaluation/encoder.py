@@ -28,7 +28,7 @@ from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.completeness import open_clip_file
 from cae_lib.data.images import read_image
 from cae_lib.errors import CheckpointError, DataError
-from cae_lib.models.checkpoint import file_digest, read_meta
+from cae_lib.models.checkpoint import checkpoint_digest, read_meta
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.models.text_encoder import text_encoder
@@ -81,11 +81,11 @@ class Weights:
     def digest(self) -> str:
         """Return the SHA-256 of a checkpoint file, or else of model, activation and weights."""
         if isinstance(self.source, Path):
-            return file_digest(self.source)
+            return checkpoint_digest(self.source)
         if self.source is None:
             start = "random"
         else:
-            start = file_digest(pretrained_file(self.model, self.source))
+            start = checkpoint_digest(pretrained_file(self.model, self.source))
         return hashlib.sha256(f"{self.model} {self.activation} {start}".encode()).hexdigest()
 
     def load(self, device: str | torch.device = "cpu") -> Clip:

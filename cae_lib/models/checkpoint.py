@@ -172,7 +172,7 @@ def restore_trunk(state: dict[str, Tensor], path: Path) -> None:
             state.setdefault(name, value.to(dtype if value.is_floating_point() else None))
 
 
-def file_digest(path: str | Path) -> str:
+def checkpoint_digest(path: str | Path) -> str:
     """Return the SHA-256 of a checkpoint's file in hexadecimal.
 
     For a file without its trunk, it is the digest of the file with the trunk.

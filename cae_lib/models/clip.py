@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from cae_lib.errors import CheckpointError, ConfigError
-from cae_lib.models.checkpoint import file_digest, read_meta
+from cae_lib.models.checkpoint import checkpoint_digest, read_meta
 from cae_lib.models.weight_files import read_state_dict
 
 ACTIVATIONS = ("quickgelu", "gelu")
@@ -143,7 +143,7 @@ def build_with_state_dict(
         name,
         activation,
         image_height(model),
-        file_digest(path),
+        checkpoint_digest(path),
     )
 
 

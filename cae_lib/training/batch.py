@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from cae_lib.attribution.binding import swapped_captions
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
-from cae_lib.data.images import TrainingImages, normalize_pixels
+from cae_lib.data.images import normalize_pixels
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.distributed import Ranks
 from cae_lib.words.alignment import Alignment
@@ -63,6 +63,23 @@ class Batch:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
 
+class ImageSource(Protocol):
+    """What a batch takes its images from: `TrainingImages`, or `Features` in place of them."""
+
+    @property
+    def affine(self) -> tuple[Tensor, Tensor] | None:
+        """Scale and shift that normalize the images; None for features."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def crops(
+        self, index: Tensor, generator: torch.Generator | None = None, subset: Tensor | None = None
+    ) -> Tensor:
+        """Return the images of the rows `index`, or of `index[subset]`; see `TrainingImages`."""
+        ...
+
+
 class Batches:
     """The batches of a run; each is a function of (seed, step) alone.
 
@@ -89,7 +106,7 @@ class Batches:
         experiment: Experiment,
         pairs: Pairs,
         alignment: Alignment,
-        images: TrainingImages,
+        images: ImageSource,
         tokenizer: Callable[[list[str]], Tensor],
         ranks: Ranks | None = None,
         parsed_roles: Tensor | None = None,

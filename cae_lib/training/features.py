@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from open_clip.timm_model import TimmModel
@@ -14,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from cae_lib.config import Experiment, paths
-from cae_lib.data.images import ImageStore, TrainingImages
+from cae_lib.data.images import TrainingImages
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.keys import TRAINING_VERSION
 from cae_lib.models.clip import Clip
@@ -29,26 +30,26 @@ ImageEncoder = Callable[[nn.Module, Tensor], Tensor]
 """From a model and images `(M, 3, S, S)` to their features."""
 
 
-class Features(ImageStore):
-    """Features of images, which stand in for their pixels.
+@dataclass(frozen=True)
+class Features:
+    """Features of images, which stand in for the images in a batch (an `ImageSource`).
 
-    Args:
+    Attributes:
         values: Features `(N, E)`, or the feature maps of a trunk `(N, C, h, w)`.
     """
 
-    affine = None
-
-    def __init__(self, values: Tensor) -> None:
-        self.pixels = values
+    values: Tensor
+    affine: ClassVar[None] = None
 
     def __len__(self) -> int:
-        return len(self.pixels)
+        """Return the number of images."""
+        return len(self.values)
 
     def crops(
         self, index: Tensor, generator: torch.Generator | None = None, subset: Tensor | None = None
     ) -> Tensor:
         """Return the features of the rows `index`, or of `index[subset]`; nothing is cropped."""
-        return self.pixels[index if subset is None else index[subset]]
+        return self.values[index if subset is None else index[subset]]
 
 
 def image_features(model: nn.Module, images: Tensor) -> Tensor:

@@ -182,12 +182,12 @@ class Run:
         self.device = next(clip.model.parameters()).device
         self.identity = dict(inputs or run_inputs(experiment, pairs.name, clip.weights_id))
         self.workers = execution.worker_count(isinstance(images, ImagesOnDisk))
-        encoder = image_features
+        encoder, source = image_features, images
         self.locked, encode_locked, encode_rest = split_image_tower(clip.model, experiment)
         if self.locked is not None:
             self.locked.requires_grad_(False)
             if not experiment.augment:
-                images = precompute_features(
+                source = precompute_features(
                     clip,
                     self.locked,
                     images,
@@ -201,7 +201,7 @@ class Run:
         parsed_roles = alignment.roles if experiment.match_gradient else None
         alignment = placebo_roles(alignment, experiment.roles, experiment.seed)
         self.batches = Batches(
-            experiment, pairs, alignment, images, clip.tokenizer, self.ranks, parsed_roles
+            experiment, pairs, alignment, source, clip.tokenizer, self.ranks, parsed_roles
         )
         self.optimizer = adamw(
             clip.model, experiment.lr, experiment.weight_decay, experiment.betas, experiment.eps

@@ -33,7 +33,7 @@ from cae_lib.errors import ConfigError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.retrieval import PROMPTS, with_article
 from cae_lib.keys import TRAINING_VERSION, run_inputs
-from cae_lib.models.checkpoint import CheckpointMeta, file_digest, read_meta, save_checkpoint
+from cae_lib.models.checkpoint import CheckpointMeta, checkpoint_digest, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runs import checkpoint_path
@@ -229,7 +229,7 @@ def _describe(profile_name: str, config: Experiment, target: Path, folder: Path)
         print(f"base after {step} steps: {numbers}", flush=True)
     clip = load_clip(config.model, target, device=pick_device())
     size = sum(parameter.numel() for parameter in clip.model.parameters())
-    digest = file_digest(target)
+    digest = checkpoint_digest(target)
     key = hashlib.sha256(f"{config.key()} {digest}".encode()).hexdigest()[:12]
     provenance = current_provenance(
         profile_name, config.seed, weights=digest[:12], parameters=size, settings=asdict(config)

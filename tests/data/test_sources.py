@@ -12,7 +12,7 @@ from PIL import Image
 
 from cae_lib.data import captions, needs, similarity
 from cae_lib.data.benchmarks import BENCHMARK_FAMILIES, FOLDERS, is_rescored, load_benchmark
-from cae_lib.data.completeness import check, file_digest
+from cae_lib.data.completeness import check, checksum_of
 from cae_lib.data.fetch import fetch_source
 from cae_lib.data.sources import (
     ExpectedRows,
@@ -280,4 +280,4 @@ def test_a_suite_without_any_of_its_data_says_how_to_get_them(home):
 
 def test_a_checksum_by_git_is_that_of_git(tmp_path: Path):
     (tmp_path / "file").write_bytes(b"test content\n")  # the example of the book Pro Git
-    assert file_digest(tmp_path / "file", "git") == "d670460b4b4aece5915caf5c68d12f560a9fe3e4"
+    assert checksum_of(tmp_path / "file", "git") == "d670460b4b4aece5915caf5c68d12f560a9fe3e4"

