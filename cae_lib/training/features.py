@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from open_clip.timm_model import TimmModel
@@ -39,7 +39,11 @@ class Features:
     """
 
     values: Tensor
-    affine: ClassVar[None] = None
+
+    @property
+    def affine(self) -> None:
+        """None, since features are not normalized."""
+        return None
 
     def __len__(self) -> int:
         """Return the number of images."""
