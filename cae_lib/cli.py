@@ -113,16 +113,16 @@ def get_sources(names: tuple[str, ...]) -> int:
 
     The exit code is 1 if something is left to do by hand.
     """
-    from cae_lib.data.completeness import check
+    from cae_lib.data.completeness import source_report
     from cae_lib.data.fetch import fetch_source
 
     complete = True
     for entry in _sources(names):
-        if check(entry).state != "complete":
+        if source_report(entry).state != "complete":
             print(f"{entry.title}. Licence: {entry.licence}. {entry.terms}", flush=True)
             for line in fetch_source(entry):
                 print(f"Left to you: {line}")
-        report = check(entry)
+        report = source_report(entry)
         print("\n".join(report.lines()))
         if entry.needs and report.state != "complete":
             print(f"  its images also come with: cae data get {' '.join(entry.needs)}")
@@ -137,9 +137,9 @@ def check_sources(names: tuple[str, ...]) -> int:
 
     The exit code is 1 if something is missing.
     """
-    from cae_lib.data.completeness import check
+    from cae_lib.data.completeness import source_report
 
-    reports = [check(entry) for entry in _sources(names)]
+    reports = [source_report(entry) for entry in _sources(names)]
     for report in reports:
         print("\n".join(report.lines()))
     states = [report.state for report in reports]

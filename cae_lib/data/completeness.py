@@ -91,7 +91,7 @@ class Report:
         return lines + [f"  {fault}" for fault in self.faults]
 
 
-def check(source: Source) -> Report:
+def source_report(source: Source) -> Report:
     """Count the files, rows and images of a source and name those that are missing."""
     files, rows, images = Tally("files"), Tally("rows"), Tally("images")
     faults: list[str] = []

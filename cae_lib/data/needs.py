@@ -9,7 +9,7 @@ from pathlib import Path
 from cae_lib.config import paths
 from cae_lib.data import benchmarks
 from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER_BENCHMARKS
-from cae_lib.data.completeness import Report, annotation_files, check, checksum_of
+from cae_lib.data.completeness import Report, annotation_files, checksum_of, source_report
 from cae_lib.data.sources import fetch_command, load_sources, source
 from cae_lib.data.training_set import TRAINING_SOURCE
 from cae_lib.errors import DataError, MissingDataError
@@ -71,7 +71,7 @@ def source_of_weights(model: str, weights: object) -> tuple[str, ...]:
 
 def source_reports(names: Iterable[str]) -> dict[str, Report]:
     """Count how much of the named sources is here; for all benchmarks this takes seconds."""
-    return {name: check(source(name)) for name in dict.fromkeys(names)}
+    return {name: source_report(source(name)) for name in dict.fromkeys(names)}
 
 
 def missing_data(reports: Mapping[str, Report]) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from cae_lib.data.benchmarks.base import CHANCE_OF_TASKS, ORDERS, Average, Benchmark, Item
-from cae_lib.data.benchmarks.svo_probes import GROUPS
+from cae_lib.data.benchmarks.svo_probes import NEGATIVE_KINDS
 from cae_lib.evaluation.averages import item_weights, require_unique_items
 from cae_lib.evaluation.datasets import benchmarks
 from cae_lib.evaluation.encoder import Encoder
@@ -62,7 +62,7 @@ def match_benchmark(benchmark: Benchmark) -> Benchmark:
     """
     pairs: dict[tuple, Item] = {}
     for item in benchmark.items:
-        if item.group in GROUPS:
+        if item.group in NEGATIVE_KINDS:
             for group, image in zip(("positive", "negative"), item.images, strict=True):
                 key = (group, _sentence(item), image)
                 pairs.setdefault(key, Item(item.key, (image,), item.texts, 0, group))

@@ -179,7 +179,10 @@ def similarity_pairs(profile_name: str) -> tuple[SentencePairs, ...]:
 
 @lru_cache(maxsize=2)
 def class_sets(profile_name: str) -> Mapping[str, LabelledImages]:
-    """Load images with classes: synthetic scenes, or the user's images; photographs have none.
+    """Load the sets of labelled images of a profile by name.
+
+    They are its synthetic scenes, or the user's own folders if its data are real. Profiles of
+    photographs that are built here have none.
 
     Raises:
         DataError: If the user has no dataset in `LABELLED_FOLDER`, or one is malformed.

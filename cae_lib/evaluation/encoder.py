@@ -79,7 +79,14 @@ class Weights:
     activation: str = ""
 
     def digest(self) -> str:
-        """Return the SHA-256 of a checkpoint file, or else of model, activation and weights."""
+        """Return the SHA-256 of a checkpoint file, or else of the names and the file of weights.
+
+        The file of a tag of open_clip is downloaded if it is not here. For random weights the names
+        of model and activation alone are hashed.
+
+        Raises:
+            CheckpointError: The file is missing, or cannot be downloaded.
+        """
         if isinstance(self.source, Path):
             return checkpoint_digest(self.source)
         if self.source is None:

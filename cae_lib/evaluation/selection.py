@@ -25,12 +25,12 @@ def is_closed(gap: float, reference_gap: float) -> bool:
     return gap <= GAP_TOLERANCE * reference_gap
 
 
-def smallest_closing(rows: Sequence[Row], reference_gap: float, gap: str) -> Row:
+def smallest_closing_row(rows: Sequence[Row], reference_gap: float, gap_column: str) -> Row:
     """Return the row of the smallest λ that closes the gap; of the largest λ if none does.
 
     Args:
         rows: Rows by growing λ.
         reference_gap: Gap of CLIP-FT.
-        gap: Name of the column that holds the gap.
+        gap_column: Name of the column that holds the gap.
     """
-    return next((row for row in rows if is_closed(row[gap], reference_gap)), rows[-1])
+    return next((row for row in rows if is_closed(row[gap_column], reference_gap)), rows[-1])

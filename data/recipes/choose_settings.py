@@ -36,7 +36,7 @@ from cae_lib.evaluation.selection import (
     GAP_TOLERANCE,
     TUNING_SEED,
     is_closed,
-    smallest_closing,
+    smallest_closing_row,
 )
 from cae_lib.keys import digest
 from cae_lib.methods import PAPER_METHODS
@@ -155,7 +155,7 @@ def lambdas(profile: str) -> None:
             settings.search.weights,
         )
         rows += walked
-        chosen_rows.append(smallest_closing(walked, tuned[gap], gap))
+        chosen_rows.append(smallest_closing_row(walked, tuned[gap], gap))
     keep(
         "sweep",
         profile,

@@ -22,7 +22,7 @@ import pytest
 from huggingface_hub import errors
 
 from cae_lib import cli
-from cae_lib.data.completeness import check
+from cae_lib.data.completeness import source_report
 from cae_lib.data.fetch import fetch_source
 from cae_lib.data.sources import Download, Source, source
 from cae_lib.data.unpack import unpack
@@ -53,12 +53,12 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def test_files_come_to_their_places(toy: Source, file_server):
     rows, _ = file_server.files.values()
-    assert check(toy).state == "not here"
+    assert source_report(toy).state == "not here"
     assert fetch_source(toy) == []
     placed = {"data/rows.json": rows, "images/a.jpg": b"A", "images/b.jpg": b"B"}
     assert tree(toy.root) == placed | {"images/.pictures.zip.unpacked": b""}
     assert tree(toy.download_folder) == {}
-    assert check(toy).lines() == ["toy: complete; 1 of 1 files, 2 of 2 rows, 2 of 2 images"]
+    assert source_report(toy).lines() == ["toy: complete; 1 of 1 files, 2 of 2 rows, 2 of 2 images"]
     assert fetch_source(toy) == [] and len(file_server.asked) == 2, "nothing is fetched twice"
     shutil.rmtree(toy.root / "images")
     assert fetch_source(toy) == [] and file_server.asked[2:] == ["/pictures.zip"]
@@ -95,7 +95,7 @@ def test_a_failed_download_leaves_nothing_and_keeps_no_other_back(toy: Source, f
     assert str(caught.value).count("->") == 1
     assert list(place.parent.iterdir()) == [] and (toy.root / "images/a.jpg").is_file()
     file_server.files, file_server.cut = whole, None
-    assert fetch_source(toy) == [] and check(toy).state == "complete"
+    assert fetch_source(toy) == [] and source_report(toy).state == "complete"
 
 
 def test_offline_machine_is_told_once_what_it_has_to_fetch(make_source, zipped, capsys):
@@ -285,7 +285,7 @@ def test_a_link_is_not_written_through(toy: Source, home: Path, tmp_path: Path, 
         fetch_source(toy)
     assert list(outside.iterdir()) == [] and link.is_symlink()
     link.unlink()
-    assert fetch_source(toy) == [] and check(toy).state == "complete"
+    assert fetch_source(toy) == [] and source_report(toy).state == "complete"
 
 
 def test_a_folder_in_the_goal_of_an_archive_that_is_a_link(pack, tmp_path: Path):
@@ -301,7 +301,7 @@ def test_the_folder_of_the_data_may_be_a_link(toy: Source, home: Path, tmp_path:
     (tmp_path / "disk").mkdir()
     (home / "data").mkdir()
     (home / "data" / "raw").symlink_to(tmp_path / "disk")
-    assert fetch_source(toy) == [] and check(toy).state == "complete"
+    assert fetch_source(toy) == [] and source_report(toy).state == "complete"
     assert (tmp_path / "disk" / "toy" / "images" / "a.jpg").read_bytes() == b"A"
 
 
@@ -361,7 +361,7 @@ def test_a_whole_repository_is_asked_for_until_it_is_here(make_source, monkeypat
     with pytest.raises(DataError, match="https://huggingface.co/datasets/a/b"):
         fetch_source(entry)
     assert fetch_source(entry) == fetch_source(entry) == []
-    assert check(entry).lines() == ["toy: unknown; 2 files"]
+    assert source_report(entry).lines() == ["toy: unknown; 2 files"]
 
 
 @pytest.mark.parametrize("error", [ConnectionError("no network"), socket.gaierror(-2, "no name")])
@@ -412,14 +412,14 @@ def test_open_clips_weights_stay_in_the_hubs_cache(make_source, monkeypatch, tmp
     monkeypatch.setattr("huggingface_hub.hf_hub_download", serve)
     digest = hashlib.sha256(b"weights").hexdigest()
     entry = make_source(dataclasses.replace(WEIGHTS, checksum=f"sha256:{digest}"))
-    assert check(entry).lines()[1] == "  files missing: ViT-B-32 openai"
+    assert source_report(entry).lines()[1] == "  files missing: ViT-B-32 openai"
     if not right:
         with pytest.raises(DataError, match=f"(?s)cache/huggingface/hub.*{digest}"):
             fetch_source(entry)
-        assert check(entry).state == "not here", "else the next call would take it"
+        assert source_report(entry).state == "not here", "else the next call would take it"
         return
     assert fetch_source(entry) == fetch_source(entry) == []
-    assert check(entry).state == "complete"
+    assert source_report(entry).state == "complete"
 
 
 def test_flickr8k_as_it_is_released(home: Path, zipped):
@@ -436,4 +436,4 @@ def test_flickr8k_as_it_is_released(home: Path, zipped):
     images, captions = (tree(entry.root / item.unpack) for item in items)
     assert {name: text for name, text in images.items() if text} == {"a.jpg": b"A"}
     assert {name: text for name, text in captions.items() if text} == texts
-    assert check(entry).lines()[0].endswith("2 of 4 files, 2 of 48,460 rows, 1 of 1 images")
+    assert source_report(entry).lines()[0].endswith("2 of 4 files, 2 of 48,460 rows, 1 of 1 images")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cae_lib.data import captions, needs, similarity
 from cae_lib.data.benchmarks import BENCHMARK_FAMILIES, FOLDERS, is_rescored, load_benchmark
-from cae_lib.data.completeness import check, checksum_of
+from cae_lib.data.completeness import checksum_of, source_report
 from cae_lib.data.fetch import fetch_source
 from cae_lib.data.sources import (
     ExpectedRows,
@@ -153,7 +153,7 @@ def world_as_raw(home: Path, smoke_world: Path) -> Path:
 @pytest.mark.parametrize("family", ["aro", "winoground", "vl_checklist", "valse", "crepe"])
 def test_benchmarks_are_counted_by_their_readers(world_as_raw: Path, family: str):
     (name,) = needs.SOURCES_OF_FAMILY[family]
-    items, images = check(SOURCES[name]).tallies[1:]
+    items, images = source_report(SOURCES[name]).tallies[1:]
     parts = load_benchmark(family, world_as_raw)
     n_used = sum(part.n_used for part in parts if not is_rescored(family, part.subset))
     assert (items.what, items.n_present) == ("items", n_used) and items.expected > n_used > 0
@@ -162,7 +162,7 @@ def test_benchmarks_are_counted_by_their_readers(world_as_raw: Path, family: str
 
 @pytest.mark.parametrize("name", ["negclip-captions", "coco-retrieval", "flickr30k"])
 def test_pictures_of_captions_are_found(world_as_raw: Path, name: str):
-    images = check(SOURCES[name]).tallies[-1]
+    images = source_report(SOURCES[name]).tallies[-1]
     assert images.what == "images" and images.n_present == images.expected > 0
 
 
@@ -170,14 +170,14 @@ def test_missing_and_unreadable_files_are_named(toy: Source):
     fetch_source(toy)
     many = [{"image": f"{i}.jpg"} for i in range(1200)]
     (toy.root / "data/rows.json").write_text(json.dumps(many), encoding="utf-8-sig")
-    assert check(toy).lines() == [
+    assert source_report(toy).lines() == [
         "toy: incomplete; 1 of 1 files, 1,200 of 2 rows, 0 of 1,200 images",
         "  images missing: toy/images/0.jpg, toy/images/1.jpg, toy/images/2.jpg and 1,197 more",
     ]
     (toy.root / "data/rows.json").write_text("[")
-    assert check(toy).state == "incomplete"
-    assert "rows.json, top level: not valid JSON" in check(toy).lines()[-1]
-    assert check(replace(toy, rows=(ExpectedRows("data/rows.json"),))).state == "incomplete"
+    assert source_report(toy).state == "incomplete"
+    assert "rows.json, top level: not valid JSON" in source_report(toy).lines()[-1]
+    assert source_report(replace(toy, rows=(ExpectedRows("data/rows.json"),))).state == "incomplete"
 
 
 def test_other_layouts_of_rows(make_source):
@@ -214,7 +214,7 @@ def test_other_layouts_of_rows(make_source):
     for name, text in (texts | dict.fromkeys(here, "")).items():
         (entry.root / name).parent.mkdir(parents=True, exist_ok=True)
         (entry.root / name).write_text(text)
-    assert check(entry).lines() == [
+    assert source_report(entry).lines() == [
         "toy: incomplete; 7 of 10 files, 12 of 12 rows, 5 of 7 images",
         "  files missing: toy/pictures/*.jpg (2), toy/maybe.txt",
         "  images missing: toy/p/1.gif, toy/p/z.jpg",

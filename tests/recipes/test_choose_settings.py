@@ -15,7 +15,7 @@ from cae_lib.config import Search
 from cae_lib.data.captions import Pairs
 from cae_lib.evaluation.choice import weighted_items
 from cae_lib.evaluation.datasets import benchmarks
-from cae_lib.evaluation.selection import smallest_closing
+from cae_lib.evaluation.selection import smallest_closing_row
 from cae_lib.evaluation.validation import validation_scores
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.profiles import experiment, find_profile
@@ -47,7 +47,7 @@ def test_lambda_is_sought_only_around_the_smallest_that_closes_the_gap(enough: f
         Search().weights,
     )
     assert [found["weight"] for found in rows] == tried
-    assert smallest_closing(rows, 1.0, "gap")["weight"] == min(enough, 100.0)
+    assert smallest_closing_row(rows, 1.0, "gap")["weight"] == min(enough, 100.0)
 
 
 @pytest.mark.parametrize(

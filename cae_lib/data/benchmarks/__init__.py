@@ -74,21 +74,22 @@ def load_benchmark(
 ) -> list[Benchmark]:
     """Load a family of benchmarks: a `Benchmark` for each subset that exists or is expected.
 
-    Of an incomplete dataset the usable items are loaded: items without a usable image are left out,
-    a printed line says how many and why, and `n_used` is smaller than `n_expected`.
+    Of an incomplete dataset the usable items are loaded: items of which an image is missing or
+    broken are left out, a printed line says how many and why, and `n_used` is smaller than
+    `n_expected`. A subset whose file is missing has no items if its number of items is known, and
+    is left out otherwise.
 
     Args:
         name: One of `BENCHMARK_FAMILIES`.
         root: Folder that holds all datasets.
         official: Expect the published numbers of items; else the `counts` of a `manifest.json` in
-            `root`, if it has one, or as many items as the files have. A published subset whose file
-            is missing has no items.
+            `root`, if it has one, or as many items as the files have.
         options: Further arguments of the family's reader, such as the `seed` of "order".
 
     Raises:
         ConfigError: If the family is unknown.
-        DataError: If a row is malformed, there are more items than expected, or no annotation file
-            is there (unless `official`).
+        DataError: If a row is malformed, two items have the same key, there are more items than
+            expected, or no annotation file is there (unless `official`).
     """
     from cae_lib.data.benchmarks.load import load_family  # needs Pillow, and the names above do not
 

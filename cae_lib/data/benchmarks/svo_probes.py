@@ -13,7 +13,7 @@ from pathlib import Path
 from cae_lib.data.benchmarks.base import Family, ImageRef, Item
 from cae_lib.data.rows import Row, csv_rows
 
-GROUPS = ("subj", "verb", "obj")
+NEGATIVE_KINDS = ("subj", "verb", "obj")
 MIXED = "mixed"
 COLUMNS = ("sentence", "pos_image_id", "neg_image_id", "subj_neg", "verb_neg", "obj_neg")
 
@@ -22,7 +22,7 @@ def read(root: Path, subset: str) -> Iterator[Item]:
     """Yield the items, the image that fits first."""
     for row in csv_rows(root / "svo-probes/svo_probes.csv", COLUMNS):
         images = tuple(_image(root, row.text(f"{sign}_image_id")) for sign in ("pos", "neg"))
-        flags = [group for group in GROUPS if _flag(row, f"{group}_neg")]
+        flags = [group for group in NEGATIVE_KINDS if _flag(row, f"{group}_neg")]
         group = flags[0] if len(flags) == 1 else MIXED
         yield Item(row.key, images, (row.text("sentence"),), group=group)
 
