@@ -728,7 +728,7 @@ def number(value: float | None, digits: int = 1, scale: float = 1.0, sign: bool 
     return text.replace("-", "−")
 
 
-def intervals(
+def format_intervals(
     rows: pd.DataFrame, digits: int = 1, scale: float = 100.0, sign: bool = False
 ) -> pd.Series:
     """Format each row as `estimate [low, high]`, where a line may break before the bracket."""

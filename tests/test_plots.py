@@ -225,7 +225,7 @@ def test_numbers_have_a_true_minus_and_no_negative_zero():
     assert plots.number(-0.0001, 1, 100) == "0.0"
     assert plots.number(0.0123, 1, 100, sign=True) == "+1.2"
     assert plots.number(float("nan")) == "–"
-    assert plots.intervals(ROWS, sign=True).iloc[1] == "−2.0 [−3.0,\u00a0−1.0]"
+    assert plots.format_intervals(ROWS, sign=True).iloc[1] == "−2.0 [−3.0,\u00a0−1.0]"
     assert plots.format_estimates(ROWS).iloc[3] == plots.Shown(
         "10.0<br><small>±5.0</small>", "10.0 ±5.0"
     )

@@ -9,7 +9,7 @@ import pandas as pd
 
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.evaluation.blind import blind_answers
-from cae_lib.evaluation.datasets import benchmarks, evenly_spaced_indices, training_captions
+from cae_lib.evaluation.datasets import available_training_pairs, benchmarks, evenly_spaced_indices
 from cae_lib.evaluation.encoder import Encoder
 
 N_IMAGES = 500
@@ -22,7 +22,7 @@ def average_image_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     Returns:
         The table of `blind_answers`; an empty one without training images.
     """
-    pairs = training_captions(profile)
+    pairs = available_training_pairs(profile)
     if pairs is None:
         return pd.DataFrame()
     rows = evenly_spaced_indices(len(pairs.image_paths), N_IMAGES)

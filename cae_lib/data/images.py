@@ -162,7 +162,8 @@ def read_image(
     open_clip read with `Image.open(path).convert("RGB")`, which ignores it, and published numbers
     are measured on those pixels. Evaluation, training, `cae_lib.attribute`, `cae attribute` and the
     explorer all use this function, so they see the same pixels of a file, which are also those of
-    an image that a user opens with Pillow.
+    an image that a user opens with Pillow. With `min_side`, as in training, a large JPEG is decoded
+    at a smaller size.
 
     Args:
         path: The image file.

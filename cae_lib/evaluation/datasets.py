@@ -159,7 +159,7 @@ def retrieval_sets(profile_name: str) -> dict[str, Pairs]:
     return pairs
 
 
-def training_captions(profile: str) -> Pairs | None:
+def available_training_pairs(profile: str) -> Pairs | None:
     """Load the training captions and images; None if real ones are not complete."""
     with log_if_missing("blind", find_profile(profile).real):
         return training_pairs(profile)

@@ -19,7 +19,7 @@ from cae_lib.data.training_set import default_tagger, ground_truth_tagger, has_g
 from cae_lib.evaluation.amounts import subsets
 from cae_lib.evaluation.blind import blind_answers, text_choosers
 from cae_lib.evaluation.choice import scorable_benchmarks, weighted_items
-from cae_lib.evaluation.datasets import benchmarks, retrieval_sets, training_captions
+from cae_lib.evaluation.datasets import available_training_pairs, benchmarks, retrieval_sets
 from cae_lib.profiles import find_profile
 from cae_lib.store import Tables
 from cae_lib.words.alignment import align, token_roles
@@ -46,7 +46,7 @@ def data_tables(profile: str) -> Tables:
     """
     world, tagger = find_profile(profile).synthetic, default_tagger()
     parts, retrieval = benchmarks(profile), retrieval_sets(profile)
-    training = training_captions(profile)
+    training = available_training_pairs(profile)
     texts = None if training is None else training.captions
     tables = {
         "subsets": subsets(profile),
@@ -149,7 +149,10 @@ def _seen(
 
 
 def captions(name: str, pairs: Pairs, tagger: SceneGraphTagger, world: bool) -> pd.DataFrame:
-    """Return what the captions of a retrieval set state: `set`, `caption`, `picture`, counts."""
+    """Return a row for each caption of a retrieval set, with `stated_counts` of what it states.
+
+    Further columns are `set`, its name, and the numbers `caption` and `picture`.
+    """
     index = np.asarray(pairs.image_index).astype(np.int32)
     frame = pd.DataFrame(
         {"set": name, "caption": np.arange(len(index), dtype=np.int32), "picture": index}

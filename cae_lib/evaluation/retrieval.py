@@ -32,10 +32,13 @@ def retrieval_table(encoder: Encoder, profile: str) -> pd.DataFrame:
 
 
 def zero_shot_table(encoder: Encoder, profile: str) -> pd.DataFrame:
-    """Return `class_ranks` on all sets of a profile, with the name of the `set`."""
-    sets = class_sets(profile)
-    ranked = [class_ranks(encoder, images).assign(set=name) for name, images in sets.items()]
-    return concat_tables(ranked)[["set", "picture", "label", "rank"]]
+    """Return `class_ranks` on all sets of a profile, with the name of the `set` first."""
+    tables = []
+    for name, images in class_sets(profile).items():
+        table = class_ranks(encoder, images)
+        table.insert(0, "set", name)
+        tables.append(table)
+    return concat_tables(tables)
 
 
 def retrieval_ranks(encoder: Encoder, pairs: Pairs, name: str) -> pd.DataFrame:

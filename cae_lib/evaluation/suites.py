@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 
 
 class Suite(NamedTuple):
-    """A measurement of an encoder on the data of a profile.
+    """A measurement of an encoder on the data of a profile, which gives one table.
 
-    Its module is imported when it measures. It returns one table, of its own name, which is empty
-    where there are no data.
+    Attributes:
+        name: Name of the suite and of its table.
+        module: Where the function is; imported at the first call.
+        function: Name of a function of an encoder and the name of a profile. It returns the table,
+            which is empty where the profile has no such data.
     """
 
     name: str

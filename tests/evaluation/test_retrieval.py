@@ -148,3 +148,8 @@ def test_the_small_world_gives_gold_phrases(world_home, tiny_clip):
     assert list(objects.caption) == list(range(120)) and objects.own.notna().all()
     assert list(objects.picture) == retrieval_pairs("smoke", "coco").image_index.tolist()
     assert (result.own.notna() == (result.n > 0)).all() and result.groupby("kind").n.sum().min() > 0
+
+
+def test_a_profile_without_classes_has_an_empty_table(tiny_clip, monkeypatch):
+    monkeypatch.setattr(retrieval, "class_sets", lambda profile: {})
+    assert retrieval.zero_shot_table(Encoder(tiny_clip), "photo").empty

@@ -17,7 +17,7 @@ def test_the_average_picture_stands_for_every_picture(
     )
     pairs = Pairs([Path(name) for name in "abc"], [], torch.tensor([]), "toy", 0, 0)
     items = choice(["p"], ["left", "up"]), choice(["q"], ["left", "right"])
-    monkeypatch.setattr(blind, "training_captions", lambda profile: pairs)
+    monkeypatch.setattr(blind, "available_training_pairs", lambda profile: pairs)
     monkeypatch.setattr(blind, "benchmarks", lambda profile: [benchmark_of(*items)])
     found = blind.average_image_table(encoder, "smoke")
     assert set(found.chooser) == {"average picture"} and found.share.tolist() == [1, 0]
