@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
@@ -46,9 +47,15 @@ class Terminated(KeyboardInterrupt):
 
 def check_fields(settings: Any) -> None:
     """Check that all fields of a dataclass have their types; see `check_type`."""
-    hints = typing.get_type_hints(type(settings))
+    hints = field_types(type(settings))
     for field in dataclasses.fields(settings):
         check_type(field.name, getattr(settings, field.name), hints[field.name])
+
+
+@functools.cache
+def field_types(cls: type) -> dict[str, Any]:
+    """Return the type of each field of a dataclass; hundreds of runs are checked at each start."""
+    return typing.get_type_hints(cls)
 
 
 def check_type(name: str, value: Any, hint: Any) -> None:

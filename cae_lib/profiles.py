@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from cae_lib.config import Experiment, Profile, Search, paths, repository
-from cae_lib.errors import ConfigError, check_type
+from cae_lib.errors import ConfigError, check_type, field_types
 from cae_lib.methods import METHODS
 
 RUN_KEYS: Mapping[str, Any] = {"label": str, "like": str | list, "study": bool}
@@ -27,6 +27,9 @@ types."""
 
 _FIXED = ("name", "profile", "seed")
 """Fields of `Experiment` that no file sets."""
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The loader in C, where PyYAML has it: all profiles are read at each start."""
 
 
 def config_folder() -> Path:
@@ -83,7 +86,7 @@ def _load(path: Path, below: tuple[str, ...] = ()) -> dict[str, Any]:
     In the result, `like` names the first file of the chain.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: cannot be read as YAML ({error})") from error
     if not isinstance(content, dict):
@@ -118,7 +121,7 @@ def _check_keys(location: str, content: Mapping[str, Any], allowed: typing.Colle
 
 def _settings(location: str, content: Any) -> dict[str, Any]:
     """Check settings of `Experiment`, and convert YAML's lists and mappings to tuples."""
-    hints = typing.get_type_hints(Experiment)
+    hints = field_types(Experiment)
     if not isinstance(content, dict):
         raise ConfigError(
             f"{location}: expected a mapping from settings to values, got {content!r}"
@@ -141,7 +144,7 @@ def _entry(location: str, entry: Any) -> dict[str, Any]:
         raise ConfigError(
             f"{location}: expected a mapping such as {{method: gradcam, weight: 0.1}}"
         )
-    allowed = typing.get_type_hints(Experiment).keys() - {*_FIXED} | {*RUN_KEYS}
+    allowed = field_types(Experiment).keys() - {*_FIXED} | {*RUN_KEYS}
     _check_keys(location, entry, allowed)
     result = _settings(location, {key: entry[key] for key in entry if key not in RUN_KEYS})
     for key, kind in RUN_KEYS.items():
@@ -205,7 +208,7 @@ def experiment(name: str, profile_name: str, **overrides: Any) -> Experiment:
     if name not in profile.runs:
         expected = ", ".join(profile.runs)
         raise ConfigError(f"unknown experiment {name!r}: expected one of {expected}")
-    hints = typing.get_type_hints(Experiment)
+    hints = field_types(Experiment)
     for key, value in overrides.items():
         if key not in hints or key in ("name", "profile"):
             expected = ", ".join(k for k in hints if k not in ("name", "profile"))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import ast
 import hashlib
 import re
-import typing
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from cae_lib.config import Experiment
-from cae_lib.errors import ConfigError
+from cae_lib.errors import ConfigError, field_types
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.profiles import experiment, find_profile
 
@@ -84,6 +83,8 @@ def find_run(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
     The name may be that of a run of the studies, or a run followed by settings, such as
     `clip-ft+lr=5e-07+steps=100`. Any other name is returned as the run itself, without overrides.
     """
+    if name in find_profile(profile_name).runs:
+        return name, {}
     for variant in (
         *ablations(profile_name),
         *base_variants(profile_name),
@@ -129,7 +130,7 @@ def parse_setting(key: str, text: str) -> Any:
     Raises:
         ConfigError: If there is no setting `key`.
     """
-    hints = typing.get_type_hints(Experiment)
+    hints = field_types(Experiment)
     names = [name for name in hints if name not in ("name", "profile", "seed")]
     if key not in names:
         raise ConfigError(f"{key}={text}: expected a setting, one of {', '.join(names)}")
