@@ -11,14 +11,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
 
 import numpy as np
-import spacy
 from spacy.about import __version__ as SPACY_VERSION
 from spacy.tokens import Doc, Span, Token
 
 from cae_lib.words.alignment import check_captions
 from cae_lib.words.articles import indefinite_article
 from cae_lib.words.dependency import COMPOUND_PREPOSITION_NOUNS, NOUN_POS
-from cae_lib.words.pipeline import disable_entity_recognizer, model_name, parse_distinct
+from cae_lib.words.pipeline import load_pipeline, model_name, parse_distinct
 
 # Words between two nouns that may be exchanged without making the caption false.
 MUTUAL = frozenset("alongside and beside near next opposite or with".split())
@@ -49,7 +48,7 @@ def swap_negatives(
         DataError: If the captions are not a list of texts.
     """
     check_captions(captions)
-    nlp = disable_entity_recognizer(spacy.load(model_name()))
+    nlp = load_pipeline()
     plain = [" ".join(caption.split()) for caption in captions]
 
     def swaps(doc: Doc) -> list[str]:

