@@ -67,6 +67,7 @@ def scores(monkeypatch) -> Mock:
     return counted
 
 
+@pytest.mark.slow
 def test_papermill_alone_trains_measures_and_draws_an_experiment_once(
     smoke_home: Path, tmp_path: Path, monkeypatch
 ):

@@ -168,10 +168,11 @@ def split(text):
     return first, words, second
 
 
+@pytest.mark.slow
 def test_the_base_learns_places_then_captions_and_is_measured(few, short, monkeypatch):
     monkeypatch.setattr(pool, "BATCH", 4)
     short("paired", {"clip-ft": {}}, tower_steps=2, precision="fp32")
-    selection = Selection(studies=True)
+    selection = Selection(rows=("clip-ft",))
     job.make_data("paired", selection)
     job.make_base("paired", selection)
     start = load_clip("clip-photo", runs.checkpoint_path("base", "paired")).model

@@ -6,8 +6,13 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import job
 import pytest
-from grids import Grid
+from filelock import FileLock
+from grids import ROW, Reproduction
+
+from cae_lib import grid
+from cae_lib.config import paths
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "one-node-slurm.sh"
 PROGRAMS = ("munged", "slurmctld", "slurmd")
@@ -39,19 +44,27 @@ def slurm(slurm_script: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A home whose sets, captions and base are done, and no run."""
-    home = tmp_path_factory.mktemp("grid")
-    code, text = Grid(home, "clip-ft+steps=1").run()
-    assert code == 0 and "3 of 3 runs done" in text, text
-    shutil.rmtree(home / "data/checkpoints/smoke/variants")
-    yield home
-    shutil.rmtree(home)
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with datasets, parsed captions and base, whose measurement counts as done; one worker
+    makes it for all."""
+    folder = tmp_path_factory.getbasetemp()
+    home = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "prepared"
+    with FileLock(f"{home}.lock"), pytest.MonkeyPatch.context() as patch:
+        if not (home / "runs/smoke/base/0/done.json").exists():
+            patch.setenv("CAE_HOME", str(home))
+            selection = grid.select("smoke", {"rows": ROW})
+            job.make_data("smoke", selection)
+            job.make_base("smoke", selection)
+            for name in ("data", "base", "data/0", "base/0"):
+                path = paths().runs / "smoke" / name / "done.json"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text("{}\n")
+    return home
 
 
 @pytest.fixture
-def grid(prepared: Path, tmp_path: Path) -> Iterator[Grid]:
+def reproduction(prepared: Path, tmp_path: Path) -> Iterator[Reproduction]:
     home = tmp_path / "home"
     shutil.copytree(prepared, home)
-    yield Grid(home)
+    yield Reproduction(home)
     shutil.rmtree(home)

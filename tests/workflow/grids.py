@@ -12,10 +12,10 @@ from pathlib import Path
 from cae_lib.training.state import read_log
 
 STEPS = 800  # a state is written after each 200
-ROW = f"clip-ft+steps={STEPS}"
+ROW = f"negclip+steps={STEPS}"
 
 
-class Grid:
+class Reproduction:
     """`cae reproduce` on a row of the smoke profile in a home of its own."""
 
     def __init__(self, home: Path, row: str = ROW, engine: str = "local") -> None:

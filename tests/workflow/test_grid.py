@@ -275,6 +275,7 @@ def test_other_real_files_in_a_rehearsal_do_everything_again(copy: Copy):
     assert copy.left(**rows, real="somewhere") == {"data", "base", "data/0", "base/0", "clip-ft/0"}
 
 
+@pytest.mark.slow
 def test_pages_follow_their_runs_and_the_book_its_pages(copy: Copy):
     copy.call()
     text = copy.folder / "book" / "experiments" / "cost.md"

@@ -35,6 +35,7 @@ rule one:  # waits for the other job, so that the two run at the same time
 
 @needs_snakemake
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="two jobs at the same time need two cores")
+@pytest.mark.slow
 def test_each_job_gets_a_gpu_of_its_own(slurm: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     (tmp_path / "Snakefile").write_text(GPUS)
