@@ -213,9 +213,9 @@ def train(
     """
     from cae_lib.runs import train_run
     from cae_lib.training.execution import ExecutionOptions
-    from cae_lib.variants import BASE, find_run
+    from cae_lib.variants import BASE, parse_run_name
 
-    run, settings = find_run(name, profile)
+    run, settings = parse_run_name(name, profile)
     if run == BASE:
         raise ConfigError(
             f"a recipe trains the base model: `python -m data.recipes.base --profile {profile}`, "

@@ -183,12 +183,16 @@ class Experiment(AttributionLossConfig):
 class Search:
     """Candidate settings of the search on validation captions.
 
-    They are learning rates, values of λ (visited starting from 1) and, for CAE on bindings, margins
-    and values of λ.
+    Attributes:
+        rates: Learning rates.
+        shares: Numbers of steps that are tried too, as multiples of the profile's.
+        weights: Values of λ, visited starting from 1.
+        margins: Margins of CAE on bindings.
+        binding_weights: Values of λ of CAE on bindings.
     """
 
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
-    shares: tuple[float, ...] = (0.25, 0.5, 2)  # of the steps, that are measured beside them
+    shares: tuple[float, ...] = (0.25, 0.5, 2)
     weights: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
     margins: tuple[float, ...] = (0.05, 0.1, 0.2)
     binding_weights: tuple[float, ...] = (2.5, 5.0, 10.0, 20.0)

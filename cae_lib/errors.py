@@ -19,7 +19,7 @@ class ConfigError(CaeError):
 
 
 class DataError(CaeError):
-    """A data file that is missing, malformed or incomplete."""
+    """Data that are missing, malformed or incomplete, from a file or passed as an argument."""
 
 
 class MissingDataError(DataError):
@@ -31,7 +31,7 @@ class WriteError(CaeError):
 
 
 class CheckpointError(CaeError):
-    """A checkpoint that is missing, damaged or does not fit the model."""
+    """A checkpoint that is missing or damaged, or that does not fit the model or the run."""
 
 
 class TooLongError(CaeError):

@@ -13,7 +13,7 @@ from cae_lib.config import Experiment, shipped
 from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION, digest
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import file_hash
-from cae_lib.variants import BASE, DATA, Variant, find_run, study_runs
+from cae_lib.variants import BASE, DATA, Variant, parse_run_name, study_runs
 
 CONTROL_SUITES = ("benchmarks", "attribution", "retrieval", "bindings")
 HARD_NEGATIVE_SUITES = (*CONTROL_SUITES, "phrases")
@@ -28,7 +28,7 @@ STUDY_PAGES = ("what-decides", "quickgelu", "faithfulness", "blind")
 STUDY_ONLY_SUITES = ("faithfulness", "sensitivity", "blind")
 """Suites that only these pages show."""
 
-PAPER_SCALE_PAGES = ("attribution", "bindings", "accuracy", "retrieval-and-text")
+REAL_DATA_PAGES = ("attribution", "bindings", "accuracy", "retrieval-and-text")
 """Pages that show a profile with real data."""
 
 STATUS_PAGE = "status"
@@ -143,7 +143,7 @@ def rows_of(profile_name: str, selection: Selection) -> list[Variant]:
         for name, settings in profile.runs.items()
         if settings.get("steps") != 0 and (selection.studies or name not in profile.studies)
     ]
-    rows = [Variant(*find_run(name, profile_name)) for name in names]
+    rows = [Variant(*parse_run_name(name, profile_name)) for name in names]
     for row in rows:
         experiment(row.run, profile_name, **row.settings)  # raises for an unknown name or setting
     return rows
@@ -189,7 +189,7 @@ def pages_of(profile_name: str, selection: Selection) -> list[str]:
     if selection.rows:
         return []
     if profile.real:
-        return list(PAPER_SCALE_PAGES)
+        return list(REAL_DATA_PAGES)
     pages = []
     for path in sorted(shipped("book/experiments").glob("*.md")):
         text = path.read_text(encoding="utf-8")

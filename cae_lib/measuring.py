@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from cae_lib.data.needs import data_digests, sources_digest
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.encoder import Encoder, Weights
-from cae_lib.evaluation.suites import ALL_SUITES, BASE_SUITES, SUITES, Suite, measure
+from cae_lib.evaluation.suites import ALL_SUITES, BASE_SUITES, SUITES, Suite, measure_if_stale
 from cae_lib.keys import READING_VERSION, digest, table_key
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.external import LORA_ALPHA, ExternalModel, model_loader
@@ -36,7 +36,7 @@ from cae_lib.runs import (
 )
 from cae_lib.runtime import pick_device
 from cae_lib.store import Tables
-from cae_lib.variants import BASE, CONTROLS, Variant, find_run, run_name
+from cae_lib.variants import BASE, CONTROLS, Variant, parse_run_name, run_name
 from cae_lib.words.alignment import align
 
 GELU_SUITES = ("benchmarks", "retrieval")
@@ -184,25 +184,30 @@ def measure_model(
     """Measure the missing tables of a run, or of any other model that `load_external` reads.
 
     Args:
-        name: A run of the profile or one of `external.FORMS`.
+        name: A run of the profile, or another model in a form that `external.FORMS` describes.
         profile_name: Name of the profile.
-        seed: Seed of the run.
+        seed: Seed, for a run.
         only: Names of the suites to measure; all by default.
-        model: See `ExternalModel`.
-        activation: See `ExternalModel`.
-        processor: See `ExternalModel`.
-        **overrides: Settings of the run that differ from the profile's.
+        model: See `ExternalModel`; not for a run.
+        activation: See `ExternalModel`; not for a run.
+        processor: See `ExternalModel`; not for a run.
+        **overrides: Settings that differ from the profile's, for a run.
 
     Returns:
         The name of the model in tables.
 
     Raises:
-        ConfigError: For an unknown suite, or a file that has the name of a run; see `measure_run`
-            and `measure_external` for further errors.
+        ConfigError: For an unknown suite, or a file that has the name of a run.
+        MissingDataError: If none of the data that the suites read are there. See `measure_run` and
+            `measure_external` for further errors.
     """
+    if unknown := [suite for suite in only if suite not in ALL_SUITES]:
+        raise ConfigError(
+            f"no such measurement: {', '.join(unknown)}; expected some of {', '.join(ALL_SUITES)}"
+        )
     title = title_of(name, profile_name, **overrides)
     if is_run(name, profile_name):
-        run, settings = find_run(name, profile_name)
+        run, settings = parse_run_name(name, profile_name)
         needs.require_some_data(profile_name, only)
         measure_run(run, profile_name, seed, only=only, **settings | overrides)
         return title
@@ -220,7 +225,7 @@ def measure_model(
 def title_of(name: str, profile_name: str, **overrides: Any) -> str:
     """Return the name of a run, or of any other model, in tables and file names."""
     if is_run(name, profile_name):
-        run, settings = find_run(name, profile_name)
+        run, settings = parse_run_name(name, profile_name)
         return run_name(run, profile_name, **settings | overrides)
     stem = Path(name).stem if Path(name).exists() else name
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.")
@@ -332,21 +337,24 @@ def measure_suites(
     may_be_missing = find_profile(profile_name).real and not on_request
     for name, suite in suites.items():
         with datasets.log_if_missing(name, may_be_missing):
-            measure(
+            measure_if_stale(
                 name,
                 run,
                 seed,
                 profile_name,
                 table_key(name, model, data[name]),
-                lambda measure=suite: _without_captions(
-                    measure(encoder(), profile_name), profile_name
-                ),
+                partial(_measure_suite, suite, encoder, profile_name),
                 fresh=fresh,
                 on_request=on_request,
                 model=model[:12],
                 data=data[name][:12],
                 settings=dict(settings or {}),
             )
+
+
+def _measure_suite(suite: Suite, encoder: Callable[[], Encoder], profile_name: str) -> Tables:
+    """Return the tables of a suite that are stored."""
+    return _without_captions(suite(encoder(), profile_name), profile_name)
 
 
 def _without_captions(tables: Tables, profile_name: str) -> Tables:
@@ -391,7 +399,7 @@ def measure_data(profile_name: str, fresh: bool = False, on_request: bool = Fals
             )
         )
     data = hashlib.sha256(repr(digests).encode()).hexdigest()
-    measure(
+    measure_if_stale(
         store.DATA,
         store.DATA,
         0,

@@ -32,7 +32,7 @@ from cae_lib.models.external import ExternalModel, load_external
 from cae_lib.models.weight_files import unpacked
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import one_thread, pick_device
-from cae_lib.variants import BASE, CONTROLS, TUNED, find_run
+from cae_lib.variants import BASE, CONTROLS, TUNED, parse_run_name
 
 if TYPE_CHECKING:
     from cae_lib.training.execution import ExecutionOptions
@@ -282,7 +282,11 @@ def open_run(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> C
 
 def is_run(name: str, profile_name: str) -> bool:
     """Return whether a name is that of a run of a profile, of its base model or of a control."""
-    return find_run(name, profile_name)[0] in (BASE, *CONTROLS, *find_profile(profile_name).runs)
+    return parse_run_name(name, profile_name)[0] in (
+        BASE,
+        *CONTROLS,
+        *find_profile(profile_name).runs,
+    )
 
 
 def open_model(
@@ -311,7 +315,7 @@ def open_model(
         CheckpointError: If the weights cannot be read, or the run is not trained.
     """
     if is_run(name, profile_name):
-        run, settings = find_run(name, profile_name)
+        run, settings = parse_run_name(name, profile_name)
         return open_run(run, profile_name, seed, **settings | overrides)
     is_tag = model is not None and ":" not in name and Path(name).suffix not in WEIGHT_SUFFIXES
     source = f"{model}:{name}" if is_tag else name
@@ -320,9 +324,10 @@ def open_model(
 
 
 def required_sources(profile_name: str) -> list[str]:
-    """Return the names in `data/sources.yml` of all sources that a profile with real data reads.
+    """Return the names of all sources that a profile with real data reads.
 
-    The images of the datasets are included. The list is empty for a profile without real data.
+    These are the weights, the training data and the benchmarks with their images, named as in
+    `cae_lib/data/sources.yml`. The list is empty for a profile without real data.
     """
     if not find_profile(profile_name).real:
         return []

@@ -224,8 +224,12 @@ def versions() -> dict[str, str]:
 
 
 def device_name() -> str:
-    """Return the name of the GPU or processor, with its number of threads if PyTorch is loaded."""
-    torch = sys.modules.get("torch")  # a page that only reads results does without
+    """Return the name of the GPU or, without one, of the processor.
+
+    PyTorch is not imported for this, since a page that only reads results does without it. Unless
+    it is imported already, the processor is named. If it is, the number of its threads follows.
+    """
+    torch = sys.modules.get("torch")
     if torch and torch.cuda.is_available():
         return torch.cuda.get_device_name()
     model = platform.processor() or platform.machine()

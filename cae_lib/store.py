@@ -37,7 +37,7 @@ from cae_lib.profiles import find_profile
 from cae_lib.runtime import whole_file, write_atomic
 from cae_lib.variants import DATA as DATA
 
-ANSWERS = ("family", "subset", "item")
+ITEM_KEY = ("family", "subset", "item")
 """Columns that name an item of a benchmark."""
 
 WITHOUT_SEEDS = ("base", DATA, "tuning")

@@ -26,7 +26,7 @@ ABLATED = "cae-gradcam"
 """The run whose settings are varied. Its method has all the settings, and it closes the
 object-word gap within a short run."""
 
-BASE_STUDY_RUNS = (TUNED, "cae-perturbation")
+RUNS_FROM_EACH_BASE = (TUNED, "cae-perturbation")
 """Runs that are trained from each base model: the reference, and the method whose attribution
 scores stay faithful."""
 
@@ -77,7 +77,7 @@ def run_name(name: str, profile_name: str, **overrides: Any) -> str:
     return "+".join(parts)
 
 
-def find_run(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
+def parse_run_name(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
     """Return the run and the overrides that a name stands for.
 
     The name may be that of a run of the studies, or a run followed by settings, such as
@@ -112,7 +112,7 @@ def find_variant(run: str, profile_name: str, **settings: Any) -> Variant:
     Raises:
         ConfigError: For an unknown run or setting, or a value of the wrong type.
     """
-    row, named = find_run(run, profile_name)
+    row, named = parse_run_name(run, profile_name)
     if row in (BASE, DATA):
         return Variant(row, named)
     configured = experiment(row, profile_name)
@@ -186,7 +186,7 @@ def ablations(profile_name: str) -> list[Variant]:
 
 
 def base_variants(profile_name: str) -> list[Variant]:
-    """Return the base models with fewer steps, and each run of `BASE_STUDY_RUNS` from every base.
+    """Return the base models with fewer steps, and the `RUNS_FROM_EACH_BASE` from every base.
 
     The bases are those with fewer steps and the profile's own; the runs have the profile's `short`
     settings and two seeds. The list is empty for a profile without `earlier_bases`.
@@ -194,7 +194,9 @@ def base_variants(profile_name: str) -> list[Variant]:
     profile = find_profile(profile_name)
     starts = [{"weights": earlier_base(profile_name, steps)} for steps in profile.earlier_bases]
     runs = [
-        Variant(run, profile.short | start, 2) for start in (*starts, {}) for run in BASE_STUDY_RUNS
+        Variant(run, profile.short | start, 2)
+        for start in (*starts, {})
+        for run in RUNS_FROM_EACH_BASE
     ]
     return [*(Variant(BASE, start) for start in starts), *runs] if profile.earlier_bases else []
 
@@ -202,13 +204,15 @@ def base_variants(profile_name: str) -> list[Variant]:
 def lead_variants(profile_name: str) -> list[Variant]:
     """Return each method of the paper with the multiples `WEIGHT_MULTIPLIERS` of its chosen weight.
 
-    The method in `BASE_STUDY_RUNS` gets three seeds, the others one. The list is empty for a
+    The method in `RUNS_FROM_EACH_BASE` gets three seeds, the others one. The list is empty for a
     profile without `earlier_bases`.
     """
     methods = PAPER_METHODS if find_profile(profile_name).earlier_bases else ()
     rows = {f"cae-{method}": experiment(f"cae-{method}", profile_name) for method in methods}
     return [
-        Variant(name, {"weight": round(share * row.weight, 9)}, 3 if name in BASE_STUDY_RUNS else 1)
+        Variant(
+            name, {"weight": round(share * row.weight, 9)}, 3 if name in RUNS_FROM_EACH_BASE else 1
+        )
         for name, row in rows.items()
         for share in WEIGHT_MULTIPLIERS
     ]

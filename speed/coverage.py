@@ -28,7 +28,7 @@ from cae_lib import plots, results, store
 from cae_lib.evaluation.averages import weights
 from cae_lib.keys import digest
 from cae_lib.runtime import current_provenance
-from cae_lib.statistics import ANSWERS, correlations, crossed_mean, mean_ci, ratios, summarize
+from cae_lib.statistics import ITEM_KEY, correlations, crossed_mean, mean_ci, ratios, summarize
 
 TUNED, CAE = (
     "clip-ft",
@@ -210,7 +210,7 @@ def designs(profile: str, resamples: int) -> Iterator[tuple[str, int, int, Held]
         items = items[items["subset"] == "relation"]  # places, on which its claims are judged
     answers = results.load("benchmarks", profile, [TUNED, *CAE])
     numbers = weights(items, "family")
-    mean = differences(answers, "correct", list(ANSWERS), numbers.query("score == 'mean'"))
+    mean = differences(answers, "correct", list(ITEM_KEY), numbers.query("score == 'mean'"))
     _, parts = crossed_mean(mean.values, mean.strata, mean.weights, mean.clusters)
     far = replace(mean, by_seed=parts.by_item / mean.weights.sum() ** 2)
     n = mean.values.shape[1]
@@ -222,7 +222,7 @@ def designs(profile: str, resamples: int) -> Iterator[tuple[str, int, int, Held]
     if profile == "paired":
         return
     one = "Winoground" if "Winoground" in set(numbers["score"]) else "ARO"
-    family = differences(answers, "correct", list(ANSWERS), numbers[numbers["score"] == one])
+    family = differences(answers, "correct", list(ITEM_KEY), numbers[numbers["score"] == one])
     yield f"C3: {one}", 3, family.values.shape[1], family.held
     tuned = [TUNED, *CAE[:4]]
     ranks = results.load("retrieval", profile, tuned)

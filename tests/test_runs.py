@@ -23,8 +23,8 @@ from cae_lib.runs import checkpoint_path, is_run
 from cae_lib.variants import (
     ablations,
     base_variants,
-    find_run,
     find_variant,
+    parse_run_name,
     run_name,
     study_runs,
 )
@@ -149,13 +149,13 @@ def test_a_measurement_stays_until_the_version_of_its_suite_is_raised(at_home, m
 
 def test_known_texts_are_answered_without_the_model(home, monkeypatch):
     clip, texts = load_clip("clip-mini", seed=3), ["a dog", "a red hat", "a cat"]
-    encoder, expected = Encoder(clip, "smoke"), Encoder(clip).texts(texts)
-    np.testing.assert_array_equal(encoder.texts(texts), expected)
+    encoder, expected = Encoder(clip, "smoke"), Encoder(clip).encode_texts(texts)
+    np.testing.assert_array_equal(encoder.encode_texts(texts), expected)
     asked = Mock(side_effect=RuntimeError("the model was asked"))
     monkeypatch.setattr("cae_lib.evaluation.encoder.text_encoder", asked)
-    np.testing.assert_array_equal(encoder.texts(["a cat", "a dog"]), expected[[2, 0]])
+    np.testing.assert_array_equal(encoder.encode_texts(["a cat", "a dog"]), expected[[2, 0]])
     with pytest.raises(RuntimeError, match="asked"):
-        encoder.texts(["a dog", "a new text"])
+        encoder.encode_texts(["a dog", "a new text"])
 
 
 def test_a_variant_has_files_and_tables_of_its_own(at_home):
@@ -195,14 +195,14 @@ def test_names(overrides: dict, name: str):
     ],
 )
 def test_runs_of_the_studies_are_found_by_name(name: str, chosen: str, settings: dict):
-    row, found = find_run(name, chosen)
+    row, found = parse_run_name(name, chosen)
     assert (row, found) == (name.partition("+")[0], settings)
     assert run_name(row, chosen, **settings) == name
 
 
 def test_a_path_with_a_plus_is_no_run():
     assert not is_run("c++/model.pt", "mini")
-    assert find_run("c++/model.pt", "mini") == ("c++/model.pt", {})
+    assert parse_run_name("c++/model.pt", "mini") == ("c++/model.pt", {})
     assert is_run("clip-ft+lr=5e-07+steps=100", "mini")
 
 

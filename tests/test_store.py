@@ -210,7 +210,7 @@ def counter(*tables: str) -> Mock:
 
 def measure(compute: Mock, key: str = "key", fresh: bool = False, suite: str = "s") -> int:
     """How often it was computed so far."""
-    suites.measure(suite, "cae", 1, "mini", key, compute, fresh=fresh, model="w")
+    suites.measure_if_stale(suite, "cae", 1, "mini", key, compute, fresh=fresh, model="w")
     return compute.call_count
 
 
@@ -234,7 +234,7 @@ def test_fresh_measures_what_this_clone_only_received_and_no_other_suite(home: P
     compute, other = counter("a"), counter("b")
     others = (2, "mini"), (1, "paper")
     for place in others:
-        suites.measure("s", "cae", *place, "key", counter("a"))
+        suites.measure_if_stale("s", "cae", *place, "key", counter("a"))
     assert measure(compute) == measure(other, suite="t") == 1
     assert measure(compute, fresh=True) == measure(other, suite="t") == 1, "measured here already"
     for profile in ("mini", "paper"):
@@ -243,7 +243,7 @@ def test_fresh_measures_what_this_clone_only_received_and_no_other_suite(home: P
     assert measure(compute) == 1
     assert measure(compute, fresh=True) == 2
     for place in others:
-        suites.measure("s", "cae", *place, "key", again := counter("a"), fresh=True)
+        suites.measure_if_stale("s", "cae", *place, "key", again := counter("a"), fresh=True)
         assert again.called, "of another seed or profile"
 
 
@@ -260,7 +260,7 @@ def test_a_suite_that_gives_no_rows_is_measured_once_per_key(home: Path):
 
 def test_a_failed_measurement_stores_nothing(home: Path):
     with pytest.raises(ZeroDivisionError):
-        suites.measure("s", "cae", 1, "mini", "key", lambda: 1 / 0)
+        suites.measure_if_stale("s", "cae", 1, "mini", "key", lambda: 1 / 0)
     assert measure(counter("a"), fresh=True) == 1
 
 

@@ -70,7 +70,7 @@ def forget() -> None:
         datasets.load_family,
         datasets.retrieval_pairs,
         datasets.similarity_pairs,
-        datasets.class_sets,
+        datasets.classification_sets,
         training_set,
     ):
         cached.cache_clear()

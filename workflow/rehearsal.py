@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from cae_lib.config import paths
 from cae_lib.errors import DataError
 from cae_lib.models.clip import load_clip
-from cae_lib.models.weight_files import OPENAI_SIZES
+from cae_lib.models.weight_files import OPENAI_SIZE_ENTRIES
 from cae_lib.profiles import experiment
 from cae_lib.variants import TUNED
 from data.recipes.datasets import MANIFEST
@@ -71,7 +71,7 @@ def lay_out(profile: str, real: Path | None = None) -> None:
 
 
 def write_archive(model: nn.Module, path: Path) -> None:
-    """Write a model as OpenAI's files are: TorchScript, float16, with `OPENAI_SIZES`."""
+    """Write a model as OpenAI's files are: TorchScript, float16, with `OPENAI_SIZE_ENTRIES`."""
 
     class Holder(nn.Module):
         def forward(self, values: Tensor) -> Tensor:
@@ -87,7 +87,7 @@ def write_archive(model: nn.Module, path: Path) -> None:
             module = getattr(module, parent)
         half = value.half() if value.is_floating_point() else value
         module.register_parameter(last, nn.Parameter(half, requires_grad=False))
-    for name, size in OPENAI_SIZES.items():
+    for name, size in OPENAI_SIZE_ENTRIES.items():
         root.register_buffer(name, torch.tensor(size))
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.jit.save(torch.jit.trace(root, torch.zeros(1)), str(path))

@@ -31,13 +31,13 @@ from cae_lib.errors import CheckpointError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.attribution import WordSample
 from cae_lib.evaluation.choice import scorable_benchmarks
-from cae_lib.evaluation.encoder import Encoder, evaluating
+from cae_lib.evaluation.encoder import Encoder, eval_mode
 from cae_lib.models.clip import Clip
 from cae_lib.models.text_encoder import text_encoder
 from cae_lib.plots import PAPER_METHOD_LABELS, ROLE_COLORS, Shown, label, script_json
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import write_atomic
-from cae_lib.store import ANSWERS
+from cae_lib.store import ITEM_KEY
 from cae_lib.words.alignment import Alignment, token_roles
 from cae_lib.words.roles import ROLE_NAMES
 
@@ -184,7 +184,7 @@ def collect(profile: str, per_subset: int = PER_SUBSET) -> Collection:
         for run, own in places.groupby("run")
         if len(own) < len(places[["family", "subset"]].drop_duplicates())
     }
-    right = table.pivot(index=ANSWERS, columns="run", values="correct")[list(stored)]
+    right = table.pivot(index=ITEM_KEY, columns="run", values="correct")[list(stored)]
     drawn = [
         (part, int(row))
         for number, part in enumerate(subsets)
@@ -510,9 +510,9 @@ def _scores_of(
         tensor[:, :length].to(encoder.device)
         for tensor in (known.tokens, known.words, known.roles, known.arguments)
     )
-    images = torch.from_numpy(encoder.images(refs)).to(encoder.device)
+    images = torch.from_numpy(encoder.encode_images(refs)).to(encoder.device)
     sample = WordSample(rows, rows, *tensors, images)
-    with evaluating(model):
+    with eval_mode(model):
         scores = np.stack([sample.scores(model, method) for method in SCORE_METHODS], axis=1)
     words = [sample.word_texts(row, tokenizer) for row in rows]
     roles = ["".join(str(ROLE_NAMES.index(r)) for r in sample.word_roles(row)) for row in rows]

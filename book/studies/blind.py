@@ -26,11 +26,11 @@ def average_image_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     if pairs is None:
         return pd.DataFrame()
     rows = evenly_spaced_indices(len(pairs.image_paths), N_IMAGES)
-    vectors = encoder.images([ImageRef(pairs.image_paths[row]) for row in rows])
+    vectors = encoder.encode_images([ImageRef(pairs.image_paths[row]) for row in rows])
     mean = vectors.astype(np.float64).mean(axis=0)
     mean /= np.linalg.norm(mean)
 
     def similarity(texts: Sequence[str]) -> list[float]:
-        return (encoder.texts(texts) * mean).sum(axis=-1).tolist()
+        return (encoder.encode_texts(texts) * mean).sum(axis=-1).tolist()
 
     return blind_answers(benchmarks(profile), {"average picture": similarity})

@@ -8,7 +8,7 @@ import pandas as pd
 
 from cae_lib.config import shipped
 from cae_lib.errors import DataError
-from cae_lib.store import ANSWERS
+from cae_lib.store import ITEM_KEY
 
 PRINTED_TABLE = "data/paper.csv"
 CAE, CONTROL, TUNED = "CLIP-CAE, mean of 4", "NegCLIP", "CLIP-FT"
@@ -45,7 +45,7 @@ def average_runs(answers: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> 
     """Return the mean of each group of runs as one run, by item and seed.
 
     Args:
-        answers: The table `benchmarks`: `run`, `seed`, `picture`, `correct` and `ANSWERS`.
+        answers: The table `benchmarks`: `run`, `seed`, `picture`, `correct` and `ITEM_KEY`.
         groups: Names of new runs, each with the runs that it is the mean of.
 
     Raises:
@@ -56,6 +56,6 @@ def average_runs(answers: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> 
         if missing := sorted(set(runs) - runs_with_answers):
             raise DataError(f"{name!r} is a mean of runs without answers: {', '.join(missing)}")
         rows = answers[answers["run"].isin(runs)].astype({"correct": float})
-        by_item = rows.groupby(["seed", *ANSWERS, "picture"], sort=False, observed=True)
+        by_item = rows.groupby(["seed", *ITEM_KEY, "picture"], sort=False, observed=True)
         tables.append(by_item["correct"].mean().reset_index().assign(run=name))
     return pd.concat(tables, ignore_index=True)

@@ -20,7 +20,7 @@ from cae_lib.attribution.word_scores import merge_token_scores
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.evaluation.attribution import WordSample, coco_captions, word_sample
 from cae_lib.evaluation.datasets import SAMPLES, evenly_spaced_indices, retrieval_pairs
-from cae_lib.evaluation.encoder import Encoder, evaluating
+from cae_lib.evaluation.encoder import Encoder, eval_mode
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.clip import load_clip
 from cae_lib.models.text_tower import text_tower
@@ -97,7 +97,7 @@ def faithfulness_table(
         - "integration error", "integration points": of integrated gradients.
     """
     sample, model = coco_word_sample(encoder, profile, limit), encoder.clip.model
-    with evaluating(model):
+    with eval_mode(model):
         scores = {method: sample.scores(model, method) for method in PAPER_METHODS}
         scores[INTEGRATED], error, points = integrated_gradients(model, sample)
         curves = score_curves(sample.n_words, similarity_of(model, sample), scores)
@@ -297,9 +297,11 @@ def sensitivity_table(
     other = load_clip(clip.name, None, OTHER_ACTIVATION[clip.activation][0], encoder.device)
     other.model.load_state_dict(clip.model.state_dict())
     paths = retrieval_pairs(profile, "coco").image_paths
-    features = Encoder(other).images([ImageRef(paths[number]) for number in sample.image_index])
+    features = Encoder(other).encode_images(
+        [ImageRef(paths[number]) for number in sample.image_index]
+    )
     in_other = replace(sample, image_features=torch.from_numpy(features).to(encoder.device))
-    with evaluating(clip.model):
+    with eval_mode(clip.model):
         defaults = {method: sample.token_scores(clip.model, method) for method in PAPER_METHODS}
         words = {m: merge_token_scores(scores, sample.words) for m, scores in defaults.items()}
         parts = []

@@ -77,7 +77,7 @@ def heatmap_table(encoder: Encoder, profile: str, limit: int = SAMPLES["heatmaps
     relations = [scene.relation for scene in scenes]
     grid = tuple(patch_grid(encoder.clip.model.visual))
     coverage = np.stack([region_shares(scene.places, grid) for scene in scenes])
-    pixels = encoder.pixels([ImageRef(paths[row]) for row in rows])
+    pixels = encoder.pixel_values([ImageRef(paths[row]) for row in rows])
     maps, features, tokens = _maps(encoder, pixels, [scene.caption for scene in scenes])
     parts = [{"measure": "area", "part": list(REGIONS), "value": coverage.mean(axis=(0, 2, 3))}]
     for part in (*_regions(maps, coverage), *_words(encoder, tokens, features, relations)):

@@ -20,7 +20,7 @@ from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.retrieval import retrieval_ranks
 from cae_lib.models.clip import Clip
 from cae_lib.profiles import find_profile
-from cae_lib.statistics import ANSWERS, mean_ci
+from cae_lib.statistics import ITEM_KEY, mean_ci
 from data.recipes.synthetic_scenes.grammar import canonical
 from data.recipes.synthetic_scenes.vocabulary import NOUNS
 
@@ -64,10 +64,10 @@ def describe_base(clip: Clip, profile: str) -> dict[str, Any]:
     for kind, rows in answers_by_kind.items():
         if len(rows):  # a profile need not have every kind
             sizes = rows.groupby("subset")["subset"].transform("size")
-            weights = rows[[*ANSWERS]].assign(
+            weights = rows[[*ITEM_KEY]].assign(
                 score=kind, stratum=rows["subset"], weight=1 / sizes / rows["subset"].nunique()
             )
-            numbers[kind] = _interval(rows, "correct", ANSWERS, weights)
+            numbers[kind] = _interval(rows, "correct", ITEM_KEY, weights)
         means = words[words["role"] == kind].groupby(["caption", "picture"])["score"].mean()
         numbers[f"attention_{kind}"] = _interval(means.reset_index(), "score", ("caption",))
     pairs = retrieval_pairs(profile, "coco")
@@ -169,5 +169,5 @@ def _embed(
             first, second = second, first
         rows.append((entry["relation"], first["noun"], second["noun"], first["color"]))
     columns = ["relation", "subject", "object", "color of the subject"]
-    vectors = encoder.images([ImageRef(path) for path in paths])
+    vectors = encoder.encode_images([ImageRef(path) for path in paths])
     return vectors, pd.DataFrame(rows, columns=columns)

@@ -15,7 +15,7 @@ from cae_lib.config import paths
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.profiles import find_profile
 
-ANSWERS = ("correct", "rank")
+ANSWER_COLUMNS = ("correct", "rank")
 """Columns that contain an answer; a difference in one of them is reported as a changed answer."""
 
 
@@ -88,7 +88,7 @@ def difference(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, str]:
     for name in old.columns:
         missing = old[name].isna()
         differs = int(((old[name] != new[name]) & ~(missing & new[name].isna())).sum())
-        if differs and name in ANSWERS:
+        if differs and name in ANSWER_COLUMNS:
             findings.append(
                 f"{differs:,} answers changed ({name}, {100 * differs / len(old):.2g} %)"
             )

@@ -53,7 +53,7 @@ def fetch_source(source: Source) -> list[str]:
             if isinstance(error, UnreachableError):
                 unreached[item.host] = error
             place = "~/.cache/huggingface/hub" if item.open_clip else source.place(item)
-            failures.append(f"{item.address or item.name} -> {place} ({error})")
+            failures.append(f"{item.browser_url or item.name} -> {place} ({error})")
     if failures:
         raise DataError(
             f"{source.title}: {len(failures)} of {len(source.files)} files could not be fetched. "
@@ -74,7 +74,11 @@ def _fetch_file(
     """Fetch one item and move it to its place; return what the user still has to do."""
     place = source.place(item)
     marker = source.root / item.unpack / f".{item.name}.unpacked"
-    if open_clip_file(item.hub or "") if item.open_clip else item.unpack and marker.is_file():
+    if item.open_clip:
+        is_present = open_clip_file(item.hub or "") is not None
+    else:
+        is_present = bool(item.unpack) and marker.is_file()
+    if is_present:
         return []
     if item.how and not (item.unpack and place.is_file()):
         return [f"{item.how} Put it at {place}." if item.unpack else item.how]
@@ -87,7 +91,7 @@ def _fetch_file(
     elif item.host in unreached:
         raise unreached[item.host]
     else:
-        print(f"{source.title}: fetching {item.name} from {item.address}", flush=True)
+        print(f"{source.title}: fetching {item.name} from {item.browser_url}", flush=True)
         with _translated_errors(item, source.gated):
             _download(item, place)
     if item.unpack:

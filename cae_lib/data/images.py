@@ -98,7 +98,8 @@ class ImageStore(TrainingImages):
     """All images of a dataset as one uint8 tensor (N, 3, S, S), decoded once by a thread pool.
 
     An image of another size is resized (bicubic) to S pixels on its shorter side and cut to its
-    central square, as CLIP does for evaluation; random crops are torchvision's, of that square.
+    central square, as CLIP does for evaluation but for rounding. Random crops are torchvision's, of
+    that square.
     """
 
     def __init__(self, paths: Sequence[str | Path], size: int) -> None:

@@ -16,7 +16,7 @@ from cae_lib.errors import DataError, MissingDataError
 from cae_lib.profiles import find_profile
 
 TRAINING_SOURCES = (TRAINING_SOURCE,)
-# Names in `data/sources.yml` of what each family of benchmarks reads.
+# Names in `cae_lib/data/sources.yml` of what each family of benchmarks reads.
 SOURCES_OF_FAMILY: Mapping[str, tuple[str, ...]] = {
     name: family.source_names for name, family in benchmarks.BENCHMARK_FAMILIES.items()
 }

@@ -216,8 +216,13 @@ def csv_rows(path: Path, columns: tuple[str, ...] = (), delimiter: str = ",") ->
 def parquet_rows(path: Path, image_folder: Path) -> Iterator[Row]:
     """Yield the rows of a Parquet table of the Hugging Face hub.
 
-    An image that is stored as bytes is written to `image_folder`, under a name that depends on its
-    content, and replaced by `{"path": name}` in the row.
+    An image that is stored as bytes is written to `image_folder` as HASH.jpg, whatever its format,
+    where HASH depends on its content, and is replaced by `{"path": "HASH.jpg"}` in the row.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: If it cannot be read.
+        WriteError: If an image cannot be written.
     """
     import pandas as pd
     from pyarrow import ArrowInvalid

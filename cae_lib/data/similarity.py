@@ -49,7 +49,9 @@ FILES = {
         "test": "SICK/SICK_test_annotated.txt",
     },
 }
-COLUMNS = {STSB: (5, 6, 4), SICKR: (1, 2, 3)}  # of first sentence, second sentence and score
+COLUMN_NUMBERS = {STSB: (5, 6, 4), SICKR: (1, 2, 3)}
+"""Positions of the columns with the first sentence, the second one and the score; (0, 1, 2) in the
+files of other datasets."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def available_similarity_sets(root: str | Path) -> tuple[str, ...]:
 
 def _scored_pairs(path: Path, name: str, counts: Counter[str]) -> list[tuple[str, str, float]]:
     """Return the scored pairs of a file; STS12 to STS16 have their scores in a second file."""
-    first, second, score = COLUMNS.get(name, (0, 1, 2))
+    first, second, score = COLUMN_NUMBERS.get(name, (0, 1, 2))
     source, lines = path, [line.split("\t") for line in _lines(path)]
     if name in YEARS:
         source = path.with_name(path.name.replace("input", "gs", 1))

@@ -71,10 +71,10 @@ class Download:
     @property
     def host(self) -> str:
         """Return the host of the file; "" if no address is known."""
-        return urlsplit(self.address).hostname or ""
+        return urlsplit(self.browser_url).hostname or ""
 
     @property
-    def address(self) -> str:
+    def browser_url(self) -> str:
         """Return the page where a browser finds the file; "" if none is known."""
         if self.drive:
             return f"https://drive.google.com/file/d/{self.drive}/view"

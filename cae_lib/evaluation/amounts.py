@@ -29,7 +29,7 @@ def subsets(profile_name: str) -> pd.DataFrame:
     retrieval = datasets.retrieval_sets(profile_name)
     labelled: Mapping[str, LabelledImages] = {}
     with datasets.log_if_missing("zero_shot", real):
-        labelled = datasets.class_sets(profile_name)
+        labelled = datasets.classification_sets(profile_name)
     similarity = {pairs.name: pairs for pairs in datasets.similarity_pairs(profile_name)}
     rows = [*_benchmark_rows(profile_name)]
     rows += [_row("retrieval", name, s.n_used, s.n_expected) for name, s in retrieval.items()]

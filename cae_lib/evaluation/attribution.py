@@ -20,7 +20,7 @@ from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.captions import Pairs
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation.datasets import SAMPLES, evenly_spaced_indices, retrieval_pairs
-from cae_lib.evaluation.encoder import Encoder, evaluating
+from cae_lib.evaluation.encoder import Encoder, eval_mode
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.text_encoder import text_encoder
 from cae_lib.words.alignment import Alignment, token_roles
@@ -81,7 +81,7 @@ def attribution_table(
         "role": np.array(ROLE_NAMES)[sample.roles.cpu().numpy()[row, position]],
     }
     tables = []
-    with evaluating(model):
+    with eval_mode(model):
         for method in methods:
             scores = sample.token_scores(model, method, batch_size, **parameters).cpu().numpy()
             table = pd.DataFrame({"method": method, **tokens, "score": scores[row, position]})
@@ -179,7 +179,9 @@ def word_sample(
     rows = rows[(words[rows].amax(dim=1) > 0).numpy()]
     length = encoding.used_columns(alignment.tokens[rows])
     image_index = np.asarray(pairs.image_index)[rows]
-    features = encoder.images([ImageRef(pairs.image_paths[number]) for number in image_index])
+    features = encoder.encode_images(
+        [ImageRef(pairs.image_paths[number]) for number in image_index]
+    )
     assert alignment.arguments is not None, "only the roles of placebos have no arguments"
     by_token = (alignment.tokens, words, alignment.roles, alignment.arguments)
     tensors = (*(tensor[rows, :length] for tensor in by_token), torch.from_numpy(features))

@@ -28,7 +28,7 @@ import pandas as pd
 from cae_lib.data.benchmarks.aro import AUTHORS_SYMMETRIC, MIN_PAIR, SYMMETRIC
 from cae_lib.data.benchmarks.base import Average
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.store import ANSWERS
+from cae_lib.store import ITEM_KEY
 
 Tree = str | list["Tree"]
 """A subset as "family/subset", a pattern that several subsets fit, or a list of trees, which stands
@@ -199,7 +199,7 @@ def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
         ConfigError: If the protocol is unknown.
         DataError: If `items` is no table of items, or an item stands twice.
     """
-    needed = {*ANSWERS, "group", "weight", "stratum"}
+    needed = {*ITEM_KEY, "group", "weight", "stratum"}
     if not isinstance(items, pd.DataFrame) or not needed <= {*items.columns}:
         columns = list(items.columns) if isinstance(items, pd.DataFrame) else None
         raise DataError(
@@ -213,7 +213,7 @@ def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
     protocols = {**PROTOCOLS, "subset": {key: Rule(key) for key in subsets}}
     if protocol not in protocols:
         raise ConfigError(f"no protocol {protocol!r}. Known: {', '.join(protocols)}.")
-    columns = ["score", *ANSWERS[:2], "group", "item", "weight", "stratum"]
+    columns = ["score", *ITEM_KEY[:2], "group", "item", "weight", "stratum"]
     frames = [pd.DataFrame(columns=columns)]
     for score, rule in protocols[protocol].items():
         shares = _shares(rule.tree, list(subsets))
@@ -241,7 +241,7 @@ def average(frame: pd.DataFrame, weights: pd.DataFrame, value: str = "correct") 
         DataError: If `frame` lacks an item of a score or has an item twice, or if `weights` have
             an item twice in a score, which happens if two protocols are mixed.
     """
-    items = list(ANSWERS)
+    items = list(ITEM_KEY)
     require_unique_items(frame)
     repeated = weights[weights.duplicated(["score", *items])]
     if len(repeated):
@@ -256,11 +256,15 @@ def average(frame: pd.DataFrame, weights: pd.DataFrame, value: str = "correct") 
 
 
 def item_weights(groups: Sequence[str] | pd.Series, average: Average) -> np.ndarray:
-    """Return the weight `(n,)` of each item of a subset; they sum to 1.
+    """Return the weight `(n,)` of each item of a subset.
 
     Args:
         groups: The group `(n,)` of each item, such as the relation that it is about.
         average: How the items are averaged: with equal weights for items, or for groups.
+
+    Returns:
+        Weights that sum to 1. Items of groups that `average` leaves out have the weight 0; if it
+        leaves out all groups, all weights are 0.
     """
     if not average.over_groups:
         return np.full(len(groups), 1 / len(groups))
@@ -302,7 +306,7 @@ def _shares(tree: Tree, keys: list[str]) -> dict[str, float]:
 
 
 def join_by_item(items: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """Join the columns of `answers` to `items` by family, subset and item (`ANSWERS`).
+    """Join the columns of `answers` to `items` by family, subset and item (`ITEM_KEY`).
 
     The order of `answers` does not matter.
 
@@ -316,12 +320,12 @@ def join_by_item(items: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     require_unique_items(answers)
     require_items(items, answers)
     require_items(answers, items)
-    return items.merge(answers, on=list(ANSWERS), how="left")
+    return items.merge(answers, on=list(ITEM_KEY), how="left")
 
 
 def require_unique_items(table: pd.DataFrame) -> None:
     """Raise a DataError if an item occurs more than once in a table."""
-    repeated = table[table.duplicated(list(ANSWERS))]
+    repeated = table[table.duplicated(list(ITEM_KEY))]
     if len(repeated):
         raise DataError(
             f"{_first_item(repeated)} stands more than once, and {len(repeated) - 1} further "
@@ -331,8 +335,8 @@ def require_unique_items(table: pd.DataFrame) -> None:
 
 def require_items(required: pd.DataFrame, table: pd.DataFrame) -> None:
     """Raise a DataError if an item of the table `required` is missing in another table."""
-    names = pd.MultiIndex.from_frame(table[list(ANSWERS)])
-    missing = required[~pd.MultiIndex.from_frame(required[list(ANSWERS)]).isin(names)]
+    names = pd.MultiIndex.from_frame(table[list(ITEM_KEY)])
+    missing = required[~pd.MultiIndex.from_frame(required[list(ITEM_KEY)]).isin(names)]
     if len(missing):
         raise DataError(
             f"{_first_item(missing)} has no counterpart, and {len(missing) - 1} further "
@@ -341,5 +345,5 @@ def require_items(required: pd.DataFrame, table: pd.DataFrame) -> None:
 
 
 def _first_item(table: pd.DataFrame) -> str:
-    family, subset, item = table[list(ANSWERS)].iloc[0]
+    family, subset, item = table[list(ITEM_KEY)].iloc[0]
     return f"item {item} of {family}/{subset}"

@@ -116,7 +116,13 @@ class CaptionModel:
         return (followers[word] + kinds * shorter) / (self._totals[context] + kinds)
 
     def log_likelihood(self, text: str, per_word: bool = False) -> float:
-        """Return the log probability (nats) of a text and its end, as a sum or averaged by word."""
+        """Return the log probability (nats) of a text.
+
+        Args:
+            text: The text.
+            per_word: Return the mean over the words, punctuation marks and the end of the text
+                instead of the sum.
+        """
         logs = [math.log(self.probability(word, context)) for context, word in _trigrams(text)]
         return math.fsum(logs) / len(logs) if per_word else math.fsum(logs)
 

@@ -37,23 +37,25 @@ def answers(subsets: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
     """
     subsets = scorable_benchmarks(subsets)
     frame = item_frame(subsets)
-    encoder.texts([text for subset in subsets for item in subset.items for text in item.texts])
+    encoder.encode_texts(
+        [text for subset in subsets for item in subset.items for text in item.texts]
+    )
     rows = [row for subset in subsets for row in zip(*_judge(subset, encoder), strict=True)]
     types = {"correct": bool, "margin": np.float32, "rank": np.int16}
     return frame.join(pd.DataFrame(rows, columns=[*types]).astype(types))
 
 
 def scorable_benchmarks(subsets: Sequence[Benchmark]) -> list[Benchmark]:
-    """Return the benchmarks that have items, and `match_benchmark` after SVO-Probes."""
+    """Return the benchmarks that have items, and `svo_match_benchmark` after SVO-Probes."""
     scorable = []
     for subset in subsets:
         scorable.append(subset)
         if subset.name == "svo_probes":
-            scorable.append(match_benchmark(subset))
+            scorable.append(svo_match_benchmark(subset))
     return [subset for subset in scorable if subset.items]
 
 
-def match_benchmark(benchmark: Benchmark) -> Benchmark:
+def svo_match_benchmark(benchmark: Benchmark) -> Benchmark:
     """Return the benchmark of SVO-Probes' official metric: does an image match a sentence?
 
     Items are the distinct pairs of a sentence and an image, of groups "positive" and "negative"
@@ -137,8 +139,8 @@ def item_scores(items: Sequence[Item], encoder: Encoder) -> list[np.ndarray]:
         shapes.setdefault((len(item.images), len(item.texts)), []).append(row)
     scores: dict[int, np.ndarray] = {}
     for (n_images, n_texts), rows in sorted(shapes.items()):
-        images = encoder.images([ref for row in rows for ref in items[row].images])
-        texts = encoder.texts([text for row in rows for text in items[row].texts])
+        images = encoder.encode_images([ref for row in rows for ref in items[row].images])
+        texts = encoder.encode_texts([text for row in rows for text in items[row].texts])
         images = images.reshape(len(rows), n_images, 1, -1)
         cosines = (images * texts.reshape(len(rows), 1, n_texts, -1)).sum(axis=-1)
         scores.update(zip(rows, cosines, strict=True))
@@ -149,7 +151,7 @@ def _judge(subset: Benchmark, encoder: Encoder) -> tuple[np.ndarray, np.ndarray,
     """Return right or wrong, margin and rank of each item of a benchmark."""
     ranks = np.zeros(subset.n_used)
     if subset.task == "tot":  # of the three texts with each other
-        vectors = [encoder.texts(item.texts) for item in subset.items]
+        vectors = [encoder.encode_texts(item.texts) for item in subset.items]
         scores = [features @ features.T for features in vectors]
     else:
         scores = item_scores(subset.items, encoder)

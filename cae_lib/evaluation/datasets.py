@@ -178,7 +178,7 @@ def similarity_pairs(profile_name: str) -> tuple[SentencePairs, ...]:
 
 
 @lru_cache(maxsize=2)
-def class_sets(profile_name: str) -> Mapping[str, LabelledImages]:
+def classification_sets(profile_name: str) -> Mapping[str, LabelledImages]:
     """Load the sets of labelled images of a profile by name.
 
     They are its synthetic scenes, or the user's own folders if its data are real. Profiles of

@@ -59,7 +59,8 @@ MAX_WORKERS = 8
 VECTORS_VERSION = 1
 """Raise it when code that turns an image file into a vector gives other vectors.
 
-That is the code from `read_image` to `Encoder.images`; stored vectors are then computed anew.
+That is the code from `read_image` to `Encoder.encode_images`. Stored vectors are then computed
+anew.
 """
 
 
@@ -218,8 +219,9 @@ def _content_hash(content: bytes | memoryview) -> str:
 class Encoder:
     """Encodes images and texts as unit vectors `(n, E)`, float32, each distinct one once.
 
-    Benchmarks that share images or captions should share an encoder. The model runs in float32, in
-    eval mode and without gradients; its weights must not change while the encoder is used.
+    Benchmarks that share images or captions should share an encoder. The model has to be in
+    float32; it runs in eval mode and without gradients. Its weights must not change while the
+    encoder is used.
 
     Args:
         clip: The model with its preprocessing and tokenizer.
@@ -247,7 +249,7 @@ class Encoder:
         return next(self.clip.model.parameters()).device
 
     @torch.inference_mode()
-    def images(self, refs: Sequence[ImageRef]) -> np.ndarray:
+    def encode_images(self, refs: Sequence[ImageRef]) -> np.ndarray:
         """Return the vectors `(n, E)`, float32, of images; equal pixels are encoded once.
 
         Raises:
@@ -260,7 +262,7 @@ class Encoder:
             ref: self._contents[state] for ref, state in states.items() if state in self._contents
         }
         size = IMAGE_BATCH_SIZE_ON_CPU if self.device.type == "cpu" else IMAGE_BATCH_SIZE
-        with evaluating(self.clip.model), self._progress(len(new), "images") as progress:
+        with eval_mode(self.clip.model), self._progress(len(new), "images") as progress:
             unseen = self._read_unseen([ref for ref in new if ref not in contents], contents)
             while batch := list(islice(unseen, size)):
                 pixels = self._reader.normalize(batch, self.device)
@@ -274,18 +276,18 @@ class Encoder:
             self._write_shared(self._shared_file)
         return np.array([self._images[ref] for ref in refs], dtype=np.float32)
 
-    def pixels(self, refs: Sequence[ImageRef]) -> Tensor:
+    def pixel_values(self, refs: Sequence[ImageRef]) -> Tensor:
         """Return the model's input for images `(n, 3, H, W)`, float32, on its device."""
         images = {image.ref: image for image in self._reader.read(dict.fromkeys(refs))}
         return self._reader.normalize([images[ref] for ref in refs], self.device)
 
     @torch.inference_mode()
-    def texts(self, texts: Sequence[str]) -> np.ndarray:
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
         """Return the vectors of texts; texts with the same beginning are encoded in one batch."""
         # thousands of items ask for encoded texts one at a time: the model is then not looked at
         if new := [text for text in dict.fromkeys(texts) if text not in self._texts]:
             encoder = text_encoder(self.clip.model)
-            with evaluating(self.clip.model), self._progress(len(new), "texts") as progress:
+            with eval_mode(self.clip.model), self._progress(len(new), "texts") as progress:
                 for start in range(0, len(new), TOKENIZER_BATCH_SIZE):
                     batch = new[start : start + TOKENIZER_BATCH_SIZE]
                     tokens = tokenize(self.clip.tokenizer, batch)
@@ -364,7 +366,7 @@ def _plain_attributes(module: object) -> tuple[str, dict[str, Any]]:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Put a model into eval mode, and restore its mode on leaving, also after an error.
 
     Dropout and other layers that act at random are thereby off while a model is measured in the

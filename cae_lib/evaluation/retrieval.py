@@ -11,8 +11,9 @@ from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.captions import Pairs
 from cae_lib.data.labelled import LabelledImages
 from cae_lib.errors import DataError
-from cae_lib.evaluation.datasets import class_sets, retrieval_sets
+from cae_lib.evaluation.datasets import classification_sets, retrieval_sets
 from cae_lib.evaluation.encoder import Encoder
+from cae_lib.words.articles import indefinite_article
 
 DIRECTIONS = ("image to text", "text to image")
 PROMPTS = ("a photo of {}", "{}")
@@ -34,7 +35,7 @@ def retrieval_table(encoder: Encoder, profile: str) -> pd.DataFrame:
 def zero_shot_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     """Return `class_ranks` on all sets of a profile, with the name of the `set` first."""
     tables = []
-    for name, images in class_sets(profile).items():
+    for name, images in classification_sets(profile).items():
         table = class_ranks(encoder, images)
         table.insert(0, "set", name)
         tables.append(table)
@@ -43,8 +44,8 @@ def zero_shot_table(encoder: Encoder, profile: str) -> pd.DataFrame:
 
 def retrieval_ranks(encoder: Encoder, pairs: Pairs, name: str) -> pd.DataFrame:
     """Return `rank_pairs` of a retrieval set, with its name as the first column, `set`."""
-    images = encoder.images([ImageRef(path) for path in pairs.image_paths])
-    table = rank_pairs(images, encoder.texts(pairs.captions), np.asarray(pairs.image_index))
+    images = encoder.encode_images([ImageRef(path) for path in pairs.image_paths])
+    table = rank_pairs(images, encoder.encode_texts(pairs.captions), np.asarray(pairs.image_index))
     table.insert(0, "set", name)
     return table
 
@@ -135,7 +136,7 @@ def class_ranks(encoder: Encoder, images: LabelledImages) -> pd.DataFrame:
         `picture`, number of the image; `label`, a class that it shows; `rank` of this class among
         those that the image does not show, 1 for the closest.
     """
-    vectors = encoder.images([ImageRef(path) for path in images.paths])
+    vectors = encoder.encode_images([ImageRef(path) for path in images.paths])
     similarity = vectors @ class_vectors(encoder, images.classes).T
     sizes = [len(labels) for labels in images.labels]
     rows = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
@@ -149,11 +150,11 @@ def class_ranks(encoder: Encoder, images: LabelledImages) -> pd.DataFrame:
 
 def class_vectors(encoder: Encoder, classes: Sequence[str]) -> np.ndarray:
     """Return unit vectors of classes `(C, E)`: the mean over `PROMPTS`, as CLIP evaluates it."""
-    texts = [prompt.format(with_article(name)) for name in classes for prompt in PROMPTS]
-    vectors = encoder.texts(texts).reshape(len(classes), len(PROMPTS), -1).mean(axis=1)
+    texts = [text for name in classes for text in class_prompts(name)]
+    vectors = encoder.encode_texts(texts).reshape(len(classes), len(PROMPTS), -1).mean(axis=1)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def with_article(noun: str) -> str:
-    """Return a noun with "a" or "an" by its first letter."""
-    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
+def class_prompts(name: str) -> list[str]:
+    """Return the texts that an image of a class is compared with, one for each of `PROMPTS`."""
+    return [prompt.format(f"{indefinite_article(name)} {name}") for prompt in PROMPTS]

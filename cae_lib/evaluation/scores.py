@@ -24,7 +24,7 @@ from cae_lib.evaluation.suites import SUITES
 from cae_lib.models.clip import Clip
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import write_atomic
-from cae_lib.store import ANSWERS
+from cae_lib.store import ITEM_KEY
 
 REAL = "paper"
 """The profile whose datasets are the published ones."""
@@ -64,7 +64,7 @@ def choice_scores(answer_table: pd.DataFrame, items: pd.DataFrame) -> pd.DataFra
         DataError: If an item of the other subsets does not have exactly one answer.
     """
     answered = answer_table[["family", "subset"]].drop_duplicates()
-    rows = join_by_item(items.merge(answered), answer_table[[*ANSWERS, "correct"]])
+    rows = join_by_item(items.merge(answered), answer_table[[*ITEM_KEY, "correct"]])
     asked = weights(rows, "subset")
     value, chance = average(rows, asked), average(rows, asked, "chance")
     sizes = answer_table.groupby(["family", "subset"], sort=False, observed=True).size()

@@ -48,7 +48,14 @@ ALL_SUITES: dict[str, Suite] = {}
 
 
 def register(name: str, module: str, function: str, *, base_only: bool = False) -> None:
-    """Register a suite, whose version is in `cae_lib.keys.SUITE_VERSIONS`."""
+    """Register a suite; its version has to be in `cae_lib.keys.SUITE_VERSIONS`.
+
+    Args:
+        name: Name of the suite, which replaces one of the same name.
+        module: See `Suite`.
+        function: See `Suite`.
+        base_only: Whether the suite is measured of the base model alone, not of every run.
+    """
     ALL_SUITES[name] = Suite(name, module, function)
     (BASE_SUITES if base_only else SUITES)[name] = ALL_SUITES[name]
 
@@ -66,7 +73,11 @@ for _name, _module, _function in (
 ALL_SUITES["validation"] = Suite("validation", f"{__package__}.validation", "validation_table")
 
 
-def measure(
+WITHOUT_ROWS = " nothing"
+"""What follows the key in the note of a measurement that gave no rows."""
+
+
+def measure_if_stale(
     suite: str,
     run: str,
     seed: int,
@@ -101,7 +112,7 @@ def measure(
     }
     expected = {name for rows in stored.values() for name in rows.provenance["tables"]}
     is_current = all(rows.key == key for rows in stored.values()) and expected == set(stored)
-    was_computed_here = computed_key == (key if stored else f"{key} nothing")
+    was_computed_here = computed_key == (key if stored else f"{key}{WITHOUT_ROWS}")
     may_keep_stored = bool(stored) and not fresh  # tables that came with the clone
     if is_current and (was_computed_here or may_keep_stored):
         return
@@ -129,4 +140,4 @@ def measure(
         )
     for name in stored.keys() - measured.keys():
         store.discard(name, run, seed, profile_name, on_request)
-    write_atomic(marker, key if measured else f"{key} nothing")
+    write_atomic(marker, key if measured else f"{key}{WITHOUT_ROWS}")

@@ -35,8 +35,8 @@ def pair_similarities(encoder: Encoder, pairs: SentencePairs) -> pd.DataFrame:
         A row for each pair: `set`, `part` (the file that it comes from), `pair` (its number in the
         set), `gold` (the rating, 0 to 5; of SICK 1 to 5), and `score` (the cosine).
     """
-    encoder.texts([*pairs.first, *pairs.second])
-    cosine = (encoder.texts(pairs.first) * encoder.texts(pairs.second)).sum(axis=1)
+    encoder.encode_texts([*pairs.first, *pairs.second])
+    cosine = (encoder.encode_texts(pairs.first) * encoder.encode_texts(pairs.second)).sum(axis=1)
     return pd.DataFrame(
         {
             "set": pairs.name,
@@ -61,7 +61,7 @@ def phrase_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     )
     captions = [pairs.captions[row] for row in rows]
     image_index = np.asarray(pairs.image_index)[rows].astype(np.int32)
-    phrases = coco_phrases(tuple(captions), profile)
+    phrases = caption_phrases(tuple(captions), profile)
     tables = []
     for kind in KINDS:
         cosines = phrase_cosines(encoder, captions, [by_kind[kind] for by_kind in phrases])
@@ -72,8 +72,13 @@ def phrase_table(encoder: Encoder, profile: str) -> pd.DataFrame:
 
 
 @lru_cache(maxsize=2)
-def coco_phrases(captions: tuple[str, ...], profile: str) -> list[Phrases]:
-    """Return the phrases of COCO's captions: ground truth in synthetic scenes, else parsed."""
+def caption_phrases(captions: tuple[str, ...], profile: str) -> list[Phrases]:
+    """Return the phrases of captions: ground truth in synthetic scenes, else parsed.
+
+    Args:
+        captions: Captions of the profile's retrieval set "coco".
+        profile: Name of the profile.
+    """
     profile_settings = find_profile(profile)
     if not profile_settings.synthetic:
         return parsed_phrases(default_tagger().graphs(captions))
@@ -97,7 +102,9 @@ def phrase_cosines(
     own_mean, other_mean = np.full((2, len(phrases)), np.nan, dtype=np.float32)
     if distinct:
         column = {phrase: number for number, phrase in enumerate(distinct)}
-        cosines = (encoder.texts(captions) @ encoder.texts(distinct).T).astype(np.float64)
+        cosines = (encoder.encode_texts(captions) @ encoder.encode_texts(distinct).T).astype(
+            np.float64
+        )
         for row in np.flatnonzero(n).tolist():
             is_own = np.zeros(len(distinct), dtype=bool)
             is_own[[column[phrase] for phrase in phrases[row]]] = True

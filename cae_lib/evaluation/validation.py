@@ -56,11 +56,11 @@ def validation_scores(encoder: Encoder, pairs: Pairs) -> dict[str, float | int]:
         both.
     """
     ranks = retrieval_ranks(encoder, pairs, "validation")
-    images = encoder.images([ImageRef(pairs.image_paths[i]) for i in pairs.image_index])
-    captions = encoder.texts(pairs.captions)
+    images = encoder.encode_images([ImageRef(pairs.image_paths[i]) for i in pairs.image_index])
+    captions = encoder.encode_texts(pairs.captions)
     negatives_of = pairs.negatives or []
     caption_of = [row for row, texts in enumerate(negatives_of) for _ in texts]
-    negatives = encoder.texts([text for texts in negatives_of for text in texts])
+    negatives = encoder.encode_texts([text for texts in negatives_of for text in texts])
     caption_cosine = (images * captions).sum(1)[caption_of]
     is_preferred = caption_cosine > (images[caption_of] * negatives).sum(1)
     recall = (ranks["rank"] == 1).groupby(ranks["direction"]).mean().mean()

@@ -62,7 +62,7 @@ class ExternalModel:
     """A model that was not trained here, and how to load it.
 
     Attributes:
-        source: One of `FORMS`.
+        source: The model, in one of the `FORMS`.
         model: open_clip's architecture of a weight file; else None.
         activation: "quickgelu" or "gelu"; None for the activation that the source states. A weight
             file states none.

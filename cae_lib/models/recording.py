@@ -46,7 +46,7 @@ def recording(tower: nn.Module) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def eval_mode(modules: list[nn.Module]) -> Iterator[None]:
+def eval_without_checkpointing(modules: list[nn.Module]) -> Iterator[None]:
     """Put modules into evaluation mode, without gradient checkpointing, which recomputes later."""
     with exclusive_patching(), ExitStack() as stack:
         _switch_off(stack, modules, ("training", *_CHECKPOINTING))

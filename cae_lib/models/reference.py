@@ -15,7 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError
-from cae_lib.models.recording import eval_mode, exclusive_patching, has_dropout, recording
+from cae_lib.models.recording import (
+    eval_without_checkpointing,
+    exclusive_patching,
+    has_dropout,
+    recording,
+)
 from cae_lib.models.text_tower import (
     AttentionKind,
     TextEncoder,
@@ -78,7 +83,7 @@ class ReferenceEncoder(TextEncoder):
         """Put the model into evaluation mode if it has dropout; yields whether it has."""
         training = [module for module in self.model.modules() if module.training]
         dropout = any(map(has_dropout, training))
-        with eval_mode(training) if dropout else nullcontext():
+        with eval_without_checkpointing(training) if dropout else nullcontext():
             yield dropout
 
     def non_word_tokens(self, tokens: Tensor) -> Tensor:

@@ -201,10 +201,13 @@ def open_clip_position_reader(text: Any) -> Callable[[Tensor], Tensor]:
 
 
 def text_tower(model: nn.Module) -> CLIP | TextTransformer:
-    """Return the module with the layers of an open_clip model's text tower.
+    """Return the module of an open_clip model whose attributes are the text tower's layers.
+
+    That is the `TextTransformer` of a `CustomTextCLIP`. A `CLIP` has these layers itself, beside
+    its image tower, and is returned as it is.
 
     Raises:
-        ConfigError: The text tower belongs to another library.
+        ConfigError: If the text tower belongs to another library.
     """
     text = getattr(model, "text", model)
     if not isinstance(text, (CLIP, TextTransformer)):

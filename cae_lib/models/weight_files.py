@@ -28,7 +28,7 @@ from cae_lib.models.checkpoint import (
 )
 
 NESTED = ("state_dict", "model", "model_state_dict")
-OPENAI_SIZES = {"input_resolution": 224, "context_length": 77, "vocab_size": 49408}
+OPENAI_SIZE_ENTRIES = {"input_resolution": 224, "context_length": 77, "vocab_size": 49408}
 """What OpenAI's files hold beside the weights."""
 
 PREFIXES = ("module.", "model.", "clip.", "clip_model.")
@@ -143,8 +143,8 @@ def plain_names(content: Any) -> dict[str, Tensor] | None:
     """Return the tensors of a state dict by open_clip's names; None if it is no state dict.
 
     The state dict may lie under a key of `NESTED`, and names may contain `COMPILED` or begin with
-    one of `PREFIXES`, except names of a `HEAD`. The `HEAD`, `OPENAI_SIZES` and the causal mask are
-    left out, because open_clip's models do not need them.
+    one of `PREFIXES`, except names of a `HEAD`. The `HEAD`, `OPENAI_SIZE_ENTRIES` and the causal
+    mask are left out, because open_clip's models do not need them.
     """
     for name in NESTED:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
@@ -154,7 +154,7 @@ def plain_names(content: Any) -> dict[str, Tensor] | None:
     state = {
         name.replace(COMPILED, "").removeprefix("module."): value
         for name, value in content.items()
-        if name.rpartition(".")[2] not in OPENAI_SIZES and not _is_causal_mask(name, value)
+        if name.rpartition(".")[2] not in OPENAI_SIZE_ENTRIES and not _is_causal_mask(name, value)
     }
     while names := [name for name in state if not name.startswith(HEAD)]:
         prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in names)), None)

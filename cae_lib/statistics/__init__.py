@@ -1,7 +1,7 @@
 """Means and differences with two sources of chance, items and seeds, and verdicts on claims."""
 
 from cae_lib.statistics.estimates import (
-    ANSWERS,
+    ITEM_KEY,
     VarianceComponents,
     contrasts,
     correlations,
@@ -14,7 +14,7 @@ from cae_lib.statistics.estimates import (
 from cae_lib.statistics.verdicts import MIN_NONZERO, classify, holm, verdict
 
 __all__ = [
-    "ANSWERS",
+    "ITEM_KEY",
     "MIN_NONZERO",
     "VarianceComponents",
     "classify",

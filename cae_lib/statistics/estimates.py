@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import nct, t
 
 from cae_lib.errors import DataError
-from cae_lib.store import ANSWERS, WITHOUT_SEEDS
+from cae_lib.store import ITEM_KEY, WITHOUT_SEEDS
 
 POWER = 0.8
 CONFIDENCE = 0.95
@@ -160,7 +160,7 @@ def summarize(by_seed: np.ndarray, components: VarianceComponents) -> dict[str, 
 def mean_ci(
     frame: pd.DataFrame,
     value: str = "correct",
-    items: Sequence[str] = ANSWERS,
+    items: Sequence[str] = ITEM_KEY,
     by: Sequence[str] = ("run",),
     weights: pd.DataFrame | None = None,
     cluster: str = "picture",
@@ -200,7 +200,7 @@ def contrasts(
     frame: pd.DataFrame,
     against: str | Mapping[str, str],
     value: str = "correct",
-    items: Sequence[str] = ANSWERS,
+    items: Sequence[str] = ITEM_KEY,
     by: Sequence[str] = (),
     key: str = "run",
     weights: pd.DataFrame | None = None,

@@ -32,12 +32,16 @@ MAJORITY = 0.75
 
 
 def holm(tests: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
-    """Adjust p-values for all tests of the frame, or of each group of `by`.
+    """Adjust p-values for multiple tests by Holm's method.
+
+    Args:
+        tests: The tests, with the columns `estimate`, `p` (NaN is not counted as a test) and, where
+            it is known, `nonzero`, the number of images whose answers differ.
+        by: Columns whose groups are adjusted separately; by default all tests are one group.
 
     Returns:
-        The tests with `p_holm`, and `sure`: the sign of a difference whose adjusted p-value is
-        below .05 over at least `MIN_NONZERO` images, else 0. A test without a p-value counts as
-        none.
+        The tests with two more columns. `p_holm` is the adjusted p-value. `sure` is the sign of the
+        estimate if `p_holm` is below .05 and `nonzero` is at least `MIN_NONZERO`, and 0 otherwise.
     """
     groups = [group for _, group in tests.groupby(list(by), sort=False)] if by else [tests]
     adjusted = pd.Series(np.nan, tests.index)

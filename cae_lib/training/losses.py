@@ -70,10 +70,12 @@ class AttributionLoss:
     """The attribution loss and its parts; all tensors but the features are 0-dimensional.
 
     Attributes:
-        loss: L_attr, 0 if a group is empty. What `CAELoss` returns is multiplied by its `weight`.
-        objects: A_obj, the mean attribution of the object words used (0 if there are none),
-            detached.
-        composition: A_comp, the mean attribution of attribute and relation words, detached.
+        loss: L_attr; `CAELoss` multiplies it by its `weight`. It is 0 without words to compare:
+            without object words or without attribute and relation words in the batch or, with scope
+            "caption", in every caption. The hinge "margin" needs no object words.
+        objects: A_obj, the mean attribution of the object words used, detached; 0 without any. With
+            scope "caption" it is the mean of the captions' means.
+        composition: A_comp, the same of attribute and relation words.
         n_objects: Number of tokens (scope "word": words) behind `objects`.
         n_composition: Number of tokens (scope "word": words) behind `composition`.
         text_features: `(B, E)`, normalised, for the contrastive loss; only `CAELoss` returns them.

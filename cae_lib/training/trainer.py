@@ -129,7 +129,9 @@ def train(
             durations.append(seconds)
             too_long = None
             if len(durations) == TIMED_STEPS:
-                too_long = _too_long_error(experiment, min(durations), end - step - 1, hours)
+                # the mean over all processes, so that all of them decide alike
+                fastest = ranks.sum(torch.tensor(min(durations), device=run.device)) / ranks.size
+                too_long = _too_long_error(experiment, float(fastest), end - step - 1, hours)
             if stop or too_long or (step + 1) % save_every == 0:
                 run.save(out / STATE_FILE, step + 1)
             if too_long:

@@ -209,7 +209,7 @@ def align(
 
 
 def _align_swaps(
-    swaps: Sequence[Swap], caption: str, cleaned: str, row: list[Piece]
+    swaps: Sequence[Swap], caption: str, cleaned: str, row: list[TokenSpan]
 ) -> list[list[Place]]:
     """Return the five places of each swap as first token and end.
 
@@ -311,7 +311,7 @@ def _check_spans(spans: Sequence[Sequence[Span]], count: int) -> None:
                 )
 
 
-class Piece(NamedTuple):
+class TokenSpan(NamedTuple):
     """A token and the characters of the cleaned caption that it covers: `start` until `end`.
 
     A special token covers none.
@@ -322,7 +322,7 @@ class Piece(NamedTuple):
     end: int
 
 
-def split_into_pieces(cleaned: str, tokenizer: SimpleTokenizer) -> list[Piece]:
+def split_into_pieces(cleaned: str, tokenizer: SimpleTokenizer) -> list[TokenSpan]:
     """Split a caption, cleaned by the tokenizer's `clean_fn`, into the tokens of its `encode`.
 
     Each token has the characters of the cleaned caption that it covers; a character that is split
@@ -337,7 +337,7 @@ def split_into_pieces(cleaned: str, tokenizer: SimpleTokenizer) -> list[Piece]:
         for piece in tokenizer.bpe(encoded).split(" "):
             length = len(piece.removesuffix(END_OF_WORD))
             last = owners[min(first + length, len(owners)) - 1]
-            result.append(Piece(tokenizer.encoder[piece], owners[first], last + 1))
+            result.append(TokenSpan(tokenizer.encoder[piece], owners[first], last + 1))
             first += length
     return result
 
@@ -382,12 +382,15 @@ def _checked(tokenizer: Any, context_length: int | None) -> int:
     return length
 
 
-def _encode(caption: str, tokenizer: Any, length: int) -> tuple[str, list[Piece], bool]:
+def _encode(caption: str, tokenizer: Any, length: int) -> tuple[str, list[TokenSpan], bool]:
     """Return the cleaned caption, its row of tokens, and whether it exceeded the context."""
     if isinstance(tokenizer, SimpleTokenizer):
         cleaned = tokenizer.clean_fn(caption)
         row = split_into_pieces(cleaned, tokenizer)
-        first, last = Piece(tokenizer.sot_token_id, 0, 0), Piece(tokenizer.eot_token_id, 0, 0)
+        first, last = (
+            TokenSpan(tokenizer.sot_token_id, 0, 0),
+            TokenSpan(tokenizer.eot_token_id, 0, 0),
+        )
         return cleaned, [first, *row[: length - 2], last], len(row) > length - 2
     wrapped = isinstance(tokenizer, WRAPPERS)
     clean = getattr(tokenizer, "clean_fn", get_clean_fn("canonicalize")) if wrapped else str
@@ -399,7 +402,7 @@ def _encode(caption: str, tokenizer: Any, length: int) -> tuple[str, list[Piece]
     for token, fast_token, (start, end) in zip(ids, encoding.ids, encoding.offsets, strict=True):
         is_replaced = token != fast_token  # the wrapper put a special token here
         text = "" if is_replaced else cleaned[start:end]  # special tokens have no characters
-        row.append(Piece(token, end - len(text.lstrip()), start + len(text.rstrip())))
+        row.append(TokenSpan(token, end - len(text.lstrip()), start + len(text.rstrip())))
         is_cut = is_cut or is_replaced and start < end
     return cleaned, row, is_cut
 
@@ -409,7 +412,7 @@ def _vocabulary_size(tokenizer: Any) -> int:
     return tokenizer.vocab_size if simple else len(_fast(tokenizer))
 
 
-def _words(row: list[Piece], cleaned: str) -> list[int]:
+def _words(row: list[TokenSpan], cleaned: str) -> list[int]:
     """Return the number of each piece's word; words without a piece are not counted."""
     owners = [0] * len(cleaned)
     for number, match in enumerate(WORD.finditer(cleaned), start=1):
@@ -419,7 +422,7 @@ def _words(row: list[Piece], cleaned: str) -> list[int]:
     return [counted.setdefault(word, len(counted)) for word in first]
 
 
-def _inside(row: list[Piece], start: int, end: int) -> list[int]:
+def _inside(row: list[TokenSpan], start: int, end: int) -> list[int]:
     """Return the indices of the pieces that share a character with `start` to `end`."""
     return [i for i, p in enumerate(row) if max(p.start, start) < min(p.end, end)]
 

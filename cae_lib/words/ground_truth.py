@@ -22,7 +22,7 @@ from cae_lib.words.roles import ATTRIBUTE, NOWHERE, OBJECT, RELATION, Place, Spa
 ARTICLE_BEFORE = re.compile(r"\b(a|an|the|no) $")
 PAIRED_CAPTION = re.compile(r"(.+?) (to the (left|right) of|above|below) (.+)")
 IRREGULAR_PLURALS = frozenset("children men people women".split())
-SINGULAR_IN_S = frozenset("dress".split())
+SINGULARS_ENDING_IN_S = frozenset("dress".split())
 NOT_ADJECTIVES = DETERMINERS | frozenset("and this these thie very brightly warmly well".split())
 NOUN_MODIFIERS = frozenset(
     "atv baby ball baseball basketball bay beagle bernard bicycle bike bmw bmx boy camera cricket "
@@ -216,4 +216,4 @@ def _fit(first: str, second: str) -> bool:
 
 
 def _is_plural(noun: str) -> bool:
-    return noun in IRREGULAR_PLURALS or noun.endswith("s") and noun not in SINGULAR_IN_S
+    return noun in IRREGULAR_PLURALS or noun.endswith("s") and noun not in SINGULARS_ENDING_IN_S

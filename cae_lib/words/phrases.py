@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cae_lib.words.alignment import Alignment
 
 KINDS = ("object", "attribute", "relation")
-DETERMINERS = frozenset({"a", "an", "the"})
+ARTICLES = frozenset({"a", "an", "the"})
 Phrases = dict[str, tuple[str, ...]]
 """The distinct phrases of one caption by `KINDS`."""
 
@@ -66,7 +66,7 @@ def ground_truth_phrases(text: str, entry: Mapping[str, Any]) -> Phrases:
     for subject, _, obj in entry["relations"]:
         between = text[places[order.index(subject)][1] : places[order.index(obj)][0]].split()
         words = [word for word in between if word not in adjectives]
-        while words and words[-1] in DETERMINERS:
+        while words and words[-1] in ARTICLES:
             words.pop()
         words = words[1:] if words[:1] == ["is"] else words
         relations.append(" ".join([noun[subject], *words, noun[obj]]))

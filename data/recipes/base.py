@@ -31,7 +31,7 @@ from cae_lib.data.scene_graphs import ADJECTIVES, RELATIONS
 from cae_lib.data.training_set import training_pairs, training_set
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation import datasets
-from cae_lib.evaluation.retrieval import PROMPTS, with_article
+from cae_lib.evaluation.retrieval import class_prompts
 from cae_lib.keys import TRAINING_VERSION, run_inputs
 from cae_lib.models.checkpoint import CheckpointMeta, checkpoint_digest, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
@@ -206,10 +206,8 @@ def _texts(profile_name: str) -> Iterator[str]:
         yield from item.texts
     for sentences in datasets.similarity_pairs(profile_name):
         yield from (*sentences.first, *sentences.second)
-    for images in datasets.class_sets(profile_name).values():
-        yield from (
-            prompt.format(with_article(name)) for name in images.classes for prompt in PROMPTS
-        )
+    for images in datasets.classification_sets(profile_name).values():
+        yield from (text for name in images.classes for text in class_prompts(name))
     if find_profile(profile_name).synthetic:
         yield from RELATIONS
         yield " ".join(["the", "is", *ADJECTIVES])

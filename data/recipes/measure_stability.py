@@ -109,7 +109,7 @@ def compare() -> pd.DataFrame:
     rows = []
     for name, (training, table) in itertools.product(RUNS, tables.items()):
         before, after = (
-            frame[name].set_index(list(store.ANSWERS))["correct"].sort_index()
+            frame[name].set_index(list(store.ITEM_KEY))["correct"].sort_index()
             for frame in (first, table)
         )
         rows.append(

@@ -41,7 +41,7 @@ def test_evaluation_training_and_attribution_see_the_stored_pixels(files, tiny_c
     assert (read.pixels.shape, read.pixels.dtype) == ((3, 112, 112), torch.uint8)
     for kind in (ImageStore, ImagesOnDisk):
         assert torch.equal(kind([turned], 112).crops(torch.tensor([0]))[0], read.pixels)
-    assert torch.equal(Encoder(tiny_clip).pixels([ImageRef(turned)])[0], expected)
+    assert torch.equal(Encoder(tiny_clip).pixel_values([ImageRef(turned)])[0], expected)
     shown = attribute(tiny_clip, plain, "a cat").image
     np.testing.assert_allclose(shown.transpose(2, 0, 1), read.pixels / 255, atol=1e-6)
     for image in (turned, str(turned), Image.open(turned)):
@@ -55,7 +55,7 @@ def test_random_crops_and_crops_of_benchmarks_are_of_the_stored_pixels(files, ti
         )
         assert torch.equal(first, second)
     crop = (300, 10, 440, 90)  # outside of the turned image
-    first, second = (Encoder(tiny_clip).pixels([ImageRef(path, crop)]) for path in files)
+    first, second = (Encoder(tiny_clip).pixel_values([ImageRef(path, crop)]) for path in files)
     assert torch.equal(first, second)
 
 

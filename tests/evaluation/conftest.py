@@ -15,10 +15,10 @@ class HandEncoder:
     def __init__(self, images, texts):
         self._images, self._texts = images, texts
 
-    def images(self, refs):
+    def encode_images(self, refs):
         return np.array([self._images[ref.path.name] for ref in refs], dtype=np.float32)
 
-    def texts(self, texts):
+    def encode_texts(self, texts):
         return np.array([self._texts[text] for text in texts], dtype=np.float32)
 
 

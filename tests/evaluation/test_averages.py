@@ -8,7 +8,7 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation import averages
 from cae_lib.evaluation.averages import average, join_by_item, weights
 from cae_lib.evaluation.scores import choice_scores
-from cae_lib.store import ANSWERS
+from cae_lib.store import ITEM_KEY
 
 
 def part(key, macro=None, **groups):
@@ -171,7 +171,7 @@ def test_nothing_fits_and_unknown_protocols():
 def two_subsets():
     """Items of two subsets, and answers: one of two is right, two of three."""
     items = pd.concat([part("f/one", g=(1, 2)), part("f/two", g=(2, 3))], ignore_index=True)
-    answers = items[[*ANSWERS, "correct"]]
+    answers = items[[*ITEM_KEY, "correct"]]
     return items.drop(columns="correct").assign(chance=0.5, n_expected=9), answers
 
 

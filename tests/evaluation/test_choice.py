@@ -11,8 +11,8 @@ from cae_lib.evaluation.choice import (
     answers,
     item_frame,
     item_scores,
-    match_benchmark,
     scorable_benchmarks,
+    svo_match_benchmark,
     weighted_items,
 )
 
@@ -125,7 +125,7 @@ def test_distinct_pairs_of_svo_probes_at_the_median_of_all(girls, choice):
     assert table.group.tolist() == ["positive", "negative", "negative", "positive", "negative"]
     assert table.margin.tolist() == pytest.approx([0.45, 0.05, -0.15, 0, 0.4])
     assert table.correct.tolist() == [True, True, False, False, True]
-    part = match_benchmark(benchmark)
+    part = svo_match_benchmark(benchmark)
     weights = weighted_items([benchmark]).query("subset == 'match'").weight
     assert (weights * table.correct).sum() == pytest.approx((2 / 3 + 1 / 2) / 2)
     assert (part.key, part.n_used, part.n_expected) == ("svo_probes/match", 5, 7)

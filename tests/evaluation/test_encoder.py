@@ -67,7 +67,7 @@ def test_pictures_and_crops_equal_one_forward_pass_each(tiny_clip, pictures, mon
     monkeypatch.setattr(module, "IMAGE_BATCH_SIZE_ON_CPU", 3)
     crops = [(5, 7, 45, 50), (0.4, 0, 30.0, 30.0)]
     refs = [*map(ImageRef, pictures), *(ImageRef(pictures[0], crop) for crop in crops)]
-    ours = Encoder(tiny_clip).images(refs)
+    ours = Encoder(tiny_clip).encode_images(refs)
     assert ours.dtype == np.float32
     for ref, row in zip(refs, ours, strict=True):
         picture = Image.open(ref.path).convert("RGB")
@@ -80,7 +80,7 @@ def test_pictures_and_crops_equal_one_forward_pass_each(tiny_clip, pictures, mon
 def test_texts_equal_open_clip_at_77_tokens(tiny_clip, monkeypatch):
     monkeypatch.setattr(module, "TOKENIZER_BATCH_SIZE", 3)
     monkeypatch.setattr(module, "TEXT_BATCH_SIZE", 2)
-    ours = Encoder(tiny_clip).texts(TEXTS)
+    ours = Encoder(tiny_clip).encode_texts(TEXTS)
     with torch.no_grad():
         plain = F.normalize(tiny_clip.model.encode_text(tiny_clip.tokenizer(TEXTS)))
     np.testing.assert_allclose(ours, plain.numpy(), atol=1e-5)
@@ -112,11 +112,14 @@ def test_each_distinct_picture_and_text_is_encoded_once(tiny_clip, pictures, enc
     tiny_clip.model.train()
     encoder = Encoder(tiny_clip)
     refs = [ImageRef(pictures[0]), crop, ImageRef(pictures[1]), ImageRef(copy)]
-    first = encoder.images(refs)
-    again = encoder.images([*refs, ImageRef(pictures[2])])
-    encoder.texts([*TEXTS, *TEXTS])
-    encoder.texts(TEXTS[:1])
-    assert tiny_clip.model.training and len(encoder.images([])) == len(encoder.texts([])) == 0
+    first = encoder.encode_images(refs)
+    again = encoder.encode_images([*refs, ImageRef(pictures[2])])
+    encoder.encode_texts([*TEXTS, *TEXTS])
+    encoder.encode_texts(TEXTS[:1])
+    assert (
+        tiny_clip.model.training
+        and len(encoder.encode_images([])) == len(encoder.encode_texts([])) == 0
+    )
     assert sizes == [3, 1] and sum(map(len, tokens)) == len(TEXTS)
     np.testing.assert_array_equal(again[:4], first)
     np.testing.assert_array_equal(first[0], first[3])
@@ -128,14 +131,14 @@ def test_a_model_in_training_is_evaluated_without_its_dropout(tiny_clip, picture
     for part in (model.visual, model.transformer):
         part.register_forward_pre_hook(lambda module, _: modes.append(module.training))
     encoder = Encoder(tiny_clip)
-    encoder.images([ImageRef(pictures[0])])
-    encoder.texts(["a cat"])
+    encoder.encode_images([ImageRef(pictures[0])])
+    encoder.encode_texts(["a cat"])
     assert len(modes) >= 2 and not any(modes) and model.training
 
 
 def test_batches_hold_texts_of_about_one_length_that_begin_alike(tiny_clip, encoded, monkeypatch):
     monkeypatch.setattr(module, "TEXT_BATCH_SIZE", 2)
-    Encoder(tiny_clip).texts([" ".join(["cat"] * n) for n in (8, 1, 7, 2)])
+    Encoder(tiny_clip).encode_texts([" ".join(["cat"] * n) for n in (8, 1, 7, 2)])
     assert [sorted(part.argmax(-1).tolist()) for part in encoded[1]] == [[2, 3], [8, 9]]
     texts = ["x b c d", "a b", "a b c e", "x b c", "a b c d", "a"]
     order = order_by_length_and_start(tiny_clip.tokenizer(texts))
@@ -157,7 +160,7 @@ def test_missing_and_broken_pictures_are_named(tiny_clip, pictures, tmp_path, na
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
     (tmp_path / "cut.png").write_bytes(pictures[0].read_bytes()[:4000])
     with pytest.raises(DataError, match=name):
-        Encoder(tiny_clip).images([ImageRef(pictures[0]), ImageRef(tmp_path / name, crop)])
+        Encoder(tiny_clip).encode_images([ImageRef(pictures[0]), ImageRef(tmp_path / name, crop)])
 
 
 def test_the_models_input_is_bit_for_bit_that_of_the_preprocessing(tiny_clip, pictures):
@@ -170,7 +173,7 @@ def test_the_models_input_is_bit_for_bit_that_of_the_preprocessing(tiny_clip, pi
             for image, ref in zip(opened, refs, strict=True)
         ]
     )
-    assert torch.equal(Encoder(tiny_clip).pixels(refs), expected)
+    assert torch.equal(Encoder(tiny_clip).pixel_values(refs), expected)
 
 
 def test_runs_with_one_image_tower_share_vectors_and_read_what_has_changed(
@@ -179,29 +182,29 @@ def test_runs_with_one_image_tower_share_vectors_and_read_what_has_changed(
     (sizes, _), opened = encoded, []
     noted(Image, "open", lambda path: opened.append(path.name))
     refs = [*map(ImageRef, pictures), ImageRef(pictures[0], (0, 0, 20, 20))]
-    first = Encoder(tiny_clip, "photo").images(refs)
-    np.testing.assert_array_equal(Encoder(tiny_clip, "photo").images(refs), first)
+    first = Encoder(tiny_clip, "photo").encode_images(refs)
+    np.testing.assert_array_equal(Encoder(tiny_clip, "photo").encode_images(refs), first)
     assert (sizes, opened) == ([4], ["0.png", "1.png", "2.png"]), "neither read nor encoded again"
     Image.new("RGB", (60, 60), "red").save(pictures[1])
     os.utime(pictures[1], ns=(1, 1))
-    changed = np.abs(Encoder(tiny_clip, "photo").images(refs) - first).max(axis=1) > 0
+    changed = np.abs(Encoder(tiny_clip, "photo").encode_images(refs) - first).max(axis=1) > 0
     assert changed.tolist() == [False, True, False, False]
     assert (sizes[1:], opened[3:]) == ([1], ["1.png"])
     with torch.no_grad():
         tiny_clip.model.visual.proj.mul_(2)
-    Encoder(tiny_clip, "photo").images(refs)
+    Encoder(tiny_clip, "photo").encode_images(refs)
     assert sizes[2:] == [4], "of another tower"
     for _ in range(2):
-        Encoder(tiny_clip, "paper").images(refs)  # which trains the tower
+        Encoder(tiny_clip, "paper").encode_images(refs)  # which trains the tower
     assert sizes[3:] == [4, 4]
 
 
 def test_two_runs_at_once_add_to_the_vectors_that_they_share(tiny_clip, pictures, encoded, home):
     refs, (sizes, _) = [*map(ImageRef, pictures)], encoded
     one, other = (Encoder(tiny_clip, "photo") for _ in range(2))
-    one.images(refs[:1])
-    other.images(refs[1:])
-    Encoder(tiny_clip, "photo").images(refs)
+    one.encode_images(refs[:1])
+    other.encode_images(refs[1:])
+    Encoder(tiny_clip, "photo").encode_images(refs)
     assert sizes == [1, 2]
 
 
@@ -212,11 +215,11 @@ def test_a_file_that_changes_and_keeps_its_size_or_its_time_is_read_again(
     path = tmp_path / "picture.bmp"
     Image.new("RGB", (60, 60), "red").save(path)
     os.utime(path, ns=(1, 1))
-    first = Encoder(tiny_clip, "photo").images([ImageRef(path)])
+    first = Encoder(tiny_clip, "photo").encode_images([ImageRef(path)])
     Image.new("RGB", (60, 60) if same == "size" else (60, 90), "blue").save(path)
     os.utime(path, ns=(1, 2) if same == "size" else (1, 1))
-    second = Encoder(tiny_clip, "photo").images([ImageRef(path)])
-    np.testing.assert_array_equal(second, Encoder(tiny_clip).images([ImageRef(path)]))
+    second = Encoder(tiny_clip, "photo").encode_images([ImageRef(path)])
+    np.testing.assert_array_equal(second, Encoder(tiny_clip).encode_images([ImageRef(path)]))
     assert np.abs(first - second).max() > 0
 
 
@@ -290,18 +293,18 @@ def test_a_change_of_anything_that_decides_vectors_makes_new_ones(
     tiny_clip, pictures, encoded, home, change
 ):
     refs, (sizes, _) = [ImageRef(path) for path in pictures], encoded
-    first = Encoder(tiny_clip, "photo").images(refs)
-    np.testing.assert_array_equal(Encoder(tiny_clip, "photo").images(refs), first)
+    first = Encoder(tiny_clip, "photo").encode_images(refs)
+    np.testing.assert_array_equal(Encoder(tiny_clip, "photo").encode_images(refs), first)
     assert sizes == [3]
     change(tiny_clip)
-    second = Encoder(tiny_clip, "photo").images(refs)
+    second = Encoder(tiny_clip, "photo").encode_images(refs)
     assert sizes == [3, 3], "encoded anew"
-    np.testing.assert_array_equal(second, Encoder(tiny_clip).images(refs))
+    np.testing.assert_array_equal(second, Encoder(tiny_clip).encode_images(refs))
 
 
 def test_newer_code_makes_new_vectors(tiny_clip, pictures, encoded, home, monkeypatch):
     refs = [ImageRef(path) for path in pictures]
-    Encoder(tiny_clip, "photo").images(refs)
+    Encoder(tiny_clip, "photo").encode_images(refs)
     monkeypatch.setattr(module, "VECTORS_VERSION", module.VECTORS_VERSION + 1)
-    Encoder(tiny_clip, "photo").images(refs)
+    Encoder(tiny_clip, "photo").encode_images(refs)
     assert encoded[0] == [3, 3]

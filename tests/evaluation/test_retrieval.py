@@ -151,5 +151,5 @@ def test_the_small_world_gives_gold_phrases(world_home, tiny_clip):
 
 
 def test_a_profile_without_classes_has_an_empty_table(tiny_clip, monkeypatch):
-    monkeypatch.setattr(retrieval, "class_sets", lambda profile: {})
+    monkeypatch.setattr(retrieval, "classification_sets", lambda profile: {})
     assert retrieval.zero_shot_table(Encoder(tiny_clip), "photo").empty

@@ -29,7 +29,7 @@ from cae_lib.evaluation.suites import SUITES
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
 from cae_lib.models.external import ExternalModel
-from cae_lib.statistics import ANSWERS
+from cae_lib.statistics import ITEM_KEY
 from cae_lib.store import save
 
 
@@ -49,7 +49,7 @@ def test_a_score_is_the_headline_of_its_subset():
     ]
     average = Average(over_groups=True)
     known = items_of([Benchmark("winoground", "text", tuple(items), 5, average)])
-    given = known[[*ANSWERS]].assign(correct=[True, False, False, True])
+    given = known[[*ITEM_KEY]].assign(correct=[True, False, False, True])
     (row,) = choice_scores(given.sample(frac=1, random_state=0), known).itertuples()
     assert row.value == pytest.approx(1 / 6 + 1 / 2) and row.chance == pytest.approx(0.5)
     assert (row.n_used, row.n_expected) == (4, 5) and row.dataset == "winoground/text"

@@ -96,7 +96,7 @@ def test_sets_of_the_world(world_home, encoder):
         image["file_name"]: {thing["noun"] for thing in image["things"]}
         for image in json.loads((world_home / GRAPHS_FILE).read_text("utf-8"))["images"]
     }
-    paths = datasets.class_sets("smoke")["coco"].paths
+    paths = datasets.classification_sets("smoke")["coco"].paths
     for number, own in classes[classes["set"] == "coco"].groupby("picture"):
         assert set(own.label) == gold[paths[number].name] and len(own) >= 2
 
@@ -115,11 +115,11 @@ def test_a_published_dataset_is_measured_as_far_as_it_is_here(raw, smoke_world, 
 
 def test_the_paper_profile_takes_any_labelled_set(raw):
     with pytest.raises(DataError, match="zero-shot"):
-        datasets.class_sets("paper")
+        datasets.classification_sets("paper")
     folder = raw / "zero-shot" / "pets"
     for name in ("b/2.png", "b/1.png", "tabby_cat/3.JPG", "b/notes.txt"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(folder / name, "png")
-    pets = datasets.class_sets("paper")["pets"]
+    pets = datasets.classification_sets("paper")["pets"]
     assert [path.name for path in pets.paths] == ["1.png", "2.png", "3.JPG"]
     assert (pets.classes, pets.labels) == (["b", "tabby cat"], [(0,), (0,), (1,)])

@@ -53,8 +53,12 @@ def save_folder(clip: Clip, folder: Path, **text_settings: str) -> None:
 def assert_same(actual: Clip, expected: Clip, image: ImageRef) -> None:
     """Check that both give the image and the captions the same unit vectors."""
     ours, theirs = Encoder(actual), Encoder(expected)
-    np.testing.assert_allclose(ours.images([image]), theirs.images([image]), atol=2e-6)
-    np.testing.assert_allclose(ours.texts(CAPTIONS), theirs.texts(CAPTIONS), atol=2e-6)
+    np.testing.assert_allclose(
+        ours.encode_images([image]), theirs.encode_images([image]), atol=2e-6
+    )
+    np.testing.assert_allclose(
+        ours.encode_texts(CAPTIONS), theirs.encode_texts(CAPTIONS), atol=2e-6
+    )
 
 
 def test_a_file_of_this_library_says_what_it_is_and_another_has_to_be_told(clip, tmp_path, image):
@@ -196,12 +200,12 @@ def test_a_model_of_transformers_gives_its_own_features(tmp_path, image, kind):
     pixels = processor(Image.open(image.path).convert("RGB"), return_tensors="pt").pixel_values
     texts, images = own_features(model, tokens.input_ids, pixels)
     encoder = Encoder(actual)
-    np.testing.assert_allclose(encoder.texts(CAPTIONS), texts, atol=1e-5)
-    cosine = (encoder.images([image]) * images.numpy()).sum()
+    np.testing.assert_allclose(encoder.encode_texts(CAPTIONS), texts, atol=1e-5)
+    cosine = (encoder.encode_images([image]) * images.numpy()).sum()
     assert cosine > 0.999  # resized by Pillow here and by torchvision there
     other = load(f"hf:{folder}", activation="gelu")
     assert other.activation == "gelu"
-    change = np.abs(Encoder(other).texts(CAPTIONS) - encoder.texts(CAPTIONS)).max()
+    change = np.abs(Encoder(other).encode_texts(CAPTIONS) - encoder.encode_texts(CAPTIONS)).max()
     assert (change > 0) == (kind == "clip")
 
 
@@ -224,8 +228,8 @@ def test_a_clip_without_files_takes_openais_tokenizer_and_preprocessing(tmp_path
     pixels = open_clip.image_transform(32, is_train=False)(opened).unsqueeze(0)
     texts, images = own_features(model, ids, pixels)
     encoder = Encoder(load(tmp_path / "hub"))
-    np.testing.assert_allclose(encoder.texts(["A red  dog"]), texts, atol=1e-6)
-    np.testing.assert_allclose(encoder.images([image]), images, atol=1e-6)
+    np.testing.assert_allclose(encoder.encode_texts(["A red  dog"]), texts, atol=1e-6)
+    np.testing.assert_allclose(encoder.encode_images([image]), images, atol=1e-6)
 
 
 def test_a_tokenizer_that_does_not_fit_is_refused_unless_another_is_named(clip, tmp_path, image):

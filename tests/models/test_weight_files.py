@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cae_lib.errors import CheckpointError
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
-from cae_lib.models.weight_files import OPENAI_SIZES, merge_lora, read_state_dict, unpacked
+from cae_lib.models.weight_files import OPENAI_SIZE_ENTRIES, merge_lora, read_state_dict, unpacked
 from cae_lib.profiles import experiment
 from cae_lib.runs import weights_of, weights_path
 
@@ -35,7 +35,7 @@ FORMS = {
     "plain": STATE,
     "state_dict": {"epoch": 3, "state_dict": STATE},
     "with OpenAI's sizes": STATE
-    | {name: torch.tensor(size) for name, size in OPENAI_SIZES.items()},
+    | {name: torch.tensor(size) for name, size in OPENAI_SIZE_ENTRIES.items()},
     "module": {"state_dict": {f"module.{k}": v for k, v in STATE.items()}, "loss": np.float64(2.5)},
     "model": {"model": STATE, "step": np.int64(7)},
     "part compiled": {k.replace("visual.", "visual._orig_mod."): v for k, v in STATE.items()},
@@ -93,7 +93,7 @@ def test_code_is_not_run(kind: str, tmp_path, monkeypatch) -> None:
 def test_an_archive_is_read_as_torch_reads_it(tmp_path) -> None:
     archive(tmp_path / "ViT.pt")
     state = torch.jit.load(str(tmp_path / "ViT.pt")).state_dict()
-    expected = {name: value for name, value in state.items() if name not in OPENAI_SIZES}
+    expected = {name: value for name, value in state.items() if name not in OPENAI_SIZE_ENTRIES}
     assert expected.keys() == STATE.keys()
     assert {value.dtype for value in expected.values()} == {torch.float16}
     assert same(read_state_dict(tmp_path / "ViT.pt"), expected)

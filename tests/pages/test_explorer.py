@@ -139,7 +139,7 @@ def test_word_scores_are_the_librarys(built):
             scores = steps * (np.array(own["largest"])[:, None] / 127)
             for run, of_run in zip(scored, scores, strict=True):
                 clip = built.clips[run]
-                images = torch.from_numpy(Encoder(clip).images([entry.item.images[picture]]))
+                images = torch.from_numpy(Encoder(clip).encode_images([entry.item.images[picture]]))
                 for place, method in enumerate(explorer.PAPER_METHOD_LABELS):
                     expected = word_scores(clip, clip.tokenizer([caption]), images, method)[0]
                     np.testing.assert_allclose(

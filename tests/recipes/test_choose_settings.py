@@ -80,10 +80,10 @@ def test_validation_scores_by_hand():
     class Fake:
         vectors = {"a": (1.0, 0.0), "b": (0.0, 1.0), "c": (0.6, 0.8)}
 
-        def images(self, refs):
-            return self.texts([ref.path.name for ref in refs])
+        def encode_images(self, refs):
+            return self.encode_texts([ref.path.name for ref in refs])
 
-        def texts(self, texts):
+        def encode_texts(self, texts):
             return np.array([self.vectors[text] for text in texts], dtype=np.float32)
 
     pairs = Pairs(

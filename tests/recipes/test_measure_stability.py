@@ -8,7 +8,7 @@ from data.recipes import measure_stability
 
 
 def test_answers_are_compared_item_by_item_whatever_their_order(monkeypatch):
-    items = pd.DataFrame({name: ["a", "b", "c", "d"] for name in store.ANSWERS})
+    items = pd.DataFrame({name: ["a", "b", "c", "d"] for name in store.ITEM_KEY})
     first = items.assign(correct=[True, True, False, False])
     second = items.assign(correct=[True, False, False, False]).iloc[::-1]
     tables = {"all instructions": first, "AVX2": second, "bfloat16": first}

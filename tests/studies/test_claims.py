@@ -5,7 +5,7 @@ import pytest
 
 from book.studies import claims
 from cae_lib.errors import DataError
-from cae_lib.statistics import ANSWERS
+from cae_lib.statistics import ITEM_KEY
 
 
 def test_the_gain_to_expect_is_caes_share_of_the_controls_gain(tmp_path, monkeypatch):
@@ -34,7 +34,7 @@ def test_columns_of_a_benchmark_may_count_once(tmp_path, monkeypatch):
 
 
 def test_runs_are_pooled_item_by_item_and_seed_by_seed():
-    key = dict.fromkeys(ANSWERS, "x")
+    key = dict.fromkeys(ITEM_KEY, "x")
     rows = [
         ("a", 0, 1, 1),
         ("b", 0, 1, 0),

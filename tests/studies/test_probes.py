@@ -37,7 +37,7 @@ class Seen:
                     "object": obj["noun"],
                 }
 
-    def images(self, refs):
+    def encode_images(self, refs):
         self.asked.append([self.gold[ref.path.name] for ref in refs])
         return np.array([self.vector(facts) for facts in self.asked[-1]], dtype=np.float32)
 

@@ -23,7 +23,7 @@ from cae_lib.grid import STUDY_ONLY_SUITES, STUDY_PAGES, STUDY_RUN_SUITES, Selec
 from cae_lib.machine import exclusive_gpu, find_gpus, shares_cpu
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.profiles import find_profile
-from cae_lib.variants import base_variants, find_run, run_name, study_runs
+from cae_lib.variants import base_variants, parse_run_name, run_name, study_runs
 
 ROWS = [
     "clip-ft",
@@ -63,7 +63,7 @@ def test_some_rows_alone_with_settings_and_seeds():
     assert grid.pages_of("mini", chosen) == []
     config = found[f"{asked[0]}/1"].experiment("mini")
     assert (config.lr, config.steps, config.seed) == (5e-7, 2, 1)
-    row, settings = find_run(asked[0], "mini")
+    row, settings = parse_run_name(asked[0], "mini")
     assert run_name(row, "mini", **settings) == asked[0]
     most = find_profile("mini").seeds
     more = grid.runs("mini", Selection(rows=("clip-ft",), seeds=most + 2))

@@ -16,7 +16,7 @@ from cae_lib.data.rows import MissingFileError, Row, csv_rows
 
 COLUMNS = ("image_id", "caption", "x", "y", "width", "height")
 N_NEGATIVES = 5
-PRODUCTIVITY_FILE = "crepe/data/prod_hard_negatives/{0}/prod_vg_hard_negs_{0}_complexity_*.csv"
+PRODUCTIVITY_PATTERN = "crepe/data/prod_hard_negatives/{0}/prod_vg_hard_negs_{0}_complexity_*.csv"
 SYSTEMATICITY_FILE = "crepe/data/syst_hard_negatives/syst_vg_hard_negs_{1}_compounds_in_{0}.csv"
 CORPORA = [(name, split) for name in ("cc12m", "yfcc", "laion") for split in ("seen", "unseen")]
 IMAGES_ADVICE = "Visual Genome's: put them into crepe/VG_100K and crepe/VG_100K_2"
@@ -28,7 +28,7 @@ def read(root: Path, subset: str) -> Iterator[Item]:
     Five negatives are expected. Some rows hold a Python set, which may have fewer; its members are
     read in the order in which they are written.
     """
-    pattern = PRODUCTIVITY_FILE.format(subset)
+    pattern = PRODUCTIVITY_PATTERN.format(subset)
     paths = sorted(root.glob(pattern), key=_complexity)
     if not paths:
         raise MissingFileError(f"{root / pattern}: no such annotation file. Fetch it.")
@@ -86,7 +86,7 @@ FAMILY = Family(
     "crepe",
     read,
     published={"atom": 16_727, "swap": 6652, "negate": 16_336},
-    files=(PRODUCTIVITY_FILE.format("*"),),
+    files=(PRODUCTIVITY_PATTERN.format("*"),),
     images=IMAGES_ADVICE,
     in_paper=True,
     average=Average("mean over complexities, R@1 among 6", over_groups=True),

@@ -90,7 +90,8 @@ def _load_subset(
                     "annotation file again."
                 )
             keys.add(item.key)
-            number, n_questions = n_questions, n_questions + 1
+            number = n_questions
+            n_questions += 1
             errors = [image_problem(image.path, decode=official) for image in item.images]
             if any(errors):
                 missing = any(error.endswith("is missing") for error in errors)
@@ -99,7 +100,7 @@ def _load_subset(
                 continue
             items.append(item)
             numbers.append(number)
-            if len(item.images) == 1 < len(item.texts):
+            if len(item.images) == 1 and len(item.texts) > 1:
                 counts["identical"] += item.texts.count(item.texts[item.truth]) > 1
     except MissingFileError as error:
         problem = str(error)

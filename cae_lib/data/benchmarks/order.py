@@ -38,7 +38,11 @@ class TaggedWords(NamedTuple):
 
 
 def tag_words(captions: Sequence[str]) -> list[TaggedWords]:
-    """Tag words by spaCy's small English model; ConfigError if it is not installed."""
+    """Split captions into words and tag their parts of speech with spaCy's small English model.
+
+    Raises:
+        ConfigError: If the model is not installed.
+    """
     documents = _tagger().pipe(captions, batch_size=256)
     return [TaggedWords([t.text for t in doc], [t.tag_ for t in doc]) for doc in documents]
 

@@ -2,7 +2,7 @@
 
 The other image shows another subject, verb or object, which a flag of the row names. Rows with no
 flag or several flags form the group "mixed". The
-official match accuracy is `evaluation.choice.match_benchmark`.
+official match accuracy is `evaluation.choice.svo_match_benchmark`.
 """
 
 from __future__ import annotations

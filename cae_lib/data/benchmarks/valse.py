@@ -42,13 +42,13 @@ IMAGE_FOLDERS = {
 }
 """Where the official evaluation looks for images."""
 
-SHARED_FOLDERS = ("valse/images", "coco/val2017", "coco/val2014", "coco/train2014")
+FALLBACK_IMAGE_FOLDERS = ("valse/images", "coco/val2017", "coco/val2014", "coco/train2014")
 MIN_VOTES = 2
 
 
 def read(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
     """Yield the valid items of one phenomenon."""
-    folders = [root / name for name in (IMAGE_FOLDERS[subset], *SHARED_FOLDERS)]
+    folders = [root / name for name in (IMAGE_FOLDERS[subset], *FALLBACK_IMAGE_FOLDERS)]
     for row in json_rows(root / f"valse/data/{subset}.json", dict):
         if row.number("mturk.caption") < MIN_VOTES:
             yield ExcludedRow("not_valid")
