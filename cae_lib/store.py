@@ -17,6 +17,7 @@ run and seed. They are never collected, and only callers that pass `on_request` 
 
 from __future__ import annotations
 
+import inspect
 import json
 import zlib
 from base64 import b64decode, b64encode
@@ -39,6 +40,14 @@ from cae_lib.variants import DATA as DATA
 
 ITEM_KEY = ("family", "subset", "item")
 """Columns that name an item of a benchmark."""
+
+LONG_PAGES = (
+    {"max_rows_per_page": 2**30}
+    if "max_rows_per_page" in inspect.signature(pq.ParquetWriter).parameters
+    else {}
+)
+"""Options of Parquet files without a limit on the rows of a page; each page is compressed alone, so
+that short ones double the size of some tables. Old versions of pyarrow do not have the option."""
 
 WITHOUT_SEEDS = ("base", DATA, "tuning")
 """Prefixes of the names of runs that are not trained and therefore have one seed."""
@@ -202,6 +211,7 @@ def _write(index: Index, content: pa.Table, path: Path) -> None:
             use_dictionary=[name for name in content.column_names if name not in encodings],
             column_encoding=encodings,
             store_schema=False,  # else pandas would read texts as categories
+            **LONG_PAGES,
         ) as writer,
     ):
         writer.write_table(content, row_group_size=len(content))

@@ -45,6 +45,18 @@ def test_a_table_survives_and_pandas_reads_it_alone(home: Path):
     assert not staged.exists() and [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+@pytest.mark.skipif(not store.LONG_PAGES, reason="this version of pyarrow writes short pages")
+def test_the_columns_that_all_runs_share_take_little_space(home: Path):
+    """Answers at random take a bit each; the names of 73 runs and 3,000 items next to nothing."""
+    rng, n = np.random.default_rng(0), 3000
+    frame = pd.DataFrame({"item": np.arange(n, dtype=np.int32)})
+    for number in range(73):
+        answered = frame.assign(correct=rng.random(n) < 0.5)
+        store.save("answers", f"run-{number}", 0, answered, "mini", key="", provenance={})
+    store.collect("mini")
+    assert store.file_of("answers", "mini").stat().st_size < 1.3 * 73 * n / 8
+
+
 def test_what_is_staged_goes_before_what_is_collected(home: Path):
     for run, seed in (("cae", 1), ("base", 0), ("cae", 0)):
         save(run, seed)
