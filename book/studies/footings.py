@@ -10,6 +10,7 @@ from cae_lib import plots, results
 from cae_lib.plots import PAPER_METHOD_LABELS
 
 FOUR, FOUR_PLACEBO = "paper's CAE, mean of 4", "placebo of the paper's CAE, mean of 4"
+FOUR_DEPENDENCY = f"{FOUR}, dependency parser"
 FOUR_TRUTH = f"{FOUR}, ground truth"
 FOUR_TRUTH_PLACEBO = f"{FOUR_PLACEBO}, ground truth"
 MEANS = {
@@ -17,6 +18,7 @@ MEANS = {
     for name, kind in (
         (FOUR, "cae"),
         (FOUR_PLACEBO, "placebo"),
+        (FOUR_DEPENDENCY, "dependency"),
         (FOUR_TRUTH, "truth"),
         (FOUR_TRUTH_PLACEBO, "placebo-truth"),
     )
