@@ -110,8 +110,8 @@ def verdict(
             `UNDECIDABLE`.
 
     Returns:
-        The outcome, with the number of methods unless all have it; else "mixed (2 of 4 negligible)"
-        with the commonest outcomes.
+        The outcome, with the numbers of methods unless all have it, such as "negligible (3 of 4, 1
+        undecided)"; else "mixed (2 of 4 negligible)" with the commonest outcomes.
     """
     if tests is None or tests.empty:
         return UNTESTED
@@ -123,5 +123,6 @@ def verdict(
     if counts.max() < MAJORITY * n:
         texts = (f"{count} of {n} {outcome}" for outcome, count in commonest.items())
         return f"mixed ({', '.join(texts)})"
-    outcome = commonest.index[0]
-    return outcome if counts.max() == n else f"{outcome} ({counts.max()} of {n})"
+    outcome, *others = [*commonest.index, *counts.index.difference(commonest.index)]
+    parts = [f"{counts[outcome]} of {n}", *(f"{counts[other]} {other}" for other in others)]
+    return f"{outcome} ({', '.join(parts)})" if others else outcome
