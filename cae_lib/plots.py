@@ -54,7 +54,7 @@ WIDTH = 7.2
 NARROW = 3.8
 """Width of a figure as a telephone shows it, in inches."""
 
-NARROW_LETTERS = 22, 26
+NARROW_LINE_LENGTHS = 22, 26
 """Letters in a line of a tick label, and of the label of an axis, in a narrow figure."""
 
 LINE_HEIGHT = 0.16
@@ -312,7 +312,7 @@ def _is_image(ax: Axes) -> bool:
 
 def _wrap_texts(ax: Axes) -> None:
     """Wrap the labels of the axes and of the ticks that a page has named."""
-    of_tick, of_axis = NARROW_LETTERS
+    of_tick, of_axis = NARROW_LINE_LENGTHS
     is_table = any(isinstance(part, QuadMesh) for part in ax.collections)
     if is_table:
         ax.tick_params(axis="y", labelrotation=0)

@@ -143,7 +143,15 @@ class Captions:
     swaps: Tensor | None = None
 
     def checked(self) -> Captions:
-        """Check all tensors, and return the captions with tensors that autograd may save."""
+        """Check all tensors, and return the captions as methods use them.
+
+        Tokens become int64, and image features are detached unless `create_graph`. Either of them
+        is copied if it was made in inference mode, since autograd cannot save such a tensor.
+
+        Raises:
+            ConfigError: If a tensor is on another device than the model.
+            DataError: If a tensor has the wrong type, shape or values.
+        """
         check_tensors(
             self.tokens,
             self.image_features,

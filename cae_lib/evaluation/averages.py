@@ -55,7 +55,7 @@ class Rule:
 
 
 _VALSE_ACTION: Tree = ["valse/actant-swap", "valse/action-replacement"]
-NESTED: Mapping[str, Tree] = {
+AUTHORS_MEANS: Mapping[str, Tree] = {
     "sugarcrepe/relation": "sugarcrepe/replace_rel",
     "sugarcrepe/attribute": [f"sugarcrepe/{kind}_att" for kind in ("add", "replace", "swap")],
     "sugarcrepe/object": [f"sugarcrepe/{kind}_obj" for kind in ("add", "replace", "swap")],
@@ -77,20 +77,20 @@ NESTED: Mapping[str, Tree] = {
 }
 """The nested means that the evaluation code of CAE's authors computes, by the name of the score."""
 
-TABLE: Mapping[str, Rule] = {
+TABLE_RULES: Mapping[str, Rule] = {
     "ARO-R": Rule("aro/relation", "ARO, relation"),
     "ARO-A": Rule("aro/attribution", "ARO, attribution"),
     "Winoground": Rule("winoground/group", "Winoground, group score"),
-    "SC-Rel": Rule(NESTED["sugarcrepe/relation"], "SugarCrepe, relation"),
-    "SC-Att": Rule(NESTED["sugarcrepe/attribute"], "SugarCrepe, attribute"),
-    "VLC-Rel": Rule(NESTED["vl_checklist/relation"], "VL-CheckList, relation"),
-    "VLC-Att": Rule(NESTED["vl_checklist/attribute"], "VL-CheckList, attribute"),
-    "VALSE-Rel": Rule(NESTED["valse/relation"], "VALSE, relation"),
+    "SC-Rel": Rule(AUTHORS_MEANS["sugarcrepe/relation"], "SugarCrepe, relation"),
+    "SC-Att": Rule(AUTHORS_MEANS["sugarcrepe/attribute"], "SugarCrepe, attribute"),
+    "VLC-Rel": Rule(AUTHORS_MEANS["vl_checklist/relation"], "VL-CheckList, relation"),
+    "VLC-Att": Rule(AUTHORS_MEANS["vl_checklist/attribute"], "VL-CheckList, attribute"),
+    "VALSE-Rel": Rule(AUTHORS_MEANS["valse/relation"], "VALSE, relation"),
     "SVO": Rule("svo_probes/all", "SVO-Probes"),
     "CREPE": Rule(["crepe/atom", "crepe/negate", "crepe/swap"], "CREPE, productivity R@1"),
     "Order": Rule("order/coco", "ARO, COCO-Order"),
 }
-"""The columns of the paper's Table 1, and word order."""
+"""Rules of the columns of the paper's Table 1, and of word order."""
 
 COLUMNS_OF_FAMILY: Mapping[str, tuple[str, ...]] = {
     "ARO": ("ARO-R", "ARO-A"),
@@ -101,13 +101,13 @@ COLUMNS_OF_FAMILY: Mapping[str, tuple[str, ...]] = {
     "SVO-Probes": ("SVO",),
     "CREPE": ("CREPE",),
 }
-"""Columns of `TABLE` whose mean is the score of each of the paper's seven families. "Order" belongs
-to none."""
+"""Columns of `TABLE_RULES` whose mean is the score of each of the paper's seven families. "Order"
+belongs to none."""
 
 
 def _family_tree(name: str) -> Tree:
     """Join the trees of a family's columns; only a tree can be joined, not a rule's other parts."""
-    rules = [TABLE[column] for column in COLUMNS_OF_FAMILY[name]]
+    rules = [TABLE_RULES[column] for column in COLUMNS_OF_FAMILY[name]]
     if any(rule.pooled or rule.average for rule in rules):
         raise ConfigError(
             f"the family {name!r} has a column that is pooled or has an average of its own, which "
@@ -145,7 +145,7 @@ _AS_HEADLINE: Mapping[str, Rule] = {
 }
 _CLEAN_WINOGROUND = [f"winoground/{task}/authors" for task in ("text", "image", "group")]
 PROTOCOLS: Mapping[str, Mapping[str, Rule]] = {
-    "table": TABLE,
+    "table": TABLE_RULES,
     "family": {
         **{name: Rule(tree) for name, tree in _BY_FAMILY.items()},
         "mean": Rule([*_BY_FAMILY.values()]),
@@ -165,7 +165,7 @@ PROTOCOLS: Mapping[str, Mapping[str, Rule]] = {
         **_aro(AUTHORS_SYMMETRIC),
         **_AS_HEADLINE,
         **{subset: Rule(subset) for subset in _CLEAN_WINOGROUND},
-        **{name: Rule(tree) for name, tree in NESTED.items()},
+        **{name: Rule(tree) for name, tree in AUTHORS_MEANS.items()},
         "svo_probes": Rule("svo_probes/all"),
         "whatsup/controlled": Rule("whatsup/controlled_*"),
         "whatsup/coco": Rule("whatsup/coco_qa_*"),

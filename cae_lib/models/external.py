@@ -32,8 +32,8 @@ from cae_lib.models.weight_files import read_state_dict
 from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE
 
 OPEN_CLIP, HUGGING_FACE = ("hf-hub:", "local-dir:"), "hf:"
-START = ("ViT-B-32", "openai")
-"""The weights that `ExternalModel.share` mixes in."""
+OPENAI_WEIGHTS = ("ViT-B-32", "openai")
+"""Architecture and open_clip tag of the weights that `ExternalModel.share` mixes in."""
 
 FILES = {
     "tokenizer": ("tokenizer.json", "vocab.json", "tokenizer_config.json"),
@@ -148,7 +148,7 @@ def _loader(external: ExternalModel, device: str | torch.device) -> Callable[[],
 def _load_from_file(external: ExternalModel, path: Path, device: str | torch.device) -> Clip:
     state = read_state_dict(path, LORA_ALPHA)
     if external.share != 1:
-        start = load_clip(*START).model.state_dict()
+        start = load_clip(*OPENAI_WEIGHTS).model.state_dict()
         state = {
             name: value.float().lerp(_cut(start[name].float(), value), 1 - external.share)
             for name, value in state.items()

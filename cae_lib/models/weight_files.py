@@ -176,7 +176,12 @@ def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor
     """Merge the adapters of loralib, as DAC, TSVLC and FSC-CLIP train them, into the weights.
 
     An adapter is a pair of tensors, `lora_A` and `lora_B` beside `weight`, or `NAME_lora_A` and
-    `NAME_lora_B` beside `NAME`. Adapters of a k x k convolution have k times the rank.
+    `NAME_lora_B` beside `NAME`. Adapters of a k x k convolution have k times the rank, and those of
+    an embedding table are transposed.
+
+    Args:
+        state: Tensors by name.
+        alpha: An adapter is added as `alpha / rank * lora_B @ lora_A`; 1 is loralib's default.
 
     Raises:
         CheckpointError: For half an adapter, or one without its weight.
@@ -190,7 +195,10 @@ def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor
             raise CheckpointError(f"the adapter {stem}A, {stem}B of {target} lacks {names}")
         weight, down, up = merged[target], state[f"{stem}A"], state[f"{stem}B"]
         kernel = weight.shape[-1] if weight.ndim == 4 else 1
-        change = (up.float() @ down.float()).reshape(weight.shape) * alpha * kernel / len(down)
+        product = up.float() @ down.float()
+        if product.shape == weight.shape[::-1] != weight.shape:
+            product = product.T
+        change = product.reshape(weight.shape) * alpha * kernel / len(down)
         merged[target] = (weight.float() + change).to(weight.dtype)
     return merged
 

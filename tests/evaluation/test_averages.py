@@ -222,8 +222,8 @@ def test_items_without_an_answer_or_with_two_are_named():
 
 
 def test_a_family_refuses_a_column_whose_rule_its_mean_cannot_keep(monkeypatch):
-    pooled = dict(averages.TABLE, **{"ARO-R": averages.Rule("aro/relation", pooled=True)})
-    monkeypatch.setattr(averages, "TABLE", pooled)
+    pooled = dict(averages.TABLE_RULES, **{"ARO-R": averages.Rule("aro/relation", pooled=True)})
+    monkeypatch.setattr(averages, "TABLE_RULES", pooled)
     with pytest.raises(ConfigError, match="ARO"):
         averages._family_tree("ARO")
     assert averages._family_tree("Winoground") == ["winoground/group"]

@@ -150,10 +150,16 @@ def test_adapters_are_merged_by_their_own_scale() -> None:
         "conv.weight": random(4, 3, 2, 2),
         "conv.lora_A": random(4, 6),
         "conv.lora_B": random(8, 4),
+        "embedding.weight": random(7, 4),
+        "embedding.lora_A": random(2, 7),
+        "embedding.lora_B": random(4, 2),
         "bias": random(4),
     }
     merged = merge_lora(state)
-    assert merged.keys() == {"mlp.weight", "attn.in_proj_weight", "conv.weight", "bias"}
+    expected = {"mlp.weight", "attn.in_proj_weight", "conv.weight", "embedding.weight", "bias"}
+    assert merged.keys() == expected
+    change = state["embedding.lora_A"].T @ state["embedding.lora_B"].T / 2
+    torch.testing.assert_close(merged["embedding.weight"], state["embedding.weight"] + change)
     low = x @ state["mlp.lora_A"].T @ state["mlp.lora_B"].T / 2  # rank 2
     torch.testing.assert_close(x @ merged["mlp.weight"].T, x @ state["mlp.weight"].T + low)
     name = "attn.in_proj_weight"
