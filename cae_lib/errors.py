@@ -34,7 +34,7 @@ class CheckpointError(CaeError):
     """A checkpoint that is missing or damaged, or that does not fit the model or the run."""
 
 
-class TooLongError(CaeError):
+class TimeLimitError(CaeError):
     """A training that would take longer here than it may."""
 
 

@@ -250,7 +250,7 @@ def compute_table(
         DataError: If data are missing; the message names the command that gets them.
         CheckpointError: If the weights that the run starts from are missing; the message names the
             command that gets them.
-        TooLongError: If the training would take more than `hours`.
+        TimeLimitError: If the training would take more than `hours`.
     """
     run, settings, _ = variant
     name = variant.name(profile_name)

@@ -57,7 +57,7 @@ def load(
         ConfigError: For an unknown run or setting, a value of the wrong type, or `compute` or
             settings without `runs`.
         CheckpointError: If the weights that a run starts from are missing.
-        TooLongError: If a training would take more than `hours`.
+        TimeLimitError: If a training would take more than `hours`.
     """
     if runs is None:
         if compute or settings:

@@ -146,7 +146,7 @@ def train_run(
         ConfigError: For an unknown run, profile or setting.
         DataError: If some or all of the training data are missing, or the weights that it starts
             from.
-        TooLongError: After the first steps, if they show that the training would take more than
+        TimeLimitError: After the first steps, if they show that the training would take more than
             `hours`.
     """
     config = experiment(name, profile_name, seed=seed, **overrides)

@@ -10,7 +10,7 @@ import pytest
 from conftest import save_random
 
 from cae_lib import keys, measuring, results, store
-from cae_lib.errors import ConfigError, DataError, TooLongError
+from cae_lib.errors import ConfigError, DataError, TimeLimitError
 from cae_lib.evaluation.suites import Suite
 from cae_lib.runs import checkpoint_path
 
@@ -142,7 +142,7 @@ def test_compute_and_settings_need_named_runs(smoke_home: Path, options: dict):
 
 def test_a_run_that_takes_too_long_is_refused_and_may_be_allowed(measured):
     """However fast the machine: the limit is a nanosecond."""
-    with pytest.raises(TooLongError, match="hours="):
+    with pytest.raises(TimeLimitError, match="hours="):
         compute(steps=4, hours=1e-12)
     assert not measured.called
     assert len(compute(steps=4, hours=None)) == len(FRAME)

@@ -19,7 +19,7 @@ from torch import nn
 from cae_lib.config import Experiment
 from cae_lib.data.captions import Pairs
 from cae_lib.data.images import ImagesOnDisk, TrainingImages
-from cae_lib.errors import CaeError, Terminated, TooLongError
+from cae_lib.errors import CaeError, Terminated, TimeLimitError
 from cae_lib.keys import run_inputs
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip
@@ -95,7 +95,7 @@ def train(
         DataError: The data are incomplete, or do not fit together.
         CheckpointError: `out_dir` holds another run's state.
         NotFiniteError: A loss or gradient is not finite. The state is saved before.
-        TooLongError: The training would take more than `hours`. The state is saved before.
+        TimeLimitError: The training would take more than `hours`. The state is saved before.
         KeyboardInterrupt: Ctrl-C or SIGTERM. The state is saved before.
     """
     out, end = Path(out_dir), experiment.steps
@@ -144,12 +144,12 @@ def train(
 
 def _too_long_error(
     experiment: Experiment, step_seconds: float, steps: int, hours: float | None
-) -> TooLongError | None:
+) -> TimeLimitError | None:
     """Return the error of a training that would take more than `hours`; None if it takes less."""
     seconds = step_seconds * steps
     if hours is None or seconds <= 3600 * hours:
         return None
-    return TooLongError(
+    return TimeLimitError(
         f"{experiment.name}, seed {experiment.seed}: {steps:,} more steps would take about "
         f"{format_seconds(seconds)} here ({step_seconds:.1f} s a step), and {hours:g} h are "
         f"allowed. Allow it with hours={math.ceil(seconds / 3600)}: the training goes on from the "
@@ -233,8 +233,8 @@ class Run:
             The values of its line in the log.
 
         Raises:
-            NotFiniteError: A loss or gradient is not finite; names the rows of the batch. Weights
-                and optimiser are unchanged.
+            NotFiniteError: A loss or gradient is not finite; names the rows of the batch. Weights,
+                optimiser and adaptive margin are unchanged.
         """
         settings = self.experiment
         torch.manual_seed(generator(settings.seed, Stream.MODEL, step).initial_seed())
@@ -242,12 +242,14 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
+        margin = self.loss.adaptive_margin
         tensors = self.objective(batch.to(self.device))
         tensors["loss"].backward()
         tensors["gradient_norm"] = gradient_norm(self.model)
         numbers = torch.stack([value.detach().float() for value in tensors.values()]).tolist()
         values = {"step": step + 1, **dict(zip(tensors, numbers, strict=True)), "lr": lr}
         if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
+            self.loss.adaptive_margin = margin
             raise NotFiniteError(
                 f"step {step + 1} of {settings.name}: loss {values['loss']}, gradient norm "
                 f"{values['gradient_norm']}; expected finite numbers. Rows of "

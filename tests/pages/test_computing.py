@@ -19,7 +19,7 @@ from book.extension.provenance import command
 from book.extension.source import read_page
 from cae_lib import measuring, plots, results, store
 from cae_lib.config import Search
-from cae_lib.errors import ConfigError, TooLongError
+from cae_lib.errors import ConfigError, TimeLimitError
 from cae_lib.evaluation.averages import weights
 from cae_lib.evaluation.suites import Suite
 from cae_lib.methods import PAPER_METHODS
@@ -231,7 +231,7 @@ def test_where_there_is_nothing_to_close_nothing_is_chosen(smoke_home, scores, m
 
 
 def test_a_sweep_that_takes_too_long_is_refused(smoke_home):
-    with pytest.raises(TooLongError, match="hours="):
+    with pytest.raises(TimeLimitError, match="hours="):
         run_page(SWEEP, profile="smoke", values="0.5", hours=1e-12)
 
 

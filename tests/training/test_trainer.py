@@ -11,7 +11,7 @@ import torch
 from open_clip.transformer import PatchDropout
 from toys import FT, Toys, lines, same_weights, send, toy_clip, toy_pairs, toy_run, toy_train
 
-from cae_lib.errors import CheckpointError, ConfigError, DataError, Terminated, TooLongError
+from cae_lib.errors import CheckpointError, ConfigError, DataError, Terminated, TimeLimitError
 from cae_lib.keys import run_inputs
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.weight_files import read_state_dict
@@ -46,7 +46,7 @@ def test_a_training_that_would_take_too_long_stops_and_goes_on_once_it_may(tmp_p
     slow = SimpleNamespace(perf_counter=lambda: next(ticks))
     expected, whole = toy_train(FT, tmp_path / "whole")
     monkeypatch.setattr(trainer, "time", slow)
-    with pytest.raises(TooLongError, match=r"3 more steps .* 1 h 30 min .* hours=2"):
+    with pytest.raises(TimeLimitError, match=r"3 more steps .* 1 h 30 min .* hours=2"):
         toy_train(FT, tmp_path / "long", hours=1.0)
     assert [line["step"] for line in lines(tmp_path / "long")] == [1, 2]
     actual, log = toy_train(FT, tmp_path / "long", hours=2.0)
@@ -166,6 +166,16 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step(tmp_path):
         toy_train(FT, tmp_path, clip)
     assert same_weights(clip, toy_clip())
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 0
+
+
+def test_a_step_that_is_not_taken_leaves_the_adaptive_margin():
+    settings = replace(FT, foils="given", foil_hinge=True, margin=9.0, margin_rule="adaptive")
+    run, expected = toy_run(settings), torch.tensor(0.25)
+    run.loss.adaptive_margin = expected
+    run.model.visual.proj.register_hook(lambda gradient: gradient * math.inf)
+    with run.prefetch(0, 1) as batches, pytest.raises(NotFiniteError):
+        run.step(0, next(batches))
+    assert run.loss.adaptive_margin == expected
 
 
 @pytest.mark.parametrize(
