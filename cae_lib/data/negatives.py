@@ -29,7 +29,7 @@ MODIFIER_DEPENDENCIES = ("amod", "nummod", "poss", "acl", "relcl")
 
 
 def swap_negatives(
-    captions: Sequence[str], seed: int = 0, limit: int = 5, keep: bool = False
+    captions: Sequence[str], seed: int = 0, limit: int = 5, keep_meaning: bool = False
 ) -> list[list[str]]:
     """Swap two nouns, two noun phrases or two adjectives of each caption (NegCLIP).
 
@@ -37,8 +37,8 @@ def swap_negatives(
         captions: The captions.
         seed: Seed of the order; the order depends on `seed` and the caption.
         limit: Largest number of swaps of a caption.
-        keep: Whether to return swaps that keep the caption's meaning (`equivalents`) instead of
-            hard negatives (`exchanges`).
+        keep_meaning: Whether to return swaps that keep the caption's meaning (`equivalents`)
+            instead of hard negatives (`exchanges`).
 
     Returns:
         For each caption up to `limit` captions with two parts swapped.
@@ -52,7 +52,7 @@ def swap_negatives(
     plain = [" ".join(caption.split()) for caption in captions]
 
     def swaps(doc: Doc) -> list[str]:
-        texts = equivalents(doc) if keep else (text for _, text in exchanges(doc))
+        texts = equivalents(doc) if keep_meaning else (text for _, text in exchanges(doc))
         return _sample(doc, texts, seed, limit)
 
     return list(parse_distinct(nlp, plain, swaps))

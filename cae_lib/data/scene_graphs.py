@@ -56,9 +56,10 @@ def read_scene_graphs(path: Path, key: str) -> list[dict[str, Any]]:
 
 
 def count_roles(caption: str) -> tuple[int, int, int]:
-    """Count the words of a caption that name an object, an attribute or a relation.
+    """Count the words of a synthetic scene's caption that name an object, attribute or relation.
 
-    "on top of" counts as one relation, "on the left" as none.
+    The words are those of the scenes' own vocabulary, in lower case and without punctuation. "on
+    top of" counts as one relation, "on the left" as none.
     """
     words = caption.split()
     n_objects = sum(word in NOUNS for word in words)

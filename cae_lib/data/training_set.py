@@ -89,15 +89,15 @@ def ground_truth_tagger(profile_name: str) -> Tagger:
 def training_set(
     profile_name: str, name: str = "coco", model: str = "clip-mini", tagger: str = "scene-graph"
 ) -> TrainingSet:
-    """Load a dataset once in this process.
+    """Load a dataset; the last two are kept in memory.
 
     Args:
         profile_name: Name of the profile that the data belong to.
         name: "coco" (rows of `train_neg_clip.tsv`, with roles); "kept", the same with swaps that
-            keep a caption's meaning as its negatives; "spacy", the same with hard negatives that
-            our generator makes from the captions' text alone (`swap_negatives`); or "pretrain"
-            (web-like captions of the synthetic scenes, for the base model; no roles are needed and
-            none are computed).
+            keep a caption's meaning as its negatives and without similar images; "spacy", the same
+            as "coco" with hard negatives that our generator makes from the captions' text alone
+            (`swap_negatives`); or "pretrain" (web-like captions of the synthetic scenes, for the
+            base model; no roles are needed and none are computed).
         model: Name of the model whose tokenizer and image size are used.
         tagger: Name of the tagger that finds the roles of words: "scene-graph", the paper's;
             "dependency"; or "truth", what the captions say by construction, where they were not
@@ -147,7 +147,7 @@ def _parsed_negatives(captions: Sequence[str], name: str) -> list[list[str]]:
     key = hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]
     path = paths().cache / name / f"{key}.json"
     if not path.is_file():
-        write_atomic(path, json.dumps(swap_negatives(captions, keep=name == "kept")))
+        write_atomic(path, json.dumps(swap_negatives(captions, keep_meaning=name == "kept")))
     return json.loads(path.read_text(encoding="utf-8"))
 
 

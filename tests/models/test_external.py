@@ -134,7 +134,7 @@ def test_weights_are_mixed_with_the_start_and_a_shorter_context_is_kept(
     actual = load(path, "clip-mini", "quickgelu")
     assert actual.tokenizer(CAPTIONS).shape == (2, 12)
     assert_same(actual, clip, image)  # the tower is causal: these captions do not reach the end
-    monkeypatch.setattr(external, "START", ("clip-mini", None))
+    monkeypatch.setattr(external, "OPENAI_WEIGHTS", ("clip-mini", None))
     start = load_clip("clip-mini", None, "quickgelu").model.state_dict()
     start["positional_embedding"] = start["positional_embedding"][:12]
     mixed = load(path, "clip-mini", "quickgelu", share=0.6)
