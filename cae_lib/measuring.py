@@ -184,7 +184,7 @@ def measure_model(
     """Measure the missing tables of a run, or of any other model that `load_external` reads.
 
     Args:
-        name: A run of the profile, or another model in a form that `external.FORMS` describes.
+        name: A run of the profile, or another model in a form that `external.FORMS_HELP` describes.
         profile_name: Name of the profile.
         seed: Seed, for a run.
         only: Names of the suites to measure; all by default.

@@ -144,8 +144,10 @@ def train_run(
 
     Raises:
         ConfigError: For an unknown run, profile or setting.
-        DataError: If some or all of the training data are missing, or the weights that it starts
-            from.
+        DataError: If some or all of the training data, or downloaded weights that it starts from,
+            are missing.
+        CheckpointError: If the base model is not trained yet, or the weights that it starts from
+            are missing or damaged.
         TimeLimitError: After the first steps, if they show that the training would take more than
             `hours`.
     """
@@ -301,8 +303,8 @@ def open_model(
     """Load a run by its name in tables, or any other model that `load_external` reads.
 
     Args:
-        name: A run of the profile or one of `external.FORMS`. With `model`, it may also be a tag of
-            that architecture's weights, such as "openai".
+        name: A run of the profile or another model, see `external.FORMS_HELP`. With `model`, it may
+            also be a tag of that architecture's weights, such as "openai".
         profile_name: Name of the profile.
         seed: Seed of the run.
         model: open_clip's architecture of a weight file.

@@ -29,7 +29,7 @@ TOKEN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 
 def text_choosers(captions: Iterable[str]) -> dict[str, Chooser]:
     """Return the baselines: fewer words, more words, and likelihood by a trigram model."""
-    model = CaptionModel(captions)
+    model = TrigramModel(captions)
     return {
         "shorter": lambda texts: [-len(text.split()) for text in texts],
         "longer": lambda texts: [len(text.split()) for text in texts],
@@ -86,7 +86,7 @@ def n_guesses(item: Item, task: str, numbers: Mapping[str, float]) -> int:
     return values.count(best) if values[item.truth] == best else 0
 
 
-class CaptionModel:
+class TrigramModel:
     """A trigram model of texts with Witten-Bell smoothing (1991), down to unknown words.
 
     Each order is mixed with the one below it, the last one with a uniform share for every known

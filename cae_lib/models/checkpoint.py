@@ -21,7 +21,7 @@ from cae_lib.errors import CheckpointError
 from cae_lib.runtime import write_atomic
 
 HEADER = "cae_lib"
-WHOLE = "cae_lib_whole"
+WHOLE_FILE_DIGEST = "cae_lib_whole"
 """Entry of the header of a file without its image trunk: the SHA-256 of the file with the trunk."""
 
 EMBEDDINGS = ("token_embedding.weight", "text.token_embedding.weight")
@@ -93,7 +93,7 @@ def save_checkpoint(
         for name, value in trunk_weights().items():
             if name in tensors and torch.equal(tensors[name], value.to(tensors[name].dtype)):
                 del tensors[name]
-        content = save(tensors, {HEADER: header, WHOLE: whole})
+        content = save(tensors, {HEADER: header, WHOLE_FILE_DIGEST: whole})
     write_atomic(path, content)
     write_atomic(path.with_suffix(".json"), header + "\n")
     return path
@@ -164,7 +164,7 @@ def restore_trunk(state: dict[str, Tensor], path: Path) -> None:
         CheckpointError: The file's header cannot be read, or the package that contains the trunk is
             missing or has another one.
     """
-    if WHOLE in _metadata(path):
+    if WHOLE_FILE_DIGEST in _metadata(path):
         from cae_lib.models.trunk import trunk_weights
 
         dtype = next(value.dtype for value in state.values() if value.is_floating_point())
@@ -178,7 +178,7 @@ def checkpoint_digest(path: str | Path) -> str:
     For a file without its trunk, it is the digest of the file with the trunk.
     """
     path = require_file(path)
-    if whole := _metadata(path).get(WHOLE):
+    if whole := _metadata(path).get(WHOLE_FILE_DIGEST):
         return whole
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -50,7 +50,7 @@ RESAMPLING: dict[int, str] = {
 }
 """Name that open_clip has for a filter of Pillow."""
 
-FORMS = (
+FORMS_HELP = (
     "MODEL:TAG of open_clip, such as ViT-B-32-quickgelu:openai; hf-hub:OWNER/NAME or local-dir:"
     "FOLDER in open_clip's format; hf:OWNER/NAME or a folder of a CLIP or SigLIP of transformers; "
     f"a weight file ({', '.join(WEIGHT_SUFFIXES)})"
@@ -62,7 +62,7 @@ class ExternalModel:
     """A model that was not trained here, and how to load it.
 
     Attributes:
-        source: The model, in one of the `FORMS`.
+        source: The model, in a form that `FORMS_HELP` describes.
         model: open_clip's architecture of a weight file; else None.
         activation: "quickgelu" or "gelu"; None for the activation that the source states. A weight
             file states none.
@@ -84,7 +84,8 @@ def load_external(external: ExternalModel, device: str | torch.device = "cpu") -
     A model of transformers keeps its own modules, in `Clip.model`, and is named after its folder.
 
     Raises:
-        ConfigError: If the source is none of `FORMS`, or architecture or activation are not known.
+        ConfigError: If the source has no form that `FORMS_HELP` describes, or if architecture or
+            activation are not known.
         CheckpointError: If the weights are missing, broken or do not fit.
     """
     return model_loader(external, device)()
@@ -139,7 +140,7 @@ def _loader(external: ExternalModel, device: str | torch.device) -> Callable[[],
         return partial(_load_from_file, external, Path(source), device)
     name, colon, tag = source.rpartition(":")
     if not colon:
-        raise ConfigError(f"no model {source!r}: expected {FORMS}.")
+        raise ConfigError(f"no model {source!r}: expected {FORMS_HELP}.")
     return partial(
         load_clip, name, tag, activation, device, allow_activation_mismatch=activation is not None
     )  # asked for, so meant

@@ -42,7 +42,7 @@ class Batch:
     parsed_roles: Tensor | None = None  # (M, T) of tokens, for `match_gradient`
     affine: tuple[Tensor, Tensor] | None = None  # scale and shift that normalize `pixels`
 
-    def to(self, device: torch.device) -> Batch:
+    def prepare(self, device: torch.device) -> Batch:
         """Move the batch except `rows` to a device, and normalize its images."""
         moved = {
             name: value.to(device, non_blocking=True)

@@ -142,7 +142,7 @@ class Objective(nn.Module):
         parsed = cae_loss(images, batch.tokens, batch.parsed_roles, batch.words)
         texts, stats = cae_loss.encode_and_score(images, batch.tokens, batch.roles, batch.words)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
-        loss = match_gradient(attribution_gap(stats), parsed.loss, parameters)
+        loss = match_gradient_norm(attribution_gap(stats), parsed.loss, parameters)
         output = reduce_attribution_loss(stats, cae_loss.config)
         return replace(output, loss=loss, text_features=texts)
 
@@ -220,7 +220,7 @@ def _check_match_gradient(experiment: Experiment, ranks: Ranks) -> None:
         raise ConfigError("match_gradient needs the gradient of a whole batch: use one process.")
 
 
-def match_gradient(loss: Tensor, reference: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+def match_gradient_norm(loss: Tensor, reference: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """Scale a loss by a constant so that its gradient has the norm of a reference's gradient.
 
     Args:

@@ -243,7 +243,7 @@ class Run:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         margin = self.loss.adaptive_margin
-        tensors = self.objective(batch.to(self.device))
+        tensors = self.objective(batch.prepare(self.device))
         tensors["loss"].backward()
         tensors["gradient_norm"] = gradient_norm(self.model)
         numbers = torch.stack([value.detach().float() for value in tensors.values()]).tolist()

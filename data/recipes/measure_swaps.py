@@ -38,7 +38,7 @@ from cae_lib.cli import guarded
 from cae_lib.config import paths, shipped
 from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.training_set import training_pairs
-from cae_lib.evaluation.blind import DECIMALS, CaptionModel
+from cae_lib.evaluation.blind import DECIMALS, TrigramModel
 from cae_lib.keys import digest
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import current_provenance
@@ -290,7 +290,7 @@ def list_swaps(path: Path) -> None:
 
 def measure(name: str, captions: Captions) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the shares of a set's captions and swaps by tagger, and examples."""
-    model = CaptionModel(captions.training)
+    model = TrigramModel(captions.training)
     decoded = [decode(tokens) for tokens in tokenizer()(captions.texts).tolist()]
     shares, examples = [], []
     for tagger_name, tagger in captions.taggers.items():
@@ -312,7 +312,7 @@ def shares_of(
     captions: Captions,
     decoded: Sequence[str],
     swaps: Sequence[Sequence[str]],
-    model: CaptionModel,
+    model: TrigramModel,
 ) -> Iterator[tuple[str, float, int]]:
     """Yield measures of a tagger's swaps, each with its value and the number of captions.
 

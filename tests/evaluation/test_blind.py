@@ -10,13 +10,13 @@ from cae_lib.evaluation.blind import (
     END,
     START,
     TOKEN,
-    CaptionModel,
+    TrigramModel,
     blind_answers,
     n_guesses,
     text_choosers,
 )
 
-MODEL = CaptionModel(["a b", "a c"])
+MODEL = TrigramModel(["a b", "a c"])
 NUMBERS = {"a": 2.0, "b": 1.0, "c": 2.0 + 1e-12, "d": 2.0, "e": 3.0}
 
 

@@ -15,7 +15,7 @@ from cae_lib.errors import CheckpointError, WriteError
 from cae_lib.models import trunk
 from cae_lib.models.checkpoint import (
     HEADER,
-    WHOLE,
+    WHOLE_FILE_DIGEST,
     CheckpointMeta,
     _metadata,
     checkpoint_digest,
@@ -151,4 +151,6 @@ def test_the_digest_of_a_shipped_base_is_that_of_the_file_with_its_trunk(profile
         for name, value in trunk_weights().items()
     } | load_file(path)
     content = save(filled, {HEADER: header[HEADER]})
-    assert header[WHOLE] == checkpoint_digest(path) == hashlib.sha256(content).hexdigest()
+    assert (
+        header[WHOLE_FILE_DIGEST] == checkpoint_digest(path) == hashlib.sha256(content).hexdigest()
+    )

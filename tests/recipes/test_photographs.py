@@ -17,7 +17,7 @@ from cae_lib.data.benchmarks import FOLDERS, load_benchmark
 from cae_lib.data.captions import Pairs, load_coco_captions, load_negclip_tsv, load_retrieval_set
 from cae_lib.data.similarity import load_similarity
 from cae_lib.errors import DataError
-from cae_lib.evaluation.blind import CaptionModel
+from cae_lib.evaluation.blind import TrigramModel
 from cae_lib.models.clip import load_clip
 from cae_lib.models.trunk import FILE, PACKAGE
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
@@ -133,7 +133,7 @@ def test_what_is_added_contradicts_what_people_said():
 
 
 def test_language_ranks_the_truth_by_chance_among_the_chosen():
-    language = CaptionModel(
+    language = TrigramModel(
         ["a dog on a mat", "a dog on a mat", "a cat on a mat", "a cow"]
     ).log_likelihood
     rng = np.random.default_rng(0)
@@ -235,7 +235,7 @@ def test_the_datasets_are_in_official_layouts(flickr, monkeypatch):
     }
     assert {key.partition("/")[0] for key in found} >= {"aro", "sugarcrepe", "half_truths"}
     assert counts["sugarcrepe"]["swap_att"] == 6, "an exchange need not be hard for language"
-    language = CaptionModel(c for p in flickr8k.load(flickr)["train"] for c in p.captions)
+    language = TrigramModel(c for p in flickr8k.load(flickr)["train"] for c in p.captions)
     for key, part in found.items():
         assert part.n_used == part.n_expected
         for item in part.items:

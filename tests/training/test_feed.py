@@ -81,7 +81,7 @@ def test_images_travel_as_bytes_and_are_normalised_on_arrival(batches) -> None:
     batch = batches.at(0)
     assert batch.pixels.dtype == torch.uint8
     assert batch.affine is not None
-    moved = batch.to(torch.device("cpu"))
+    moved = batch.prepare(torch.device("cpu"))
     assert moved.affine is None
     scale, shift = batch.affine
     torch.testing.assert_close(moved.pixels, batch.pixels.float() * scale + shift)

@@ -22,7 +22,7 @@ from PIL import Image
 from cae_lib.data.benchmarks import sugarcrepe
 from cae_lib.data.negatives import swap_negatives
 from cae_lib.data.training_set import default_tagger
-from cae_lib.evaluation.blind import CaptionModel
+from cae_lib.evaluation.blind import TrigramModel
 from cae_lib.words.scene_graph import Graph
 from data.recipes import layouts
 from data.recipes.datasets import Dataset, Link
@@ -105,7 +105,7 @@ class Single:
         texts = [text for p in train for text in p.captions]
         numbers = [p.number for p in train for _ in p.captions]
         self.vocabulary = negatives.Vocabulary(negatives.words_of(texts), numbers)
-        self.language = CaptionModel(texts).log_likelihood
+        self.language = TrigramModel(texts).log_likelihood
         self.rng = np.random.default_rng([self.VERSION, len(texts)])
         captions = [text for p in test for text in p.captions]
         words, swaps = iter(negatives.words_of(captions)), iter(negatives.swaps(captions))
