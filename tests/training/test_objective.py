@@ -15,7 +15,7 @@ from cae_lib.errors import ConfigError
 from cae_lib.training import objective
 from cae_lib.training.execution import MAX_WORKERS, ExecutionOptions
 from cae_lib.training.losses import contrastive_loss, role_groups
-from cae_lib.training.objective import adamw, gradient_norm, learning_rate, match_gradient
+from cae_lib.training.objective import adamw, gradient_norm, learning_rate, match_gradient_norm
 from cae_lib.training.state import load_state
 
 SETTINGS = replace(FT, method="gradcam", weight=3.0, margin=2.0)
@@ -224,8 +224,8 @@ def test_what_match_gradient_is_not_defined_for_is_refused(changes) -> None:
 
 def test_a_loss_without_a_gradient_is_matched_by_none() -> None:
     weight = torch.ones(3, requires_grad=True)
-    assert match_gradient(0 * weight.sum(), weight.sum(), [weight]) == 0
-    assert match_gradient(weight.sum(), 0 * weight.sum(), [weight]) == 0
+    assert match_gradient_norm(0 * weight.sum(), weight.sum(), [weight]) == 0
+    assert match_gradient_norm(weight.sum(), 0 * weight.sum(), [weight]) == 0
 
 
 def test_a_method_and_the_margin_loss_are_added() -> None:
