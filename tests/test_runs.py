@@ -14,7 +14,7 @@ from cae_lib import keys, measuring, results, runs
 from cae_lib.attribution import get_method
 from cae_lib.cli import main
 from cae_lib.data.training_set import training_set
-from cae_lib.errors import CheckpointError, DataError
+from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
@@ -130,6 +130,12 @@ def test_every_benchmark_of_the_world_is_measured_completely(at_home):
     pd.testing.assert_frame_equal(answers[keys], items[keys])
     known = results.load("subsets", "smoke").query("suite == 'benchmarks'")
     assert len(known) and (known["n_used"] == known["n_expected"]).all()
+
+
+@pytest.mark.parametrize("profile", ["smoke", "paper"])
+def test_an_unknown_suite_is_refused_for_generated_and_for_real_data(home, profile):
+    with pytest.raises(ConfigError, match="no-suite"):
+        measuring.measure_model("clip-ft", profile, only=["no-suite"])
 
 
 def test_a_measurement_stays_until_the_version_of_its_suite_is_raised(at_home, monkeypatch):

@@ -203,8 +203,8 @@ def open_clip_position_reader(text: Any) -> Callable[[Tensor], Tensor]:
 def text_tower(model: nn.Module) -> CLIP | TextTransformer:
     """Return the module of an open_clip model whose attributes are the text tower's layers.
 
-    That is the `TextTransformer` of a `CustomTextCLIP`. A `CLIP` has these layers itself, beside
-    its image tower, and is returned as it is.
+    That is the `TextTransformer` of a `CustomTextCLIP`. A `CLIP` has these layers itself, in
+    addition to its image tower, and is returned as it is.
 
     Raises:
         ConfigError: If the text tower belongs to another library.
