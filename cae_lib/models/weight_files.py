@@ -59,7 +59,7 @@ def read_state_dict(path: str | Path, alpha: float | None = None) -> dict[str, T
 
     In a file of `save_checkpoint`, missing rows of the token embedding become the mean of the
     stored rows, and a missing image trunk is taken from `trunk_weights`. `plain_names` translates
-    the names in other files. Other entries than a nested state dict are ignored; a dictionary that
+    the names in other files. Entries next to a nested state dict are ignored; a dictionary that
     holds tensors and other values is refused. With `alpha`, LoRA adapters are merged as
     W + alpha / rank * B A; see `merge_lora`.
 
