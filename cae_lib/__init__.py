@@ -1,7 +1,7 @@
 """Composition attribution enhancement (CAE) for CLIP.
 
 The package finds the roles of words, attributes the image-text similarity to words, trains with the
-attribution loss, and evaluates its effects. Each name below is imported on first access:
+attribution loss, and evaluates its effects. A public name is imported on first access:
 
     import cae_lib as cae
 

@@ -1,4 +1,4 @@
-"""The command `cae`: thin calls of the public API, each of which imports what it needs."""
+"""The command `cae`. Its subcommands call the public API and import modules only when they run."""
 
 from __future__ import annotations
 
@@ -31,29 +31,39 @@ MAX_MODELS = 5
 """Largest number of models in one figure of `cae attribute`."""
 
 HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+"""Settings of click for the help texts of all commands."""
+
 FILE = click.Path(path_type=Path)
+"""Type of arguments and options that are paths."""
+
 ACTIVATION = click.Choice(["quickgelu", "gelu"])
+"""Type of options that name an activation."""
 
 
 class NameList(click.ParamType):
-    """A list of names, given as one text with commas between them."""
+    """Type of options whose value is a list of names with commas between them."""
 
     name = "names"
 
     def convert(self, value: Any, *_: object) -> list[str]:
-        """Split the text at its commas."""
+        """Split the text at its commas, and drop empty names."""
         return [name.strip() for name in value.split(",") if name.strip()]
 
 
 class Assignment(click.ParamType):
-    """A setting of a run with its value."""
+    """Type of options whose value is KEY=VALUE, a setting of a run."""
 
     name = "key=value"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, Any]:
-        """Parse a text KEY=VALUE."""
+        """Parse a text KEY=VALUE into the name of the setting and its value.
+
+        Raises:
+            click.BadParameter: If there is no equals sign.
+            ConfigError: If there is no such setting.
+        """
         from cae_lib.variants import parse_setting
 
         key, equals, text = value.partition("=")
@@ -66,12 +76,13 @@ PROFILES = (
     "smoke (numbers mean nothing), mini (synthetic scenes), photo (Flickr8k), paired (two "
     "photographs in an image), paper (one GPU), rehearsal (paper in minutes, numbers mean nothing)"
 )
+"""Names of profiles with explanations, for help texts."""
 
 
 def profile_option(
     default: str | None = "mini", help_text: str = f"One of {PROFILES}."
 ) -> Callable[[Callable], Callable]:
-    """Return the option that chooses a profile."""
+    """Return the decorator that adds the option `--profile` to a command."""
     return click.option("--profile", default=default, show_default=True, help=help_text)
 
 
@@ -100,7 +111,7 @@ def data() -> None:
 
 @data.command("list")
 def list_sources() -> None:
-    """Print the sources: their size, their licence, and where they are stored."""
+    """Print the data sources: their size, their licence, and where they are stored."""
     for entry in _sources(()):
         print("\n".join(_describe_source(entry)))
     print(f"All of it goes into {paths().raw}")
@@ -109,9 +120,9 @@ def list_sources() -> None:
 @data.command("get")
 @click.argument("names", nargs=-1, required=True)
 def get_sources(names: tuple[str, ...]) -> int:
-    """Fetch, check and unpack some names of `cae data list`.
+    """Fetch, check and unpack data sources, named as in `cae data list`.
 
-    The exit code is 1 if something is left to do by hand.
+    The exit code is 1 if one of them is not complete afterwards.
     """
     from cae_lib.data.completeness import source_report
     from cae_lib.data.fetch import fetch_source
@@ -133,9 +144,9 @@ def get_sources(names: tuple[str, ...]) -> int:
 @data.command("check")
 @click.argument("names", nargs=-1)
 def check_sources(names: tuple[str, ...]) -> int:
-    """Count the files, rows and images of each source, and name those that are missing.
+    """Count the files, rows and images of each data source, and name those that are missing.
 
-    The exit code is 1 if something is missing.
+    The exit code is 1 if a source is incomplete, or if a source in NAMES is not here at all.
     """
     from cae_lib.data.completeness import source_report
 
@@ -176,7 +187,7 @@ def _describe_source(entry: Source) -> list[str]:
 @cae.command("runs")
 @profile_option()
 def list_runs(profile: str) -> None:
-    """List the runs of a profile, and the settings in which each differs from clip-ft."""
+    """List the runs of a profile, and the settings in which each run differs from clip-ft."""
     from cae_lib.plots import label
     from cae_lib.profiles import experiment, find_profile
     from cae_lib.variants import TUNED
@@ -207,9 +218,9 @@ def train(
     checkpointing: bool,
     workers: int | None,
 ) -> None:
-    """Train a run such as clip-ft or cae-attention; `cae runs` lists them.
+    """Train a run such as clip-ft or cae-attention; `cae runs` lists the names.
 
-    Checkpointing and workers change numbers by rounding at most.
+    The options --checkpointing and --workers change the results only by rounding.
     """
     from cae_lib.runs import train_run
     from cae_lib.training.execution import ExecutionOptions
@@ -265,10 +276,10 @@ def evaluate(
 ) -> None:
     """Measure a run or any other CLIP-like model, and print its scores.
 
-    NAME is a run such as base, clip-ft or cae-attention, one of these read with GELU
-    (clip-ft-gelu), a released model of configs/paper.yaml, a tag MODEL:TAG of open_clip,
-    hf-hub:OWNER/NAME or local-dir:FOLDER in its format, hf:OWNER/NAME or a folder of transformers,
-    or a weight file. The name "data" measures what needs no model, such as the items.
+    NAME is a run such as base, clip-ft or cae-attention; base or clip-ft read with GELU (base-gelu,
+    clip-ft-gelu); a released model of configs/paper.yaml; a tag MODEL:TAG of open_clip;
+    hf-hub:OWNER/NAME or local-dir:FOLDER in open_clip's format; hf:OWNER/NAME or a folder of
+    transformers; or a weight file. The name "data" measures the datasets, which needs no model.
     """
     from cae_lib import measuring, runs
     from cae_lib.evaluation import scores
@@ -304,10 +315,13 @@ def evaluate(
 
 
 def split_selection(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return the suites and the families of benchmarks among some names.
+    """Sort the names of an option `--only` into suites and benchmarks.
+
+    Returns:
+        The suites and the benchmarks; at most one of the lists has entries.
 
     Raises:
-        ConfigError: For both together, or a name that is neither.
+        ConfigError: If suites and benchmarks are mixed, or if a name is neither.
     """
     from cae_lib.data.benchmarks import FOLDERS
 
@@ -366,7 +380,7 @@ def attribute(
     output: Path,
     profile: str,
 ) -> None:
-    """Draw the heat map of an image and the scores of its caption's words into one figure."""
+    """Draw the heat map of an image and the scores of its caption's words in one figure."""
     from cae_lib.data.images import read_image
     from cae_lib.evaluation.pair import attribute
     from cae_lib.evaluation.pair_figure import draw
@@ -431,7 +445,7 @@ def reproduce(
 ) -> None:
     """Make everything that is missing: data, trained and measured runs, pages and the book.
 
-    It is safe to interrupt this and to call it again.
+    It is safe to interrupt the command and to call it again.
     """
     from cae_lib.commands.reproduce import run
 
@@ -450,14 +464,18 @@ BOOK_COMMANDS = {
     "book": "Render the book from the stored pages.",
     "explore": "Write the explorer of items as a page of its own.",
 }
-"""Commands of `book/extension`, which needs a clone of the repository."""
+"""Commands of `book/extension` with their help texts; they need a clone of the repository."""
 
 
 def run_book_command(name: str, arguments: Sequence[str]) -> int:
-    """Run a command of the book in a process of its own and return its exit code.
+    """Run a command of the book in a separate process and return its exit code.
+
+    Args:
+        name: One of `BOOK_COMMANDS`.
+        arguments: Arguments and options of the command.
 
     Raises:
-        CaeError: If this is no clone of the repository.
+        CaeError: If the package was installed without a clone of the repository.
     """
     clone = repository()
     if clone is None:
@@ -492,7 +510,13 @@ for _name, _help_text in BOOK_COMMANDS.items():
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; see `guarded`."""
+    """Run one command of `cae` and return its exit code; see `guarded`.
+
+    Afterwards, even if the command fails, all staged results are moved into the tables.
+
+    Args:
+        arguments: The command line without the name of the program; None reads `sys.argv`.
+    """
     words = sys.argv[1:] if arguments is None else list(arguments)
 
     def act() -> int | None:
@@ -507,7 +531,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def invoke(command: click.Command, name: str, words: Sequence[str]) -> int | None:
     """Parse a command line and run the command; print errors of usage.
 
-    Other errors are raised. So is KeyboardInterrupt, for which click's `main` raises Abort.
+    Other exceptions propagate. KeyboardInterrupt is among them, which `click.Command.main` would
+    replace by Abort.
+
+    Args:
+        command: The command.
+        name: Name of the program, for help texts.
+        words: The arguments and options.
 
     Returns:
         The exit code; None counts as 0.
@@ -523,17 +553,18 @@ def invoke(command: click.Command, name: str, words: Sequence[str]) -> int | Non
 
 
 def guarded(action: Callable[[], int | None], command: str) -> int:
-    """Call a function; print an error that the user can correct as one line.
+    """Call a function, and print an error that the user can correct as a message without traceback.
 
+    Such errors are CaeError, a missing package, missing permissions for a file, and a full disk.
     Other exceptions propagate.
 
     Args:
-        action: The function, which returns an exit code; None counts as 0.
-        command: The command line that resumes the work after an interruption.
+        action: The function; it returns an exit code, and None counts as 0.
+        command: The command line that resumes the work, printed after an interruption.
 
     Returns:
-        The exit code: that of `action`, 2 on bad input, a missing package or a full disk, 130 after
-        an interruption, and 143 after a SIGTERM.
+        The exit code: that of `action`, 2 after an error that was printed, 130 after Ctrl-C, and
+        143 after SIGTERM.
     """
     try:
         with sigterm_raises():
@@ -562,10 +593,10 @@ def guarded(action: Callable[[], int | None], command: str) -> int:
 
 @contextmanager
 def sigterm_raises() -> Iterator[None]:
-    """Raise Terminated on SIGTERM, so that the signal ends a command as Ctrl-C does.
+    """Raise Terminated on SIGTERM in a `with` block, so that SIGTERM ends a command as Ctrl-C does.
 
-    The signal often arrives twice, so only the first one raises. Outside of the main thread, which
-    is the only one that receives signals, nothing is changed.
+    The signal often arrives twice; the second one is ignored. Outside of the main thread, which is
+    the only one that receives signals, nothing is done.
     """
 
     def terminate(number: int, frame: FrameType | None) -> None:

@@ -1,6 +1,6 @@
 """Folders, profiles, and the configuration of every training run.
 
-The same code serves all profiles, such as `smoke` (takes seconds; its numbers are meaningless),
+The same code serves all profiles, such as `smoke` (takes minutes; its numbers are meaningless),
 `mini` (the published book, on two CPU cores) and `paper` (the paper's setting, on one large GPU).
 """
 
@@ -17,12 +17,21 @@ from typing import Any
 from cae_lib.errors import ConfigError, check_fields
 
 HINGES = ("difference", "log", "margin")
+"""Values of the setting `hinge` of `AttributionLossConfig`."""
+
 SCOPES = ("batch", "caption", "word")
+"""Values of the setting `scope` of `AttributionLossConfig`."""
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Folders of the project, all below `root`."""
+    """Folders of the project, all below `root`.
+
+    Attributes:
+        root: The folder that contains all others.
+        book, data, runs, build: Folders with these names in `root`.
+        raw, cache, checkpoints, records, mini: Folders with these names in `data`.
+    """
 
     root: Path
 
@@ -46,15 +55,16 @@ class Paths:
 def paths() -> Paths:
     """Return the folders of the project.
 
-    They are below `CAE_HOME` if that environment variable is set, else below the repository that
-    contains this package, else below the current folder.
+    They are below `CAE_HOME` if that environment variable is set. Otherwise they are below the
+    repository that contains this package or, if the package was installed without a repository,
+    below the current folder.
     """
     home = os.environ.get("CAE_HOME")
     return Paths(Path(home).expanduser().resolve() if home else repository() or Path.cwd())
 
 
 def repository() -> Path | None:
-    """Return the checkout that contains this package, or None if the package was installed."""
+    """Return the root of the checkout that contains this package; None without a checkout."""
     folder = Path(__file__).resolve().parent.parent
     return folder if (folder / "pyproject.toml").is_file() else None
 
@@ -62,10 +72,11 @@ def repository() -> Path | None:
 def shipped(name: str) -> Path:
     """Return the path of a file or folder that comes with the repository.
 
-    The path below `CAE_HOME` is used if it exists, and the repository's own otherwise.
+    The path below `CAE_HOME` takes precedence over the one in the repository. It is also returned
+    if neither exists.
 
     Args:
-        name: Relative path, such as "data/mini/base.safetensors".
+        name: Path relative to the root of the repository, such as "data/mini/base.safetensors".
     """
     path, home = paths().root / name, repository()
     return path if path.exists() or home is None or not (home / name).exists() else home / name
@@ -76,11 +87,12 @@ class AttributionLossConfig:
     """Settings of the attribution loss.
 
     Attributes:
-        hinge: "difference" is the paper's `max(0, A_obj - A_comp + eps)`. "log" applies the same to
-            the logarithms, which makes it invariant to the scale of the scores; each A is at least
-            1e-6. "margin" is `max(0, eps - a_j)` of each composition token, averaged over
-            attributes and over relations separately; the loss is the mean of the two averages, or
-            the one that exists. Object words are not used.
+        hinge: "difference" is the paper's `max(0, A_obj - A_comp + eps)`. "log" compares the
+            logarithms of A_obj and A_comp instead, so that the loss does not depend on the scale of
+            the scores; values below 1e-6 are raised to 1e-6. "margin" does not use object words: it
+            is `max(0, eps - a_j)` for the score a_j of each attribute or relation token j, averaged
+            over attributes and over relations separately. The loss is then the mean of the two
+            averages, or the only one if a role does not occur.
         margin: eps. The hinge "margin" needs a value above 0, since most methods have no scores
             below 0.
         scope: "batch", as in the paper, averages over all tokens of the batch. We add two others:
@@ -88,13 +100,13 @@ class AttributionLossConfig:
             "word" first averages the tokens of each word, so that a word with many tokens counts
             once.
         stop_gradient: Treat A_obj as a constant, so that the loss changes only A_comp.
-        complete_captions: Leave out captions without an object word, or without an attribute or
-            relation word.
-            The scope "caption" always does so, the hinge "margin" never.
+        complete_captions: Leave out captions without an object word, and captions that have neither
+            an attribute word nor a relation word. The scope "caption" always leaves them out, and
+            the hinge "margin" never does.
 
     Raises:
-        ConfigError: If a value is not allowed, or if the hinge "margin" is combined with the scope
-            "caption" or with `stop_gradient`.
+        ConfigError: If a value is not allowed or has the wrong type, or if the hinge "margin" is
+            combined with a `margin` of 0 or less, the scope "caption" or `stop_gradient`.
     """
 
     hinge: str = "difference"
@@ -120,7 +132,10 @@ class AttributionLossConfig:
 
 @dataclass(frozen=True)
 class Experiment(AttributionLossConfig):
-    """Configuration of one training run, including its attribution loss; `key` hashes it."""
+    """Configuration of one training run, including its attribution loss.
+
+    The comments beside the fields explain them. `key` hashes the configuration.
+    """
 
     name: str  # row of the tables, such as "clip-ft" or "cae-attention"
     profile: str  # one of `PROFILES`
@@ -169,8 +184,8 @@ class Experiment(AttributionLossConfig):
     def key(self) -> str:
         """Return a hash of the fields that differ from their defaults, as 12 hexadecimal digits.
 
-        A field that is added later changes no key, provided that its default reproduces the earlier
-        behaviour.
+        A field that is added to this class later leaves the keys unchanged. Its default must
+        therefore reproduce the earlier behaviour.
         """
         values = dataclasses.asdict(self)
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
@@ -181,14 +196,16 @@ class Experiment(AttributionLossConfig):
 
 @dataclass(frozen=True)
 class Search:
-    """Candidate settings of the search on validation captions.
+    """Candidate settings of a profile's runs; scores on validation captions choose among them.
 
     Attributes:
-        rates: Learning rates.
-        shares: Numbers of steps that are tried too, as multiples of the profile's.
-        weights: Values of λ, visited starting from 1.
-        margins: Margins of CAE on bindings.
-        binding_weights: Values of λ of CAE on bindings.
+        rates: Learning rates of CLIP-FT and NegCLIP.
+        shares: Further numbers of training steps of CLIP-FT and NegCLIP, as multiples of the
+            profile's number.
+        weights: Values of λ in ascending order. The search starts at 1, which has to be among them.
+        margins: Margins eps of CAE with the method "binding", and of margin losses on hard
+            negatives.
+        binding_weights: Values of λ for the same losses.
     """
 
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
@@ -200,7 +217,10 @@ class Search:
 
 @dataclass(frozen=True)
 class Profile:
-    """Settings that differ between profiles."""
+    """Settings of one profile, as read from a file of `configs`.
+
+    The comments beside the fields explain them.
+    """
 
     name: str
     seeds: int  # of each run
@@ -214,7 +234,7 @@ class Profile:
     # with each other only, see `study_runs`; empty where there are none
     earlier_bases: tuple[int, ...] = ()  # steps of bases of shorter trainings than `base`
     search: Search = Search()
-    photographs: bool = False  # whether its images are photographs, not drawn
+    photographs: bool = False  # whether its datasets are built from photographs (Flickr8k)
     studies_apart: bool = False  # whether `cae reproduce` runs them on request alone
     own_book: str | None = None  # what stands above each page of its copy of the book; None where
     # its pages are those of the book itself
@@ -225,29 +245,29 @@ class Profile:
 
     @property
     def real(self) -> bool:
-        """Whether it uses real data and downloaded weights, which cannot be generated here."""
+        """Whether the profile uses published data and downloaded weights, or stand-ins for them."""
         return self.base is None
 
     @property
     def synthetic(self) -> bool:
-        """Whether its images are synthetic scenes, whose full content is known as ground truth."""
+        """Whether the images are synthetic scenes, whose full content is known as ground truth."""
         return not (self.real or self.photographs)
 
     @property
     def root(self) -> Path:
-        """Folder that contains its datasets."""
+        """Folder that contains the profile's datasets."""
         name = self.sets or self.name
         folder = f"world-{name}" if self.synthetic else name
         return paths().raw if self.real else paths().raw / folder
 
     @property
     def build_command(self) -> str:
-        """Command that builds its datasets, for a clone of the repository."""
+        """Command that builds the profile's datasets, to be run in a clone of the repository."""
         recipe = "photographs" if self.photographs else "synthetic_scenes"
         return f"python -m data.recipes.{recipe}.build --profile {self.name}"
 
     @property
     def records(self) -> Path:
-        """Folder of its stored tables; in the cache if their numbers mean nothing."""
+        """Folder of the profile's stored tables; in the cache if `recorded` is false."""
         place = paths().records if self.recorded else paths().cache / "records"
         return place / self.name

@@ -11,7 +11,7 @@ from typing import Any
 
 
 class CaeError(Exception):
-    """Bad input or a missing prerequisite; its message says what to do."""
+    """Base class of errors that the user can correct; the message says how."""
 
 
 class ConfigError(CaeError):
@@ -23,7 +23,7 @@ class DataError(CaeError):
 
 
 class MissingDataError(DataError):
-    """Data that are not on this machine, or not all of them; what is there may be used."""
+    """Data of which all or some are not on this machine; the data that are here may be used."""
 
 
 class WriteError(CaeError):
@@ -35,18 +35,22 @@ class CheckpointError(CaeError):
 
 
 class TimeLimitError(CaeError):
-    """A training that would take longer here than it may."""
+    """A training that would take longer on this machine than its time limit allows."""
 
 
 class Terminated(KeyboardInterrupt):
-    """The process received SIGTERM, as from a scheduler or `timeout`.
+    """The process received SIGTERM, for example from a scheduler or from `timeout`.
 
-    Code that handles Ctrl-C handles this, too.
+    It is a KeyboardInterrupt, so code that handles Ctrl-C handles it, too.
     """
 
 
 def check_fields(settings: Any) -> None:
-    """Check that all fields of a dataclass have their types; see `check_type`."""
+    """Check that the values of a dataclass instance have the types of its fields.
+
+    Raises:
+        ConfigError: If a value does not have the type of its field; see `check_type`.
+    """
     hints = field_types(type(settings))
     for field in dataclasses.fields(settings):
         check_type(field.name, getattr(settings, field.name), hints[field.name])
@@ -54,15 +58,22 @@ def check_fields(settings: Any) -> None:
 
 @functools.cache
 def field_types(cls: type) -> dict[str, Any]:
-    """Return the type of each field of a dataclass; hundreds of runs are checked at each start."""
+    """Return the type of each field of a dataclass, by name; the result is cached."""
     return typing.get_type_hints(cls)
 
 
 def check_type(name: str, value: Any, hint: Any) -> None:
-    """Check that a setting has its type; numbers have to be finite.
+    """Check that the value of a setting has a type.
+
+    Args:
+        name: Name of the setting, for the error message.
+        value: The value.
+        hint: The type as an annotation, such as `float`, `str | None`, `tuple[int, ...]` or a
+            `Literal`. An integer is accepted where a float is expected.
 
     Raises:
-        ConfigError: It has another type, or is no option of a `Literal`.
+        ConfigError: If the value has another type, is a number that is not finite, or is not an
+            option of the `Literal`.
     """
     if typing.get_origin(hint) is typing.Literal:
         if value not in typing.get_args(hint):

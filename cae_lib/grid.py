@@ -1,6 +1,7 @@
-"""Which runs, suites and pages the reproduction of a profile consists of.
+"""The runs, suites and pages that `cae reproduce` computes for a profile.
 
-Nothing here loads a model or reads a dataset. `workflow/Snakefile` schedules and executes the work.
+A suite is a measurement of a model, and a page is a page of the book. Nothing here loads a model or
+reads a dataset; `workflow/Snakefile` schedules and executes the work.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from cae_lib.runtime import file_hash
 from cae_lib.variants import BASE, DATA, Variant, parse_run_name, study_runs
 
 CONTROL_SUITES = ("benchmarks", "attribution", "retrieval", "bindings")
+"""Suites of controls: runs with other word roles, another tagger, or hard negative captions."""
+
 HARD_NEGATIVE_SUITES = (*CONTROL_SUITES, "phrases")
-"""What the pages show of controls, and of runs with hard negatives; `cae evaluate` measures all."""
+"""Suites of runs with NegCLIP's hard negatives. (`cae evaluate` measures all suites of any run.)"""
 
 STUDY_RUN_SUITES = ("benchmarks", "attribution")
 """Suites that are measured for the runs that `study_runs` returns."""
@@ -26,26 +29,26 @@ STUDY_PAGES = ("what-decides", "quickgelu", "faithfulness", "blind")
 """Pages of the studies beside the paper, which have runs or suites of their own."""
 
 STUDY_ONLY_SUITES = ("faithfulness", "sensitivity", "blind")
-"""Suites that only these pages show."""
+"""Suites that only the `STUDY_PAGES` show."""
 
 REAL_DATA_PAGES = ("attribution", "bindings", "accuracy", "retrieval-and-text")
 """Pages that show a profile with real data."""
 
 STATUS_PAGE = "status"
-"""The page that lists all other stored pages, and therefore runs last."""
+"""The page that lists all stored results and pages; it is executed last."""
 
 SUITES_NOT_OF_RUNS = {DATA, "validation"}
 """Suites of `SUITE_VERSIONS` that a reproduction does not measure for its runs."""
 
 
 class Selection(NamedTuple):
-    """Which part of a profile is reproduced.
+    """The part of a profile that is reproduced.
 
     Attributes:
         studies: Whether the studies beside the paper are included.
-        rows: Names of the rows to which the reproduction is limited, without the pages; empty for
-            all of them.
-        seeds: The largest number of seeds of a row; None for the profile's.
+        rows: Names of runs, without their seeds, to which the reproduction is limited; pages are
+            then left out. Empty for all runs and the pages.
+        seeds: The largest number of seeds of each run; None for the profile's number.
     """
 
     studies: bool = False
@@ -54,14 +57,24 @@ class Selection(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A run of a profile with its settings, its seed, and the suites to measure (empty for all)."""
+    """A run of a profile with one seed, and the suites that are measured for it.
+
+    Attributes:
+        variant: The run with its settings, or the base model, or the data.
+        seed: The seed.
+        suites: Names of the suites; empty for all.
+    """
 
     variant: Variant
     seed: int = 0
     suites: tuple[str, ...] = ()
 
     def experiment(self, profile_name: str) -> Experiment | None:
-        """Return the configuration of its training; None for the base model and the data."""
+        """Return the configuration of the run; None for the base model and the data.
+
+        Args:
+            profile_name: Name of the profile.
+        """
         if self.variant.run in (BASE, DATA):
             return None
         run, settings, _ = self.variant
@@ -72,6 +85,10 @@ class Run(NamedTuple):
 
         The digest covers the settings, the suites and their versions. It does not cover the seed,
         the data and the weights that the run starts from.
+
+        Args:
+            profile_name: Name of the profile.
+            studies: Whether the studies beside the paper are included, which changes the digest.
         """
         config = self._replace(seed=0).experiment(profile_name)
         trained = [config.key(), TRAINING_VERSION] if config else [self.variant.run]
@@ -84,9 +101,10 @@ def select(profile_name: str, config: Mapping[str, Any]) -> Selection:
     """Read a selection from a Snakemake configuration.
 
     Args:
-        profile_name: Name of the profile.
-        config: The configuration, of which the keys `all`, `rows` (names separated by commas) and
-            `seeds` are read.
+        profile_name: Name of the profile. If its `studies_apart` is false, the studies are always
+            selected.
+        config: The configuration. Its keys `all` (whether to include the studies), `rows` (names
+            separated by commas) and `seeds` (a number) are read; each may be missing.
     """
     studies = bool(config.get("all")) or not find_profile(profile_name).studies_apart
     rows = [name.strip() for name in str(config.get("rows") or "").split(",")]
@@ -95,10 +113,16 @@ def select(profile_name: str, config: Mapping[str, Any]) -> Selection:
 
 
 def runs(profile_name: str, selection: Selection) -> dict[str, Run]:
-    """Return every run of a reproduction by ROW/SEED, preceded by the data and the base model.
+    """Return every run of a reproduction, named NAME/SEED.
+
+    The first two entries stand for the data and the base model.
+
+    Args:
+        profile_name: Name of the profile.
+        selection: Part of the profile that is reproduced.
 
     Raises:
-        ConfigError: For an unknown profile or row.
+        ConfigError: If the profile, a selected run or one of its settings is unknown.
     """
     everything = [Run(Variant(DATA, {})), Run(Variant(BASE, {}))]
     settings = find_profile(profile_name).runs
@@ -116,11 +140,11 @@ def runs(profile_name: str, selection: Selection) -> dict[str, Run]:
 
 
 def jobs(profile_name: str, selection: Selection) -> list[tuple[str, list[str]]]:
-    """Return the jobs that execute the runs: the name of each job and its runs by ROW/SEED.
+    """Return the jobs that execute the runs: the name of each job, and its runs as NAME/SEED.
 
     A training on real data takes hours, so each run is a separate job. Other trainings take about a
     minute, a third of which is spent on imports and on reading the datasets, so one job executes
-    all seeds of a row.
+    all seeds of a run.
     """
     grouped: dict[str, list[str]] = {}
     for name in runs(profile_name, selection):
@@ -130,12 +154,12 @@ def jobs(profile_name: str, selection: Selection) -> list[tuple[str, list[str]]]
 
 
 def rows_of(profile_name: str, selection: Selection) -> list[Variant]:
-    """Return the selected rows or, without a selection, all rows that are trained.
+    """Return the runs named in a selection, without seeds; if it names none, all trained runs.
 
-    Without a selection, rows of the studies are included only if the studies are.
+    In the second case, runs of the studies are returned only if the selection includes the studies.
 
     Raises:
-        ConfigError: For an unknown row or setting.
+        ConfigError: If a run or a setting is unknown.
     """
     profile = find_profile(profile_name)
     names = selection.rows or [
@@ -150,16 +174,20 @@ def rows_of(profile_name: str, selection: Selection) -> list[Variant]:
 
 
 def seeds_of(profile_name: str, selection: Selection) -> int:
-    """Return the number of seeds of a row."""
+    """Return the number of seeds of each run: the profile's or, if smaller, the selection's."""
     profile_seeds = find_profile(profile_name).seeds
     return profile_seeds if selection.seeds is None else min(profile_seeds, selection.seeds)
 
 
 def suites_of(settings: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
-    """Return the suites that are measured for a row with these settings; empty for all suites.
+    """Return the suites that are measured for a run with these settings; empty for all suites.
 
-    For placebos and for NegCLIP with CAE, attribution is measured only if the studies are included,
-    since only the studies show it.
+    For controls and runs with NegCLIP's negatives that train with an attribution method, the suite
+    "attribution" is measured only if the studies are included, since only the studies show it.
+
+    Args:
+        settings: Settings of the run that differ from the profile's.
+        studies: Whether the studies beside the paper are included.
     """
     if settings.keys() & {"roles", "tagger", "foils"}:
         suites = CONTROL_SUITES
@@ -172,7 +200,7 @@ def suites_of(settings: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
 
 
 def captions_of(profile_name: str, selection: Selection) -> list[tuple[str, str]]:
-    """Return the training sets of the runs, each with the tagger that parses its captions."""
+    """Return the names of the training sets, each with the tagger that parses its captions."""
     configs = [run.experiment(profile_name) for run in runs(profile_name, selection).values()]
     return sorted(
         {(config.train_data, config.tagger) for config in configs if config and config.steps}
@@ -180,10 +208,11 @@ def captions_of(profile_name: str, selection: Selection) -> list[tuple[str, str]
 
 
 def pages_of(profile_name: str, selection: Selection) -> list[str]:
-    """Return the pages that show a profile.
+    """Return the names of the pages that show a profile.
 
-    The list is empty if the reproduction is limited to some rows. A profile whose numbers are
-    meaningless runs all pages.
+    A profile with real data has the `REAL_DATA_PAGES`. Another profile has the pages that show it
+    by default and the `STATUS_PAGE`, or all pages if its numbers are meaningless. The list is empty
+    if the selection is limited to some runs.
     """
     profile = find_profile(profile_name)
     if selection.rows:
@@ -202,11 +231,14 @@ def pages_of(profile_name: str, selection: Selection) -> list[str]:
 
 
 def data_key(profile_name: str, selection: Selection, generator: str = "") -> str:
-    """Return a digest of what the datasets are generated from and of how their captions are parsed.
+    """Return a digest that changes when the datasets have to be made or parsed again.
+
+    It covers the names of the training sets and their taggers. For synthetic scenes it also covers
+    the settings of the generator; for real datasets, the content of the annotation files and which
+    files are missing.
 
     Args:
-        profile_name: Name of the profile. For real datasets, the digest covers which files are
-            present.
+        profile_name: Name of the profile.
         selection: Part of the profile that is reproduced.
         generator: Digest of the generator's settings, for synthetic scenes.
     """
@@ -223,7 +255,11 @@ def data_key(profile_name: str, selection: Selection, generator: str = "") -> st
 
 
 def base_key(profile_name: str, selection: Selection) -> str:
-    """Return a digest of the weights that runs start from, or of the settings of their training."""
+    """Return a digest of the base model: its training settings, and its weights if shipped.
+
+    If the selection includes the studies, the digest also covers the numbers of steps of the
+    shorter base trainings.
+    """
     profile = find_profile(profile_name)
     weights = shipped(f"data/{profile.training.get('weights')}")
     weights_hash = file_hash(weights) if weights.is_file() and profile.recorded else ""

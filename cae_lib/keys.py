@@ -1,11 +1,11 @@
 """Keys of stored results.
 
 A result depends on declared inputs alone: the settings and the seed of its run, the data, the
-weights that the run starts from, and the versions below. Nothing here reads source code, so
-renaming a variable or moving a function makes nothing stale. Whoever changes what a number means
-raises the version of what computes it; until that is done `tests/golden` fails. What depends on the
-machine (its processor, whether it computes in bfloat16, versions of packages) is provenance and no
-part of a key.
+weights that the run starts from, and the versions below. Keys do not depend on source code, so
+renaming a variable or moving a function makes no result stale. Whoever changes how a number is
+computed has to raise the version of that computation; until then `tests/golden` fails. Properties
+of the machine (its processor, whether it computes in bfloat16, versions of packages) belong to the
+provenance of a result and to no key.
 """
 
 from __future__ import annotations
@@ -17,10 +17,13 @@ from collections.abc import Mapping
 from cae_lib.config import Experiment
 
 TRAINING_VERSION = 1
-"""Raise it when training gives other weights from the same inputs."""
+"""Version of training: raise it when training gives other weights from the same inputs."""
 
 READING_VERSION = 1
-"""Raise it when weights of others are read differently, so that they give another model."""
+"""Version of the code that loads models that were not trained here (see `load_external`).
+
+Raise it when the same weights give another model.
+"""
 
 SUITE_VERSIONS: Mapping[str, int] = {
     "attribution": 1,
@@ -38,21 +41,25 @@ SUITE_VERSIONS: Mapping[str, int] = {
     "zero_shot": 1,
 }
 """Versions of the suites of measurements: raise one when its suite gives other numbers from the
-same model and data. "data" are the tables that belong to the datasets and to no model."""
+same model and data. The suite "data" measures the datasets themselves, without a model."""
 
 
 def digest(*parts: object) -> str:
-    """Hash plain JSON values, as 12 hexadecimal digits."""
+    """Return a SHA-256 digest of plain JSON values, cut to 12 hexadecimal digits."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def run_inputs(experiment: Experiment, data: str, start: str) -> dict[str, str]:
-    """Return all that decides the weights of a run, by what each part covers.
+    """Return the inputs that determine the weights of a run.
 
     Args:
         experiment: The resolved settings, with the seed.
-        data: Digest of the training data, such as that of their manifest.
+        data: Digest of the training data, such as the digest of their manifest.
         start: Digest of the weights that the run starts from.
+
+    Returns:
+        Digests of the settings, the training data and the first weights, and the version of
+        training, each by a name that can be printed.
     """
     return {
         "settings": experiment.key(),
@@ -63,12 +70,12 @@ def run_inputs(experiment: Experiment, data: str, start: str) -> dict[str, str]:
 
 
 def table_key(suite: str, model: str, data: str) -> str:
-    """Return the key of the tables of a suite.
+    """Return the key under which the tables that a suite gives for a model are stored.
 
     Args:
-        suite: One of `SUITE_VERSIONS`.
-        model: Digest of the inputs of the measured run, or of downloaded weights; "" for the tables
-            that belong to the data.
+        suite: Name of a suite, one of `SUITE_VERSIONS`.
+        model: Digest of the inputs of the measured run, or of downloaded weights; "" for the suite
+            "data", which measures no model.
         data: Digest of the data that the suite reads.
     """
     return digest(suite, SUITE_VERSIONS[suite], model, data)

@@ -1,4 +1,7 @@
-"""GPUs and cores of this machine, found without PyTorch, which fixes its choice at first use."""
+"""GPUs and cores of this machine.
+
+PyTorch is not imported here, because it fixes at first use which GPUs it sees.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 BYTES_PER_JOB = 5_300_000_000
-"""Upper limit of the memory of a job on a CPU (the profile `mini` takes 5.2 GB)."""
+"""Upper limit of the memory that a job takes on a CPU, in bytes (the profile `mini`: 5.2 GB)."""
 
 ONE_THREAD_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -23,13 +26,17 @@ ONE_THREAD_ENVIRONMENT = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:"
     "glibc.malloc.trim_threshold=4294967296",
 }
-"""Environment of a job on one core of a CPU. Small models gain little from a second thread, and
-sums on one thread have one order. The rest lets torch and glibc take tensors from huge pages and
-keep them: a tenth of a perturbation step's time."""
+"""Environment variables of a job on one core of a CPU. Small models gain little from a second
+thread, and with one thread the order of sums is fixed. The other variables let torch and glibc take
+tensors from huge pages and keep these pages, which saves a tenth of the time of a training step
+with the method "perturbation"."""
 
 
 def find_gpus() -> list[str]:
-    """Return the GPUs that this process may use, by number or name."""
+    """Return the GPUs that this process may use, as entries of `CUDA_VISIBLE_DEVICES`.
+
+    If that variable is not set, these are the numbers of all GPUs that `nvidia-smi` lists.
+    """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name]
@@ -41,11 +48,12 @@ def find_gpus() -> list[str]:
 
 @contextmanager
 def exclusive_gpu() -> Iterator[None]:
-    """Reserve a GPU for a `with` block, and wait until one is free of this user's other jobs.
+    """Reserve a GPU for a `with` block; wait until this user's other jobs have left one free.
 
-    `CUDA_VISIBLE_DEVICES` is set and stays set, so enter before PyTorch looks for a GPU. The lock
-    ends with the block or the process. Nothing is done if at most one GPU is visible, as when a
-    scheduler has assigned one.
+    `CUDA_VISIBLE_DEVICES` is set to the reserved GPU and stays set after the block. PyTorch must
+    not have looked for GPUs before the block. A lock file marks the GPU as reserved until the block
+    or the process ends. If at most one GPU is visible, for example because a scheduler has assigned
+    one, nothing is done.
     """
     gpus = find_gpus()
     if len(gpus) < 2:
@@ -67,7 +75,7 @@ def exclusive_gpu() -> Iterator[None]:
 
 
 def max_cpu_jobs() -> int:
-    """Return how many jobs can run at once on this CPU: one for each core, if memory allows it."""
+    """Return how many jobs can run at once on the CPU: one for each core, if memory allows it."""
     has_affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -75,14 +83,18 @@ def max_cpu_jobs() -> int:
 
 
 def shares_cpu() -> bool:
-    """Return whether this job shares a machine without GPU with as many others as it has cores."""
+    """Return whether other jobs may run on the CPU cores of this machine at the same time.
+
+    This is so if the machine has no GPU and the job does not run under Slurm.
+    """
     return not find_gpus() and "SLURM_JOB_ID" not in os.environ
 
 
 def restart_with_one_thread() -> None:
-    """Start this script anew with the environment `ONE_THREAD_ENVIRONMENT`, if it shares a machine.
+    """Restart this script with `ONE_THREAD_ENVIRONMENT` if it shares the CPU with other jobs.
 
-    The variables are read when a process starts.
+    The script has to be restarted because these variables are read when a process starts. Nothing
+    is done if they are already set.
     """
     if shares_cpu() and not ONE_THREAD_ENVIRONMENT.items() <= os.environ.items():
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ONE_THREAD_ENVIRONMENT)

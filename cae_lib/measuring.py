@@ -1,7 +1,8 @@
 """Measure the runs of a profile.
 
-A stored table is reused until one of its inputs changes. If two processes request the same table,
-one of them computes it and the other waits. The tables of a variant have a run name of their own.
+A stored table is reused until one of its inputs changes. Processes do not wait for each other: if
+two request the same missing table at once, both compute it. The tables of a run with other settings
+are stored under a name that contains these settings.
 """
 
 from __future__ import annotations
@@ -40,6 +41,8 @@ from cae_lib.variants import BASE, CONTROLS, Variant, parse_run_name, run_name
 from cae_lib.words.alignment import align
 
 GELU_SUITES = ("benchmarks", "retrieval")
+"""Suites that are measured for the `CONTROLS`, models that are evaluated with GELU."""
+
 CONTENT_SUITES = ("zero_shot", "heatmaps")
 """Suites that need annotations of what an image shows, which captioned photographs do not have."""
 
@@ -60,15 +63,15 @@ def measure_run(
         profile_name: Name of the profile.
         seed: Seed of the run.
         fresh: Measure stored tables again, unless this clone measured them itself.
-        only: Names of the suites to measure. By default these are all suites except `without`, and
-            `GELU_SUITES` for a control.
-        without: Names of suites to leave out of the default.
+        only: Names of the suites to measure. If it is empty, these are `GELU_SUITES` for one of
+            `CONTROLS`, and all suites except `without` for other runs.
+        without: Names of suites to leave out if `only` is empty.
         **overrides: Settings that differ from the profile's.
 
     Raises:
-        ConfigError: For an unknown run, profile, setting or suite.
+        ConfigError: If the run, the profile, a setting or a suite is unknown.
         CheckpointError: If the run is not trained.
-        DataError: If data are malformed, or generated ones are missing.
+        DataError: If data are malformed, or if generated data or downloaded weights are missing.
     """
     available = {**SUITES, **BASE_SUITES} if name == BASE else {**SUITES}
     if find_profile(profile_name).photographs:
@@ -118,23 +121,24 @@ def measure_external(
     fresh: bool = False,
     on_request: bool = False,
 ) -> None:
-    """Measure the missing tables of a model that was not trained here.
+    """Measure the missing or outdated tables of a model that was not trained here.
 
-    The model is loaded after the check that the data are present. Suites that need the characters
-    of each token are left out, with a message, if the tokenizer does not provide them.
+    The model is loaded after the data were checked. Suites that need the characters of each token
+    are left out, with a message, if the tokenizer does not provide them.
 
     Args:
         external: How to load the model.
         run: Name of the model in tables.
-        profile_name: Name of the profile whose data it is measured on.
+        profile_name: Name of the profile whose data the model is measured on.
         suites: The suites to measure, by name.
         fresh: Measure stored tables again, unless this clone measured them itself.
-        on_request: Store the tables apart from the profile's.
+        on_request: Store the tables apart from the profile's, and raise an error for missing data.
 
     Raises:
-        ConfigError: If `load_external` cannot load the model as described.
-        CheckpointError: If `load_external` cannot read the weights.
-        DataError: If data are malformed, or generated ones are missing.
+        ConfigError: If the form of the source, the architecture or the activation is not known.
+        CheckpointError: If the weights are missing or cannot be read.
+        DataError: If data are malformed, or if generated data are missing; with `on_request`, if
+            any data are missing.
     """
     load = model_loader(external, pick_device())
     data = data_digests(profile_name, suites)
@@ -184,7 +188,8 @@ def measure_model(
     """Measure the missing tables of a run, or of any other model that `load_external` reads.
 
     Args:
-        name: A run of the profile, or another model in a form that `external.FORMS_HELP` describes.
+        name: Name of a run of the profile, or another model in a form that `external.FORMS_HELP`
+            describes.
         profile_name: Name of the profile.
         seed: Seed, for a run.
         only: Names of the suites to measure; all by default.
@@ -197,9 +202,9 @@ def measure_model(
         The name of the model in tables.
 
     Raises:
-        ConfigError: For an unknown suite, or a file that has the name of a run.
-        MissingDataError: If none of the data that the suites read are there. See `measure_run` and
-            `measure_external` for further errors.
+        ConfigError: If a suite is unknown, or if a weight file has the name of a run.
+        MissingDataError: If none of the data of a suite in `only` are on this machine. See
+            `measure_run` and `measure_external` for further errors.
     """
     if unknown := [suite for suite in only if suite not in ALL_SUITES]:
         raise ConfigError(
@@ -223,7 +228,13 @@ def measure_model(
 
 
 def title_of(name: str, profile_name: str, **overrides: Any) -> str:
-    """Return the name of a run, or of any other model, in tables and file names."""
+    """Return the name of a run, or of any other model, in tables and file names.
+
+    Args:
+        name: Name of a run of the profile, or another model as `measure_model` takes it.
+        profile_name: Name of the profile.
+        **overrides: Settings that differ from the profile's, for a run; the name contains them.
+    """
     if is_run(name, profile_name):
         run, settings = parse_run_name(name, profile_name)
         return run_name(run, profile_name, **settings | overrides)
@@ -239,14 +250,16 @@ def compute_table(
     A finished training and a stored table with the same key are reused.
 
     Args:
-        table: One of `SUITES`. For the run "data", the argument is ignored and all tables that
-            belong to the data are measured.
+        table: Name of a suite, one of `ALL_SUITES`, and of its table. For the run "data", the
+            argument is ignored and all tables that belong to the data are measured.
         variant: The run with its settings; the run may be "base" or "data".
         profile_name: Name of the profile.
         seed: Seed of the run.
-        hours: The longest time that the training may take on this machine; None for no limit.
+        hours: The longest time in hours that the training may take on this machine; None for no
+            limit.
 
     Raises:
+        ConfigError: If the run or a setting is unknown.
         DataError: If data are missing; the message names the command that gets them.
         CheckpointError: If the weights that the run starts from are missing; the message names the
             command that gets them.
@@ -291,8 +304,8 @@ def compute_table(
 def model_digest(weights: Weights) -> str:
     """Return a digest that identifies the weights of a model.
 
-    For a trained run this is the digest of its inputs (see `run_inputs`); for other weights it is
-    the digest of the file.
+    For a trained run this is the digest of its inputs (see `run_inputs`); for other weights see
+    `Weights.digest`.
 
     Raises:
         CheckpointError: If the weights are missing.
@@ -316,7 +329,8 @@ def measure_suites(
 ) -> None:
     """Measure the tables of some suites that are missing or out of date, and store them.
 
-    Unless `on_request`, a suite that reads real data that are not here is left out with a message.
+    A suite whose real data are missing on this machine is left out with a message, unless
+    `on_request` is true.
 
     Args:
         run: Name of the run in tables.
@@ -325,14 +339,14 @@ def measure_suites(
         suites: The suites to measure, by name.
         model: Digest of the run's inputs or of downloaded weights.
         data: Digest of the data that each suite reads, by the name of the suite.
-        encoder: Returns the model; called once for each suite that is computed.
+        encoder: Function that returns the model; called once for each suite that is computed.
         fresh: Measure stored tables again, unless this clone measured them itself.
-        settings: Settings that are recorded in the provenance.
+        settings: Settings that are recorded in the provenance; None for none.
         on_request: Store the tables apart from the profile's, and raise an error for missing data.
 
     Raises:
-        DataError: If data are malformed, or generated ones are missing; with `on_request`, if
-            any are missing.
+        DataError: If data are malformed, or if generated data are missing; with `on_request`, if
+            any data are missing.
     """
     may_be_missing = find_profile(profile_name).real and not on_request
     for name, suite in suites.items():
@@ -353,7 +367,7 @@ def measure_suites(
 
 
 def _measure_suite(suite: Suite, encoder: Callable[[], Encoder], profile_name: str) -> Tables:
-    """Return the tables of a suite that are stored."""
+    """Measure a suite, and return its tables as they are stored."""
     return _without_captions(suite(encoder(), profile_name), profile_name)
 
 
@@ -375,7 +389,9 @@ def _without_captions(tables: Tables, profile_name: str) -> Tables:
 
 
 def measure_data(profile_name: str, fresh: bool = False, on_request: bool = False) -> None:
-    """Measure the tables that belong to the data and to no model.
+    """Measure the tables that describe the data of a profile and involve no model.
+
+    `cae_lib.evaluation.items.data_tables` lists them. They are stored for the run "data".
 
     Args:
         profile_name: Name of the profile.
@@ -383,7 +399,7 @@ def measure_data(profile_name: str, fresh: bool = False, on_request: bool = Fals
         on_request: Store the tables apart from the profile's.
 
     Raises:
-        DataError: If data are malformed, or generated ones are missing.
+        DataError: If data are malformed, or if generated data are missing.
     """
     from cae_lib.evaluation.items import data_tables
 

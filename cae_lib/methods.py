@@ -1,8 +1,8 @@
 """Registry of the attribution methods.
 
-A method is one file of `cae_lib/attribution`, named as the method, and one line of `METHODS`.
-`cae_lib.attribution.get_method` imports its code when it is used, so that a page that only shows
-tables starts without PyTorch.
+Each attribution method has a file in `cae_lib/attribution` with the method's name, and an entry in
+`METHODS`. `cae_lib.attribution.get_method` imports that file when the method is used, so that the
+registry can be read without importing PyTorch.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from typing import NamedTuple
 
 
 class Method(NamedTuple):
-    """An attribution method.
+    """Registry entry of an attribution method.
 
     Attributes:
-        class_name: Name of its class in `cae_lib.attribution.NAME`.
+        class_name: Name of its class in the module `cae_lib.attribution.NAME`, where NAME is the
+            method's key in `METHODS`.
         label: Name in tables and figures.
-        color: Color of its marks in figures.
+        color: Color in figures, as a hexadecimal RGB code.
     """
 
     class_name: str
@@ -38,4 +39,4 @@ METHODS: dict[str, Method] = {
 """All attribution methods, by name: the paper's four (`PAPER_METHODS`) and ours."""
 
 PAPER_METHODS = ("attention", "gradcam", "perturbation", "gradient")
-"""Names of the paper's four methods, in its order."""
+"""Names of the paper's four methods, in the paper's order."""

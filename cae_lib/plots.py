@@ -38,24 +38,28 @@ from cae_lib.errors import DataError
 from cae_lib.profiles import PROFILES
 
 FIGURE_HTML = "application/vnd.cae.figure+html"
-"""The MIME type of a figure's HTML, which the book shows as HTML. JupyterLab and GitHub prefer
-`text/html` to an image and strip the drawing from it in notebooks that they do not trust, so an
-output that has an image must not have `text/html`."""
+"""MIME type of a figure's HTML, which the book shows as HTML. It replaces `text/html` in outputs
+that have an image: JupyterLab and GitHub would prefer `text/html` to the image, and they strip the
+drawing from it in notebooks that they do not trust."""
 
 INK = "#010101"
 """A colour that becomes the page's own text colour. Pass it for marks that are black in light
 mode."""
 
 FAINT = "#80808055"
+"""A translucent grey, for grid lines and bands."""
+
 MOST_ALT = 300
+"""Largest number of characters of an alt text."""
+
 WIDTH = 7.2
 """Width of the book's text, in inches."""
 
 NARROW = 3.8
-"""Width of a figure as a telephone shows it, in inches."""
+"""Width of a figure on a telephone, in inches."""
 
 NARROW_LINE_LENGTHS = 22, 26
-"""Letters in a line of a tick label, and of the label of an axis, in a narrow figure."""
+"""Largest numbers of characters in a line of a narrow figure: of a tick label, of an axis label."""
 
 LINE_HEIGHT = 0.16
 """Height of a line of a tick label, in inches."""
@@ -64,18 +68,24 @@ PNG_DPI, PNG_COLORS = 100, 128
 """Pixels per inch and number of colours of a figure's PNG, which has to be small."""
 
 METHOD_LABELS = {name: method.label for name, method in methods.METHODS.items()}
+"""Labels of the attribution methods, by name."""
+
 METHOD_COLORS = {method.label: method.color for method in methods.METHODS.values()}
+"""Colours of the attribution methods, by label."""
+
 PAPER_METHOD_LABELS = {name: METHOD_LABELS[name] for name in methods.PAPER_METHODS}
 """Labels of the paper's four attribution methods by name, in the paper's order."""
 
 METHOD_MARKERS = dict(zip(PAPER_METHOD_LABELS.values(), "os^D", strict=True))
+"""Markers of the paper's four attribution methods, by label."""
 
 ROLES = ("object", "attribute", "relation")
+"""The word roles that figures compare, in the order in which figures show them."""
 
 LABELS = {"base": "CLIP"} | {
     run: text for profile in PROFILES.values() for run, text in profile.labels.items()
 }
-"""Names of runs in tables and figures, as given in the files of `configs`."""
+"""Labels of runs in tables and figures, by the name of the run, from the files of `configs`."""
 
 KINDS = {
     "cae": "CLIP-CAE",
@@ -87,13 +97,18 @@ KINDS = {
     "truth": "CLIP-CAE, ground truth",
     "placebo-truth": "placebo, ground truth",
 }
-"""Labels of the prefixes that precede the method in the names of runs."""
+"""Labels of runs that are named PREFIX-METHOD, by the prefix; `label` adds the method's label."""
 
 _COLORS = sns.color_palette("colorblind").as_hex()
 ROLE_COLORS: dict[str, str] = dict(zip(ROLES, _COLORS[:3], strict=True))
+"""Colours of the word roles."""
+
 ROLE_MARKERS: dict[str, str] = dict(zip(ROLES, "os^", strict=True))
+"""Markers of the word roles."""
 
 GRAY = "#949494"
+"""Colour of placebos and of runs without a colour of their own."""
+
 MODEL_LOOKS = {
     "base": ("P", INK),
     "clip-ft": ("*", INK),
@@ -114,17 +129,21 @@ MODEL_LOOKS = {
     "kept-binding": (">", GRAY),
     "cae": ("o", methods.METHODS["attention"].color),  # the mean of CAE's four methods
 }
-"""Marker and colour of models on all pages, see `look`."""
+"""Marker and colour of runs on all pages, by the name of the run; see `look`."""
 
 OTHER_LOOK = ("d", GRAY)
-"""Marker and colour of runs for which nothing else is declared."""
+"""Marker and colour of runs for which `look` finds no other ones."""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """Output of a cell, as HTML for the book and as plain text.
+    """Output of a notebook cell, as HTML for the book and as plain text.
 
-    A figure also has a PNG image, which notebook viewers show instead of the HTML.
+    Attributes:
+        html: The output as HTML.
+        text: The output as plain text.
+        png: PNG image of a figure, which notebook viewers show instead of the HTML; empty for other
+            outputs.
     """
 
     html: str
@@ -143,7 +162,7 @@ class Shown:
 
 
 def label(run: str) -> str:
-    """Return the label of a run in tables and figures, or its name if it has none."""
+    """Return the label of a run in tables and figures, or the run's name if it has no label."""
     kind, _, method = run.rpartition("-")
     if kind in KINDS and run not in LABELS and method in METHOD_LABELS:
         return f"{KINDS[kind]} ({METHOD_LABELS[method]})"
@@ -151,7 +170,10 @@ def label(run: str) -> str:
 
 
 def method_of(run: str) -> str:
-    """Return the label of the attribution method in a run's name, or "" if there is none."""
+    """Return the label of the attribution method in a run's name.
+
+    It is "GradCAM" for `cae-gradcam`, and "" if the name does not contain `cae-METHOD`.
+    """
     name = run.rpartition("cae-")[2].partition("+")[0] if "cae-" in run else ""
     return METHOD_LABELS.get(name, "")
 
@@ -159,8 +181,8 @@ def method_of(run: str) -> str:
 def look(run: str) -> tuple[str, str]:
     """Return the marker and the colour that a run has on all pages.
 
-    `MODEL_LOOKS` declares them. Of the other runs, placebos are grey triangles, runs named
-    `cae-METHOD` have the colour of their method, and all others have `OTHER_LOOK`.
+    `MODEL_LOOKS` takes precedence. Otherwise, placebos are grey triangles, runs whose names contain
+    `cae-METHOD` have the marker and colour of their method, and all others have `OTHER_LOOK`.
     """
     if run in MODEL_LOOKS:
         return MODEL_LOOKS[run]
@@ -173,7 +195,7 @@ def look(run: str) -> tuple[str, str]:
 
 
 def style() -> None:
-    """Set the style of the book: no background, a thin grid, letters of at least 9 points."""
+    """Set the style of figures: no background, a thin grid, text of at least 9 points."""
     sns.set_theme(
         "notebook",
         "whitegrid",
@@ -210,15 +232,15 @@ def style() -> None:
 def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str = "figure") -> Shown:
     """Close a figure and return it as inline SVG with an alt text.
 
-    The SVG is drawn twice if it is wider than a telephone's screen: as it is, and narrow, with its
-    panels below each other (see `fold`). The style sheet shows the one that fits. Viewers of
-    notebooks show a PNG instead.
+    A figure that is wider than a telephone's screen is drawn twice: as it is, and narrow, with its
+    panels below each other (see `fold`). The style sheet of the book shows the one that fits.
+    Viewers of notebooks show a PNG instead.
 
     Args:
         figure: The figure.
         alt: Text that says what the figure shows, in 1 to `MOST_ALT` characters.
-        data: The rows that the figure was drawn from, for which a link is added below it. The book
-            moves the link to the end of the caption.
+        data: The rows that the figure was drawn from; a link below the figure saves them. The book
+            moves the link to the end of the caption. None adds no link.
         name: The link saves `data` as NAME.csv.
 
     Raises:
@@ -238,10 +260,11 @@ def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str =
 
 
 def fold(figure: Figure) -> None:
-    """Narrow a figure to the width of a telephone (`NARROW`), with its panels below each other.
+    """Narrow a figure in place to the width of a telephone, with its panels below each other.
 
-    Panels with images remain in pairs. Panels that shared the labels of an axis get labels of their
-    own, long labels are wrapped, and legends get as few columns as fit.
+    The width is `NARROW`. If some panels show images, there are two columns. Panels that shared the
+    labels of an axis get labels of their own, long labels are wrapped, and legends that stand
+    outside of the panels get as many columns (1 to 3) as fit.
     """
     middle = figure.bbox.height / 2
     legends = {legend: legend.get_window_extent().y0 < middle for legend in figure.legends}
@@ -336,12 +359,14 @@ def _wrap_texts(ax: Axes) -> None:
 def _refit_legends(figure: Figure, own_legends: Mapping[Legend, bool]) -> None:
     """Draw the legends beside the panels anew, no wider than the figure.
 
-    A legend inside a panel stays, and of equal ones only the first. If one legend is left, it
-    is drawn below or above the figure. Of several, those of a panel are drawn above this panel.
+    Legends inside a panel are not changed. Of other legends with equal texts, only the first is
+    kept. If one legend is left, it is drawn below or above the figure. Of several, those that
+    belong to a panel are drawn above this panel.
 
     Args:
         figure: The figure.
-        own_legends: Its own legends, those that belong to no panel, and whether each is below.
+        own_legends: Legends that belong to the figure and to no panel, and whether each is below
+            the panels.
     """
     handles = {
         text: handle
@@ -467,10 +492,10 @@ def _png(figure: Figure) -> bytes:
 
 
 def pick(rows: pd.DataFrame, **selection: Sequence[str]) -> pd.DataFrame:
-    """Select the rows whose columns have the given values, and sort them in this order of values.
+    """Select the rows with the given values, and sort them in the order of these values.
 
-    For example, `pick(gains, score=sets, run=models)` sorts by score, then by run. A value that
-    occurs in no row gives a warning, which lists the values that do occur.
+    For example, `pick(gains, score=["ARO-R", "ARO-A"], run=models)` sorts by score, in this order,
+    and then by run. A value that occurs in no row gives a warning that lists the values that do.
 
     Args:
         rows: The rows to select from.
@@ -500,18 +525,20 @@ def forest(
     palette: str | Sequence[str] | Mapping[str, str] = "colorblind",
     zero: bool = True,
 ) -> Axes:
-    """Draw estimates with their intervals, one line for each value of `y`, dodged by `hue`.
+    """Draw a forest plot: estimates with intervals, one line per value of `y`, dodged by `hue`.
 
     Args:
-        rows: Has the columns `estimate`, `low` and `high`, as `cae_lib.statistics` returns them.
-        y: Column that gives the lines, in the order of the rows.
-        hue: Column that gives the marks beside each other on a line. Roles, methods and models
-            have markers of their own, the same on each page.
-        ax: Axes to draw into; by default a new figure of fitting height.
-        scale: Factor of the numbers, 100 for points.
-        palette: Colours as seaborn takes them: a name, a list, or a mapping from some or all values
-            of `hue`. Models that it does not name have their own.
-        zero: Draw a line at zero.
+        rows: Frame with the columns `estimate`, `low` and `high`, as `cae_lib.statistics` returns
+            them, and with the columns that `y` and `hue` name.
+        y: Column whose values label the lines, from top to bottom in the order of the rows.
+        hue: Column whose values distinguish the marks of a line; None if each line has one mark.
+            Roles, methods and models have the same markers on each page.
+        ax: Axes to draw into; None creates a figure of fitting height.
+        scale: Factor of the numbers; 100 gives percentage points.
+        palette: Colours of the marks, as seaborn takes them: a name, a list with a colour for each
+            value of `hue`, or a mapping from some or all values. Unless it is a list, models that
+            it does not map have the colours that they have on all pages (`look`).
+        zero: Draw a vertical line at zero.
 
     Returns:
         The axes.
@@ -578,10 +605,10 @@ def code(text: str) -> Shown:
 
 
 def script_json(content: Any) -> str:
-    """Write a value as JSON that can be embedded in a script or in an element `<script>`.
+    """Format a value as JSON that can be embedded in a script or in an HTML element `<script>`.
 
-    "<" would begin a tag or a comment there, and JavaScript before 2019 treats U+2028 and U+2029 as
-    line ends. These characters are escaped, and a JSON parser restores them.
+    The characters "<", U+2028 and U+2029 are written as JSON escapes: "<" could begin a tag or a
+    comment in HTML, and JavaScript before 2019 treats the other two as line ends.
     """
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     for character in "<\u2028\u2029":
@@ -590,7 +617,7 @@ def script_json(content: Any) -> str:
 
 
 def csv_link(data: pd.DataFrame, name: str) -> str:
-    """Return a link, as HTML, that saves a frame as NAME.csv."""
+    """Return an HTML link that saves a frame as NAME.csv; the link contains the data."""
     rows = data.to_csv(index=False, float_format="%.6g")
     content = base64.b64encode(rows.encode()).decode("ascii")
     name = html.escape(name)
@@ -609,7 +636,7 @@ def table(
 ) -> Shown:
     """Return a frame as an HTML table in a box of its own that scrolls sideways.
 
-    The index is shown first. Texts of the frame and the caption are escaped; to use markup in a
+    The index is shown first. Texts of the frame and the caption are escaped; to use HTML in a
     cell or in the caption, pass it as `Shown`.
 
     Args:
@@ -617,7 +644,8 @@ def table(
         caption: Text above the table.
         fold: Columns that a narrow screen shows only if the reader asks for all columns. If there
             are two header rows, these are names in the upper one.
-        data: Rows that the table leaves out, for which a link is added below it.
+        data: Further rows, which the table leaves out; a link below the table saves them. None adds
+            no link.
         name: The link saves `data` as NAME.csv.
 
     Raises:
@@ -704,7 +732,12 @@ def _folded(body: str, fold: Sequence[bool]) -> str:
 
 
 def badge(verdict: str) -> Shown:
-    """Return a verdict of `cae_lib.statistics.verdict`, in the colour of its word."""
+    """Return a verdict as a badge whose colour depends on the outcome.
+
+    Args:
+        verdict: A verdict such as "negligible (3 of 4, 1 undecided)"; see
+            `cae_lib.statistics.verdict`.
+    """
     kind = verdict.partition(" (")[0].replace(" ", "-")
     return Shown(
         f'<span class="verdict verdict-{html.escape(kind)}">{html.escape(verdict)}</span>', verdict
@@ -715,10 +748,10 @@ def number(value: float | None, digits: int = 1, scale: float = 1.0, sign: bool 
     """Format `scale * value` with a true minus sign, or as "–" if it is missing or not finite.
 
     Args:
-        value: The number.
+        value: The number; None is missing.
         digits: Number of decimals.
-        scale: Factor, such as 100 for points.
-        sign: Whether positive numbers get a plus. Zero has no sign, nor has what is rounded to it.
+        scale: Factor, such as 100 for percentage points.
+        sign: Whether positive numbers get a plus sign. Numbers rounded to zero have no sign.
     """
     if value is None or not np.isfinite(value):
         return "–"
@@ -731,7 +764,19 @@ def number(value: float | None, digits: int = 1, scale: float = 1.0, sign: bool 
 def format_intervals(
     rows: pd.DataFrame, digits: int = 1, scale: float = 100.0, sign: bool = False
 ) -> pd.Series:
-    """Format each row as `estimate [low, high]`, where a line may break before the bracket."""
+    """Format each row as `estimate [low, high]`.
+
+    A line may break before the bracket, but not inside it.
+
+    Args:
+        rows: Frame with the columns `estimate`, `low` and `high`.
+        digits: Number of decimals.
+        scale: Factor of the numbers; 100 gives percentage points.
+        sign: Whether positive numbers get a plus sign.
+
+    Returns:
+        The texts, with the index of `rows`.
+    """
     columns = (
         [number(v, digits, scale, sign) for v in rows[name]] for name in ("estimate", "low", "high")
     )
@@ -741,9 +786,15 @@ def format_intervals(
 
 
 def format_estimates(rows: pd.DataFrame) -> pd.Series:
-    """Format each row in points as `estimate ±half`; half the interval's width is in small print.
+    """Format each row in percentage points as `estimate ±h`, for the cells of a table.
 
-    The rows have the columns `estimate` and `low`, as `cae_lib.statistics` returns them.
+    `h` is `estimate - low`, half the width of a symmetric interval; it is set in small type.
+
+    Args:
+        rows: Frame with the columns `estimate` and `low`, as `cae_lib.statistics` returns them.
+
+    Returns:
+        The cells as `Shown`, with the index of `rows`.
     """
     estimates = [number(100 * value) for value in rows["estimate"]]
     halves = [number(100 * value) for value in rows["estimate"] - rows["low"]]
@@ -757,9 +808,10 @@ def format_estimates(rows: pd.DataFrame) -> pd.Series:
 def format_range(
     values: Sequence[float] | pd.Series, digits: int = 1, scale: float = 100.0, sign: bool = True
 ) -> str:
-    """Format values as `smallest to largest`, by default in points with signs; see `number`.
+    """Format the range of some values as `smallest to largest`.
 
-    The text is a single number if both ends read alike, and "–" without values.
+    By default the numbers are percentage points with signs; `number` explains the arguments. The
+    text is a single number if both ends are equal after rounding, and "–" if there are no values.
     """
     ends = (
         [number(end, digits, scale, sign) for end in (min(values), max(values))]

@@ -33,7 +33,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def config_folder() -> Path:
-    """Return the folder of the profiles, in the repository or in the installed package."""
+    """Return the folder of the profiles' files, in the repository or in the installed package."""
     home = repository()
     return home / "configs" if home else Path(__file__).parent / "configs"
 
@@ -42,13 +42,13 @@ def read_profile(path: Path) -> Profile:
     """Read a profile from its file.
 
     Args:
-        path: A file of `configs`. The profile is named after it. With `like: OTHER` the file starts
-            from the content of another file of the folder and gives only what differs; mappings are
-            merged key by key.
+        path: A file of `configs`; the profile gets the name of the file. If the file has a key
+            `like: OTHER`, its content is merged, key by key, into the content of `OTHER.yaml` in
+            the same folder.
 
     Raises:
-        ConfigError: If the file is not valid YAML, has an unknown key or a value of the wrong type;
-            the message names the file, the key and what is allowed.
+        ConfigError: If the file is not valid YAML, lacks a key, or has an unknown key or a value of
+            the wrong type; the message names the file, the key and what is allowed.
     """
     content = _load(path)
     entries = content.pop("runs", None)
@@ -171,13 +171,14 @@ def _resolved(
 PROFILES: dict[str, Profile] = {
     path.stem: read_profile(path) for path in sorted(config_folder().glob("*.yaml"))
 }
+"""All profiles, by name."""
 
 
 def find_profile(name: str) -> Profile:
     """Return the profile with this name.
 
     Raises:
-        ConfigError: If there is none; the message lists the known profiles.
+        ConfigError: If there is no such profile; the message lists the known ones.
     """
     if name not in PROFILES:
         raise ConfigError(f"unknown profile {name!r}: expected one of {', '.join(PROFILES)}")
@@ -185,11 +186,11 @@ def find_profile(name: str) -> Profile:
 
 
 def enter_home(name: str) -> None:
-    """Let this process and its children use the profile's own folder, by setting `CAE_HOME`.
+    """Set `CAE_HOME` to the profile's own folder, for this process and its children.
 
-    A rehearsal writes invented datasets and its results into `build/NAME`, so that they never mix
-    with the real ones. For other profiles, and in a process that is in that folder already, nothing
-    changes.
+    Only rehearsals (profiles whose field `drawn` is true) have such a folder: they write invented
+    datasets and results into `build/NAME`, so that these never mix with real ones. For another
+    profile, or if that folder is in use already, nothing is done.
     """
     if find_profile(name).drawn and paths().root.name != name:
         os.environ["CAE_HOME"] = str(paths().build / name)
@@ -200,9 +201,14 @@ def experiment(name: str, profile_name: str, **overrides: Any) -> Experiment:
 
     The defaults are updated with the profile's settings, then the run's, then `overrides`.
 
+    Args:
+        name: Name of a run of the profile, such as "cae-attention".
+        profile_name: Name of the profile.
+        **overrides: Fields of `Experiment`, such as `lr=1e-4` or `seed=1`.
+
     Raises:
-        ConfigError: For an unknown name or profile, or for an override with an unknown name or a
-            value of the wrong type; the message lists the known ones.
+        ConfigError: If the run, the profile, an override or an attribution method is unknown (the
+            message lists the known ones), or if a value has the wrong type or is not allowed.
     """
     profile = find_profile(profile_name)
     if name not in profile.runs:

@@ -1,6 +1,6 @@
 """Read the results of runs as tables; on request, compute those that are not stored.
 
-The files are those of `cae_lib.store`.
+`cae_lib.store` describes the files.
 """
 
 from __future__ import annotations
@@ -40,22 +40,22 @@ def load(
         profile_name: Name of the profile.
         runs: Names of runs, in the order of the rows; "cae-gradcam+weight=0.3" is a run with
             another setting. None reads all runs of the profile's tables.
-        seeds: Number of seeds of each trained run, or the seeds themselves; None reads all stored
-            seeds.
+        seeds: Number of seeds of each trained run, or the seeds themselves. None reads all stored
+            seeds; for a run without any, `compute` then computes seed 0.
         compute: Train and measure runs and seeds that are not stored; needs `runs`.
-        hours: The longest time that a training may take on this machine, as estimated from its
-            first steps; None for no limit.
-        **settings: Settings of all these runs that differ from the profile's, such as
-            `weight=0.3`; they need `runs`.
+        hours: The longest time in hours that a training may take on this machine, as estimated from
+            its first steps; None for no limit.
+        **settings: Settings that differ from the profile's, such as `weight=0.3`, for all of the
+            `runs`, which have to be passed.
 
     Returns:
         The rows of all runs and seeds, with the columns `run` and `seed` and those of the table.
 
     Raises:
-        DataError: If results are not stored and `compute` is false, or if the data to compute them
-            are missing; the message names the command that measures or gets them.
-        ConfigError: For an unknown run or setting, a value of the wrong type, or `compute` or
-            settings without `runs`.
+        DataError: If results are not stored and `compute` is false or no suite gives the table, or
+            if the data to compute them are missing; the message names the command to run.
+        ConfigError: If a run or setting is unknown, a value has the wrong type, or `compute` or
+            settings are passed without `runs`.
         CheckpointError: If the weights that a run starts from are missing.
         TimeLimitError: If a training would take more than `hours`.
     """

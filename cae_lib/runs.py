@@ -1,4 +1,4 @@
-"""Train the runs of a profile, and locate and open their weights.
+"""Train the runs of a profile, and locate and load their weights.
 
 A finished run is reused until one of its inputs changes. If two processes request the same run, one
 of them trains it and the other waits. Settings that differ from the profile's define a variant of
@@ -38,14 +38,17 @@ if TYPE_CHECKING:
     from cae_lib.training.execution import ExecutionOptions
 
 LOCK_FILE = ".lock"
-"""Name of a lock file beside the weights. The process that holds it trains the run."""
+"""Name of the lock file beside the weights of a run. The process that holds it trains the run."""
 
 
 def weights_path(config: Experiment) -> str | Path | None:
-    """Return the weights that a run starts from: a file, an open_clip tag, or None for random ones.
+    """Return the weights that a run starts from.
 
-    Files are below the data folder or are shipped with the repository. For the tag "openai",
-    OpenAI's own archive is used if it is in `data/raw/weights/openai`.
+    Returns:
+        The path of a file or folder, which is in the data folder or is shipped with the repository;
+        or a tag of open_clip or a name on the Hugging Face hub, as in the settings; or None for
+        random weights. For the tag "openai", OpenAI's own archive is used if it is in
+        `data/raw/weights/openai`: it is converted once, and the path of the result is returned.
     """
     archive = paths().raw / "weights" / "openai" / f"{config.model}.pt"
     if config.weights == "openai" and archive.is_file():
@@ -69,10 +72,11 @@ def checkpoint_path(name: str, profile_name: str, seed: int = 0, **overrides: An
         profile_name: Name of the profile.
         seed: Seed of the run.
         **overrides: Settings that differ from the profile's. The weights are then in a folder whose
-            name is the key of the changed run.
+            name is `Experiment.key` of the changed run.
 
     Raises:
-        ConfigError: If `name` is "base" and the profile starts from an open_clip tag.
+        ConfigError: If a setting, or a run with settings, is unknown, or if `name` is "base" and
+            the profile's runs do not start from a file.
     """
     if name == BASE:
         path = weights_path(experiment(TUNED, profile_name, **overrides))
@@ -87,9 +91,10 @@ def checkpoint_path(name: str, profile_name: str, seed: int = 0, **overrides: An
 
 
 def weights_of(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> Weights:
-    """Return the weights of a run.
+    """Return a description of the weights of a run, which need not exist yet.
 
-    For "base", these are the weights that the profile's runs start from.
+    For "base", these are the weights that the profile's runs start from. For another run, they are
+    its checkpoint. The arguments are those of `checkpoint_path`.
     """
     if name != BASE:
         return Weights(checkpoint_path(name, profile_name, seed, **overrides))
@@ -98,15 +103,15 @@ def weights_of(name: str, profile_name: str, seed: int = 0, **overrides: Any) ->
 
 
 def has_training(name: str, profile_name: str, **overrides: Any) -> bool:
-    """Return whether a run has training steps.
+    """Return whether a run of a profile is trained, which "base" and runs with 0 steps are not.
 
-    A run without steps is measured with the weights that it starts from.
+    A run with 0 steps is measured with the weights that it starts from.
     """
     return name != BASE and experiment(name, profile_name, **overrides).steps > 0
 
 
 def external_weights(config: Experiment) -> ExternalModel:
-    """Return the description of how to load the weights of a run without training.
+    """Return how to load the model of a run with 0 steps, which is its initial weights.
 
     Raises:
         ConfigError: If the run has no weights.
@@ -132,22 +137,25 @@ def train_run(
     hours: float | None = None,
     **overrides: Any,
 ) -> Path:
-    """Train one run, unless it is already trained on the same data, and return its checkpoint.
+    """Train one run, unless it is already trained with the same inputs.
 
     Args:
         name: Name of the run.
         profile_name: Name of the profile.
         seed: Seed of the run.
-        execution: Options of speed and memory.
-        hours: The longest time that the training may take on this machine; None for no limit.
+        execution: Options of speed and memory; None for the defaults.
+        hours: The longest time in hours that the training may take on this machine; None for no
+            limit.
         **overrides: Settings that differ from the profile's.
 
+    Returns:
+        The path of the checkpoint.
+
     Raises:
-        ConfigError: For an unknown run, profile or setting.
-        DataError: If some or all of the training data, or downloaded weights that it starts from,
-            are missing.
-        CheckpointError: If the base model is not trained yet, or the weights that it starts from
-            are missing or damaged.
+        ConfigError: If the run, the profile or a setting is unknown, or the run has 0 steps.
+        DataError: If training data, or downloaded weights that the run starts from, are missing.
+        CheckpointError: If the base model is not trained yet, or the weights that the run starts
+            from are missing or damaged.
         TimeLimitError: After the first steps, if they show that the training would take more than
             `hours`.
     """
@@ -172,26 +180,34 @@ def train_run(
 def training_inputs(config: Experiment) -> dict[str, str]:
     """Return the inputs that determine the weights of a run; see `run_inputs`.
 
+    Parts of real data that are missing on this machine change the digest of the training data.
+
     Raises:
-        DataError: If its data are not on this machine.
-        CheckpointError: If the weights that it starts from are not on this machine.
+        DataError: If the data have to be generated on this machine first.
+        CheckpointError: If the weights that the run starts from are missing.
     """
     start = Weights(weights_path(config), config.model, config.activation).digest()
     return run_inputs(config, needs.training_digest(config.profile, config.train_data), start)
 
 
 def is_trained(path: Path, inputs: Mapping[str, str]) -> bool:
-    """Return whether a checkpoint holds the finished run with these inputs."""
+    """Return whether a checkpoint exists and its run was trained with these `training_inputs`.
+
+    Raises:
+        CheckpointError: If the file is damaged.
+    """
     meta = read_meta(path) if path.is_file() else None
     return meta is not None and meta.extra.get("identity") == inputs
 
 
 def require_start(config: Experiment) -> None:
-    """Check that the weights that a run starts from are here, and the data if they are generated.
+    """Check that the weights that a run starts from and generated datasets are on this machine.
+
+    Real training data are not checked.
 
     Raises:
         DataError: If downloaded weights are missing, or the datasets were not generated yet; the
-            message names the command that gets them.
+            message names the command that fetches or builds them.
         CheckpointError: If the base model is missing; the message names the command that trains it.
     """
     profile_name, start = config.profile, weights_path(config)
@@ -266,10 +282,18 @@ def _drop_other_state(path: Path, identity: Mapping[str, str]) -> None:
 
 
 def open_run(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> Clip:
-    """Load the model of a run, of "base" or of one of `CONTROLS`.
+    """Load the model of a run, the base model "base", or one of `CONTROLS`.
+
+    Args:
+        name: Name of the run.
+        profile_name: Name of the profile.
+        seed: Seed of the run.
+        **overrides: Settings that differ from the profile's.
 
     Raises:
-        CheckpointError: If the run is not trained.
+        ConfigError: If the run, the profile or a setting is unknown.
+        CheckpointError: If the run is not trained, or its weights are damaged.
+        DataError: If downloaded weights are missing; the message says how to get them.
     """
     if name not in (BASE, *CONTROLS) and not has_training(name, profile_name, **overrides):
         config = experiment(name, profile_name, seed=seed, **overrides)
@@ -283,7 +307,10 @@ def open_run(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> C
 
 
 def is_run(name: str, profile_name: str) -> bool:
-    """Return whether a name is that of a run of a profile, of its base model or of a control."""
+    """Return whether a name in tables belongs to a run of a profile.
+
+    Its base model, the `CONTROLS`, and runs with other settings (`clip-ft+lr=5e-07`) count as runs.
+    """
     return parse_run_name(name, profile_name)[0] in (
         BASE,
         *CONTROLS,
@@ -303,17 +330,21 @@ def open_model(
     """Load a run by its name in tables, or any other model that `load_external` reads.
 
     Args:
-        name: A run of the profile or another model, see `external.FORMS_HELP`. With `model`, it may
-            also be a tag of that architecture's weights, such as "openai".
+        name: Name of a run of the profile, or another model in a form that `external.FORMS_HELP`
+            describes. With `model`, it may also be an open_clip tag of that architecture, such as
+            "openai".
         profile_name: Name of the profile.
-        seed: Seed of the run.
-        model: open_clip's architecture of a weight file.
-        activation: Activation of a weight file.
-        processor: See `ExternalModel`.
-        **overrides: Settings of the run that differ from the profile's.
+        seed: Seed, for a run.
+        model: open_clip's name of the architecture; needed for a weight file that does not state
+            it. Not used for a run.
+        activation: "quickgelu" or "gelu"; needed for a weight file that does not state it, None
+            otherwise. Not used for a run.
+        processor: See `ExternalModel`; not used for a run.
+        **overrides: Settings that differ from the profile's, for a run.
 
     Raises:
-        ConfigError: If the name is neither, or says too little of the model.
+        ConfigError: If the name is neither a run nor a form of a model, or if the architecture or
+            the activation is not known.
         CheckpointError: If the weights cannot be read, or the run is not trained.
     """
     if is_run(name, profile_name):
@@ -326,10 +357,10 @@ def open_model(
 
 
 def required_sources(profile_name: str) -> list[str]:
-    """Return the names of all sources that a profile with real data reads.
+    """Return the names of all data sources that a profile with real data reads.
 
-    These are the weights, the training data and the benchmarks with their images, named as in
-    `cae_lib/data/sources.yml`. The list is empty for a profile without real data.
+    These are the sources of the weights, the training data and the benchmarks with their images, as
+    named in `cae_lib/data/sources.yml`. The list is empty for a profile without real data.
     """
     if not find_profile(profile_name).real:
         return []
@@ -347,7 +378,10 @@ def _needed_to_train(profile_name: str) -> list[str]:
 
 
 def check_real_data(profile_name: str) -> None:
-    """Print what is missing of a profile's real benchmarks, which are measured as far as they go.
+    """Check that a profile's real data suffice for training, and print what benchmarks lack.
+
+    Missing files of benchmarks raise no error, since benchmarks are measured on the items that are
+    present. Profiles with generated data and rehearsals are not checked.
 
     Raises:
         DataError: If training data or the weights that training starts from are missing, or a file

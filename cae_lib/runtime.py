@@ -1,6 +1,7 @@
-"""The running process: device, files, progress, and the versions and machine that it runs on.
+"""The running process: its device, files and progress, and its provenance.
 
-PyTorch is imported where it is needed: a page that only reads results does without.
+PyTorch is imported only in the functions that need it, so that a page that only reads results
+starts without it.
 """
 
 from __future__ import annotations
@@ -29,22 +30,23 @@ if TYPE_CHECKING:
     import torch
 
 PACKAGE = Path(__file__).resolve().parent
+"""Folder of the package `cae_lib`."""
+
 DEPENDENCIES = ("torch", "open_clip_torch", "spacy", "SceneGraphParser", "numpy")
-"""Packages whose versions numbers depend on."""
+"""Packages whose versions may change the results; the provenance records these versions."""
 
 _STARTED = time.monotonic()
 
 PROGRESS_LINES_VARIABLE = "CAE_PROGRESS_LINES"
-"""Environment variable: if set, progress is printed as new lines on a terminal, too."""
+"""Environment variable: if it is set, `Progress` prints new lines even on a terminal."""
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """Return a device by its name; by default a GPU if there is one.
-
-    Of several processes started by `torchrun`, each gets a GPU of its own.
+    """Return the device to compute on.
 
     Args:
-        name: Such as "cpu", "cuda", "cuda:1" or "mps".
+        name: Name of the device, such as "cpu", "cuda", "cuda:1" or "mps". None picks a CUDA GPU if
+            there is one, else the CPU; each process started by `torchrun` gets a GPU of its own.
     """
     import torch
 
@@ -58,10 +60,10 @@ def pick_device(name: str | None = None) -> torch.device:
 
 @contextmanager
 def one_thread(device: torch.device) -> Iterator[None]:
-    """Compute on one thread if `device` is a CPU, so that the order of sums is fixed.
+    """Let PyTorch use one CPU thread in a `with` block if `device` is a CPU.
 
-    With more threads, two runs of a training differ by rounding, and these differences grow from
-    step to step.
+    The order of sums is then fixed. With more threads, two repetitions of a training differ by
+    rounding, and these differences grow from step to step.
     """
     import torch
 
@@ -76,12 +78,17 @@ def one_thread(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary file to fill, which becomes `path` at the end; an error removes it.
+    """Write a file atomically: readers of `path` see the old file or the complete new one.
 
-    Readers of `path` see the old file or the complete new one.
+    Args:
+        path: The file to write. Its folder is created if it does not exist.
+
+    Yields:
+        The path of a temporary file in the same folder, for the `with` block to write. The
+        temporary file replaces `path` after the block; if the block raises, it is removed.
 
     Raises:
-        WriteError: The file cannot be written.
+        WriteError: If the file cannot be written. Any OSError of the block counts as such.
     """
     temporary = None
     try:
@@ -106,18 +113,21 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write a file so that readers see the old one or the complete new one; see `whole_file`."""
+    """Write text (as UTF-8) or bytes to a file atomically; see `whole_file`."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file's content."""
+    """Return the SHA-256 of a file's content, as 64 hexadecimal digits."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def end_with_parent() -> None:
-    """End this process of `multiprocessing` once its parent is gone, even if that was killed."""
+    """End this `multiprocessing` worker when its parent process ends, even if that is killed.
+
+    A thread waits for the parent. In a process that has no such parent, nothing is done.
+    """
     parent = multiprocessing.parent_process()
 
     def wait_and_exit() -> None:
@@ -129,7 +139,7 @@ def end_with_parent() -> None:
 
 
 def format_seconds(seconds: float) -> str:
-    """Format a duration: ``8 s``, ``3 min 20 s``, ``1 h 05 min``."""
+    """Format a duration, as in ``8 s``, ``3 min 20 s`` or ``1 h 05 min``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -142,8 +152,8 @@ class Progress(tqdm):
     """Progress bar on standard error: rewritten in place on a terminal, else a line every 10 s.
 
     Args:
-        total: Number of units of work.
-        label: Name of the work.
+        total: Number of steps or items after which the work is done.
+        label: Text in front of the bar.
         disable: Print nothing.
     """
 
@@ -162,7 +172,7 @@ class Progress(tqdm):
         )
 
     def update(self, n: int = 1, **values: Any) -> None:
-        """Count `n` more units as done, and show values beside them."""
+        """Count `n` more steps or items as done, and show `values` beside the bar."""
         if values:
             self.set_postfix(values, refresh=False)
         super().update(n)
@@ -178,7 +188,14 @@ class _Lines:
 
 
 def has_uncommitted_changes(files: Iterable[Path] = (PACKAGE,)) -> bool | None:
-    """Return whether files of the package differ from the last commit; None without git."""
+    """Return whether some files or folders differ from the last commit.
+
+    Args:
+        files: The files or folders; by default the folder of the package.
+
+    Returns:
+        True also if there are untracked files; None without git or outside of a git repository.
+    """
     command = ["git", "status", "--porcelain", "--", *map(str, files)]
     try:
         result = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, timeout=20)
@@ -188,24 +205,32 @@ def has_uncommitted_changes(files: Iterable[Path] = (PACKAGE,)) -> bool | None:
 
 
 def current_provenance(profile: str, seed: int | None, **extra: Any) -> dict[str, Any]:
-    """Describe where a table was computed, as plain JSON values without absolute paths.
+    """Describe how and where a table was computed, as plain JSON values without absolute paths.
 
     Args:
-        profile: The profile of the table.
-        seed: The seed, None if several were used.
-        extra: Further entries, or other values for `dtype` (default float32) and `wall_seconds`
-            (default: since this module was imported).
+        profile: Name of the table's profile.
+        seed: The seed; None if several were used.
+        **extra: Further entries, which replace those of the same name.
 
     Returns:
-        `environment_info`, with `dirty`: whether the package differed from the last commit (None
-        without git).
+        The entries of `environment_info`, and `seed`, `dtype` ("float32" unless `extra` has another
+        value) and `dirty`, the value of `has_uncommitted_changes`.
     """
     state = {"dirty": has_uncommitted_changes(), **environment_info(profile)}
     return {**state, "seed": seed, "dtype": "float32"} | extra
 
 
 def environment_info(profile: str) -> dict[str, Any]:
-    """Return versions, device, profile, digest of its data, and seconds since the start."""
+    """Return the software, machine and data of this process, as plain JSON values.
+
+    Args:
+        profile: Name of a profile.
+
+    Returns:
+        `versions` and `device`, see the functions `versions` and `device_name`; `profile`; `data`,
+        a digest of the manifest of the profile's generated datasets (None without a manifest); and
+        `wall_seconds`, the seconds since this module was imported.
+    """
     manifests = [paths().raw / name / "manifest.json" for name in (f"world-{profile}", profile)]
     data = next((file_hash(path)[:12] for path in manifests if path.is_file()), None)
     return {
@@ -218,16 +243,16 @@ def environment_info(profile: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that numbers depend on."""
+    """Return the versions of Python and of the `DEPENDENCIES`, by name."""
     packages = {package: metadata.version(package) for package in DEPENDENCIES}
     return {"python": platform.python_version()} | packages
 
 
 def device_name() -> str:
-    """Return the name of the GPU or, without one, of the processor.
+    """Return the name of the GPU or, without a GPU, of the processor.
 
-    PyTorch is not imported for this, since a page that only reads results does without it. Unless
-    it is imported already, the processor is named. If it is, the number of its threads follows.
+    If PyTorch is not imported yet, it is not imported for this, and the processor is named. If it
+    is imported, the number of its threads follows the name of the processor.
     """
     torch = sys.modules.get("torch")
     if torch and torch.cuda.is_available():

@@ -4,12 +4,14 @@ Each measurement gives tidy tables. A profile keeps one Parquet file for each ta
 can read as well. New rows are first staged in one file for each run and seed, so that many
 processes can measure at once. Readers see the staged rows, and `collect` moves them into the table.
 
-The files are small for two reasons. `save` leaves out and rounds what no page shows (`LEFT_OUT`,
-`LEFT_OUT_ROLES`, `ROUNDED`). And the rows of all runs for one item follow each other, so that all
-columns but the measured one repeat their values, which Parquet stores in almost no space.
+The files are small for two reasons. `save` leaves out columns and rows that no page shows, and
+rounds numbers to the precision that pages need (`LEFT_OUT`, `LEFT_OUT_ROLES`, `ROUNDED`). In
+addition, the rows of all runs for one item follow each other, so that all columns except the
+measured one repeat their values, which Parquet stores in almost no space.
 
-Each run and seed is stored with its provenance (see `cae_lib.runtime.current_provenance`) and with
-a key, which changes whenever something that the numbers depend on changes.
+The rows of a run and seed are stored with their provenance (see
+`cae_lib.runtime.current_provenance`) and with a key, which changes whenever something that the
+numbers depend on changes.
 
 Tables that `cae_lib.results.load` computes on request are stored apart, also in one file for each
 run and seed. They are never collected, and only callers that pass `on_request` see them.
@@ -39,41 +41,53 @@ from cae_lib.runtime import whole_file, write_atomic
 from cae_lib.variants import DATA as DATA
 
 ITEM_KEY = ("family", "subset", "item")
-"""Columns that name an item of a benchmark."""
+"""Columns that together identify an item of a benchmark."""
 
 LONG_PAGES = (
     {"max_rows_per_page": 2**30}
     if "max_rows_per_page" in inspect.signature(pq.ParquetWriter).parameters
     else {}
 )
-"""Options of Parquet files without a limit on the rows of a page; each page is compressed alone, so
-that short ones double the size of some tables. Old versions of pyarrow do not have the option."""
+"""Options of `ParquetWriter` that lift the limit on the rows of a Parquet page. Each page is
+compressed separately, so short pages double the size of some tables. Empty for old versions of
+pyarrow, which do not have the option."""
 
 WITHOUT_SEEDS = ("base", DATA, "tuning")
-"""Prefixes of the names of runs that are not trained and therefore have one seed."""
+"""Prefixes of the names of runs for which requested seeds are ignored: these runs have one seed."""
 
 LEFT_OUT = {"benchmarks": ("margin", "rank")}
 """Measured columns that are not stored, by table."""
 
 LEFT_OUT_ROLES = {"attribution": ("other",)}
-"""Roles of words whose rows are not stored, by table: no role that a loss or a page compares."""
+"""Roles of words whose rows are not stored, by table; no loss and no page uses them."""
 
 ROUNDED = ("attribution", "bindings", "faithfulness", "heatmaps", "phrases", "sensitivity")
-"""Tables whose numbers are stored with `SIGNIFICANT_BITS`; those of other tables are exact."""
+"""Tables whose numbers are rounded to `SIGNIFICANT_BITS`; other tables are stored exactly."""
 
 SIGNIFICANT_BITS = 13
-"""Binary digits of a rounded number: with 12, one number that a page prints would change."""
+"""Binary digits of a rounded number. With 12, one number that a page prints would change."""
 
 META = b"cae"
+"""Key of a Parquet file's metadata that holds its `Index`: compressed JSON in Base64."""
+
 TOMBSTONE = ".gone"
-"""Suffix of a staged file which marks that the table no longer has rows of this run and seed."""
+"""Suffix of a staged file that marks the rows of a run and seed as removed from the table."""
 
 Tables = Mapping[str, pd.DataFrame]
-"""What a measurement returns: tables by name, without the columns run and seed."""
+"""Tables that a measurement returns, by name; they do not have the columns `run` and `seed` yet."""
 
 
 class Rows(NamedTuple):
-    """Location and provenance of the rows of one run and seed."""
+    """Location and provenance of the stored rows of one run and seed of a table.
+
+    Attributes:
+        path: Parquet file that contains the rows.
+        run: Name of the run.
+        seed: Seed of the run.
+        columns: Names of the columns that these rows have; the file may have more.
+        key: Hash of everything that the numbers depend on.
+        provenance: See `cae_lib.runtime.current_provenance`.
+    """
 
     path: Path
     run: str
@@ -84,7 +98,7 @@ class Rows(NamedTuple):
 
 
 Index = dict[tuple[str, int], Rows]
-"""The rows of a table by run and seed."""
+"""The rows of a table by run name and seed."""
 
 
 def file_of(table: str, profile_name: str) -> Path:
@@ -105,8 +119,8 @@ def save(
 ) -> Path:
     """Stage the rows of one run and seed, and return the path of the staged file.
 
-    Rows and columns that are not stored are left out, and numbers are rounded; see `LEFT_OUT`,
-    `LEFT_OUT_ROLES` and `ROUNDED`.
+    Some rows and columns are dropped and some numbers rounded; see `LEFT_OUT`, `LEFT_OUT_ROLES` and
+    `ROUNDED`.
 
     Args:
         table: Name of the table.
@@ -119,8 +133,8 @@ def save(
         on_request: Store the rows apart from the profile's tables.
 
     Raises:
-        DataError: If the frame has no rows, or a column that cannot be stored.
-        WriteError: If the file cannot be written; see `whole_file`.
+        DataError: If no rows are left to store.
+        WriteError: If the file cannot be written.
     """
     path = _folder(profile_name, on_request) / table / run / f"{seed}.parquet"
     frame = frame.drop(columns=[*LEFT_OUT.get(table, ())], errors="ignore")
@@ -139,9 +153,9 @@ def save(
 
 
 def round_numbers(numbers: pd.DataFrame) -> pd.DataFrame:
-    """Round numbers to `SIGNIFICANT_BITS`; NaN and infinity stay.
+    """Round a frame of floats to `SIGNIFICANT_BITS` binary digits; NaN and infinity are kept.
 
-    The relative error is at most `2 ** -SIGNIFICANT_BITS`.
+    The relative error is at most `2 ** -SIGNIFICANT_BITS`, and the types of the columns are kept.
     """
     mantissa, exponent = np.frexp(numbers.to_numpy())
     digits = np.round(np.ldexp(mantissa, SIGNIFICANT_BITS))
@@ -150,7 +164,17 @@ def round_numbers(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def discard(table: str, run: str, seed: int, profile_name: str, on_request: bool = False) -> None:
-    """Remove the rows of one run and seed from a table."""
+    """Remove the rows of one run and seed from a table.
+
+    A file with the suffix `TOMBSTONE` is staged; `collect` then removes rows that are in the table.
+
+    Args:
+        table: Name of the table.
+        run: Name of the run.
+        seed: Seed of the run.
+        profile_name: Name of the profile.
+        on_request: Remove rows that are stored apart from the profile's tables.
+    """
     path = _folder(profile_name, on_request) / table / run / f"{seed}{TOMBSTONE}"
     write_atomic(path, "")
     path.with_suffix(".parquet").unlink(missing_ok=True)
@@ -159,8 +183,8 @@ def discard(table: str, run: str, seed: int, profile_name: str, on_request: bool
 def collect(profile_name: str) -> None:
     """Move the staged rows of a profile into its tables.
 
-    One process does this at a time. Others may measure meanwhile; the rows that they stage are
-    moved by the next call.
+    Only one process at a time writes a table. Other processes may go on measuring; rows that they
+    stage during a call are moved by the next call.
     """
     for place in sorted(_folder(profile_name).glob("*/")):
         lock = paths().cache / "locks" / f"{profile_name}-{place.name}.lock"
@@ -234,7 +258,7 @@ def _order_by_item(content: pa.Table) -> np.ndarray:
 def read(rows_to_read: list[Rows]) -> pa.Table:
     """Read the rows of some runs and seeds, with all columns that occur in any of them.
 
-    They are concatenated in the order of `rows_to_read`, which must not be empty.
+    The rows are concatenated in the order of `rows_to_read`, which must not be empty.
 
     Raises:
         DataError: If a file cannot be read.
@@ -298,7 +322,10 @@ def index_of(table: str, profile_name: str, on_request: bool = False) -> Index:
     """Return where the rows of a table are stored, sorted by run and seed.
 
     Staged rows take precedence over collected ones. With `on_request`, the index covers only rows
-    that are stored apart.
+    that are stored apart from the profile's tables.
+
+    Raises:
+        DataError: If a file cannot be read.
     """
     path = file_of(table, profile_name)
     index = entries(path) if path.is_file() and not on_request else {}
@@ -311,7 +338,7 @@ def index_of(table: str, profile_name: str, on_request: bool = False) -> Index:
 
 
 def entries(path: Path) -> Index:
-    """Return the rows of a file by run and seed; empty if the file was not written by this module.
+    """Return the index of a Parquet file; empty if the file was not written by this module.
 
     Raises:
         DataError: If the file cannot be read.
@@ -337,7 +364,13 @@ def load(
     runs: Iterable[str] | None = None,
     seeds: int | Collection[int] | None = None,
 ) -> pd.DataFrame:
-    """Read a table of several runs as one frame; see `cae_lib.results.load`."""
+    """Read a table of several runs as one frame.
+
+    `cae_lib.results.load` explains the arguments; it calls this function unless it computes.
+
+    Raises:
+        DataError: If one of the `runs` or of its requested seeds is not stored, or if nothing is.
+    """
     index, rows_to_read = index_of(table, profile_name), []
     for run in dict.fromkeys(run for run, _ in index) if runs is None else runs:
         rows, absent = select(index, run, seeds)
@@ -352,14 +385,14 @@ def load(
 def select(
     index: Index, run: str, seeds: int | Collection[int] | None
 ) -> tuple[dict[int, Rows], list[int]]:
-    """Return the rows of a run by seed, and which of the requested seeds are missing.
+    """Return the rows of a run by seed, and the requested seeds that are not stored.
 
     Args:
         index: Index of the stored rows.
-        run: Name of the run. The base model and other runs that are not trained have one seed, and
-            `seeds` is ignored for them.
-        seeds: Number of seeds, or the seeds themselves. With None, all stored seeds are returned,
-            and seed 0 is reported as missing if there are none.
+        run: Name of the run. If it begins with one of `WITHOUT_SEEDS`, `seeds` is treated as None.
+        seeds: The requested seeds. A number n stands for the n smallest stored seeds; if fewer are
+            stored, the smallest other seeds are returned as missing. None stands for all stored
+            seeds; if there are none, seed 0 is returned as missing.
     """
     stored = {seed: rows for (name, seed), rows in index.items() if name == run}
     if seeds is None or run.startswith(WITHOUT_SEEDS):
@@ -378,15 +411,15 @@ def not_stored(
     rows: Collection[int] = (),
     seeds: int | Collection[int] | None = None,
 ) -> DataError:
-    """Return the error that names the command which measures a run.
+    """Return an error which says that a table has no rows of a run, and which command gives them.
 
     Args:
         table: Name of the table.
         run: Name of the run.
         profile_name: Name of the profile.
         rows: The seeds that are stored.
-        seeds: The number of seeds that were requested, or the seeds themselves; None if any would
-            do.
+        seeds: The number of seeds that were requested, or the seeds themselves; None if no
+            particular seeds were requested.
     """
     few = (
         ""
@@ -401,7 +434,7 @@ def not_stored(
 
 
 def missing(table: str, runs: Iterable[str], profile_name: str) -> list[str]:
-    """Return the runs for which a profile has no stored rows of a table."""
+    """Return those of the `runs` for which a profile has no stored rows of a table."""
     stored = {run for run, _ in index_of(table, profile_name)}
     return [run for run in runs if run not in stored]
 
@@ -414,9 +447,9 @@ def _advice(table: str, run: str, profile_name: str) -> str:
 
 
 def tables(profile_name: str, on_request: bool = False) -> dict[str, Index]:
-    """Return the index of every table of a profile.
+    """Return the index of every table of a profile, by the name of the table.
 
-    With `on_request`, these are the tables that are stored apart, and no others.
+    With `on_request`, only tables are returned that are stored apart from the profile's.
     """
     names = {path.name for path in _folder(profile_name, on_request).glob("*/")}
     if not on_request:
@@ -425,11 +458,12 @@ def tables(profile_name: str, on_request: bool = False) -> dict[str, Index]:
 
 
 def made(profile_name: str) -> pd.DataFrame:
-    """Return the provenance of every stored table, one row for each table, run and seed.
+    """Return the provenance of all stored tables as a frame.
 
-    The columns are `table`, `run`, `seed`, `key`, `suite`, `device`, `wall_seconds` and `current`.
-    The last one says whether the versions of training and of the suite are the present ones; it is
-    None for tables that are made by a command of their own.
+    There is one row for each table, run and seed. The columns are `table`, `run`, `seed`, `key`,
+    `suite`, `device`, `wall_seconds` and `current`. The column `current` says whether the rows were
+    computed with the present versions of training and of the suite; it is None for tables that do
+    not come from a suite, such as those of a search for settings.
     """
     columns = ("suite", "device", "wall_seconds")
     rows = [

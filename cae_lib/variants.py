@@ -1,4 +1,7 @@
-"""Variants of a profile's runs: their names, their settings, and which ones the studies train."""
+"""Variants of a profile's runs: their names, their settings, and which of them the studies train.
+
+A variant is a run whose settings differ from those in the profile.
+"""
 
 from __future__ import annotations
 
@@ -14,50 +17,65 @@ from cae_lib.methods import PAPER_METHODS
 from cae_lib.profiles import experiment, find_profile
 
 BASE, TUNED, CONTROL = "base", "clip-ft", "negclip"
+"""Names of the base model, of the run without CAE (CLIP-FT), and of the positive control."""
+
 DATA = "data"
-"""Name of the run under which tables that belong to the data and to no model are stored."""
+"""Name that stands for a run in tables that describe the data and involve no model."""
 
 CONTROLS: Mapping[str, str] = {f"{run}-gelu": run for run in (BASE, TUNED)}
-"""Controls whose weights were trained with QuickGELU but are evaluated with GELU. This is how
-open_clip loads a file under the plain model name, and what the evaluations of NegCLIP, CAE
-and MACCO do."""
+"""Controls whose weights were trained with QuickGELU but are evaluated with GELU: the run that
+trained the weights, by the name of the control. Open_clip loads a file in this way under the plain
+model name, and so do the evaluations of NegCLIP, CAE and MACCO."""
 
 ABLATED = "cae-gradcam"
-"""The run whose settings are varied. Its method has all the settings, and it closes the
-object-word gap within a short run."""
+"""The CAE run whose settings the ablations vary. Its attribution method has all the settings that
+are varied, and it closes the object-word gap even in short trainings."""
 
 RUNS_FROM_EACH_BASE = (TUNED, "cae-perturbation")
-"""Runs that are trained from each base model: the reference, and the method whose attribution
-scores stay faithful."""
+"""Runs that are trained from each base model: the reference, and the run with the attribution
+method whose scores stay faithful."""
 
 WEIGHT_MULTIPLIERS = (0.1, 0.3, 3.0, 10.0)
 """Multipliers of the weight that was chosen for a method. They range from a small weight to one
 larger than needed to close the object-word gap."""
 
 NAMED_VALUES = {"none": None, "true": True, "false": False}
-"""Values that are written as words, in any case."""
+"""Values of settings that are written as words in a name or on the command line, in any case."""
 
 PLAIN_VALUE = re.compile(r"[\w.-]{1,24}")
+"""Values that `run_name` writes as they are; other values are replaced by a hash."""
 
 
 class Variant(NamedTuple):
-    """A run of a profile, or its base model, with changed settings and a number of seeds."""
+    """A run of a profile, or its base model, with changed settings and a number of seeds.
+
+    Attributes:
+        run: Name of the run in the profile, "base", or "data".
+        settings: Settings that differ from the profile's.
+        seeds: Number of seeds that the studies train.
+    """
 
     run: str
     settings: dict[str, Any]
     seeds: int = 1
 
     def name(self, profile_name: str) -> str:
-        """Return the name of the variant in tables."""
+        """Return the name of the variant in tables; see `run_name`."""
         return run_name(self.run, profile_name, **self.settings)
 
 
 def run_name(name: str, profile_name: str, **overrides: Any) -> str:
     """Return the name of a run in tables and their files, such as `cae-gradcam+short+scope=word`.
 
-    "short" stands for the profile's `short` settings, and `base=600` for a run that starts from the
-    base model with 600 steps. A value that is long or contains unusual characters is replaced by
-    its hash.
+    "short" stands for the profile's `short` settings. `base=600` stands for a run that starts from
+    the base model with 600 training steps, and `steps=600` for that base model itself. Parameters
+    of the attribution method are written as settings. A value that is longer than 24 characters or
+    contains unusual ones is replaced by its hash.
+
+    Args:
+        name: Name of the run in the profile, "base", or "data".
+        profile_name: Name of the profile.
+        **overrides: Settings that differ from the profile's.
     """
     profile, rest, parts = find_profile(profile_name), dict(overrides), [name]
     if profile.short and profile.short.items() <= rest.items():
@@ -78,10 +96,14 @@ def run_name(name: str, profile_name: str, **overrides: Any) -> str:
 
 
 def parse_run_name(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
-    """Return the run and the overrides that a name stands for.
+    """Split a name in tables into the run and the settings that differ from the profile's.
 
-    The name may be that of a run of the studies, or a run followed by settings, such as
-    `clip-ft+lr=5e-07+steps=100`. Any other name is returned as the run itself, without overrides.
+    The name is that of a run or of a variant that the studies train, or it is a run followed by
+    settings, such as `clip-ft+lr=5e-07+steps=100`. Any other name, such as the path of a weight
+    file, is returned unchanged and without settings.
+
+    Raises:
+        ConfigError: If a setting in the name is unknown.
     """
     if name in find_profile(profile_name).runs:
         return name, {}
@@ -105,12 +127,13 @@ def parse_run_name(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
 
 
 def find_variant(run: str, profile_name: str, **settings: Any) -> Variant:
-    """Return a run, given by its name in tables, with other `settings`.
+    """Return the variant that a run, given by its name in tables, becomes with some settings.
 
-    Settings that the run already has are not repeated in the variant's name.
+    Settings that the run has anyway are left out of the variant. For "base" and "data", all of
+    `settings` are ignored.
 
     Raises:
-        ConfigError: For an unknown run or setting, or a value of the wrong type.
+        ConfigError: If the run or a setting is unknown, or a value has the wrong type.
     """
     row, named = parse_run_name(run, profile_name)
     if row in (BASE, DATA):
@@ -125,7 +148,10 @@ def find_variant(run: str, profile_name: str, **settings: Any) -> Variant:
 def parse_setting(key: str, text: str) -> Any:
     """Parse the value of a setting of a run, such as `2`, `none` or `(0.9, 0.98)`.
 
-    The type of the value is checked later, by `experiment`.
+    Args:
+        key: Name of the setting, a field of `Experiment`.
+        text: The value as a Python literal or one of `NAMED_VALUES`; other text is returned as it
+            is. Whether the value has the type of the setting is checked later, by `experiment`.
 
     Raises:
         ConfigError: If there is no setting `key`.
@@ -144,17 +170,21 @@ def parse_setting(key: str, text: str) -> Any:
 
 
 def earlier_base(profile_name: str, steps: int) -> str:
-    """Return the setting `weights` of runs that start from the base model with fewer steps."""
+    """Return the value of `weights` for runs that start from the base model with `steps` steps.
+
+    `steps` is one of the profile's `earlier_bases`: a base model with a shorter training.
+    """
     return find_profile(profile_name).training["weights"].replace("base", f"base-{steps}")
 
 
 def ablations(profile_name: str) -> list[Variant]:
-    """Return a variant for each value that is tried of a setting that the paper leaves open.
+    """Return the variants that test the settings that the paper leaves open.
 
-    All build on the profile's `short` settings; the first variant of each run is its reference. A
-    variant changes one setting, but for `image_gradient`, which needs an open image tower. A value
-    that the profile already uses gives no variant, and a profile without `short` settings has no
-    ablations.
+    They are variants of `TUNED` and `ABLATED`, and all have the profile's `short` settings. The
+    first variant of each run is the reference, in which nothing else is changed. Each further
+    variant changes one setting; only `image_gradient=False` also unlocks the image tower, which
+    it needs. Values that the profile already uses are left out. The list is empty for a profile
+    without `short` settings.
     """
     short = find_profile(profile_name).short
     if not short:
@@ -186,10 +216,11 @@ def ablations(profile_name: str) -> list[Variant]:
 
 
 def base_variants(profile_name: str) -> list[Variant]:
-    """Return the base models with fewer steps, and the `RUNS_FROM_EACH_BASE` from every base.
+    """Return the base models with shorter training, and the `RUNS_FROM_EACH_BASE` from every base.
 
-    The bases are those with fewer steps and the profile's own; the runs have the profile's `short`
-    settings and two seeds. The list is empty for a profile without `earlier_bases`.
+    The runs start from each of these base models and from the profile's own. They have the
+    profile's `short` settings and two seeds. The list is empty for a profile without
+    `earlier_bases`.
     """
     profile = find_profile(profile_name)
     starts = [{"weights": earlier_base(profile_name, steps)} for steps in profile.earlier_bases]
@@ -202,10 +233,10 @@ def base_variants(profile_name: str) -> list[Variant]:
 
 
 def lead_variants(profile_name: str) -> list[Variant]:
-    """Return each method of the paper with the multiples `WEIGHT_MULTIPLIERS` of its chosen weight.
+    """Return the CAE runs of the paper's methods with multiples of their weights λ.
 
-    The method in `RUNS_FROM_EACH_BASE` gets three seeds, the others one. The list is empty for a
-    profile without `earlier_bases`.
+    The multiples are `WEIGHT_MULTIPLIERS`. The method in `RUNS_FROM_EACH_BASE` gets three seeds,
+    the others one. The list is empty for a profile without `earlier_bases`.
     """
     methods = PAPER_METHODS if find_profile(profile_name).earlier_bases else ()
     rows = {f"cae-{method}": experiment(f"cae-{method}", profile_name) for method in methods}
@@ -219,7 +250,11 @@ def lead_variants(profile_name: str) -> list[Variant]:
 
 
 def study_runs(profile_name: str) -> list[tuple[Variant, int]]:
-    """Return every run of the studies with its seed, without duplicates and without base models."""
+    """Return each variant that the studies train together with each of its seeds.
+
+    A variant has at most as many seeds as the profile. Base models are left out, and a variant that
+    occurs in several studies is returned once.
+    """
     variants = (
         *base_variants(profile_name),
         *ablations(profile_name),

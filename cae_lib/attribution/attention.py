@@ -1,4 +1,4 @@
-"""Attention as attribution."""
+"""Score the tokens of a caption by the attention that they receive."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ from cae_lib.errors import ConfigError
 
 @dataclass(frozen=True)
 class AttentionAttribution(AttributionMethod):
-    """Attention from the token that the tower is read at, averaged over layers and heads.
+    """Attribution by the attention from the end-of-text token, averaged over layers and heads.
 
-    CAE, attention instance: `a_j = mean over l, h of A^{l,h}[EOT, j]`. The image plays no part.
+    CAE, attention instance: `a_j = mean over l, h of A^{l,h}[EOT, j]`. The scores do not depend on
+    the image. In a text tower that takes its features at other positions, these replace EOT.
 
     Attributes:
-        layers: Indices of the layers to average, negative ones from the top; None for all.
-        renormalise: Divide by the sum over the caption's words, which leaves out the start and end
-            tokens; not the paper's.
+        layers: Indices of the layers to average; negative ones count from the top. None averages
+            all layers.
+        renormalise: Set the scores of tokens of no word (start, end and padding) to 0 and divide
+            the others by their sum over the caption; not in the paper.
     """
 
     differentiates: ClassVar[bool] = False
@@ -29,7 +31,12 @@ class AttentionAttribution(AttributionMethod):
     renormalise: bool = False
 
     def score(self, captions: Captions) -> Attribution:
-        """Average the attention from the token that the tower is read at."""
+        """Average the attention from the end-of-text token over layers and heads.
+
+        Raises:
+            ConfigError: If `layers` is empty or names a layer that does not exist, or the attention
+                of the model cannot be read.
+        """
         output = captions.encoder.encode(captions.tokens, attention="row")
         rows = self._select_layers(output.attention)
         scores = torch.stack([row.mean(dim=1) for row in rows]).mean(dim=0)

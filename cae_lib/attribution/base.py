@@ -1,4 +1,4 @@
-"""Base of the attribution methods, and the similarity S that they explain."""
+"""Base class of the attribution methods, their input and output, and the similarity S."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from cae_lib.models.text_encoder import TextEncoder, text_encoder
 from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE, word_index
 
 MaskKind = Literal["mean", "zero", "token"]
-ASTERISK_TOKEN = 265  # in CLIP's vocabulary
+ASTERISK_TOKEN = 265  # id of the token "*" in CLIP's vocabulary
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """Scores of the tokens of each caption, for its matched image.
+    """Scores of the tokens of each caption for its matched image.
 
     Attributes:
-        scores: a_j `(B, T)`, float32 or wider; a causal tower gives 0 after the end of the text.
-            A method that scores words gives each token the score of its whole word. Where
-            `has_score` is False, the score is 0 and means nothing.
-        text_features: `(B, E)`, not normalised, from the forward pass that gave the scores.
-        has_score: `(B, T)` bool, which tokens have a score; None if all requested tokens do.
+        scores: a_j `(B, T)`, float32 or wider. In a causal text tower, tokens after the end-of-text
+            token score 0. A method that scores words gives each token the score of its whole word.
+            Where `has_score` is False, the score is 0 and has no meaning.
+        text_features: `(B, E)`, not normalised. In training mode they are computed with dropout,
+            also by methods that disable dropout to compute scores.
+        has_score: `(B, T)` bool, which tokens have a score; None if all requested tokens have one.
     """
 
     scores: Tensor
@@ -41,19 +42,23 @@ class Attribution:
 
     @property
     def length(self) -> int:
-        """T, the number of positions scored; at most the number of columns of the tokens."""
+        """T, the number of scored positions, at most the number of columns of the tokens."""
         return self.scores.shape[1]
 
 
 class AttributionMethod:
     """Base class of attribution methods, which are frozen dataclasses of their parameters.
 
-    A subclass implements `score`.
+    A subclass implements `score`. Its constructor raises ConfigError if a parameter has the wrong
+    type or value.
 
     Attributes:
-        scores_words: Whether each token has the score of its whole word instead of a share of it.
-        differentiates: Whether `score` takes derivatives of S and so always needs a graph.
-        positive_parameters: Names of parameters that must be at least 1, or None for no limit.
+        scores_words: Whether each token has the score of its whole word; if False, each token has a
+            score of its own.
+        differentiates: Whether `score` takes derivatives of S, which need gradients even if the
+            caller has disabled them.
+        positive_parameters: Names of the parameters that must be at least 1; None is also allowed
+            for those whose type admits it.
     """
 
     scores_words: ClassVar[bool] = False
@@ -80,15 +85,24 @@ class AttributionMethod:
         arguments: Tensor | None = None,
         swaps: Tensor | None = None,
     ) -> Attribution:
-        """Score every token of each caption.
+        """Check a batch of captions and score every token; see `Captions` for the tensors.
 
-        The model is one that `text_encoder` knows, or an encoder. The other arguments are the
-        fields of `Captions`.
+        Args:
+            model: A model that `text_encoder` accepts, or a `TextEncoder`.
+            tokens: Token ids `(B, C)`, on the model's device.
+            image_features: Features of the matched images `(B, E)`, not necessarily normalised.
+            create_graph: Whether the result can be differentiated.
+            words: Word number of each token `(B, C)`; None derives them from CLIP's tokens.
+            requested: Bool `(B, C)`, the tokens whose scores are needed; None stands for all.
+            roles: Role of each token's word `(B, C)`.
+            arguments: Arguments of each token's word `(B, C, 2)`.
+            swaps: Possible swaps of each caption `(B, W, 5, 2)`.
 
         Raises:
-            ConfigError: The model is unknown, or the tensors are on another device.
-            DataError: A tensor has another shape or type; words, roles or arguments are not those
-                of the tokens; or a caption has no end.
+            ConfigError: If the model is unknown, a tensor is on another device, or the method needs
+                roles and there are none.
+            DataError: If a tensor has the wrong shape or type; words, roles or arguments do not
+                belong to the tokens; or a caption has no end-of-text token.
         """
         encoder = text_encoder(model)
         captions = Captions(
@@ -97,7 +111,13 @@ class AttributionMethod:
         return self.attribute(captions.checked())
 
     def attribute(self, captions: Captions) -> Attribution:
-        """Score captions that have been checked; see `__call__`."""
+        """Score captions that `Captions.checked` has returned.
+
+        The result is detached unless `captions.create_graph` is set.
+
+        Raises:
+            DataError: If image features and text features differ in shape.
+        """
         graph = captions.create_graph
         with enable_gradients() if self.differentiates else torch.set_grad_enabled(graph):
             attribution = self.score(captions)
@@ -111,25 +131,30 @@ class AttributionMethod:
         )
 
     def score(self, captions: Captions) -> Attribution:
-        """Score every token of each caption."""
+        """Score every token of each caption; subclasses implement this method."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Captions:
-    """Captions to score, with the images that they are matched with.
+    """Captions to score, each with the features of its matched image.
 
     Attributes:
         encoder: The model's text encoder.
-        tokens: Ids `(B, C)`, on the model's device.
-        image_features: `(B, E)`, of any length; row i belongs to caption i.
-        create_graph: Make scores and features differentiable in the parameters, and scores in the
-            image features; otherwise all are constants.
-        words: Number of each token's word `(B, C)`, 0 for none; None: by CLIP's tokens.
-        requested: `(B, C)` bool, tokens whose scores are used; others may be 0. None: all.
-        roles: `(B, C)`, 0 other, 1 object, 2 attribute, 3 relation.
-        arguments: `(B, C, 2)`, words that a token's word is said of, see `Alignment`.
-        swaps: `(B, W, 5, 2)`, what can be swapped in each caption, see `Alignment`.
+        tokens: Token ids `(B, C)`, on the model's device.
+        image_features: `(B, E)`, not necessarily normalised; row i belongs to caption i.
+        create_graph: If True, scores and text features can be differentiated with respect to the
+            model's parameters, and scores also with respect to the image features. If False, both
+            are detached.
+        words: Word number of each token `(B, C)`, counted from 1 in each caption; 0 stands for no
+            word. None derives the numbers from tokens of CLIP's vocabulary.
+        requested: `(B, C)` bool, the tokens whose scores are needed; other tokens may score 0. None
+            stands for all tokens.
+        roles: Role of each token's word `(B, C)`: 0 other, 1 object, 2 attribute, 3 relation.
+        arguments: Numbers of the words that each token's word relates or describes `(B, C, 2)`; see
+            `Alignment`.
+        swaps: Token positions of the possible swaps of each caption `(B, W, 5, 2)`; see
+            `Alignment`.
     """
 
     encoder: TextEncoder
@@ -143,10 +168,11 @@ class Captions:
     swaps: Tensor | None = None
 
     def checked(self) -> Captions:
-        """Check all tensors, and return the captions as methods use them.
+        """Check all tensors and return the captions in the form that `score` expects.
 
-        Tokens become int64, and image features are detached unless `create_graph`. Either of them
-        is copied if it was made in inference mode, since autograd cannot save such a tensor.
+        Tokens become int64, and image features are detached unless `create_graph` is set. Either
+        tensor is copied if it was made in inference mode, because autograd cannot save such a
+        tensor for the backward pass.
 
         Raises:
             ConfigError: If a tensor is on another device than the model.
@@ -176,35 +202,53 @@ class Captions:
         return replace(self, **tensors)
 
     def word_numbers(self, length: int) -> Tensor:
-        """Return the number of each token's word `(B, length)`, 0 for none."""
+        """Return the word number of each token in the first `length` columns `(B, length)`.
+
+        Words count from 1 in each caption; 0 stands for no word.
+        """
         return resolve_words(self.words, self.tokens, self.encoder)[:, :length]
 
     def is_requested(self, caption: Tensor, masks: Tensor) -> Tensor:
-        """Return which of V words have a requested token `(V,)`; see `word_masks`."""
+        """Return which of V words have a requested token, bool `(V,)`.
+
+        Args:
+            caption: Row of each word's caption `(V,)`.
+            masks: Tokens of each word `(V, T)` bool, as `word_masks` returns them.
+        """
         if self.requested is None:
             return torch.ones_like(caption, dtype=torch.bool)
         return (masks & self.requested[caption, : masks.shape[1]]).any(dim=1)
 
     def embeddings(self) -> Tensor:
-        """Return token embeddings `(B, S, D)` that require a gradient, even of a frozen model."""
+        """Return token embeddings `(B, S, D)` that require a gradient, even of a frozen model.
+
+        S is the number of columns that affect the features; see `TextEncoder.used_columns`.
+        """
         embeddings = self.encoder.embed(self.tokens)
         return embeddings if embeddings.requires_grad else embeddings.requires_grad_()
 
     def similarity(
         self, features: Tensor, temperature: bool = False, train_temperature: bool = False
     ) -> Tensor:
-        """Return S `(B,)` of text features `(B, E)` and the images; see `matched_similarity`."""
+        """Return S `(B,)` of text features `(B, E)` and the matched images.
+
+        See `matched_similarity` for the arguments.
+        """
         return matched_similarity(
             self.encoder.model, self.image_features, features, temperature, train_temperature
         )
 
     def score_variants(self, variants: Tensor, caption: Tensor, changed: Tensor) -> Attribution:
-        """Score each token by the drop of S, averaged over the variants that stand for it.
+        """Score each token by the mean drop in S over the variants that are made for it.
 
         Args:
-            variants: Ids of the variants `(V, C)`.
-            caption: Row of each variant's caption `(V,)`.
-            changed: Tokens of the caption that each variant stands for `(V, C)` bool.
+            variants: Token ids of V variants, which are modified captions `(V, C)`.
+            caption: Row of the caption that each variant is made from `(V,)`.
+            changed: Tokens of that caption that receive the variant's drop `(V, C)` bool.
+
+        Returns:
+            Scores `(B, S)`, with S as in `TextEncoder.used_columns`. Tokens that receive no drop
+            score 0, and `has_score` is False for them.
         """
         counts = torch.zeros_like(self.tokens).index_add(0, caption, changed.long())
         drops, features = self.similarity_drops(
@@ -215,7 +259,7 @@ class Captions:
         return Attribution(mean[:, :length], features, (counts > 0)[:, :length])
 
     def _encode_with(self, variants: Tensor, caption: Tensor) -> Tensor:
-        """Return features `(B + V, E)` of captions and variants, which share prefixes."""
+        """Return features `(B + V, E)` of captions and variants; shared prefixes run once."""
         columns = self.tokens.shape[1]
         first_change = (variants != self.tokens[caption]).int().argmax(dim=1)
         # Each caption is followed by its variants, the latest change first: all share its prefix.
@@ -235,16 +279,17 @@ class Captions:
         """Compute the drop S(I, T) - S(I, T') of each variant T' and add it to its changed tokens.
 
         Dropout is disabled for this comparison, because its masks differ from row to row, which
-        changes S more than a word does. The returned features are computed with dropout.
+        changes S more than a word does. The returned features are computed with dropout if the
+        model is in training mode.
 
         Args:
-            encode: Returns features `(B + V, E)` of the captions, then of the variants.
-            caption: Row of each variant's caption `(V,)`.
-            changed: Tokens that each variant changes `(V, T)` bool.
-            temperature: Let S include the temperature.
+            encode: Function that returns features `(B + V, E)` of the captions, then the variants.
+            caption: Row of the caption that each variant is made from `(V,)`.
+            changed: Tokens that receive the drop of each variant `(V, T)` bool.
+            temperature: Multiply S by 1/tau; see `matched_similarity`.
 
         Returns:
-            Drops summed by token `(B, T)`, and the features of the captions `(B, E)`.
+            Sum of the drops of each token `(B, T)`, and the features of the captions `(B, E)`.
         """
         with self.encoder.dropout_disabled() as has_dropout:
             features = encode()
@@ -259,15 +304,16 @@ class Captions:
 
 
 def get_method(method: str | AttributionMethod, **parameters: Any) -> AttributionMethod:
-    """Return the attribution method with a name; a method object is returned unchanged.
+    """Return the attribution method of a given name; a method object is returned unchanged.
 
     Args:
-        method: A name of `cae_lib.methods.METHODS`, or an `AttributionMethod`.
-        **parameters: Fields of the named method.
+        method: A name in `cae_lib.methods.METHODS`, or an `AttributionMethod` object.
+        **parameters: Parameters of the named method, which are the fields of its class.
 
     Raises:
-        ConfigError: The name or a parameter is unknown, a value is not allowed, parameters are
-            given for an object, or `method` is a class.
+        ConfigError: If the name or a parameter is unknown, a value is not allowed, parameters are
+            given together with an object, or `method` is neither a name nor an
+            `AttributionMethod` object.
     """
     if isinstance(method, type):
         raise ConfigError(
@@ -296,21 +342,34 @@ def get_method(method: str | AttributionMethod, **parameters: Any) -> Attributio
 
 @contextmanager
 def enable_gradients() -> Iterator[None]:
-    """Record gradients, even if the caller runs under `no_grad` or `inference_mode`."""
+    """Enable gradients in a context, even within `torch.no_grad` or `torch.inference_mode`."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
 
 
 def resolve_words(words: Tensor | None, tokens: Tensor, encoder: TextEncoder) -> Tensor:
-    """Return `words` `(B, C)`; if they are None, find them from tokens of CLIP's vocabulary."""
+    """Return `words`; if they are None, derive them from tokens of CLIP's vocabulary.
+
+    Args:
+        words: Word number of each token `(B, C)`, 0 for no word; or None.
+        tokens: Token ids `(B, C)`.
+        encoder: Text encoder that the tokens are meant for.
+
+    Raises:
+        ConfigError: If `words` is None and the vocabulary is not CLIP's.
+    """
     return word_index(tokens, encoder.vocabulary_size) if words is None else words
 
 
 def word_masks(words: Tensor) -> tuple[Tensor, Tensor]:
-    """Turn numbers of words `(B, T)` into one mask for each word.
+    """Convert the word numbers of tokens to one mask for each word.
+
+    Args:
+        words: Word number of each token `(B, T)`, 0 for no word.
 
     Returns:
-        The row of each word's caption `(V,)`, and its tokens `(V, T)` bool.
+        For each of V words, in the order of the captions: the row of its caption `(V,)`, and which
+        tokens belong to it `(V, T)` bool.
     """
     numbers = torch.arange(int(words.max()) + 1, device=words.device)
     masks = words.unsqueeze(1) == numbers[1:, None]  # (B, W, T)
@@ -325,17 +384,19 @@ def matched_similarity(
     temperature: bool = False,
     train_temperature: bool = False,
 ) -> Tensor:
-    """Return S(I, T) of matched pairs `(B,)`, float32 or wider.
+    """Return the similarity S(I, T) of matched pairs `(B,)`, float32 or wider.
+
+    S is the cosine of the features, multiplied by the inverse temperature 1/tau on request.
 
     Args:
-        model: Model with the temperature tau, as tau^-1 = exp(logit_scale); 1 without one.
-        image_features: `(B, E)`, of any length.
-        text_features: `(B, E)`, of any length.
-        temperature: Multiply the cosine by tau^-1.
-        train_temperature: Let gradients flow into tau.
+        model: Model whose attribute `logit_scale` is log(1/tau); tau is 1 without this attribute.
+        image_features: `(B, E)`, not necessarily normalised; row i belongs to caption i.
+        text_features: `(B, E)`, not necessarily normalised.
+        temperature: Multiply the cosine by 1/tau.
+        train_temperature: Let gradients flow into `logit_scale`, if `temperature` is set.
 
     Raises:
-        DataError: The features differ in shape.
+        DataError: If the features differ in shape.
     """
     _check_width(image_features, text_features)
     with torch.autocast(text_features.device.type, enabled=False):
@@ -358,12 +419,15 @@ def _check_width(image_features: Tensor, text_features: Tensor) -> None:
 
 
 def mask_vector(encoder: TextEncoder, mask: MaskKind = "mean") -> Tensor:
-    """Return the embedding `(D,)` that replaces a masked token, as a constant.
+    """Return the embedding `(D,)` that replaces a masked token, detached.
 
     Args:
         encoder: Encoder with the token embeddings.
-        mask: "mean" for the current mean of all token embeddings, "zero", or "token" for the
-            embedding of CLIP's token "*".
+        mask: "mean" for the current mean of all token embeddings, "zero" for a vector of zeros, or
+            "token" for the embedding of CLIP's token "*".
+
+    Raises:
+        ConfigError: If `mask` is unknown, or is "token" and the vocabulary is not CLIP's.
     """
     check_type("mask", mask, MaskKind)
     if mask == "mean":
@@ -374,7 +438,11 @@ def mask_vector(encoder: TextEncoder, mask: MaskKind = "mean") -> Tensor:
 
 
 def asterisk_token_id(encoder: TextEncoder) -> int:
-    """Return the id of "*" in CLIP's vocabulary; ConfigError for another vocabulary."""
+    """Return the id of the token "*" in CLIP's vocabulary.
+
+    Raises:
+        ConfigError: If the encoder has another vocabulary.
+    """
     if encoder.vocabulary_size != CLIP_VOCABULARY_SIZE:
         raise ConfigError(
             f"the model has {encoder.vocabulary_size} tokens, not CLIP's, so its '*' is not known: "

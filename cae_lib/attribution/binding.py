@@ -25,22 +25,25 @@ Moved = Literal["noun", "phrase", "half"]
 class BindingAttribution(AttributionMethod):
     """Attribution to words that bind others, which is zero for any bag-of-words model.
 
-    The method is not the paper's. The score of a relation word is `a_j = S(I, T) - S(I, T with its
-    two arguments swapped)`. The score of an attribute word is the mean of `S(I, T) - S(I, T with it
-    and an attribute of another object swapped)` over all such attributes. Scores are zero where S
-    is a sum over words. Object words, and words without such a swap, have no score; see
-    `Attribution.has_score`. Both similarities are computed with dropout disabled.
+    This method is not in the paper. The score of a relation word is `a_j = S(I, T) - S(I, T with
+    the two arguments of the relation swapped)`. The score of an attribute word is the mean, over
+    the attributes of other objects, of `S(I, T) - S(I, T with both attributes swapped)`. Scores are
+    zero if S does not depend on the order of words, except where a swap changes "a" to "an" or the
+    reverse. Object words and words without a swap have no score; see `Attribution.has_score`. All
+    similarities are computed with dropout disabled.
 
-    If the tagger finds swaps (`Alignment.swaps`), these are used. Otherwise the swaps are derived
-    from the roles (see `swapped_captions`); then mutual relations are swapped as well, and some
-    captions become ungrammatical.
+    The swaps are those of `Captions.swaps`, which a tagger has found. If `Captions.swaps` is None,
+    swaps are derived from the roles (see `swapped_captions`). Derived swaps include those of mutual
+    relations such as "near", and some of them make a caption ungrammatical.
 
     Attributes:
-        samples: Largest number of swaps of a caption, drawn at random; None takes all.
-        exchange: "bound", or "any" for a placebo that swaps two random words each time.
+        samples: Maximum number of swaps of a caption, drawn at random; None uses all swaps.
+        exchange: "bound" for the swaps above, or "any" for a placebo that swaps two random words in
+            place of each of them.
         swap: What a swap of the tagger moves: the "noun" alone, the whole noun "phrase" with its
-            attributes, or each in "half" of the cases. Where one of the two would be ungrammatical,
-            the other is swapped. Swaps that are derived from roles are not affected.
+            attributes, or each of them with probability 0.5 ("half"). If a swap of nouns would be
+            ungrammatical, the phrases are swapped, and the reverse. The setting does not affect
+            swaps that are derived from roles.
     """
 
     scores_words: ClassVar[bool] = True
@@ -54,7 +57,7 @@ class BindingAttribution(AttributionMethod):
         """Score relation and attribute words by the drop in similarity that their swaps cause.
 
         Args:
-            captions: Captions with their words and roles, and swaps if the tagger knows of any.
+            captions: Captions with roles, and with swaps if the tagger finds swaps.
 
         Raises:
             ConfigError: If the captions have no roles.
@@ -77,12 +80,12 @@ class BindingAttribution(AttributionMethod):
 
 
 class Unit(NamedTuple):
-    """Adjacent tokens of one role.
+    """Adjacent tokens of one role in a caption.
 
     Attributes:
         start: Position of the first token.
         end: Position after the last token.
-        role: Their role.
+        role: Role of the tokens.
         first_word: Number of the first token's word.
         last_word: Number of the last token's word.
     """
@@ -95,12 +98,14 @@ class Unit(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """A swap that can be made in a caption; a part is given by its first token and its end.
+    """A possible swap of two parts of a caption.
+
+    Each part is a pair of token positions: its first token, and the position after its last token.
 
     Attributes:
-        binders: The words that bind what the swap moves.
-        nouns: The two parts as nouns alone, or two attributes; None if that is ungrammatical.
-        phrases: The two parts as whole noun phrases; None if that is ungrammatical.
+        binders: The words that are scored by the swap: those of a relation, or both attributes.
+        nouns: The two nouns or attributes to swap; None if swapping them alone is ungrammatical.
+        phrases: The two noun phrases to swap; None if swapping them is ungrammatical.
     """
 
     binders: Sequence[Sequence[int]]
@@ -124,33 +129,36 @@ def swapped_captions(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return variants of captions in which two parts are swapped.
 
-    `swaps` are the tagger's, each of which makes a relation or an attribute false. Without them,
-    swaps are derived from the roles, in two ways. The subject and the object of a relation are
-    swapped: the words that `arguments` name, or else the nearest object words before and after the
-    relation. And two attributes are swapped if they belong to different objects by `arguments`, or
-    else if an object word is between them, because swapping two adjectives of one noun changes
-    nothing. What is swapped is one attribute word or a run of object words ("fire hydrant").
-    Derived swaps include those of mutual relations such as "near", which leave a caption true;
-    swaps that change no token are left out.
+    A tagger's `swaps` each make a relation or an attribute false. If `swaps` is None, swaps are
+    derived from the roles in two ways:
+
+    - The subject and the object of a relation are swapped. They are the words that `arguments`
+      names, or else the nearest object words before and after the relation.
+    - Two attributes are swapped if they belong to different objects by `arguments` or, where these
+      are unknown, if an object word is between them. (Swapping two adjectives of one noun changes
+      nothing.)
+
+    A derived swap moves one attribute word or a run of object words ("fire hydrant"). Derived swaps
+    of mutual relations such as "near" leave a caption true. Derived swaps that change no token are
+    left out.
 
     Args:
-        tokens: Token ids `(B, C)`; for this and the next four see `Alignment`.
-        words: Number of each token's word `(B, C)`.
+        tokens: Token ids `(B, C)`; see `Alignment` for this and the next four tensors.
+        words: Word number of each token `(B, C)`.
         roles: Role of each token's word `(B, C)`.
-        arguments: Words that a token's word is said of `(B, C, 2)`.
-        swaps: Swaps of each caption `(B, W, 5, 2)`, by the tagger.
-        swap: What a swap of the tagger moves, see `BindingAttribution.swap`.
-        samples: Largest number of swaps of a caption, drawn at random; None takes all.
-        exchange: "bound", or "any" for equally many swaps of two random words, scored for the same
-            words.
-        requested: Bool `(B, C)`; swaps that no requested token binds are left out.
-        vocabulary_size: With the size of CLIP's vocabulary, "a" and "an" are adapted to the word
-            that comes after them, if the swap has changed that word; otherwise they stay.
-        generator: Source of random numbers; None takes torch's own.
+        arguments: Numbers of the words that each token's word relates or describes `(B, C, 2)`.
+        swaps: Token positions of the swaps that the tagger found `(B, W, 5, 2)`.
+        swap: What a swap of the tagger moves; see `BindingAttribution`.
+        samples: Maximum number of swaps of a caption, drawn at random; None uses all swaps.
+        exchange: "bound" for these swaps, or "any" to swap two random words in place of each.
+        requested: Bool `(B, C)`; swaps whose binding words have no requested token are left out.
+        vocabulary_size: If it is the size of CLIP's vocabulary, each "a" or "an" before a word that
+            the swap has changed is adapted to the new word; otherwise articles stay unchanged.
+        generator: Source of random numbers; None uses torch's global generator.
 
     Returns:
-        For V swaps: the row of the caption `(V,)`; which tokens belong to the words that bind, bool
-        `(V, C)`; and the token ids of the swapped captions `(V, C)`.
+        For each of V variants: the row of its caption `(V,)`; which tokens belong to the binding
+        words, which are a relation or two attributes, bool `(V, C)`; and its token ids `(V, C)`.
     """
     length = tokens.shape[1]
     rows, binding, orders = [], [], []
@@ -216,7 +224,7 @@ def _tagger_candidates(swaps: list[list[list[int]]]) -> list[Candidate]:
 def _moved_parts(
     candidate: Candidate, swap: Moved, generator: torch.Generator | None
 ) -> Sequence[Sequence[int]]:
-    """Return the two parts that a swap moves, nouns or phrases; if one cannot move, the other."""
+    """Return the two parts to swap, nouns or phrases; the other kind if one is impossible."""
     if swap == "half":
         takes_nouns = bool(torch.rand((), generator=generator) < 0.5)
     else:
@@ -227,7 +235,7 @@ def _moved_parts(
 
 
 def _units(words: list[int], roles: list[int]) -> list[Unit]:
-    """Return the parts of a caption that have a role, in the order of the caption."""
+    """Return the runs of tokens that have a role, in the order of the caption."""
     units, start = [], 0
     tokens = [*zip(words, roles, strict=True), (0, OTHER)]
     for position, ((word, role), following) in enumerate(pairwise(tokens)):
@@ -246,7 +254,7 @@ def _role_candidates(
     objects = [unit for unit in units if unit.role == OBJECT]
 
     def arguments_of(unit: Unit) -> list[Unit | None]:
-        """Return the two objects that a word is said of; None stands for an unknown one."""
+        """Return the two objects that a word relates or describes; None if unknown."""
         words = said_of[unit.start] if said_of else (0, 0)
         return [
             next((o for o in objects if o.first_word <= word <= o.last_word), None)
@@ -288,8 +296,8 @@ def _order_after_swap(
 
     Args:
         length: Number of tokens of the caption.
-        first_place: Position of the first token of the earlier part, and the one after its last.
-        second_place: The same of the later part.
+        first_place: Position of the earlier part's first token, and the position after its last.
+        second_place: The same positions of the later part.
     """
     ends = (0, *first_place, *second_place, length)
     stretches = [range(*pair) for pair in pairwise(ends)]
@@ -301,8 +309,8 @@ def _with_articles(variants: Tensor, has_new_follower: Tensor, by_sound: bool) -
     """Adapt "a" and "an" to the token that comes after them, where a swap has changed that token.
 
     Args:
-        variants: Texts of CLIP's tokens `(V, C)`.
-        has_new_follower: Bool `(V, C)`: whether another token than before follows.
+        variants: Ids of CLIP's tokens `(V, C)`.
+        has_new_follower: Bool `(V, C)`: whether the next token differs from that of the original.
         by_sound: Whether the sound decides ("an hour", "a uniform") instead of the first letter.
     """
     a, an, vowels = _articles(by_sound)

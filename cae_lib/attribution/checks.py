@@ -1,4 +1,4 @@
-"""Checks that tokens, words, roles and arguments belong together."""
+"""Check that the tensors of a batch of captions are well-formed and belong together."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TYPES = {
     "tokens": "int64",
     "requested": "bool, such as roles > 0",
 }
-"""Types that tensors should have; all others are integers."""
+"""Types that error messages ask for, by name of the tensor; all other tensors hold integers."""
 
 EXPECTED_ANNOTATIONS = {
     "role": "roles 0 to 3, and a word wherever a role is",
@@ -24,22 +24,23 @@ EXPECTED_ANNOTATIONS = {
     "second role": "one role for all tokens of a word that have a role",
     "arguments": "numbers of words of this caption, and 0 for none and where no word is",
 }
-"""What `check_annotations` expects, by kind of error."""
+"""What the error messages of `check_annotations` ask for, by kind of error."""
 
 
 def check_tensors(tokens: Any, image_features: Any, **optional: Any) -> None:
-    """Check the type, shape and device of the tensors that describe a batch of captions.
+    """Check the types, shapes and devices of the tensors that describe a batch of captions.
 
     Args:
-        tokens: Ids `(B, C)`, int64 or int32, B of 1 or more.
-        image_features: `(B, E)`, of floating point.
-        optional: Further tensors, or None: "words" and "roles" `(B, C)`, integers; "requested"
-            `(B, C)`, bool; "arguments" `(B, C, 2)`, integers; "swaps" `(B, W, 5, 2)`, integers,
-            positions of tokens.
+        tokens: Token ids `(B, C)`, int64 or int32, with B of 1 or more.
+        image_features: `(B, E)`, floating point.
+        optional: Further tensors by name, or None: "words" and "roles" `(B, C)`, integers;
+            "requested" `(B, C)`, bool; "arguments" `(B, C, 2)`, integers; "swaps" `(B, W, 5, 2)`,
+            integers, which are positions of tokens from 0 to C.
 
     Raises:
-        DataError: A value is no tensor, or has another shape or type.
-        ConfigError: The tensors are on several devices.
+        DataError: If a value is not a tensor or has another shape or type, or if swaps contain
+            other positions.
+        ConfigError: If an optional tensor is on another device than the tokens.
     """
     optional = {name: value for name, value in optional.items() if value is not None}
     tensors = {"tokens": tokens, "image features": image_features} | optional
@@ -94,7 +95,7 @@ def _has_type(name: str, value: Tensor) -> bool:
 
 
 def is_integer(value: Tensor) -> bool:
-    """Return whether a tensor holds integers; bool does not count as integer."""
+    """Return whether a tensor has an integer type; bool does not count as one."""
     return not (value.dtype == torch.bool or value.is_floating_point() or value.is_complex())
 
 
@@ -107,17 +108,19 @@ def check_annotations(
 ) -> None:
     """Check that the model has these tokens, and that words, roles and arguments belong to them.
 
-    On a GPU this waits for the device once.
+    On a GPU the check synchronizes with the device once.
 
     Args:
-        encoder: Has the vocabulary, and knows tokens of no word (`TextEncoder.non_word_tokens`).
-        tokens: `(B, C)`.
-        words: `(B, C)`.
-        roles: `(B, C)`.
-        arguments: `(B, C, 2)`.
+        encoder: Text encoder of the model, which knows the size of the vocabulary and which tokens
+            belong to no word.
+        tokens: Token ids `(B, C)`.
+        words: Word number of each token `(B, C)`; None if unknown, as for the next two.
+        roles: Role of each token's word `(B, C)`.
+        arguments: Numbers of the words that each token's word relates or describes `(B, C, 2)`.
 
     Raises:
-        DataError: Names the caption and the token of the first error.
+        DataError: If an id is not in the vocabulary, or an annotation does not fit the tokens. The
+            message names the caption and the token.
     """
     vocabulary_size = encoder.vocabulary_size
     optional = {"role": roles, "word": words, "arguments": arguments}
@@ -158,18 +161,12 @@ def _annotation_errors(
     """Return which tokens `(B, C)` have a wrong word, role or argument, by kind of error.
 
     With CLIP's vocabulary the words have to be those that the tokens form (`word_index`). With
-    another vocabulary the words of the tokens are not known. Then words and roles must not lie on
-    tokens that certainly belong to no word, and the tokens of a word must not have two roles.
-
-    Args:
-        encoder: As for `check_annotations`, and so are the other arguments.
-        tokens: `(B, C)`.
-        words: `(B, C)`.
-        roles: `(B, C)`.
-        arguments: `(B, C, 2)`.
+    another vocabulary the words of the tokens are not known. Then tokens that certainly belong to
+    no word must have no word and no role, and the tokens of a word must not have two roles. See
+    `check_annotations` for the arguments.
 
     Returns:
-        Bool tensors, some of the kinds that `EXPECTED_ANNOTATIONS` explains.
+        Bool tensors by kind of error; the kinds are keys of `EXPECTED_ANNOTATIONS`.
     """
     errors: dict[str, Tensor] = {}
     if encoder.vocabulary_size == CLIP_VOCABULARY_SIZE:
@@ -198,7 +195,7 @@ def _annotation_errors(
 
 
 def _has_second_role(words: Tensor, roles: Tensor) -> Tensor:
-    """Return which tokens `(B, C)` have another role than the token before, of the same word."""
+    """Return which tokens `(B, C)` have another role than the previous token of the same word."""
     same_word = (words[:, 1:] == words[:, :-1]) & (words[:, 1:] > 0)
     both = (roles[:, 1:] > 0) & (roles[:, :-1] > 0)
     second = torch.zeros_like(words, dtype=torch.bool)

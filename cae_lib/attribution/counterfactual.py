@@ -13,25 +13,27 @@ from cae_lib.attribution.base import Attribution, AttributionMethod, Captions, w
 from cae_lib.errors import ConfigError
 
 NO_TOKEN = -1
-"""Fills up the tokens of a word that has fewer than the longest; alone, it stands for no word."""
+"""Padding after the token ids of a word; a row of padding alone stands for no replacement."""
 
 
 @dataclass(frozen=True)
 class CounterfactualAttribution(AttributionMethod):
     """Attribution by the drop in similarity when a word is replaced by another of its role.
 
-    The method is not the paper's. The score of all tokens of word j is
-    `a_j = S(I, T) - S(I, T with word j replaced)`; the word's role is the highest of its tokens.
-    The replacement is drawn by torch's generator from the words of that role in the batch, with a
-    probability proportional to their frequency. Words that the caption contains are excluded. So
-    are words that are too long for the caption's padding, which has to be at its end; in a caption
-    without padding, shorter words are excluded as well. A word without a role or without a possible
-    replacement has no score; see `Attribution.has_score`. Both similarities are computed with
-    dropout disabled.
+    This method is not in the paper. Each token of word j has the score
+    `a_j = S(I, T) - S(I, T with word j replaced)`, computed with dropout disabled. The role of a
+    word is the highest role of its tokens.
+
+    The replacement is drawn with torch's global generator from the words of that role in the batch,
+    with a probability proportional to their frequency. Two kinds of words are excluded: words that
+    the caption contains, and words with so many tokens that the caption's padding, which has to be
+    at its end, cannot make room for them. In a caption without padding, words with fewer tokens are
+    excluded as well. A word without a role or without a possible replacement has no score; see
+    `Attribution.has_score`.
 
     Attributes:
-        samples: Largest number of object words of a caption that are scored, and of its other
-            words, drawn at random; None scores all.
+        samples: Maximum number of object words that are scored in a caption, and maximum number of
+            its attribute and relation words, drawn at random; None scores all words.
     """
 
     scores_words: ClassVar[bool] = True
@@ -40,7 +42,11 @@ class CounterfactualAttribution(AttributionMethod):
     samples: int | None = None
 
     def score(self, captions: Captions) -> Attribution:
-        """Replace each word in turn and compute by how much the similarity drops."""
+        """Replace each word in turn and compute by how much the similarity drops.
+
+        Raises:
+            ConfigError: If the captions have no roles.
+        """
         if captions.roles is None:
             raise ConfigError("counterfactual needs roles: 1 object, 2 attribute, 3 relation.")
         tokens = captions.tokens
@@ -65,7 +71,7 @@ def _draw_replacements(tokens: Tensor, caption: Tensor, masks: Tensor, role: Ten
         role: Role of each word `(N,)`.
 
     Returns:
-        The tokens of the other words `(N, L)`, filled up with `NO_TOKEN`.
+        The token ids of the replacements `(N, L)`, padded by `NO_TOKEN`.
     """
     all_texts = _word_texts(tokens[caption], masks)
     texts, text = torch.unique(all_texts, dim=0, return_inverse=True)
@@ -87,7 +93,7 @@ def _draw_replacements(tokens: Tensor, caption: Tensor, masks: Tensor, role: Ten
 
 
 def _word_texts(tokens: Tensor, masks: Tensor) -> Tensor:
-    """Return the masked tokens of `(N, C)`, moved left and filled up with `NO_TOKEN`, `(N, L)`."""
+    """Return the masked tokens of rows `(N, C)`, moved left and padded by `NO_TOKEN`: `(N, L)`."""
     length = max(masks.sum(dim=1).tolist(), default=1)
     texts = tokens.new_full((len(tokens), length + 1), NO_TOKEN)
     target_column = torch.where(masks, masks.cumsum(dim=1) - 1, length)
@@ -95,7 +101,7 @@ def _word_texts(tokens: Tensor, masks: Tensor) -> Tensor:
 
 
 def _sample_per_group(group: Tensor, selected: Tensor, samples: int) -> Tensor:
-    """Sample at most `samples` of the selected words `(N,)` of each group."""
+    """Return which of the selected words `(N,)` are sampled: at most `samples` of each group."""
     group = torch.where(selected, group, NO_TOKEN)
     order = torch.rand(len(group)).to(group.device).argsort()
     order = order[group[order].argsort(stable=True)]
@@ -105,7 +111,7 @@ def _sample_per_group(group: Tensor, selected: Tensor, samples: int) -> Tensor:
 
 
 def _replace_words(tokens: Tensor, masks: Tensor, texts: Tensor) -> Tensor:
-    """Put texts `(V, L)` in the place of the masked tokens of captions `(V, C)`."""
+    """Replace the masked tokens of captions `(V, C)` by the words `texts` `(V, L)`."""
     columns, length = tokens.shape[1], texts.shape[1]
     discard = columns + length - 1  # the column that takes tokens that are left out
     first = masks.int().argmax(dim=1, keepdim=True)

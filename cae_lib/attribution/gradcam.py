@@ -1,4 +1,4 @@
-"""Gradient-weighted attention, propagated through the layers, as attribution."""
+"""Attribute similarity to tokens by gradient-weighted attention, propagated through the layers."""
 
 from __future__ import annotations
 
@@ -17,15 +17,18 @@ class GradcamAttribution(AttributionMethod):
     """Relevance of each token for S, by the rule of Chefer et al. (2021); CAE, GradCAM instance.
 
     With `C^l = mean_h ReLU(dS/dA^{l,h} * A^{l,h})`, the rule starts from `R = I`, applies
-    `R <- R + C^l R` from the bottom layer up, and reads `a_j = R[EOT, j]`. Only
-    this row is computed, from the top layer down: `r <- r + r C^l`. EOT itself scores at least 1.
+    `R <- R + C^l R` from the bottom layer up, and takes `a_j = R[EOT, j]`, where EOT is the
+    end-of-text token. Only this row is computed, from the top layer down: `r <- r + r C^l`. EOT
+    itself scores at least 1.
 
     Attributes:
-        start_layer: First layer of the rule, negative from the top: 0 takes all layers, -1 the last
-            one as in the authors' notebook.
-        second_order: In training, differentiate through dS/dA as well; otherwise it is a constant.
-        temperature: Let S include tau^-1, as in the authors' notebook.
-        train_temperature: Let the loss change tau, which needs `temperature`. A smaller tau^-1
+        start_layer: First layer of the rule; negative numbers count from the top. 0 uses all
+            layers, and -1 only the last one, as the CLIP notebook of Chefer et al. does.
+        second_order: In training, differentiate through dS/dA as well; if False, dS/dA is treated
+            as a constant.
+        temperature: Multiply S by 1/tau, the inverse temperature of the contrastive loss, as the
+            CLIP notebook of Chefer et al. does.
+        train_temperature: Let the loss train tau, which requires `temperature`. A smaller 1/tau
             reduces the difference of any two scores.
     """
 
@@ -40,7 +43,12 @@ class GradcamAttribution(AttributionMethod):
             raise ConfigError("train_temperature moves tau^-1: it needs temperature=True.")
 
     def score(self, captions: Captions) -> Attribution:
-        """Propagate gradient-weighted attention to the token that the tower is read at."""
+        """Propagate gradient-weighted attention to the end-of-text token.
+
+        Raises:
+            ConfigError: If the tower has no layer `start_layer`, or the attention of the model
+                cannot be read.
+        """
         tokens, graph = captions.tokens, captions.create_graph
         embeddings = captions.embeddings()
         output = captions.encoder.encode(tokens, attention="maps", embeddings=embeddings)
@@ -54,7 +62,15 @@ class GradcamAttribution(AttributionMethod):
 
 
 def resolve_start_layer(start_layer: int, depth: int) -> int:
-    """Return the start layer counted from the bottom; ConfigError if there is no such layer."""
+    """Convert the index of a start layer, which may be negative, to an index from 0.
+
+    Args:
+        start_layer: Index of the layer; negative numbers count from the top.
+        depth: Number of layers of the tower.
+
+    Raises:
+        ConfigError: If the tower has no such layer.
+    """
     if not -depth <= start_layer < depth:
         raise ConfigError(f"start_layer={start_layer} does not fit a tower of {depth} layers.")
     return start_layer % depth
@@ -63,12 +79,17 @@ def resolve_start_layer(start_layer: int, depth: int) -> int:
 def propagate_relevance(
     maps: Sequence[Tensor], attention_grads: Sequence[Tensor], readout: Tensor
 ) -> Tensor:
-    """Return the row of R that is read `(B, T)`, computed from the top layer down.
+    """Return the relevance `(B, T)` of each position for the positions that give the features.
+
+    This is the row of R that `readout` selects, computed from the top layer down; see
+    `GradcamAttribution` for the rule.
 
     Args:
-        maps: Attention of each layer `(B, H, T, T)`, or only the row that is read `(B, H, 1, T)`.
+        maps: Attention weights of each layer, the bottom one first: `(B, H, T, T)`, or only the
+            selected row `(B, H, 1, T)`.
         attention_grads: dS/dA of each layer, of the same shapes.
-        readout: Which row is read `(B, T)`, see `TextOutput`.
+        readout: Weight of each position in the features `(B, T)`: 1 for the end-of-text or class
+            token and 0 elsewhere, or equal weights for a mean.
     """
     row = readout.to(maps[-1].dtype)
     with torch.autocast(row.device.type, enabled=False):

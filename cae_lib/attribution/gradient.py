@@ -1,4 +1,4 @@
-"""Gradient at the token embeddings as attribution."""
+"""Attribute similarity to tokens by its gradient at their embeddings."""
 
 from __future__ import annotations
 
@@ -13,21 +13,24 @@ from cae_lib.attribution.base import Attribution, AttributionMethod, Captions
 
 @dataclass(frozen=True)
 class GradientAttribution(AttributionMethod):
-    """Size of the similarity's gradient at each token's embedding.
+    """Attribution by the norm of the similarity's gradient at each token's embedding.
 
-    CAE, gradient instance: `a_j = ||dS/dx_j||_2` with x_j the token embedding, before the position
-    is added. Training differentiates S twice. The paper does not say which norm it takes.
+    CAE, gradient instance: `a_j = ||dS/dx_j||_2`, where x_j is the token embedding before the
+    position embedding is added. Training differentiates S twice. The paper does not say which norm
+    it takes.
 
     Attributes:
-        reduction: "l2", "l1", "grad_x" for `dS/dx_j . x_j`, or "abs_grad_x" for its absolute value.
-        temperature: Let S include tau^-1, as a constant.
+        reduction: "l2" or "l1" for this norm of `dS/dx_j`; "grad_x" for `dS/dx_j . x_j`; or
+            "abs_grad_x" for the absolute value of `dS/dx_j . x_j`.
+        temperature: Multiply S by 1/tau, the inverse temperature of the contrastive loss, as a
+            constant.
     """
 
     reduction: Literal["l2", "l1", "abs_grad_x", "grad_x"] = "l2"
     temperature: bool = False
 
     def score(self, captions: Captions) -> Attribution:
-        """Compute dS/dx at each token and reduce it to one number."""
+        """Compute dS/dx at each token and reduce it to one number, as `reduction` says."""
         embeddings, create_graph = captions.embeddings(), captions.create_graph
         output = captions.encoder.encode(
             captions.tokens, embeddings=embeddings, second_order=create_graph

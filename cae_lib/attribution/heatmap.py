@@ -1,4 +1,4 @@
-"""Heat maps: which patches of an image a caption's similarity comes from."""
+"""Compute heat maps: the relevance of image patches for the similarity with a caption."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cae_lib.errors import DataError
 from cae_lib.models.image_tower import encode_image
 
 LAST_LAYER = -1
-"""First layer of the rule in the CLIP notebook of Chefer et al.: the last block alone."""
+"""Start layer that the CLIP notebook of Chefer et al. uses: the last block alone."""
 
 
 class ImageRelevances(NamedTuple):
-    """Relevance of the patches of images.
+    """Relevance of the patches of images; all tensors are detached.
 
     Attributes:
-        maps: One tensor `(B, rows, columns)` for each start layer.
+        maps: For each start layer, a tensor `(B, rows, columns)` over the grid of patches.
         image_features: `(B, E)`, normalised.
     """
 
@@ -38,19 +38,23 @@ def image_relevances(
 ) -> ImageRelevances:
     """Compute the relevance of each patch for the similarity of matched pairs.
 
-    By the rule of Chefer et al. (2021) with `C^l = mean_h ReLU(dS/dA^{l,h} * A^{l,h})` in the image
-    tower and `R <- R + C^l R` from `R = I`, the map is `R[CLS, 1:]` on the patch grid: not
-    negative, float32 or wider, detached. S includes exp(logit_scale), as in the authors' notebook.
+    The rule is that of Chefer et al. (2021), applied to the image tower. With
+    `C^l = mean_h ReLU(dS/dA^{l,h} * A^{l,h})`, it starts from `R = I` and applies `R <- R + C^l R`
+    from the start layer up. The map is `R[CLS, 1:]` on the grid of patches, where CLS is the class
+    token. Its values are not negative, and float32 or wider. S is multiplied by exp(logit_scale),
+    as in the CLIP notebook of Chefer et al.
 
     Args:
-        model: A model of open_clip, its image tower a plain vision transformer.
+        model: A model of open_clip whose image tower is a vision transformer with a class token, or
+            a timm network that ends in attention pooling.
         images: `(B, 3, H, W)`, normalised.
-        text_features: `(B, E)`, of any length; row i belongs to image i.
-        start_layers: First layers of the rule, negative ones from the top; 0 takes all layers.
+        text_features: `(B, E)`, not necessarily normalised; row i belongs to image i.
+        start_layers: First layers of the rule, one for each map; negative numbers count from the
+            top, and 0 uses all layers.
 
     Raises:
-        ConfigError: The tower has no such maps or layers.
-        DataError: Images and captions differ in number.
+        ConfigError: If the attention of the image tower cannot be read, or it has no such layer.
+        DataError: If images and captions differ in number, or their features in width.
     """
     if len(images) != len(text_features):
         raise DataError(f"{len(images)} images with {len(text_features)} captions: need pairs.")
@@ -73,17 +77,24 @@ def image_relevances(
 
 
 def patch_grid(tower: Any) -> tuple[int, int]:
-    """Return the rows and columns of patches of a vision transformer, or of timm's pooling."""
+    """Return the numbers of rows and columns in the grid of patches of an image tower.
+
+    Args:
+        tower: A vision transformer of open_clip, or a timm network that ends in attention pooling.
+    """
     return tower.grid_size if hasattr(tower, "grid_size") else tower.head.pool.feat_size
 
 
 def upsample(relevance: Tensor, height: int, width: int) -> Tensor:
-    """Scale maps `(B, rows, columns)` to an image's size, bilinearly between patch centres."""
+    """Upsample maps `(B, rows, columns)` to `(B, height, width)`.
+
+    Values are interpolated bilinearly between the centres of patches.
+    """
     return F.interpolate(relevance.unsqueeze(1), (height, width), mode="bilinear").squeeze(1)
 
 
 def shares(relevance: Tensor) -> Tensor:
-    """Divide maps `(B, rows, columns)` by their sums; a map of zeros becomes uniform."""
+    """Divide each map of `(B, rows, columns)` by its sum; a map of zeros becomes uniform."""
     total = relevance.sum(dim=(1, 2), keepdim=True)
     uniform = torch.full_like(relevance, 1 / relevance[0].numel())
     return torch.where(total > 0, relevance / total.clamp(min=1e-30), uniform)

@@ -1,4 +1,4 @@
-"""Integrated gradients as attribution: a fifth method, and the example of how to add one."""
+"""Attribute similarity to tokens by integrated gradients, which is not a method of the paper."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ from cae_lib.attribution.base import Attribution, AttributionMethod, Captions, m
 
 @dataclass(frozen=True)
 class IntegratedGradientsAttribution(AttributionMethod):
-    """Share of each token in S(I, T) - S(I, T with every word masked); not the paper's.
+    """Share of each token in S(I, T) - S(I, T with every word masked); not in the paper.
 
-    Integrated gradients (Sundararajan et al., 2017) along the straight line from x', where every
-    word has the mean token embedding, to the caption x; tokens of no word score 0:
-    `a_j = (x_j - x'_j) . mean over t of dS/dx_j (x' + t (x - x'))`.
+    Integrated gradients (Sundararajan et al., 2017) follow the straight line from x' to the token
+    embeddings x of the caption. In x' every token of a word has the mean token embedding. The score
+    is `a_j = (x_j - x'_j) . mean over t in [0, 1] of dS/dx_j (x' + t (x - x'))`, and 0 for tokens
+    of no word. Gradients are computed with dropout disabled.
 
     Attributes:
-        points: Number of values of t without a graph, those of Gauss and Legendre's rule.
-        training_points: Number of values of t with a graph. The line is cut into as many equal
-            parts, and one t is drawn from each.
-        expected: Draw one t for each caption, and give the words of x' the embeddings of random
-            words of the batch: expected gradients (Erion et al., 2021), which are unbiased.
+        points: Number of values of t when no graph is created, at the nodes of Gauss-Legendre
+            quadrature.
+        training_points: Number of values of t when a graph is created. The interval [0, 1] is cut
+            into that many equal parts, and one t is drawn from each.
+        expected: Use expected gradients (Erion et al., 2021) instead, which are unbiased: one t is
+            drawn for each caption, and every token of a word in x' has the embedding of a random
+            token of a word in the batch.
     """
 
     positive_parameters: ClassVar[tuple[str, ...]] = ("points", "training_points")
@@ -34,7 +37,7 @@ class IntegratedGradientsAttribution(AttributionMethod):
     expected: bool = False
 
     def score(self, captions: Captions) -> Attribution:
-        """Integrate the gradient from the masked caption to the caption."""
+        """Integrate the gradient of S along the line from the masked caption to the caption."""
         output = captions.encoder.encode(captions.tokens, second_order=captions.create_graph)
         end = output.embeddings
         in_word = captions.word_numbers(end.shape[1]) > 0
@@ -56,7 +59,7 @@ class IntegratedGradientsAttribution(AttributionMethod):
         return Attribution(scores, output.features)
 
     def _quadrature(self, random: bool) -> list[tuple[float | Tensor, float]]:
-        """Return values of t with their weights, which sum to 1."""
+        """Return values of t with their weights, which sum to 1; drawn at random if `random`."""
         if random:
             n = self.training_points
             return [((i + u) / n, 1 / n) for i, u in enumerate(torch.rand(n).tolist())]
@@ -65,7 +68,7 @@ class IntegratedGradientsAttribution(AttributionMethod):
 
 
 def _gradient(captions: Captions, embeddings: Tensor) -> Tensor:
-    """Return dS/dx `(B, T, D)` at token embeddings."""
+    """Return dS/dx `(B, S, D)` at the token embeddings `(B, S, D)`."""
     embeddings = embeddings if embeddings.requires_grad else embeddings.requires_grad_()
     graph = captions.create_graph
     output = captions.encoder.encode(captions.tokens, embeddings=embeddings, second_order=graph)

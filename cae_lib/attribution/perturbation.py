@@ -25,17 +25,20 @@ class PerturbationAttribution(AttributionMethod):
     """Attribution by the drop in similarity when a word is masked (CAE, perturbation instance).
 
     The score is `a_j = S(I, T) - S(I, T with word j masked)`, both computed with dropout disabled.
-    All variants of all captions run as one batch; tokens of no word score 0. The paper does not say
+    All masked captions are encoded as one batch. Tokens of no word score 0. The paper does not say
     how it masks a word.
 
     Attributes:
-        replacement: What a masked token becomes: "mean", the current mean of all token embeddings,
-            held constant so that the loss does not move words outside the batch; "zero"; "token",
-            CLIP's token "*"; or "random", another token of the batch, drawn by a seed that its
-            tokens determine.
-        unit: "word" masks all tokens of a word at once, which share its score; "token" each alone.
+        replacement: What replaces the embedding of a masked token: "mean", the current mean of all
+            token embeddings, as a constant, so that the loss does not train the embeddings of
+            tokens outside the batch through it; "zero"; "token", the embedding of CLIP's token "*";
+            or "random", that of a different masked token of the batch, drawn with a seed that
+            depends only on the batch's tokens.
+        unit: "word" masks all tokens of a word at once and gives each of them the drop; "token"
+            masks each token alone.
         clamp: Set negative drops to 0.
-        temperature: Let S include tau^-1, as a constant.
+        temperature: Multiply S by 1/tau, the inverse temperature of the contrastive loss, as a
+            constant.
     """
 
     differentiates: ClassVar[bool] = False
@@ -50,7 +53,12 @@ class PerturbationAttribution(AttributionMethod):
         return self.unit == "word"
 
     def score(self, captions: Captions) -> Attribution:
-        """Mask each word in turn and compute by how much the similarity drops."""
+        """Mask each word in turn and compute by how much the similarity drops.
+
+        Raises:
+            ConfigError: If `replacement` is "token" and the vocabulary is not CLIP's, or it is
+                "random" and fewer than two different tokens are masked in the batch.
+        """
         tokens = captions.tokens[:, : captions.encoder.used_columns(captions.tokens)]
         words = captions.word_numbers(tokens.shape[1]).long()
         if self.unit == "token":
@@ -64,7 +72,7 @@ class PerturbationAttribution(AttributionMethod):
         return Attribution(scores.relu() if self.clamp else scores, features)
 
     def _replacement(self, captions: Captions, masked: Tensor) -> Tensor:
-        """Return an embedding `(D,)` or tokens `(B, C)` in place of the masked tokens `(n,)`."""
+        """Return an embedding `(D,)`, or ids `(B, C)`, to replace the masked ids `(n,)`."""
         tokens = captions.tokens
         if self.replacement == "mean" or self.replacement == "zero":
             return mask_vector(captions.encoder, self.replacement)

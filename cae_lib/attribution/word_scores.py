@@ -1,4 +1,4 @@
-"""Scores of a caption's words, merged from the scores of its tokens."""
+"""Compute the scores of a caption's words from the scores of its tokens."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from cae_lib.words.alignment import word_index
 def _merge_tokens(
     scores: Tensor, words: Tensor, reduction: Literal["mean", "sum"], missing: float
 ) -> Tensor:
-    """Merge scores of tokens `(B, T)` by word `(B, W)`; rows are filled up with `missing`."""
+    """Merge scores of tokens `(B, T)` by word `(B, W)`; rows are padded with `missing`."""
     zeros = scores.new_zeros(len(words), int(words.max()) + 1)
     sums = zeros.scatter_add(1, words, scores)[:, 1:]
     counts = zeros.scatter_add(1, words, torch.ones_like(scores))[:, 1:]
@@ -30,15 +30,17 @@ def _merge_tokens(
 def merge_token_scores(
     scores: Tensor, words: Tensor, reduction: Literal["mean", "sum"] = "mean"
 ) -> np.ndarray:
-    """Merge scores of tokens by word, in float64.
+    """Merge the scores of tokens into scores of words, in float64.
 
     Args:
-        scores: `(B, T)`.
-        words: Number of each token's word `(B, T)`, as `word_index` returns it.
-        reduction: "sum" for scores that are shares of a whole, "mean" as CAE's loss averages.
+        scores: Scores of tokens `(B, T)`.
+        words: Word number of each token `(B, T)`, int64, as `word_index` returns it.
+        reduction: "mean" averages over the tokens of a word, as CAE's loss does; "sum" adds them
+            up, for scores that are shares of a whole.
 
     Returns:
-        Scores of words `(B, W)`, NaN after a caption's last word.
+        Scores of words `(B, W)`, NaN after a caption's last word. W is the largest number of words
+        in a caption.
     """
     return _merge_tokens(scores.detach().double(), words, reduction, torch.nan).cpu().numpy()
 
@@ -46,18 +48,23 @@ def merge_token_scores(
 def word_scores(
     clip: Clip, tokens: Tensor, image_features: Tensor, method: str, **parameters: Any
 ) -> Tensor:
-    """Score the words of captions for their own images.
+    """Score the words of captions for their matched images.
+
+    The score of a word is the sum over its tokens or, if the method scores whole words
+    (`AttributionMethod.scores_words`), the mean over them.
 
     Args:
-        clip: A model with CLIP's byte-pair encoding.
-        tokens: Ids of the captions `(B, C)`.
+        clip: A model with CLIP's vocabulary.
+        tokens: Token ids of the captions `(B, C)`.
         image_features: `(B, E)`; row i belongs to caption i.
-        method: Name of a method, see `get_method`.
+        method: Name of an attribution method; see `get_method`.
         parameters: Parameters of the method.
 
     Returns:
-        `(B, W)`, 0 after the last word: the sum over a word's tokens, or the score of the word if
-        the method scores whole words.
+        Scores of words `(B, W)`, 0 after a caption's last word.
+
+    Raises:
+        ConfigError: If the vocabulary is not CLIP's, or the method or a parameter is unknown.
     """
     scorer = get_method(method, **parameters)
     scores = scorer(clip.model, tokens, image_features).scores
@@ -66,16 +73,21 @@ def word_scores(
 
 
 def positive_shares(scores: Tensor) -> Tensor:
-    """Divide scores `(B, W)` by their sum, with negative scores set to 0, as in Fig. 6."""
+    """Set negative scores to 0 and divide each row `(B, W)` by its sum, as in the paper's Fig. 6.
+
+    A row without a positive score becomes 0.
+    """
     positive = scores.clamp(min=0)
     return positive / positive.sum(dim=1, keepdim=True).clamp(min=1e-30)
 
 
 def split_words(caption: str, tokenizer: SimpleTokenizer) -> list[str]:
-    """Split a caption into the words that `word_scores` scores.
+    """Split a caption into the words that `word_scores` scores, as the tokenizer decodes them.
+
+    Words that the context length cuts off are left out.
 
     Raises:
-        ConfigError: The tokenizer is not CLIP's.
+        ConfigError: If the tokenizer is not CLIP's `SimpleTokenizer`.
     """
     if not isinstance(tokenizer, SimpleTokenizer):
         raise ConfigError(f"words need CLIP's SimpleTokenizer, not {type(tokenizer).__name__}.")

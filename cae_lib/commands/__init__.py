@@ -1,1 +1,1 @@
-"""What longer commands of `cae` do; `cae_lib.cli` declares their options."""
+"""Implementations of the longer commands of `cae`, whose options `cae_lib.cli` declares."""

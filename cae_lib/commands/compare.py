@@ -16,13 +16,22 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.profiles import find_profile
 
 ANSWER_COLUMNS = ("correct", "rank")
-"""Columns that contain an answer; a difference in one of them is reported as a changed answer."""
+"""Columns that hold a model's answer to an item; a difference is reported as a changed answer."""
 
 
 def run(profile_name: str, other: str) -> None:
     """Compare all tables of a profile with those of a commit or of another folder.
 
-    The command prints a line for each table of a run that differs.
+    Staged rows are first moved into the tables. Then a line is printed for each table and run that
+    differs.
+
+    Args:
+        profile_name: Name of the profile.
+        other: Path of a folder with tables, or a commit in the notation of git.
+
+    Raises:
+        ConfigError: If git cannot read the commit, or if the profile's tables are in no commit.
+        DataError: If the commit or folder has no tables of the profile.
     """
     store.collect(profile_name)
     profile = find_profile(profile_name)
@@ -43,12 +52,12 @@ def run(profile_name: str, other: str) -> None:
 
 
 def print_differences(old: Path, new: Path, old_name: str) -> None:
-    """Print how the tables in the folder `new` differ from the tables in the folder `old`.
+    """Print how the tables in the folder `new` differ from those in the folder `old`.
 
     Args:
         old: Folder of the tables to compare with.
         new: Folder of the present tables.
-        old_name: Name of the commit or folder that the tables in `old` are from.
+        old_name: Name of the commit or folder that the old tables come from, for the messages.
 
     Raises:
         DataError: If `old` has no tables.
@@ -73,10 +82,13 @@ def print_differences(old: Path, new: Path, old_name: str) -> None:
 
 
 def difference(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, str]:
-    """Compare two tables, and return the number of compared rows and a description.
+    """Compare two tables row by row.
 
-    The description gives the changed answers and the largest difference of a number. It is empty if
-    the tables are equal.
+    Returns:
+        The number of compared rows and a description. The description gives the numbers of changed
+        answers and the largest difference of a number; it is empty if the tables are equal. If the
+        tables differ in their columns or numbers of rows, no rows are compared, and the description
+        says so.
     """
     if list(old.columns) != list(new.columns):
         changed = sorted(set(old.columns) ^ set(new.columns)) or ["their order"]

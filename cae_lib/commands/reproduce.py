@@ -25,15 +25,24 @@ from cae_lib.profiles import enter_home, find_profile
 from cae_lib.runtime import format_seconds
 
 OPTIONS_VARIABLE = "CAE_SNAKEMAKE"
-"""Environment variable with further options of Snakemake."""
+"""Name of the environment variable that holds further options of Snakemake."""
 
 
 def run(config: Mapping[str, Any], executor: str) -> None:
-    """Execute all jobs that are not done yet; it is safe to interrupt and repeat this.
+    """Execute all jobs of a reproduction that are not done yet.
+
+    It is safe to interrupt the call and to repeat it.
 
     Args:
-        config: The Snakemake configuration: profile, all, rows, seeds, real.
+        config: The Snakemake configuration with the keys `profile`, `all`, `rows`, `seeds` and
+            `real`, which are the options of `cae reproduce`.
         executor: Where the jobs run: "local" or "slurm".
+
+    Raises:
+        CaeError: If there is no clone of the repository or no Snakemake, if another process
+            reproduces the profile, or if a job fails; the message quotes the job's log.
+        ConfigError: If the profile or a selected run is unknown.
+        DataError: If real data that training needs are missing.
     """
     home, profile = repository(), find_profile(config["profile"])
     if home is None or find_spec("snakemake") is None:
@@ -79,7 +88,12 @@ def run(config: Mapping[str, Any], executor: str) -> None:
 
 
 def describe_unfinished(folder: Path, outputs: Sequence[Path]) -> str:
-    """Return how many jobs are not done, and the last lines of the log of the first one."""
+    """Return how many jobs are not done, and the last lines of the log of the first such job.
+
+    Args:
+        folder: Folder of the profile's jobs.
+        outputs: Files `done.json` that the jobs write, without those of the data and the base.
+    """
     first = [folder / "data" / "done.json", folder / "base" / "done.json"]
     unfinished = [path for path in (*first, *outputs) if not path.is_file()]
     text = f"{len(unfinished)} of {len(outputs) + 2} jobs are not done."
@@ -94,13 +108,13 @@ def describe_unfinished(folder: Path, outputs: Sequence[Path]) -> str:
 def snakemake_command(home: Path, config: Mapping[str, Any], executor: str) -> list[str]:
     """Return the command line of Snakemake as a list of words.
 
-    Snakemake's own lock is disabled because it remains when Snakemake is killed. The file lock of
-    `run` does not, and replaces it.
+    Snakemake's own lock is disabled because it remains when Snakemake is killed. The file lock that
+    `run` takes replaces it.
 
     Args:
-        home: The repository.
-        config: Configuration entries that are passed on.
-        executor: Where the jobs run, such as "local" or "slurm".
+        home: Root of the repository.
+        config: Configuration entries that are passed on; empty ones are left out.
+        executor: Where the jobs run: "local" or "slurm".
     """
     workflow, gpus = home / "workflow", find_gpus()
     profile = workflow / "profiles" / ("slurm" if executor == "slurm" else "default")
@@ -118,11 +132,11 @@ def run_snakemake(command: list[str], log: Path, runs: Sequence[Path], followed:
     Args:
         command: The command line.
         log: File to which the messages are appended.
-        runs: The output files of the runs.
-        followed: Whether pages follow the runs.
+        runs: Files that exist once the runs are done.
+        followed: Whether pages are made after the runs.
 
     Returns:
-        The exit code.
+        The exit code of Snakemake.
     """
     environment = os.environ | {"PYTHONPATH": str(repository())}
     with log.open("a", encoding="utf-8") as file:
@@ -145,8 +159,8 @@ def run_snakemake(command: list[str], log: Path, runs: Sequence[Path], followed:
 def terminate(process: subprocess.Popen) -> None:
     """Stop Snakemake and its jobs, as Ctrl-C does.
 
-    Snakemake starts no further job but waits for the running ones, so its jobs on this machine are
-    sent SIGTERM.
+    Snakemake gets SIGINT, after which it starts no further job but waits for the running ones. Its
+    jobs on this machine get SIGTERM, so that they save their state and end.
     """
     import psutil  # which Snakemake needs
 
@@ -170,10 +184,10 @@ def report(
     The remaining time is estimated from the runs that have finished since the start.
 
     Args:
-        exit_code: Returns the exit code of the process, or None while it runs.
-        runs: The output files of the runs.
-        followed: Whether pages follow the runs.
-        sleep: Waits for a number of seconds; replaced in tests.
+        exit_code: Function that returns the exit code of the process, or None while it runs.
+        runs: Files that exist once the runs are done.
+        followed: Whether pages are made after the runs.
+        sleep: Function that waits for a number of seconds.
     """
     n_printed, n_at_start, start = -1, None, time.monotonic()
     while True:

@@ -1,4 +1,4 @@
-"""Image-caption pairs: Karpathy's splits, COCO's caption files and NegCLIP's, as downloaded."""
+"""Load image-caption pairs from the files of Karpathy's splits, COCO and NegCLIP."""
 
 from __future__ import annotations
 
@@ -15,13 +15,20 @@ from cae_lib.data.rows import Row, csv_rows, json_rows, read_json
 from cae_lib.errors import ConfigError, DataError, MissingDataError
 
 MissingPolicy = Literal["raise", "drop", "ignore"]
-"""What to do about captions without an image file: raise an error, leave them out and count them
-(also those whose image cannot be decoded), or do not look for images."""
+"""What to do about captions whose image cannot be used.
+
+"raise" raises an error if an image file is missing. "drop" leaves out the captions whose image file
+is missing or cannot be decoded, and prints how many they are. "ignore" does not look for images.
+"""
 
 Root = str | Path | Sequence[Path]
-"""Folder that the images of a file are relative to; of several the first that has any of them."""
+"""Folder that image paths are relative to, or several candidates for it.
+
+Of several candidates, the first that has any of the images is used.
+"""
 
 NEGCLIP_COLUMNS = ("title", "filepath", "neg_caption", "neg_image")
+"""Columns of NegCLIP's files: caption, image, hard negative captions, rows with similar images."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +36,15 @@ class Pairs:
     """Image-caption pairs; one row is one caption together with its image.
 
     Attributes:
-        image_paths: Each image once.
-        captions: The caption of each row.
-        image_index: (n,), the position of each row's image in `image_paths`.
+        image_paths: Paths of the images, each image once.
+        captions: The caption of each of the n rows.
+        image_index: Position of each row's image in `image_paths`, int64 `(n,)`.
         name: Name of the dataset.
-        n_used: Number of rows that were kept.
+        n_used: Number n of rows, without those that were left out.
         n_expected: Number of rows that the dataset should have.
-        negatives: Hard negative captions of each row; only NegCLIP's files have them.
-        hard_images: For each row, the rows with a similar image; only NegCLIP's files have them.
+        negatives: Hard negative captions of each row; None if the dataset has none.
+        hard_images: For each row, the numbers of the rows with a similar image, counted from 0;
+            None if the dataset does not list them.
     """
 
     image_paths: list[Path]
@@ -60,14 +68,15 @@ def load_karpathy(
 
     Args:
         file: JSON with `images[].{filename, filepath (COCO only), split, sentences[].raw}`.
-        root: What `filepath/filename`, or `filename` alone, is relative to, see `Root`.
+        root: Folder that the image paths `filepath/filename` are relative to; see `Root`.
         split: "train" (includes COCO's "restval"), "val" or "test".
-        missing: See `MissingPolicy`.
-        expected: Number of captions that the file should have; by default the number it has.
+        missing: What to do about captions without a usable image; see `MissingPolicy`.
+        expected: Number of captions that the split should have; None takes the number in the file.
 
     Raises:
-        DataError: For another layout, no image of the split, or captions or images that are missing
-            and may not be.
+        DataError: If the file is missing or has another layout, no image belongs to the split, an
+            image file is missing (only with `missing="raise"`), or the number of captions is not
+            `expected` (not with `missing="drop"`).
     """
     path = Path(file)
     splits = {"train", "restval"} if split == "train" else {split}
@@ -90,8 +99,16 @@ def load_caption_list(
 ) -> Pairs:
     """Read a list of `{image, caption}` entries such as `coco_karpathy_test.json`.
 
-    `caption` is one string or a list of strings, and `image` is relative to `root`. For arguments
-    and errors see `load_karpathy`.
+    Args:
+        file: JSON list. `caption` is one string or a list of strings.
+        root: Folder that `image` is relative to; see `Root`.
+        missing: What to do about captions without a usable image; see `MissingPolicy`.
+        expected: Number of captions that the file should have; None takes the number it has.
+
+    Raises:
+        DataError: If the file is missing or has another layout, an image file is missing (only with
+            `missing="raise"`), or the number of captions is not `expected` (not with
+            `missing="drop"`).
     """
     path = Path(file)
     pairs = []
@@ -107,10 +124,16 @@ def load_coco_captions(
 ) -> Pairs:
     """Read COCO's `captions_{train,val}{2014,2017}.json`, in the order of its annotations.
 
-    Images without an annotation are no pairs.
+    Images without a caption are left out.
+
+    Args:
+        file: The JSON file.
+        image_dir: Folder of the images.
+        missing: What to do about captions without a usable image; see `MissingPolicy`.
 
     Raises:
-        DataError: If an annotation names an unknown image, or images are missing and may not be.
+        DataError: If the file is missing or has another layout, an annotation names an unknown
+            image, or an image file is missing (only with `missing="raise"`).
     """
     path = Path(file)
     names, pairs = {}, []
@@ -133,12 +156,15 @@ def load_negclip_tsv(
         tsv: Tab-separated file with the columns title, filepath, neg_caption and neg_image; quoted
             captions may hold tabs and newlines.
         root: Folder that the `filepath` column is relative to.
-        missing: See `MissingPolicy`.
-        expected: Number of rows that the file should have; by default the number it has.
+        missing: What to do about rows without a usable image; see `MissingPolicy`. Rows that are
+            left out are also removed from `hard_images`, and the others are numbered anew.
+        expected: Number of rows that the file should have; None takes the number it has.
 
     Raises:
-        DataError: If a column is missing, a cell is not the Python list that it has to be, a row
-            number of `neg_image` is not in the file, or images or rows are missing and may not be.
+        DataError: If the file or a column is missing, a cell of neg_caption or neg_image is not a
+            Python list, neg_image names a row that does not exist, an image file is missing (only
+            with `missing="raise"`), or the number of rows is not `expected` (not with
+            `missing="drop"`).
     """
     path = Path(tsv)
     captioned, negatives, hard = [], [], []
@@ -164,11 +190,14 @@ def load_negclip_tsv(
 
 
 class RetrievalSet(NamedTuple):
-    """A test split, in the folder of its name.
+    """Files of a test split for image-text retrieval.
+
+    Paths are relative to the folder of the dataset.
 
     Attributes:
         caption_list: File with a list of `{image, caption}`, as BLIP and ARO read it.
-        image_folders: Folders that its images may lie in, the official one first.
+        image_folders: Folders that image paths may be relative to, the official one first; "" is
+            the folder of the dataset itself.
         n_captions: Published number of captions.
     """
 
@@ -181,26 +210,30 @@ RETRIEVAL_SETS: Mapping[str, RetrievalSet] = {
     "coco": RetrievalSet("coco_karpathy_test.json", ("", "images"), 25_010),
     "flickr30k": RetrievalSet("flickr30k_test.json", ("flickr30k-images", "", "images"), 5000),
 }
+"""Karpathy's test splits of COCO and Flickr30K, by name."""
 
 
 def load_retrieval_set(
     name: str, root: str | Path, *, missing: MissingPolicy = "raise", official: bool = False
 ) -> Pairs:
-    """Read a test split, from the caption list if it is there, else from Karpathy's file.
+    """Read Karpathy's test split of COCO or Flickr30K.
 
-    Both hold the same captions. COCO's 5,000 images have 25,010 of them, because ten images have
-    six; some evaluators use 25,000.
+    The captions come from the file `caption_list` of the `RetrievalSet` if it exists, else from
+    Karpathy's `dataset_{name}.json`; both have the same captions. COCO's 5,000 images have 25,010
+    captions, because ten images have six; some evaluators use 25,000.
 
     Args:
-        name: "coco" or "flickr30k".
-        root: Folder that holds the datasets side by side.
-        missing: See `MissingPolicy`.
-        official: Expect the published number of captions.
+        name: "coco" or "flickr30k", a key of `RETRIEVAL_SETS`.
+        root: Folder of all datasets; the files of this one are in its subfolder `name`.
+        missing: What to do about captions without a usable image; see `MissingPolicy`.
+        official: Whether the published number of captions is expected; otherwise any number is
+            accepted.
 
     Raises:
-        ConfigError: For an unknown name.
-        DataError: If neither file is there, one is malformed, or captions or images are missing and
-            may not be.
+        ConfigError: If the name is unknown.
+        DataError: If neither file exists, the file that is read is malformed, an image file is
+            missing (only with `missing="raise"`), or the number of captions is not the expected one
+            (not with `missing="drop"`).
     """
     if name not in RETRIEVAL_SETS:
         raise ConfigError(f"no retrieval set {name!r}. Known: {', '.join(RETRIEVAL_SETS)}.")
@@ -218,15 +251,15 @@ def load_retrieval_set(
 
 
 def _listed(path: Path, name: str) -> list[Row]:
-    """Return the entries of one of the lists that a JSON file holds."""
+    """Return the entries of the list `name` in a JSON file that holds an object of lists."""
     entries = Row(path, "top level", read_json(path, dict)).value(name)
     return [Row(path, f"{name[:-1]} {i}", entry) for i, entry in enumerate(entries)]
 
 
 def _image_folder(root: Root, images: Sequence[Path]) -> Path:
-    """Return the first folder of `root` that has any of the images, else the first folder.
+    """Return the first folder of `root` that has any of the images.
 
-    Names of images may begin with the name of the first folder.
+    If none has, return the first folder, or its parent if image paths begin with its name.
     """
     if isinstance(root, str | Path):
         return Path(root)
@@ -246,7 +279,8 @@ def _pairs(
 ) -> tuple[Pairs, list[int]]:
     """Build `Pairs` from rows (image, caption), and return them with the numbers of the kept rows.
 
-    `missing` says whether rows that cannot be used are dropped or raise an error.
+    `missing` decides whether rows without a usable image are dropped or raise an error; see
+    `MissingPolicy`.
     """
     folder = _image_folder(root, [image for image, _ in pairs])
     files = [folder / image for image, _ in pairs]

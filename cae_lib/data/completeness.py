@@ -1,4 +1,7 @@
-"""Count how much of a source is on this machine, and name what is missing (`cae data check`)."""
+"""Count how much of a source is on this machine, and name what is missing (`cae data check`).
+
+A source is a dataset or a set of weights that `sources.yml` lists. Its files lie below `data/raw`.
+"""
 
 from __future__ import annotations
 
@@ -17,18 +20,22 @@ from cae_lib.data.sources import ExpectedRows, ReferencedImages, Source, expand
 from cae_lib.errors import DataError
 
 MAX_NAMED = 3
+"""Largest number of missing files, and of missing images, that a report names."""
+
 OPEN_CLIP_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""Names that open_clip's weights have in a repository of the hub; the first that exists is used."""
 
 
 @dataclass
 class Tally:
-    """Number of files, rows or images that are here, and names of those that are missing.
+    """Number of files, rows or images that are on this machine, and the names of missing ones.
 
     Attributes:
-        what: What is counted.
-        n_present: How many are here.
+        what: What is counted, such as "files", for printing.
+        n_present: How many are on this machine.
         expected: How many there should be; None if the number is unknown.
-        missing: Names of those that are missing, below `data/raw`.
+        missing: Names of missing files or images: paths or patterns below `data/raw`, or the model
+            and tag of weights that open_clip keeps in the hub's cache. Missing rows have no names.
     """
 
     what: str
@@ -38,11 +45,16 @@ class Tally:
 
     @property
     def complete(self) -> bool:
-        """Whether the number that is here is not known to be too small or too large."""
+        """Whether nothing is missing or surplus, as far as the expected number is known."""
         return not self.missing and self.expected in (None, self.n_present)
 
     def count(self, is_here: bool, name: str) -> None:
-        """Count one thing that should be here, and note its name if it is missing."""
+        """Count one expected file or image, and note its name if it is missing.
+
+        Args:
+            is_here: Whether it is on this machine.
+            name: Its name in the list of missing ones.
+        """
         self.expected = (self.expected or 0) + 1
         self.n_present += is_here
         if not is_here:
@@ -55,12 +67,13 @@ class Tally:
 
 @dataclass(frozen=True)
 class Report:
-    """What is on this machine of one source, by number.
+    """Counts of how much of one source is on this machine.
 
     Attributes:
         source: The source.
-        tallies: Files, rows or items, and images, where they apply.
-        faults: Errors of files that cannot be read.
+        tallies: The count of files, then those of rows (or items of a benchmark) and of images if
+            the source has any.
+        faults: Messages about files that cannot be read.
     """
 
     source: Source
@@ -69,7 +82,10 @@ class Report:
 
     @property
     def state(self) -> str:
-        """Either "complete", "incomplete", "not here", or "unknown" where no counts are known."""
+        """State of the source: "complete", "incomplete", "not here" or "unknown".
+
+        It is "unknown" if some files are here but no expected number is known.
+        """
         if not any(tally.n_present for tally in self.tallies):
             return "not here"
         if self.faults or not all(tally.complete for tally in self.tallies):
@@ -77,9 +93,9 @@ class Report:
         return "complete" if any(tally.expected for tally in self.tallies) else "unknown"
 
     def lines(self) -> list[str]:
-        """Return the lines of the report: the numbers, then what is missing, then the faults.
+        """Return the report as lines of text: the counts, then missing names, then the faults.
 
-        Of what is missing, at most `MAX_NAMED` names of a kind are listed.
+        At most `MAX_NAMED` missing files and `MAX_NAMED` missing images are named.
         """
         lines = [f"{self.source.name}: {self.state}; {', '.join(map(str, self.tallies))}"]
         for tally in self.tallies:
@@ -92,7 +108,12 @@ class Report:
 
 
 def source_report(source: Source) -> Report:
-    """Count the files, rows and images of a source and name those that are missing."""
+    """Count the files, rows and images of a source and name those that are missing.
+
+    Files that cannot be read raise no error; they are listed as faults of the report. If
+    `sources.yml` lists neither weights in the hub's cache nor rows of the source, and no benchmark
+    reads this source alone, all files in its folder are counted and no number is expected.
+    """
     files, rows, images = Tally("files"), Tally("rows"), Tally("images")
     faults: list[str] = []
     for item in source.files:
@@ -112,7 +133,10 @@ def source_report(source: Source) -> Report:
 
 
 def annotation_files(source: Source) -> list[Path]:
-    """Return the annotation files of a source that are here, in order."""
+    """Return the annotation files of a source that are on this machine, sorted by path.
+
+    They are the files whose rows are counted, and the files that the source's benchmarks read.
+    """
     patterns = [name for row in source.rows if "*" not in row.file for name in expand(row.file)]
     files = {path for name in patterns if (path := source.root / name).is_file()}
     for family in _families_of(source):
@@ -121,7 +145,7 @@ def annotation_files(source: Source) -> list[Path]:
 
 
 def _families_of(source: Source) -> list[Family]:
-    """Return the benchmarks whose files all come from one source."""
+    """Return the benchmarks that read this source and no other."""
     return [
         family for family in BENCHMARK_FAMILIES.values() if family.source_names == (source.name,)
     ]
@@ -130,7 +154,7 @@ def _families_of(source: Source) -> list[Family]:
 def _count_benchmark(
     family: Family, files: Tally, items: Tally, images: Tally, faults: list[str]
 ) -> None:
-    """Add the files, items and images of a benchmark, as its own reader finds them, to tallies.
+    """Add the files of a benchmark, and the items and images that its reader yields, to tallies.
 
     Args:
         family: The benchmark.
@@ -171,12 +195,12 @@ def _count_benchmark(
 def _count_listed_rows(
     source: Source, entry: ExpectedRows, files: Tally, rows: Tally, faults: list[str]
 ) -> None:
-    """Add the files of one entry `rows` of `sources.yml`, and their rows, to tallies.
+    """Add the files and rows of one entry under `rows` in `sources.yml` to tallies.
 
     Args:
         source: The source.
-        entry: With a `*` in its file name, `n` is the number of files and no rows are counted;
-            else `n` is the number of rows, which are counted if it is known.
+        entry: The entry. With a `*` in its file name, `n` is the number of files and no rows are
+            counted; otherwise `n` is the number of rows, which are counted if `n` is not None.
         files: Tally of annotation files.
         rows: Tally of rows.
         faults: List to which errors of files that cannot be read are added.
@@ -202,9 +226,16 @@ def _count_listed_rows(
 
 
 def expected_images(source: Source, faults: list[str]) -> Iterator[tuple[str, tuple[Path, ...]]]:
-    """Yield the name and the possible paths of each image that the source's annotations name.
+    """Yield each image that the annotation files of a source name, once.
 
-    Errors of annotation files that cannot be read are appended to `faults`.
+    Args:
+        source: The source; its entries under `images` say which files name images.
+        faults: List to which the messages about annotation files that cannot be read are appended
+            while the iterator is consumed.
+
+    Yields:
+        The image's first possible path as a text relative to `data/raw`, and all paths that its
+        file may have.
     """
     seen: set[tuple[Path, ...]] = set()
     for entry in source.images:
@@ -218,7 +249,11 @@ def expected_images(source: Source, faults: list[str]) -> Iterator[tuple[str, tu
 
 
 def _image_names(path: Path, entry: ReferencedImages, faults: list[str]) -> Iterable[str]:
-    """Return the different image names in an annotation file, in order, without `entry.drop`."""
+    """Return the distinct image names in an annotation file, in order.
+
+    White space around a name, the prefix `entry.drop` and the suffix ".0" are removed. Rows without
+    the field are skipped.
+    """
     names = {}
     try:
         for row in rows_of(path):
@@ -233,7 +268,14 @@ def _image_names(path: Path, entry: ReferencedImages, faults: list[str]) -> Iter
 
 
 def open_clip_file(repository: str) -> Path | None:
-    """Return open_clip's weights in the hub's cache, or None; no server is asked."""
+    """Return the path of open_clip's weights in the Hugging Face cache, without network access.
+
+    Args:
+        repository: The weights' repository on the hub, `OWNER/NAME`.
+
+    Returns:
+        The path, or None if the weights have not been downloaded.
+    """
     from huggingface_hub import try_to_load_from_cache
 
     cached = (try_to_load_from_cache(repository, name) for name in OPEN_CLIP_NAMES)
@@ -241,7 +283,12 @@ def open_clip_file(repository: str) -> Path | None:
 
 
 def checksum_of(path: Path, algorithm: str = "sha256") -> str:
-    """Return the checksum of a file in hexadecimal; "git" is the id of the file as a git blob."""
+    """Return the checksum of a file in hexadecimal.
+
+    Args:
+        path: The file.
+        algorithm: Name of an algorithm of `hashlib`, or "git" for the id of the file as a git blob.
+    """
     digest = hashlib.new("sha1" if algorithm == "git" else algorithm)
     if algorithm == "git":
         digest.update(f"blob {path.stat().st_size}\0".encode())

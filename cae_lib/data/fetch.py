@@ -2,7 +2,8 @@
 
 pooch downloads from plain addresses, huggingface_hub from the Hugging Face hub, and gdown from
 Google Drive; the extra `data` installs them. A file is moved to its place once it is complete.
-Nothing is written outside of `data/raw`.
+Nothing is written outside of `data/raw`, except weights that open_clip looks for in the hub's own
+cache.
 """
 
 from __future__ import annotations
@@ -25,24 +26,29 @@ _OFFLINE = {
     *("ConnectionError", "ConnectError", "TimeoutError", "TimeoutException", "gaierror"),
     "LocalEntryNotFoundError",
 }
-"""Errors of any library where a host does not answer."""
+"""Names of the exceptions that the downloading libraries raise if a host does not answer."""
 
 
 class UnreachableError(DataError):
-    """A host that cannot be reached."""
+    """A download failed because its host cannot be reached."""
 
 
 def fetch_source(source: Source) -> list[str]:
-    """Fetch all files of a source that are not here yet; archives are removed once unpacked.
+    """Fetch the files of a source that are not on this machine yet, and unpack its archives.
 
-    Files that the user has put among the downloads, or at their places, are checked and used. If
-    one file fails, the others are still fetched. A host that does not answer is asked only once.
+    An archive is removed once it is unpacked. A file that the user has already put at its path, or
+    an archive in the source's download folder, is checked and used instead of a download. If one
+    file fails, the others are still fetched. A host that does not answer is asked only once.
+
+    Args:
+        source: The source.
 
     Returns:
-        Sentences that say what the user still has to do.
+        Instructions for the files that have to be fetched by hand, a sentence or more for each.
 
     Raises:
-        DataError: If a download failed; the message says which, from where, and what to do.
+        DataError: If files could not be fetched, checked or unpacked; the message names each with
+            its address and says what to do.
     """
     by_hand, failures = [], []
     unreached: dict[str, UnreachableError] = {}
@@ -71,7 +77,13 @@ def fetch_source(source: Source) -> list[str]:
 def _fetch_file(
     source: Source, item: Download, unreached: dict[str, UnreachableError]
 ) -> list[str]:
-    """Fetch one item and move it to its place; return what the user still has to do."""
+    """Fetch one item and move it to its place; return what the user still has to do.
+
+    Args:
+        source: The source that the item belongs to.
+        item: The item.
+        unreached: Errors of the hosts that did not answer, by host; such a host is not asked again.
+    """
     place = source.place(item)
     marker = source.root / item.unpack / f".{item.name}.unpacked"
     if item.open_clip:
@@ -145,12 +157,15 @@ def _download(item: Download, place: Path) -> None:
 
 
 def verify_checksum(path: Path, checksum: str | None) -> None:
-    """Compare a file with a checksum such as "sha256:...", "md5:..." or "git:...".
+    """Check that a file has a published checksum.
 
-    Without a checksum, nothing is compared.
+    Args:
+        path: The file.
+        checksum: "sha256:...", "md5:..." or "git:..." (the id of a git blob), in hexadecimal; None
+            skips the check.
 
     Raises:
-        DataError: If they differ.
+        DataError: If the file has another checksum.
     """
     kind, _, expected = (checksum or "").partition(":")
     if checksum and (digest := checksum_of(path, kind)) != expected:
@@ -162,7 +177,12 @@ def verify_checksum(path: Path, checksum: str | None) -> None:
 
 @contextmanager
 def _translated_errors(item: Download, gated: str | None) -> Iterator[None]:
-    """Turn errors of the downloading libraries into DataErrors that say what to do."""
+    """Turn errors of the downloading libraries into DataErrors that say what to do.
+
+    Args:
+        item: The item that is downloaded.
+        gated: Page where the user has to accept the terms; None for the item's page on the hub.
+    """
     try:
         yield
     except DataError:

@@ -1,7 +1,6 @@
-"""Read image files, and hold the images of a training set.
+"""Read image files, and draw batches of square crops from the images of a training set.
 
-Images of a training set are kept in memory or decoded when they are needed. Training takes random
-crops of them.
+The images of a training set are either all held in memory or decoded anew for each batch.
 """
 
 from __future__ import annotations
@@ -23,22 +22,30 @@ from torchvision.transforms.functional import resized_crop
 from cae_lib.errors import DataError
 
 SCALE = (0.9, 1.0)
-"""Share of an image's area that a crop takes: the paper's; the rest is torchvision's default."""
+"""Smallest and largest share of an image's area that a random crop takes, as in the paper."""
 
 RATIO = (3 / 4, 4 / 3)
+"""Smallest and largest ratio of width to height of a random crop: torchvision's default."""
+
 STORE_LIMIT = 4 * 2**30
-"""Bytes that a dataset's images may take in memory."""
+"""Largest size in bytes of the decoded images of a training set that are held in memory."""
 
 
 class TrainingImages:
     """Images of a training set, from which batches of square crops are drawn.
 
-    This is the interface that training uses. A subclass decides where the pixels come from:
-    `ImageStore` holds all images in memory, `ImagesOnDisk` decodes the files of each batch.
+    This is an abstract base class. `ImageStore` holds all images in memory, `ImagesOnDisk` decodes
+    the files of each batch.
 
     Args:
-        paths: Image files. Row i, as in an `index`, is the image of `paths[i]`.
+        paths: Image files; row i is the image of `paths[i]`.
         size: Side S of the square images that are returned, in pixels.
+
+    Attributes:
+        paths: The image files.
+        size: The side S.
+        affine: Scale and shift, `(3, 1, 1)` each, that normalise pixels from 0 to 255 by the mean
+            and standard deviation of OpenAI's CLIP; see `normalize_pixels`.
 
     Raises:
         DataError: If files are missing; with an `ImageStore` also if one is broken or truncated.
@@ -65,21 +72,35 @@ class TrainingImages:
         return len(self.paths)
 
     def batch(self, index: Tensor) -> Tensor:
-        """Return the central squares of images, normalised: float32 (B, 3, S, S)."""
+        """Return the central squares of images, normalised as CLIP's image encoder expects them.
+
+        Args:
+            index: Rows of the images, `(B,)`.
+
+        Returns:
+            Pixels, float32 `(B, 3, S, S)`.
+
+        Raises:
+            DataError: If a file is broken or truncated; the message names the file and its row.
+        """
         return normalize_pixels(self.crops(index), *self.affine)
 
     def crops(
         self, index: Tensor, generator: torch.Generator | None = None, subset: Tensor | None = None
     ) -> Tensor:
-        """Return images as uint8 (B, 3, S, S), 0 to 255.
+        """Return random crops or the central squares of images, before normalisation.
 
         Args:
-            index: Rows, (B,).
-            generator: If given, each image is a random resized crop, else the central square.
-            subset: Positions in `index`; only these are returned, with their crops in the batch.
+            index: Rows of the images of a batch, `(B,)`.
+            generator: Source of the random resized crops; None returns the central squares.
+            subset: Positions in `index` of the images to return, `(M,)`. Their crops are the same
+                as if the whole batch were returned. None returns all B images.
+
+        Returns:
+            Pixels from 0 to 255, uint8 `(M, 3, S, S)`, or `(B, 3, S, S)` without `subset`.
 
         Raises:
-            DataError: For a broken or truncated file; the message names it and its row.
+            DataError: If a file is broken or truncated; the message names the file and its row.
         """
         seeds = None if generator is None else crop_seeds(len(index), generator)
         positions = range(len(index)) if subset is None else subset.tolist()
@@ -90,16 +111,35 @@ class TrainingImages:
         return pixels
 
     def pixels_of(self, row: int, seed: Tensor | None) -> Tensor:
-        """Return an image, or its crop by a seed: (3, S, S) uint8."""
+        """Return one image as a square, with pixels from 0 to 255.
+
+        Args:
+            row: Row of the image.
+            seed: Seed of a random resized crop, an integer `()`; None returns the central square.
+
+        Returns:
+            Pixels, uint8 `(3, S, S)`.
+
+        Raises:
+            DataError: If the file is broken or truncated.
+        """
         raise NotImplementedError
 
 
 class ImageStore(TrainingImages):
-    """All images of a dataset as one uint8 tensor (N, 3, S, S), decoded once by a thread pool.
+    """All images of a dataset in one uint8 tensor `(N, 3, S, S)`, decoded once by a thread pool.
 
     An image of another size is resized (bicubic) to S pixels on its shorter side and cut to its
-    central square, as CLIP does for evaluation but for rounding. Random crops are torchvision's, of
-    that square.
+    central square. CLIP's preprocessing for evaluation does the same; pixels may differ by rounding
+    and because a large JPEG is decoded at a smaller size. Random crops are torchvision's
+    RandomResizedCrop of that square.
+
+    Args:
+        paths: Image files; row i is the image of `paths[i]`.
+        size: Side S of the square images, in pixels.
+
+    Raises:
+        DataError: If a file is missing, broken or truncated.
     """
 
     def __init__(self, paths: Sequence[str | Path], size: int) -> None:
@@ -114,19 +154,37 @@ class ImageStore(TrainingImages):
             list(pool.map(decode, range(len(self))))
 
     def pixels_of(self, row: int, seed: Tensor | None) -> Tensor:
-        """Return an image, or its crop by a seed: (3, S, S) uint8."""
+        """Return an image, or the random crop of it that a seed selects, as uint8 `(3, S, S)`."""
         return self.pixels[row] if seed is None else _crop(self.pixels[row], seed, self.size)
 
 
 class ImagesOnDisk(TrainingImages):
-    """Images that are decoded, cropped and resized (bicubic) for each batch.
+    """Images that are decoded, cropped and resized (bicubic) anew for each batch.
 
-    It replaces `ImageStore` where a dataset does not fit into memory or its images are not stored
-    in the model's size. Random crops are torchvision's RandomResizedCrop of the whole image.
+    Random crops are torchvision's RandomResizedCrop of the whole image. A large JPEG is decoded at
+    a smaller size, with at least 2 S pixels on each side.
+
+    Args:
+        paths: Image files; row i is the image of `paths[i]`.
+        size: Side S of the square images that are returned, in pixels.
+
+    Raises:
+        DataError: If a file is missing.
     """
 
     def pixels_of(self, row: int, seed: Tensor | None) -> Tensor:
-        """Return an image, or its crop by a seed: (3, S, S) uint8."""
+        """Return the central square of an image, or the random crop that a seed selects.
+
+        Args:
+            row: Row of the image.
+            seed: Seed of the crop, an integer `()`; None returns the central square.
+
+        Returns:
+            Pixels from 0 to 255, uint8 `(3, S, S)`.
+
+        Raises:
+            DataError: If the file is broken or truncated.
+        """
         image = read_image(self.paths[row], row, 2 * self.size)
         return as_tensor(
             central_square(image, self.size) if seed is None else _crop(image, seed, self.size)
@@ -134,14 +192,18 @@ class ImagesOnDisk(TrainingImages):
 
 
 def open_images(paths: Sequence[str | Path], size: int) -> ImageStore | ImagesOnDisk:
-    """Open the images of a training set, in memory if they fit and their crops stay the same.
+    """Open the images of a training set, in memory if that is possible without other crops.
 
-    Crops stay the same if images are stored in the model's size `size`, because then nothing is cut
-    off before a crop is drawn; the first image decides. Images fit if all of them take at most
-    `STORE_LIMIT` bytes.
+    Images are held in memory if their pixels take at most `STORE_LIMIT` bytes and the first image
+    has `size` x `size` pixels. Images of another size are decoded from disk for each batch, because
+    `ImageStore` would cut them to their central square before a crop is drawn.
+
+    Args:
+        paths: Image files; row i is the image of `paths[i]`.
+        size: Side of the square images that the model takes, in pixels.
 
     Raises:
-        DataError: If images are missing or broken.
+        DataError: If a file is missing, or one that is decoded here is broken or truncated.
     """
     fits = len(paths) * 3 * size * size <= STORE_LIMIT
     if fits and len(paths):
@@ -150,30 +212,34 @@ def open_images(paths: Sequence[str | Path], size: int) -> ImageStore | ImagesOn
 
 
 def normalize_pixels(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Return pixels from 0 to 255, scaled and shifted, as float32."""
+    """Return `pixels * scale + shift` as a new float32 tensor.
+
+    Args:
+        pixels: Pixels from 0 to 255, `(..., 3, H, W)`.
+        scale: Factor of each channel, `(3, 1, 1)`: 1 / (255 * standard deviation).
+        shift: Summand of each channel, `(3, 1, 1)`: -mean / standard deviation.
+    """
     return pixels.to(torch.float32, copy=True).mul_(scale).add_(shift)
 
 
 def read_image(
     path: str | Path, row: int | None = None, min_side: int | None = None
 ) -> Image.Image:
-    """Read an image file as RGB, with its pixels as the file stores them.
+    """Read an image file as RGB, without applying its EXIF orientation.
 
-    The EXIF orientation is not applied. The loaders of the public benchmarks, CLIP_benchmark and
-    open_clip read with `Image.open(path).convert("RGB")`, which ignores it, and published numbers
-    are measured on those pixels. Evaluation, training, `cae_lib.attribute`, `cae attribute` and the
-    explorer all use this function, so they see the same pixels of a file, which are also those of
-    an image that a user opens with Pillow. With `min_side`, as in training, a large JPEG is decoded
-    at a smaller size.
+    Without `min_side`, the pixels are those of `Image.open(path).convert("RGB")`. The loaders of
+    the public benchmarks, CLIP_benchmark and open_clip read images in this way, so published
+    numbers are measured on these pixels.
 
     Args:
         path: The image file.
-        row: Number of the image in its dataset, which an error names.
-        min_side: If given, a JPEG may be decoded at a smaller size whose sides have at least this
-            many pixels.
+        row: Number of the image in its dataset, for error messages; None if it has none.
+        min_side: If given, a large JPEG is decoded at a smaller size, which is faster. Its sides
+            then have at least this many pixels.
 
     Raises:
-        DataError: If the file is missing, broken, truncated or no image; the message names it.
+        DataError: If the file is missing, broken, truncated or no image; the message names the
+            file.
     """
     name = path if row is None else f"{path} (row {row})"
     try:
@@ -192,7 +258,10 @@ def read_image(
 
 
 def central_square(image: Image.Image, size: int) -> Image.Image:
-    """Cut an image to its central square, and resize it (bicubic) to a side of `size` pixels."""
+    """Resize an image (bicubic) to `size` pixels on its shorter side and crop its central square.
+
+    An image of `size` x `size` pixels is returned as it is.
+    """
     if image.size == (size, size):
         return image
     factor = size / min(image.size)
@@ -203,17 +272,20 @@ def central_square(image: Image.Image, size: int) -> Image.Image:
 
 
 def as_tensor(image: Image.Image) -> Tensor:
-    """Return an image as (3, height, width) uint8."""
+    """Return an RGB image as a uint8 tensor `(3, height, width)` with values from 0 to 255."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
 def crop_seeds(count: int, generator: torch.Generator) -> Tensor:
-    """Draw a seed for the crop of each of `count` images."""
+    """Draw a seed for the random crop of each of `count` images, int64 `(count,)`."""
     return torch.randint(2**62, (count,), generator=generator)
 
 
 def _crop(image: Any, seed: Tensor, size: int) -> Any:
-    """Cut torchvision's random crop of an image (PIL, or a tensor), and resize it to a square."""
+    """Cut the RandomResizedCrop that a seed selects, and resize it to `size` x `size` pixels.
+
+    The image is a PIL image or a tensor, and the result is of the same kind.
+    """
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(int(seed))
         box = RandomResizedCrop.get_params(image, SCALE, RATIO)

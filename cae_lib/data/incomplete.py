@@ -1,4 +1,4 @@
-"""Compare the size of a dataset with its expected size, and say what is left out and why."""
+"""Compare the size of a dataset with its expected size, and report which rows are left out."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from PIL import Image
 from cae_lib.errors import DataError, MissingDataError
 
 MAX_SHOWN = 10
-"""Rows of a dataset that are named at most."""
+"""Largest number of left-out rows of a dataset that are printed one by one."""
 
 LeftOut = Sequence[tuple[str, str]]
-"""Rows that cannot be used, as errors name them, each with the reason."""
+"""Rows that cannot be used: the name of each in messages, such as "row 3", and the reason."""
 
 
 def validate_row_count(source: Path, n_rows: int, n_expected: int, left_out: LeftOut) -> None:
-    """Check that a dataset is complete.
+    """Check that a dataset has the expected number of rows, and that all of them can be used.
 
     Args:
-        source: The annotation file.
-        n_rows: Rows that the file has.
-        n_expected: Rows that it should have.
-        left_out: Rows that cannot be used.
+        source: The annotation file, which errors name.
+        n_rows: Number of rows in the file.
+        n_expected: Number of rows that the file should have.
+        left_out: Rows that cannot be used, each with the reason.
 
     Raises:
         MissingDataError: If rows are missing or cannot be used.
@@ -46,9 +46,19 @@ def validate_row_count(source: Path, n_rows: int, n_expected: int, left_out: Lef
 def log_left_out(
     name: str, source: Path, n_used: int, n_expected: int, left_out: LeftOut, advice: str = ""
 ) -> None:
-    """Print how many rows of a dataset are used, and which are left out for which reason.
+    """Print how many rows of a dataset are used, and why others are left out.
 
-    Missing images come last, because an incomplete dataset may have many of them.
+    Nothing is printed if all rows are used. At most `MAX_SHOWN` of the left-out rows are listed, or
+    one if no row is used. Rows whose image is missing come last, because an incomplete dataset may
+    have many of them.
+
+    Args:
+        name: Name of the dataset.
+        source: Its annotation file or folder.
+        n_used: Number of rows that are used.
+        n_expected: Number of rows that the dataset should have.
+        left_out: Rows that cannot be used, each with the reason.
+        advice: A sentence without full stop about how to complete the dataset; "" for none.
     """
     if n_used == n_expected and not left_out:
         return
@@ -68,13 +78,15 @@ def log_once(message: str) -> None:
 
 
 def image_problem(path: Path, decode: bool = True) -> str:
-    """Return why an image cannot be used, such as "its image a.jpg is missing"; "" if it can.
-
-    Callers recognise a missing file by the ending "is missing".
+    """Return why an image cannot be used, such as "its image a.jpg is missing".
 
     Args:
         path: The image file.
-        decode: Also decode the file; otherwise only check that it exists.
+        decode: Whether to decode the file, too; otherwise only its existence is checked.
+
+    Returns:
+        The reason, which ends in "is missing" only if there is no such file; "" if the image can be
+        used.
     """
     if not path.is_file():
         return f"its image {path} is missing"
@@ -83,7 +95,11 @@ def image_problem(path: Path, decode: bool = True) -> str:
 
 
 def decode_problem(path: Path) -> str:
-    """Return why Pillow cannot decode a file to its end; "" if it can, or the file is missing."""
+    """Return why Pillow cannot decode an image file completely.
+
+    The result is "" if the file can be decoded or does not exist. It is cached until the size or
+    the modification time of the file changes.
+    """
     try:
         status = path.stat()
     except OSError:
@@ -93,7 +109,7 @@ def decode_problem(path: Path) -> str:
 
 @cache
 def _decode_problem(path: Path, size: int, changed: int) -> str:
-    """Return what `decode_problem` does, computed once for each state of a file."""
+    """Compute the result of `decode_problem`, once for each size and modification time."""
     if not size:
         return "the file is empty"
     try:

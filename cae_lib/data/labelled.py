@@ -1,4 +1,4 @@
-"""Images with class labels, in one folder for each class."""
+"""Load images with class labels from a folder that has one subfolder for each class."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from pathlib import Path
 from cae_lib.errors import DataError
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+"""Endings of the files that are read as images, in lower case."""
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Image files and their classes.
+    """Image files and their classes, for zero-shot classification.
 
     Attributes:
-        paths: The files.
+        paths: The image files.
         labels: For each image, the positions of its classes in `classes`.
         classes: Names of the classes, as they appear in a prompt.
-        n_expected: Number of images that there should be.
+        n_expected: Number of images that the dataset should have.
     """
 
     paths: Sequence[Path]
@@ -29,11 +30,14 @@ class LabelledImages:
 
 
 def load_labelled_folder(folder: str | Path) -> LabelledImages:
-    """Load images with one class each.
+    """Load images that each have one class from a folder.
 
     Args:
-        folder: Holds one folder of images for each class. An underscore in a class stands for a
-            space.
+        folder: Folder with one subfolder of images for each class, which has the name of the class.
+            An underscore in the name stands for a space. Files that are no images are ignored.
+
+    Returns:
+        The images, sorted by class and file name. All of them are expected to be there.
 
     Raises:
         DataError: If there is no image.

@@ -1,4 +1,8 @@
-"""Tell which sources each suite reads and whether they are here, and hash them."""
+"""Find which data each suite of measurements reads, check that they are here, and hash them.
+
+A suite is a set of measurements of a model, such as "retrieval"; a source is a dataset or a set of
+weights that `sources.yml` lists.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +19,19 @@ from cae_lib.data.training_set import TRAINING_SOURCE
 from cae_lib.errors import DataError, MissingDataError
 from cae_lib.profiles import find_profile
 
-TRAINING_SOURCES = (TRAINING_SOURCE,)
-# Names in `cae_lib/data/sources.yml` of what each family of benchmarks reads.
+TRAINING_SOURCES = (TRAINING_SOURCE,)  # sources that training on real data reads
+# Sources that each family of benchmarks reads, by the name of the family.
 SOURCES_OF_FAMILY: Mapping[str, tuple[str, ...]] = {
     name: family.source_names for name, family in benchmarks.BENCHMARK_FAMILIES.items()
 }
+# Source of each retrieval set, by the name of the set.
 RETRIEVAL_SOURCES: Mapping[str, str] = {"coco": "coco-retrieval", "flickr30k": "flickr30k"}
-SIMILARITY_SOURCE = "senteval"
-OWN_IMAGES_SUITE = "zero_shot"  # a suite for whatever labelled images the user has
+SIMILARITY_SOURCE = "senteval"  # source of the sentence pairs with human scores
+OWN_IMAGES_SUITE = "zero_shot"  # the suite that classifies any labelled images that the user has
+# Suites that read the captions and images of COCO's retrieval set.
 CAPTION_SUITES = ("attribution", "bindings", "phrases", "faithfulness", "sensitivity")
-# What each suite reads, but for those on benchmarks; heat maps need the world's gold boxes.
+# Sources that each suite reads, except suites on benchmarks. "heatmaps" reads none because it needs
+# the ground-truth boxes of the synthetic scenes.
 SOURCES_OF_SUITE: Mapping[str, tuple[str, ...]] = {
     "retrieval": tuple(RETRIEVAL_SOURCES.values()),
     "similarity": (SIMILARITY_SOURCE,),
@@ -32,14 +39,18 @@ SOURCES_OF_SUITE: Mapping[str, tuple[str, ...]] = {
     OWN_IMAGES_SUITE: (),
     "heatmaps": (),
 }
-MISSING_STATES = ("incomplete", "not here")  # states of a report
-VALIDATION_SUITE = "validation"  # a suite on the validation captions of the training data
+MISSING_STATES = ("incomplete", "not here")  # values of `Report.state` if data are missing
+VALIDATION_SUITE = "validation"  # the suite on the validation captions of the training data
 
 
 def sources_of(suite: str) -> tuple[str, ...]:
-    """Return the names of the sources that a suite reads.
+    """Return the names of the sources that a suite reads if its data are real.
 
-    Benchmarks that are not in the paper count only if they are on this machine.
+    For the suites "benchmarks" and "blind", benchmarks that are not in the paper count only if
+    their folder is on this machine.
+
+    Raises:
+        KeyError: If the suite is unknown.
     """
     extra = [name for name in FURTHER_BENCHMARKS if (paths().raw / FOLDERS[name]).is_dir()]
     if suite == VALIDATION_SUITE:
@@ -52,11 +63,14 @@ def sources_of(suite: str) -> tuple[str, ...]:
 
 
 def source_of_weights(model: str, weights: object) -> tuple[str, ...]:
-    """Return the name of the source of some weights; empty if `sources.yml` does not list it.
+    """Return the name of the source that weights belong to, as a tuple.
 
     Args:
-        model: Name in open_clip.
-        weights: A tag of the model, or the path of a file or folder of a source.
+        model: Name of the model in open_clip, such as "ViT-B-32".
+        weights: A tag of the model in open_clip, or the `Path` of a file or folder.
+
+    Returns:
+        One name, or no name if no source in `sources.yml` has this tag or contains this path.
     """
     return tuple(
         source.name
@@ -70,12 +84,26 @@ def source_of_weights(model: str, weights: object) -> tuple[str, ...]:
 
 
 def source_reports(names: Iterable[str]) -> dict[str, Report]:
-    """Count how much of the named sources is here; for all benchmarks this takes seconds."""
+    """Count how much of each named source is on this machine, and return the reports by name.
+
+    For all benchmarks this takes seconds.
+
+    Raises:
+        ConfigError: If a name is not in `sources.yml`.
+    """
     return {name: source_report(source(name)) for name in dict.fromkeys(names)}
 
 
 def missing_data(reports: Mapping[str, Report]) -> list[str]:
-    """Return lines that say what is missing from some sources and how to get it."""
+    """Return lines of text that say what is missing from sources and how to get it.
+
+    Args:
+        reports: Reports of the sources by name, as from `source_reports`.
+
+    Returns:
+        The lines of the reports that are not complete, then the command that fetches the data; an
+        empty list if nothing is known to be missing.
+    """
     missing = [report for report in reports.values() if report.state in MISSING_STATES]
     lines = [line for report in missing for line in report.lines()]
     command = fetch_command(report.source.name for report in missing)
@@ -83,21 +111,29 @@ def missing_data(reports: Mapping[str, Report]) -> list[str]:
 
 
 def require_weights(model: str, weights: object) -> None:
-    """Check that weights are here if `sources.yml` lists them.
+    """Check that weights are on this machine if they belong to a source in `sources.yml`.
 
     Args:
-        model: Name in open_clip.
-        weights: As in `source_of_weights`.
+        model: Name of the model in open_clip, such as "ViT-B-32".
+        weights: A tag of the model in open_clip, or the `Path` of a file or folder. Weights of no
+            source are not checked.
 
     Raises:
-        DataError: If they are missing; the message says how to get them.
+        DataError: If the weights are missing; the message says how to get them.
     """
     if lines := missing_data(source_reports(source_of_weights(model, weights))):
         raise DataError("\n".join(["weights are missing.", *lines]))
 
 
 def require_some_data(profile_name: str, suites: Iterable[str]) -> None:
-    """Check that each suite has at least one file to read, which is faster than counting all.
+    """Check that each suite of a profile with real data has at least one file to read.
+
+    This is faster than counting all data. Profiles whose data are generated on this machine are not
+    checked.
+
+    Args:
+        profile_name: Name of the profile.
+        suites: Names of the suites.
 
     Raises:
         MissingDataError: If none of the files that a suite reads is here; the message says how to
@@ -112,7 +148,15 @@ def require_some_data(profile_name: str, suites: Iterable[str]) -> None:
 
 
 def data_digests(profile_name: str, suites: Iterable[str]) -> dict[str, str]:
-    """Hash, for each suite, the data that it reads; for real data also which parts are missing.
+    """Return a digest of the data that each suite reads, by the name of the suite.
+
+    For real data, the digest covers the annotation files and the names of what is missing. For the
+    user's own images (`OWN_IMAGES_SUITE`) it covers the file names only. Generated data are
+    identified by their manifest, so all suites have the same digest.
+
+    Args:
+        profile_name: Name of the profile whose data are read.
+        suites: Names of the suites.
 
     Raises:
         DataError: If the data have to be generated on this machine first.
@@ -122,7 +166,7 @@ def data_digests(profile_name: str, suites: Iterable[str]) -> dict[str, str]:
         return dict.fromkeys(suites, _manifest_digest(profile_name))
     reports = source_reports(name for suite in suites for name in sources_of(suite))
     digests = {suite: sources_digest(reports, sources_of(suite)) for suite in suites}
-    if OWN_IMAGES_SUITE in digests:  # which are known by their names
+    if OWN_IMAGES_SUITE in digests:  # the user's images are identified by their names
         root = paths().raw / "zero-shot"
         names = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
         digests[OWN_IMAGES_SUITE] = hashlib.sha256("\n".join(names).encode()).hexdigest()
@@ -130,13 +174,15 @@ def data_digests(profile_name: str, suites: Iterable[str]) -> dict[str, str]:
 
 
 def training_digest(profile_name: str, train_data: str) -> str:
-    """Return the digest of the data that a run of a profile is trained on.
+    """Return a digest of the data that a run of a profile is trained on.
 
-    The synthetic scenes have two training sets with a manifest each, of which "pretrain" is one.
+    For real data it is the digest of the training sources, whatever `train_data` is. Generated data
+    are identified by their manifest; the training set "pretrain" of the synthetic scenes has a
+    manifest of its own.
 
     Args:
         profile_name: Name of the profile.
-        train_data: Name of the training set, as `training_set` takes it.
+        train_data: Name of the training set: "coco", "kept", "spacy" or "pretrain".
 
     Raises:
         DataError: If the data have to be generated on this machine first.
@@ -156,9 +202,17 @@ def _manifest_digest(profile_name: str, folder: str = "") -> str:
 
 
 def sources_digest(reports: Mapping[str, Report], names: Iterable[str]) -> str:
-    """Hash the annotations of some sources, and what is missing from them.
+    """Return a digest of the annotation files of sources and of the names of missing files.
 
-    Images enter by their names alone, so an image that is replaced under its name is not noticed.
+    The content of images is not hashed, so the digest stays the same if an image file is replaced
+    by another one of the same name.
+
+    Args:
+        reports: Reports of at least the named sources, by name.
+        names: Names of the sources; their order has no effect.
+
+    Returns:
+        A SHA-256 digest in hexadecimal.
     """
     digest = hashlib.sha256()
     for name in sorted(names):

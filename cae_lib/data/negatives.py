@@ -1,6 +1,7 @@
 """Make hard negatives like NegCLIP's: captions with two parts swapped.
 
-NegCLIP's generator is not public. It swaps nouns, phrases or adjectives; the conditions are ours.
+NegCLIP swaps nouns, phrases or adjectives, but its generator is not public. The rules that decide
+which of them may be swapped are therefore our own.
 """
 
 from __future__ import annotations
@@ -19,29 +20,34 @@ from cae_lib.words.articles import indefinite_article
 from cae_lib.words.dependency import COMPOUND_PREPOSITION_NOUNS, NOUN_POS
 from cae_lib.words.pipeline import load_pipeline, model_name, parse_distinct
 
-# Words between two nouns that may be exchanged without making the caption false.
+# Words that state a symmetric relation: the two nouns beside them can be swapped without making the
+# caption false.
 MUTUAL = frozenset("alongside and beside near next opposite or with".split())
-# Words tagged as adjectives that do not say what something is like.
+# Words that spaCy tags as adjectives although they describe no property of a thing.
 AMOUNTS = frozenset("few many more most much other same several such".split())
 BARE_DEPENDENCIES = ("det", "cc", "conj", "compound")
+"""Dependency labels that the children of a noun without modifiers may have."""
+
 MODIFIER_DEPENDENCIES = ("amod", "nummod", "poss", "acl", "relcl")
-"""Dependency labels of children that may attach to a bare noun, and of those that describe it."""
+"""Dependency labels of the children that describe a noun."""
 
 
 def swap_negatives(
     captions: Sequence[str], seed: int = 0, limit: int = 5, keep_meaning: bool = False
 ) -> list[list[str]]:
-    """Swap two nouns, two noun phrases or two adjectives of each caption (NegCLIP).
+    """Make hard negatives of captions by swapping nouns, noun phrases or adjectives (NegCLIP).
 
     Args:
         captions: The captions.
-        seed: Seed of the order; the order depends on `seed` and the caption.
+        seed: Seed of the random choice among the possible swaps. The choice for a caption depends
+            only on the seed and on this caption.
         limit: Largest number of swaps of a caption.
-        keep_meaning: Whether to return swaps that keep the caption's meaning (`equivalents`)
-            instead of hard negatives (`exchanges`).
+        keep_meaning: Whether to return swaps that keep the meaning of the caption, for a control,
+            instead of hard negatives.
 
     Returns:
-        For each caption up to `limit` captions with two parts swapped.
+        For each caption, a list of up to `limit` different captions with two parts swapped; it is
+        empty if no swap is possible. Runs of white space in a caption become single spaces.
 
     Raises:
         ConfigError: If no English spaCy model is installed.
@@ -59,7 +65,7 @@ def swap_negatives(
 
 
 def parser_identity() -> str:
-    """Return the versions of spaCy and of the model that `swap_negatives` parses with.
+    """Return the versions of spaCy and of the spaCy model that `swap_negatives` parses with.
 
     Raises:
         ConfigError: If no English spaCy model is installed.
@@ -69,7 +75,7 @@ def parser_identity() -> str:
 
 
 def _sample(doc: Doc, texts: Iterable[str], seed: int, limit: int) -> list[str]:
-    """Return up to `limit` distinct texts, drawn by the seed and the caption."""
+    """Draw up to `limit` distinct texts at random; the seed and the caption fix the choice."""
     texts = list(dict.fromkeys(texts))
     digest = hashlib.sha256(f"{seed} {doc.text}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
@@ -77,11 +83,20 @@ def _sample(doc: Doc, texts: Iterable[str], seed: int, limit: int) -> list[str]:
 
 
 def exchanges(doc: Doc) -> Iterator[tuple[str, str]]:
-    """Yield the kind and the result of every swap of two parts that makes a caption false.
+    """Yield the kind and the text of every swap of two parts that should make a caption false.
 
-    The kind is "noun", "phrase" or "adjective". The two parts agree in number or degree. The
-    function does not move place nouns ("on top of"), nouns followed by "of" ("a group of"), two
-    adjectives of one noun, or two parts in a mutual relation that no modifier tells apart.
+    Two nouns or noun phrases are swapped if they agree in number, two adjectives if they agree in
+    degree. Nouns of a compound preposition ("on top of"), nouns followed by "of" ("a group of"),
+    phrases with a possessive pronoun ("its owner"), adjectives that describe no property ("many")
+    and two adjectives of one noun are not swapped. In a symmetric relation such as "and" or "next
+    to", phrases are not swapped, and nouns are swapped only if at least one has a modifier.
+
+    Args:
+        doc: The caption, parsed by spaCy.
+
+    Yields:
+        The kind of the swap ("noun", "phrase" or "adjective") and the caption after the swap. The
+        same caption may be yielded more than once.
     """
     for kind, first, second in _pairs(doc):
         text = _exchanged(doc, first, second)
@@ -120,10 +135,13 @@ def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
 
 
 def equivalents(doc: Doc) -> Iterator[str]:
-    """Yield the result of every swap that keeps a caption's meaning.
+    """Yield the text of every swap of two words that keeps the meaning of a caption.
 
-    The swaps are those of two nouns that are joined by "and" and have no modifier, and those of
-    two adjectives of one noun.
+    These are swaps of two nouns without modifiers that a conjunction such as "and" joins, and swaps
+    of two adjectives of one noun.
+
+    Args:
+        doc: The caption, parsed by spaCy.
     """
     for first, second in combinations(doc, 2):
         joined = second.dep_ == "conj" and second.head == first and first.tag_ == second.tag_
@@ -152,7 +170,8 @@ def equivalents(doc: Doc) -> Iterator[str]:
 def _is_movable(token: Token) -> bool:
     """Return whether a token is a noun that can be moved.
 
-    A noun inside a compound cannot, nor can one that is followed by "of" or names a place.
+    A noun cannot be moved if it modifies another noun in a compound, is followed by "of", or
+    belongs to a compound preposition, like "top" in "on top of".
     """
     if (
         token.pos_ not in NOUN_POS
@@ -166,7 +185,7 @@ def _is_movable(token: Token) -> bool:
 
 
 def _with_compounds(noun: Token) -> Span:
-    """Return a noun with the words right before it that form a compound with it."""
+    """Return a noun together with the words directly before it that form a compound with it."""
     start = noun.i
     while start > 0 and noun.doc[start - 1].dep_ == "compound":
         start -= 1
@@ -182,7 +201,7 @@ def _has(noun: Token, relation: str) -> bool:
 
 
 def _are_mutual(first: Token, second: Token) -> bool:
-    """Return whether the second noun depends on the first by "and", "next to" or the like."""
+    """Return whether a conjunction or a symmetric relation such as "next to" joins two nouns."""
     if second.dep_ == "conj" and first in second.ancestors:
         return True
     between = first.doc[first.i + 1 : second.i]
@@ -217,6 +236,6 @@ def _article_before(part: Span) -> Token | None:
 
 
 def _article(part: str, model: Token) -> str:
-    """Return the article of a part, with the capital of `model`."""
+    """Return the indefinite article for a part, capitalised if the article `model` is."""
     article = indefinite_article(part)
     return article.capitalize() if model.text[0].isupper() else article

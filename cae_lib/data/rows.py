@@ -19,6 +19,7 @@ from cae_lib.runtime import write_atomic
 
 _END = "\x1fend of file"
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+"""Delimiter of the columns of a file, by the suffix of its name."""
 
 
 class MissingFileError(MissingDataError):
@@ -27,16 +28,17 @@ class MissingFileError(MissingDataError):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of an annotation file.
+    """A row of an annotation file, whose methods read and check its fields.
 
-    Its methods return one field each, and raise a DataError that names file, row and field if the
-    field is missing or has another type.
+    Each method that reads a field raises a DataError if the field is missing, null, or of another
+    type. The message names the file, the row and the field.
 
     Attributes:
         path: The annotation file.
-        place: What errors call the row, for example "row 3".
-        content: A mapping, a list, or a line of text.
-        key: The key of the row in a JSON object, else its position or line number.
+        place: Name of the row in error messages, for example "row 3".
+        content: A mapping from fields to values, a list of values, or a line of text.
+        key: Name of the row in its file: its key in a JSON object, the number of its last line in a
+            CSV file, or else its position counted from 0.
     """
 
     path: Path
@@ -45,13 +47,18 @@ class Row:
     key: str = ""
 
     def error(self, problem: str) -> DataError:
-        """Return the error that says what is wrong with the row."""
+        """Return a DataError that names the file and the row and says what is wrong with it."""
         return DataError(f"{self.path}, {self.place}: {problem}. Fetch the file again.")
 
     def value(self, field: str) -> Any:
-        """Return a field, or a nested value by its path.
+        """Return the value of a field, or a nested value by its path.
 
-        `1.POS.0` is "y" in the row `["x", {"POS": ["y"]}]`.
+        Args:
+            field: Name or position of the field, or a path of them with dots: `1.POS.0` is "y" in
+                the row `["x", {"POS": ["y"]}]`.
+
+        Raises:
+            DataError: If the value is missing or null.
         """
         inner = self.content
         for step in field.split("."):
@@ -69,14 +76,27 @@ class Row:
         return inner
 
     def text(self, field: str) -> str:
-        """Return a text that is not blank, unchanged."""
+        """Return the text in a field unchanged.
+
+        Raises:
+            DataError: If the field is missing, is no text, or is blank.
+        """
         value = self.value(field)
         if not isinstance(value, str) or not value.strip():
             raise self.error(f"field '{field}' is {value!r}, a text was expected")
         return value
 
     def texts(self, field: str, at_least: int = 1) -> tuple[str, ...]:
-        """Return a list of texts, none of them blank."""
+        """Return the list of texts in a field.
+
+        Args:
+            field: Name of the field or path to it, as in `value`.
+            at_least: Smallest number of texts that is accepted.
+
+        Raises:
+            DataError: If the field is missing, is no list of texts, is too short, or has a blank
+                text.
+        """
         value = self.value(field)
         if not is_list_of_texts(value) or len(value) < at_least:
             raise self.error(
@@ -85,7 +105,11 @@ class Row:
         return tuple(value)
 
     def number(self, field: str) -> float:
-        """Return a finite number, which may be written as text."""
+        """Return the number in a field, which may be written as text.
+
+        Raises:
+            DataError: If the field is missing or is no finite number.
+        """
         value = self.value(field)
         try:
             number = float(value)
@@ -96,14 +120,33 @@ class Row:
         return number
 
     def box(self, x: str, y: str, width: str, height: str) -> tuple[float, float, float, float]:
-        """Return the crop `(left, top, right, bottom)` from the fields of a box in pixels."""
+        """Return the edges `(left, top, right, bottom)` of a bounding box, in pixels.
+
+        Args:
+            x: Name of the field with the left edge.
+            y: Name of the field with the top edge.
+            width: Name of the field with the width.
+            height: Name of the field with the height.
+
+        Raises:
+            DataError: If a field is missing or no number, or the width or height is not positive.
+        """
         left, top, wide, high = (self.number(field) for field in (x, y, width, height))
         if wide <= 0 or high <= 0:
             raise self.error(f"the box is {wide:g} x {high:g} pixels, a positive size was expected")
         return left, top, left + wide, top + high
 
     def literal(self, field: str, kind: type = str) -> list[Any]:
-        """Return a field that is written as a Python list or set of elements of one `kind`."""
+        """Return the list in a field that is written as a Python list or set.
+
+        Args:
+            field: Name of the field or path to it, as in `value`.
+            kind: Type of the elements, `str` or `int`.
+
+        Raises:
+            DataError: If the field is missing, is no Python list or set, or has an element of
+                another type.
+        """
         cell = self.text(field)
         elements = None
         try:
@@ -126,7 +169,12 @@ def is_list_of_texts(value: object) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 file, with or without a byte order mark; its line ends stay as they are."""
+    """Read a UTF-8 file with or without a byte order mark, without converting its line ends.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: If the file cannot be read or is not UTF-8.
+    """
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
@@ -140,9 +188,15 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path, *kinds: type[list] | type[dict]) -> Any:
-    """Read a JSON file of a list or an object; DataError if it is malformed or not of the `kinds`.
+    """Read a JSON file that holds a list or an object.
 
-    Without `kinds` both are read.
+    Args:
+        path: The file.
+        kinds: Accepted types of the content, `list` or `dict`; without any, both are accepted.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: If the file is malformed or holds something else.
     """
     top = Row(path, "top level", read_text(path))
     content = parse_json(top)
@@ -154,7 +208,11 @@ def read_json(path: Path, *kinds: type[list] | type[dict]) -> Any:
 
 
 def parse_json(row: Row) -> Any:
-    """Parse the text that a row holds."""
+    """Parse the content of a row, which is a text, as JSON.
+
+    Raises:
+        DataError: If the text is no valid JSON.
+    """
     try:
         return json.loads(row.content)
     except json.JSONDecodeError as error:
@@ -164,34 +222,60 @@ def parse_json(row: Row) -> Any:
 
 
 def json_rows(path: Path, *kinds: type[list] | type[dict]) -> Iterator[Row]:
-    """Yield the rows of a JSON file that holds a list or an object of them."""
+    """Yield the rows of a JSON file: the elements of a list, or the values of an object.
+
+    Args:
+        path: The file.
+        kinds: Accepted types of the content, `list` or `dict`; without any, both are accepted.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: If the file is malformed or holds something else.
+    """
     content = read_json(path, *kinds)
     for key, row in content.items() if isinstance(content, dict) else enumerate(content):
         yield Row(path, f"row {key}", row, str(key))
 
 
 def text_rows(path: Path) -> Iterator[Row]:
-    """Yield the lines of a text file that are not blank."""
+    """Yield the lines of a text file that are not blank, each as the content of a row.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: If the file cannot be read as UTF-8.
+    """
     for number, line in enumerate(read_text(path).split("\n")):
         if line.strip():
             yield Row(path, f"line {number + 1}", line, str(number))
 
 
 def json_lines(path: Path) -> Iterator[Row]:
-    """Yield the rows of a file of one JSON value a line."""
+    """Yield the rows of a JSON Lines file, which has one JSON value on each line.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: If a line is no valid JSON; the message names the line.
+    """
     for row in text_rows(path):
         yield Row(path, row.place, parse_json(row), row.key)
 
 
 def csv_rows(path: Path, columns: tuple[str, ...] = (), delimiter: str = ",") -> Iterator[Row]:
-    """Yield the rows of a file of separated values with a header; keys are line numbers.
+    """Yield the rows of a file with delimited columns and a header, such as CSV or TSV.
 
     Quotes are read leniently, as the official scripts read them. Fields may be of any length and
-    hold line breaks; the line number is that of the row's last line. A row with fewer or more
-    fields than the header keeps them as a list, so that `Row.value` refuses it.
+    contain line breaks. The key of a row is the number of its last line. A row with fewer or more
+    fields than the header keeps them as a list, and reading a column of it by name raises a
+    DataError.
+
+    Args:
+        path: The file.
+        columns: Columns that the header must have; it may have others.
+        delimiter: Delimiter of the columns.
 
     Raises:
-        DataError: If the file is missing, lacks one of `columns`, or ends inside a quoted field.
+        MissingFileError: If there is no such file.
+        DataError: If one of `columns` is missing, or the file ends inside a quoted field.
     """
     csv.field_size_limit(sys.maxsize)
     content = read_text(path).rstrip("\r\n") + "\n" + _END
@@ -214,14 +298,19 @@ def csv_rows(path: Path, columns: tuple[str, ...] = (), delimiter: str = ",") ->
 
 
 def parquet_rows(path: Path, image_folder: Path) -> Iterator[Row]:
-    """Yield the rows of a Parquet table of the Hugging Face hub.
+    """Yield the rows of a Parquet table of the Hugging Face hub, and write its images to files.
 
     An image that is stored as bytes is written to `image_folder` as HASH.jpg, whatever its format,
-    where HASH depends on its content, and is replaced by `{"path": "HASH.jpg"}` in the row.
+    where HASH depends on its content. In the row, it is replaced by `{"path": "HASH.jpg"}`. A file
+    that exists is not written again.
+
+    Args:
+        path: The table.
+        image_folder: Folder that the images are written to.
 
     Raises:
-        MissingFileError: If there is no such file.
-        DataError: If it cannot be read.
+        MissingFileError: If there is no such table.
+        DataError: If the table cannot be read.
         WriteError: If an image cannot be written.
     """
     import pandas as pd
@@ -247,7 +336,14 @@ def parquet_rows(path: Path, image_folder: Path) -> Iterator[Row]:
 
 
 def rows_of(path: Path) -> Iterator[Row]:
-    """Yield the rows of a file; its suffix tells whether it is JSON, separated values or lines."""
+    """Return an iterator over the rows of a file in the format that its suffix names.
+
+    The suffixes are .csv, .tsv, .json and .jsonl; of any other file, each line is a row.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        DataError: If the file is malformed.
+    """
     if path.suffix in DELIMITERS:
         return csv_rows(path, (), DELIMITERS[path.suffix])
     if path.suffix == ".jsonl":

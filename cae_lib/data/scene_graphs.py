@@ -1,6 +1,6 @@
-"""The synthetic scenes as the library sees them: files of ground truth, and words of captions.
+"""Read the ground truth of the synthetic scenes, and count the role words of their captions.
 
-`data/recipes/synthetic_scenes` draws the scenes and writes these files.
+`data/recipes/synthetic_scenes` draws the scenes and writes their captions and scene graphs.
 """
 
 from __future__ import annotations
@@ -13,27 +13,34 @@ from typing import Any
 from cae_lib.errors import DataError
 
 CAPTIONS_FILE = "coco/annotations/captions_val2014.json"
+"""Captions of the scenes in COCO's folder val2014, below the folder of a profile."""
+
 GRAPHS_FILE = "coco/annotations/scene_graphs_val2014.json"
+"""Scene graphs of the scenes in COCO's folder val2014, below the folder of a profile."""
+
 FLICKR_GRAPHS_FILE = "flickr30k/scene_graphs_test.json"
-"""Files below the folder of the datasets."""
+"""Scene graphs of the test scenes in Flickr30K's folder, below the folder of a profile."""
 
 NOUNS = tuple(
     "cat dog horse elephant person bird sheep cow rabbit duck turtle bear car bus truck boat train "
     "bicycle house tree chair bed ball cup book umbrella hat flower clock guitar apple kite shoe "
     "key".split()
 )
-"""Nouns of the captions; their order is that of the classes in zero-shot classification."""
+"""Object words of the captions, in the order of the classes in zero-shot classification."""
 
 ADJECTIVES = tuple(
     "small large striped spotted checkered red orange yellow green blue purple pink brown".split()
 )
+"""Attribute words of the captions."""
+
 RELATIONS = tuple(
     "left of, to the left of, right of, to the right of, above, over, below, beneath, on, on top "
     "of, under, underneath, in front of, behind, riding, holding, chasing, touching".split(", ")
 )
-"""Wordings of relations."""
+"""Words that state a relation of the scene in a caption."""
 
 VAGUE_RELATIONS = ("with", "next to", "near", "beside")
+"""Words that join two objects in a caption without stating their relation."""
 
 _WORDINGS = sorted((*RELATIONS, *VAGUE_RELATIONS), key=len, reverse=True)
 _RELATION = re.compile(rf"\b({'|'.join(_WORDINGS)})\b")
@@ -41,10 +48,15 @@ _POSITION = re.compile(r"\b(on the (left|right)|at the (top|bottom))\b(?! of)")
 
 
 def read_scene_graphs(path: Path, key: str) -> list[dict[str, Any]]:
-    """Read the "images" or "annotations" of a file of captions or of scene graphs.
+    """Read one list of entries from a JSON file of scene graphs or captions.
+
+    Args:
+        path: The file, an object of lists.
+        key: Name of the list: "images", with an entry for each image, or "annotations", with an
+            entry for each caption.
 
     Raises:
-        DataError: If the file cannot be read.
+        DataError: If the file is missing or damaged, or has no such list.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))[key]
@@ -56,10 +68,14 @@ def read_scene_graphs(path: Path, key: str) -> list[dict[str, Any]]:
 
 
 def count_roles(caption: str) -> tuple[int, int, int]:
-    """Count the words of a synthetic scene's caption that name an object, attribute or relation.
+    """Count the object, attribute and relation words in a caption of a synthetic scene.
 
-    The words are those of the scenes' own vocabulary, in lower case and without punctuation. "on
-    top of" counts as one relation, "on the left" as none.
+    Only words of the scenes' own vocabulary count, in lower case and without punctuation. Vague
+    relations such as "near" count as relations. "on top of" counts as one relation, and a position
+    in the image such as "on the left" as none.
+
+    Returns:
+        The numbers of objects, attributes and relations.
     """
     words = caption.split()
     n_objects = sum(word in NOUNS for word in words)

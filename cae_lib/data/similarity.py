@@ -1,7 +1,7 @@
-"""Sentence pairs with human scores of similarity: STS12-16, STS-B, SICK-R.
+"""Load sentence pairs with human similarity scores: STS12 to STS16, STS-B and SICK-R.
 
-In SentEval's layout (Conneau and Kiela 2018; Agirre et al. 2012-2016, Cer et al. 2017, Marelli et
-al. 2014).
+The files have the layout of SentEval (Conneau and Kiela 2018). The datasets are by Agirre et al.
+2012-2016 (STS12 to STS16), Cer et al. 2017 (STS-B) and Marelli et al. 2014 (SICK-R).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cae_lib.data.rows import MissingFileError, read_text
 from cae_lib.errors import ConfigError, DataError, MissingDataError
 
 SENTEVAL_FOLDER = "senteval"
-"""Folder of these datasets among all; it holds `STS/` and `SICK/`."""
+"""Folder with `STS/` and `SICK/`, below the folder of all datasets."""
 
 YEARS: Mapping[str, tuple[str, ...]] = {
     "STS12": ("MSRpar", "MSRvid", "SMTeuroparl", "surprise.OnWN", "surprise.SMTnews"),
@@ -28,10 +28,12 @@ YEARS: Mapping[str, tuple[str, ...]] = {
     "STS15": ("answers-forums", "answers-students", "belief", "headlines", "images"),
     "STS16": ("answer-answer", "headlines", "plagiarism", "postediting", "question-question"),
 }
-"""Parts of each year in SentEval's order; STS13 without SMT, whose licence forbids it."""
+"""Parts of STS12 to STS16 in SentEval's order; STS13 lacks SMT, whose licence forbids it."""
 
 STSB, SICKR = "STS-B", "SICK-R"
 SIMILARITY_SETS: tuple[str, ...] = (*YEARS, STSB, SICKR)
+"""Names of the datasets."""
+
 OFFICIAL = {
     "STS12": 3108,
     "STS13": 1500,
@@ -41,6 +43,8 @@ OFFICIAL = {
     STSB: 1379,
     SICKR: 4927,
 }
+"""Published number of scored pairs in the test split of each dataset."""
+
 FILES = {
     STSB: {name: f"STS/STSBenchmark/sts-{name}.csv" for name in ("train", "dev", "test")},
     SICKR: {
@@ -49,22 +53,25 @@ FILES = {
         "test": "SICK/SICK_test_annotated.txt",
     },
 }
+"""File of each split of STS-B and SICK-R, below `SENTEVAL_FOLDER`."""
+
 COLUMN_NUMBERS = {STSB: (5, 6, 4), SICKR: (1, 2, 3)}
-"""Positions of the columns with the first sentence, the second one and the score; (0, 1, 2) in the
-files of other datasets."""
+"""Positions of the columns with the first sentence, the second sentence and the score, from 0."""
 
 
 @dataclass(frozen=True)
 class SentencePairs:
-    """Sentence pairs with scores of similarity.
+    """Sentence pairs with human similarity scores.
 
     Attributes:
-        name: One of `SIMILARITY_SETS`.
-        first, second: The sentences, n each.
-        gold: Scores `(n,)`, 0 to 5 (SICK: 1 to 5).
-        sizes: Number of pairs of each part, in order.
+        name: Name of the dataset, one of `SIMILARITY_SETS`.
+        first: First sentence of each of the n pairs.
+        second: Second sentence of each pair.
+        gold: Human scores, float64 `(n,)`, from 0 to 5 (SICK-R: 1 to 5); higher is more similar.
+        sizes: Number of pairs of each part that was found, in the order of the pairs.
         n_expected: Number of pairs that the dataset should have.
-        counts: Further facts, for example `{"unscored": 5500}` for blank lines of scores.
+        counts: Numbers of further pairs by reason; `{"unscored": 5500}` are pairs that nobody
+            scored, which are left out.
     """
 
     name: str
@@ -77,20 +84,24 @@ class SentencePairs:
 
 
 def load_similarity(name: str, root: str | Path, *, official: bool = False) -> SentencePairs:
-    """Load the test split of one of `SIMILARITY_SETS`; pairs keep the order of their files.
+    """Load the test split of a dataset of sentence pairs; the pairs keep the order of their files.
 
-    Pairs of STS12-16 whose line of scores is blank were never scored: they are left out, counted as
-    `unscored`, and not expected. Tabs divide columns and quotes mean nothing; further columns are
-    allowed; a first line of SICK that holds no score is a header.
+    Pairs of STS12 to STS16 with a blank line in the file of scores were never scored. They are left
+    out, counted as `unscored`, and not expected. Columns are separated by tabs, quotes have no
+    special meaning, and further columns are ignored. The first line of SICK-R is a header if it has
+    no score.
 
     Args:
-        name: The dataset.
-        root: Folder that holds `STS/` and `SICK/`.
-        official: Expect the published number of pairs; missing parts are logged.
+        name: Name of the dataset, one of `SIMILARITY_SETS`.
+        root: Folder with `STS/` and `SICK/`.
+        official: Whether the published number of pairs is expected, and missing pairs are printed;
+            otherwise the pairs that are there are expected.
 
     Raises:
         ConfigError: If the dataset is unknown.
-        DataError: If no file is there, a line is malformed, or there are more pairs than expected.
+        MissingDataError: If no file of the dataset is there.
+        DataError: If a line is malformed, a file of scores does not fit its file of sentences, no
+            pair has a score, or there are more pairs than expected.
     """
     if name not in SIMILARITY_SETS:
         raise ConfigError(f"no similarity set {name!r}. Known: {', '.join(SIMILARITY_SETS)}.")
@@ -123,7 +134,14 @@ def load_similarity(name: str, root: str | Path, *, official: bool = False) -> S
 
 
 def available_similarity_sets(root: str | Path) -> tuple[str, ...]:
-    """Return the datasets that have test files in `root`; DataError if there is none."""
+    """Return the names of the datasets that have test files.
+
+    Args:
+        root: Folder with `STS/` and `SICK/`.
+
+    Raises:
+        DataError: If there is no such dataset.
+    """
     folder = Path(root)
     names = [n for n in YEARS if any((folder / "STS" / f"{n}-en-test").glob("STS.input.*.txt"))]
     names += [name for name, files in FILES.items() if (folder / files["test"]).is_file()]
@@ -137,7 +155,13 @@ def available_similarity_sets(root: str | Path) -> tuple[str, ...]:
 
 
 def _scored_pairs(path: Path, name: str, counts: Counter[str]) -> list[tuple[str, str, float]]:
-    """Return the scored pairs of a file; STS12 to STS16 have their scores in a second file."""
+    """Return the scored pairs of a file; STS12 to STS16 have their scores in a second file.
+
+    Args:
+        path: The file of sentences.
+        name: Name of the dataset.
+        counts: Counter whose entry "unscored" is increased by the number of pairs without a score.
+    """
     first, second, score = COLUMN_NUMBERS.get(name, (0, 1, 2))
     source, lines = path, [line.split("\t") for line in _lines(path)]
     if name in YEARS:

@@ -1,6 +1,7 @@
-"""The list of datasets and weight files, `sources.yml`.
+"""Read `sources.yml`, the list of datasets and weights with their downloads.
 
-The path of a source is relative to `data/raw`; the paths of its parts are relative to its folder.
+Each entry is a source. The folder of a source is relative to `data/raw`; all other paths are
+relative to this folder.
 """
 
 from __future__ import annotations
@@ -26,14 +27,28 @@ WAYS = {
     "hub": "from the Hugging Face hub",
     "how": "by hand",
 }
+"""Fields of `Download` that say where it comes from, each with its description in listings."""
+
 CHECKSUM = "sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}|git:[0-9a-f]{40}"
+"""Regular expression of a checksum; "git" is the id of a git blob."""
+
 REVISION = "[0-9a-f]{40}|main"
+"""Regular expression of the revision of a repository on the hub: a commit, or "main"."""
+
 SOURCES_FILE = Path(__file__).with_name("sources.yml")
+"""The list of sources that comes with the package."""
 
 
 @dataclass(frozen=True)
 class Download:
-    """A file or hub repository to fetch, from an address, Google Drive or the hub, or by hand."""
+    """A file, or a repository of the hub, that belongs to a source and has to be fetched.
+
+    Exactly one of `url`, `drive`, `hub` and `how` says where it comes from.
+
+    Raises:
+        ValueError: If none or several of these fields are set, `checksum` or `revision` has another
+            form, or `revision` is missing for a repository of the hub or set for anything else.
+    """
 
     url: str | None = None  # address of a plain download
     drive: str | None = None  # id of a file at Google Drive
@@ -64,18 +79,22 @@ class Download:
 
     @property
     def name(self) -> str:
-        """Return the name of the downloaded file, or a name that stands for it."""
+        """Name of the downloaded file.
+
+        It is the last part of the first of `file`, `url`, `to`, `path` and `hub` that is set; "" if
+        none is.
+        """
         url = (self.url or "").partition("?")[0]
         return (self.file or url or self.to or self.path or self.hub or "").rpartition("/")[2]
 
     @property
     def host(self) -> str:
-        """Return the host of the file; "" if no address is known."""
+        """Host that the file is fetched from, such as "huggingface.co"; "" if none is known."""
         return urlsplit(self.browser_url).hostname or ""
 
     @property
     def browser_url(self) -> str:
-        """Return the page where a browser finds the file; "" if none is known."""
+        """Address where a browser finds the file or repository; "" if none is known."""
         if self.drive:
             return f"https://drive.google.com/file/d/{self.drive}/view"
         if self.hub:
@@ -86,13 +105,14 @@ class Download:
 
 @dataclass(frozen=True)
 class ExpectedRows:
-    """Files that a complete dataset has, and how many rows they hold together.
+    """Files that a complete source has, and the number of rows in all of them together.
 
     Attributes:
-        file: Path; `{a,b}` stands for several files, `*` for any.
-        n: Number of rows, or of files if `file` has a `*`; None if it has not been published.
-        lines: Count lines that are not blank, whatever the file's ending.
-        skip: Number of lines of a header.
+        file: Path in the folder of the source. `{a,b}` stands for several files that are all
+            expected, and `*` for any text.
+        n: Number of rows, or of files if `file` contains `*`; None if it has not been published.
+        lines: Whether rows are the lines that are not blank, whatever the suffix of the file.
+        skip: Number of rows at the beginning that are not counted, such as a header.
     """
 
     file: str
@@ -103,13 +123,15 @@ class ExpectedRows:
 
 @dataclass(frozen=True)
 class ReferencedImages:
-    """Images that annotation files name, and where their files may be.
+    """Images that the annotation files of a source name, and where their files may be.
 
     Attributes:
-        file: The annotation files, as in `ExpectedRows`.
-        field: Columns that name an image, as in `rows.value`; a line of text is itself a name.
-        names: Paths that the image may have; `{}` stands for its name.
-        drop: Prefix to remove from the name.
+        file: Path of the annotation files in the folder of the source, with `{a,b}` and `*` as in
+            `ExpectedRows`.
+        field: Fields of a row that each name an image, as `Row.value` reads them. In a text file,
+            each line is a name.
+        names: Paths that the image may have in the folder of the source; `{}` stands for its name.
+        drop: Prefix that is removed from the name.
     """
 
     file: str
@@ -120,7 +142,7 @@ class ReferencedImages:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset, or weights, with what is needed to fetch and to check it."""
+    """A dataset or a set of weights: how to fetch it, and what a complete copy has."""
 
     name: str  # as in `cae data get NAME`
     title: str
@@ -140,16 +162,20 @@ class Source:
 
     @property
     def root(self) -> Path:
-        """Return the folder of the source."""
+        """Folder of the source, below `data/raw`."""
         return paths().raw / self.folder
 
     @property
     def download_folder(self) -> Path:
-        """Return the folder of the downloaded archives, which users may also fill by hand."""
+        """Folder of downloaded archives, into which the user may also put archives by hand."""
         return paths().raw / "downloads" / self.name
 
     def place(self, item: Download) -> Path:
-        """Return the path of a download: an archive is among the downloads, a file at its place."""
+        """Return the path on this machine that a download is saved to.
+
+        An archive is saved in `download_folder`, anything else in the folder of the source. The
+        path does not apply to weights that open_clip keeps in the hub's cache.
+        """
         if item.unpack:
             return self.download_folder / item.name
         return self.root / (item.to or item.path or ".")
@@ -157,10 +183,15 @@ class Source:
 
 @lru_cache(maxsize=4)
 def load_sources(path: Path = SOURCES_FILE) -> Mapping[str, Source]:
-    """Read all sources by name, from the list that comes with the package.
+    """Read all sources, and return them by name.
+
+    The sources of a benchmark that the file does not list are added without downloads.
+
+    Args:
+        path: The list of sources; by default the one that comes with the package.
 
     Raises:
-        DataError: For a file that cannot be read, or a malformed entry, which the message names.
+        DataError: If the file cannot be read or an entry is malformed; the message names the entry.
     """
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8")).items()
@@ -193,7 +224,11 @@ def _build(kind: type, entry: dict[str, Any]) -> Any:
 
 
 def source(name: str) -> Source:
-    """Return the source of a name; ConfigError, with the known names, if there is none."""
+    """Look up a source by its name in `sources.yml`.
+
+    Raises:
+        ConfigError: If there is no such source; the message lists the known names.
+    """
     sources = load_sources()
     if name not in sources:
         raise ConfigError(f"no data set or weights {name!r}. Known: {', '.join(sources)}.")
@@ -201,7 +236,7 @@ def source(name: str) -> Source:
 
 
 def fetch_command(names: Iterable[str]) -> str:
-    """Return the command that fetches some sources and the images that they refer to."""
+    """Return the shell command that fetches the named sources and those whose images they use."""
     fetched: dict[str, None] = {}
     for name in names:
         entry = load_sources().get(name)  # none of a benchmark that was registered since
@@ -210,7 +245,7 @@ def fetch_command(names: Iterable[str]) -> str:
 
 
 def expand(pattern: str) -> list[str]:
-    """Return all paths that a pattern with `{a,b}` stands for: two for `x/{1,2}.csv`."""
+    """Expand the braces of a pattern: `x/{1,2}.csv` gives `x/1.csv` and `x/2.csv`."""
     parts = re.split(r"\{([^}]*)\}", pattern)
     options = [part.split(",") if i % 2 else [part] for i, part in enumerate(parts)]
     return ["".join(choice) for choice in itertools.product(*options)]

@@ -1,4 +1,4 @@
-"""Load the training and validation sets of a profile: images, captions, tokens and roles."""
+"""Load the training sets of a profile: images, captions, tokens and word roles."""
 
 from __future__ import annotations
 
@@ -25,16 +25,24 @@ if TYPE_CHECKING:
 
 
 TRAINING_SOURCE = "negclip-captions"
+"""Name in `sources.yml` of the captions that training on real data reads."""
+
 NEGATIVES_VERSION = 1
-"""Version of the results of `swap_negatives`: raise it when they change."""
+"""Version of the stored hard negatives; raise it when the results of `swap_negatives` change."""
 
 TRAINING_ROWS = 109_468
-"""Rows of NegCLIP's training file."""
+"""Number of rows in NegCLIP's training file."""
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Pairs with their images, and the tokens and roles of their captions."""
+    """Image-caption pairs with their images, and the tokens and word roles of their captions.
+
+    Attributes:
+        pairs: Image paths and captions, with hard negatives if the training set has them.
+        images: The images; row i is the image of `pairs.image_paths[i]`.
+        alignment: Tokens and roles of the captions, in the order of `pairs.captions`.
+    """
 
     pairs: Pairs
     images: ImageStore | ImagesOnDisk
@@ -43,30 +51,38 @@ class TrainingSet:
 
 @lru_cache(maxsize=1)
 def default_tagger() -> SceneGraphTagger:
-    """Return the paper's parser with the installed spaCy model, loaded once and when needed."""
+    """Return the paper's scene graph parser as a tagger, loaded at the first call and then reused.
+
+    Raises:
+        ConfigError: If no English spaCy model is installed.
+    """
     from cae_lib.words.scene_graph import SceneGraphTagger
 
     return SceneGraphTagger()
 
 
 def _find_tagger(name: str, profile_name: str) -> Tagger:
-    """Return the tagger that the setting `tagger` of a run names."""
+    """Return the tagger that the setting `tagger` of a run names; see `training_set`."""
     if name == "scene-graph":
         return default_tagger()
     return ground_truth_tagger(profile_name) if name == "truth" else named_tagger(name)
 
 
 def has_ground_truth(profile_name: str) -> bool:
-    """Whether the roles of a profile's captions are known by construction."""
+    """Return whether the word roles of a profile's captions are known without a parser.
+
+    They are known for synthetic scenes and for paired photographs, whose captions are generated.
+    """
     profile = find_profile(profile_name)
     return profile.synthetic or (profile.sets or profile.name) == "paired"
 
 
 def ground_truth_tagger(profile_name: str) -> Tagger:
-    """Return the tagger that knows by construction what the captions of a profile say.
+    """Return the tagger that reads word roles from the ground truth of a profile's captions.
 
     Raises:
-        ConfigError: If people wrote the captions.
+        ConfigError: If the profile has no ground truth, because people wrote its captions.
+        DataError: If the scene graphs of synthetic scenes are missing or damaged.
     """
     from cae_lib.words.ground_truth import PairedPhrases, SceneGraphFile
 
@@ -89,22 +105,27 @@ def ground_truth_tagger(profile_name: str) -> Tagger:
 def training_set(
     profile_name: str, name: str = "coco", model: str = "clip-mini", tagger: str = "scene-graph"
 ) -> TrainingSet:
-    """Load a dataset; the last two are kept in memory.
+    """Load a training set of a profile; the two results used last are cached.
 
     Args:
         profile_name: Name of the profile that the data belong to.
-        name: "coco" (rows of `train_neg_clip.tsv`, with roles); "kept", the same with swaps that
-            keep a caption's meaning as its negatives and without similar images; "spacy", the same
-            as "coco" with hard negatives that our generator makes from the captions' text alone
-            (`swap_negatives`); or "pretrain" (web-like captions of the synthetic scenes, for the
-            base model; no roles are needed and none are computed).
+        name: Name of the training set.
+
+            - "coco": the rows of `train_neg_clip.tsv`.
+            - "kept": the rows of "coco", but each caption's negatives are swaps that keep its
+              meaning, and no similar images are listed.
+            - "spacy": the rows of "coco", but each caption's hard negatives are made by
+              `swap_negatives`, from the text of the caption alone.
+            - "pretrain": web-like captions of the synthetic scenes, for the base model. All their
+              words have role 0 (other), because pretraining needs no roles.
         model: Name of the model whose tokenizer and image size are used.
-        tagger: Name of the tagger that finds the roles of words: "scene-graph", the paper's;
-            "dependency"; or "truth", what the captions say by construction, where they were not
-            written by people.
+        tagger: Name of the tagger that finds the roles of words: "scene-graph" (the paper's
+            parser), "dependency" (rules on spaCy's dependency tree), or "truth" (the ground truth
+            of captions that were generated, not written by people).
 
     Raises:
-        ConfigError: If the name or the tagger is unknown.
+        ConfigError: If the profile, the training set, the model or the tagger is unknown, or the
+            tagger "truth" does not fit the profile.
         DataError: If files are missing or malformed; the message says how to get them.
     """
     clip = load_clip(model)
@@ -132,10 +153,10 @@ def training_set(
 
 
 def _parsed_negatives(captions: Sequence[str], name: str) -> list[list[str]]:
-    """Return the swaps of each caption, from a stored file if there is one.
+    """Return the swaps of each caption, from the cached file if there is one.
 
-    The file is named by the captions and by what they are parsed with, so another spaCy model makes
-    a new file.
+    The name of the file depends on the captions and on the versions of spaCy and its model, so
+    another model writes a new file.
 
     Args:
         captions: The captions.
@@ -152,12 +173,14 @@ def _parsed_negatives(captions: Sequence[str], name: str) -> list[list[str]]:
 
 
 def training_pairs(profile_name: str) -> Pairs:
-    """Return images and captions of the dataset "coco" without tokens or roles.
+    """Load the image-caption pairs of a profile's `train_neg_clip.tsv`, with their hard negatives.
 
-    Roles would need a parser.
+    This is the training set "coco" without tokens and word roles, so no parser is needed. Images
+    are not decoded.
 
     Raises:
-        DataError: If the file is missing, malformed or incomplete, or an image is missing.
+        DataError: If `train_neg_clip.tsv` is missing, malformed or incomplete, or an image file is
+            missing.
     """
     profile = find_profile(profile_name)
     path = profile.root / "coco" / "train_neg_clip.tsv"

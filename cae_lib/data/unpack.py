@@ -1,7 +1,7 @@
-"""Unpack archives without trusting them.
+"""Unpack archives from the internet safely.
 
-Nothing is written outside of the target folder, and archives that unpack to far more than their own
-size are refused.
+Nothing is written outside of the target folder, and an archive that unpacks to far more than its
+own size raises an error.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Any
 from cae_lib.errors import DataError
 
 MAX_RATIO = 20
-"""How many times its own size an archive may unpack to; text shrinks about tenfold."""
+"""Largest ratio of unpacked size to archive size; text shrinks about tenfold."""
 
 ALWAYS_ALLOWED = 1_000_000_000
-"""Bytes that any archive may unpack to, however small it is."""
+"""Unpacked size in bytes that is allowed for any archive, whatever `MAX_RATIO` says."""
 
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
 
@@ -31,21 +31,22 @@ _Member = zipfile.ZipInfo | tarfile.TarInfo
 
 
 def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None:
-    """Unpack a zip or tar archive to the folder `to` below `root`, and replace existing files.
+    """Unpack a zip or tar archive to a folder, and replace existing files.
 
-    The files move to their places once all of them are unpacked. Hidden files are left out, and so
-    is the one folder that holds everything else, if there is one.
+    Files are moved to the folder once all of them are unpacked. Hidden files are left out. If one
+    outer folder contains everything else, its content is moved without the folder itself.
 
     Args:
         archive: The archive.
-        root: Folder that nothing is written out of.
-        to: Folder of the files, relative to `root`.
-        only: Prefixes of the paths to keep, without the one outer folder; () keeps all.
+        root: Folder outside of which nothing is written; it is created if it does not exist.
+        to: Folder for the content, relative to `root`.
+        only: Prefixes of the paths to keep, without the outer folder; () keeps all.
 
     Raises:
-        DataError: For a damaged archive, one with links or devices in it, one that holds more than
-            `MAX_RATIO` times its size (and more than `ALWAYS_ALLOWED`), and a destination that a
-            symbolic link leads out of `root`.
+        DataError: If the archive is damaged, contains links or devices, contains none of the files
+            to keep, or unpacks to more than `MAX_RATIO` times its size and more than
+            `ALWAYS_ALLOWED` bytes; also if a symbolic link leads a file out of `root` or stands in
+            its place.
     """
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{archive.name}.", dir=root) as name:
@@ -76,9 +77,12 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _extract(archive: Path, folder: Path, goal: Path) -> None:
-    """Unpack an archive with the standard library, which writes nothing outside of the folder.
+    """Unpack an archive with the standard library, which writes nothing outside of `folder`.
 
-    The files are moved to `goal` afterwards.
+    Args:
+        archive: The archive.
+        folder: Temporary folder that the files are unpacked to.
+        goal: Final folder of the files, which errors name.
     """
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
@@ -93,7 +97,10 @@ def _extract(archive: Path, folder: Path, goal: Path) -> None:
 
 
 def _checked_members(archive: Path, opened: _Archive, goal: Path) -> list[Any]:
-    """Return all members of an archive; DataError for a link or device, or for too much."""
+    """Return all members of an archive, or raise a DataError if it must not be unpacked.
+
+    It must not be unpacked if it contains a link or a device, or too much data.
+    """
     by_hand = f"If the archive is right all the same, unpack it by hand to {goal}"
     largest = max(MAX_RATIO * archive.stat().st_size, ALWAYS_ALLOWED)
     total, members = 0, []
@@ -123,9 +130,14 @@ def _describe(member: _Member) -> tuple[str, int, bool]:
 
 
 def check_destination(path: Path, base: Path) -> None:
-    """Raise a DataError if a path is a symbolic link, or if one leads it out of the folder `base`.
+    """Check that a path can be written to without leaving a folder through a symbolic link.
 
-    `base` itself may be a link: whoever made it chose where the data are to be.
+    Args:
+        path: The path, below `base`.
+        base: The folder, which may itself be a link: the user may keep the data elsewhere.
+
+    Raises:
+        DataError: If the path is a symbolic link, or a link leads it out of `base`.
     """
     if path.is_symlink() or not path.resolve().is_relative_to(base.resolve()):
         raise DataError(

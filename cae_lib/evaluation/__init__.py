@@ -1,1 +1,1 @@
-"""Measures of models on benchmarks, retrieval and word attribution, each as a tidy table."""
+"""Measure models on benchmarks, retrieval and word attribution; each result is a tidy table."""

@@ -1,4 +1,4 @@
-"""How much of its data each measurement uses, and how much there should be."""
+"""Count the items, captions or images that each suite uses, and how many it should use."""
 
 from __future__ import annotations
 
@@ -20,10 +20,21 @@ from cae_lib.profiles import find_profile
 
 
 def subsets(profile_name: str) -> pd.DataFrame:
-    """Return a row for each subset of a benchmark and for each dataset of another suite.
+    """Return the used and expected numbers of items of each benchmark subset and other dataset.
 
-    Rows of benchmarks also say how the subset is averaged. For other suites, `family` is the name
-    of the dataset. Numbers count items, captions or images; the column of counts is JSON.
+    A missing retrieval or similarity dataset of real data has `n_used` 0.
+
+    Args:
+        profile_name: Name of the profile.
+
+    Returns:
+        A row for each subset of a benchmark, and for each dataset of another suite. Columns:
+
+        - `suite`, `family` (of other suites than "benchmarks": the name of the dataset), `subset`.
+        - `n_used`, `n_expected`: numbers of items, captions, images or pairs of sentences.
+        - `headline`, `rule`: how the items of a benchmark are averaged, see `Benchmark`.
+        - `chance`: mean probability of guessing an item of a benchmark right; NaN elsewhere.
+        - `counts`: further counts as JSON, see `Benchmark.counts`.
     """
     real = find_profile(profile_name).real
     retrieval = datasets.retrieval_sets(profile_name)
@@ -49,7 +60,13 @@ def subsets(profile_name: str) -> pd.DataFrame:
 
 
 def drop_rescored(table: pd.DataFrame) -> pd.DataFrame:
-    """Drop subsets that score the items of another one again, so that sums count items once."""
+    """Drop the rows of subsets that score the items of another subset again.
+
+    Sums of `n_used` and `n_expected` then count each item once.
+
+    Args:
+        table: A table of `subsets`.
+    """
     rescored = [
         row.suite == "benchmarks" and is_rescored(row.family, row.subset)
         for row in table.itertuples()
@@ -99,9 +116,9 @@ def _benchmark_rows(profile_name: str) -> Iterator[dict[str, Any]]:
 
 
 def _sample_rows(profile_name: str, pairs: Pairs | None) -> Iterator[dict[str, Any]]:
-    """Yield how many captions (for heat maps: images) the suites on a sample of COCO use.
+    """Yield a row for each suite that uses a sample of COCO's captions (for heat maps: images).
 
-    Captions without a word are not used.
+    The suites "attribution" and "faithfulness" do not use captions without a word.
     """
     profile = find_profile(profile_name)
     if pairs is None and not profile.real:

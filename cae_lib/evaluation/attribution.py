@@ -1,4 +1,4 @@
-"""Attribution to words by their role (Figures 1 and 7 of the paper)."""
+"""Attribution scores of words, with the roles of the words (Figures 1 and 7 of the paper)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,18 @@ from cae_lib.words.roles import ROLE_NAMES
 
 
 def coco_captions(encoder: Encoder, profile: str) -> tuple[Pairs, Alignment]:
-    """Return COCO's test captions, and their tokens with words and roles."""
+    """Load COCO's test captions and images, and align the captions with words and roles.
+
+    Args:
+        encoder: The model, whose tokenizer splits the captions.
+        profile: Name of the profile whose COCO is loaded.
+
+    Returns:
+        The image-caption pairs, and the alignment of their captions.
+
+    Raises:
+        DataError: If the captions, or all of their images, are missing or malformed.
+    """
     pairs, cache = retrieval_pairs(profile, "coco"), paths().cache / "roles"
     return pairs, token_roles(pairs.captions, encoder.clip.tokenizer, default_tagger(), cache)
 
@@ -36,12 +47,12 @@ def coco_captions(encoder: Encoder, profile: str) -> tuple[Pairs, Alignment]:
 def coco_attribution_table(
     encoder: Encoder, profile: str, methods: Iterable[str] = PAPER_METHODS
 ) -> pd.DataFrame:
-    """Return `attribution_table` of COCO's test captions."""
+    """Score the words of a sample of COCO's test captions; see `attribution_table`."""
     return attribution_table(encoder, *coco_captions(encoder, profile), methods)
 
 
 def coco_binding_table(encoder: Encoder, profile: str) -> pd.DataFrame:
-    """Return `attribution_table` of COCO's test captions by attribution of bindings."""
+    """Score the words of a sample of COCO's test captions by the method "binding"."""
     return coco_attribution_table(encoder, profile, ["binding"])
 
 
@@ -54,20 +65,26 @@ def attribution_table(
     batch_size: int = 100,
     **parameters: Any,
 ) -> pd.DataFrame:
-    """Score the words of captions, each with its own image.
+    """Score the words of captions, each caption for its own image.
 
     Args:
         encoder: The model.
         pairs: Captions and images.
         alignment: Tokens of the captions with words and roles.
         methods: Names of attribution methods.
-        limit: Number of captions, taken evenly over the set; None takes all.
+        limit: Number of captions to sample, evenly spaced; None takes all. Captions without a word
+            are dropped from the sample.
         batch_size: Number of captions that go through the model at once.
-        **parameters: Parameters of the methods.
+        **parameters: Parameters of the attribution methods.
 
     Returns:
-        A row for each method and each token of a word that it scores: `method`, `caption` and
-        `picture` (numbers in `pairs`), `position` of the token, `word` and `role` (texts), `score`.
+        A row for each method and each token that belongs to a word and has a score. Columns:
+        `method`; `caption` and `picture`, positions in `pairs.captions` and `pairs.image_paths`;
+        `position` of the token in the caption; `word` and `role`, as text; `score`.
+
+    Raises:
+        ConfigError: If a method or one of its parameters is unknown.
+        DataError: If an image is missing or cannot be decoded.
     """
     sample, model = word_sample(encoder, pairs, alignment, limit), encoder.clip.model
     words = sample.words.cpu().numpy()
@@ -91,16 +108,17 @@ def attribution_table(
 
 @dataclass(frozen=True)
 class WordSample:
-    """Some captions of a set with at least one word, each with its own image.
+    """A sample of C captions with at least one word each, and the features of their images.
 
     Attributes:
-        caption_index: Numbers of the captions in the set `(C,)`, int32.
-        image_index: Numbers of their images in the set `(C,)`, int32.
-        tokens: Token ids `(C, T)`, T the longest caption.
-        words: Number of each token's word `(C, T)`, 0 for none.
-        roles: Role of each token `(C, T)`.
-        arguments: The words that each token's word is said of `(C, T, 2)`, see `Alignment`.
-        image_features: `(C, E)`, normalised.
+        caption_index: Position of each caption in `Pairs.captions` `(C,)`, int32.
+        image_index: Position of each caption's image in `Pairs.image_paths` `(C,)`, int32.
+        tokens: Token ids `(C, T)`; T is at most the context length.
+        words: Number of each token's word in its caption, from 1 `(C, T)`; 0 for no word.
+        roles: Role of each token's word `(C, T)`, an index into `ROLE_NAMES`.
+        arguments: Numbers of the words that each token's word is said of `(C, T, 2)`, see
+            `Alignment`.
+        image_features: Unit vectors of the captions' images `(C, E)`.
     """
 
     caption_index: np.ndarray
@@ -117,7 +135,7 @@ class WordSample:
         return self.words.amax(dim=1).cpu().numpy()
 
     def rows(self, rows: np.ndarray) -> WordSample:
-        """Return the captions of the given rows."""
+        """Return a sample with only the captions in the given rows `(M,)`."""
         return WordSample(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def scores(
@@ -127,7 +145,17 @@ class WordSample:
         merged_by: Literal["mean", "sum"] = "mean",
         **parameters: Any,
     ) -> np.ndarray:
-        """Return the scores of words `(C, W)`: the "mean" or "sum" over the tokens of each word."""
+        """Score the words of each caption for its image.
+
+        Args:
+            model: The model, on the device of the sample.
+            method: Name of an attribution method.
+            merged_by: Whether a word gets the mean or the sum of the scores of its tokens.
+            **parameters: Parameters of the attribution method.
+
+        Returns:
+            `(C, W)`, float64; NaN after a caption's last word.
+        """
         return merge_token_scores(
             self.token_scores(model, method, **parameters), self.words, merged_by
         )
@@ -135,9 +163,17 @@ class WordSample:
     def token_scores(
         self, model: nn.Module, method: str, batch_size: int = 20, **parameters: Any
     ) -> Tensor:
-        """Return the scores of the tokens `(C, T)`.
+        """Score the tokens of each caption for its image.
 
-        Scores are 0 after a caption's end, and NaN for tokens that the method does not score.
+        Args:
+            model: The model, on the device of the sample.
+            method: Name of an attribution method.
+            batch_size: Number of captions that go through the model at once.
+            **parameters: Parameters of the attribution method.
+
+        Returns:
+            `(C, T)`, float32; NaN for tokens that the method does not score. With a causal text
+            encoder, tokens after the end of the text have the score 0.
         """
         scorer, scores = get_method(method, **parameters), torch.zeros(self.tokens.shape)
         for rows in torch.arange(len(self.tokens)).split(batch_size):
@@ -156,12 +192,12 @@ class WordSample:
         return scores.to(self.tokens.device)
 
     def word_roles(self, row: int) -> list[str]:
-        """Return the name of the role of each word of a caption: the role of its first token."""
+        """Return the role name of each word of a caption, which is that of its first token."""
         words, roles = self.words[row].tolist(), self.roles[row].tolist()
         return [ROLE_NAMES[roles[words.index(n)]] for n in range(1, max(words) + 1)]
 
     def word_texts(self, row: int, tokenizer: Any) -> list[str]:
-        """Return the words of a caption as text."""
+        """Return the words of the caption in a row as text."""
         words, tokens = self.words[row], self.tokens[row]
         return [
             tokenizer.decode(tokens[words == number].tolist()).strip()
@@ -172,7 +208,18 @@ class WordSample:
 def word_sample(
     encoder: Encoder, pairs: Pairs, alignment: Alignment, limit: int | None
 ) -> WordSample:
-    """Take about `limit` captions, evenly spaced over a set; None takes all."""
+    """Sample captions, evenly spaced over a set, and encode their images.
+
+    Args:
+        encoder: The model.
+        pairs: Captions and images of the set.
+        alignment: Tokens of the captions with words, roles and arguments.
+        limit: Number of captions to sample; None takes all. Captions without a word are dropped
+            from the sample.
+
+    Raises:
+        DataError: If an image is missing or cannot be decoded.
+    """
     rows = evenly_spaced_indices(len(pairs.captions), limit)
     encoding = text_encoder(encoder.clip.model)
     words = resolve_words(alignment.words, alignment.tokens, encoding)

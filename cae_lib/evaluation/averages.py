@@ -32,7 +32,7 @@ from cae_lib.store import ITEM_KEY
 
 Tree = str | list["Tree"]
 """A subset as "family/subset", a pattern that several subsets fit, or a list of trees, which stands
-for the unweighted mean of its members; see the example above."""
+for the unweighted mean of its members. The docstring of this module has an example."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,9 @@ class Rule:
         tree: The subsets and how their accuracies are averaged. Within a subset, items have the
             weights of the benchmark's own average (column `weight` of the table "items").
         label: The full name of the score.
-        pooled: Give all items of these subsets the same weight, whatever the shape of the tree and
-            the benchmarks' own averages.
-        average: How the items of the one subset are averaged instead of the benchmark's own way.
+        pooled: Give all items of these subsets the same weight. The shape of the tree and the
+            benchmarks' own averages are then ignored.
+        average: How items are averaged within a subset; None for the benchmark's own average.
     """
 
     tree: Tree
@@ -75,7 +75,7 @@ AUTHORS_MEANS: Mapping[str, Tree] = {
     "valse/spatial": "valse/relations",
     "valse/relation": [_VALSE_ACTION, "valse/relations"],
 }
-"""The nested means that the evaluation code of CAE's authors computes, by the name of the score."""
+"""The nested means that the evaluation code of CAE's authors computes, by name of the score."""
 
 TABLE_RULES: Mapping[str, Rule] = {
     "ARO-R": Rule("aro/relation", "ARO, relation"),
@@ -90,7 +90,7 @@ TABLE_RULES: Mapping[str, Rule] = {
     "CREPE": Rule(["crepe/atom", "crepe/negate", "crepe/swap"], "CREPE, productivity R@1"),
     "Order": Rule("order/coco", "ARO, COCO-Order"),
 }
-"""Rules of the columns of the paper's Table 1, and of word order."""
+"""Rules of the columns of the paper's Table 1, and of ARO's COCO-Order ("Order"), by column."""
 
 COLUMNS_OF_FAMILY: Mapping[str, tuple[str, ...]] = {
     "ARO": ("ARO-R", "ARO-A"),
@@ -183,21 +183,24 @@ PROTOCOLS: Mapping[str, Mapping[str, Rule]] = {
 
 
 def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
-    """Return the weight of each item in each score of a protocol; the weights of a score sum to 1.
+    """Return the weight of each benchmark item in each score of an averaging protocol.
+
+    The weights of a score sum to 1, so a score is the weighted sum of right answers. A subset that
+    `items` lacks leaves its weight to the other members of its list in the rule.
 
     Args:
-        items: The table "items", or `choice.weighted_items`.
-        protocol: One of `PROTOCOLS`, or "subset" for the headline of each subset.
+        items: The stored table "items", or the result of `choice.weighted_items`.
+        protocol: "table" for the columns of Table 1, "family", "official" or "authors" (see
+            `PROTOCOLS`); or "subset" for the benchmark's own average of each subset.
 
     Returns:
-        A row for each score and item, without scores that have no item. Columns: `score`; family,
-        subset, group and item; `weight`, larger than 0; and `stratum`, equal for items that are
-        averaged together, with equal weights. Subsets that are absent leave their weight to the
-        other members of their list.
+        A row for each score and each of its items; a score without items has no row. Columns:
+        `score`, `family`, `subset`, `group`, `item`; `weight`, larger than 0; and `stratum`, equal
+        for items that are averaged together with equal weights.
 
     Raises:
         ConfigError: If the protocol is unknown.
-        DataError: If `items` is no table of items, or an item stands twice.
+        DataError: If `items` lacks a column, or an item occurs twice.
     """
     needed = {*ITEM_KEY, "group", "weight", "stratum"}
     if not isinstance(items, pd.DataFrame) or not needed <= {*items.columns}:
@@ -227,19 +230,19 @@ def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
 
 
 def average(frame: pd.DataFrame, weights: pd.DataFrame, value: str = "correct") -> pd.Series:
-    """Return each score: the weighted sum of a column over the items of the score.
+    """Compute scores as weighted sums of a column over items.
 
     Args:
         frame: A row for each item, such as the answers of one run and seed.
-        weights: Weights of items in the scores of one protocol, as `weights` returns them.
-        value: The column to average.
+        weights: Weights of the items in each score, as the function `weights` returns them.
+        value: Name of the column of `frame` to average.
 
     Returns:
         The value of each score, by its name.
 
     Raises:
-        DataError: If `frame` lacks an item of a score or has an item twice, or if `weights` have
-            an item twice in a score, which happens if two protocols are mixed.
+        DataError: If `frame` lacks an item of a score or has an item twice, or if `weights` has an
+            item twice in a score, which happens if two protocols are concatenated.
     """
     items = list(ITEM_KEY)
     require_unique_items(frame)
@@ -263,8 +266,8 @@ def item_weights(groups: Sequence[str] | pd.Series, average: Average) -> np.ndar
         average: How the items are averaged: with equal weights for items, or for groups.
 
     Returns:
-        Weights that sum to 1. Items of groups that `average` leaves out have the weight 0; if it
-        leaves out all groups, all weights are 0.
+        Weights that sum to 1. Items of groups that `average` leaves out have weight 0. If it leaves
+        out all groups, all weights are 0.
     """
     if not average.over_groups:
         return np.full(len(groups), 1 / len(groups))
@@ -311,10 +314,10 @@ def join_by_item(items: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     The order of `answers` does not matter.
 
     Returns:
-        The rows of `items` in their order.
+        The rows of `items` in their order, with the further columns of `answers`.
 
     Raises:
-        DataError: An item is missing in one of the tables, or occurs twice.
+        DataError: If an item is missing in one of the tables, or occurs twice in one.
     """
     require_unique_items(items)
     require_unique_items(answers)
@@ -334,7 +337,7 @@ def require_unique_items(table: pd.DataFrame) -> None:
 
 
 def require_items(required: pd.DataFrame, table: pd.DataFrame) -> None:
-    """Raise a DataError if an item of the table `required` is missing in another table."""
+    """Raise a DataError if an item of the table `required` is missing in `table`."""
     names = pd.MultiIndex.from_frame(table[list(ITEM_KEY)])
     missing = required[~pd.MultiIndex.from_frame(required[list(ITEM_KEY)]).isin(names)]
     if len(missing):

@@ -1,7 +1,7 @@
-"""Text-only baselines: answers to benchmarks of captions that never see the image.
+"""Text-only baselines: answer benchmarks of captions without the image.
 
 A baseline gives a number to each caption and answers with the caption of the largest number. If
-several are largest it guesses among them, so an item counts with its expected accuracy.
+several captions tie, it guesses among them, so an item counts with its expected accuracy.
 """
 
 from __future__ import annotations
@@ -18,17 +18,30 @@ from cae_lib.data.benchmarks.base import CHANCE_OF_TASKS, ORDERS, Benchmark, Ite
 from cae_lib.evaluation.choice import item_frame, scorable_benchmarks
 
 Chooser = Callable[[Sequence[str]], Sequence[float]]
-"""Numbers of texts, the larger the better; the same text has the same number."""
+"""A text-only baseline: a function that gives each text a number and prefers larger ones. Equal
+texts get equal numbers."""
 
 DECIMALS = 9
-"""Numbers that agree to so many decimals tie: a reordered sum is no reason to choose."""
+"""Numbers tie if they are equal when rounded to this many decimals, because a sum in another order
+may differ by rounding errors."""
 
 START, END = "<s>", "</s>"
+"""Symbols of the trigram model before and after a text."""
+
 TOKEN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+"""Pattern of a token of the trigram model: a word such as "isn't", or one punctuation mark."""
 
 
 def text_choosers(captions: Iterable[str]) -> dict[str, Chooser]:
-    """Return the baselines: fewer words, more words, and likelihood by a trigram model."""
+    """Return the text-only baselines by name.
+
+    "shorter" and "longer" prefer the caption with fewer or more words. "likelihood" and
+    "likelihood_per_word" prefer the larger log probability under a trigram model, in total or per
+    word.
+
+    Args:
+        captions: The captions that the trigram model is fitted on.
+    """
     model = TrigramModel(captions)
     return {
         "shorter": lambda texts: [-len(text.split()) for text in texts],
@@ -39,11 +52,19 @@ def text_choosers(captions: Iterable[str]) -> dict[str, Chooser]:
 
 
 def blind_answers(subsets: Sequence[Benchmark], choosers: Mapping[str, Chooser]) -> pd.DataFrame:
-    """Answer every benchmark of captions by every baseline.
+    """Answer the benchmarks that compare captions, by each text-only baseline.
+
+    Benchmarks with a single caption for each item are left out, and so are those of the tasks
+    "image" and "tot".
+
+    Args:
+        subsets: The benchmarks.
+        choosers: The baselines by name.
 
     Returns:
-        `chooser`; `family`, `subset`, `item` and `picture` as in `choice.answers`; and `share`, the
-        expected accuracy.
+        A row for each baseline and item: `chooser`, the name of the baseline; `family`, `subset`,
+        `item` and `picture` as in `choice.item_frame`; and `share`, the expected accuracy. Without
+        such benchmarks, the table is empty and has no columns.
     """
     subsets = scorable_benchmarks(subsets)
     items = [(subset.task, item) for subset in subsets for item in subset.items]
@@ -65,17 +86,24 @@ def blind_answers(subsets: Sequence[Benchmark], choosers: Mapping[str, Chooser])
 
 
 def _is_text_choice(benchmark: Benchmark) -> bool:
-    """Return whether an item is answered by comparing its texts, each by a number of its own."""
+    """Return whether a benchmark's items can be answered by comparing a number of each text."""
     if benchmark.task in ("image", "tot"):
         return False
     return all(len(item.texts) > 1 for item in benchmark.items)
 
 
 def n_guesses(item: Item, task: str, numbers: Mapping[str, float]) -> int:
-    """Count the best answers that a baseline guesses among; 0 if the right one is not one of them.
+    """Count the tied best answers that a baseline guesses among; 0 if none of them is right.
 
-    A 2 x 2 item needs another caption for each of its images. A baseline takes the same one for
-    both, so it is wrong unless the two tie.
+    An item with one image and three texts that have to be in order (`ORDERS`) is right or wrong,
+    and a tie is wrong. An item with two images needs a different caption for each image, but a
+    baseline prefers the same caption for both. It is wrong unless the two captions tie, and then
+    guesses among all answers of the task (see `CHANCE_OF_TASKS`).
+
+    Args:
+        item: The item.
+        task: How the item is scored, see `Benchmark.task`.
+        numbers: The baseline's number of each text of the item.
     """
     values = [round(numbers[text], DECIMALS) for text in item.texts]
     best = max(values)
@@ -87,11 +115,19 @@ def n_guesses(item: Item, task: str, numbers: Mapping[str, float]) -> int:
 
 
 class TrigramModel:
-    """A trigram model of texts with Witten-Bell smoothing (1991), down to unknown words.
+    """A trigram language model with Witten-Bell smoothing (1991).
 
-    Each order is mixed with the one below it, the last one with a uniform share for every known
-    word and one for all unknown words together. So no text has probability zero, as it would in
-    `nltk.lm`, which ends at the unigrams.
+    The trigram model is interpolated with the bigram model, which is interpolated with the unigram
+    model. The unigram model is interpolated with a uniform distribution over the known words and
+    one symbol for all unknown words. Therefore no text has probability zero, unlike in `nltk.lm`,
+    whose recursion ends at the unigrams.
+
+    Args:
+        texts: The texts that the model is fitted on.
+
+    Attributes:
+        vocabulary_size: Number of distinct words and punctuation marks, and 1 for the end of a
+            text.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -104,9 +140,11 @@ class TrigramModel:
         self.vocabulary_size = len(self._counts.get((), ()))
 
     def probability(self, word: str, context: tuple[str, ...] = ()) -> float:
-        """Return the probability of a word after a context of at most two words.
+        """Return the probability of a word after a context.
 
-        Words are in lower case, and the context is in the order of the text.
+        Args:
+            word: The word or punctuation mark, in lower case.
+            context: At most two preceding words, in lower case and in the order of the text.
         """
         shorter = self.probability(word, context[1:]) if context else 1 / (self.vocabulary_size + 1)
         followers = self._counts.get(context)
@@ -116,12 +154,12 @@ class TrigramModel:
         return (followers[word] + kinds * shorter) / (self._totals[context] + kinds)
 
     def log_likelihood(self, text: str, per_word: bool = False) -> float:
-        """Return the log probability (nats) of a text.
+        """Return the log probability of a text, in nats.
 
         Args:
             text: The text.
-            per_word: Return the mean over the words, punctuation marks and the end of the text
-                instead of the sum.
+            per_word: Divide it by the number of words and punctuation marks, plus 1 for the end of
+                the text.
         """
         logs = [math.log(self.probability(word, context)) for context, word in _trigrams(text)]
         return math.fsum(logs) / len(logs) if per_word else math.fsum(logs)

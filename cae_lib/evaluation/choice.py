@@ -1,4 +1,4 @@
-"""Scoring benchmarks of choices: is the true option closer than every other one?"""
+"""Answer the items of benchmarks by cosine similarity, and weight the items in averages."""
 
 from __future__ import annotations
 
@@ -15,25 +15,35 @@ from cae_lib.evaluation.datasets import benchmarks
 from cae_lib.evaluation.encoder import Encoder
 
 MATCH = "svo_probes/match"
+"""Key of the benchmark that `svo_match_benchmark` returns."""
 
 
 def benchmark_answers(encoder: Encoder, profile: str) -> pd.DataFrame:
-    """Return `answers` to all benchmarks of a profile."""
+    """Answer all benchmarks of a profile; see `answers`."""
     return answers(benchmarks(profile), encoder)
 
 
 def answers(subsets: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
-    """Answer every item by cosine of float32 unit vectors; a tie is wrong.
+    """Answer every item of benchmarks by the cosine similarity of images and texts.
+
+    An item is right if its margin is positive, so a tie is wrong. Only a negative item of
+    `svo_match_benchmark` is also right if its margin is 0.
+
+    Args:
+        subsets: The benchmarks; those without items are left out.
+        encoder: The model.
 
     Returns:
-        The columns of `item_frame` and three more. `correct` (bool). `margin` (float32): by how
-        much the true option is closer than the best other one; for tasks other than "choice", the
-        smallest of the differences that have to be positive. `rank` (int16): 1 plus the number of
-        other options that are at least as close; 0 for other tasks and for items without other
-        options.
+        A row for each item, with the columns of `item_frame` and three more:
+
+        - `correct` (bool).
+        - `margin` (float32): a difference of cosines, see `margin` and `match_margins`.
+        - `rank` (int16): 1 plus the number of other options that are at least as close as the true
+          one; 0 for other tasks than "choice" and for `svo_match_benchmark`.
 
     Raises:
-        DataError: If two benchmarks have the same name.
+        DataError: If two benchmarks have the same name and subset, or an image is missing, cannot
+            be decoded, or has an empty crop.
     """
     subsets = scorable_benchmarks(subsets)
     frame = item_frame(subsets)
@@ -46,7 +56,7 @@ def answers(subsets: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
 
 
 def scorable_benchmarks(subsets: Sequence[Benchmark]) -> list[Benchmark]:
-    """Return the benchmarks that have items, and `svo_match_benchmark` after SVO-Probes."""
+    """Return the benchmarks that have items, with `svo_match_benchmark` added after SVO-Probes."""
     scorable = []
     for subset in subsets:
         scorable.append(subset)
@@ -58,9 +68,13 @@ def scorable_benchmarks(subsets: Sequence[Benchmark]) -> list[Benchmark]:
 def svo_match_benchmark(benchmark: Benchmark) -> Benchmark:
     """Return the benchmark of SVO-Probes' official metric: does an image match a sentence?
 
-    Items are the distinct pairs of a sentence and an image, of groups "positive" and "negative"
-    (Hendricks and Nematzadeh 2021, official notebook). Only rows with exactly one kind of negative
-    count. Sentences are compared in lower case with single spaces.
+    Its items are the distinct pairs of a sentence and an image in the groups "positive" and
+    "negative" (Hendricks and Nematzadeh 2021, official notebook). Items of SVO-Probes with several
+    kinds of negative, or with none, are left out. Sentences count as equal if they differ only in
+    case or white space.
+
+    Args:
+        benchmark: SVO-Probes, with one item for each row of its file.
     """
     pairs: dict[tuple, Item] = {}
     for item in benchmark.items:
@@ -79,14 +93,16 @@ def svo_match_benchmark(benchmark: Benchmark) -> Benchmark:
 
 
 def item_frame(subsets: Sequence[Benchmark]) -> pd.DataFrame:
-    """Return the columns that identify items: family, subset, group, item, picture.
+    """Return a row for each item of benchmarks, with the columns that identify the item.
 
-    `item` is the number of the item among the questions of its subset. Items have the same
-    `picture`, a number, if they show the same file, even if different parts of it. An item with two
-    images has the number of the first, which is the right one where one has to be chosen.
+    Returns:
+        `family`, `subset`, `group`; `item` (int32), the number of the item among the questions of
+        its subset; and `picture` (int32), a number that items share if they show the same file,
+        even if different crops of it. An item with two images has the number of its first image,
+        which is the true one if the item asks for an image.
 
     Raises:
-        DataError: If two benchmarks have the same name.
+        DataError: If two benchmarks have the same name and subset.
     """
     rows = [
         (subset.name, subset.subset, item.group, number, os.path.normpath(item.images[0].path))
@@ -103,10 +119,15 @@ def weighted_items(subsets: Sequence[Benchmark]) -> pd.DataFrame:
     """Return the items of the scorable benchmarks with their weights, in the order of `answers`.
 
     Returns:
-        The columns of `item_frame`, and three more. `weight`: the headline of a subset is the sum
-        of the weights of the items that are answered right. `stratum`: equal for items that the
-        headline averages together, those of a subset or of a group. `chance`: the probability of
-        guessing right.
+        The columns of `item_frame` and three more:
+
+        - `weight`: the headline of a subset is the sum of the weights of its right answers.
+        - `stratum`: equal for items whose accuracy the headline averages first, which are those of
+          a subset or, if it averages over groups, those of a group.
+        - `chance`: the probability of guessing the item right.
+
+    Raises:
+        DataError: If two benchmarks have the same name and subset.
     """
     subsets = scorable_benchmarks(subsets)
     rows = []
@@ -130,9 +151,9 @@ def chance(subset: Benchmark, item: Item) -> float:
 
 
 def item_scores(items: Sequence[Item], encoder: Encoder) -> list[np.ndarray]:
-    """Return the cosines `(images, texts)` of the options of each item, float32.
+    """Return the cosines of each item's images and texts, `(images, texts)` float32 for each item.
 
-    An option that occurs twice has exactly the same score twice, so ties are exact.
+    An option that occurs twice in an item gets exactly the same cosine twice, so ties are exact.
     """
     shapes: dict[tuple[int, int], list[int]] = {}
     for row, item in enumerate(items):
@@ -148,7 +169,7 @@ def item_scores(items: Sequence[Item], encoder: Encoder) -> list[np.ndarray]:
 
 
 def _judge(subset: Benchmark, encoder: Encoder) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return right or wrong, margin and rank of each item of a benchmark."""
+    """Return for each item of a benchmark whether it is right, its margin and its rank."""
     ranks = np.zeros(subset.n_used)
     if subset.task == "tot":  # of the three texts with each other
         vectors = [encoder.encode_texts(item.texts) for item in subset.items]
@@ -171,10 +192,16 @@ def _judge(subset: Benchmark, encoder: Encoder) -> tuple[np.ndarray, np.ndarray,
 
 
 def match_margins(items: Sequence[Item], cosines: np.ndarray) -> np.ndarray:
-    """Return the distance `(n,)` to the threshold, positive where the answer is right.
+    """Return the margins of the items of `svo_match_benchmark` `(n,)`.
 
-    A model of similarities has no yes or no of its own, so the threshold is the median of all
-    distinct pairs: a matching pair has to lie above it, another one at or below it.
+    A cosine gives no yes or no, so the threshold is the median cosine of the distinct pairs of a
+    sentence and an image. A positive pair has to lie above it, a negative pair at or below it. The
+    margin of a positive pair is its cosine minus the threshold, that of a negative pair the
+    threshold minus its cosine.
+
+    Args:
+        items: The items, each with one image and one sentence.
+        cosines: The cosine of each item `(n,)`.
     """
     distinct = {
         (_sentence(item), item.images[0]): float(cosine)
@@ -187,13 +214,14 @@ def match_margins(items: Sequence[Item], cosines: np.ndarray) -> np.ndarray:
 def margin(task: str, scores: np.ndarray, truth: int) -> float:
     """Return the smallest of the differences that have to be positive for an item to be right.
 
-    Of Winoground's three scores "text" asks each image for its text, "image" each text for its
-    image, and "group" for both.
+    For the task "choice", it is the cosine of the true option minus the largest other cosine. Of
+    Winoground's scores, "text" compares the two texts for each image, "image" compares the two
+    images for each text, and "group" does both.
 
     Args:
         task: How the item is scored, see `Benchmark.task`.
-        scores: Cosines `(images, texts)`; for "tot" the cosines between the three texts.
-        truth: Index of the true option, for the task "choice".
+        scores: Cosines `(images, texts)`; for "tot", cosines between the three texts `(3, 3)`.
+        truth: Index of the true option; used only for the task "choice".
     """
     if task == "choice":
         return scores.flat[truth] - np.delete(scores.ravel(), truth).max()

@@ -1,8 +1,8 @@
-"""The test sets of a profile, each loaded once.
+"""Load the test sets of a profile, and cache them.
 
-Of incomplete real datasets the usable part is loaded: what is left out is printed, and the number
-of used items is smaller than the expected one. Generated datasets and training data have to be
-complete.
+If a real dataset is incomplete, its usable part is loaded. A printed line then says what is left
+out, and the number of used items is smaller than the expected number. Generated datasets and
+training data have to be complete.
 """
 
 from __future__ import annotations
@@ -44,13 +44,17 @@ SAMPLES: Mapping[str, int] = {
     "faithfulness": 120,
     "heatmaps": 300,
 }
-"""How many of COCO's test captions, or images, a suite takes; see `evenly_spaced_indices`."""
+"""Largest number of COCO's test captions, or for "heatmaps" of its test images, that a suite uses.
+They are sampled by `evenly_spaced_indices`."""
 
 MANIFEST_FILE = "manifest.json"
+"""File in the root of generated datasets that lists their numbers of items."""
+
 LABELLED_FOLDER = "zero-shot"
-"""Folder of the user's own datasets of labelled images."""
+"""Folder of the user's own datasets of labelled images, below the folder of all datasets."""
 
 SCENE_GRAPH_FILES: Mapping[str, str] = {"coco": GRAPHS_FILE, "flickr30k": FLICKR_GRAPHS_FILE}
+"""File of scene graphs of each synthetic retrieval set, by name of the set."""
 
 
 def _manifest_counts(root: Path) -> Mapping[str, Mapping[str, int]]:
@@ -59,7 +63,7 @@ def _manifest_counts(root: Path) -> Mapping[str, Mapping[str, int]]:
 
 
 def evenly_spaced_indices(total: int, limit: int | None) -> np.ndarray:
-    """Return at most `limit` row numbers, spread evenly over all; None takes all."""
+    """Return up to `limit` evenly spaced indices of 0 to `total - 1`, sorted; None returns all."""
     return np.unique(
         np.linspace(0, total - 1, total if limit is None else min(limit, total)).astype(int)
     )
@@ -67,7 +71,14 @@ def evenly_spaced_indices(total: int, limit: int | None) -> np.ndarray:
 
 @contextmanager
 def log_if_missing(name: str, may_be_missing: bool) -> Iterator[None]:
-    """Catch a MissingDataError if data may be missing, and print once that `name` is left out."""
+    """Print what is left out if the `with` block raises a MissingDataError, and suppress the error.
+
+    The rest of the block is skipped. The same message is printed once in a process.
+
+    Args:
+        name: What the block loads or measures, as the message names it.
+        may_be_missing: Whether to suppress the error; if False, it is raised.
+    """
     try:
         yield
     except MissingDataError as error:
@@ -77,16 +88,18 @@ def log_if_missing(name: str, may_be_missing: bool) -> Iterator[None]:
 
 
 def benchmarks(profile: str, families: Iterable[str] = ()) -> tuple[Benchmark, ...]:
-    """Load the subsets of benchmarks; subsets of real ones that are not here have no items.
+    """Load the benchmarks of a profile, a `Benchmark` for each subset.
+
+    A subset of real data that is missing has no items; it is left out if its size is unknown.
 
     Args:
-        profile: Name of the profile whose data are loaded.
-        families: Families to load; by default `families_of` the profile.
+        profile: Name of the profile.
+        families: Names of the families to load; by default all `families_of` the profile.
 
     Raises:
         ConfigError: If a family is unknown.
-        DataError: If data are malformed, a dataset that is built here is incomplete, or nothing of
-            one of the `families` is here.
+        DataError: If data are malformed, generated data are incomplete, or one of the requested
+            `families` has no usable item.
     """
     families, root = tuple(families), find_profile(profile).root
     available = [*FOLDERS] if find_profile(profile).real else _built_families(root)
@@ -109,9 +122,10 @@ def _built_families(root: Path) -> list[str]:
 
 
 def families_of(profile_name: str) -> list[str]:
-    """Return the families of benchmarks that a profile has.
+    """Return the names of the benchmark families that a profile has.
 
-    With real data these are the paper's benchmarks, and others whose folder exists.
+    A profile of real data has the paper's benchmarks, even if they are missing, and every other
+    benchmark whose folder exists.
     """
     profile = find_profile(profile_name)
     if not profile.real:
@@ -125,7 +139,15 @@ def families_of(profile_name: str) -> list[str]:
 
 @lru_cache(maxsize=64)
 def load_family(profile_name: str, name: str) -> list[Benchmark]:
-    """Load the subsets of a family."""
+    """Load the subsets of a benchmark family.
+
+    Args:
+        profile_name: Name of the profile.
+        name: Name of the family.
+
+    Raises:
+        DataError: If data are malformed, or generated data are incomplete.
+    """
     profile = find_profile(profile_name)
     parts = load_benchmark(name, profile.root, official=profile.real)
     for part in parts if not profile.real else ():
@@ -139,7 +161,17 @@ def load_family(profile_name: str, name: str) -> list[Benchmark]:
 
 @lru_cache(maxsize=4)
 def retrieval_pairs(profile_name: str, name: str) -> Pairs:
-    """Load the images and captions of a retrieval set; a real one may be incomplete."""
+    """Load the images and captions of a retrieval set; a real one may be incomplete.
+
+    Args:
+        profile_name: Name of the profile.
+        name: "coco" or "flickr30k".
+
+    Raises:
+        ConfigError: If the name is unknown.
+        DataError: If the captions are missing or malformed, no image can be used, or a generated
+            set is incomplete.
+    """
     root, real = find_profile(profile_name).root, find_profile(profile_name).real
     pairs = load_retrieval_set(name, root, missing="drop" if real else "raise", official=real)
     if not pairs.n_used:
@@ -151,7 +183,11 @@ def retrieval_pairs(profile_name: str, name: str) -> Pairs:
 
 
 def retrieval_sets(profile_name: str) -> dict[str, Pairs]:
-    """Load the retrieval sets by name; a real one may be absent."""
+    """Load the retrieval sets of a profile by name; real ones that are missing are left out.
+
+    Raises:
+        DataError: If a set is malformed, or a generated one is missing or incomplete.
+    """
     profile, pairs = find_profile(profile_name), {}
     for name in RETRIEVAL_SETS if profile.real else _manifest_counts(profile.root)["order"]:
         with log_if_missing(f"retrieval on {name}", profile.real):
@@ -160,7 +196,11 @@ def retrieval_sets(profile_name: str) -> dict[str, Pairs]:
 
 
 def available_training_pairs(profile: str) -> Pairs | None:
-    """Load the training captions and images; None if real ones are not complete."""
+    """Load the training captions and images of a profile; None if real ones are incomplete.
+
+    Raises:
+        DataError: If data are malformed, or generated data are missing or incomplete.
+    """
     with log_if_missing("blind", find_profile(profile).real):
         return training_pairs(profile)
     return None
@@ -168,7 +208,11 @@ def available_training_pairs(profile: str) -> Pairs | None:
 
 @lru_cache(maxsize=2)
 def similarity_pairs(profile_name: str) -> tuple[SentencePairs, ...]:
-    """Load the test sets of text similarity that a profile has; real ones may be absent."""
+    """Load the text similarity datasets of a profile; real ones that are missing are left out.
+
+    Raises:
+        DataError: If a dataset is malformed, or a generated one is missing.
+    """
     profile, pairs = find_profile(profile_name), []
     folder = profile.root / SENTEVAL_FOLDER
     for name in SIMILARITY_SETS if profile.real else available_similarity_sets(folder):
@@ -179,13 +223,13 @@ def similarity_pairs(profile_name: str) -> tuple[SentencePairs, ...]:
 
 @lru_cache(maxsize=2)
 def classification_sets(profile_name: str) -> Mapping[str, LabelledImages]:
-    """Load the sets of labelled images of a profile by name.
+    """Load the datasets for zero-shot classification of a profile by name.
 
-    They are its synthetic scenes, or the user's own folders if its data are real. Profiles of
-    photographs that are built here have none.
+    A synthetic profile has its retrieval images, labelled with the nouns of their scene graphs. A
+    profile of real data has the user's folders in `LABELLED_FOLDER`. Other profiles have none.
 
     Raises:
-        DataError: If the user has no dataset in `LABELLED_FOLDER`, or one is malformed.
+        DataError: If the profile has real data and no folder, or a dataset is missing or malformed.
     """
     profile = find_profile(profile_name)
     if profile.synthetic:

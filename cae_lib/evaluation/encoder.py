@@ -36,43 +36,49 @@ from cae_lib.profiles import find_profile
 from cae_lib.runtime import Progress, whole_file
 
 LENGTH_BUCKET = 2
-"""Lengths that sort as equal: so many successive text lengths are one step of the order.
+"""Width, in tokens, of the classes of text length by which texts are sorted into batches.
 
 A batch should hold texts of similar length, because attention is computed up to the longest.
 """
 
 PROGRESS_THRESHOLD = 300
-"""Number of new images or texts from which on a progress bar is shown."""
+"""Smallest number of new images or texts for which a progress bar is shown."""
 
 TOKENIZER_BATCH_SIZE, TEXT_BATCH_SIZE = 65_536, 256
+"""Numbers of texts that are tokenised together, and that go through the model together."""
+
 REMEMBERED_BATCHES = 16
-"""Batches of tokens that are kept, each of at most 20 MB where the context is 77 tokens."""
+"""Number of tokenised batches that `tokenize` caches. A batch takes at most 20 MB if the context
+has 77 tokens."""
 
 IMAGE_BATCH_SIZE, IMAGE_BATCH_SIZE_ON_CPU = 64, 16
-"""A CPU gets fewer images at once, so that their states fit into its cache."""
+"""Numbers of images that go through the model together. A CPU gets fewer, so that their hidden
+states fit into its cache."""
 
 FILES_AT_ONCE = 256
-"""Number of image files that are decoded ahead of who takes them."""
+"""Number of image files that the decoding threads get at once. It bounds how many decoded images
+wait in memory."""
 
 MAX_WORKERS = 8
+"""Largest default number of threads that decode images."""
 
 VECTORS_VERSION = 1
-"""Raise it when code that turns an image file into a vector gives other vectors.
+"""Version of the stored vectors of images.
 
-That is the code from `read_image` to `Encoder.encode_images`. Stored vectors are then computed
-anew.
+Raise it when the code from `read_image` to `Encoder.encode_images` gives other vectors for the same
+image file. Stored vectors are then computed again.
 """
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights to measure.
+    """Where the weights of a model come from; they are read by `load`.
 
     Attributes:
-        source: A checkpoint of `save_checkpoint`, which names its own model and activation; or a
-            tag of open_clip; or None for random weights.
-        model: Model of open_clip, of a tag or random weights.
-        activation: "quickgelu" or "gelu", for a tag or random weights.
+        source: A checkpoint of `save_checkpoint`, which names its own model and activation; the
+            name of pretrained weights of open_clip (a tag); or None for random weights.
+        model: Name of the open_clip model; not used for a checkpoint.
+        activation: "quickgelu" or "gelu"; not used for a checkpoint.
     """
 
     source: Path | str | None
@@ -80,13 +86,14 @@ class Weights:
     activation: str = ""
 
     def digest(self) -> str:
-        """Return the SHA-256 of a checkpoint file, or else of the names and the file of weights.
+        """Return a SHA-256 in hexadecimal that identifies the weights.
 
-        The file of a tag of open_clip is downloaded if it is not here. For random weights the names
-        of model and activation alone are hashed.
+        For a checkpoint, it is the digest of the file. For a tag of open_clip, it covers the model,
+        the activation and the weight file, which is downloaded if it is not cached. For random
+        weights, it covers the model and the activation.
 
         Raises:
-            CheckpointError: The file is missing, or cannot be downloaded.
+            CheckpointError: If the file is missing, or cannot be downloaded.
         """
         if isinstance(self.source, Path):
             return checkpoint_digest(self.source)
@@ -100,7 +107,9 @@ class Weights:
         """Load the model with these weights.
 
         Raises:
-            CheckpointError: If the weights are missing or broken, or do not name their model.
+            ConfigError: If the model or the activation is unknown.
+            CheckpointError: If the weights are missing or damaged, do not fit the model, or are a
+                checkpoint that does not name its model.
         """
         if not isinstance(self.source, Path):
             return load_clip(self.model, self.source, self.activation, device)
@@ -111,7 +120,15 @@ class Weights:
 
 
 def pretrained_file(model: str, tag: str) -> Path:
-    """Return the file of a tag in open_clip's cache; download it if it is not there."""
+    """Return the path of pretrained weights of open_clip; download them if they are not cached.
+
+    Args:
+        model: Name of the open_clip model.
+        tag: Name of its pretrained weights, such as "openai".
+
+    Raises:
+        CheckpointError: If the tag is unknown, or the file cannot be downloaded.
+    """
     config = get_pretrained_cfg(model, tag)
     repository = str(config.get("hf_hub", "")).rpartition("/")[0]
     try:
@@ -124,12 +141,12 @@ def pretrained_file(model: str, tag: str) -> Path:
 
 
 class DecodedImage(NamedTuple):
-    """An image as a model reads it.
+    """An image that is resized and cropped for a model, but not yet normalised.
 
     Attributes:
-        ref: File and crop.
-        pixels: `(3, H, W)`, uint8 before normalisation.
-        content: Hash of the pixels.
+        ref: The file, and the crop that was cut out of it.
+        pixels: RGB values `(3, H, W)`, uint8.
+        content: Hash of `pixels`, in hexadecimal.
     """
 
     ref: ImageRef
@@ -138,11 +155,12 @@ class DecodedImage(NamedTuple):
 
 
 class ImageReader:
-    """Reads images in threads, for one preprocessing of open_clip.
+    """Reads images in threads and applies the preprocessing of a model to them.
 
     Args:
-        preprocess: The preprocessing.
-        workers: Number of threads; by default one for each core that the process may use, at most
+        preprocess: The preprocessing of open_clip, which ends in the conversion to a tensor and the
+            normalisation.
+        workers: Number of threads; None for one for each core that the process may use, at most
             `MAX_WORKERS`.
     """
 
@@ -155,16 +173,18 @@ class ImageReader:
         self.workers = workers or min(MAX_WORKERS, cores or 1)
 
     def file_state(self, ref: ImageRef) -> str:
-        """Hash the name, time and size of an image's file, and the crop."""
+        """Hash the path, modification time and size of an image's file, and the crop."""
         status = ref.path.stat() if ref.path.is_file() else None
         state = ref, status and (status.st_mtime_ns, status.st_size)
         return _content_hash(repr(state).encode())
 
     def read(self, refs: Iterable[ImageRef]) -> Iterator[DecodedImage]:
-        """Yield images file by file, the files in the order given; each file is decoded once.
+        """Yield the decoded images, grouped by file; each file is decoded once.
+
+        Files come in the order in which `refs` first names them.
 
         Raises:
-            DataError: An image is missing, cannot be decoded, or has an empty crop.
+            DataError: If an image is missing, cannot be decoded, or has an empty crop.
         """
         by_file: dict[Path, list[ImageRef]] = {}
         for ref in refs:
@@ -176,7 +196,10 @@ class ImageReader:
                     yield from images
 
     def normalize(self, images: Sequence[DecodedImage], device: torch.device) -> Tensor:
-        """Return the model's input `(n, 3, H, W)`, float32: just what the preprocessing gives."""
+        """Return the model's input `(n, 3, H, W)`, float32, on a device.
+
+        It equals the output of the whole preprocessing.
+        """
         pixels = torch.stack([image.pixels for image in images]).to(device)
         return pixels.float().div_(255).sub_(self._mean.to(device)).div_(self._std.to(device))
 
@@ -197,10 +220,10 @@ class ImageReader:
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tensor:
-    """Return the tokens `(n, context)` of texts, int64.
+    """Return the token ids of texts `(n, context_length)`, int64.
 
-    The models of an architecture share a tokenizer, and the seeds of a run ask for the same texts:
-    batches that CLIP's tokenizer has split are remembered.
+    The results of CLIP's own tokenizer are cached for the last `REMEMBERED_BATCHES` lists of texts,
+    because models that share a tokenizer are measured on the same texts.
     """
     if not isinstance(tokenizer, SimpleTokenizer):
         return tokenizer(list(texts))
@@ -219,15 +242,15 @@ def _content_hash(content: bytes | memoryview) -> str:
 class Encoder:
     """Encodes images and texts as unit vectors `(n, E)`, float32, each distinct one once.
 
-    Benchmarks that share images or captions should share an encoder. The model has to be in
-    float32; it runs in eval mode and without gradients. Its weights must not change while the
-    encoder is used.
+    Vectors are kept in memory, so benchmarks that share images or captions should share an encoder.
+    The model has to be in float32; it runs in eval mode and without gradients. Its weights must not
+    change while the encoder is used.
 
     Args:
         clip: The model with its preprocessing and tokenizer.
-        profile: Name of the profile whose data are encoded. If its runs lock the image tower, they
-            share the vectors of images in a file that `vectors_key` names. If its data are real, a
-            progress bar is shown. Without a profile, neither happens.
+        profile: Name of the profile whose data are encoded. If its runs lock the image tower, the
+            vectors of images are also stored in a file named by `vectors_key`, which these runs
+            share. If its data are real, a progress bar is shown. With None, neither happens.
         workers: Number of threads that decode images, see `ImageReader`.
     """
 
@@ -250,11 +273,11 @@ class Encoder:
 
     @torch.inference_mode()
     def encode_images(self, refs: Sequence[ImageRef]) -> np.ndarray:
-        """Return the vectors `(n, E)`, float32, of images; equal pixels are encoded once.
+        """Return the unit vectors of images `(n, E)`, float32; equal pixels are encoded once.
 
         Raises:
-            DataError: An image is missing, cannot be decoded, or has an empty crop.
-            WriteError: The file of shared vectors (see the class) cannot be written.
+            DataError: If an image is missing, cannot be decoded, or has an empty crop.
+            WriteError: If the file of shared vectors (see the class) cannot be written.
         """
         new = [ref for ref in dict.fromkeys(refs) if ref not in self._images]
         states = {ref: self._reader.file_state(ref) if self._shared_file else "" for ref in new}
@@ -277,13 +300,21 @@ class Encoder:
         return np.array([self._images[ref] for ref in refs], dtype=np.float32)
 
     def pixel_values(self, refs: Sequence[ImageRef]) -> Tensor:
-        """Return the model's input for images `(n, 3, H, W)`, float32, on its device."""
+        """Read images as the model's input `(n, 3, H, W)`, float32, on the model's device.
+
+        Raises:
+            DataError: If an image is missing, cannot be decoded, or has an empty crop.
+        """
         images = {image.ref: image for image in self._reader.read(dict.fromkeys(refs))}
         return self._reader.normalize([images[ref] for ref in refs], self.device)
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """Return the vectors of texts; texts with the same beginning are encoded in one batch."""
+        """Return the unit vectors of texts `(n, E)`, float32; equal texts are encoded once.
+
+        Texts of similar length and with the same beginning are encoded in the same batch where
+        possible, which is faster.
+        """
         # thousands of items ask for encoded texts one at a time: the model is then not looked at
         if new := [text for text in dict.fromkeys(texts) if text not in self._texts]:
             encoder = text_encoder(self.clip.model)
@@ -305,7 +336,7 @@ class Encoder:
     def _read_unseen(
         self, refs: list[ImageRef], contents: dict[ImageRef, str]
     ) -> Iterator[DecodedImage]:
-        """Yield the images whose pixels have no vector; add the content of all to `contents`."""
+        """Yield each image whose pixels have no vector; add the hashes of all to `contents`."""
         seen = set(self._vectors)
         for image in self._reader.read(refs):
             contents[image.ref] = image.content
@@ -328,7 +359,7 @@ class Encoder:
 
 
 def _read_shared(path: Path | None) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Read the content of images by the state of their file, and vectors by content."""
+    """Read the stored hash of the pixels by `file_state`, and the stored vector by this hash."""
     if path is None or not path.is_file():
         return {}, {}
     with np.load(path) as stored:
@@ -339,10 +370,11 @@ def _read_shared(path: Path | None) -> tuple[dict[str, str], dict[str, np.ndarra
 
 
 def vectors_key(clip: Clip) -> str:
-    """Hash everything that determines an image's vector, except the image.
+    """Return a hash of everything that determines an image's vector, except the image.
 
-    This is the weights and the architecture of the image tower, the activation, the preprocessing
-    (size, interpolation, resize mode, crop, mean, standard deviation), and `VECTORS_VERSION`.
+    The hash, of 32 hexadecimal digits, covers the weights and the architecture of the image tower,
+    the activation, the preprocessing (size, interpolation, resize mode, crop, mean, standard
+    deviation), and `VECTORS_VERSION`.
     """
     tower: Any = clip.model.visual
     modules = [(name, _plain_attributes(module)) for name, module in tower.named_modules()]
@@ -367,13 +399,10 @@ def _plain_attributes(module: object) -> tuple[str, dict[str, Any]]:
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode, and restore its mode on leaving, also after an error.
+    """Put a model into eval mode for a `with` block, and restore its mode at the end.
 
-    Dropout and other layers that act at random are thereby off while a model is measured in the
-    middle of its training.
-
-    Args:
-        model: The model. Submodules in another mode than the model get its mode on leaving.
+    The mode is also restored after an error. Submodules whose mode differed from the model's get
+    the mode of the model.
     """
     was_training = model.training
     model.eval()
@@ -384,7 +413,16 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def order_by_length_and_start(tokens: Tensor) -> Tensor:
-    """Return an order `(B,)` of texts by length (see `LENGTH_BUCKET`), then by content."""
+    """Return the indices that sort texts by length (see `LENGTH_BUCKET`), then by token ids.
+
+    Texts of similar length with the same beginning are then neighbours.
+
+    Args:
+        tokens: Padded token ids `(B, T)`.
+
+    Returns:
+        The indices `(B,)`, int64.
+    """
     array = tokens.cpu().numpy()
     differs = array != array[:, -1:]  # from the padding; of a text that fills the context, its end
     used = array.shape[1] - differs[:, ::-1].argmax(axis=1)

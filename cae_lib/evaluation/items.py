@@ -1,4 +1,4 @@
-"""Tables that belong to the data and to no model: items of benchmarks, what captions state."""
+"""Compute the tables that describe the data of a profile, such as benchmark items and captions."""
 
 from __future__ import annotations
 
@@ -29,20 +29,29 @@ from cae_lib.words.roles import OTHER, ROLE_NAMES, Span
 from cae_lib.words.scene_graph import Graph, SceneGraphTagger
 
 COUNTS = ("objects", "attributes", "relations")
+"""Columns of the numbers of objects, attributes and relations that a caption states."""
+
 ATTRIBUTE_DEPENDENCIES = ("amod", "nummod")
+"""spaCy's labels of modifiers that count as attributes: adjectives and numbers."""
 
 
 def data_tables(profile: str) -> Tables:
-    """Return the tables of a profile's data.
+    """Compute the tables that describe the data of a profile and belong to no model.
 
-    They are, as far as the data are here:
+    Returns:
+        The tables by name:
 
-    - "subsets", "items": the parts of the benchmarks, and their items.
-    - "texts": the options of each item, texts and images.
-    - "blind": answers of text-only models, if there are training captions to fit them on.
-    - "captions": the test captions of COCO.
-    - "roles": the roles of the words of these captions, where they are known by construction.
-    - "parser": how well the parser finds them, in synthetic scenes.
+        - "subsets": sizes of the subsets of benchmarks and of other datasets.
+        - "items": the items of benchmarks.
+        - "texts": the texts and images that each item offers.
+        - "blind": answers of text-only baselines; only if the training captions are complete.
+        - "captions": what COCO's test captions state; only if they are present.
+        - "roles": the roles of the words of these captions; only if known by construction.
+        - "parser": how the roles that the parser finds agree with the ground truth; only for
+          synthetic scenes.
+
+    Raises:
+        DataError: If data are malformed, or generated data are missing or incomplete.
     """
     world, tagger = find_profile(profile).synthetic, default_tagger()
     parts, retrieval = benchmarks(profile), retrieval_sets(profile)
@@ -68,18 +77,24 @@ def items(
     world: bool,
     trained_on: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Return the table of items.
-
-    It has the columns of `weighted_items` and three kinds more. The `stated_counts` of the true
-    caption; of two true captions, the larger counts. `bindings`: how many attributes with their
-    object, and relations with their two objects, the true captions state. `seen`: how many of these
-    bindings occur in the captions `trained_on`; 0 without such captions.
+    """Return a row for each benchmark item, with what its true caption states.
 
     Args:
-        parts: The benchmarks.
+        parts: The benchmarks; those without items are left out.
         tagger: The parser of captions.
-        world: Whether they are captions of synthetic scenes.
-        trained_on: Training captions.
+        world: Whether the captions are those of synthetic scenes.
+        trained_on: The captions of the training data; None if they are not available.
+
+    Returns:
+        The columns of `weighted_items`, and:
+
+        - the columns of `stated_counts` of the true caption; of two true captions, the larger
+          counts;
+        - `bindings`: number of attributes with their object, and of relations with their two
+          objects, that the true captions state;
+        - `seen`: number of these bindings that a caption of `trained_on` states; 0 if it is None.
+
+        The table is empty if there are no items.
     """
     frame, parts = weighted_items(parts), scorable_benchmarks(parts)
     if not parts:
@@ -94,13 +109,22 @@ def items(
 def options(
     parts: Sequence[Benchmark], retrieval: Mapping[str, Pairs], root: Path, world: bool
 ) -> pd.DataFrame:
-    """Return a table with a row for each text and image that an item offers.
+    """Return a row for each text and image that an item offers.
 
-    Its columns are `family`, `subset`, `item` (its number), `id` (its key in the annotation file),
-    `kind` ("text" or "picture"), `place` among those of its kind, `true`, and `content`: the text,
-    or the path of the image below `root`. A retrieval set is a
-    `family` whose items are its captions. Without `world`, people wrote the captions, and only
-    images are listed.
+    A retrieval set counts as a family without subsets, whose items are its captions.
+
+    Args:
+        parts: The benchmarks.
+        retrieval: The retrieval sets by name.
+        root: Folder of all datasets of the profile.
+        world: Whether the captions are those of synthetic scenes. If not, only images are listed,
+            because we cannot redistribute captions that people wrote.
+
+    Returns:
+        The columns `family`, `subset`, `item` (number of the item), `id` (its key in the annotation
+        file), `kind` ("text" or "picture"), `place` (position among the item's options of this
+        kind), `true` (whether the option is right), and `content` (the text, or the path of the
+        image relative to `root`).
     """
     table: list[tuple[object, ...]] = []
     for part in scorable_benchmarks(parts):
@@ -138,7 +162,7 @@ def true_captions(item: Item) -> tuple[str, ...]:
 def _seen(
     captions: Sequence[str], tagger: SceneGraphTagger, trained_on: Sequence[str] | None
 ) -> pd.DataFrame:
-    """Return how many `bindings` captions state and how many of them are `seen` in training."""
+    """Return the columns `bindings` and `seen` of `items`, with a row for each caption."""
     tokenizer, cache = SimpleTokenizer(), paths().cache / "roles"
     trained = set()
     if trained_on:
@@ -149,9 +173,17 @@ def _seen(
 
 
 def captions(name: str, pairs: Pairs, tagger: SceneGraphTagger, world: bool) -> pd.DataFrame:
-    """Return a row for each caption of a retrieval set, with `stated_counts` of what it states.
+    """Return a row for each caption of a retrieval set, with what the caption states.
 
-    Further columns are `set`, its name, and the numbers `caption` and `picture`.
+    Args:
+        name: Name of the set.
+        pairs: Its captions and images.
+        tagger: The parser of captions.
+        world: Whether the captions are those of synthetic scenes.
+
+    Returns:
+        The columns `set` (the name); `caption` and `picture` (positions in `pairs.captions` and
+        `pairs.image_paths`); and the columns of `stated_counts`.
     """
     index = np.asarray(pairs.image_index).astype(np.int32)
     frame = pd.DataFrame(
@@ -161,10 +193,13 @@ def captions(name: str, pairs: Pairs, tagger: SceneGraphTagger, world: bool) -> 
 
 
 def token_role_table(pairs: Pairs, tagger: Tagger) -> pd.DataFrame:
-    """Return the roles that a tagger gives the tokens of captions.
+    """Return the roles that a tagger gives the words of captions, by token.
+
+    Captions are split by CLIP's tokenizer.
 
     Returns:
-        A row for each token of a word with a role: `caption`, `position` of the token, and `role`.
+        A row for each token of a word that is an object, attribute or relation: `caption`, its
+        position in `pairs.captions`; `position` of the token in the caption; and `role`, as text.
     """
     roles = token_roles(pairs.captions, SimpleTokenizer(), tagger).roles.numpy()
     caption, position = np.nonzero(roles > OTHER)
@@ -174,11 +209,17 @@ def token_role_table(pairs: Pairs, tagger: Tagger) -> pd.DataFrame:
 
 
 def stated_counts(captions: Sequence[str], tagger: SceneGraphTagger, world: bool) -> pd.DataFrame:
-    """Return what captions state, int16.
+    """Count the objects, attributes, relations and words that captions state.
 
-    The columns are `COUNTS`, found by the paper's parser; `words`, separated by spaces; and for
-    captions of synthetic scenes (`world`) also `world_` before each of `COUNTS`, found by the
-    scenes' vocabulary.
+    Args:
+        captions: The captions.
+        tagger: The parser, whose scene graphs are counted.
+        world: Whether the captions are those of synthetic scenes.
+
+    Returns:
+        A row for each caption, int16: `COUNTS`; `words`, the number of words between white space;
+        and with `world` also `world_objects`, `world_attributes` and `world_relations`, which are
+        counted by the vocabulary of the scenes (see `count_roles`).
     """
     counts = pd.DataFrame(map(graph_counts, tagger.graphs(captions)), columns=[*COUNTS])
     counts["words"] = [len(caption.split()) for caption in captions]
@@ -190,17 +231,25 @@ def stated_counts(captions: Sequence[str], tagger: SceneGraphTagger, world: bool
 
 
 def graph_counts(graph: Graph) -> tuple[int, int, int]:
-    """Return `COUNTS` of a scene graph: entities, modifiers without determiners, edges."""
+    """Count the entities, the adjectives and numbers that modify them, and the relations."""
     modifiers = (modifier for entity in graph["entities"] for modifier in entity["modifiers"])
     attributes = sum(modifier["dep"] in ATTRIBUTE_DEPENDENCIES for modifier in modifiers)
     return len(graph["entities"]), attributes, len(graph["relations"])
 
 
 def parser_table(profile: str) -> pd.DataFrame:
-    """Count the words of the synthetic COCO captions by their roles.
+    """Compare the roles that the paper's parser finds in synthetic captions with the ground truth.
 
-    The columns are the `relation` that the caption states ("" for none), the role `found` by the
-    default tagger, the ground-truth role `gold`, and `n`, the number of such words.
+    Args:
+        profile: Name of a synthetic profile, whose COCO captions are parsed.
+
+    Returns:
+        A row for each combination that occurs: `relation`, the first one that the caption states
+        ("" for none); `found`, the parser's role of a word; `gold`, its ground-truth role; and
+        `n`, the number of such words.
+
+    Raises:
+        DataError: If the captions or their scene graphs cannot be read.
     """
     root = find_profile(profile).root
     graphs = {entry["id"]: entry for entry in read_scene_graphs(root / GRAPHS_FILE, "annotations")}
@@ -218,10 +267,14 @@ def parser_table(profile: str) -> pd.DataFrame:
 
 
 def word_role_ids(text: str, spans: Sequence[Span]) -> list[int]:
-    """Return the role of each word of a caption: that of the first span that covers it, or `OTHER`.
+    """Return the role of each word of a caption: `OTHER`, or that of the first span that covers it.
 
-    Words are separated by white space, and punctuation belongs to its word: a span of "dog" does
-    not cover "dog.".
+    Words are separated by white space, and punctuation belongs to its word. For example, a span of
+    "dog" does not cover the word "dog.".
+
+    Args:
+        text: The caption.
+        spans: Spans of characters with their roles.
     """
     return [
         next((s.role for s in spans if s.start <= match.start() and match.end() <= s.end), OTHER)

@@ -1,4 +1,4 @@
-"""Attribution of one image and its caption."""
+"""Attribute the similarity of one image and its caption to patches and words."""
 
 from __future__ import annotations
 
@@ -28,15 +28,16 @@ from cae_lib.words.roles import ROLE_NAMES
 
 @dataclass(frozen=True)
 class PairAttribution:
-    """Attribution of an image and its caption in one model.
+    """Attribution of the similarity of an image and its caption in one model.
 
     Attributes:
-        image: The image as the model reads it, `(H, W, 3)` in [0, 1].
-        relevance: Heat map on the patch grid; it sums to 1.
-        roles: Role of each word of the caption.
-        scores: Scores by word and method, in the method's unit, without words beyond the context.
-        shares: The scores divided by their sum, negative ones counted as 0.
-        cosine: Similarity of image and caption.
+        image: The image as the model reads it, RGB `(H, W, 3)` in [0, 1].
+        relevance: Heat map over the patches of the image `(rows, columns)`, which sums to 1.
+        roles: Name of the role of each word of the caption.
+        scores: Scores with a row for each word and a column for each attribution method. Each
+            method has its own unit. Words beyond the context length are left out.
+        shares: The scores of each method divided by their sum, with negative scores set to 0.
+        cosine: Cosine similarity of image and caption.
     """
 
     image: np.ndarray
@@ -54,20 +55,25 @@ def attribute(
     start_layer: int = LAST_LAYER,
     methods: Sequence[str] = PAPER_METHODS,
 ) -> PairAttribution:
-    """Score the patches of an image and the words of its caption for their similarity.
+    """Attribute the similarity of an image and its caption to image patches and words.
 
     Args:
-        clip: A model of `load_clip`.
-        image: A file, read by `read_image` (its EXIF orientation is not applied, as in evaluation),
-            or an image.
+        clip: A model that `load_clip` returns.
+        image: The path of a file, whose EXIF orientation is not applied (see `read_image`), or a
+            PIL image.
         caption: The caption.
-        start_layer: First layer of the heat map's rule; -1 is the last.
-        methods: Attribution methods for the words, by default the paper's.
+        start_layer: First layer of the image tower that the heat map covers, up to the last one. -1
+            is the last layer alone, 0 takes all layers.
+        methods: Names of attribution methods for the words, by default the paper's.
+
+    Returns:
+        The heat map of the image by the rule of Chefer et al. (2021), and the scores and roles of
+        the caption's words.
 
     Raises:
         ConfigError: If the model is no `Clip`, its image tower has no attention maps or no such
-            layer, or its vocabulary is not CLIP's.
-        DataError: If the image cannot be read, or the caption has no word.
+            layer, its vocabulary is not CLIP's, or a method is unknown.
+        DataError: If the image cannot be read, or the caption is not a text or has no word.
     """
     if not isinstance(clip, Clip):
         raise ConfigError(
@@ -117,7 +123,15 @@ _tagger = cache(DependencyTagger)  # which takes a second to load, once for all 
 
 
 def word_roles(clip: Clip, caption: str) -> list[str]:
-    """Return the role of each word of a caption, found by our dependency parser."""
+    """Return the name of the role of each word of a caption, found by our dependency parser.
+
+    Args:
+        clip: A model with CLIP's tokenizer, which splits the caption into words.
+        caption: The caption.
+
+    Raises:
+        ConfigError: If the tokenizer is not CLIP's.
+    """
     alignment = token_roles([caption], clip.tokenizer, _tagger())
     words = word_index(alignment.tokens, clip.tokenizer.vocab_size)[0]
     return [

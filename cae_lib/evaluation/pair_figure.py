@@ -21,20 +21,22 @@ from cae_lib.evaluation.pair import PairAttribution
 from cae_lib.plots import METHOD_LABELS, ROLE_COLORS, number
 
 ROOT = 0.5
-"""Exponent of the colour scale. Relevance is concentrated, so half of a linear range would be
-almost unused."""
+"""Exponent of the colour scale. Relevance is concentrated in few patches, so a linear scale
+would leave half of the colours almost unused."""
 
 WORD_HEIGHT, PANEL = 0.19, 2.4
-"""Height of a word and width of a panel, in inches."""
+"""Height of a word's row, and width and height of a heat map, in inches."""
 
 
 def draw(attributions: Mapping[str, PairAttribution], caption: str, start_layer: int) -> Figure:
     """Draw the image with its caption and, for each model, a heat map above the words' shares.
 
     Args:
-        attributions: The attribution of each model, by the title of its column.
+        attributions: The attribution of the same image and caption in each model, by the title of
+            the model's column.
         caption: The caption.
-        start_layer: First layer of the heat maps' rule; -1 is the last, 0 takes all.
+        start_layer: The argument of `attribute` that the heat maps were computed with, for the
+            label of the colour bar.
 
     Raises:
         DataError: If the models read images of different sizes.

@@ -1,4 +1,4 @@
-"""Ranks by cosine: of captions and images, and of an image's classes."""
+"""Image-text retrieval and zero-shot classification: ranks by cosine similarity."""
 
 from __future__ import annotations
 
@@ -16,24 +16,34 @@ from cae_lib.evaluation.encoder import Encoder
 from cae_lib.words.articles import indefinite_article
 
 DIRECTIONS = ("image to text", "text to image")
+"""Directions of retrieval: from the query to the candidates."""
+
 PROMPTS = ("a photo of {}", "{}")
-"""Prompts, filled with a class and its article; the mean of their vectors stands for the class."""
+"""Prompts of zero-shot classification. "{}" stands for the name of a class with its article. The
+vector of a class is the mean over its prompts."""
 
 
 def concat_tables(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Concatenate the rows of tables; without tables, return an empty one."""
+    """Concatenate the rows of tables; return an empty table if there are none."""
     tables = list(tables)
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 def retrieval_table(encoder: Encoder, profile: str) -> pd.DataFrame:
-    """Return `retrieval_ranks` on all sets of a profile."""
+    """Rank images and captions on all retrieval sets of a profile; see `retrieval_ranks`."""
     sets = retrieval_sets(profile)
     return concat_tables(retrieval_ranks(encoder, pairs, name) for name, pairs in sets.items())
 
 
 def zero_shot_table(encoder: Encoder, profile: str) -> pd.DataFrame:
-    """Return `class_ranks` on all sets of a profile, with the name of the `set` first."""
+    """Rank classes on all classification sets of a profile.
+
+    Returns:
+        The rows of `class_ranks` for each set, with its name in the first column, `set`.
+
+    Raises:
+        DataError: If the profile has real data and no labelled images, or a set is malformed.
+    """
     tables = []
     for name, images in classification_sets(profile).items():
         table = class_ranks(encoder, images)
@@ -43,7 +53,16 @@ def zero_shot_table(encoder: Encoder, profile: str) -> pd.DataFrame:
 
 
 def retrieval_ranks(encoder: Encoder, pairs: Pairs, name: str) -> pd.DataFrame:
-    """Return `rank_pairs` of a retrieval set, with its name as the first column, `set`."""
+    """Rank the images and captions of a retrieval set by cosine, in both directions.
+
+    Args:
+        encoder: The model.
+        pairs: The captions and images of the set.
+        name: Name of the set.
+
+    Returns:
+        The table of `rank_pairs`, with `name` in a first column, `set`.
+    """
     images = encoder.encode_images([ImageRef(path) for path in pairs.image_paths])
     table = rank_pairs(images, encoder.encode_texts(pairs.captions), np.asarray(pairs.image_index))
     table.insert(0, "set", name)
@@ -53,25 +72,24 @@ def retrieval_ranks(encoder: Encoder, pairs: Pairs, name: str) -> pd.DataFrame:
 def rank_pairs(
     images: np.ndarray, texts: np.ndarray, image_index: np.ndarray, chunk: int = 1024
 ) -> pd.DataFrame:
-    """Rank the right candidate of each query by cosine; the best one if there are several.
+    """Rank the right candidate of each query by cosine, in both directions.
 
-    Recall at k is the share of queries with a rank of at most k.
-
-    A tie counts against the query: a wrong candidate that is as close as the right one ranks before
-    it. Other right candidates, such as an image's further captions, are not counted.
+    If a query has several right candidates, such as the captions of an image, the closest one is
+    ranked and the others are not counted. In a tie, the wrong candidate ranks first. Recall at k is
+    the share of queries with a rank of at most k.
 
     Args:
-        images: Unit vectors `(n_images, E)`.
-        texts: Unit vectors `(n_texts, E)`.
+        images: Unit vectors of the images `(n_images, E)`.
+        texts: Unit vectors of the captions `(n_texts, E)`.
         image_index: Row of each caption's image `(n_texts,)`.
-        chunk: Number of queries whose similarities are held at once.
+        chunk: Number of queries whose similarities are in memory at once.
 
     Returns:
-        `direction`, one of `DIRECTIONS`; `query`, row of the image or caption; `picture`, row of
-        the query's image; `rank`, 1 for the closest.
+        A row for each query: `direction`, one of `DIRECTIONS`; `query`, the row of the image or
+        caption; `picture`, the row of its image; `rank`, 1 for the closest.
 
     Raises:
-        DataError: An image has no caption.
+        DataError: If an image has no caption.
     """
     rows = np.arange(len(images))
     without_caption = np.setdiff1d(rows, image_index)
@@ -128,13 +146,14 @@ def _distinct_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def class_ranks(encoder: Encoder, images: LabelledImages) -> pd.DataFrame:
-    """Rank by cosine each class that an image shows: zero-shot classification.
+    """Rank each class that an image shows among the classes that it does not show, by cosine.
 
-    An image may show several classes. A tie counts against the right class.
+    This is zero-shot classification, in which an image may show several classes. In a tie, the
+    wrong class ranks first.
 
     Returns:
-        `picture`, number of the image; `label`, a class that it shows; `rank` of this class among
-        those that the image does not show, 1 for the closest.
+        A row for each image and class that it shows: `picture`, the position in `images.paths`;
+        `label`, the name of the class; and `rank`, 1 for the closest.
     """
     vectors = encoder.encode_images([ImageRef(path) for path in images.paths])
     similarity = vectors @ class_vectors(encoder, images.classes).T
@@ -149,12 +168,17 @@ def class_ranks(encoder: Encoder, images: LabelledImages) -> pd.DataFrame:
 
 
 def class_vectors(encoder: Encoder, classes: Sequence[str]) -> np.ndarray:
-    """Return unit vectors of classes `(C, E)`: the mean over `PROMPTS`, as CLIP evaluates it."""
+    """Return a unit vector of each class `(C, E)`: the normalised mean of its prompts, as in CLIP.
+
+    Args:
+        encoder: The model.
+        classes: Names of the C classes.
+    """
     texts = [text for name in classes for text in class_prompts(name)]
     vectors = encoder.encode_texts(texts).reshape(len(classes), len(PROMPTS), -1).mean(axis=1)
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def class_prompts(name: str) -> list[str]:
-    """Return the texts that an image of a class is compared with, one for each of `PROMPTS`."""
+    """Return the prompts of a class, given its name: one text for each of `PROMPTS`."""
     return [prompt.format(f"{indefinite_article(name)} {name}") for prompt in PROMPTS]

@@ -1,4 +1,4 @@
-"""Scores of a model: compute them, read them from stored answers, and export them."""
+"""Compute the scores of a model, from its stored answers or anew, and format and export them."""
 
 from __future__ import annotations
 
@@ -27,24 +27,33 @@ from cae_lib.runtime import write_atomic
 from cae_lib.store import ITEM_KEY
 
 REAL = "paper"
-"""The profile whose datasets are the published ones."""
+"""Name of the profile whose datasets are the published ones."""
 
 COLUMNS = ["dataset", "task", "metric", "value", "chance", "n_used", "n_expected"]
+"""Columns of a table of scores."""
+
 TASKS = {
     "choice": "image_caption_selection",
     "retrieval": "zeroshot_retrieval",
     "similarity": "text_similarity",
 }
+"""CLIP_benchmark's names of the tasks."""
+
 METRICS = {"accuracy": "acc"} | {
     f"{way}, R@{k}": f"{name}_retrieval_recall@{k}"
     for k in (1, 5, 10)
     for way, name in (("text to image", "image"), ("image to text", "text"))
 }
-"""CLIP_benchmark's names, which call retrieval by what is found."""
+"""CLIP_benchmark's names of the metrics. It names retrieval after what is retrieved."""
 
 
 def items_of(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
-    """Return the items of benchmarks as `choice_scores` takes them."""
+    """Return the items of benchmarks in the form that `choice_scores` needs.
+
+    Returns:
+        The table of `weighted_items` with a further column `n_expected`, the number of items that
+        the subset should have.
+    """
     items = weighted_items(benchmarks)
     amounts = {
         (part.name, part.subset): part.n_expected for part in scorable_benchmarks(benchmarks)
@@ -54,14 +63,19 @@ def items_of(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
 
 
 def choice_scores(answer_table: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
-    """Compute the headline of each subset; columns as in `COLUMNS`.
+    """Compute the headline accuracy of each subset that has answers.
 
     Args:
-        answer_table: Rows of `choice.answers`.
-        items: Items of `items_of`; a subset without any answer has no score.
+        answer_table: Answers of one run and seed, as `choice.answers` returns them.
+        items: The items, as `items_of` returns them.
+
+    Returns:
+        A row for each subset with answers, with the columns `COLUMNS`. `value` and `chance` are
+        fractions.
 
     Raises:
-        DataError: If an item of the other subsets does not have exactly one answer.
+        DataError: If an item of such a subset does not have exactly one answer, or an answer has no
+            item.
     """
     answered = answer_table[["family", "subset"]].drop_duplicates()
     rows = join_by_item(items.merge(answered), answer_table[[*ITEM_KEY, "correct"]])
@@ -85,21 +99,25 @@ def choice_scores(answer_table: pd.DataFrame, items: pd.DataFrame) -> pd.DataFra
 
 
 def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = REAL) -> pd.DataFrame:
-    """Evaluate a model on some families of benchmarks, or on all; nothing is stored.
+    """Evaluate a model on benchmarks, without storing the results.
 
-    The datasets are those below `data/raw` of this folder, or of the environment variable
-    `CAE_HOME`; their files are read anew in each call.
+    The datasets are read from the folder `data/raw` of the repository, or of the folder that the
+    environment variable `CAE_HOME` names. Each call reads the annotation files again.
 
     Args:
-        model: One of `load_clip`, or a function that loads it once the data are known to be here.
-        families: Such as "sugarcrepe", see `cae_lib.data.benchmarks.BENCHMARK_FAMILIES`.
-        profile: "paper" for real datasets, "mini" for the synthetic scenes, ...
+        model: A model that `load_clip` returns, or a function that returns one. The function is
+            called after the datasets have been read.
+        *families: Names of families of benchmarks, such as "sugarcrepe" (see
+            `cae_lib.data.benchmarks.BENCHMARK_FAMILIES`); without names, all that the profile has.
+        profile: Name of the profile: "paper" for real datasets, "mini" for the synthetic scenes.
 
     Returns:
-        The headline of each subset; columns as in `COLUMNS`.
+        A row for the headline accuracy of each subset. Columns: `dataset` ("family/subset"),
+        `task`, `metric`, `value` and `chance` (fractions), `n_used` and `n_expected` (numbers of
+        items).
 
     Raises:
-        ConfigError: For an unknown family or profile.
+        ConfigError: If a family or the profile is unknown, or the profile lacks a family.
         DataError: If datasets are missing or malformed; the message says how to get them.
     """
     for name in BENCHMARK_FAMILIES.keys() & {*families}:
@@ -116,15 +134,25 @@ def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = RE
 
 
 def is_measured(title: str, profile_name: str, suites: Iterable[str] = ()) -> bool:
-    """Return whether any table of a run is stored; with `suites`, any table of these suites."""
+    """Return whether a table of a run is stored.
+
+    Args:
+        title: The run's name in tables.
+        profile_name: Name of the profile.
+        suites: Names of the suites to look for; by default all of `SUITES`.
+    """
     return not all(store.missing(suite, [title], profile_name) for suite in suites or SUITES)
 
 
 def qualified_dataset_names(datasets: pd.Series, profile_name: str) -> pd.Series:
-    """Return names of datasets that distinguish generated datasets from real ones.
+    """Prefix the names of generated datasets with the name of their profile and a hyphen.
 
-    Generated datasets have the layout of real ones but other images, so the name of the profile is
-    put before their name.
+    Generated datasets have the names of the real ones whose layout they share. Names of real
+    datasets are returned unchanged.
+
+    Args:
+        datasets: The names.
+        profile_name: Name of the profile that the datasets belong to.
     """
     return datasets if find_profile(profile_name).real else f"{profile_name}-" + datasets
 
@@ -136,17 +164,18 @@ def stored_scores(
 
     Args:
         title: The run's name in tables.
-        profile_name: Its profile.
-        seed: Its seed.
-        suites: Which of "benchmarks", "retrieval" and "similarity"; all three by default. Other
-            suites have no scores, and one that is not stored has no rows.
+        profile_name: Name of the profile.
+        seed: Seed of the run.
+        suites: Which of "benchmarks", "retrieval" and "similarity" to score; all three by default.
+            Suites that are not stored, and any other suites, give no rows.
 
     Returns:
-        One row for each score; columns as in `COLUMNS`. `value` is a fraction or Spearman's rho;
-        `chance` is NaN except for accuracies.
+        A row for each score, with the columns `COLUMNS`. `value` is a fraction or, for similarity,
+        Spearman's correlation. `chance` is NaN except for accuracies.
 
     Raises:
-        DataError: If the datasets, which say how many items there are, are missing or malformed.
+        DataError: If the datasets, from which the numbers of items are read, are missing or
+            malformed.
     """
     measured = [
         suite
@@ -181,7 +210,11 @@ def stored_scores(
 
 
 def format_scores(table: pd.DataFrame) -> str:
-    """Format scores in percent as a table of text; a star marks scores on incomplete data."""
+    """Format scores, times 100, as a text table in which a star marks incomplete datasets.
+
+    Args:
+        table: Scores with the columns `COLUMNS`.
+    """
     shown = table[["dataset", "metric"]].copy()
     shown["%"] = (100 * table["value"]).map("{:.1f}".format)
     shown["chance"] = (100 * table["chance"]).map("{:.1f}".format, na_action="ignore").fillna("")
@@ -196,21 +229,21 @@ def format_scores(table: pd.DataFrame) -> str:
 
 
 def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[Path]:
-    """Write scores as CLIP_benchmark's CSV and as evaluation results of the Hugging Face hub.
+    """Write scores as a CSV of CLIP_benchmark and as evaluation results of the Hugging Face hub.
 
-    The latter contain only scores on complete datasets that are on the hub.
+    The second file is written only if `hub_entries` returns an entry.
 
     Args:
-        table: Columns as in `COLUMNS`.
-        title: Name of the model.
-        folder: Folder of the files.
-        tag: open_clip's tag of the weights, if they have one.
+        table: Scores with the columns `COLUMNS`.
+        title: Name of the model, which also names the files.
+        folder: Folder to write to.
+        tag: open_clip's name of the pretrained weights; "" if they have none.
 
     Returns:
-        The files.
+        The paths of the written files, `TITLE.csv` and `TITLE.yaml`.
 
     Raises:
-        WriteError: If they cannot be written.
+        WriteError: If a file cannot be written.
     """
     import yaml
 
@@ -245,8 +278,8 @@ def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
         table: Scores as fractions, with the columns `COLUMNS`.
 
     Returns:
-        An entry for each complete, real benchmark that is a dataset of the hub; none for retrieval
-        and similarity.
+        An entry for each subset of a real benchmark that is complete, if the benchmark is a dataset
+        of the hub. There are no entries for retrieval and similarity.
     """
     entries = []
     for row in table[table["task"] == "choice"].itertuples():
@@ -271,11 +304,14 @@ def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def describe_amounts(profile_name: str) -> list[str]:
-    """Say how much of its data each suite uses.
+    """Describe how many items each suite uses, and which datasets are incomplete.
 
     Returns:
-        A line for each family or dataset of a suite, then one for each subset that is not complete,
-        with why rows of it were left out.
+        A line for each family or dataset of a suite. Then a line for each incomplete subset, with
+        the numbers of items that were left out for missing and for broken images.
+
+    Raises:
+        DataError: If the profile has no stored table "subsets".
     """
     table = store.load("subsets", profile_name)
     sums = (

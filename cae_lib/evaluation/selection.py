@@ -1,9 +1,11 @@
-"""The rules that choose settings by scores on validation captions.
+"""Choose the weight λ of the attribution loss by the object-word gap on validation captions.
 
-A weight of the attribution loss enforces a constraint, so the smallest one that enforces it is
-chosen; choosing it by the score would choose 0 wherever CAE does not help. Where CLIP-FT has no
-gap, there is nothing to close. Runs that train on bindings are chosen by the score. Nothing here
-needs PyTorch, so that a page that only reads scores starts at once.
+λ enforces a constraint, a small gap A_obj - A_comp, so the smallest λ that enforces it is chosen.
+Choosing λ by the validation score would choose 0 wherever CAE does not help. If CLIP-FT has no gap,
+there is nothing to close and no λ to choose. The settings of runs that train on bindings are chosen
+by the score instead, in `data/recipes/choose_settings.py`.
+
+This module does not import PyTorch, so pages that only read scores start at once.
 """
 
 from __future__ import annotations
@@ -12,25 +14,31 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 GAP_TOLERANCE = 0.1
-"""Share of CLIP-FT's gap A_obj - A_comp that the chosen λ may leave."""
+"""Largest share of CLIP-FT's gap A_obj - A_comp that may remain with the chosen λ."""
 
 TUNING_SEED = 100
-"""The seed of runs by which settings are chosen; no reported run has it."""
+"""Seed of the runs by which settings are chosen; no reported run has it."""
 
 Row = Mapping[str, Any]
+"""Scores of one training, by name of the column."""
 
 
 def is_closed(gap: float, reference_gap: float) -> bool:
-    """Whether a gap is at most `GAP_TOLERANCE` of the reference's, which is CLIP-FT's."""
+    """Return whether a gap is at most `GAP_TOLERANCE` times the gap of CLIP-FT.
+
+    Args:
+        gap: Object-word gap A_obj - A_comp of a model; it may be negative.
+        reference_gap: The gap of CLIP-FT, which has to be positive.
+    """
     return gap <= GAP_TOLERANCE * reference_gap
 
 
 def smallest_closing_row(rows: Sequence[Row], reference_gap: float, gap_column: str) -> Row:
-    """Return the row of the smallest λ that closes the gap; of the largest λ if none does.
+    """Return the row of the smallest λ that closes the gap, or of the largest λ if none does.
 
     Args:
-        rows: Rows by growing λ.
-        reference_gap: Gap of CLIP-FT.
-        gap_column: Name of the column that holds the gap.
+        rows: Scores of trainings, sorted by ascending λ; not empty.
+        reference_gap: The gap of CLIP-FT, which has to be positive.
+        gap_column: Name of the column that holds the gap A_obj - A_comp.
     """
     return next((row for row in rows if is_closed(row[gap_column], reference_gap)), rows[-1])

@@ -1,4 +1,4 @@
-"""The registry of suites, which measure a model, and the function that stores their tables."""
+"""Register the suites of measurements, and measure and store their tables."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class Suite(NamedTuple):
-    """A measurement of an encoder on the data of a profile, which gives one table.
+    """A measurement of a model on the data of a profile, which gives one table.
 
     Attributes:
         name: Name of the suite and of its table.
-        module: Where the function is; imported at the first call.
-        function: Name of a function of an encoder and the name of a profile. It returns the table,
-            which is empty where the profile has no such data.
+        module: Module of the function, which is imported when the suite is called.
+        function: Name of the function that measures. Its arguments are an `Encoder` and the name of
+            a profile. It returns the table, which is empty if the profile has no such data.
     """
 
     name: str
@@ -32,29 +32,32 @@ class Suite(NamedTuple):
     function: str
 
     def __call__(self, encoder: Encoder, profile: str) -> Tables:
-        """Measure an encoder."""
+        """Measure a model on the data of a profile, and return the table by its name."""
         measure = getattr(import_module(self.module), self.function)
         return {self.name: measure(encoder, profile)}
 
 
 SUITES: dict[str, Suite] = {}
-"""What is measured of every set of weights."""
+"""The suites by which every model is measured, by name."""
 
 BASE_SUITES: dict[str, Suite] = {}
-"""What is measured of the base model alone, beside `SUITES`."""
+"""The further suites by which only the base model is measured, by name."""
 
 ALL_SUITES: dict[str, Suite] = {}
-"""`SUITES`, `BASE_SUITES` and "validation", by which settings are chosen."""
+"""All suites by name: `SUITES`, `BASE_SUITES` and "validation", whose scores serve to choose
+settings."""
 
 
 def register(name: str, module: str, function: str, *, base_only: bool = False) -> None:
-    """Register a suite; its version has to be in `cae_lib.keys.SUITE_VERSIONS`.
+    """Register a suite, or replace the one with the same name.
+
+    The version of the suite has to be listed in `cae_lib.keys.SUITE_VERSIONS`.
 
     Args:
-        name: Name of the suite, which replaces one of the same name.
+        name: Name of the suite and of its table.
         module: See `Suite`.
         function: See `Suite`.
-        base_only: Whether the suite is measured of the base model alone, not of every run.
+        base_only: Measure only the base model by this suite, not every run.
     """
     ALL_SUITES[name] = Suite(name, module, function)
     (BASE_SUITES if base_only else SUITES)[name] = ALL_SUITES[name]
@@ -74,7 +77,7 @@ ALL_SUITES["validation"] = Suite("validation", f"{__package__}.validation", "val
 
 
 WITHOUT_ROWS = " nothing"
-"""What follows the key in the note of a measurement that gave no rows."""
+"""Suffix of the key in the marker file of a measurement that gave no rows."""
 
 
 def measure_if_stale(
@@ -89,18 +92,25 @@ def measure_if_stale(
     on_request: bool = False,
     **settings: Any,
 ) -> None:
-    """Compute and stage the tables of one measurement, unless all are stored with this key.
+    """Compute and store the tables of a measurement, unless all are stored with the same key.
+
+    Tables without rows are not stored. Stored tables that the measurement no longer gives are
+    removed.
 
     Args:
-        suite: Name of the measurement; its stored tables are removed if it no longer gives them.
-        run: Name of what is measured.
+        suite: Name of the measurement.
+        run: Name of the measured run in tables.
         seed: Seed of the run.
-        profile_name: Profile of the run.
+        profile_name: Name of the profile.
         key: Digest of everything that the numbers depend on, see `cae_lib.keys.table_key`.
-        compute: Function that measures; a table without rows is not stored.
-        fresh: Compute stored tables again, unless this clone has computed them itself.
-        on_request: Read and store the tables apart from the profile's.
-        **settings: Entries of the provenance.
+        compute: Function that measures and returns the tables by name.
+        fresh: Compute stored tables again, unless they were computed in this clone of the
+            repository.
+        on_request: Read and store the tables apart from those of the profile.
+        **settings: Further entries of the tables' provenance.
+
+    Raises:
+        WriteError: If a table cannot be written.
     """
     folder = "own" if on_request else "done"
     marker = paths().cache / profile_name / folder / f"{suite}-{run}-{seed}.key"

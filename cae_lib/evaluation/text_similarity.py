@@ -1,4 +1,4 @@
-"""Cosines of texts: pairs of sentences (Table 4), and captions with their phrases (Figure 3)."""
+"""Cosines of pairs of sentences (Table 4), and of captions with their phrases (Figure 3)."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from cae_lib.words.phrases import KINDS, Phrases, parsed_phrases, world_phrases
 
 
 def similarity_table(encoder: Encoder, profile: str) -> pd.DataFrame:
-    """Return `pair_similarities` of all sets of a profile."""
+    """Compare the sentence pairs of all similarity datasets; see `pair_similarities`."""
     return concat_tables(
         pair_similarities(encoder, pairs) for pairs in datasets.similarity_pairs(profile)
     )
 
 
 def pair_similarities(encoder: Encoder, pairs: SentencePairs) -> pd.DataFrame:
-    """Return the cosine of each pair of sentences beside its human rating.
+    """Return the cosine of each pair of sentences with its ground-truth similarity.
 
-    Correlate all pairs of a set together, not its parts and then their mean, as is usual since
-    SimCSE (Gao et al. 2021).
+    Spearman's correlation is meant to be computed over all pairs of a dataset together, as is usual
+    since SimCSE (Gao et al. 2021), not as the mean over its parts.
 
     Returns:
-        A row for each pair: `set`, `part` (the file that it comes from), `pair` (its number in the
-        set), `gold` (the rating, 0 to 5; of SICK 1 to 5), and `score` (the cosine).
+        A row for each pair: `set`, the name of the dataset; `part`, the part that the pair belongs
+        to; `pair`, its position in the dataset; `gold`, the ground-truth similarity, from 0 to 5
+        (SICK: 1 to 5); and `score`, the cosine.
     """
     encoder.encode_texts([*pairs.first, *pairs.second])
     cosine = (encoder.encode_texts(pairs.first) * encoder.encode_texts(pairs.second)).sum(axis=1)
@@ -49,11 +50,12 @@ def pair_similarities(encoder: Encoder, pairs: SentencePairs) -> pd.DataFrame:
 
 
 def phrase_table(encoder: Encoder, profile: str) -> pd.DataFrame:
-    """Compare COCO's test captions with their own phrases and with phrases of other captions.
+    """Compare a sample of COCO's test captions with their own phrases and those of the others.
 
     Returns:
-        A row for each caption and kind of phrase: `caption` and `picture` (numbers in the retrieval
-        set), `kind`, and the columns of `phrase_cosines`.
+        A row for each caption and kind of phrase: `caption` and `picture`, the positions of the
+        caption and its image in the retrieval set; `kind`, one of `cae_lib.words.phrases.KINDS`;
+        and the values of `phrase_cosines`.
     """
     pairs = datasets.retrieval_pairs(profile, "coco")
     rows = datasets.evenly_spaced_indices(len(pairs.captions), datasets.SAMPLES["phrases"]).astype(
@@ -73,11 +75,12 @@ def phrase_table(encoder: Encoder, profile: str) -> pd.DataFrame:
 
 @lru_cache(maxsize=2)
 def caption_phrases(captions: tuple[str, ...], profile: str) -> list[Phrases]:
-    """Return the phrases of captions: ground truth in synthetic scenes, else parsed.
+    """Return the phrases of captions by kind, from the ground truth or from a parser.
 
     Args:
         captions: Captions of the profile's retrieval set "coco".
-        profile: Name of the profile.
+        profile: Name of the profile. If it is synthetic, the phrases are the ground truth;
+            otherwise the paper's parser finds them.
     """
     profile_settings = find_profile(profile)
     if not profile_settings.synthetic:
@@ -90,12 +93,18 @@ def caption_phrases(captions: tuple[str, ...], profile: str) -> list[Phrases]:
 def phrase_cosines(
     encoder: Encoder, captions: Sequence[str], phrases: Sequence[Sequence[str]]
 ) -> dict[str, np.ndarray]:
-    """Compare captions with their own phrases and with phrases of the other captions.
+    """Compare captions with their own phrases and with the phrases of the other captions.
+
+    Args:
+        encoder: The model.
+        captions: The N captions.
+        phrases: The distinct phrases of each caption.
 
     Returns:
-        By caption: `n`, the number of its phrases; `own`, its mean cosine to them; and `other`,
-        that to all distinct phrases of the captions that are not its own. NaN where there is
-        nothing to compare.
+        Three arrays `(N,)`: "n", the number of a caption's phrases, int16; "own", the mean cosine
+        of the caption to its own phrases, float32; and "other", its mean cosine to the distinct
+        phrases of all captions that are not its own, float32. A caption without phrases has NaN for
+        both means. "other" is also NaN if there are no other phrases.
     """
     distinct = list(dict.fromkeys(phrase for of_caption in phrases for phrase in of_caption))
     n = np.array([len(of_caption) for of_caption in phrases], dtype=np.int16)

@@ -1,6 +1,7 @@
-"""Scores on the validation captions of the training data, by which settings are chosen.
+"""Measure a model on the validation captions of the training data, to choose settings.
 
-No benchmark is used. The rules are those of `cae_lib.evaluation.selection`.
+Settings are chosen by these scores and not by benchmarks. The rule for λ is in
+`cae_lib.evaluation.selection`.
 """
 
 from __future__ import annotations
@@ -24,8 +25,12 @@ def validation_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
     """Measure a model on the validation captions of a profile.
 
     Returns:
-        One row: `validation_scores`, and as `gap_METHOD` the object-word gap by each of the paper's
-        methods that a run of the profile is trained on.
+        One row with the values of `validation_scores`, and with a column `gap_METHOD` for each of
+        the paper's attribution methods that a run of the profile trains with: the object-word gap
+        that `validation_gaps` returns.
+
+    Raises:
+        DataError: If the validation captions or their images are missing or malformed.
     """
     profile = find_profile(profile_name)
     pairs = load_negclip_tsv(profile.root / "coco" / "valid_neg_clip.tsv", profile.root)
@@ -38,7 +43,16 @@ def validation_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
 
 
 def validation_gaps(encoder: Encoder, pairs: Pairs, methods: Iterable[str]) -> dict[str, float]:
-    """Return the object-word gap A_obj - A_comp on validation captions, by attribution method."""
+    """Return the object-word gap A_obj - A_comp on captions, by attribution method.
+
+    A_obj is the mean score of the tokens of object words, A_comp that of the tokens of attribute
+    and relation words, over a sample of the captions (see `attribution_table`).
+
+    Args:
+        encoder: The model.
+        pairs: The validation captions and their images.
+        methods: Names of attribution methods.
+    """
     cache = paths().cache / "roles"
     alignment = token_roles(pairs.captions, encoder.clip.tokenizer, default_tagger(), cache)
     table = attribution_table(encoder, pairs, alignment, methods)
@@ -48,12 +62,18 @@ def validation_gaps(encoder: Encoder, pairs: Pairs, methods: Iterable[str]) -> d
 
 
 def validation_scores(encoder: Encoder, pairs: Pairs) -> dict[str, float | int]:
-    """Measure recall at 1 and the preference for captions over their own hard negatives.
+    """Measure recall at 1 and how often captions score above their own hard negatives.
+
+    Args:
+        encoder: The model.
+        pairs: The validation captions with their images and hard negatives.
 
     Returns:
-        `recall_at_1`, mean of both directions; `against_negatives`, the share of hard negatives
-        that score below their caption; `score`, the mean of the two; and the number of items of
-        both.
+        - "recall_at_1": the mean of image-to-text and text-to-image retrieval.
+        - "against_negatives": the share of hard negatives whose cosine with the image is smaller
+          than that of their caption.
+        - "score": the mean of the two.
+        - "n_captions", "n_negatives": the numbers of captions and of hard negatives.
     """
     ranks = retrieval_ranks(encoder, pairs, "validation")
     images = encoder.encode_images([ImageRef(pairs.image_paths[i]) for i in pairs.image_index])

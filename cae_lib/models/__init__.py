@@ -1,4 +1,4 @@
-"""CLIP models, their checkpoints, and towers that show their attention."""
+"""CLIP models, their checkpoints, and encoders that expose attention maps."""
 
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip

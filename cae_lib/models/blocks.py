@@ -1,8 +1,10 @@
 """Functional versions of open_clip's residual attention block.
 
 They read the parameters of the block's own modules, expose its attention maps and support double
-backward, which the fused kernel behind `nn.MultiheadAttention` does not. They are exact for blocks
-that `find_modification` accepts; other models run by their own code.
+backward, which the fused kernel behind `nn.MultiheadAttention` does not. They are exact for towers
+in which `find_modification` finds nothing; other towers run their own code.
+
+Shapes: B images or texts, H heads, T positions, D the width of the states, d = D / H.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.utils.checkpoint import checkpoint
 
 OPEN_CLIP_MODELS = (CLIP, CustomTextCLIP)
-"""Models whose towers may be replaced by functional ones; subclasses encode in other ways."""
+"""Classes whose towers may run as functional versions. Subclasses, such as CoCa, are excluded,
+because they may encode in other ways."""
 
 KNOWN_MODULES = (
     transformer.Attention,
@@ -44,24 +47,35 @@ KNOWN_MODULES = (
     nn.Sequential,
     NonDynamicallyQuantizableLinear,
 )
-"""Module types that the functional towers stand for. Adapters, parametrizations, quantized and
-sharded layers have types of their own."""
+"""Types of modules that the functional towers can replace. Adapters, parametrizations, quantized
+and sharded layers have other types."""
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+"""Attributes in which `nn.Module` keeps the hooks that act in a forward or backward pass."""
+
 QUICK_GELU_FACTOR = 1.702  # QuickGELU is `x * sigmoid(1.702 * x)`
 
 
 def find_modification(roots: Iterable[nn.Module]) -> str | None:
-    """Describe the first module that the functional towers cannot reproduce; None without one.
+    """Describe the first module that the functional towers cannot reproduce.
 
-    Such a module has an unknown type or hooks, uses dropout in training, or computes attention
-    other than by a plain softmax.
+    Such a module has a type outside `KNOWN_MODULES`, a `forward` that was replaced on the instance,
+    hooks or a dropout rate above 0, or computes attention in another way than by a plain softmax
+    with biases.
+
+    Args:
+        roots: Modules to search, with all their submodules.
+
+    Returns:
+        A phrase for a message, such as "ln_final has hooks"; None if there is no such module.
     """
     for root in roots:
         for name, module in root.named_modules():
             name = name or type(root).__name__
             if type(module) not in KNOWN_MODULES:
                 return f"{name} is a {type(module).__name__}"
+            if "forward" in vars(module):
+                return f"{name} has a replaced forward"
             if any(getattr(module, hooks) for hooks in HOOKS):
                 return f"{name} has hooks"
             if isinstance(module, nn.Dropout) and module.p:
@@ -90,16 +104,16 @@ def project_heads(
     parts: str,
     spread: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, ...]:
-    """Project states to queries, keys and values.
+    """Project states to the queries, keys or values of each head.
 
     Args:
         block: The block with the projection.
         normed: States after the block's first layer norm, `(B, T, D)`, or packed `(N, D)`.
         parts: The projections to compute: "qkv", "q" or "kv".
-        spread: Function that lays packed states out as rows `(B, T, ...)`.
+        spread: For packed states, a function from packed tensors `(N, ...)` to `(B, T, ...)`.
 
     Returns:
-        A tensor `(B, H, T, D / H)` for each of the parts.
+        A tensor `(B, H, T, D / H)` for each letter of `parts`.
     """
     attn = block.attn
     width = attn.out_proj.in_features
@@ -120,7 +134,8 @@ def attention_weights(
     Args:
         q: Queries `(B, H, Q, d)`.
         k: Keys `(B, H, T, d)`.
-        allowed: Which keys each query may read, bool; a float tensor is added to the scores.
+        allowed: Bool, True where a query may read a key, or a float tensor that is added to the
+            scores. Its shape broadcasts to `(B, H, Q, T)`. None allows all keys.
         scale: Factor of the scores; None for `d ** -0.5`.
     """
     with torch.autocast(q.device.type, enabled=False):
@@ -137,20 +152,21 @@ def attention_weights(
 def attend(
     q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None, *, explicit: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Mix values by attention.
+    """Compute scaled dot-product attention and concatenate the heads.
 
     Args:
         q: Queries `(B, H, Q, d)`.
         k: Keys `(B, H, T, d)`.
         v: Values `(B, H, T, d)`.
-        allowed: Which keys each query may read, bool, in a shape that broadcasts to
-            `(B, H, Q, T)`; None allows all. With the fused kernel its values are not read: any mask
-            counts as the causal one.
-        explicit: Compute and return the attention weights; otherwise the fused kernel is used,
-            which returns none.
+        allowed: Bool, True where a query may read a key, in a shape that broadcasts to
+            `(B, H, Q, T)`. None allows all keys. If `explicit` is False, the mask has to be the
+            causal one, because its values are not read.
+        explicit: Compute and return the attention weights. If False, the fused kernel is used,
+            which returns no weights.
 
     Returns:
-        Mixed values `(B, Q, H * d)`, and the attention weights `(B, H, Q, T)` or None.
+        Weighted sums of the values `(B, Q, H * d)`, before the output projection, and the attention
+        weights `(B, H, Q, T)` or None.
     """
     if explicit:
         weights = attention_weights(q, k, allowed)
@@ -162,7 +178,16 @@ def attend(
 
 
 def finish_block(block: ResidualAttentionBlock, x: Tensor, mixed: Tensor) -> Tensor:
-    """Add the output of the attention and the MLP to the states `(..., D)`."""
+    """Run the rest of a block after its attention: output projection, MLP and both residuals.
+
+    Args:
+        block: The block.
+        x: States before the block `(..., D)`.
+        mixed: Output of `attend` for these states `(..., D)`.
+
+    Returns:
+        States after the block `(..., D)`.
+    """
     x = x + block.ls_1(block.attn.out_proj(mixed))
     return x + block.ls_2(_apply_mlp(block.mlp, block.ln_2(x)))
 
@@ -178,7 +203,7 @@ def _apply_mlp(mlp: Any, x: Tensor) -> Tensor:
 
 
 def run_layer(tower: nn.Module, layer: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a layer, with recomputation in the backward pass if the tower uses checkpointing."""
+    """Call a layer, with gradient checkpointing if the tower has it enabled."""
     if tower.grad_checkpointing and torch.is_grad_enabled():
         return checkpoint(layer, *arguments, use_reentrant=False)
     return layer(*arguments)

@@ -21,12 +21,16 @@ from cae_lib.errors import CheckpointError
 from cae_lib.runtime import write_atomic
 
 HEADER = "cae_lib"
+"""Key of the header under which a file stores its `CheckpointMeta` as JSON."""
+
 WHOLE_FILE_DIGEST = "cae_lib_whole"
-"""Entry of the header of a file without its image trunk: the SHA-256 of the file with the trunk."""
+"""Key of the header of a file without its image trunk, for the SHA-256 of the file with it."""
 
 EMBEDDINGS = ("token_embedding.weight", "text.token_embedding.weight")
+"""Name of the token embedding in the state dict of a `CLIP` and of a `CustomTextCLIP`."""
+
 PARTIAL_EMBEDDING = ("ids", "rows", "vocabulary")
-"""Tensors that stand in a file for a token embedding of which some rows are kept."""
+"""Suffixes of the tensors that replace a token embedding in a file that stores some rows of it."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,9 @@ def save_checkpoint(
     keep_tokens: Tensor | None = None,
     without_trunk: bool = False,
 ) -> Path:
-    """Write weights and their metadata; after a crash the file is the old one or the new one.
+    """Write weights and their metadata to a `.safetensors` file.
+
+    The file is replaced as a whole: after a crash it is the old one or the complete new one.
 
     Args:
         path: File to write; its suffix becomes `.safetensors`.
@@ -64,15 +70,16 @@ def save_checkpoint(
         meta: Stored in the file's header and in a `.json` beside it.
         dtype: Storage type of the floating-point weights; None keeps theirs.
         keep_tokens: Ids, in any shape, of the K tokens whose rows of the token embedding
-            `NAME (V, D)` are stored: as `NAME.rows (K, D)`, with the ids in `NAME.ids (K,)` and V
-            in `NAME.vocabulary ()`. None stores all rows.
+            `NAME (V, D)` are stored. The file then has `NAME.rows (K, D)`, `NAME.ids (K,)` and
+            `NAME.vocabulary ()`, which is V, in place of `NAME`. None stores all rows.
         without_trunk: Leave out the tensors that equal those of `trunk_weights`.
 
     Returns:
         The path of the file.
 
     Raises:
-        CheckpointError: The model does not have the tokens, or the trunk's package is missing.
+        CheckpointError: The model does not have the tokens, `keep_tokens` is empty, or the trunk's
+            package is missing.
         WriteError: The file cannot be written.
     """
     path = Path(path).with_suffix(".safetensors")
@@ -114,7 +121,17 @@ def _keep_rows(tensors: dict[str, Tensor], ids: Tensor) -> None:
 
 
 def restore_rows(state: dict[str, Tensor], path: Path) -> None:
-    """Restore a token embedding of which some rows were stored; the others become their mean."""
+    """Complete, in place, a token embedding that was stored with only some of its rows.
+
+    The missing rows become the mean of the stored rows. A complete embedding stays as it is.
+
+    Args:
+        state: Tensors of the file by name, which are changed.
+        path: The file, for error messages.
+
+    Raises:
+        CheckpointError: The stored rows, their ids and the size of the vocabulary do not match.
+    """
     for name in EMBEDDINGS:
         stored = [suffix for suffix in PARTIAL_EMBEDDING if f"{name}.{suffix}" in state]
         if not stored:
@@ -132,10 +149,13 @@ def restore_rows(state: dict[str, Tensor], path: Path) -> None:
 
 
 def read_meta(path: str | Path) -> CheckpointMeta | None:
-    """Read the metadata of a checkpoint; None for weights that others wrote.
+    """Read the metadata of a checkpoint; None for a file that `save_checkpoint` did not write.
+
+    Only the header of a `.safetensors` file is read. Other files have no metadata and are not
+    opened.
 
     Raises:
-        CheckpointError: The file is missing or damaged.
+        CheckpointError: The file is missing, or its header is damaged.
     """
     header = _metadata(require_file(path)).get(HEADER)
     try:
@@ -158,11 +178,11 @@ def _metadata(path: Path) -> dict[str, str]:
 def restore_trunk(state: dict[str, Tensor], path: Path) -> None:
     """Add the tensors of the image trunk to `state`, if the checkpoint at `path` leaves them out.
 
-    They get the dtype of the other tensors.
+    Floating-point tensors get the dtype of those in `state`.
 
     Raises:
         CheckpointError: The file's header cannot be read, or the package that contains the trunk is
-            missing or has another one.
+            missing or contains other weights.
     """
     if WHOLE_FILE_DIGEST in _metadata(path):
         from cae_lib.models.trunk import trunk_weights
@@ -175,7 +195,11 @@ def restore_trunk(state: dict[str, Tensor], path: Path) -> None:
 def checkpoint_digest(path: str | Path) -> str:
     """Return the SHA-256 of a checkpoint's file in hexadecimal.
 
-    For a file without its trunk, it is the digest of the file with the trunk.
+    For a file that was written without its image trunk, return the SHA-256 of the same file with
+    the trunk.
+
+    Raises:
+        CheckpointError: The file is missing, or its header is damaged.
     """
     path = require_file(path)
     if whole := _metadata(path).get(WHOLE_FILE_DIGEST):
@@ -185,7 +209,7 @@ def checkpoint_digest(path: str | Path) -> str:
 
 
 def require_file(path: str | Path) -> Path:
-    """Return the path of an existing file, or raise CheckpointError."""
+    """Return `path` as a `Path`; raise CheckpointError if there is no such file."""
     path = Path(path)
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}: check the path, or train the model first.")
@@ -193,7 +217,7 @@ def require_file(path: str | Path) -> Path:
 
 
 def unreadable_checkpoint_error(path: Path, reason: object) -> CheckpointError:
-    """Return the error for a file that cannot be read, with the first sentence of the reason."""
+    """Return the error for a file that cannot be read; it quotes the reason's first sentence."""
     first_sentence = str(reason).split(". ")[0].splitlines()[0] if str(reason) else "it is empty"
     return CheckpointError(
         f"{path} cannot be read as a checkpoint ({first_sentence}). Expected a .safetensors file "

@@ -1,4 +1,4 @@
-"""CLIP models by name.
+"""Load CLIP models by name.
 
 OpenAI's weights need QuickGELU, but open_clip builds models with GELU by default. Both run without
 an error, but scores differ by several points, so checkpoints store the activation.
@@ -26,22 +26,24 @@ ACTIVATIONS = ("quickgelu", "gelu")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _CONFIGS = Path(__file__).parent / "configs"
 OWN_MODELS = tuple(sorted(path.stem for path in _CONFIGS.glob("*.json")))
-"""Models of this project, which open_clip knows from here on."""
+"""Names of the architectures that this module adds to those of open_clip."""
 open_clip.add_model_config(_CONFIGS)
 
 
 @dataclass
 class Clip:
-    """A CLIP model with everything needed to feed it.
+    """A CLIP model with its preprocessing and tokenizer.
 
     Attributes:
-        model: open_clip `CLIP` or `CustomTextCLIP`, in float32 and in eval mode.
+        model: A model of open_clip, in float32, or of transformers, in the dtype that transformers
+            chooses. It is in eval mode.
         preprocess: PIL image -> `(3, H, W)` float tensor, normalised.
         tokenizer: List of n strings -> `(n, context_length)` long.
-        name: Name of the open_clip model.
+        name: Name of the open_clip model, or of the folder or hub repository of the model.
         activation: "quickgelu" or "gelu".
         image_size: Height and width of the input in pixels.
-        weights_id: SHA-256 of the weight file, open_clip tag, or "random-<seed>".
+        weights_id: SHA-256 of the weight file, open_clip tag, or "random-<seed>". For a folder or
+            hub repository, the SHA-256 of its weights (`state_digest`).
     """
 
     model: nn.Module
@@ -66,13 +68,13 @@ def load_clip(
 
     Args:
         name: One of `OWN_MODELS` or the name of an open_clip model.
-        weights: None for random ones from `seed`, a checkpoint of `save_checkpoint`, an open_clip
-            tag, or a plain state dict (`.pt`, `.safetensors`), which needs `activation`.
+        weights: An open_clip tag, a checkpoint of `save_checkpoint`, or a plain state dict (`.pt`,
+            `.safetensors`), which needs `activation`. None for random weights.
         activation: "quickgelu", "gelu", or None for the one that the weights were trained with
             (without weights: the one in the model's configuration).
-        device: Where to put the model.
+        device: Device to put the model on.
         seed: Seed of random weights.
-        allow_activation_mismatch: Run weights with the other activation on purpose.
+        allow_activation_mismatch: Accept an `activation` that the weights were not trained with.
 
     Raises:
         ConfigError: The model or the activation is unknown.
@@ -115,9 +117,19 @@ def build_with_state_dict(
     activation: str,
     device: str | torch.device = "cpu",
 ) -> Clip:
-    """Build a model with the weights of a file; its context length is that of the file.
+    """Build a model and load a state dict that was read from a file.
+
+    The context length is the length of the tensor `positional_embedding`, if `state` has one.
+
+    Args:
+        name: Name of an open_clip model.
+        state: Tensors by open_clip's names.
+        path: The file, for its digest and for error messages.
+        activation: "quickgelu" or "gelu".
+        device: Device to put the model on.
 
     Raises:
+        ConfigError: The model or the activation is unknown.
         CheckpointError: The weights do not fit the model.
     """
     positions = len(state.get("positional_embedding", ()))
@@ -149,18 +161,18 @@ def build_with_state_dict(
 
 @cache
 def tokenizer_of(name: str, context_length: int | None = None) -> Any:
-    """Return open_clip's tokenizer of an architecture; all its models share one object.
+    """Return open_clip's tokenizer of an architecture; the result is cached.
 
     Args:
         name: Name of the architecture.
-        context_length: Number of tokens that texts are padded or cut to; None takes that of the
-            architecture.
+        context_length: Number of tokens that texts are padded or cut to; None for the context
+            length of the architecture.
     """
     return open_clip.get_tokenizer(name, context_length=context_length)
 
 
 def image_height(model: Any) -> int:
-    """Return the height of the images of an open_clip model."""
+    """Return the height in pixels of the images that an open_clip model takes."""
     size = model.visual.image_size
     return size if isinstance(size, int) else size[0]
 
@@ -216,7 +228,7 @@ def _trained_activation(
 def _build(
     name: str, activation: str, tag: str | None, seed: int, context: int | None = None
 ) -> tuple[Any, Any]:
-    """Build a model and its preprocessing; the caller's random generator stays untouched."""
+    """Build a model and its preprocessing; the caller's CPU random generator stays untouched."""
     if activation not in ACTIVATIONS:
         raise ConfigError(f"unknown activation {activation!r}: expected one of {ACTIVATIONS}.")
     quick = activation == "quickgelu"
@@ -224,7 +236,7 @@ def _build(
     logging.disable(logging.WARNING)  # open_clip warns of random weights, which are meant here
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # `manual_seed` would seed GPUs as well
             model, _, preprocess = open_clip.create_model_and_transforms(
                 name,
                 pretrained=tag,

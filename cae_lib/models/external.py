@@ -1,4 +1,4 @@
-"""Models that were not trained here.
+"""Load models that this project did not train.
 
 These are tags and folders of open_clip, weight files, and CLIP or SigLIP of Hugging Face.
 """
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from cae_lib.errors import CheckpointError, ConfigError
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import (
+    ACTIVATIONS,
     WEIGHT_SUFFIXES,
     Clip,
     build_with_state_dict,
@@ -31,44 +32,49 @@ from cae_lib.models.clip import (
 from cae_lib.models.weight_files import read_state_dict
 from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE
 
+# Prefixes of a source in open_clip's format, and of a model of transformers.
 OPEN_CLIP, HUGGING_FACE = ("hf-hub:", "local-dir:"), "hf:"
 OPENAI_WEIGHTS = ("ViT-B-32", "openai")
-"""Architecture and open_clip tag of the weights that `ExternalModel.share` mixes in."""
+"""Architecture and open_clip tag of the weights that a file is averaged with, by its `share`."""
 
 FILES = {
     "tokenizer": ("tokenizer.json", "vocab.json", "tokenizer_config.json"),
     "preprocessing": ("preprocessor_config.json", "processor_config.json"),
 }
-"""Files of transformers, one of which a folder has that says how texts or images are read."""
+"""Files of transformers that define a tokenizer or a preprocessing; any one of a kind suffices."""
 
 LORA_ALPHA = 1.0
-"""Of adapters in a weight file, W + alpha / rank * B A: what DAC and TSVLC train with."""
+"""The alpha of LoRA adapters in a weight file, which are merged as W + alpha / rank * B A. DAC and
+TSVLC train with this value."""
 
 RESAMPLING: dict[int, str] = {
     Image.Resampling.BILINEAR: "bilinear",
     Image.Resampling.BICUBIC: "bicubic",
 }
-"""Name that open_clip has for a filter of Pillow."""
+"""open_clip's name of each resampling filter of Pillow that is supported."""
 
 FORMS_HELP = (
     "MODEL:TAG of open_clip, such as ViT-B-32-quickgelu:openai; hf-hub:OWNER/NAME or local-dir:"
     "FOLDER in open_clip's format; hf:OWNER/NAME or a folder of a CLIP or SigLIP of transformers; "
     f"a weight file ({', '.join(WEIGHT_SUFFIXES)})"
 )
+"""The forms that `ExternalModel.source` may have, as an error message lists them."""
 
 
 @dataclass(frozen=True)
 class ExternalModel:
-    """A model that was not trained here, and how to load it.
+    """A model that this project did not train, and how to load it.
 
     Attributes:
         source: The model, in a form that `FORMS_HELP` describes.
-        model: open_clip's architecture of a weight file; else None.
-        activation: "quickgelu" or "gelu"; None for the activation that the source states. A weight
-            file states none.
-        share: Share of the weight file in a mean of its weights and OpenAI's; 1 is the file alone.
+        model: open_clip's architecture of a weight file. None for other sources, and for a
+            checkpoint of `save_checkpoint`, which states it.
+        activation: "quickgelu" or "gelu"; None for the activation that the source states. Weight
+            files state none, except checkpoints of `save_checkpoint`.
+        share: Weight of the file in a weighted mean of its weights and `OPENAI_WEIGHTS`; 1 is the
+            file alone. Used only for a weight file with `model` and `activation`.
         processor: For a model of transformers, the folder or hub repository of its tokenizer and
-            preprocessing; None for its own, or where a CLIP has none, OpenAI's.
+            preprocessing. None for the model's own; a CLIP that has none gets OpenAI's.
     """
 
     source: str
@@ -79,22 +85,29 @@ class ExternalModel:
 
 
 def load_external(external: ExternalModel, device: str | torch.device = "cpu") -> Clip:
-    """Load a model completely: every tensor of the source is used, and every weight is set.
+    """Load a model, and print its architecture, activation and number of tensors.
 
-    A model of transformers keeps its own modules, in `Clip.model`, and is named after its folder.
+    Missing and unexpected weights are errors. A model of transformers is not converted:
+    `Clip.model` is the model that transformers loads, and `Clip.name` the name of its folder or
+    repository.
 
     Raises:
-        ConfigError: If the source has no form that `FORMS_HELP` describes, or if architecture or
-            activation are not known.
-        CheckpointError: If the weights are missing, broken or do not fit.
+        ConfigError: If the source has no form that `FORMS_HELP` describes, if the architecture or
+            the activation is not known, or if the source takes no `processor`.
+        CheckpointError: If the weights are missing or damaged, or do not fit the model.
     """
     return model_loader(external, device)()
 
 
 def model_loader(external: ExternalModel, device: str | torch.device = "cpu") -> Callable[[], Clip]:
-    """Return a function that loads a model and prints how it is read.
+    """Return a function that does what `load_external` does.
 
-    An unknown form and a missing file are errors at once; see `load_external`.
+    A source of unknown form, a missing setting and a missing weight file raise here, before
+    anything is loaded. Other errors are raised when the function is called.
+
+    Raises:
+        ConfigError: As for `load_external`.
+        CheckpointError: If a weight file is missing, or its header is damaged.
     """
     load = _loader(external, device)
 
@@ -113,6 +126,10 @@ def model_loader(external: ExternalModel, device: str | torch.device = "cpu") ->
 
 def _loader(external: ExternalModel, device: str | torch.device) -> Callable[[], Clip]:
     source, activation = external.source, external.activation
+    if activation not in (None, *ACTIVATIONS):
+        raise ConfigError(f"unknown activation {activation!r}: expected one of {ACTIVATIONS}.")
+    if external.share != 1 and Path(source).suffix not in WEIGHT_SUFFIXES:
+        raise ConfigError(f"share={external.share}: only a weight file is averaged, not {source}.")
     if Path(source).is_dir():
         kind = "local-dir:" if Path(source, "open_clip_config.json").is_file() else HUGGING_FACE
         source = f"{kind}{source}"
@@ -124,7 +141,7 @@ def _loader(external: ExternalModel, device: str | torch.device) -> Callable[[],
         return partial(_load_from_folder, source, activation, device)
     if Path(source).suffix in WEIGHT_SUFFIXES:
         meta = read_meta(source)
-        if meta is not None and not (external.model and activation):  # one of ours says the rest
+        if meta is not None and external.share == 1:  # a checkpoint of `save_checkpoint`
             return partial(load_clip, external.model or meta.model, source, activation, device)
         options = {
             "its architecture (--model, a name of open_clip such as ViT-B-32)": external.model,
@@ -219,6 +236,8 @@ def _load_from_transformers(
         config = AutoConfig.from_pretrained(source)
         if not hasattr(config, "vision_config") or not hasattr(config, "text_config"):
             raise ValueError(f"it is a {config.model_type}, not a CLIP or SigLIP")
+        if not hasattr(config.vision_config, "image_size"):
+            raise ValueError(f"it is a {config.model_type}, whose images have no fixed size")
         stated = "quickgelu" if config.text_config.hidden_act == "quick_gelu" else "gelu"
         activation = external.activation or stated
         if activation != stated:
@@ -287,7 +306,10 @@ def _processors(source: str, other: str | None, config: Any) -> tuple[Any, Calla
 
 
 def state_digest(model: nn.Module) -> str:
-    """Hash a model's weights by name with SHA-256."""
+    """Return the SHA-256, in hexadecimal, of a model's state dict.
+
+    It covers the name, dtype, shape and values of each tensor, in the order of their names.
+    """
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())

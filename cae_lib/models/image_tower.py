@@ -29,11 +29,12 @@ from cae_lib.models.recording import recording
 
 @dataclass(frozen=True)
 class ImageOutput:
-    """Output of `encode_image`; T is 1 + the number of patches.
+    """Output of `encode_image`; H is the number of heads and T is 1 + the number of patches.
 
     Attributes:
-        features: `(B, E)`, not normalised, equal to `model.encode_image(images)`.
-        attention: If requested, a map for each layer: `(B, H, T, T)`, for the last `(B, H, 1, T)`.
+        features: `(B, E)`, not normalised, equal to `model.encode_image(images)` up to rounding.
+        attention: If requested, a map `(B, H, T, T)` for each layer, else empty. The last map is
+            `(B, H, 1, T)`, the row of the class token, if functional blocks were used.
     """
 
     features: Tensor
@@ -41,7 +42,7 @@ class ImageOutput:
 
 
 def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -> ImageOutput:
-    """Encode images `(B, 3, H, W)`, normalised.
+    """Encode images by the image tower of an open_clip model.
 
     For an unmodified vision transformer of open_clip whose features come from its class token,
     functional blocks are used, and the last block computes only that token. Other towers run their
@@ -50,12 +51,15 @@ def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -
     Args:
         model: A model of open_clip.
         images: `(B, 3, H, W)`, normalised.
-        attention: Return the attention maps that the features are computed from, float32 or wider,
-            which can be differentiated twice. A timm network that ends in "abs_attn" has one map,
-            that of its pooling, whose first token is the mean of the patches.
+        attention: Also return the attention maps that the features are computed from, float32 or
+            wider, which can be differentiated twice. A timm network with attention pooling
+            ("abs_attn") has one map, that of its pooling, whose first token is the mean of the
+            patches.
 
     Raises:
-        ConfigError: Maps are asked for, and the tower has none.
+        ConfigError: Attention is requested of a tower that is neither a vision transformer read at
+            its class token nor ends in timm's attention pooling, or that does not call torch's
+            `scaled_dot_product_attention`.
     """
     tower: Any = model.visual
     if (
@@ -71,7 +75,13 @@ def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -
             )
         encode: Any = model.encode_image
         with recording(tower) if attention else nullcontext([]) as maps:
-            return ImageOutput(encode(images), maps)
+            features = encode(images)
+        if attention and not maps:
+            raise ConfigError(
+                f"no attention maps for the image tower {type(tower).__name__}: it does not call "
+                "torch's scaled_dot_product_attention. For a timm network, unset TIMM_FUSED_ATTN."
+            )
+        return ImageOutput(features, maps)
     x, maps = _embed_patches(tower, images), []
     *blocks, last = tower.transformer.resblocks
     for block in (*blocks, last):

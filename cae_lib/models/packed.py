@@ -1,7 +1,8 @@
-"""Packed text encoder: open_clip's causal text tower without work that cannot reach its output.
+"""Packed text encoder: computes only what the features of open_clip's causal text tower depend on.
 
 Features are taken at the end-of-text token (EOT), so positions after it are not computed, and the
-last layer computes EOT alone. Prefixes that texts share are computed once. The results are exact.
+last layer computes EOT alone. Prefixes that texts share are computed once. Nothing is approximated:
+the features equal those of the model's own code up to rounding.
 """
 
 from __future__ import annotations
@@ -35,11 +36,12 @@ from cae_lib.models.text_tower import (
 )
 
 LAYERS = ("token_embedding", "transformer", "ln_final", "text_projection")
-"""Layers of the text tower of a `CLIP`; the projection may be a parameter, or None."""
+"""Attributes of a `CLIP` that hold its text tower's layers. The projection may be a module, a
+parameter or None."""
 
 
 def find_packing_obstacle(model: nn.Module) -> str | None:
-    """Describe why the packed encoder would not be exact for a model; None if it is exact."""
+    """Describe why the packed encoder would be wrong for a model; None if it is exact."""
     if type(model) not in OPEN_CLIP_MODELS:
         return f"the model is a {type(model).__name__}"
     text: Any = getattr(model, "text", model)
@@ -58,17 +60,18 @@ def find_packing_obstacle(model: nn.Module) -> str | None:
 
 @dataclass(frozen=True)
 class Packing:
-    """How R rows of at most T positions are stored as N packed states `(N, D)`.
+    """How the states of R texts, rows of at most T positions, are stored as N packed states.
 
+    States `(N, D)` are stored once if rows share them, and without positions after a row's end.
     Layers that treat each position alone run on the packed states; attention needs the rows.
 
     Attributes:
         active: row * T + position of each packed state `(N,)`.
-        source: Index of the packed state at each position of each row `(R * T,)`; positions after
+        source: Index of the packed state for each position of each row `(R * T,)`. Positions after
             a row's end have the index of its end.
-        ends: Packed state at the end-of-text token of each row `(R,)`.
+        ends: Index of the packed state at the end-of-text token of each row `(R,)`.
         eot: Position of the end-of-text token of each row `(R,)`.
-        length: T.
+        length: T, the number of positions of the longest row.
     """
 
     active: Tensor
@@ -89,7 +92,7 @@ class Packing:
 
     @property
     def until_end(self) -> Tensor:
-        """Positions up to each row's end `(R, 1, 1, T)`."""
+        """Mask of the keys that a row's EOT may read `(R, 1, 1, T)`, True up to its position."""
         positions = torch.arange(self.length, device=self.eot.device)
         return (positions <= self.eot[:, None])[:, None, None]
 
@@ -98,7 +101,7 @@ class Packing:
         return padded.flatten(0, 1).index_select(0, self.active)
 
     def spread(self, packed: Tensor) -> Tensor:
-        """Lay packed states `(N, ...)` out as rows `(R, T, ...)`."""
+        """Return packed states `(N, ...)` as rows `(R, T, ...)`, padded with the state at EOT."""
         return packed.index_select(0, self.source).unflatten(0, (-1, self.length))
 
 
@@ -107,7 +110,8 @@ def pack_rows(eot: Tensor, owner: Tensor | None = None) -> Packing:
 
     Args:
         eot: Position of the end-of-text token of each text `(R,)`.
-        owner: If texts share prefixes, the row whose state is used at each position `(R, T)`.
+        owner: For each position, the row whose state is used there `(R, T)`. This is another row
+            in a prefix that texts share. None if no text shares a prefix.
     """
     rows = torch.arange(len(eot), device=eot.device)[:, None]
     length = int(eot.max()) + 1
@@ -122,7 +126,15 @@ def pack_rows(eot: Tensor, owner: Tensor | None = None) -> Packing:
 
 
 def owners_of_prefixes(tokens: Tensor, eot: Tensor) -> Tensor:
-    """Return the owners `(R, T)` of texts `(R, C)` that each share a prefix with the one before."""
+    """Return the row whose state is used at each position `(R, T)`; T is `eot.max() + 1`.
+
+    In the prefix that a text shares with the previous text this is the row of that text, or of an
+    earlier text that shares the prefix too. After the prefix it is the text's own row.
+
+    Args:
+        tokens: Ids of the texts `(R, C)`.
+        eot: Position of the end-of-text token of each text `(R,)`.
+    """
     length = int(eot.max()) + 1
     tokens = tokens[:, :length]
     position = torch.arange(length, device=tokens.device)
@@ -136,7 +148,7 @@ def owners_of_prefixes(tokens: Tensor, eot: Tensor) -> Tensor:
 
 
 class PackedEncoder(TextEncoder):
-    """Packed implementation, exact for models without a packing obstacle.
+    """Packed implementation, exact for models in which `find_packing_obstacle` finds nothing.
 
     T is the length of the batch's longest caption. See `TextEncoder` for the methods.
     """
@@ -155,11 +167,11 @@ class PackedEncoder(TextEncoder):
         return self.text.token_embedding.weight.detach()
 
     def non_word_tokens(self, tokens: Tensor) -> Tensor:
-        """Return which tokens `(B, C)` are the end of the text or padding."""
+        """Return a mask `(B, C)` of the end-of-text tokens and the padding after them."""
         return end_and_padding(self.eot, tokens)
 
     def used_columns(self, tokens: Tensor) -> int:
-        """Return the length of the longest caption."""
+        """Return the number of tokens of the longest caption, EOT included."""
         return int(self.eot(tokens).max()) + 1
 
     def encode(
@@ -170,7 +182,10 @@ class PackedEncoder(TextEncoder):
         attention: AttentionKind | None = None,
         second_order: bool = False,
     ) -> TextOutput:
-        """Encode captions. After a caption's EOT, rows of its maps repeat that of EOT."""
+        """Encode captions up to the end-of-text token of each.
+
+        Later rows of the attention maps have no meaning, and features do not depend on them.
+        """
         packing = pack_rows(self.eot(tokens))
         states = self.embedding(tokens[:, : packing.length]) if embeddings is None else embeddings
         features, maps = self._run(packing.pack(states), packing, attention, second_order)
@@ -235,7 +250,7 @@ class PackedEncoder(TextEncoder):
 
 
 def _fused_is_faster(device: torch.device) -> bool:
-    """Return whether the fused kernel is faster: on CPU not in training, at a caption's length."""
+    """Return whether the fused kernel is faster for captions; on a CPU only without gradients."""
     return device.type != "cpu" or not torch.is_grad_enabled()
 
 

@@ -23,13 +23,14 @@ _lock = threading.RLock()
 
 @contextmanager
 def recording(tower: nn.Module) -> Iterator[list[Tensor]]:
-    """Compute a tower's attention by an explicit softmax instead of the fused kernel.
+    """Record the attention maps that a tower computes inside this context.
 
-    Gradient checkpointing is disabled meanwhile, because it would recompute layers after recording.
+    The maps come from an explicit softmax in place of the fused kernel. Gradient checkpointing is
+    disabled meanwhile, because it would recompute layers after the recording.
 
     Yields:
-        The maps `(B, H, T, T)` in the order in which they are computed, float32 or wider. The list
-        stays empty for a tower that does not call `scaled_dot_product_attention`.
+        A list that receives the maps `(B, H, T, T)` in the order in which they are computed,
+        float32 or wider. It stays empty if the tower does not call `scaled_dot_product_attention`.
     """
     maps: list[Tensor] = []
     supports_sdpa = any(getattr(module, "_supports_sdpa", False) for module in tower.modules())
@@ -47,14 +48,22 @@ def recording(tower: nn.Module) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def eval_without_checkpointing(modules: list[nn.Module]) -> Iterator[None]:
-    """Put modules into evaluation mode, without gradient checkpointing, which recomputes later."""
+    """Put modules into eval mode and disable gradient checkpointing inside this context.
+
+    Checkpointing would recompute layers later, in training mode. Only the listed modules change,
+    not their children.
+    """
     with exclusive_patching(), ExitStack() as stack:
         _switch_off(stack, modules, ("training", *_CHECKPOINTING))
         yield
 
 
 def has_dropout(module: nn.Module) -> bool:
-    """Return whether a module has dropout, by its attributes or its configuration."""
+    """Return whether a module, apart from its children, has a dropout rate above 0.
+
+    This is the rate of a dropout layer, or a number with "drop" in its name among the attributes of
+    the module or of its `config`.
+    """
     numbers = {**vars(module), **getattr(getattr(module, "config", None), "__dict__", {})}
     return (isinstance(module, _DropoutNd) and module.p > 0) or any(
         "drop" in name and isinstance(value, int | float) and value > 0
@@ -64,9 +73,9 @@ def has_dropout(module: nn.Module) -> bool:
 
 @contextmanager
 def exclusive_patching() -> Iterator[None]:
-    """Let only one thread at a time change how modules run.
+    """Let only one thread at a time run code that changes how modules compute.
 
-    Compiled code would ignore such changes, so models run eagerly meanwhile.
+    Compiled code would ignore such changes, so compiled models run eagerly inside this context.
     """
     with _lock, torch.compiler.set_stance("force_eager"):
         yield

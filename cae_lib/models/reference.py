@@ -33,7 +33,10 @@ from cae_lib.models.text_tower import (
 )
 
 HUGGING_FACE = {"CLIPModel", "SiglipModel", "Siglip2Model"}
+"""Names of the classes of transformers whose text tower is supported."""
+
 WRAPPERS = {"_orig_mod": "torch.compile", "module": "DataParallel"}
+"""Wrapper of a model by the attribute in which it holds the model."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +48,12 @@ class TextModel:
         features: Tokens `(B, C)` -> features `(B, E)`, not normalised.
         embedding: The layer that turns tokens into embeddings.
         tower: The text tower, whose attention is recorded.
-        position: Tokens -> the position that features are taken at `(B,)`; None for a mean over
-            the tokens.
-        attended: Tokens -> which of them a mean is taken over `(B, C)` bool.
-        non_word_tokens: Tokens -> which of them belong to no word `(B, C)` bool; None if unknown.
+        position: Tokens -> the position at which features are read `(B,)`, -1 for the last; None
+            if features are a mean over tokens.
+        attended: Tokens -> mask `(B, C)` of the tokens that such a mean is over; needed if
+            `position` is None.
+        non_word_tokens: Tokens -> mask `(B, C)` of the tokens that belong to no word; None if
+            unknown.
     """
 
     model: nn.Module
@@ -61,9 +66,9 @@ class TextModel:
 
 
 class ReferenceEncoder(TextEncoder):
-    """Reference implementation; T is the number of positions that the tower computes, mostly C.
+    """Reference implementation, which runs the model's own code.
 
-    See `TextEncoder` for the methods.
+    T is C, or C + 1 if the tower appends a class token. See `TextEncoder` for the methods.
     """
 
     implementation = "reference"
@@ -80,14 +85,14 @@ class ReferenceEncoder(TextEncoder):
 
     @contextmanager
     def dropout_disabled(self) -> Iterator[bool]:
-        """Put the model into evaluation mode if it has dropout; yields whether it has."""
+        """Put the model into eval mode if it has dropout, and yield whether it has any."""
         training = [module for module in self.model.modules() if module.training]
         dropout = any(map(has_dropout, training))
         with eval_without_checkpointing(training) if dropout else nullcontext():
             yield dropout
 
     def non_word_tokens(self, tokens: Tensor) -> Tensor:
-        """Return which tokens `(B, C)` certainly belong to no word."""
+        """Return a mask `(B, C)` of the tokens that certainly belong to no word."""
         outside = super().non_word_tokens(tokens)
         find = self.text.non_word_tokens
         return outside if find is None else outside | find(tokens)
@@ -166,10 +171,14 @@ class ReferenceEncoder(TextEncoder):
 
 
 def text_model(model: Any) -> TextModel:
-    """Find out how a model encodes text.
+    """Return the functions and modules by which a model encodes text.
+
+    Args:
+        model: A model of open_clip or Hugging Face, as for `text_encoder`.
 
     Raises:
-        ConfigError: If the model is unknown, or is a wrapper that has to be removed.
+        ConfigError: If the model is unknown or sharded, reads features in an unsupported way, or is
+            in a wrapper that has to be removed.
     """
     if hasattr(model, "get_base_model"):  # peft's wrapper: adapters of layers lie in the model
         if model.active_peft_config.is_prompt_learning:

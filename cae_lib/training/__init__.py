@@ -1,1 +1,1 @@
-"""Losses, the training module, and the trainer."""
+"""Losses, batches, and the trainer."""

@@ -1,4 +1,4 @@
-"""Build the batch of each step, with all random draws, as functions of seed and step."""
+"""Build the batch of each training step; every random draw is a function of seed and step."""
 
 from __future__ import annotations
 
@@ -21,29 +21,53 @@ from cae_lib.training.distributed import Ranks
 from cae_lib.words.alignment import Alignment
 
 ROLE_KINDS = ("parsed", "permuted", "random")
+"""Values of `Experiment.roles`; see `placebo_roles`."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Input of one step; M is B, or 2B with hard negatives, or the share of one process."""
+    """Input of one training step, or the share of it that one process has.
 
-    rows: Tensor  # (B,) row numbers of the data set, of all processes
-    pixels: Tensor  # (M, 3, S, S), 0 to 255 with `affine`, else normalised; or features (M, E)
-    tokens: Tensor  # (M, T) their captions
-    roles: Tensor  # (M, T) of those tokens
-    words: Tensor  # (M, T) number of the word each token belongs to, 0 for none
-    arguments: Tensor | None = None  # (M, T, 2) words that a token's word is said of
-    swaps: Tensor | None = None  # (M, W, 5, 2) what can be swapped in each caption
-    masked: Tensor | None = None  # (M, T) bool, tokens that the contrastive loss sees masked
-    negatives: Tensor | None = None  # (K, T) negative captions, K <= M
-    owners: Tensor | None = None  # (K,) which of the M captions they belong to
-    n_negatives: tuple[int, ...] = ()  # K of each process
-    n_similar: int = 0  # rows, of all processes, with a similar image of the file's choice
-    parsed_roles: Tensor | None = None  # (M, T) of tokens, for `match_gradient`
-    affine: tuple[Tensor, Tensor] | None = None  # scale and shift that normalize `pixels`
+    M is the number of image-caption pairs of this process: `batch_size` divided by the number of
+    processes, and twice as many with NegCLIP's negatives.
+
+    Attributes:
+        rows: Row numbers `(B,)` of the dataset, B = `batch_size`, over all processes and without
+            the rows that NegCLIP's negatives add.
+        pixels: Images `(M, 3, S, S)`: uint8 from 0 to 255 if `affine` is set, otherwise normalised
+            float32. With `Features`, the output of the locked part of the image tower `(M, ...)`.
+        tokens: Token ids of the captions `(M, T)`.
+        roles: Role of each token's word `(M, T)`: 0 other, 1 object, 2 attribute, 3 relation.
+        words: Number of each token's word `(M, T)`, 0 for none.
+        arguments: Words that each token's word describes `(M, T, 2)`; see `Alignment`.
+        swaps: Swaps of each caption `(M, W, 5, 2)`; see `Alignment`.
+        masked: Bool `(M, T)`, tokens that are masked in the captions of the contrastive loss; None
+            if the run masks no words.
+        negatives: Token ids of the hard negative captions `(K, T)`, K <= M; None without them.
+        owners: Index of each negative's caption among the M captions `(K,)`.
+        n_negatives: K of each process.
+        n_similar: Number of `rows` for which NegCLIP's file lists similar images.
+        parsed_roles: For `match_gradient`, the roles `(M, T)` before they were shuffled.
+        affine: Scale and shift that normalise `pixels`; None if they need no normalisation.
+    """
+
+    rows: Tensor
+    pixels: Tensor
+    tokens: Tensor
+    roles: Tensor
+    words: Tensor
+    arguments: Tensor | None = None
+    swaps: Tensor | None = None
+    masked: Tensor | None = None
+    negatives: Tensor | None = None
+    owners: Tensor | None = None
+    n_negatives: tuple[int, ...] = ()
+    n_similar: int = 0
+    parsed_roles: Tensor | None = None
+    affine: tuple[Tensor, Tensor] | None = None
 
     def prepare(self, device: torch.device) -> Batch:
-        """Move the batch except `rows` to a device, and normalize its images."""
+        """Return the batch on a device, with normalised images; `rows` stay where they are."""
         moved = {
             name: value.to(device, non_blocking=True)
             for name, value in self._tensors().items()
@@ -56,7 +80,7 @@ class Batch:
         return replace(self, **moved, affine=None)
 
     def pin_memory(self) -> Batch:
-        """Copy the batch to pinned memory; a `DataLoader` calls this."""
+        """Return a copy of the batch in pinned memory; `DataLoader` calls this method."""
         return replace(self, **{name: v.pin_memory() for name, v in self._tensors().items()})
 
     def _tensors(self) -> dict[str, Tensor]:
@@ -64,11 +88,11 @@ class Batch:
 
 
 class ImageSource(Protocol):
-    """What a batch takes its images from: `TrainingImages`, or `Features` in place of them."""
+    """Interface of what batches take their images from: `TrainingImages`, or stored `Features`."""
 
     @property
     def affine(self) -> tuple[Tensor, Tensor] | None:
-        """Scale and shift that normalize the images; None for features."""
+        """Scale and shift that normalise the images; None if they need no normalisation."""
         ...
 
     def __len__(self) -> int: ...
@@ -76,7 +100,13 @@ class ImageSource(Protocol):
     def crops(
         self, index: Tensor, generator: torch.Generator | None = None, subset: Tensor | None = None
     ) -> Tensor:
-        """Return the images of the rows `index`, or of `index[subset]`; see `TrainingImages`."""
+        """Return images by their numbers: uint8 crops `(n, 3, S, S)`, or features `(n, ...)`.
+
+        Args:
+            index: Numbers of the images `(n,)`.
+            generator: Source of random crops; None for the central square.
+            subset: Positions in `index`; only their images are returned. None returns all.
+        """
         ...
 
 
@@ -89,16 +119,16 @@ class Batches:
         experiment: Settings of the run.
         pairs: Captions and their images.
         alignment: Tokens and roles of `pairs.captions`.
-        images: The images of `pairs.image_paths`.
-        tokenizer: Turns texts into tokens.
-        ranks: The processes that train together; None stands for a single one.
-        parsed_roles: For `match_gradient`, the roles `(n, T)` that a placebo was made from.
+        images: The images of `pairs.image_paths`, in the same order.
+        tokenizer: Turns n texts into token ids `(n, T)`.
+        ranks: The processes that train together; None for a single one.
+        parsed_roles: For `match_gradient`, the roles `(n, T)` before they were shuffled.
 
     Raises:
         DataError: If captions and alignment or paths and images differ in length, or hard negatives
             are missing.
-        ConfigError: If the batch size does not fit the data or the number of processes, or `masked`
-            is not a share from 0 to 1.
+        ConfigError: If the batch size is not between 1 and the number of captions or not a multiple
+            of the number of processes, or `masked` is not a share from 0 to 1.
     """
 
     def __init__(
@@ -155,7 +185,7 @@ class Batches:
         return permutation[number * size : (number + 1) * size]
 
     def at(self, step: int) -> Batch:
-        """Return the batch of optimiser step `step`, counted from 0."""
+        """Return this process's share of the batch of optimiser step `step`, counted from 0."""
         settings, rows = self.experiment, self.rows(step)
         source = self._random(Stream.NEGATIVE, step)
         all_rows, texts, n_similar = rows, None, 0
@@ -230,21 +260,29 @@ class Batches:
 
 
 class Stream(IntEnum):
-    """Independent streams of random numbers of one run."""
+    """Independent streams of random numbers of one run, by what the numbers are used for.
+
+    Attributes:
+        ORDER: Order of the rows in each epoch.
+        CROP: Random crops of images.
+        MODEL: Random numbers within the model, such as dropout.
+        NEGATIVE: Hard negatives and similar images.
+        MASK: Masked captions and words.
+    """
 
     ORDER, CROP, MODEL, NEGATIVE, MASK = range(5)
 
 
 def generator(seed: int, stream: Stream, number: int) -> torch.Generator:
-    """Return a CPU generator that depends on nothing but these three arguments.
+    """Return a CPU random number generator whose seed is a hash of the three arguments.
 
     A batch is therefore the same whether a run is resumed, is split over processes or draws its
     batches in a worker. Different arguments give unrelated random numbers.
 
     Args:
         seed: Seed of the run.
-        stream: What the numbers are for.
-        number: Step of the run, or the epoch for `Stream.ORDER`.
+        stream: What the numbers are used for.
+        number: Step of the run, from 0; for `Stream.ORDER` the epoch.
     """
     state = np.random.SeedSequence([seed, int(stream), number]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
@@ -274,7 +312,7 @@ def _shares(count: int, size: int, processes: int) -> Tensor:
 def choose_negatives(
     pairs: Pairs, rows: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, list[str | None], int]:
-    """Draw a row with a similar image for each row, and a hard negative for all of them (NegCLIP).
+    """Draw NegCLIP's negatives: for each row a row with a similar image, and captions for both.
 
     Args:
         pairs: Captions and images, with hard negatives and similar images.
@@ -282,9 +320,9 @@ def choose_negatives(
         generator: Source of random numbers.
 
     Returns:
-        The rows, followed by one with a similar image for each `(2B,)`; a hard negative for each of
-        them, None where there is none; and the number of `rows` that have similar images (the
-        others get a random other row).
+        A tuple of the row numbers `(2B,)`, which are `rows` and then a row with a similar image for
+        each of them; a hard negative caption for each of these 2B rows, None for a row without any;
+        and the number of `rows` that have similar images. The others get a random other row.
     """
     draws = torch.rand(3, len(rows), generator=generator, dtype=torch.float64)
     hard_images, similar = pairs.hard_images or [], []
@@ -308,12 +346,12 @@ def _pick(choices: list[Any], draw: float, otherwise: Any) -> Any:
 
 
 def masked_words(roles: Tensor, words: Tensor, draws: Tensor) -> Tensor:
-    """Mark the tokens of one word with a role in each caption.
+    """Select one word in each caption, among its words with a role, and mark its tokens.
 
     Args:
-        roles: Roles of tokens `(M, T)`, as in a `Batch`.
-        words: Words of tokens `(M, T)`, as in a `Batch`.
-        draws: Numbers in [0, 1) that select the words `(M,)`.
+        roles: Role of each token's word `(M, T)`, 0 for none.
+        words: Number of each token's word `(M, T)`, 0 for none.
+        draws: Uniform random number in [0, 1) for each caption `(M,)`, which selects the word.
 
     Returns:
         Bool `(M, T)`: the tokens of the selected words. A caption without roles has none.
@@ -326,16 +364,16 @@ def masked_words(roles: Tensor, words: Tensor, draws: Tensor) -> Tensor:
 
 
 def placebo_roles(alignment: Alignment, kind: str, seed: int) -> Alignment:
-    """Assign the roles of each caption to other words of the same caption, as a control.
+    """Shuffle the roles of each caption among its words, as a control.
 
-    A caption keeps the number of its words with each role, but no arguments and no swaps. The draw
-    depends on `seed` and the row alone.
+    A caption keeps the number of its words with each role, but loses its arguments and swaps. The
+    shuffle of a caption depends only on `seed` and on the caption's row number.
 
     Args:
         alignment: Tokens and roles of captions.
-        kind: "permuted" shuffles the roles among the words that have one; "random" among all words
-            and punctuation marks; "parsed" changes nothing.
-        seed: Seed of the draw.
+        kind: "permuted" shuffles the roles among the words that have one; "random" shuffles them
+            among all words and punctuation marks; "parsed" returns the alignment unchanged.
+        seed: Seed of the shuffle.
 
     Raises:
         ConfigError: If the kind is unknown.

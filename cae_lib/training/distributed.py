@@ -1,8 +1,8 @@
-"""Data-parallel training over the processes that `torchrun` starts, equal to one process.
+"""Data-parallel training over processes started by `torchrun`, with the gradient of one process.
 
 Each process computes the loss of the whole batch. The backward passes of `gather` and `sum` add up
-the gradients of all processes, so the average of `DistributedDataParallel` is the gradient that one
-process would compute.
+the gradients of all processes, so the average that `DistributedDataParallel` takes is the gradient
+that one process would compute.
 """
 
 from __future__ import annotations
@@ -22,10 +22,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class Ranks:
-    """The processes of a run; with a single process, all methods return values unchanged.
+    """The processes of a run, and communication between them.
+
+    With a single process, methods return values and modules unchanged, without torch.distributed.
 
     Attributes:
-        rank: Number of this process.
+        rank: Number of this process, from 0.
         size: Number of processes.
     """
 
@@ -34,15 +36,18 @@ class Ranks:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes the run's files."""
+        """Whether this is the process with rank 0, which writes the files of the run."""
         return self.rank == 0
 
     def gather(self, features: Tensor, counts: Sequence[int] | None = None) -> Tensor:
-        """Concatenate features `(n, ...)` of all processes, in their order, with gradient.
+        """Concatenate the features of all processes in the order of their ranks, with gradient.
 
         Args:
-            features: Features of this process.
+            features: Features of this process `(n, ...)`.
             counts: n of each process; None if all are equal.
+
+        Returns:
+            The features of all processes, the same in each process.
         """
         if self.size == 1:
             return features
@@ -52,20 +57,25 @@ class Ranks:
         return self.sum(F.pad(features, (*(0, 0) * (features.ndim - 1), before, after)))
 
     def sum(self, values: Tensor) -> Tensor:
-        """Sum values over all processes, with gradient."""
+        """Sum a tensor over all processes, element by element and with gradient."""
         return values if self.size == 1 else _AllSum.apply(values)
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Return whether `flag` is true in any process."""
+        """Return whether `flag` is true in any process.
+
+        Args:
+            flag: Flag of this process.
+            device: Device for the tensor that the processes exchange.
+        """
         return bool(self.sum(torch.tensor(int(flag), device=device))) if self.size > 1 else flag
 
     def wait(self) -> None:
-        """Wait until all processes have called this."""
+        """Block until all processes have called this method."""
         if self.size > 1:
             dist.barrier()
 
     def wrap(self, module: nn.Module) -> nn.Module:
-        """Return the module with its gradients averaged over all processes."""
+        """Wrap a module in `DistributedDataParallel`, to average its gradients over processes."""
         if self.size == 1:
             return module
         return DistributedDataParallel(module, gradient_as_bucket_view=True)
@@ -73,9 +83,16 @@ class Ranks:
 
 @contextmanager
 def init_distributed(device: torch.device) -> Iterator[Ranks]:
-    """Initialise torch.distributed when launched by `torchrun`; otherwise yield one rank.
+    """Initialise torch.distributed when launched by `torchrun`; otherwise yield `Ranks()`.
 
-    NCCL connects GPUs, gloo everything else. A group that exists already is used and left open.
+    The backend is NCCL for GPUs and gloo for other devices. If torch.distributed is initialised
+    already, its default group is used and not destroyed at the end.
+
+    Args:
+        device: The device of the model in this process.
+
+    Yields:
+        The processes of the run.
     """
     opens_group = not (dist.is_available() and dist.is_initialized())
     if opens_group and int(os.environ.get("WORLD_SIZE", "1")) == 1:
@@ -93,7 +110,7 @@ def init_distributed(device: torch.device) -> Iterator[Ranks]:
 
 
 class _AllSum(torch.autograd.Function):
-    """Sum over all processes; the gradient is the sum of theirs."""
+    """Sum over all processes; the backward pass sums the gradients of all processes."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Execution of a training run: precision, memory, and workers that prepare batches ahead."""
+"""How a training run is executed: precision, memory, and workers that prepare batches ahead."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.runtime import end_with_parent
 
 MAX_WORKERS = 16
+"""Largest number of workers of a process, unless `ExecutionOptions.workers` sets it."""
+
 PREFETCH_FACTOR = 2
-"""Batches that each worker holds ready."""
+"""Number of batches that each worker holds ready."""
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Signals that only the main process handles: it finishes its step, saves, and ends its workers."""
@@ -30,12 +32,13 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     """Return whether a run computes in bfloat16 (autocast) on a device.
 
     Args:
-        precision: "fp32", "bf16", or "auto", which is bfloat16 on GPUs and on processors that
-            compute in it; other processors take several times as long as in float32.
+        precision: "fp32", "bf16", or "auto": bfloat16 on GPUs and on processors with instructions
+            for it, otherwise float32, because other processors take several times as long in
+            bfloat16.
         device: The device of the model.
 
     Raises:
-        ConfigError: The precision is unknown.
+        ConfigError: If the precision is unknown.
     """
     if precision not in ("fp32", "bf16", "auto"):
         raise ConfigError(f"unknown precision {precision!r}: expected fp32, bf16 or auto.")
@@ -44,7 +47,12 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
 
 
 def native_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Return whether Linux says that the processor computes in bfloat16 (AMX, AVX-512 or ARM)."""
+    """Return whether the processor has instructions for bfloat16 (AMX, AVX-512 or ARM).
+
+    Args:
+        cpuinfo: Linux's list of the processor's features. Without this file, as on other systems,
+            the result is False.
+    """
     text = cpuinfo.read_text() if cpuinfo.is_file() else ""
     flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
     return bool(flags and {"avx512_bf16", "amx_bf16", "bf16"} & set(flags[1].split()))
@@ -68,9 +76,14 @@ class ExecutionOptions:
             raise ConfigError(f"workers is {self.workers}; expected 0 or more, or None.")
 
     def worker_count(self, decodes_images: bool) -> int:
-        """Return the number of workers of this process.
+        """Return the number of worker processes that this process starts.
 
-        If `torchrun` has started several processes on this machine, each gets a share of its cores.
+        If `workers` is None and images are decoded, it is the number of processor cores, at least 1
+        and at most `MAX_WORKERS`. If `torchrun` has started several processes on this machine, each
+        gets an equal share of the cores.
+
+        Args:
+            decodes_images: Whether batches decode image files. If not, None stands for 0 workers.
         """
         if self.workers is not None or not decodes_images:
             return self.workers or 0
@@ -86,15 +99,15 @@ def prefetch(
     """Prepare the batch of each step ahead of time.
 
     Args:
-        prepare: Returns the batch of a step, the same in any process.
-        steps: The steps.
-        workers: Number of processes that prepare batches ahead; 0 prepares each batch when it is
-            requested.
-        pin: Put batches of workers into pinned memory, from which a GPU copies faster.
+        prepare: Function that returns the batch of a step, the same in any process.
+        steps: Numbers of the steps.
+        workers: Number of worker processes; 0 prepares each batch when it is requested.
+        pin: Put the batches that workers prepare into pinned memory, which speeds up their copy to
+            a GPU.
 
     Yields:
-        An iterator over the batches. If `prepare` raises a DataError, so does the iterator at the
-        same step.
+        An iterator over the batches. If `prepare` raises a DataError at a step, the iterator raises
+        it at the same step.
     """
     if workers == 0:
         yield map(prepare, steps)

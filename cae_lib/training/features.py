@@ -26,23 +26,26 @@ from cae_lib.training.execution import prefetch, uses_bf16
 from cae_lib.training.state import content_hash, images_hash
 
 BATCH_SIZE = 256
+"""Number of images whose features are computed at once."""
+
 ImageEncoder = Callable[[nn.Module, Tensor], Tensor]
-"""From a model and images `(M, 3, S, S)` to their features."""
+"""Function that returns the features of images, given a model and the images `(M, 3, S, S)`."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Features of images, which stand in for the images in a batch (an `ImageSource`).
+    """Precomputed features of N images, which replace the images in batches (an `ImageSource`).
 
     Attributes:
-        values: Features `(N, E)`, or the feature maps of a trunk `(N, C, h, w)`.
+        values: Features `(N, E)` of a locked image tower, or feature maps of a locked trunk, such
+            as `(N, C, h, w)`.
     """
 
     values: Tensor
 
     @property
     def affine(self) -> None:
-        """None, since features are not normalized."""
+        """None, since features need no normalisation."""
         return None
 
     def __len__(self) -> int:
@@ -52,12 +55,18 @@ class Features:
     def crops(
         self, index: Tensor, generator: torch.Generator | None = None, subset: Tensor | None = None
     ) -> Tensor:
-        """Return the features of the rows `index`, or of `index[subset]`; nothing is cropped."""
+        """Return the features of images by their numbers, without any cropping.
+
+        Args:
+            index: Numbers of the images `(n,)`.
+            generator: Not used, since features cannot be cropped.
+            subset: Positions in `index`; only their features are returned. None returns all.
+        """
         return self.values[index if subset is None else index[subset]]
 
 
 def image_features(model: nn.Module, images: Tensor) -> Tensor:
-    """Return features `(M, E)` of images `(M, 3, S, S)`, not normalised."""
+    """Return the features `(M, E)` of images `(M, 3, S, S)`, not scaled to unit length."""
     return encode_image(model, images).features
 
 
@@ -66,10 +75,10 @@ class SplitTower(NamedTuple):
 
     Attributes:
         locked: The locked part; None if the whole tower is trained.
-        encode_locked: Turns images into the output of the locked part, or into features if nothing
-            is locked.
-        encode_rest: Turns the output of the locked part, or images if nothing is locked, into
-            features.
+        encode_locked: Function that returns the output of the locked part for images. If nothing is
+            locked, it returns their features.
+        encode_rest: Function that returns the features for outputs of the locked part. If nothing
+            is locked, its input is images.
     """
 
     locked: nn.Module | None
@@ -78,10 +87,17 @@ class SplitTower(NamedTuple):
 
 
 def split_image_tower(model: nn.Module, experiment: Experiment) -> SplitTower:
-    """Split the image tower of a run into a locked and a trained part.
+    """Split an image tower by the settings `lock_image` and `lock_trunk` of a run.
+
+    No parameter is changed or frozen.
+
+    Args:
+        model: A model of open_clip.
+        experiment: Settings of the run. `lock_image` locks the whole tower, `lock_trunk` the trunk
+            of a tower of timm.
 
     Raises:
-        ConfigError: If the trunk is to be locked, but the tower has none.
+        ConfigError: If the trunk is to be locked, but the tower is not one of timm.
     """
     tower: Any = model.visual
     if experiment.lock_image:
@@ -108,23 +124,24 @@ def precompute_features(
     workers: int,
     log: bool,
 ) -> Features:
-    """Compute the features of all images, cropped as in evaluation, or load stored ones.
+    """Compute the output of a locked image tower or trunk for all images, or load it if stored.
 
-    The features are stored in a file of `data/cache/features`. It is named by a hash of everything
-    that determines them, and may be removed at any time. The processes of the run share the work.
+    Images are cropped as in evaluation. The features are stored in a file in `data/cache/features`,
+    whose name is a hash of the locked weights, the settings and the images (see `images_hash`). The
+    file may be removed at any time. The processes of the run share the work.
 
     Args:
         clip: The model.
         locked: The locked part of its image tower.
         images: The images.
-        encoder: Encodes images by the locked part.
-        precision: See `uses_bf16`.
+        encoder: Function that returns the output of the locked part for images.
+        precision: Precision of the computation; see `uses_bf16`.
         ranks: The processes of the run.
-        workers: Processes that decode images ahead, of each process of the run.
+        workers: Number of worker processes that decode images, for each process of the run.
         log: Show the progress.
 
     Raises:
-        DataError: An image is missing or damaged, or the stored file is.
+        DataError: If an image is missing or damaged, or the stored file is damaged.
     """
     device, weights = next(clip.model.parameters()).device, locked.state_dict()
     bf16 = uses_bf16(precision, device)

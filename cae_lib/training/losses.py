@@ -23,7 +23,7 @@ from cae_lib.errors import ConfigError, DataError, check_type
 from cae_lib.models.text_encoder import EncoderPath, TextEncoder, text_encoder
 
 LOG_FLOOR = 1e-6
-"""Mean attributions below it are raised to it by hinge "log"."""
+"""With the hinge "log", lower mean attributions are raised to this value before the logarithm."""
 
 
 def contrastive_loss(
@@ -38,8 +38,12 @@ def contrastive_loss(
         image_features: `(M, E)`, normalised; row i belongs to caption i.
         text_features: `(M, E)`, normalised.
         logit_scale: Inverse temperature, already exponentiated.
-        negatives: Hard negative captions `(K, E)`, normalised, in any order, K >= 0, which are
-            further candidates for each image (NegCLIP, Yuksekgonul et al. 2023).
+        negatives: Features of hard negative captions `(K, E)`, normalised, in any order, K >= 0.
+            They are further candidates for each image (NegCLIP, Yuksekgonul et al. 2023), so they
+            enter L_i2t alone. None for no hard negatives.
+
+    Returns:
+        The loss, a 0-dimensional tensor.
 
     Raises:
         DataError: If the numbers of captions and images differ or are 0, or the features differ in
@@ -62,7 +66,7 @@ def contrastive_loss(
 
 
 MAX_WITHOUT_SWAP = 0.1
-"""Largest share of the captions of a batch without a swap before a warning."""
+"""Largest share of captions without a swap in a batch; `CAELoss` warns if it is exceeded."""
 
 
 @dataclass(frozen=True)
@@ -70,15 +74,15 @@ class AttributionLoss:
     """The attribution loss and its parts; all tensors but the features are 0-dimensional.
 
     Attributes:
-        loss: L_attr; `CAELoss` multiplies it by its `weight`. It is 0 without words to compare:
-            without object words or without attribute and relation words in the batch or, with scope
-            "caption", in every caption. The hinge "margin" needs no object words.
+        loss: L_attr, multiplied by `weight` if `CAELoss` returns it. Without object words, or
+            without attribute and relation words, it is 0; the hinge "margin" needs no object words.
+            `role_groups` says which captions are used.
         objects: A_obj, the mean attribution of the object words used, detached; 0 without any. With
             scope "caption" it is the mean of the captions' means.
-        composition: A_comp, the same of attribute and relation words.
-        n_objects: Number of tokens (scope "word": words) behind `objects`.
-        n_composition: Number of tokens (scope "word": words) behind `composition`.
-        text_features: `(B, E)`, normalised, for the contrastive loss; only `CAELoss` returns them.
+        composition: A_comp, the same for attribute and relation words.
+        n_objects: Number of tokens (scope "word": words) that `objects` averages.
+        n_composition: Number of tokens (scope "word": words) that `composition` averages.
+        text_features: `(B, E)`, normalised, for the contrastive loss; None if not from `CAELoss`.
     """
 
     loss: Tensor
@@ -90,20 +94,21 @@ class AttributionLoss:
 
 
 class CaptionStats(NamedTuple):
-    """Sums of the scores of captions by role, each `(B,)`, in the order of `per_caption_stats`.
+    """Sums of token scores by role for each caption `(B,)`, the columns of `per_caption_stats`.
 
-    With scope "word" the mean score of a word counts in place of the scores of its tokens.
+    With scope "word", the sums are over words instead of tokens: a word counts once, with the mean
+    score of its tokens.
 
     Attributes:
         objects: Sum of the scores of object tokens.
         composition: Sum of the scores of attribute and relation tokens.
-        n_objects: Number of the object tokens (scope "word": words).
-        n_composition: Number of the attribute and relation tokens (words).
-        attribute_hinges: Sum of `max(0, margin - score)` over attribute tokens (words), with hinge
-            "margin" only, as the next three.
-        relation_hinges: The same over relation tokens (words).
-        n_attributes: Number of the attribute tokens (words).
-        n_relations: Number of the relation tokens (words).
+        n_objects: Number of object tokens.
+        n_composition: Number of attribute and relation tokens.
+        attribute_hinges: Sum of `max(0, margin - score)` over attribute tokens. This field and the
+            next three are None unless the hinge is "margin".
+        relation_hinges: The same over relation tokens.
+        n_attributes: Number of attribute tokens.
+        n_relations: Number of relation tokens.
     """
 
     objects: Tensor
@@ -117,11 +122,11 @@ class CaptionStats(NamedTuple):
 
 
 class FeaturesAndStats(NamedTuple):
-    """What a loss needs of B captions.
+    """Features of B captions and the sums of their scores, from which the losses are computed.
 
     Attributes:
         text_features: `(B, E)`, normalised.
-        stats: `(B, K)`, see `per_caption_stats`.
+        stats: `(B, K)`, the `per_caption_stats`.
     """
 
     text_features: Tensor
@@ -129,25 +134,27 @@ class FeaturesAndStats(NamedTuple):
 
 
 class CAELoss(nn.Module):
-    """Encode a batch of captions once, for its features and for `weight * L_attr` (CAE, section 3).
+    """CAE's attribution loss `weight * L_attr` (section 3), and the features of the same captions.
 
-    Holds an unregistered reference to `model`: its weights are not part of `parameters()` or
-    `state_dict()`. `eval()` changes no gradient; under `torch.no_grad` the numbers are the same
-    but have no graph. Text features have the dtype of the model; loss and attributions are float32
-    or wider.
+    The captions are encoded once for both. The module holds an unregistered reference to `model`:
+    its weights are not part of `parameters()` or `state_dict()`, and `train()` and `eval()` do not
+    change its mode. Under `torch.no_grad` the numbers are the same but have no graph. Text features
+    have the dtype of the model; loss and attributions are float32 or wider.
 
     Args:
-        model: A model that `text_encoder` knows, of open_clip or Hugging Face, or an encoder.
+        model: A model of open_clip or Hugging Face that `text_encoder` accepts, or a `TextEncoder`.
         method: Name of an attribution method, or an `AttributionMethod`.
-        weight: Lambda; the paper does not report its values.
+        weight: λ, 0 or more; the paper does not report its values.
         image_gradient: Let L_attr train the image tower too, because S depends on both features and
             no formula of the paper treats one of them as a constant. If False, image features are a
             constant.
-        all_sum: Sums a tensor, with gradient, over the processes that share a batch; A_obj and
-            A_comp are then those of the whole batch.
+        all_sum: Function that sums a tensor, with gradient, over the processes that share a batch,
+            such as `Ranks.sum`; A_obj and A_comp are then means over the whole batch. None for a
+            single process.
         path: "packed", "reference", or "auto"; see `text_encoder`.
-        settings: Settings of `AttributionLossConfig`, such as `margin`, and of the named method.
-            The method named "binding" takes the hinge "margin" by default and needs a `margin`.
+        settings: Fields of `AttributionLossConfig`, such as `margin`, and parameters of the named
+            method. The method named "binding" takes the hinge "margin" by default, which needs a
+            `margin` above 0.
 
     Raises:
         ConfigError: If the model, the method or a setting is unknown or not allowed.
@@ -184,7 +191,7 @@ class CAELoss(nn.Module):
 
     @property
     def model(self) -> nn.Module | TextEncoder:
-        """The model whose captions are scored."""
+        """The model or text encoder that encodes the captions."""
         return self._model[0]
 
     def forward(
@@ -199,19 +206,26 @@ class CAELoss(nn.Module):
         """Score the captions against their images and compute the loss.
 
         Args:
-            image_features: `(B, E)`, of any length.
-            tokens: Ids `(B, C)`.
-            roles: `(B, C)` int8: 0 other, 1 object, 2 attribute, 3 relation; 0 for tokens of no
-                word.
-            words: Number of each token's word `(B, C)`, 0 for none; None finds them from CLIP's
-                tokens. Pass the words that came with the roles, so that roles of other captions
-                are noticed.
-            arguments: `(B, C, 2)`, see `Alignment`; for "binding". None stands for the nearest
-                object words.
-            swaps: `(B, W, 5, 2)`, see `Alignment`; for "binding". None derives them from roles.
+            image_features: `(B, E)`, of any length; row i belongs to caption i.
+            tokens: Token ids `(B, C)`.
+            roles: Role of each token's word `(B, C)`, integers such as int8: 0 other, 1 object, 2
+                attribute, 3 relation. Tokens that belong to no word have role 0.
+            words: Number of each token's word `(B, C)`, 0 for none. If None, words are found from
+                the tokens where they are needed, which requires CLIP's vocabulary. Pass the words
+                that came with the roles, so that roles of other captions can be detected.
+            arguments: `(B, C, 2)`, see `Alignment`; for the method "binding". None takes the
+                nearest object words.
+            swaps: `(B, W, 5, 2)`, see `Alignment`; for the method "binding". None derives swaps
+                from the roles.
+
+        Returns:
+            The loss, multiplied by `weight`, with its parts and the text features.
 
         Raises:
-            DataError: The arguments do not fit together.
+            DataError: If a tensor has the wrong shape, type or values, or does not belong to these
+                captions.
+            ConfigError: If a tensor is on another device than the model, or words are needed and
+                cannot be found from the tokens.
         """
         scored = self.encode_and_score(image_features, tokens, roles, words, arguments, swaps)
         output = reduce_attribution_loss(scored.stats, self.config, self.all_sum)
@@ -226,9 +240,10 @@ class CAELoss(nn.Module):
         arguments: Tensor | None = None,
         swaps: Tensor | None = None,
     ) -> FeaturesAndStats:
-        """Compute what the loss needs of each caption, for loops that reduce it elsewhere.
+        """Return the text features and the `per_caption_stats` of a batch, without reducing them.
 
-        See `forward` for the arguments.
+        This is for training loops that collect the stats of several parts of a batch before they
+        call `reduce_attribution_loss`. Arguments and errors are those of `forward`.
         """
         if roles is None:
             raise DataError("roles are None: expected those of `token_roles`, a tensor (B, C).")
@@ -255,7 +270,7 @@ class CAELoss(nn.Module):
         return FeaturesAndStats(F.normalize(attribution.text_features, dim=-1), stats)
 
     def extra_repr(self) -> str:
-        """Describe the settings."""
+        """Return the settings as text, for `repr`."""
         return (
             f"{self.method}, weight={self.weight}, {self.config}, path={self.path}, "
             f"image_gradient={self.image_gradient}"
@@ -273,10 +288,17 @@ def _warn_of_missing_swaps(has_score: Tensor) -> None:
 
 
 def role_groups(roles: Tensor, config: AttributionLossConfig) -> tuple[Tensor, Tensor]:
-    """Return which tokens `(B, T)` enter A_obj, and which enter A_comp.
+    """Return bool masks `(B, T)` of the tokens that enter A_obj, and of those that enter A_comp.
+
+    With `complete_captions` or scope "caption", captions without object words, or without attribute
+    and relation words, are left out. The hinge "margin" uses all captions.
+
+    Args:
+        roles: `(B, T)`: 0 other, 1 object, 2 attribute, 3 relation.
+        config: Settings of the loss.
 
     Raises:
-        DataError: The roles `(B, T)` are no integers.
+        DataError: If the roles are not integers.
     """
     if not is_integer(roles):
         raise DataError(f"roles are of type {roles.dtype}: expected integers, such as int8.")
@@ -293,17 +315,18 @@ def per_caption_stats(
     """Sum the scores of each caption by role, as one tensor that processes can exchange.
 
     Args:
-        scores: `(B, T)`.
-        roles: `(B, T)`.
+        scores: Attribution of each token `(B, T)`.
+        roles: Role of each token `(B, T)`: 0 other, 1 object, 2 attribute, 3 relation.
         config: Settings of the loss.
-        words: Number of each token's word `(B, T)`; scope "word" needs it.
+        words: Number of each token's word `(B, T)`, 0 for none; only scope "word" needs it.
 
     Returns:
-        The fields of `CaptionStats` as columns: the first four `(B, 4)`, or all of them `(B, 8)`
-        with hinge "margin". `CaptionStats(*stats.T)` names them.
+        The fields of `CaptionStats` as columns: all of them `(B, 8)` with hinge "margin", otherwise
+        the first four `(B, 4)`. `CaptionStats(*stats.T)` names them.
 
     Raises:
-        ConfigError: There are no words for scope "word".
+        ConfigError: If words are None with scope "word".
+        DataError: If the roles are not integers.
     """
     weight = torch.ones_like(scores)
     if config.scope == "word":
@@ -334,7 +357,11 @@ def reduce_attribution_loss(
     Args:
         stats: `(B, K)`; the stats of several parts of a batch may be concatenated.
         config: The settings that the stats were computed with.
-        all_sum: Sums a tensor over the processes that share the batch.
+        all_sum: Function that sums a tensor, with gradient, over the processes that share the
+            batch; None for a single process.
+
+    Returns:
+        The loss, not multiplied by a weight, and its parts, without text features.
     """
     columns = stats.T.contiguous()  # (K, B)
     if config.scope != "caption":
@@ -368,7 +395,14 @@ def reduce_attribution_loss(
 
 
 def attribution_gap(stats: Tensor) -> Tensor:
-    """Compute A_obj - A_comp over all captions from their `per_caption_stats`, without a hinge."""
+    """Compute A_obj - A_comp over all captions, without a hinge.
+
+    Args:
+        stats: The `per_caption_stats` `(B, K)` of the captions.
+
+    Returns:
+        The difference, 0-dimensional; a mean over no words counts as 0.
+    """
     total = CaptionStats(*stats.sum(0))
     object_mean = total.objects / total.n_objects.clamp(min=1)
     return object_mean - total.composition / total.n_composition.clamp(min=1)
@@ -380,9 +414,17 @@ def attribution_loss(
     config: AttributionLossConfig | None = None,
     words: Tensor | None = None,
 ) -> AttributionLoss:
-    """Compute the attribution loss of scores `(B, T)`, with roles and words as in `CAELoss`.
+    """Compute the attribution loss of token scores, not multiplied by a weight.
 
-    Without a config, the loss is the paper's with margin 0.
+    Args:
+        scores: Attribution of each token `(B, T)`.
+        roles: Role of each token `(B, T)`: 0 other, 1 object, 2 attribute, 3 relation.
+        config: Settings of the loss; None takes the paper's loss with margin 0.
+        words: Number of each token's word `(B, T)`, 0 for none; only scope "word" needs it.
+
+    Raises:
+        ConfigError: If words are None with scope "word".
+        DataError: If the roles are not integers.
     """
     config = config or AttributionLossConfig()
     return reduce_attribution_loss(per_caption_stats(scores, roles, config, words), config)
@@ -394,12 +436,14 @@ def _compute_hinges(
     """Return the hinges whose mean is the loss, and which of them count.
 
     Args:
-        sums: Stats of G groups of captions, each with a loss of its own; every field is `(G,)`.
-        means: A_obj and A_comp `(2, G)`.
+        sums: Stats summed over each of G groups of captions; every field is `(G,)`. With scope
+            "caption" each caption is a group, otherwise the whole batch is one.
+        means: A_obj and A_comp of each group `(2, G)`.
         config: Settings of the loss.
 
     Returns:
-        The hinges, of any shape, and bool of the same shape: whether the words exist.
+        The hinges, `(G,)` or with hinge "margin" `(2, G)`, and bool of the same shape: whether the
+        words that a hinge needs exist.
     """
     if config.hinge == "margin":
         summed: Any = (sums.attribute_hinges, sums.relation_hinges)

@@ -1,4 +1,4 @@
-"""The loss of a batch in training, and how it is minimised."""
+"""The training loss of a batch, and its optimiser and learning rate."""
 
 from __future__ import annotations
 
@@ -31,25 +31,25 @@ HARD_NEGATIVES = ("given", "exchanged")
 """Values of `Experiment.foils`: hard negatives of the training data, or swaps of each caption."""
 
 MARGIN_RULES = ("fixed", "adaptive")
-"""Values of `Experiment.margin_rule`."""
+"""Values of `Experiment.margin_rule`: a constant margin, or one that follows the similarity gap."""
 
 LOGGED = ("objects", "composition", "n_objects", "n_composition")
-"""Fields of `AttributionLoss` that are logged."""
+"""Fields of `AttributionLoss` that are written into the training log."""
 
 
 class Objective(nn.Module):
-    """Loss of a batch: contrastive, or NegCLIP's, plus `weight * L_attr` with a method.
+    """Training loss of a batch: the contrastive loss, plus `weight * L_attr` if the run uses CAE.
 
-    Hard negatives enter either as extra negatives of the contrastive loss or through a margin loss
-    against their source caption. If there is a method too, the margin loss is added to `L_attr` and
-    has the same weight and margin. The losses are those of the whole batch, even if several
-    processes share it.
+    Hard negatives enter either as extra negatives of the contrastive loss, as in NegCLIP, or
+    through a margin loss against their source caption. The margin loss has the weight and the
+    margin of the run, and is added to `weight * L_attr` if the run uses CAE. If several processes
+    share a batch, each of them computes the losses of the whole batch.
 
     Args:
-        model: The model that is trained.
-        experiment: The settings of the run.
+        model: The model to train.
+        experiment: Settings of the run. It uses CAE if `experiment.method` is not None.
         ranks: The processes of the run.
-        encoder: Returns the features `(M, E)` of images, not normalised.
+        encoder: Image encoder: returns the features `(M, E)` of images, not normalised.
 
     Raises:
         ConfigError: If settings do not fit together, or `CAELoss` does not accept them.
@@ -88,7 +88,18 @@ class Objective(nn.Module):
             )
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the losses and the logged values of a batch; "loss" is the one to minimise."""
+        """Compute the loss of a batch and the values to log.
+
+        Args:
+            batch: The share of a batch that this process has, on the model's device.
+
+        Returns:
+            0-dimensional tensors for the whole batch: "loss", the sum to minimise; "contrastive";
+            with CAE or a margin loss, "attribution", which is weighted; with CAE, the fields named
+            in `LOGGED`; with hard negatives in the contrastive loss, their number "n_negatives" and
+            the number of rows with a similar image "n_similar"; and the inverse temperature
+            "logit_scale", exponentiated.
+        """
         with torch.autocast(batch.pixels.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             images = F.normalize(self.encoder(self.model, batch.pixels).float(), dim=-1)
             texts, negatives, values = self._encode_texts(images, batch)
@@ -113,7 +124,7 @@ class Objective(nn.Module):
     def _encode_texts(
         self, images: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-        """Return normalised features of captions and negatives, and the attribution loss."""
+        """Return normalised features of captions and of negatives, and the values of CAE to log."""
         tokens, negatives = batch.tokens, batch.negatives
         if self.cae_loss is None:
             if negatives is None:
@@ -135,9 +146,10 @@ class Objective(nn.Module):
         return texts, negatives, values
 
     def _matched_placebo(self, cae_loss: CAELoss, images: Tensor, batch: Batch) -> AttributionLoss:
-        """Return the placebo's loss, with a gradient as large as that of the real loss.
+        """Return the loss of shuffled roles, with a gradient as large as that of the parsed roles.
 
-        The placebo's own hinge would be inactive: shuffled roles have about the same mean scores.
+        The loss is A_obj - A_comp of the shuffled roles, scaled. It has no hinge, since a hinge
+        would mostly be inactive: shuffled roles have about the same mean scores.
         """
         parsed = cae_loss(images, batch.tokens, batch.parsed_roles, batch.words)
         texts, stats = cae_loss.encode_and_score(images, batch.tokens, batch.roles, batch.words)
@@ -150,7 +162,13 @@ class Objective(nn.Module):
         return F.normalize(encode_text(self.model, tokens).features.float(), dim=-1)
 
     def _mask_words(self, texts: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
-        """Encode captions anew with mean token embeddings where `masked (M, T)`."""
+        """Return text features, with captions encoded again if they have tokens to mask.
+
+        Args:
+            texts: Normalised features of the captions without masks `(M, E)`.
+            tokens: Token ids `(M, C)`.
+            masked: Bool `(M, C)`, tokens whose embedding is replaced by the mean token embedding.
+        """
         rows = masked.any(1).nonzero()[:, 0]
         if not len(rows):
             return texts
@@ -165,10 +183,10 @@ class Objective(nn.Module):
     ) -> Tensor:
         """Return `weight * mean max(0, margin - (S(I, T) - S(I, T')))` over all processes.
 
-        The margin is the run's, or with the rule "adaptive" the one that the last step left: the
-        mean of `S(I, T) - S(I, T')` in its batch, limited to 0 and the run's margin. In the first
-        step it is 0. This is the threshold of CE-CLIP (Zhang et al. 2024), with cosines in place of
-        logits, and one threshold for all kinds of negatives.
+        With the rule "fixed", the margin is the run's. With the rule "adaptive", it is 0 in the
+        first step, and then the mean of `S(I, T) - S(I, T')` in the batch of the step before,
+        clamped to between 0 and the run's margin. This is the threshold of CE-CLIP (Zhang et al.
+        2024), with cosines in place of logits, and one threshold for all kinds of negatives.
 
         Args:
             images: `(K, E)`.
@@ -186,7 +204,7 @@ class Objective(nn.Module):
 
 
 def _check_hard_negatives(experiment: Experiment) -> None:
-    """Check that the settings of hard negatives fit the others, else raise ConfigError."""
+    """Check that the settings of hard negatives are valid together; otherwise raise ConfigError."""
     foils, margin_loss = experiment.foils, experiment.foil_hinge
     if foils not in (None, *HARD_NEGATIVES):
         expected = ", ".join(HARD_NEGATIVES)
@@ -207,7 +225,7 @@ def _check_hard_negatives(experiment: Experiment) -> None:
 
 
 def _check_match_gradient(experiment: Experiment, ranks: Ranks) -> None:
-    """Check that the other settings allow `match_gradient`."""
+    """Check that the other settings allow `match_gradient`; otherwise raise ConfigError."""
     if not experiment.match_gradient:
         return
     is_paper_loss = experiment.hinge == "difference" and experiment.scope != "caption"
@@ -223,10 +241,15 @@ def _check_match_gradient(experiment: Experiment, ranks: Ranks) -> None:
 def match_gradient_norm(loss: Tensor, reference: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     """Scale a loss by a constant so that its gradient has the norm of a reference's gradient.
 
+    The scaling factor is not differentiated, and both graphs are retained.
+
     Args:
-        loss: Loss to scale; a loss without a gradient becomes 0.
-        reference: Loss whose gradient has the wanted norm.
-        parameters: The parameters that both gradients are taken with respect to.
+        loss: Loss to scale, 0-dimensional. If its gradient is 0, the result is 0.
+        reference: Loss whose gradient has the norm to match, 0-dimensional.
+        parameters: Parameters that both gradients are taken with respect to.
+
+    Returns:
+        The scaled loss, 0-dimensional.
     """
     device = reference.device.type
     with torch.autocast(device, enabled=False):
@@ -248,8 +271,16 @@ def adamw(
 ) -> torch.optim.AdamW:
     """Build AdamW over the trainable parameters, with weight decay for matrices only.
 
-    Gains, biases, single vectors and `logit_scale` have fewer than two dimensions, so the rule is
-    open_clip's. The fused kernel is several times faster on 49,408 embeddings, also on a CPU.
+    Parameters with fewer than two dimensions have no weight decay. These are gains, biases, single
+    vectors and `logit_scale`, as in open_clip. On CPUs and CUDA GPUs the fused kernel is used,
+    which is several times faster for an embedding table of 49,408 tokens, on a CPU as well.
+
+    Args:
+        model: The model.
+        lr: Learning rate.
+        weight_decay: Weight decay of parameters with two dimensions or more.
+        betas: Decay rates of the averages of the gradient and of its square.
+        eps: Term added to the denominator.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
@@ -262,7 +293,14 @@ def adamw(
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
-    """Return the rate of a step (from 0): linear warm-up to `peak`, then a cosine to 0."""
+    """Return the learning rate of a step: linear warm-up to `peak`, then cosine decay towards 0.
+
+    Args:
+        step: Number of the step, from 0.
+        steps: Number of all steps.
+        peak: The highest learning rate.
+        warmup: Number of warm-up steps; the last of them has the rate `peak`.
+    """
     if step < warmup:
         return peak * (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
@@ -271,6 +309,6 @@ def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
 
 @torch.no_grad()
 def gradient_norm(model: nn.Module) -> Tensor:
-    """Return the Euclidean norm of all gradients; not finite as soon as one element is not."""
+    """Return the L2 norm of the gradients of all parameters; not finite if any element is not."""
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     return torch.nn.utils.get_total_norm(gradients)

@@ -1,7 +1,8 @@
 """CAE in open_clip's own training loop.
 
-Roles are passed along with the tokens. The model gives the loss one row of stats for each caption;
-gradient accumulation and several processes concatenate these rows.
+The tokenizer passes the roles of words along with the tokens. The model returns one row of stats
+for each caption. Gradient accumulation concatenates these rows, and the loss sums them over the
+processes that share a batch.
 """
 
 from __future__ import annotations
@@ -27,14 +28,17 @@ SHARED_ATTRIBUTES = (
     "_modules",
     "training",
 )
+"""Attributes of `nn.Module` that a `CaeModel` shares with the model that it wraps."""
 
 
 class RoleTokenizer:
-    """A tokenizer for open_clip's datasets that also gives the role of every token.
+    """A tokenizer for open_clip's datasets that also returns the role and word of every token.
+
+    Other attributes are those of the wrapped tokenizer.
 
     Args:
         tokenizer: A tokenizer of `open_clip.get_tokenizer`.
-        tagger: Finds the object, attribute and relation words of captions; by default the paper's
+        tagger: Finds the object, attribute and relation words of captions; None takes the paper's
             scene-graph parser.
     """
 
@@ -42,7 +46,17 @@ class RoleTokenizer:
         self.tokenizer, self.tagger = tokenizer, tagger or named_tagger("scene-graph")
 
     def __call__(self, texts: str | list[str], context_length: int | None = None) -> Tensor:
-        """Return tokens, roles and words `(n, 3, context_length)` of n captions; see `align`."""
+        """Return tokens, roles and words of n captions, stacked as int64 `(n, 3, context_length)`.
+
+        Args:
+            texts: The captions; a single text stands for a list of one.
+            context_length: Number of tokens that captions are padded or cut to; None takes the
+                tokenizer's own.
+
+        Raises:
+            ConfigError: If `align` does not accept the tokenizer or the context length.
+            DataError: If the captions are not texts.
+        """
         texts = [texts] if isinstance(texts, str) else texts
         check_captions(texts)
         alignment = align(texts, self.tagger.tag(texts), self.tokenizer, context_length)
@@ -56,19 +70,19 @@ class RoleTokenizer:
 
 
 class CaeModel(nn.Module):
-    """An open_clip model that, in training, also returns the attribution stats of its captions.
+    """Wrapper of an open_clip model that also returns `per_caption_stats` in training.
 
-    Parameters, buffers and submodules are those of the model under their own names, and so are the
-    keys of `state_dict`; other attributes and methods are also those of the model.
+    Parameters, buffers, submodules and keys of `state_dict` have the same names as in the wrapped
+    model. Attributes and methods that this class does not define are those of the wrapped model.
 
     Args:
         model: The model, built with `output_dict=True`.
-        settings: Settings of `CAELoss`. The loss becomes the attribute `attribution`, an argument
-            of `CaeClipLoss`.
+        settings: Arguments of `CAELoss`. The loss is built from them and stored as the attribute
+            `attribution`, which `CaeClipLoss` takes as an argument.
 
     Raises:
-        ConfigError: If the model has another loss than the contrastive one (CoCa, SigLIP), or
-            `CAELoss` does not accept a setting.
+        ConfigError: If the model is trained with another loss than the contrastive one (CoCa,
+            SigLIP), or `CAELoss` does not accept a setting.
     """
 
     def __init__(self, model: nn.Module, **settings: Any) -> None:
@@ -83,10 +97,16 @@ class CaeModel(nn.Module):
         self.__dict__.update(model=model, attribution=attribution)  # no submodules of this one
 
     def forward(self, image: Tensor | None = None, text: Tensor | None = None) -> Any:
-        """Run the model, in training with the `attribution_stats (B, K)` of the captions.
+        """Run the model, and in training mode compute the stats of captions with roles.
 
-        Texts are `(B, 3, T)` of `RoleTokenizer`, or tokens `(B, T)`, which have no stats. See
-        `per_caption_stats`.
+        Args:
+            image: Normalised images `(B, 3, S, S)`.
+            text: Output of `RoleTokenizer` `(B, 3, T)`, or tokens alone `(B, T)`.
+
+        Returns:
+            The output of the model. In training mode, if the text has roles: a dictionary of
+            `image_features` and `text_features` `(B, E)`, both normalised, `logit_scale`,
+            exponentiated, and `attribution_stats` `(B, K)`; see `per_caption_stats`.
         """
         if text is None or text.ndim == 2 or not self.training:
             return self.model(image, None if text is None else _tokens(text))
@@ -102,7 +122,12 @@ class CaeModel(nn.Module):
         }
 
     def encode_text(self, text: Tensor, normalize: bool = False) -> Tensor:
-        """Return the features `(B, E)` of tokens or of the texts of `RoleTokenizer`."""
+        """Return text features `(B, E)`.
+
+        Args:
+            text: Tokens `(B, T)`, or the output of `RoleTokenizer` `(B, 3, T)`.
+            normalize: Normalise the features.
+        """
         return self.model.encode_text(_tokens(text), normalize=normalize)
 
     def __getattr__(self, name: str) -> Any:
@@ -112,25 +137,27 @@ class CaeModel(nn.Module):
             return getattr(self.__dict__["model"], name)
 
     def extra_repr(self) -> str:
-        """Describe the settings of the loss."""
+        """Return the settings of the attribution loss as text, for `repr`."""
         return self.attribution.extra_repr()
 
 
 class CaeClipLoss(ClipLoss):
-    """open_clip's contrastive loss, and `weight * L_attr` under its own key.
+    """open_clip's contrastive loss with the attribution loss `weight * L_attr`.
 
-    Under `DistributedDataParallel` the gradient is that of one process with the whole batch. For
-    this, two gradients of open_clip's loop are corrected here. Without `gather_with_grad`, the
-    gradient of the features is divided by the number of processes, which would multiply the weight
-    of L_attr. And gradient accumulation multiplies the gradient of the temperature.
+    Under `DistributedDataParallel` the gradient equals that of one process with the whole batch.
+    This class corrects two gradients of open_clip's training loop. First, without
+    `gather_with_grad` the loop divides the contrastive gradient of the features by the number of
+    processes, which would raise the effective weight of L_attr. Second, gradient accumulation
+    multiplies the gradient of the temperature by `accum_freq`.
 
     Args:
-        attribution: The `attribution` of a `CaeModel`.
+        attribution: The attribute `attribution` of a `CaeModel`.
         accum_freq: Number of parts of a batch whose gradients are accumulated.
         options: Options of `ClipLoss`.
 
     Raises:
-        ConfigError: With these options the gradient is not that of the whole batch.
+        ConfigError: If `local_loss` is used without `gather_with_grad` by several processes, so
+            that the gradient is not that of the whole batch.
     """
 
     def __init__(self, attribution: CAELoss, *, accum_freq: int = 1, **options: Any) -> None:
@@ -150,12 +177,20 @@ class CaeClipLoss(ClipLoss):
         attribution_stats: Tensor | None = None,
         output_dict: bool = False,
     ) -> dict[str, Tensor] | Tensor:
-        """Return `contrastive_loss` and `attribution_loss`, or their sum.
+        """Compute the contrastive loss and the attribution loss, 0-dimensional.
 
-        The arguments are the output of `CaeModel`.
+        Args:
+            image_features: `(B, E)`, normalised. The first four arguments are the output of a
+                `CaeModel` in training mode.
+            text_features: `(B, E)`, normalised.
+            logit_scale: Inverse temperature, exponentiated.
+            attribution_stats: `(B, K)`; see `per_caption_stats`.
+            output_dict: Return the losses under the keys "contrastive_loss" and
+                "attribution_loss", which is weighted, instead of their sum.
 
         Raises:
-            DataError: There are no stats, because the texts carried no roles.
+            DataError: If there are no stats, because the texts have no roles or the model is not in
+                training mode.
         """
         if attribution_stats is None:
             raise DataError(

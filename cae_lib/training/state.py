@@ -17,7 +17,7 @@ from cae_lib.errors import CheckpointError
 from cae_lib.runtime import whole_file, write_atomic
 
 REQUIRED_STATE_KEYS = frozenset({"identity", "step", "model", "optimizer"})
-"""Entries of every state file."""
+"""Keys that every state file has."""
 
 
 def save_state(
@@ -28,7 +28,19 @@ def save_state(
     optimizer: torch.optim.Optimizer,
     adaptive_margin: Tensor | None = None,
 ) -> None:
-    """Write the state after `step` optimiser steps so that `path` is always a complete file."""
+    """Save the state of a run after `step` optimiser steps; readers never see an incomplete file.
+
+    Args:
+        path: The state file.
+        identity: Inputs of the run by name, as `cae_lib.keys.run_inputs` returns them.
+        step: Number of steps taken.
+        model: Model whose parameters and buffers are saved.
+        optimizer: Optimiser whose state is saved.
+        adaptive_margin: Margin of the next step; None if the margin is fixed.
+
+    Raises:
+        WriteError: If the file cannot be written.
+    """
     state: dict[str, Any] = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     if adaptive_margin is not None:
         state["adaptive_margin"] = adaptive_margin
@@ -43,14 +55,21 @@ def load_state(
     optimizer: torch.optim.Optimizer,
     adaptive_margin: Tensor | None = None,
 ) -> int:
-    """Load a state file into model and optimiser, and into the margin if it is adaptive.
+    """Load a state file into a model, its optimiser and, if given, its adaptive margin, in place.
+
+    Args:
+        path: The state file.
+        identity: Inputs of the run by name, as `cae_lib.keys.run_inputs` returns them.
+        model: Model that takes the saved parameters and buffers.
+        optimizer: Optimiser that takes the saved state.
+        adaptive_margin: Tensor that takes the saved margin; None if the margin is fixed.
 
     Returns:
         The number of steps taken, 0 if there is no file.
 
     Raises:
-        CheckpointError: If the file is damaged, holds no state of a training, or belongs to a run
-            of another identity.
+        CheckpointError: If the file is damaged, is not a state file, or belongs to a run with
+            another identity.
     """
     if not path.exists():
         return 0
@@ -81,15 +100,23 @@ def load_state(
 
 
 def describe_changes(stored: Any, identity: Mapping[str, str]) -> str:
-    """Describe what differs between a stored identity, if it is one, and that of a run."""
+    """List the entries of a run's identity that a stored identity lacks or has with other values.
+
+    Args:
+        stored: The stored identity; anything but a dictionary counts as one without entries.
+        identity: Inputs of the run by name, as `cae_lib.keys.run_inputs` returns them.
+
+    Returns:
+        Text such as "other settings, other training data"; empty if nothing differs.
+    """
     stored = stored if isinstance(stored, dict) else {}
     return ", ".join(f"other {name}" for name in identity if stored.get(name) != identity[name])
 
 
 def images_hash(images: TrainingImages) -> str:
-    """Hash images by their pixels if these are in memory, else by each file's name and size.
+    """Hash images by their pixels if these are in memory, else by the name and size of each file.
 
-    A file that changes and keeps both is not noticed.
+    A file that changes without a change of its name and size is not noticed.
     """
     pixels = getattr(images, "pixels", None)
     if pixels is not None:
@@ -98,7 +125,7 @@ def images_hash(images: TrainingImages) -> str:
 
 
 def content_hash(values: list[Any], tensors: Iterable[Tensor]) -> str:
-    """Hash plain values and tensors, the types and shapes of tensors included."""
+    """Return the SHA-256 hash of plain JSON values and of tensors with their types and shapes."""
     content = hashlib.sha256(json.dumps(values).encode())
     for tensor in tensors:
         content.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -107,14 +134,18 @@ def content_hash(values: list[Any], tensors: Iterable[Tensor]) -> str:
 
 
 def open_log(path: Path, step: int) -> TextIO:
-    """Open a log for appending, which has one JSON line a step, and drop its lines after `step`."""
+    """Remove the lines of a log that come after `step`, and open the log for appending.
+
+    A log is a text file with one JSON object on a line for each step. The file is created if there
+    is none.
+    """
     lines = [line for line in read_log(path) if line["step"] <= step]
     write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines))
     return path.open("a", encoding="utf-8", buffering=1)  # flushed at the end of each line
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Read all complete lines of a log, none if there is no file.
+    """Read the values of each step from a log; without a file the list is empty.
 
     A last line that a crash has cut short is left out.
     """

@@ -1,4 +1,4 @@
-"""The trainer: CLIP-FT or NegCLIP, each with the attribution loss on request (CAE)."""
+"""The trainer: fine-tunes CLIP, optionally with NegCLIP's negatives and CAE's attribution loss."""
 
 from __future__ import annotations
 
@@ -33,19 +33,23 @@ from cae_lib.training.state import load_state, open_log, save_state
 from cae_lib.words.alignment import Alignment
 
 STATE_FILE, LOG_FILE = "state.pt", "log.jsonl"
+"""Names of two files in the folder of a run: the state of an unfinished run, and the log."""
+
 PROGRESS_LABELS = {"loss": "loss", "objects": "A_obj", "composition": "A_comp"}
-"""Values of the log that the progress line shows, and their labels."""
+"""Labels of the logged values that the progress bar shows, by the name of the value."""
 
 TIMED_STEPS = 2
-"""Steps from which the time of a training is estimated; the first one warms up."""
+"""Number of steps timed to estimate the duration of a training, by the fastest one of them."""
 
 MAX_LOGIT_SCALE = math.log(100)
+"""Upper bound of the parameter `logit_scale`, so that the inverse temperature is at most 100."""
+
 StepHook = Callable[[int, nn.Module], None]
-"""Called with the number of steps taken and the model."""
+"""Function that is called with the number of steps taken and the model."""
 
 
 class NotFiniteError(CaeError):
-    """A loss or gradient that is infinite or not a number; the step was not taken."""
+    """A loss or gradient is infinite or not a number; the weights are those before the step."""
 
 
 def train(
@@ -64,39 +68,44 @@ def train(
     inputs: Mapping[str, str] | None = None,
     hours: float | None = None,
 ) -> Path:
-    """Train `clip.model` in place, continuing from the state in `out_dir`.
+    """Train `clip.model` in place, continuing from the state in `out_dir` if there is one.
 
     Everything random is a function of (seed, step), so a resumed run takes the same steps as an
     uninterrupted one. Processes started by `torchrun` share each batch and take the same steps as
     one process, up to rounding; only the first writes files, shows progress and calls `on_step`.
+    At the end the model is in evaluation mode.
 
     Args:
         experiment: The settings of the run.
         clip: The model.
-        pairs: The training data.
-        alignment: Tokens and roles of the captions.
-        images: The images.
-        out_dir: Folder for `model.safetensors`, `log.jsonl` (one line a step) and, until the run is
-            complete, `state.pt`.
-        log: Show the progress.
-        every: Call `on_step` after every so many steps, and after the last one.
-        on_step: Called with the model in evaluation mode.
-        save_every: Save the state after every so many steps.
-        execution: Options of speed and memory.
-        inputs: What the run depends on, see `cae_lib.keys.run_inputs`; a state of a run with other
-            inputs raises an error.
-        hours: Limit of the time that the steps may take, as estimated from the first ones.
+        pairs: Captions of the training data, and which image belongs to each.
+        alignment: Tokens and roles of `pairs.captions`.
+        images: The images of `pairs.image_paths`.
+        out_dir: Folder for `model.safetensors`, `log.jsonl` (one line for each step) and, until the
+            run is complete, `state.pt`.
+        log: Show a progress bar.
+        every: Number of steps between two calls of `on_step`, which is also called after the last
+            step. None never calls it.
+        on_step: Function that is called with the model in evaluation mode; see `StepHook`.
+        save_every: Number of steps between two saves of the state.
+        execution: Options of speed and memory; None for the default ones.
+        inputs: What the run depends on, as `cae_lib.keys.run_inputs` returns it, which is also the
+            default. Only a state with the same inputs can be continued.
+        hours: Limit of the time in hours that the remaining steps may take, as estimated after the
+            first `TIMED_STEPS` steps. None for no limit.
 
     Returns:
-        The path of the weights.
+        The path of the weights, `out_dir/model.safetensors`.
 
     Raises:
-        ConfigError: The settings do not fit together.
-        DataError: The data are incomplete, or do not fit together.
-        CheckpointError: `out_dir` holds another run's state.
-        NotFiniteError: A loss or gradient is not finite. The state is saved before.
-        TimeLimitError: The training would take more than `hours`. The state is saved before.
-        KeyboardInterrupt: Ctrl-C or SIGTERM. The state is saved before.
+        ConfigError: If the settings do not fit together.
+        DataError: If the data are incomplete, or do not fit together.
+        CheckpointError: If the state in `out_dir` is damaged or belongs to another run.
+        NotFiniteError: If a loss or gradient is not finite. The state before the step is saved.
+        TimeLimitError: If the training would take more than `hours`. The state is saved.
+        KeyboardInterrupt: On Ctrl-C or SIGTERM, at the end of the current step. The state is saved,
+            unless a further Ctrl-C interrupts that step.
+        WriteError: If a file cannot be written.
     """
     out, end = Path(out_dir), experiment.steps
     out.mkdir(parents=True, exist_ok=True)
@@ -145,7 +154,7 @@ def train(
 def _too_long_error(
     experiment: Experiment, step_seconds: float, steps: int, hours: float | None
 ) -> TimeLimitError | None:
-    """Return the error of a training that would take more than `hours`; None if it takes less."""
+    """Return an error if `steps` more steps would take more than `hours`, otherwise None."""
     seconds = step_seconds * steps
     if hours is None or seconds <= 3600 * hours:
         return None
@@ -158,10 +167,11 @@ def _too_long_error(
 
 
 class Run:
-    """Model, data and optimiser of one run.
+    """Model, data, loss and optimiser of one training run.
 
-    The features of a locked tower or trunk are computed once, unless images are cropped at random.
-    See `train` for the arguments and errors.
+    The output of a locked tower or trunk is computed once, unless images are cropped at random.
+    `ranks` are the processes of the run, None for a single one. See `train` for the other arguments
+    and the errors.
     """
 
     def __init__(
@@ -212,7 +222,10 @@ class Run:
         self.objective = self.ranks.wrap(self.loss)
 
     def prefetch(self, start: int, end: int) -> AbstractContextManager[Iterator[Batch]]:
-        """Prepare the batches of steps `start` to `end` (exclusive) ahead of time."""
+        """Return a context manager that yields the batches of steps `start` to `end` (exclusive).
+
+        Worker processes prepare the batches ahead of time; see `cae_lib.training.execution`.
+        """
         steps, on_gpu = range(start, end), self.device.type == "cuda"
         return prefetch(self.batches.at, steps, self.workers, pin=on_gpu)
 
@@ -223,18 +236,19 @@ class Run:
             self.locked.eval()
 
     def step(self, step: int, batch: Batch) -> dict[str, float]:
-        """Take a step on its batch.
+        """Take an optimiser step on a batch.
 
         Args:
             step: Number of the step, from 0.
             batch: The batch of this step.
 
         Returns:
-            The values of its line in the log.
+            The values to log: "step", counted from 1; the values of `Objective.forward`;
+            "gradient_norm"; and the learning rate "lr".
 
         Raises:
-            NotFiniteError: A loss or gradient is not finite; names the rows of the batch. Weights,
-                optimiser and adaptive margin are unchanged.
+            NotFiniteError: If a loss or gradient is not finite; the message names the rows of the
+                batch. Weights, optimiser and adaptive margin are unchanged.
         """
         settings = self.experiment
         torch.manual_seed(generator(settings.seed, Stream.MODEL, step).initial_seed())
@@ -262,7 +276,7 @@ class Run:
         return values
 
     def save(self, path: Path, step: int) -> None:
-        """Write the state after `step` steps to `path`, from the main process."""
+        """Save the state after `step` steps to `path`; only the main process writes."""
         if self.ranks.is_main:
             margin = self.loss.adaptive_margin
             save_state(path, self.identity, step, self.model, self.optimizer, margin)
@@ -272,7 +286,7 @@ class Run:
 def _step_reporter(
     run: Run, start: int, out: Path, log: bool, every: int | None, on_step: StepHook | None
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield a function that reports a step's values to log, progress line and hook."""
+    """Yield a function that logs a step's values, updates the progress bar and calls the hook."""
     if not run.ranks.is_main:
         yield lambda values: None
         return

@@ -1,1 +1,1 @@
-"""Find the words of a caption that name objects, attributes and relations, and their tokens."""
+"""Find the words of captions that name objects, attributes and relations, and their tokens."""

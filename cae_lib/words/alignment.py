@@ -1,4 +1,4 @@
-"""Align character spans of captions with token positions, and tokens with words."""
+"""Align the character spans of captions with tokens, and tokens with words."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from cae_lib.words.roles import NOWHERE, ROLE_NAMES, Place, Span, Swap
 if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger
 
-END_OF_WORD = "</w>"
-CACHE_VERSION = 4
-MAX_CONTEXT = 2**15 - 1  # a `model_max_length` above it says "no limit"; int16 holds it
-CLIP_VOCABULARY_SIZE = 49408  # tokens of CLIP's encoding, of which the last one ends a text
-PROBE = "A dog&#39;s \u201cred\u201d T-shirt_1\n"
-WORD = SimpleTokenizer().pat
-WRAPPERS = (HFTokenizer, SigLipTokenizer)
+END_OF_WORD = "</w>"  # suffix of the last token of a word in CLIP's vocabulary
+CACHE_VERSION = 4  # of the files that `token_roles` stores
+MAX_CONTEXT = 2**15 - 1  # int16 holds it; a `model_max_length` above it means "no limit"
+CLIP_VOCABULARY_SIZE = 49408  # number of tokens in CLIP's vocabulary; the last one ends a text
+PROBE = "A dog&#39;s \u201cred\u201d T-shirt_1\n"  # a caption that reveals how a tokenizer cleans
+WORD = SimpleTokenizer().pat  # pattern by which CLIP's tokenizer splits a text into words
+WRAPPERS = (HFTokenizer, SigLipTokenizer)  # open_clip's wrappers of Hugging Face tokenizers
 
 
 @dataclass(frozen=True)
@@ -39,20 +39,23 @@ class Alignment:
     Words count from 1 in each caption. Start, end and padding tokens have word and role 0.
 
     Attributes:
-        tokens: Token ids, long `(n, context_length)`.
+        tokens: Token ids, int64 `(n, context_length)`.
         roles: Role of each token's word, int8 `(n, context_length)`: 0 other, 1 object, 2
             attribute, 3 relation.
         n_truncated: Number of captions that were too long for the context.
-        n_unmatched: Number of spans that have no token, because their word was not found in the
-            caption, or was cut off with its end.
+        n_unmatched: Number of spans without a token, because their word was not found in the
+            caption or was cut off with its end.
         n_spans: Number of all spans.
-        words: Number of each token's word, long `(n, context_length)`.
-        arguments: Words that a token's word is said of, int16 `(n, context_length, 2)`, as far as
-            the tagger knows them: of a relation its subject and object, of an attribute its bearer
-            and 0.
-        swaps: At most W swaps of each caption, int16 `(n, W, 5, 2)`, each as first token and end of
-            five places: the two nouns, the two noun phrases, and the words that bind them (see
-            `Swap`). A place that does not exist is 0. None if the tagger knows of no swaps.
+        words: Word number of each token, int64 `(n, context_length)`.
+        arguments: Word numbers of the arguments of each token's word, int16
+            `(n, context_length, 2)`: subject and object of a relation, or the object that an
+            attribute describes, and 0. An argument of several words has the number of its first
+            word, and an argument that the tagger does not find has 0. None if the roles are not
+            those of a tagger, as in placebos.
+        swaps: Up to W swaps of each caption, int16 `(n, W, 5, 2)`. A swap is five ranges of tokens,
+            each as its first token and the position after its last: the two nouns, the two noun
+            phrases, and the words that bind them (see `Swap`). Ranges and swaps that do not exist
+            are 0. None if the tagger does not find swaps.
     """
 
     tokens: Tensor
@@ -65,7 +68,7 @@ class Alignment:
     swaps: Tensor | None = None
 
     def take(self, rows: Tensor) -> Alignment:
-        """Return the alignment of the captions `rows` `(M,)`; counts still cover all captions."""
+        """Return the alignment of the captions `rows` `(M,)`, with the counts of all captions."""
         tensors = {name: v[rows] for name, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **tensors)
 
@@ -77,21 +80,22 @@ def token_roles(
     cache_dir: str | Path | None = None,
     context_length: int | None = None,
 ) -> Alignment:
-    """Find the roles of words in a corpus and align them with tokens, see `align`.
+    """Find the roles of the words in captions and align them with tokens; see `align`.
 
-    The result of an earlier call with the same input is loaded from `cache_dir` if it is there. The
-    input is the captions, the tagger's identity, the vocabulary, the cleaning and the context
-    length.
+    A stored result in `cache_dir` is used if it was computed from the same captions, the same
+    identity of the tagger, and a tokenizer with the same vocabulary, cleaning and context length.
 
     Args:
         captions: The captions.
         tokenizer: A tokenizer that `align` accepts.
-        tagger: Finds the words: a tagger; "scene-graph", the paper's parser, which is the default;
-            or "dependency", ours, which also finds the swaps that the method "binding" needs.
+        tagger: The tagger that finds the words, or its name: "scene-graph" (the default) is the
+            paper's parser, and "dependency" is ours, which also finds swaps for the method
+            "binding".
         cache_dir: Folder of stored results; None stores nothing.
-        context_length: Number of tokens of a caption; None takes the tokenizer's own.
+        context_length: Number of tokens of a caption; None uses that of the tokenizer.
 
     Raises:
+        ConfigError: If the tokenizer or the name of the tagger is unknown.
         DataError: If the captions are not a list of texts, or the stored result is damaged.
     """
     check_captions(captions)
@@ -118,7 +122,7 @@ def token_roles(
 def _tag_and_align(
     captions: Sequence[str], tagger: Tagger, tokenizer: Any, context_length: int | None
 ) -> Alignment:
-    """Align the spans that a tagger finds, and its swaps if it finds any."""
+    """Find spans, and swaps if the tagger is a `SwapTagger`, and align them with tokens."""
     from cae_lib.words.pipeline import SwapTagger
 
     if not isinstance(tagger, SwapTagger):
@@ -129,10 +133,10 @@ def _tag_and_align(
 
 
 def named_tagger(name: str) -> Tagger:
-    """Return the tagger "scene-graph" (the paper's parser) or "dependency"; both need spaCy.
+    """Return a new tagger: "scene-graph" (the paper's parser) or "dependency" (ours).
 
     Raises:
-        ConfigError: If the name is another one.
+        ConfigError: If the name is unknown, or no English spaCy model is installed.
     """
     if name == "scene-graph":
         from cae_lib.words.scene_graph import SceneGraphTagger
@@ -152,28 +156,29 @@ def align(
     context_length: int | None = None,
     swaps: Sequence[Sequence[Swap]] | None = None,
 ) -> Alignment:
-    """Give each token of each caption its word and the role of the span it lies in.
+    """Assign to each token of each caption its word, and the role of the span that it lies in.
 
-    The tokens are those that calling the tokenizer returns. Tokenizers of open_clip clean a caption
-    (mojibake, HTML entities, white space); spans refer to the caption as given. Where spans share a
-    token, the first in the list decides.
+    The tokens are those that a call of the tokenizer returns. Tokenizers of open_clip clean a
+    caption (mojibake, HTML entities, white space), but spans refer to the caption as given. If
+    spans share a token, the first span in the list determines its role.
 
-    Words are CLIP's for every tokenizer: runs of letters, single digits, runs of other signs. A
-    token belongs to the word that contains its first character that is not a space; with CLIP's
-    vocabulary `word_index` decides.
+    Words are defined as in CLIP's tokenizer, also for other tokenizers: runs of letters, single
+    digits, and runs of other characters. A token belongs to the word that contains its first
+    character other than a space; with CLIP's vocabulary, `word_index` finds the words.
 
     Args:
         captions: The captions.
         spans: Spans of each caption.
         tokenizer: A tokenizer of open_clip, or a fast one of Hugging Face.
-        context_length: Number of tokens that captions are padded or cut to; None takes the
-            tokenizer's own.
-        swaps: Swaps of each caption, which become positions of tokens. A swap that is cut off with
-            the caption's end is left out.
+        context_length: Number of tokens that captions are padded or cut to; None uses that of the
+            tokenizer.
+        swaps: Swaps of each caption, to be converted to positions of tokens. A swap with a part
+            that cleaning or truncation removes is left out.
 
     Raises:
-        ConfigError: If the tokenizer is neither open_clip's nor a fast one of Hugging Face.
-        DataError: If captions or spans are not lists of the expected form.
+        ConfigError: If the tokenizer is neither open_clip's nor a fast one of Hugging Face, or the
+            context length is out of range.
+        DataError: If captions or spans are not lists of the expected form, or differ in number.
     """
     length = _checked(tokenizer, context_length)
     check_captions(captions)
@@ -211,9 +216,9 @@ def align(
 def _align_swaps(
     swaps: Sequence[Swap], caption: str, cleaned: str, row: list[TokenSpan]
 ) -> list[list[Place]]:
-    """Return the five places of each swap as first token and end.
+    """Convert the five character ranges of each swap to ranges of tokens.
 
-    Swaps that have lost a part are left out.
+    Swaps with a part that cleaning or truncation has removed are left out.
     """
     aligned = []
     for swap in swaps:
@@ -230,7 +235,7 @@ def _align_swaps(
 
 
 def _swap_table(swaps: Sequence[Sequence[Sequence[Place]]]) -> Tensor:
-    """Return the swaps of all captions as one tensor `(n, W, 5, 2)`."""
+    """Return the swaps of all captions as one tensor `(n, W, 5, 2)`, padded with 0."""
     table = torch.zeros(len(swaps), max(map(len, swaps), default=0), 5, 2, dtype=torch.int16)
     for row, places in enumerate(swaps):
         if places:
@@ -239,12 +244,17 @@ def _swap_table(swaps: Sequence[Sequence[Sequence[Place]]]) -> Tensor:
 
 
 def word_index(tokens: Tensor, vocabulary_size: int) -> Tensor:
-    """Return the number of each token's word in CLIP's encoding `(B, T)`.
+    """Return the word number of each token of CLIP's vocabulary `(B, T)`, int64.
 
-    Words count from 1; 0 stands for no word.
+    Words count from 1 in each caption. Start, end and padding tokens have 0, and so have all tokens
+    of a caption without an end-of-text token.
+
+    Args:
+        tokens: Token ids `(B, T)`.
+        vocabulary_size: Size of the vocabulary that the ids belong to.
 
     Raises:
-        ConfigError: If the vocabulary is not CLIP's.
+        ConfigError: If it is not the size of CLIP's vocabulary.
     """
     if vocabulary_size != CLIP_VOCABULARY_SIZE:
         raise ConfigError(
@@ -271,10 +281,10 @@ def _ends_word(device: torch.device) -> Tensor:
 
 
 def check_captions(captions: Sequence[str]) -> None:
-    """Check that captions are a list of texts, not a single text.
+    """Check that captions are a list of texts.
 
     Raises:
-        DataError: If they are not.
+        DataError: If they are a single text, or an element is not a text.
     """
     if isinstance(captions, str | bytes) or not isinstance(captions, Iterable):
         raise DataError(
@@ -289,10 +299,10 @@ def check_captions(captions: Sequence[str]) -> None:
 
 
 def _check_spans(spans: Sequence[Sequence[Span]], count: int) -> None:
-    """Check that each caption has a list of spans with roles 0 to 3.
+    """Check that each of `count` captions has a list of spans with roles 0 to 3.
 
     Raises:
-        DataError: If one has not.
+        DataError: If a caption has no such list.
     """
     if len(spans) != count:
         raise DataError(f"{count} captions with {len(spans)} lists of spans.")
@@ -312,9 +322,12 @@ def _check_spans(spans: Sequence[Sequence[Span]], count: int) -> None:
 
 
 class TokenSpan(NamedTuple):
-    """A token and the characters of the cleaned caption that it covers: `start` until `end`.
+    """A token and the range of characters of the cleaned caption that it covers.
 
-    A special token covers none.
+    Attributes:
+        token: Token id.
+        start: Offset of the first character.
+        end: Offset after the last character; a special token covers no characters.
     """
 
     token: int
@@ -323,10 +336,14 @@ class TokenSpan(NamedTuple):
 
 
 def split_into_pieces(cleaned: str, tokenizer: SimpleTokenizer) -> list[TokenSpan]:
-    """Split a caption, cleaned by the tokenizer's `clean_fn`, into the tokens of its `encode`.
+    """Tokenize a cleaned caption as the tokenizer's `encode` does, with character offsets.
 
-    Each token has the characters of the cleaned caption that it covers; a character that is split
-    into bytes belongs to all tokens of these bytes. Start and end tokens are not added.
+    A character that is split into bytes belongs to the tokens of all its bytes. Start and end
+    tokens are not added.
+
+    Args:
+        cleaned: Caption that the tokenizer's `clean_fn` has cleaned.
+        tokenizer: CLIP's tokenizer in open_clip.
     """
     result = []
     for match in tokenizer.pat.finditer(cleaned):
@@ -354,12 +371,12 @@ def _key(captions: Sequence[str], tagger: Tagger, tokenizer: Any, length: int | 
 
 
 def _fast(tokenizer: Any) -> Any:
-    """Return the Hugging Face tokenizer inside one of open_clip's, or the given one itself."""
+    """Return the Hugging Face tokenizer that one of open_clip wraps, or else the given one."""
     return tokenizer.tokenizer if isinstance(tokenizer, WRAPPERS) else tokenizer
 
 
 def _checked(tokenizer: Any, context_length: int | None) -> int:
-    """Return the context length, after checking that `_encode` can read the tokenizer."""
+    """Check that `_encode` supports the tokenizer, and return the context length."""
     if isinstance(tokenizer, SimpleTokenizer):
         readable = tokenizer.reduction_fn is None
     else:  # without offsets (not fast) a token's characters are unknown
@@ -383,7 +400,7 @@ def _checked(tokenizer: Any, context_length: int | None) -> int:
 
 
 def _encode(caption: str, tokenizer: Any, length: int) -> tuple[str, list[TokenSpan], bool]:
-    """Return the cleaned caption, its row of tokens, and whether it exceeded the context."""
+    """Return the cleaned caption, its tokens, and whether it was too long for the context."""
     if isinstance(tokenizer, SimpleTokenizer):
         cleaned = tokenizer.clean_fn(caption)
         row = split_into_pieces(cleaned, tokenizer)
@@ -413,7 +430,7 @@ def _vocabulary_size(tokenizer: Any) -> int:
 
 
 def _words(row: list[TokenSpan], cleaned: str) -> list[int]:
-    """Return the number of each piece's word; words without a piece are not counted."""
+    """Return the word number of each token in `row`; words without a token are not counted."""
     owners = [0] * len(cleaned)
     for number, match in enumerate(WORD.finditer(cleaned), start=1):
         owners[slice(*match.span())] = [number] * len(match.group())
@@ -423,12 +440,12 @@ def _words(row: list[TokenSpan], cleaned: str) -> list[int]:
 
 
 def _inside(row: list[TokenSpan], start: int, end: int) -> list[int]:
-    """Return the indices of the pieces that share a character with `start` to `end`."""
+    """Return the indices of the tokens that share a character with the range `start` to `end`."""
     return [i for i, p in enumerate(row) if max(p.start, start) < min(p.end, end)]
 
 
 def _carry_over(spans: Sequence[Span], caption: str, cleaned: str) -> list[Span]:
-    """Return spans in characters of the cleaned caption; a span that vanished becomes empty."""
+    """Convert spans to offsets in the cleaned caption; a removed span becomes empty."""
     caption_letters, cleaned_letters = [c.lower() for c in caption], [c.lower() for c in cleaned]
     if not spans or caption_letters == cleaned_letters:
         return list(spans)

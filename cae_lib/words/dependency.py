@@ -1,7 +1,7 @@
-"""Read words and roles from spaCy's dependency tree: our dependency parser, not the paper's.
+"""Find object, attribute and relation words by rules on spaCy's dependency tree.
 
-It finds what SceneGraphParser 0.1.0 leaves out, such as predicate adjectives, and gives every
-mention its position.
+This is our alternative to SceneGraphParser 0.1.0, the paper's parser. It also finds words that the
+paper's parser leaves out, such as predicate adjectives, and the position of every mention.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from cae_lib.words.pipeline import load_pipeline, parse_distinct, versions
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span, Swap
 from cae_lib.words.swaps import SWAPS_VERSION, find_swaps
 
-RULES_VERSION = 1
+RULES_VERSION = 1  # raise it when `DependencyTagger.tag` returns other spans
 COMPOUND_PREPOSITION_NOUNS = frozenset(
     "back bottom center centre edge end front inside left middle right side top".split()
 )
-"""Nouns that continue a preposition, as in "on top of"."""
+"""Nouns that form a compound preposition together with "of", as in "on top of"."""
 
 NOUN_POS = ("NOUN", "PROPN")
 NOUN_OR_PRONOUN_POS = (*NOUN_POS, "PRON")
-"""Parts of speech, as spaCy names them."""
+"""Coarse parts of speech of nouns and pronouns, as spaCy names them (`Token.pos_`)."""
 
 
 class DependencyTagger:
     """Tagger that finds roles by rules on spaCy's dependency tree.
 
-    - Objects: common and proper nouns, not pronouns; neighbouring ones form one span.
-    - Attributes: adjectives and participles before a noun, numbers, predicate adjectives, and what
-      is conjoined with them; not determiners.
-    - Relations: prepositions with a noun or pronoun, alone or with their place noun ("on top of")
-      or adverb ("next to"), and verbs with an object, an agent or such a preposition; not forms of
-      "be" and verbs without a second noun.
+    - Objects: common and proper nouns, but not pronouns. Adjacent nouns form one span.
+    - Attributes: adjectives and participles that modify a noun, numbers, predicate adjectives, and
+      words conjoined with one of these, but not determiners.
+    - Relations: prepositions with a noun or pronoun, and verbs with an object, an agent or such a
+      preposition, but not forms of "be". A preposition includes its noun ("on top of") or adverb
+      ("next to").
 
     Raises:
         ConfigError: If no English spaCy model is installed.
@@ -44,7 +44,7 @@ class DependencyTagger:
 
     @property
     def identity(self) -> str:
-        """Name and versions of the rules and of spaCy's model."""
+        """Name and versions of the rules, and the versions of spaCy and its model."""
         rules = f"rules {RULES_VERSION} swaps {SWAPS_VERSION}"
         return f"dependency {rules} ({versions(self._nlp)})"
 
@@ -53,7 +53,7 @@ class DependencyTagger:
         return list(parse_distinct(self._nlp, captions, _spans))
 
     def tag_with_swaps(self, captions: Sequence[str]) -> list[tuple[list[Span], list[Swap]]]:
-        """Return the spans of each caption, and its swaps (`find_swaps`)."""
+        """Return the spans of each caption, as `tag` does, and its swaps, as `find_swaps` does."""
         return list(parse_distinct(self._nlp, captions, lambda doc: (_spans(doc), find_swaps(doc))))
 
 
@@ -66,7 +66,7 @@ def _spans(doc: Doc) -> list[Span]:
 
 
 def _runs(tokens: Iterable[Token], role: int) -> list[Span]:
-    """Return a span for each run of neighbouring tokens."""
+    """Return a span for each run of adjacent tokens."""
     spans: list[Span] = []
     last = -2
     for token in sorted(tokens, key=lambda token: token.i):

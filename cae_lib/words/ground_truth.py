@@ -1,8 +1,7 @@
-"""Return roles and swaps that are known by construction, without a parser.
+"""Taggers for captions whose roles and swaps are known by construction, without a parser.
 
-They are known for the captions of the synthetic scenes, whose scene graphs lie beside them, and for
-those of the paired photographs, whose captions have one form. Every swap is false of the image that
-its caption describes.
+Captions of the synthetic scenes are stored with their scene graphs, and captions of the paired
+photographs all have the same form. Every swapped caption is false for the image of its caption.
 """
 
 from __future__ import annotations
@@ -20,10 +19,16 @@ from cae_lib.words.lexicon import DETERMINERS, PLURAL_DETERMINERS, contradict
 from cae_lib.words.roles import ATTRIBUTE, NOWHERE, OBJECT, RELATION, Place, Span, Swap
 
 ARTICLE_BEFORE = re.compile(r"\b(a|an|the|no) $")
+"""Pattern of an article at the end of the text before a noun phrase."""
+
 PAIRED_CAPTION = re.compile(r"(.+?) (to the (left|right) of|above|below) (.+)")
 IRREGULAR_PLURALS = frozenset("children men people women".split())
 SINGULARS_ENDING_IN_S = frozenset("dress".split())
+"""Nouns of the paired photographs that end in "s" but are singular."""
+
 NOT_ADJECTIVES = DETERMINERS | frozenset("and this these thie very brightly warmly well".split())
+"""Words before the head noun that are no attributes; "thie" is a misspelling in the captions."""
+
 NOUN_MODIFIERS = frozenset(
     "atv baby ball baseball basketball bay beagle bernard bicycle bike bmw bmx boy camera cricket "
     "dirt field football frisbee german girl grayhound greenbay greyhound hockey horse horseback "
@@ -32,17 +37,18 @@ NOUN_MODIFIERS = frozenset(
     "sports st tag teen tennis toddler water woman".split()
 )
 """Words before the head noun of a paired photograph's phrase that form a compound with it. All 187
-words that occur within these phrases were looked through; the others are attributes."""
+words that occur in these phrases were reviewed; the others are attributes."""
 
 
 class SceneGraphFile:
-    """Ground truth of the synthetic scenes, from the scene graphs that are written beside captions.
+    """Tagger for captions of the synthetic scenes, which reads their stored scene graphs.
 
     Args:
-        pairs: Paths of files of captions, each with the path of the file of its scene graphs.
+        pairs: Pairs of paths of JSON files: captions, and their scene graphs in the same order. If
+            a caption occurs several times, its first scene graph counts.
 
     Raises:
-        DataError: If a file is missing or broken.
+        DataError: If a file is missing or malformed.
     """
 
     def __init__(self, pairs: Iterable[tuple[Path, Path]]) -> None:
@@ -61,7 +67,7 @@ class SceneGraphFile:
         self.identity = f"scene graphs 1 {_digest(self._entries)}"
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
-        """Return the spans of each caption, as the grammar made them.
+        """Return the spans of each caption, as its scene graph states them.
 
         Raises:
             DataError: If a caption is unknown.
@@ -100,8 +106,8 @@ def _digest(entries: Mapping[str, Any]) -> str:
 def _scene_swaps(caption: str, entry: Mapping[str, Any]) -> list[Swap]:
     """Return the swaps of a caption of the synthetic scenes.
 
-    They swap the arguments of its relation, if it states one, and attributes of one kind that
-    belong to different things.
+    The arguments of its relation are swapped, if it states one, and attributes of different objects
+    that contradict each other.
     """
     nouns: list[Place] = []
     phrases: list[Place] = []
@@ -134,11 +140,10 @@ def _attribute_swaps(caption: str, attributes: Sequence[tuple[Place, int]]) -> l
 
 
 class PairedPhrases:
-    """Ground truth of the paired photographs.
+    """Tagger for captions of the paired photographs, which have the form "PHRASE RELATION PHRASE".
 
-    Their captions have the form "PHRASE RELATION PHRASE".
-
-    Each phrase describes a photograph, and the other photograph does not show what it describes.
+    Each phrase is a noun phrase that is true of one of the two photographs and false of the other.
+    The relation is "to the left of", "to the right of", "above" or "below".
     """
 
     identity = "paired phrases 1"
@@ -195,7 +200,7 @@ def _words(caption: str, start: int, end: int) -> list[Place]:
 
 
 def _noun(caption: str, words: Sequence[Place]) -> Place:
-    """Return the head noun, which is the last word, with the compound that it ends."""
+    """Return the offsets of the head noun, which is the last word, with its compound modifiers."""
     first = len(words) - 1
     while first > 0 and caption[slice(*words[first - 1])].lower() in NOUN_MODIFIERS:
         first -= 1
@@ -205,8 +210,7 @@ def _noun(caption: str, words: Sequence[Place]) -> Place:
 def _fit(first: str, second: str) -> bool:
     """Return whether the nouns of two phrases can be swapped.
 
-    They can if they have the same number, and both have a determiner, neither has one, or both are
-    plural.
+    They can if both are singular and both or neither have a determiner, or if both are plural.
     """
     plurals = [_is_plural(text.split()[-1].lower()) for text in (first, second)]
     determined = [

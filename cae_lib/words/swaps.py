@@ -1,7 +1,7 @@
-"""Find what can be swapped in a caption, so that the result is grammatical and false.
+"""Find parts of a caption whose swap makes it false and leaves it grammatical.
 
-Swaps are read from spaCy's dependency tree: the arguments of a caption's relations, and its
-attributes.
+The parts are the two arguments of a relation, or two attributes. They are found by rules on spaCy's
+dependency tree.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from cae_lib.words.lexicon import (
 from cae_lib.words.roles import NOWHERE, Place, Swap
 
 SWAPS_VERSION = 2
-"""Raise it when `find_swaps` returns other swaps, so that stored alignments are made anew."""
+"""Version of `find_swaps`: raise it when the swaps change, so that stored alignments are stale."""
 
 NOUN_POS = ("NOUN", "PROPN")
 COUNT_WORDS = frozenset(word for group in COUNTS for word in group)
@@ -46,21 +46,21 @@ COMPOUND_PREPOSITION = re.compile(
     r"|foreground|distance|corner)(?! of))\b",
     re.IGNORECASE,
 )
-"""Prepositions of several words, and positions within the image ("on the left")."""
+"""Pattern of prepositions of several words, and of positions in the image ("on the left")."""
 
 VIEW_OF = re.compile(r"\bclose ?-? ?up (?:view |shot |picture |photo |image )?of\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
 class Phrase:
-    """A noun phrase of a document, tokens `start` to `end` (exclusive).
+    """A noun phrase in a parsed caption.
 
     Attributes:
-        start: First token.
-        end: End of the tokens, exclusive.
-        head: Head noun; for "a group of people" it is "group".
-        noun: First token and end of the head noun with its compounds; None where they cannot be
-            moved alone, as in "a group of people".
+        start: Index of the first token.
+        end: Index after the last token.
+        head: Head noun, such as "group" in "a group of people".
+        noun: Range of tokens of the head noun with its compound modifiers, as start and end; None
+            if the noun cannot be moved without its phrase, as in "a group of people".
     """
 
     start: int
@@ -70,7 +70,7 @@ class Phrase:
 
     @property
     def determiner(self) -> str:
-        """The article, number or other determiner that it begins with, else ""."""
+        """The article, number or other determiner at the start, in lower case; "" without one."""
         first = self.head.doc[self.start]
         text = first.lower_
         return text if text in DETERMINERS | COUNT_WORDS | PLURAL_DETERMINERS else ""
@@ -82,20 +82,26 @@ class Phrase:
 
 
 def find_swaps(doc: Doc) -> list[Swap]:
-    """Return every swap of a caption: of the arguments of a relation, and of two attributes.
+    """Return every swap in a caption: of the arguments of a relation, and of two attributes.
 
-    - A relation is a preposition (of one or several words, with the verb right before it) or a verb
-      with an object. It has no swap if it is mutual or says nothing that could be reversed.
-    - An argument is a noun phrase with a noun of a thing. Nouns are swapped alone only where number
-      and determiners fit, and phrases where no possessive and no verb forbids it.
-    - Two attributes are swapped if they exclude each other and are said of different things.
+    - A relation is a preposition of one or several words, with the verb right before it, or a verb
+      with an object. It has no swap if it is mutual ("near") or states nothing whose reversal would
+      be false ("during").
+    - An argument is a noun phrase that names an object. The nouns alone can be swapped if they
+      agree in number and in having a determiner. The phrases can be swapped if the verb still
+      agrees with its subject. Nothing is swapped if an argument contains a possessive.
+    - Two attributes are swapped if they contradict each other (`contradict`) and describe different
+      objects.
+
+    Args:
+        doc: A caption that spaCy has parsed.
     """
     reader = _Reader(doc)
     return [*reader.relation_swaps(), *reader.attribute_swaps()]
 
 
 class _Reader:
-    """The noun phrases and compound prepositions of one document."""
+    """Reader of the noun phrases, compound prepositions and swaps of a parsed caption."""
 
     def __init__(self, doc: Doc) -> None:
         self.doc = doc
@@ -110,7 +116,7 @@ class _Reader:
         self.phrase_of = self._phrases()
 
     def _phrases(self) -> dict[int, Phrase]:
-        """Return the noun phrase of each token that is in one."""
+        """Return the noun phrase of each token that belongs to one, by the index of the token."""
         phrases: list[Phrase] = []
         for chunk in self.doc.noun_chunks:
             blocked = self.compound_of.keys() | self.view_words
@@ -149,7 +155,7 @@ class _Reader:
         )
 
     def relation_swaps(self) -> Iterator[Swap]:
-        """Swap the arguments of each relation that is not mutual, each pair of arguments once."""
+        """Yield a swap of the arguments of each directed relation, once for each pair."""
         seen: set[tuple[int, int]] = set()
         for binder, subject, target in self._relations():
             if subject is None or target is None:
@@ -186,7 +192,7 @@ class _Reader:
                 yield (token.i, token.i + 1), self._subject(token), self._object(token, "dobj")
 
     def _is_directed(self, preposition: Token) -> bool:
-        """Return whether a preposition of one word states something that could be reversed."""
+        """Return whether a preposition of one word states a relation that could be reversed."""
         if preposition.lower_ == "of":
             return preposition.head.lower_ in DIRECTED_OF
         return preposition.lower_ not in UNSWAPPED_PREPOSITIONS
@@ -207,7 +213,7 @@ class _Reader:
         return any("_".join(words[at:]) in MUTUAL_PREPOSITIONS for at in range(len(words)))
 
     def _with_verb(self, start: int, end: int) -> tuple[int, int]:
-        """Return the tokens of a preposition and of the verb or adjective right before it."""
+        """Extend a preposition by the verb, adjective or adverb right before it, if any."""
         if start and self.doc[start - 1].pos_ in ("VERB", "ADJ", "ADV"):
             before = self.doc[start - 1]
             if before.i not in self.compound_of and before.i not in self.phrase_of:
@@ -221,17 +227,17 @@ class _Reader:
         return None
 
     def _first_phrase(self, start: int) -> Phrase | None:
-        """Return the noun phrase that begins right after a preposition, if it is a thing."""
+        """Return the noun phrase that begins at token `start`, if it names an object."""
         phrase = self.phrase_of.get(start)
         if phrase is None or phrase.start != start or not self._is_thing(phrase.head):
             return None
         return phrase
 
     def _subject(self, token: Token) -> Phrase | None:
-        """Return the noun phrase that a preposition or verb is said of.
+        """Return the noun phrase that is the subject of a preposition or verb.
 
-        It is the noun that the word depends on, or the subject of the verb that it depends on.
-        Where the tree knows none, it is the noun phrase right before the word.
+        It is the noun that the word depends on, or the subject of the verb that it depends on. If
+        the tree has neither, it is the noun phrase right before the word.
         """
         start, word = token, token
         for _ in range(len(self.doc)):
@@ -272,7 +278,7 @@ class _Reader:
         return partitive or head.lower_ not in NO_THINGS | PLACE_WORDS
 
     def _swap(self, first: Phrase, second: Phrase, binder: tuple[int, int]) -> Swap:
-        """Return the swap of two arguments, `NOWHERE` where nouns or phrases cannot be swapped."""
+        """Return the swap of two arguments, with `NOWHERE` for parts that cannot be swapped."""
         nouns = phrases = (NOWHERE, NOWHERE)
         if first.noun and second.noun and self._nouns_fit(first, second):
             nouns = (self._place(*first.noun), self._place(*second.noun))
@@ -284,7 +290,7 @@ class _Reader:
         return Swap(self._unless_same(nouns), self._unless_same(phrases), self._place(*binder))
 
     def _nouns_fit(self, first: Phrase, second: Phrase) -> bool:
-        """Return whether each noun can stand behind the other's determiner."""
+        """Return whether each noun can follow the determiner of the other."""
         if first.noun is None or second.noun is None or first.is_plural != second.is_plural:
             return False
         if self._is_owned(first) or self._is_owned(second):
@@ -294,7 +300,7 @@ class _Reader:
     def _phrases_fit(self, first: Phrase, second: Phrase) -> bool:
         """Return whether phrases can be swapped.
 
-        They can if no possessive leaves its owner, and verbs agree.
+        They can if neither has a possessive and the verb still agrees with its subject.
         """
         if self._is_owned(first) or self._is_owned(second):
             return False
@@ -306,7 +312,7 @@ class _Reader:
         return not governs or first.is_plural == second.is_plural
 
     def _is_owned(self, phrase: Phrase) -> bool:
-        """Return whether a phrase has a possessive, which a swap would move before its owner."""
+        """Return whether a phrase has a possessive, which a swap could move before its owner."""
         words = self.doc[phrase.start : phrase.end]
         return any(token.lower_ in POSSESSIVES or token.tag_ == "POS" for token in words)
 
@@ -319,7 +325,7 @@ class _Reader:
         return self.doc[start].idx, last.idx + len(last)
 
     def attribute_swaps(self) -> Iterator[Swap]:
-        """Swap every two attributes that exclude each other and are said of different things."""
+        """Yield a swap of every two attributes that contradict and describe different objects."""
         bearers = [
             (token, bearer) for token in self.doc if (bearer := self._bearer(token)) is not None
         ]
@@ -336,7 +342,7 @@ class _Reader:
             yield Swap(places, places)
 
     def _differ(self, first: Phrase, second: Phrase, *left_out: Token) -> bool:
-        """Return whether two phrases of a noun differ beyond these attributes and articles."""
+        """Return whether phrases of one noun differ in more than `left_out` and determiners."""
         texts = [
             [
                 token.lower_
@@ -348,7 +354,7 @@ class _Reader:
         return texts[0] != texts[1]
 
     def _bearer(self, token: Token) -> Phrase | None:
-        """Return the noun phrase that an attribute is said of."""
+        """Return the noun phrase that an attribute describes."""
         if token.i in self.compound_of or self._is_hyphenated(token):
             return None
         phrase = self.phrase_of.get(token.i)

@@ -75,6 +75,12 @@ def subclass(module: nn.Module, method: str) -> None:
     setattr(module.__class__, method, lambda _, *arguments, **kw: original(*arguments, **kw) * 1.1)
 
 
+def replace_forward(module: nn.Module) -> None:
+    """Replace a module's forward, as accelerate does when it moves weights between devices."""
+    forward = module.forward
+    module.forward = lambda x: forward(x) * 1.1
+
+
 def attend_with(block: nn.Module, **options: Any) -> None:
     block.attn = nn.MultiheadAttention(16, 2, batch_first=True, **options).double()
 
@@ -89,6 +95,7 @@ def adapt(block: nn.Module) -> None:
 MODIFICATIONS: dict[str, Callable[[nn.Module], Any]] = {
     "pre-hook": lambda b: b.mlp.register_forward_pre_hook(increase),
     "subclass": lambda b: subclass(b, "attention"),
+    "replaced forward": lambda b: replace_forward(b.mlp),
     "wrapped layer": lambda b: setattr(b.mlp, "c_proj", Increase(b.mlp.c_proj)),
     "parametrization": lambda b: parametrize.register_parametrization(
         b.mlp.c_fc, "weight", Increase()

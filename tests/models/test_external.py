@@ -66,6 +66,9 @@ def test_a_file_of_this_library_says_what_it_is_and_another_has_to_be_told(clip,
     assert_same(load(path), clip, image)
     with pytest.raises(CheckpointError, match="clip-mini"):
         load(path, "ViT-B-32")
+    assert_same(load(path, "clip-mini", "quickgelu"), clip, image)
+    with pytest.raises(CheckpointError, match="trained with quickgelu"):
+        load(path, "clip-mini", "gelu")
     torch.save(clip.model.state_dict(), tmp_path / "plain.pt")
     actual = load(tmp_path / "plain.pt", "clip-mini", "quickgelu")
     assert (actual.name, actual.activation) == ("clip-mini", "quickgelu")
@@ -78,6 +81,10 @@ def test_a_file_of_this_library_says_what_it_is_and_another_has_to_be_told(clip,
             load(tmp_path / "plain.pt", model, activation)
     with pytest.raises(ConfigError, match="MODEL:TAG of open_clip"):
         load("some-model")
+    with pytest.raises(ConfigError, match="relu"):
+        load(tmp_path / "plain.pt", "clip-mini", "relu")
+    with pytest.raises(ConfigError, match="share"):
+        load("ViT-B-32:openai", share=0.6)
 
 
 @pytest.mark.parametrize(
@@ -141,6 +148,13 @@ def test_weights_are_mixed_with_the_start_and_a_shorter_context_is_kept(
     for name, value in mixed.model.state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value, 0.6 * state[name] + 0.4 * start[name])
+
+
+def test_a_model_for_images_of_any_size_is_refused(tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    transformers.Siglip2Config().save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="siglip2"):
+        load(f"hf:{tmp_path}")
 
 
 def save_hugging_face(kind: str, folder: Path) -> nn.Module:

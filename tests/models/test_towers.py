@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from open_clip.transformer import PatchDropout
 from torch import Tensor, nn
 
+from cae_lib.errors import ConfigError
 from cae_lib.models import Clip, encode_image, encode_text, load_clip, packed, text_encoder
 from cae_lib.models.packed import owners_of_prefixes, pack_rows
 
@@ -128,3 +129,6 @@ def test_attention_pooling_of_timm() -> None:
     (slope,) = torch.autograd.grad(output.features.sum(), actual)
     assert slope[:, :, 0].abs().max() > 0
     assert not slope[:, :, 1:].any()
+    model.visual.head.pool.fused_attn = False  # attention by matrix products, not recorded
+    with pytest.raises(ConfigError, match="scaled_dot_product_attention"):
+        encode_image(model, images, attention=True)

@@ -1,6 +1,7 @@
-"""Benchmarks of composition in their official layouts: one module a family.
+"""Compositionality benchmarks for CLIP, read from the files of their official releases.
 
-A new family is a module with a `FAMILY` and a line in `BENCHMARK_FAMILIES`.
+Each benchmark has a module, which describes it by a `Family` called `FAMILY`; two modules hold a
+second family. To add a benchmark, write such a module and add it to `BENCHMARK_FAMILIES`.
 """
 
 from __future__ import annotations
@@ -53,43 +54,49 @@ BENCHMARK_FAMILIES: dict[str, Family] = {
         mmvp_vlm.FAMILY,
     )
 }
-"""All benchmarks by name, in the order in which they are read."""
+"""All families of benchmarks by name, in the order in which they are loaded."""
 
 FOLDERS: Mapping[str, str] = {name: family.folder for name, family in BENCHMARK_FAMILIES.items()}
-"""Folder of each family below the folder of all datasets."""
+"""Folder of each family by its name, relative to the folder of all datasets."""
 
 BENCHMARKS: tuple[str, ...] = tuple(
     name for name, family in BENCHMARK_FAMILIES.items() if family.in_paper
 )
-"""Families of the paper's tables, which every profile has."""
+"""Names of the families that make up the seven benchmarks of the CAE paper.
+
+ARO is two families, "aro" and "order". That SVO-Probes and CREPE are among the seven is inferred.
+"""
 
 FURTHER_BENCHMARKS: tuple[str, ...] = tuple(
     name for name in BENCHMARK_FAMILIES if name not in BENCHMARKS
 )
-"""Families that are not in the paper, read if their folder is there."""
+"""Names of the families that are not in the CAE paper, used if their folder exists."""
 
 
 def load_benchmark(
     name: str, root: str | Path, *, official: bool = False, **options: Any
 ) -> list[Benchmark]:
-    """Load a family of benchmarks: a `Benchmark` for each subset that exists or is expected.
+    """Load the subsets of a family of benchmarks, each as a `Benchmark`.
 
-    Of an incomplete dataset the usable items are loaded: items of which an image is missing or
-    broken are left out, a printed line says how many and why, and `n_used` is smaller than
-    `n_expected`. A subset whose file is missing has no items if its number of items is known, and
-    is left out otherwise.
+    If images are missing, their items are left out: a message is printed with the number of these
+    items and the reasons, and `n_used` is smaller than `n_expected`. A subset whose annotation file
+    is missing is returned without items if its expected number of items is known; otherwise it is
+    not returned.
 
     Args:
-        name: One of `BENCHMARK_FAMILIES`.
-        root: Folder that holds all datasets.
-        official: Expect the published numbers of items; else the `counts` of a `manifest.json` in
-            `root`, if it has one, or as many items as the files have.
-        options: Further arguments of the family's reader, such as the `seed` of "order".
+        name: Name of the family, a key of `BENCHMARK_FAMILIES`.
+        root: Folder of all datasets, such as `data/raw`.
+        official: Whether the files are the published ones. If True, the published numbers of items
+            are expected, and all images are decoded, so that items with a broken image are left
+            out, too. If False, the expected numbers are the `counts` in `root/manifest.json`, if
+            there are any for this family, else the numbers of items in the files.
+        options: Further arguments of the family's reader, such as `seed` for "order".
 
     Raises:
-        ConfigError: If the family is unknown.
-        DataError: If a row is malformed, two items have the same key, there are more items than
-            expected, or no annotation file is there (unless `official`).
+        ConfigError: If the family is unknown, or if "order" finds no English spaCy model.
+        DataError: If a file or a row is malformed, two items of a subset have the same key, a
+            subset has more items than expected, or all annotation files are missing and `official`
+            is False.
     """
     from cae_lib.data.benchmarks.load import load_family  # needs Pillow, and the names above do not
 
@@ -99,5 +106,8 @@ def load_benchmark(
 
 
 def is_rescored(family: str, subset: str) -> bool:
-    """Return whether a subset scores the items of another subset of its family again."""
+    """Return whether a subset only scores items of another subset of its family again.
+
+    Totals of items leave such subsets out. For an unknown family the answer is False.
+    """
     return family in BENCHMARK_FAMILIES and BENCHMARK_FAMILIES[family].is_rescored(subset)

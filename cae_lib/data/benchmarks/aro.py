@@ -1,6 +1,8 @@
-"""ARO, VG-Relation and VG-Attribution (Yuksekgonul et al. 2023): who does what, what is how.
+"""ARO's VG-Relation and VG-Attribution (Yuksekgonul et al. 2023).
 
-An image is cut to its box before preprocessing. The false caption comes first.
+The negative captions of VG-Relation swap the two objects of a relation, those of VG-Attribution the
+attributes of two objects. The image is cropped to the box of the item before preprocessing. The
+negative caption is option 0, the true caption option 1.
 """
 
 from __future__ import annotations
@@ -12,18 +14,24 @@ from cae_lib.data.benchmarks.base import Average, Family, ImageRef, Item
 from cae_lib.data.rows import json_rows
 
 MIN_PAIR = 25
-"""Items that a pair of attributes needs to count, as in the official `evaluate_scores`."""
+"""Number of items that a pair of attributes needs to count in VG-Attribution's macro average.
+
+It is the number in the official `evaluate_scores`.
+"""
 
 _LINES = Path(__file__).with_name("aro_symmetric.txt").read_text(encoding="utf-8").splitlines()
 SYMMETRIC = frozenset(line for line in _LINES if line and not line.startswith("#"))
-"""The 157 relations that VG-Relation's macro average leaves out, those of ARO's notebook."""
+"""The 157 relations that the macro average of VG-Relation leaves out, as in ARO's notebook."""
 
 AUTHORS_SYMMETRIC = SYMMETRIC | {"pulling", "pulled by", "leaning against"}
-"""The 160 that the evaluation of CAE's authors leaves out."""
+"""The 160 relations that the evaluation code of CAE's authors leaves out."""
 
 
 def read(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of "relation" or "attribution"."""
+    """Yield the items of a subset, "relation" or "attribution".
+
+    The group of an item is its relation, or its pair of attributes.
+    """
     for row in json_rows(root / f"aro/visual_genome_{subset}.json", list):
         box = row.box("bbox_x", "bbox_y", "bbox_w", "bbox_h")
         image = ImageRef(root / "aro/images" / row.text("image_path").strip(), box)
@@ -47,10 +55,11 @@ AVERAGES = {
         min_items=MIN_PAIR,
     ),
 }
+"""How the items of each subset are averaged."""
 
 
 def count_left_out(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
-    """Count the items whose group the macro average leaves out."""
+    """Count the items of the groups that do not count in the macro average of a subset."""
     counted = AVERAGES[subset].counted_group_sizes(item.group for item in items)
     name = "symmetric_items" if subset == "relation" else "items_of_small_groups"
     return {name: len(items) - sum(counted.values())}

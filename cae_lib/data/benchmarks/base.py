@@ -1,4 +1,10 @@
-"""What all benchmarks share: items, averages, and the description of a family."""
+"""Data classes that all benchmarks share.
+
+A `Family` describes a published benchmark, such as SugarCrepe, and how to read it. It has subsets,
+such as "swap_obj". A subset is loaded as a `Benchmark`, which holds an `Item` for each question to
+the model. The items of a subset may belong to groups, such as the relations of ARO, and an
+`Average` says whether its score is a mean over items or over groups.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +16,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 Task = Literal["choice", "text", "image", "group", "itt", "tot", "ordered"]
+"""How the similarities of an item decide whether it is right: see `Benchmark.task`."""
+
 TASKS: tuple[Task, ...] = get_args(Task)
+"""All values of `Task`."""
 
 CHANCE_OF_TASKS: Mapping[str, float] = {
     "text": 1 / 4,
@@ -20,11 +29,19 @@ CHANCE_OF_TASKS: Mapping[str, float] = {
     "tot": 1 / 3,
     "ordered": 1 / 6,
 }
+"""Probability of getting an item right by random scores, by task.
+
+The task "choice" is missing, because its probability is 1 divided by the item's number of options.
+"""
+
 ORDERS: Mapping[str, tuple[tuple[int, int], ...]] = {
     "itt": ((0, 2), (1, 2)),
     "ordered": ((0, 1), (1, 2)),
 }
-"""Tasks of one image and three texts: pairs of texts of which the first has to be closer."""
+"""Pairs `(closer, other)` of indices of texts, for the tasks with one image and three texts.
+
+An item is right if the text `closer` is closer to the image than the text `other`, in each pair.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +50,8 @@ class ImageRef:
 
     Attributes:
         path: The file.
-        crop: `(left, top, right, bottom)` in pixels, cut out before any preprocessing; None for the
-            whole image. PIL rounds numbers that are not whole, as in the official loaders.
+        crop: Box `(left, top, right, bottom)` in pixels that is cut out before any preprocessing;
+            None for the whole image. PIL rounds fractions of pixels, as in the official loaders.
     """
 
     path: Path
@@ -43,17 +60,18 @@ class ImageRef:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One question: which text fits the image, or which image fits the text.
+    """One question to the model: which text fits the image, or which image fits the text.
 
-    Three shapes occur: 1 image and k texts (`truth` is the index of the true text), k images and
-    1 text (`truth` is the index of the true image), 2 images and 2 texts (image i goes with text i;
-    `truth` is not used). The order is that of the reference loader.
+    An item has 1 image and k texts, or k images and 1 text, or 2 images and 2 texts, where image i
+    goes with text i.
 
     Attributes:
-        key: Names the item in its subset: its key, id or row number in the annotation file.
-        images, texts: The options.
-        truth: Index of the true option.
-        group: The category that the item is averaged in.
+        key: Identifies the item in its subset: its key, id or row number in the annotation file.
+        images: The images, in the order of the benchmark's official loader.
+        texts: The texts, in the order of the benchmark's official loader.
+        truth: Index of the true text among k texts, or of the true image among k images. It is 0 if
+            several texts are true, and for 2 images and 2 texts, where it has no meaning.
+        group: Category within the subset; a macro average is taken over these categories.
     """
 
     key: str
@@ -68,7 +86,8 @@ class ExcludedRow:
     """A row of an annotation file that the benchmark itself excludes from its items.
 
     Attributes:
-        reason: The key under which `Benchmark.counts` counts such rows.
+        reason: Key of `Benchmark.counts` under which such rows are counted, for example
+            "not_valid".
     """
 
     reason: str
@@ -79,11 +98,12 @@ class Average:
     """How the items of a subset are averaged: the mean over items, or over the means of groups.
 
     Attributes:
-        rule: The rule in words; `{n}` and `{n_without}` are the numbers of groups that count and
-            that do not.
-        over_groups: Average groups alike instead of items.
-        without: Groups that do not count.
-        min_items: Groups of fewer items do not count.
+        rule: Description of the average. The placeholders `{n}` and `{n_without}` stand for the
+            number of groups that count and the number of groups that do not.
+        over_groups: Whether to average the means of the groups, with equal weights (macro average),
+            instead of the items (micro average). The following attributes apply only if it is True.
+        without: Names of groups that do not count.
+        min_items: Number of items that a group needs in order to count.
     """
 
     rule: str = "mean over items"
@@ -92,7 +112,11 @@ class Average:
     min_items: int = 1
 
     def counted_group_sizes(self, item_groups: Iterable[str]) -> dict[str, int]:
-        """Return the number of items of each group that counts, given the groups of all items."""
+        """Return the number of items of each group that counts.
+
+        Args:
+            item_groups: The group of each item of a subset.
+        """
         sizes = Counter(item_groups)
         return {
             group: n
@@ -102,25 +126,33 @@ class Average:
 
 
 NO_GROUP = Average("mean over items: no group qualifies for macro")
+"""Replaces an average over groups where no group of the loaded items counts."""
 
 
 @dataclass(frozen=True)
 class Benchmark:
-    """The items of one score.
+    """A subset of a benchmark: its items, and how they are scored and averaged.
 
     Attributes:
-        name, subset: Family and part of it, for example "sugarcrepe" and "swap_obj".
-        items: The items that can be scored, in file order.
-        n_expected: Number of items that the subset should have: the published number, the number
-            in a manifest, or else the number of questions in the annotation file.
-        average: How items are averaged in the number that the paper or the official script prints.
-        task: How an item is scored: "choice" for one true option; Winoground's "text", "image" and
-            "group" scores for 2 x 2 items; for one image and three texts see `ORDERS`; "tot" if the
-            first two of three texts have to be closest to each other.
-        counts: Further facts, for example `{"identical": 66}` for items whose negative caption
-            equals the caption.
-        numbers: The number of each item among the questions of the file, which does not depend on
-            items that are left out; empty for 0, 1, 2, ...
+        name: Name of the family, for example "sugarcrepe".
+        subset: Name of the subset, for example "swap_obj".
+        items: The items that can be scored, in the order of the annotation file.
+        n_expected: Number of items that the complete subset has: the published number, the number
+            in a manifest, or else the number of items in the annotation file.
+        average: How items are averaged in the headline score, which is the score that the
+            benchmark's paper or official script reports.
+        task: When an item is right. Every comparison is strict, so a tie is wrong.
+            "choice": The true option is closer than every other option.
+            "text": 2 images and 2 texts; each image is closer to its own text.
+            "image": 2 images and 2 texts; each text is closer to its own image.
+            "group": Both "text" and "image" are right (the three scores of Winoground).
+            "itt", "ordered": 1 image and 3 texts, compared as `ORDERS` lists.
+            "tot": Of 3 texts, the first two are closer to each other than each is to the third.
+        counts: Numbers of items or rows with a property, for example `{"identical": 66}` for items
+            with another text that equals the true one.
+        numbers: Number of each item, which does not change if images of other items are missing:
+            its position, from 0, among all items that the annotation file yields. Rows that the
+            benchmark excludes are not counted. Empty stands for 0, 1, 2, ...
     """
 
     name: str
@@ -134,54 +166,57 @@ class Benchmark:
 
     @property
     def key(self) -> str:
-        """Name of the score in records, `name/subset`."""
+        """Name of the family and the subset, `name/subset`."""
         return f"{self.name}/{self.subset}"
 
     @property
     def n_used(self) -> int:
-        """Number of items that are scored."""
+        """Number of items that can be scored."""
         return len(self.items)
 
     @property
     def headline(self) -> Literal["micro", "macro"]:
-        """Name of the headline's average: "micro" over items, or "macro" over groups."""
+        """Kind of average of the headline score: "micro" over items, "macro" over groups."""
         return "macro" if self.average.over_groups else "micro"
 
     @property
     def rule(self) -> str:
-        """The averaging rule in words."""
+        """Description of the average of the headline score, with the numbers of groups."""
         groups = {item.group for item in self.items}
         n = len(self.average.counted_group_sizes(item.group for item in self.items))
         return self.average.rule.format(n=n, n_without=len(groups) - n)
 
     def numbered_items(self) -> zip[tuple[int, Item]]:
-        """Return the items with their numbers."""
+        """Return an iterator over pairs `(number, item)`; see `numbers`."""
         return zip(self.numbers or range(self.n_used), self.items, strict=True)
 
 
 @dataclass(frozen=True)
 class Family:
-    """A published benchmark: its files, its numbers of items, and how items are averaged.
+    """A published benchmark: how to read its files, and how its items are scored and averaged.
 
     Paths are relative to the folder of all datasets.
 
     Attributes:
-        name: Its name in tables.
-        folder: The folder of the benchmark; a family that is not in the paper is read only if its
-            folder exists.
-        read: Yields the items of one subset, given the folder of all datasets and the name of the
-            subset, and `ExcludedRow` for rows that the benchmark excludes.
-        published: Number of items of each subset; None where no verified number is known.
-        files: Annotation files, with `*` for several.
-        images: Where to get the images, for users who lack them.
-        in_paper: Whether the paper's tables include the benchmark.
-        task: How items are scored, unless a part of the subset's name is a `Task`.
+        name: Name of the benchmark in tables.
+        folder: Folder of the benchmark; "" if it has no folder of its own. With real data, a family
+            that is not `in_paper` is used only if this folder exists.
+        read: Function of the folder of all datasets and the name of a subset. It yields the items
+            of the subset, and an `ExcludedRow` for each row that the benchmark excludes. It may
+            have further optional arguments.
+        published: Published number of items of each subset; None where no verified number is known.
+        files: Glob patterns of the annotation files.
+        images: Where to get the images; completes the sentence "Its images are ...".
+        in_paper: Whether the family belongs to the benchmarks of the CAE paper.
+        task: How the items of a subset are scored, unless a part of the subset's name is a `Task`.
         average: How the items of a subset are averaged.
-        averages: How the items of exceptional subsets are averaged, by the name of the subset.
-        rescored: Patterns of the subsets that score the items of another subset again. Counts of
-            items leave these subsets out.
-        sources: Entries of `sources.yml` that the family reads; by default the entry of its name.
-        summarize: Returns further `counts` of a subset's items.
+        averages: Exceptions to `average`, by the name of the subset.
+        rescored: Patterns, as in `fnmatch`, of the names of subsets that only score items of
+            another subset again. Totals of items leave these subsets out.
+        sources: Entries of `sources.yml` that the family reads; by default the entry that has the
+            family's name, with hyphens for underscores.
+        summarize: Function of a subset's name and its items, which returns further entries of
+            `Benchmark.counts`; None if there are none.
     """
 
     name: str
@@ -200,11 +235,15 @@ class Family:
 
     @property
     def source_names(self) -> tuple[str, ...]:
-        """Entries of `sources.yml` that the family reads."""
+        """Names of the entries of `sources.yml` that the family reads."""
         return self.sources or (self.name.replace("_", "-"),)
 
     def task_of(self, subset: str) -> Task:
-        """Return how the items of a subset are scored."""
+        """Return the task by which the items of a subset are scored.
+
+        This is the part of the subset's name that is a `Task`, as in "itt/swap_obj", or else the
+        `task` of the family.
+        """
         for task in TASKS:
             if f"/{task}/" in f"/{subset}/":
                 return task
@@ -215,15 +254,20 @@ class Family:
         return self.averages.get(subset, self.average)
 
     def is_rescored(self, subset: str) -> bool:
-        """Return whether a subset scores the items of another one again."""
+        """Return whether a subset only scores items of another subset again; see `rescored`."""
         return any(fnmatchcase(subset, pattern) for pattern in self.rescored)
 
 
 def file_part(subset: str) -> str:
-    """Return a subset's name without the part that is a `Task`."""
+    """Return a subset's name without the part that is a `Task`: "swap_obj" for "itt/swap_obj"."""
     return "/".join(word for word in subset.split("/") if word not in TASKS)
 
 
 def find_image(*paths: Path, crop: tuple[float, float, float, float] | None = None) -> ImageRef:
-    """Return the first of several paths that exists, or else the first."""
+    """Return a reference to the first path that is a file, or to the first path if none is.
+
+    Args:
+        paths: Paths that the image may have; at least one.
+        crop: Part of the image that the model sees, see `ImageRef`.
+    """
     return ImageRef(next((path for path in paths if path.is_file()), paths[0]), crop)

@@ -1,6 +1,7 @@
-"""BiVLC (Miranda et al. 2024): SugarCrepe's captions with a generated image for each negative one.
+"""BiVLC (Miranda et al. 2024): SugarCrepe with a generated image for each negative caption.
 
-So an item has two images and two captions. The paper calls the scores I2T, T2I and group.
+An item has two images and two captions. The subsets "text", "image" and "group" score the same
+items; the paper calls these scores I2T, T2I and group score.
 """
 
 from __future__ import annotations
@@ -12,10 +13,16 @@ from cae_lib.data.benchmarks.base import Family, ImageRef, Item
 from cae_lib.data.rows import MissingFileError, parquet_rows
 
 FILES = "bivlc/data/*.parquet"
+"""Pattern of the annotation files, which also hold the images."""
 
 
 def read(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of all files, which hold their images."""
+    """Yield the items of all files; the images are written to the folder `bivlc/images`.
+
+    Raises:
+        MissingFileError: If there is no file.
+        DataError: If a file cannot be read, or a row is malformed.
+    """
     folder, number = root / "bivlc/images", 0
     paths = sorted(root.glob(FILES))
     if not paths:

@@ -1,7 +1,7 @@
-"""COLA (Ray et al. 2023): attributes bound to the right object.
+"""COLA (Ray et al. 2023): two images and two captions, which give the attributes to other objects.
 
-This is the multi-object task: two images and two captions, each caption strictly closer to its own
-image. Images are found by the last part of their addresses or paths.
+This is the multi-object task of COLA. An item is right if each caption is strictly closer to its
+own image than to the other one.
 """
 
 from __future__ import annotations
@@ -13,11 +13,18 @@ from cae_lib.data.benchmarks.base import Average, Family, ImageRef, Item, find_i
 from cae_lib.data.rows import json_rows
 
 ANNOTATION_FILE = "cola/data/COLA_multiobjects_matching_benchmark.json"
+"""The annotation file, relative to the folder of all datasets."""
+
 IMAGE_FOLDERS = ("cola/images", "vg/VG_100K", "vg/VG_100K_2")
+"""Folders in which an image is looked for, in this order."""
 
 
 def read(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the multi-object items, `[image 1, caption 1, image 2, caption 2]`."""
+    """Yield the multi-object items, from rows `[image 1, caption 1, image 2, caption 2]`.
+
+    A row names an image by an address or a path on another machine, of which only the file name is
+    used.
+    """
     for row in json_rows(root / ANNOTATION_FILE, list):
         if isinstance(row.content, list) and len(row.content) != 4:
             raise row.error(f"has {len(row.content)} fields, 4 were expected")
@@ -31,7 +38,7 @@ def _image(root: Path, address: str) -> ImageRef:
 
 
 def count_identical(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
-    """Count the items whose captions are equal."""
+    """Count the items whose two captions are equal."""
     return {"identical": sum(item.texts[0] == item.texts[1] for item in items)}
 
 

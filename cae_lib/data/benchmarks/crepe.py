@@ -1,8 +1,9 @@
-"""CREPE (Ma et al. 2023): the true caption of a part of an image among hard negatives.
+"""CREPE (Ma et al. 2023): the true caption of a region of an image among hard negatives.
 
-Productivity has one file for each complexity and is averaged over complexities. Systematicity has
-one file for each pretraining set and is meaningful only for models that were trained on it. An item
-is right if the true caption, the first of its texts, ranks first (R@1).
+Productivity has one file for each complexity of captions, and its score is the mean over
+complexities. Systematicity has two files for each pretraining dataset, with compounds that are seen
+and unseen in it, and is meaningful only for models that were trained on this dataset. The true
+caption is option 0. An item is right if it ranks first (R@1).
 """
 
 from __future__ import annotations
@@ -15,18 +16,38 @@ from cae_lib.data.benchmarks.base import Average, ExcludedRow, Family, Item, fin
 from cae_lib.data.rows import MissingFileError, Row, csv_rows
 
 COLUMNS = ("image_id", "caption", "x", "y", "width", "height")
+"""Columns that all annotation files must have, besides the column of the negatives."""
+
 N_NEGATIVES = 5
+"""Number of hard negatives of an item of productivity."""
+
 PRODUCTIVITY_PATTERN = "crepe/data/prod_hard_negatives/{0}/prod_vg_hard_negs_{0}_complexity_*.csv"
+"""Pattern of the files of productivity; `{0}` stands for the kind of negatives, such as "atom"."""
+
 SYSTEMATICITY_FILE = "crepe/data/syst_hard_negatives/syst_vg_hard_negs_{1}_compounds_in_{0}.csv"
+"""File of systematicity; `{0}` stands for the pretraining dataset, `{1}` for "seen" or "unseen"."""
+
 CORPORA = [(name, split) for name in ("cc12m", "yfcc", "laion") for split in ("seen", "unseen")]
+"""Pretraining dataset and split of each file of systematicity."""
+
 IMAGES_ADVICE = "Visual Genome's: put them into crepe/VG_100K and crepe/VG_100K_2"
+"""Value of `Family.images` for productivity and systematicity."""
 
 
 def read(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of "atom", "swap" or "negate", by growing complexity, which is the group.
+    """Yield the items of a subset of productivity, in the order of their complexity.
 
-    Five negatives are expected. Some rows hold a Python set, which may have fewer; its members are
-    read in the order in which they are written.
+    The group of an item is the complexity of its caption. The cell of the negatives holds a Python
+    list of five texts or, in some rows, a Python set. The elements of a set are taken in the order
+    in which they are written, without duplicates; there may be fewer than five.
+
+    Args:
+        root: Folder of all datasets.
+        subset: Kind of the negatives: "atom", "swap" or "negate".
+
+    Raises:
+        MissingFileError: If there is no file.
+        DataError: If a row is malformed, or a list does not have five negatives.
     """
     pattern = PRODUCTIVITY_PATTERN.format(subset)
     paths = sorted(root.glob(pattern), key=_complexity)
@@ -43,7 +64,15 @@ def read(root: Path, subset: str) -> Iterator[Item]:
 
 
 def read_systematicity(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
-    """Yield the items of CORPUS/SPLIT/KIND; rows without valid negatives are excluded."""
+    """Yield the items of a subset of systematicity, which may have any number of negatives.
+
+    A row without valid negatives is an `ExcludedRow`.
+
+    Args:
+        root: Folder of all datasets.
+        subset: `CORPUS/SPLIT/KIND`: the pretraining dataset, "seen" or "unseen", and the kind of
+            the negatives, "atom" or "comp". An example is "laion/seen/atom".
+    """
     corpus, split, kind = subset.split("/")
     column = f"valid_hard_negs_{kind}"
     for row in csv_rows(root / SYSTEMATICITY_FILE.format(corpus, split), (*COLUMNS, column)):
@@ -76,7 +105,7 @@ def _item(root: Path, row: Row, key: str, negatives: Sequence[str], group: str) 
 
 
 def count_fewer_negatives(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
-    """Count the items with fewer than five negatives."""
+    """Count the items with fewer than five negatives; an empty mapping if there are none."""
     n = sum(len(item.texts) <= N_NEGATIVES for item in items)
     return {"fewer_negatives": n} if n else {}
 
@@ -92,6 +121,8 @@ FAMILY = Family(
     average=Average("mean over complexities, R@1 among 6", over_groups=True),
     summarize=count_fewer_negatives,
 )
+"""CREPE's productivity subsets."""
+
 SYSTEMATICITY = Family(
     "crepe_systematicity",
     "crepe",
@@ -102,3 +133,4 @@ SYSTEMATICITY = Family(
     average=Average("mean over items, R@1"),
     sources=("crepe",),
 )
+"""CREPE's systematicity subsets."""

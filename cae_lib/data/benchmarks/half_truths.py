@@ -1,9 +1,9 @@
-"""Half-Truths (Bora et al. 2026, CS-CLIP): a true short caption against one with a false addition.
+"""Half-Truths (Bora et al. 2026, CS-CLIP): a short true caption against one with a false addition.
 
-A row has three texts: the anchor, which is a true short caption; the full truth, which adds
-something true; and the half truth, which adds something false. The anchor must be closer to the
-image than the half truth. In the subsets `ordered` the full truth must also be closer than the
-anchor.
+A row has three texts: the anchor, which is a short true caption; the full truth, which adds a true
+detail to it; and the half truth, which adds a false detail. An item is right if the anchor is
+closer to the image than the half truth. In the subsets whose names end in "/ordered", the full
+truth must also be closer to the image than the anchor.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from cae_lib.data.benchmarks.base import Family, ImageRef, Item, file_part
 from cae_lib.data.rows import json_lines, parquet_rows
 
 ITEM_COUNTS = {"coco_qwen": 509, "coco_mistral": 454, "cc3m_qwen": 474}
+"""Published number of items of each annotation file."""
 
 
 def read(root: Path, subset: str) -> Iterator[Item]:
     """Yield the items of one subset.
 
-    They are read from its file of JSON lines if there is one, else from the Parquet file of the
-    Hugging Face hub, whose images are unpacked into `images`.
+    They are read from a file of JSON lines if there is one, else from the Parquet file of the
+    Hugging Face hub. The images in the Parquet file are written to the folder `half-truths/images`.
     """
     folder = root / "half-truths"
     path = folder / f"data/{file_part(subset)}.json"

@@ -1,4 +1,4 @@
-"""Load a benchmark: read its rows, check its images, and count what is used and what is missing."""
+"""Load a benchmark: read its items, check their images, and count used and missing items."""
 
 from __future__ import annotations
 
@@ -13,13 +13,23 @@ from cae_lib.data.rows import MissingFileError, read_json
 from cae_lib.errors import DataError
 
 MISSING_IMAGES, BROKEN_IMAGES = "missing_images", "broken_images"
-"""Names in `Benchmark.counts` of why items are left out."""
+"""Keys of `Benchmark.counts` for items that are left out because of their images."""
 
 
 def load_family(
     family: Family, root: Path, *, official: bool = False, **options: Any
 ) -> list[Benchmark]:
-    """Load a benchmark for each subset of a family; see `load_benchmark`."""
+    """Load the subsets of a family, each as a `Benchmark`.
+
+    Args:
+        family: The family.
+        root: Folder of all datasets.
+        official: Whether the files are the published ones; see `load_benchmark`.
+        options: Further arguments of the family's reader.
+
+    Raises:
+        DataError: In the cases that `load_benchmark` lists.
+    """
     expected = family.published if official else _manifest_counts(root, family.name)
     names = list(family.published)
     if expected and not official:
@@ -59,7 +69,7 @@ def _load_subset(
 ) -> tuple[Benchmark, str]:
     """Load one subset.
 
-    Images of a published dataset are decoded, so that a broken one does not end a long measurement.
+    If `official`, images are decoded, so that a broken image does not stop a long evaluation later.
 
     Args:
         family: The benchmark.
@@ -70,7 +80,7 @@ def _load_subset(
         options: Further arguments of the family's reader.
 
     Returns:
-        The benchmark and, if its annotation file is missing, a sentence that says so.
+        The benchmark, and the error message if its annotation file is missing, else "".
     """
     items: list[Item] = []
     numbers: list[int] = []

@@ -1,8 +1,8 @@
-"""MMVP-VLM (Tong et al. 2024): pairs of images that CLIP's image tower sees alike, and statements.
+"""MMVP-VLM (Tong et al. 2024): two images that CLIP embeds close together, each with a statement.
 
-There are nine visual patterns of 15 pairs each; the official score is `image`. Two rows that follow
-one another are a pair, the first one with an odd number. Of two equally close images the official
-script takes the second; here a tie is wrong.
+There are nine visual patterns, such as orientation or count, with 15 pairs each. The official score
+is "image"; "text" and "group" score the same items. If both images are equally close to a
+statement, the official script takes the second one; here a tie is wrong.
 """
 
 from __future__ import annotations
@@ -14,12 +14,24 @@ from cae_lib.data.benchmarks.base import Average, Family, ImageRef, Item
 from cae_lib.data.rows import csv_rows
 
 COLUMNS = ("Question ID", "Type", "Statement")
+"""Columns that the annotation file must have."""
+
 NUMBER_COLUMN, PATTERN_COLUMN, STATEMENT_COLUMN = COLUMNS
+"""Columns of the number of an image, its visual pattern, and its statement."""
+
 PROMPT = "a photo of {}"
+"""Template of the texts; `{}` stands for the statement."""
 
 
 def read(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the pairs; groups are the patterns."""
+    """Yield an item for each pair of images, in the group of its visual pattern.
+
+    Two consecutive rows form a pair. The first has an odd number, the second the next number and
+    the same pattern.
+
+    Raises:
+        DataError: If the rows do not form such pairs, or a row is malformed.
+    """
     rows = list(csv_rows(root / "mmvp-vlm/Questions.csv", COLUMNS))
     if len(rows) % 2:
         raise rows[-1].error(f"there are {len(rows)} rows, pairs were expected")

@@ -1,7 +1,7 @@
-"""NegBench (Alhamoud et al. 2025), questions of four captions: what an image shows or lacks.
+"""NegBench (Alhamoud et al. 2025): four captions that say what an image shows or does not show.
 
-The official argmax takes the first of equal captions, which is the right one in both files; here a
-tie is wrong. Paths of images are of another machine.
+These are the multiple-choice questions of NegBench. If captions have equal scores, the official
+argmax takes the first one, which in both files is the true caption; here a tie is wrong.
 """
 
 from __future__ import annotations
@@ -16,13 +16,24 @@ FILES = {
     "coco": "negbench/images/COCO_val_mcq_llama3.1_rephrased.csv",
     "voc2007": "negbench/images/VOC2007_mcq_llama3.1_rephrased.csv",
 }
+"""Annotation file of each subset, relative to the folder of all datasets."""
+
 IMAGE_FOLDERS = {"coco": "coco/val2017", "voc2007": "negbench/VOCdevkit/VOC2007/JPEGImages"}
+"""Folder with the images of each subset, relative to the folder of all datasets."""
+
 CAPTION_COLUMNS = tuple(f"caption_{n}" for n in range(4))
+"""Columns of the annotation files that hold the four captions."""
+
 COLUMNS = ("image_path", "correct_answer", *CAPTION_COLUMNS, "correct_answer_template")
+"""Columns that the annotation files must have."""
 
 
 def read(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of one file."""
+    """Yield the items of a subset, "coco" or "voc2007".
+
+    The group of an item is the template of its true caption. The paths of the images in the files
+    are those of the authors' machine; only the file names are used.
+    """
     for row in csv_rows(root / FILES[subset], COLUMNS):
         name = PurePosixPath(row.text("image_path").strip().replace("\\", "/")).name
         image = ImageRef(root / IMAGE_FOLDERS[subset] / name)

@@ -1,8 +1,9 @@
-"""ARO, COCO-Order and Flickr30k-Order: a caption against four shuffles of its own words.
+"""ARO's COCO-Order and Flickr30k-Order: a caption against four shuffles of its own words.
 
-Yuksekgonul et al. (2023), after O'Connor and Andreas (2021). The reference shuffles with two global
-generators; here one generator, seeded, makes all shuffles of a file in order. The reference splits
-trigrams with NLTK; here all four shuffles share spaCy's words.
+The benchmark is by Yuksekgonul et al. (2023), the shuffles are after O'Connor and Andreas (2021).
+There are two differences from the official code. It draws from two global random generators; here
+one seeded generator makes all shuffles of a file, in file order. It splits captions into words with
+NLTK for the shuffles of trigrams; here all four shuffles use the words of spaCy.
 """
 
 from __future__ import annotations
@@ -22,16 +23,23 @@ if TYPE_CHECKING:
     from spacy.language import Language
 
 NOUN_TAGS = frozenset(("NN", "NNS", "NNP", "NNPS"))
+"""Part-of-speech tags of nouns in the Penn Treebank."""
+
 ADJECTIVE_TAGS = frozenset(("JJ", "JJR", "JJS"))
-"""Tags of the Penn Treebank."""
+"""Part-of-speech tags of adjectives in the Penn Treebank."""
 
 MAX_WORDS = 30
+"""Number of words after which `clean_caption` cuts a caption off."""
+
 FILES = {"coco": "coco/coco_karpathy_test.json", "flickr30k": "flickr30k/flickr30k_test.json"}
+"""Annotation file of each subset, relative to the folder of all datasets."""
+
 IMAGE_FOLDERS = {"coco": ("coco",), "flickr30k": ("flickr30k", "flickr30k/flickr30k-images")}
+"""Folders in which the images of each subset are looked for, in this order."""
 
 
 class TaggedWords(NamedTuple):
-    """Words of a caption and their Penn Treebank tags, in order."""
+    """The words of a caption and their Penn Treebank tags, in the order of the caption."""
 
     words: Sequence[str]
     tags: Sequence[str]
@@ -41,7 +49,7 @@ def tag_words(captions: Sequence[str]) -> list[TaggedWords]:
     """Split captions into words and tag their parts of speech with spaCy's small English model.
 
     Raises:
-        ConfigError: If the model is not installed.
+        ConfigError: If no English spaCy model is installed.
     """
     documents = _tagger().pipe(captions, batch_size=256)
     return [TaggedWords([t.text for t in doc], [t.tag_ for t in doc]) for doc in documents]
@@ -63,17 +71,21 @@ def read(
     seed: int = 1,
     tagger: Callable[[Sequence[str]], list[TaggedWords]] = tag_words,
 ) -> Iterator[Item]:
-    """Yield an item for each Karpathy test caption.
+    """Yield an item for each caption of the Karpathy test split.
 
-    Texts are the caption and four shuffles of it, see `shuffles`. About a fifth of the real items
-    have a shuffle that equals the caption: such an item is wrong under the strict rule, and right
-    under the reference argmax.
+    The texts of an item are the caption and its four `shuffles`, all cleaned by `clean_caption`. In
+    about a fifth of the items of the published datasets, a shuffle equals the caption. Such an item
+    is never right here, because a tie is wrong. The official code counts such a tie as right,
+    because it takes the first of equal scores, which is that of the caption.
+
+    If no image file of the subset exists, no item can be scored. The captions are then not tagged,
+    which would take minutes, and all shuffles are empty.
 
     Args:
         root: Folder of all datasets.
         subset: "coco" or "flickr30k".
         seed: Seed of the shuffles.
-        tagger: Turns captions into words with Penn tags.
+        tagger: Function that returns the words and Penn Treebank tags of each caption.
     """
     images, captions, keys = [], [], []
     for row in json_rows(root / FILES[subset], list):
@@ -96,20 +108,26 @@ def _untagged(captions: Sequence[str]) -> list[TaggedWords]:
 
 
 def clean_caption(caption: str) -> str:
-    """Return a caption as ARO cleans it, by a function from BLIP's retrieval code.
+    """Return a caption in the form in which ARO encodes it, as `pre_caption` of BLIP makes it.
 
-    Lower case, the marks `.!"()*#:;~` blanked, spaces collapsed, the first `MAX_WORDS` words; other
-    marks, such as commas, stay.
+    The caption is put in lower case, each of the characters `.!"()*#:;~` is replaced by a space,
+    runs of white space become one space, and only the first `MAX_WORDS` words are kept. Other
+    punctuation, such as a comma, stays.
     """
     return " ".join(re.sub(r"[.!\"()*#:;~]", " ", caption.lower()).split()[:MAX_WORDS])
 
 
 def shuffles(tagged: TaggedWords, generator: np.random.Generator) -> tuple[str, str, str, str]:
-    """Return four shuffles of a caption, in the order of the reference.
+    """Return four shuffles of a caption, in the order of the official code.
 
-    The first shuffles the nouns among themselves and the adjectives among themselves. The second
-    shuffles all other words, the third the words within each run of three, and the fourth the runs
-    of three.
+    The first permutes the nouns among themselves and the adjectives among themselves. The second
+    permutes all other words among themselves. The third and the fourth cut the caption into
+    trigrams, which are consecutive and do not overlap: the third permutes the words within each
+    trigram, the fourth permutes the trigrams. Words are joined by spaces.
+
+    Args:
+        tagged: The words of the caption and their tags.
+        generator: Random generator, which is called for the shuffles in this order.
     """
     words, tags = np.array(tagged.words, dtype=object), tagged.tags
     nouns = np.array([tag in NOUN_TAGS for tag in tags], dtype=bool)

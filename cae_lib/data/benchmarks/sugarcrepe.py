@@ -1,12 +1,12 @@
 """SugarCrepe (Hsieh et al. 2023) and SugarCrepe++ (Dumpala et al. 2024).
 
-SugarCrepe: a COCO caption against a fluent one with something added, replaced or swapped. The
-negative caption comes second, as in CLIP_benchmark, where argmax lets a tie pass; the official
-script compares strictly, and so does this project.
+SugarCrepe pairs a COCO caption with a fluent hard negative, in which an object, attribute or
+relation is added, replaced or swapped. The true caption is option 0, as in CLIP_benchmark. There,
+argmax counts a tie as right; here a tie is wrong, as in the official script.
 
-SugarCrepe++: two captions that say the same of an image, and a negative one. ITT (image to text):
-both are closer to the image than the negative. TOT (text only): they are closer to each other than
-each is to the negative.
+SugarCrepe++ has two true captions of an image that mean the same, and a negative caption. In the
+task ITT (image to text), both true captions must be closer to the image than the negative. In the
+task TOT (text only), the true captions must be closer to each other than each is to the negative.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ ITEM_COUNTS = {
     "swap_att": 666,
     "swap_obj": 245,
 }
+"""Number of items of the annotation files that SugarCrepe and SugarCrepe++ both have, by name."""
+
 IMAGES_ADVICE = "COCO's val2017: put them into coco/val2017"
+"""Value of `Family.images` for both benchmarks."""
 
 
 def read(root: Path, subset: str) -> Iterator[Item]:
-    """Yield SugarCrepe's items; keys need not be consecutive."""
+    """Yield the items of a subset of SugarCrepe; their keys may have gaps."""
     for row in json_rows(root / f"sugar-crepe/data/{subset}.json", dict):
         image = ImageRef(root / "coco/val2017" / row.text("filename").strip())
         texts = row.text("caption"), row.text("negative_caption")
@@ -37,7 +40,10 @@ def read(root: Path, subset: str) -> Iterator[Item]:
 
 
 def read_plus_plus(root: Path, subset: str) -> Iterator[Item]:
-    """Yield SugarCrepe++'s items, the negative caption last."""
+    """Yield the items of a subset of SugarCrepe++, such as "itt/swap_obj".
+
+    An item has two true captions, then the negative caption.
+    """
     name = file_part(subset)
     for row in json_rows(root / f"sugarcrepe-pp/data/{name}.json", list):
         image = ImageRef(root / "coco/val2017" / row.text("filename").strip())
@@ -50,13 +56,19 @@ def _bag_of_words(caption: str) -> list[str]:
 
 
 def count_reordered(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
-    """Count the items whose negative caption has the words of the caption in another order."""
+    """Count the items whose two captions consist of the same words, in any order.
+
+    Case and punctuation are ignored. A bag-of-words model cannot get such an item right.
+    """
     same = [_bag_of_words(item.texts[0]) == _bag_of_words(item.texts[1]) for item in items]
     return {"same_words": sum(same)}
 
 
 def count_unwinnable(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
-    """Count the items whose negative caption equals a true one."""
+    """Count the items whose negative caption equals one of the true captions.
+
+    No model can get such an item right.
+    """
     return {"unwinnable": sum(item.texts[2] in item.texts[:2] for item in items)}
 
 
@@ -70,6 +82,8 @@ FAMILY = Family(
     in_paper=True,
     summarize=count_reordered,
 )
+"""SugarCrepe."""
+
 PLUS_PLUS = Family(
     "sugarcrepe_pp",
     "sugarcrepe-pp",
@@ -80,3 +94,4 @@ PLUS_PLUS = Family(
     rescored=("tot/*",),
     summarize=count_unwinnable,
 )
+"""SugarCrepe++."""

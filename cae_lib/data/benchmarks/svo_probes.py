@@ -1,8 +1,9 @@
-"""SVO-Probes (Hendricks and Nematzadeh 2021): a sentence, an image that fits, one that does not.
+"""SVO-Probes (Hendricks and Nematzadeh 2021): a sentence, a matching image and a negative image.
 
-The other image shows another subject, verb or object, which a flag of the row names. Rows with no
-flag or several flags form the group "mixed". The
-official match accuracy is `evaluation.choice.svo_match_benchmark`.
+The negative image shows another subject, verb or object. Three flags of a row say which of them
+differs; rows with no flag or several flags form the group "mixed". Here an item is right if the
+matching image is closer to the sentence. For the official metric see
+`cae_lib.evaluation.choice.svo_match_benchmark`.
 """
 
 from __future__ import annotations
@@ -14,12 +15,17 @@ from cae_lib.data.benchmarks.base import Family, ImageRef, Item
 from cae_lib.data.rows import Row, csv_rows
 
 NEGATIVE_KINDS = ("subj", "verb", "obj")
+"""Parts of the sentence that may differ in the negative image; groups of items."""
+
 MIXED = "mixed"
+"""Group of the items with no flag or several flags; `Benchmark.counts` has their number."""
+
 COLUMNS = ("sentence", "pos_image_id", "neg_image_id", "subj_neg", "verb_neg", "obj_neg")
+"""Columns that the annotation file must have."""
 
 
 def read(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items, the image that fits first."""
+    """Yield all items; the matching image is option 0, the negative image option 1."""
     for row in csv_rows(root / "svo-probes/svo_probes.csv", COLUMNS):
         images = tuple(_image(root, row.text(f"{sign}_image_id")) for sign in ("pos", "neg"))
         flags = [group for group in NEGATIVE_KINDS if _flag(row, f"{group}_neg")]
@@ -40,7 +46,7 @@ def _flag(row: Row, field: str) -> bool:
 
 
 def count_mixed(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
-    """Count the items with no flag or several."""
+    """Count the items of the group "mixed", which have no flag or several flags."""
     return {MIXED: sum(item.group == MIXED for item in items)}
 
 

@@ -1,7 +1,7 @@
-"""VALSE (Parcalabescu et al. 2022): a caption against a foil, for eleven phenomena of language.
+"""VALSE (Parcalabescu et al. 2022): a caption against a foil, in eleven subsets.
 
-As its authors ask, only items count that two of three annotators found valid; among the others are
-all whose foil equals the caption. The foil comes first.
+As the authors of VALSE ask, we use only items that at least two of three annotators found valid.
+This excludes all items whose foil equals the caption. The foil is option 0, the caption option 1.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ ITEM_COUNTS = {
     "plurals": 851,
     "relations": 535,
 }
-"""Numbers of valid items; the files list 8,782 in all."""
+"""Number of valid items of each subset; with the items that are not valid there are 8,782."""
 
 IMAGE_FOLDERS = {
     "actant-swap": "valse/data/actions/images_512",
@@ -40,14 +40,17 @@ IMAGE_FOLDERS = {
     "plurals": "valse/data/plurals/test_images",
     "relations": "valse/data/relations/test_images",
 }
-"""Where the official evaluation looks for images."""
+"""Folder in which the official evaluation looks for the images of each subset."""
 
 FALLBACK_IMAGE_FOLDERS = ("valse/images", "coco/val2017", "coco/val2014", "coco/train2014")
+"""Folders in which an image is looked for after `IMAGE_FOLDERS`, in this order."""
+
 MIN_VOTES = 2
+"""Number of annotators, out of three, who must have found an item valid."""
 
 
 def read(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
-    """Yield the valid items of one phenomenon."""
+    """Yield the valid items of a subset, and an `ExcludedRow` for each item that is not valid."""
     folders = [root / name for name in (IMAGE_FOLDERS[subset], *FALLBACK_IMAGE_FOLDERS)]
     for row in json_rows(root / f"valse/data/{subset}.json", dict):
         if row.number("mturk.caption") < MIN_VOTES:

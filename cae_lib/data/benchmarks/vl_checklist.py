@@ -1,7 +1,8 @@
-"""VL-CheckList (Zhao et al. 2022): a phrase against another object, attribute or relation.
+"""VL-CheckList (Zhao et al. 2022): a phrase against one with another object, attribute or relation.
 
-Of rows with three phrases of each kind only the first pair is scored, as in the official image-text
-contrast; no file is capped. The false phrase comes first.
+Some rows have three true and three negative phrases. Only the first true and the first negative
+phrase are scored, as in the official image-text contrast ("itc"). All rows of a file are used. The
+negative phrase is option 0, the true phrase option 1.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from cae_lib.data.rows import json_rows
 from cae_lib.errors import DataError
 
 OBJECT_VALUES = {"location": ("margin", "center", "mid"), "size": ("large", "medium", "small")}
-"""Where objects are in an image, and how large they are; each value has files of its own."""
+"""Locations and sizes of objects by which the annotation files on objects are divided."""
 
 SWIG_ROLES = ("agent", "destination", "item", "tool")
-"""Roles of objects in SWiG, each with files of its own."""
+"""Semantic roles of objects by which the annotation files of SWiG are divided."""
 
 OBJECT_SUBSETS = [
     f"Object/{kind.title()}/{folder}_{value}"
@@ -31,6 +32,8 @@ OBJECT_SUBSETS = [
     )
     for value in values
 ]
+"""Names of the subsets on objects, which are paths of files, as in `read`."""
+
 ITEM_COUNTS = {
     "Attribute/vg/action": 1892,
     "Attribute/vg/color": 11_569,
@@ -56,11 +59,22 @@ IMAGE_FOLDERS = {
     "*/vg[/_]*": "vg",
     "*/vaw/*": "vg",
 }
-"""Folder of the images by the name of the annotation file; VAW's are Visual Genome's."""
+"""Folder of the images in `vl-checklist`, by a pattern that the subset's name fits.
+
+VAW uses the images of Visual Genome.
+"""
 
 
 def read(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of one file."""
+    """Yield the items of one subset, which is one annotation file.
+
+    Args:
+        root: Folder of all datasets.
+        subset: Path of the file in `vl-checklist/data`, without the suffix `.json`.
+
+    Raises:
+        DataError: If no pattern of `IMAGE_FOLDERS` fits the subset, or a row is malformed.
+    """
     folders = [name for pattern, name in IMAGE_FOLDERS.items() if fnmatchcase(subset, pattern)]
     if not folders:
         raise DataError(

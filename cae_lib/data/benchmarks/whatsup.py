@@ -1,7 +1,8 @@
-"""What'sUp (Kamath et al. 2023): where one thing stands, in purpose-made, COCO and VG photographs.
+"""What'sUp (Kamath et al. 2023): captions that differ in a spatial preposition.
 
-In `controlled_images` and `controlled_clevr` each pair of things is shown in four arrangements. The
-true caption comes first, and groups are the prepositions.
+The images are from COCO, from Visual Genome, or taken for this benchmark. The latter are the
+subsets "controlled_images" and "controlled_clevr", where each pair of objects is shown in four
+arrangements. The true caption is option 0. The group of an item is its preposition.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ CONTROLLED = {
     "controlled_images": ("left", "right", "on", "under"),
     "controlled_clevr": ("left", "right", "in-front", "behind"),
 }
-"""Prepositions in the file names of images, such as "mug_left_of_plate.jpeg"."""
+"""Prepositions in the names of the image files of the controlled subsets.
+
+For example, the preposition in "mug_left_of_plate.jpeg" is "left".
+"""
 
 PHRASES = {
     "left of": "left",
@@ -28,7 +32,10 @@ PHRASES = {
     "top": "top",
     "bottom": "bottom",
 }
-"""Words of a caption that tell its preposition, looked for in this order."""
+"""Preposition, as a name of a group, by the phrase that expresses it in a caption.
+
+The first phrase that occurs in the caption counts.
+"""
 
 
 def read(root: Path, subset: str) -> Iterator[Item]:
@@ -46,7 +53,7 @@ def read(root: Path, subset: str) -> Iterator[Item]:
 
 
 def _read_controlled(folder: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of a subset whose file names tell the prepositions."""
+    """Yield the items of a controlled subset, whose image files are named by prepositions."""
     for row in json_rows(folder / f"{subset}_dataset.json", list):
         path = row.text("image_path")
         parts = PurePosixPath(path).stem.split("_")
@@ -60,7 +67,11 @@ def _read_controlled(folder: Path, subset: str) -> Iterator[Item]:
 
 
 def _preposition(caption: str) -> str:
-    """Return the last word of "a photo of a cup on the left", or the relation of two things."""
+    """Return the preposition of a caption about one or two objects.
+
+    It is the last word if that is a preposition, as in "a photo of a cup on the left". Otherwise it
+    is given by the first of `PHRASES` that occurs, or else it is the last word.
+    """
     last = caption.split()[-1].strip(".")
     if last in PHRASES.values():
         return last

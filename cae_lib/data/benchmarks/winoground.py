@@ -1,7 +1,9 @@
-"""Winoground (Thrush et al. 2022): two images and two captions of the same words.
+"""Winoground (Thrush et al. 2022): two images and two captions made of the same words.
 
-Diwan et al. (2022) tag the items that are hard for another reason than composition. `untagged` are
-the items without a tag; `authors` are those that CAE's authors call clean, all of them but 313.
+The subsets "text", "image" and "group" are the three scores on all 400 items. Diwan et al. (2022)
+tagged the items that are hard for reasons other than compositionality. The subsets whose names end
+in "/untagged" are scores on the 172 items without a tag; those in "/authors" are scores on the
+items that CAE's authors call clean, which are the untagged items without item 313.
 """
 
 from __future__ import annotations
@@ -16,14 +18,14 @@ from cae_lib.data.rows import json_lines
 
 @cache
 def untagged_ids() -> frozenset[int]:
-    """Return the ids of the items without a tag."""
+    """Return the ids of the 172 items that Diwan et al. (2022) gave no tag."""
     path = Path(__file__).with_name("winoground_untagged.txt")
     lines = path.read_text(encoding="utf-8").splitlines()
     return frozenset(int(n) for line in lines if not line.startswith("#") for n in line.split())
 
 
 def read(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of one score, all or the untagged ones."""
+    """Yield the items of a subset: all items, the untagged ones, or those of CAE's authors."""
     folder = root / "winoground/images"
     for row in json_lines(root / "winoground/examples.jsonl"):
         number = row.number("id")
