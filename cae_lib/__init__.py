@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cae_lib.attribution import get_method as get_method
     from cae_lib.config import AttributionLossConfig as AttributionLossConfig
     from cae_lib.data.negatives import swap_negatives as swap_negatives
-    from cae_lib.evaluation.averages import weights as weights
+    from cae_lib.evaluation.averages import score_weights as score_weights
     from cae_lib.evaluation.pair import attribute as attribute
     from cae_lib.evaluation.scores import evaluate as evaluate
     from cae_lib.methods import PAPER_METHODS as PAPER_METHODS
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from cae_lib.training.distributed import init_distributed as init_distributed
     from cae_lib.training.losses import CAELoss as CAELoss
     from cae_lib.training.losses import contrastive_loss as contrastive_loss
-    from cae_lib.training.openclip import CaeClipLoss as CaeClipLoss
-    from cae_lib.training.openclip import CaeModel as CaeModel
+    from cae_lib.training.openclip import CAEClipLoss as CAEClipLoss
+    from cae_lib.training.openclip import CAEModel as CAEModel
     from cae_lib.training.openclip import RoleTokenizer as RoleTokenizer
     from cae_lib.words.alignment import align as align
     from cae_lib.words.alignment import token_roles as token_roles
@@ -41,9 +41,9 @@ _MODULES = {
     "Attribution": "attribution",
     "AttributionLossConfig": "config",
     "AttributionMethod": "attribution",
+    "CAEClipLoss": "training.openclip",
     "CAELoss": "training.losses",
-    "CaeClipLoss": "training.openclip",
-    "CaeModel": "training.openclip",
+    "CAEModel": "training.openclip",
     "PAPER_METHODS": "methods",
     "RoleTokenizer": "training.openclip",
     "Span": "words.roles",
@@ -55,9 +55,9 @@ _MODULES = {
     "get_method": "attribution",
     "init_distributed": "training.distributed",
     "load_clip": "models.clip",
+    "score_weights": "evaluation.averages",
     "swap_negatives": "data.negatives",
     "token_roles": "words.alignment",
-    "weights": "evaluation.averages",
 }
 __all__ = [*_MODULES, "results"]
 

@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 MAX_MODELS = 5
 """Largest number of models in one figure of `cae attribute`."""
 
-HELP = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 """Settings of click for the help texts of all commands."""
 
-FILE = click.Path(path_type=Path)
+PATH_TYPE = click.Path(path_type=Path)
 """Type of arguments and options that are paths."""
 
-ACTIVATION = click.Choice(["quickgelu", "gelu"])
+ACTIVATION_TYPE = click.Choice(["quickgelu", "gelu"])
 """Type of options that name an activation."""
 
 
@@ -72,7 +72,7 @@ class Assignment(click.ParamType):
         return key.strip(), parse_setting(key.strip(), text.strip())
 
 
-PROFILES = (
+PROFILES_HELP = (
     "smoke (numbers mean nothing), mini (synthetic scenes), photo (Flickr8k), paired (two "
     "photographs in an image), paper (one GPU), rehearsal (paper in minutes, numbers mean nothing)"
 )
@@ -80,7 +80,7 @@ PROFILES = (
 
 
 def profile_option(
-    default: str | None = "mini", help_text: str = f"One of {PROFILES}."
+    default: str | None = "mini", help_text: str = f"One of {PROFILES_HELP}."
 ) -> Callable[[Callable], Callable]:
     """Return the decorator that adds the option `--profile` to a command."""
     return click.option("--profile", default=default, show_default=True, help=help_text)
@@ -96,10 +96,10 @@ set_option = click.option(
     "with files and tables of its own.",
 )
 model_option = click.option("--model", help="open_clip's architecture of a weight file.")
-activation_option = click.option("--activation", type=ACTIVATION, help="Of a weight file.")
+activation_option = click.option("--activation", type=ACTIVATION_TYPE, help="Of a weight file.")
 
 
-@click.group(context_settings=HELP)
+@click.group(context_settings=CONTEXT_SETTINGS)
 def cae() -> None:
     """Reproduce composition attribution enhancement for CLIP, and use it on data of your own."""
 
@@ -119,7 +119,7 @@ def list_sources() -> None:
 
 @data.command("get")
 @click.argument("names", nargs=-1, required=True)
-def get_sources(names: tuple[str, ...]) -> int:
+def fetch_sources(names: tuple[str, ...]) -> int:
     """Fetch, check and unpack data sources, named as in `cae data list`.
 
     The exit code is 1 if one of them is not complete afterwards.
@@ -159,18 +159,18 @@ def check_sources(names: tuple[str, ...]) -> int:
 
 
 def _sources(names: Sequence[str]) -> list[Source]:
-    from cae_lib.data.sources import load_sources, source
+    from cae_lib.data.sources import find_source, load_sources
 
-    return [source(name) for name in names] if names else list(load_sources().values())
+    return [find_source(name) for name in names] if names else list(load_sources().values())
 
 
 def _describe_source(entry: Source) -> list[str]:
     """Return lines with name, title, size, licence and folder of a source, and how to get it."""
-    from cae_lib.data.sources import WAYS
+    from cae_lib.data.sources import DOWNLOAD_METHODS
 
     size = "size not known" if entry.gb is None else f"about {entry.gb:g} GB"
     counts = Counter(
-        text for item in entry.files for way, text in WAYS.items() if getattr(item, way)
+        text for item in entry.files for way, text in DOWNLOAD_METHODS.items() if getattr(item, way)
     )
     ways = [f"{n} file{'s' * (n > 1)} {text}" for text, n in counts.items()]
     cached = entry.files and all(item.open_clip for item in entry.files)
@@ -190,9 +190,9 @@ def list_runs(profile: str) -> None:
     """List the runs of a profile, and the settings in which each run differs from clip-ft."""
     from cae_lib.plots import label
     from cae_lib.profiles import experiment, find_profile
-    from cae_lib.variants import TUNED
+    from cae_lib.variants import CLIP_FT
 
-    reference = vars(experiment(TUNED, profile))
+    reference = vars(experiment(CLIP_FT, profile))
     for name in find_profile(profile).runs:
         settings = vars(experiment(name, profile))
         differing = [
@@ -240,7 +240,7 @@ def train(
 @cae.command()
 @click.argument("name")
 @seed_option
-@profile_option(None, f"By default mini, and paper for models of others. One of {PROFILES}.")
+@profile_option(None, f"By default mini, and paper for models of others. One of {PROFILES_HELP}.")
 @set_option
 @click.option(
     "--only",
@@ -259,7 +259,7 @@ def train(
 @click.option(
     "-o",
     "--output",
-    type=FILE,
+    type=PATH_TYPE,
     help="Folder for the scores as CLIP_benchmark's CSV and as evaluation results of the Hugging "
     "Face hub.",
 )
@@ -283,21 +283,21 @@ def evaluate(
     """
     from cae_lib import measuring, runs
     from cae_lib.evaluation import scores
-    from cae_lib.variants import DATA
+    from cae_lib.variants import DATA_RUN
 
-    is_ours = name == DATA or runs.is_run(name, "mini")
-    profile = profile or ("mini" if is_ours else scores.REAL)
-    suites, families = split_selection(only)
+    is_ours = name == DATA_RUN or runs.is_run(name, "mini")
+    profile = profile or ("mini" if is_ours else scores.REAL_PROFILE)
+    suites, families = split_suites_and_benchmarks(only)
     seed = seed if runs.is_run(name, profile) else 0
     how = {"model": model, "activation": activation, "processor": processor, **dict(overrides)}
-    if name == DATA:
+    if name == DATA_RUN:
         measuring.measure_data(profile)
-        print("\n".join(scores.describe_amounts(profile)))
+        print("\n".join(scores.describe_dataset_sizes(profile)))
         return
     if families:
-        title = measuring.title_of(name, profile, **dict(overrides))
+        title = measuring.name_in_tables(name, profile, **dict(overrides))
         load = partial(runs.open_model, name, profile, seed, **how)
-        table = scores.evaluate(load, *families, profile=profile)
+        table = scores.evaluate(load, *families, profile_name=profile)
     else:
         title = measuring.measure_model(name, profile, seed, suites, **how)
         table = scores.stored_scores(title, profile, seed, suites)
@@ -310,11 +310,11 @@ def evaluate(
     if not table.empty:
         print(scores.format_scores(table))
     if output:
-        for path in scores.write(table, title, output, name.partition(":")[2]):
+        for path in scores.write_scores(table, title, output, name.partition(":")[2]):
             print(f"Written: {path}")
 
 
-def split_selection(names: Iterable[str]) -> tuple[list[str], list[str]]:
+def split_suites_and_benchmarks(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Sort the names of an option `--only` into suites and benchmarks.
 
     Returns:
@@ -323,24 +323,24 @@ def split_selection(names: Iterable[str]) -> tuple[list[str], list[str]]:
     Raises:
         ConfigError: If suites and benchmarks are mixed, or if a name is neither.
     """
-    from cae_lib.data.benchmarks import FOLDERS
+    from cae_lib.data.benchmarks import FOLDER_OF_FAMILY
 
     names = list(names)
-    families = [name for name in names if name in FOLDERS]
+    families = [name for name in names if name in FOLDER_OF_FAMILY]
     if len(families) == len(names):
         return [], families
-    from cae_lib.evaluation.suites import BASE_SUITES, SUITES
+    from cae_lib.evaluation.suites import BASE_SUITES, RUN_SUITES
 
-    if families or not {*names} <= {*SUITES, *BASE_SUITES}:
+    if families or not {*names} <= {*RUN_SUITES, *BASE_SUITES}:
         raise ConfigError(
-            f"--only {','.join(names)}: expected kinds of measurement ({', '.join(SUITES)}) or "
-            f"benchmarks ({', '.join(FOLDERS)}), not both"
+            f"--only {','.join(names)}: expected kinds of measurement ({', '.join(RUN_SUITES)}) or "
+            f"benchmarks ({', '.join(FOLDER_OF_FAMILY)}), not both"
         )
     return names, []
 
 
 @cae.command()
-@click.argument("image", type=FILE)
+@click.argument("image", type=PATH_TYPE)
 @click.argument("caption")
 @click.option(
     "--weights",
@@ -366,7 +366,7 @@ def split_selection(names: Iterable[str]) -> tuple[list[str], list[str]]:
     help="Attribution methods with commas between them.",
 )
 @seed_option
-@click.option("-o", "--output", type=FILE, default=Path("attribution.png"), show_default=True)
+@click.option("-o", "--output", type=PATH_TYPE, default=Path("attribution.png"), show_default=True)
 @profile_option("photo", "Whose runs: photo, or mini, whose images are drawn, and others.")
 def attribute(
     image: Path,
@@ -384,9 +384,9 @@ def attribute(
     from cae_lib.data.images import read_image
     from cae_lib.evaluation.pair import attribute
     from cae_lib.evaluation.pair_figure import draw
-    from cae_lib.plots import METHOD_LABELS, label, number
+    from cae_lib.plots import METHOD_LABELS, format_number, label
     from cae_lib.runs import open_model
-    from cae_lib.runtime import whole_file
+    from cae_lib.runtime import atomic_file
 
     if len(weights) > MAX_MODELS or len(set(weights)) < len(weights):
         raise ConfigError(f"--weights: expected up to {MAX_MODELS} different ones")
@@ -398,10 +398,10 @@ def attribute(
         title = name if title in pairs else title
         pairs[title] = attribute(clip, pixels, caption, start_layer, methods)
     figure = draw(pairs, caption, start_layer)
-    with whole_file(output) as path:
+    with atomic_file(output) as path:
         figure.savefig(path, format="png", dpi=200)
     for title, pair in pairs.items():
-        print(f"{title}: cosine {number(pair.cosine, 2)}; score (share of the words)")
+        print(f"{title}: cosine {format_number(pair.cosine, 2)}; score (share of the words)")
         cells = pair.scores.map("{:.4f} (".format) + pair.shares.map("{:.2f})".format)
         print(cells.rename(columns=METHOD_LABELS).to_string())
     print(f"The figure is {output}")
@@ -412,9 +412,9 @@ def attribute(
 @profile_option()
 def compare(other: str, profile: str) -> None:
     """Print how the stored tables differ from those of a commit or a folder."""
-    from cae_lib.commands.compare import run
+    from cae_lib.commands.compare import compare_tables
 
-    run(profile, other)
+    compare_tables(profile, other)
 
 
 @cae.command()
@@ -447,7 +447,7 @@ def reproduce(
 
     It is safe to interrupt the command and to call it again.
     """
-    from cae_lib.commands.reproduce import run
+    from cae_lib.commands.reproduce import reproduce_profile
 
     config = {
         "profile": profile,
@@ -456,7 +456,7 @@ def reproduce(
         "seeds": seeds,
         "real": real,
     }
-    run(config, executor)
+    reproduce_profile(config, executor)
 
 
 BOOK_COMMANDS = {
@@ -510,7 +510,7 @@ for _name, _help_text in BOOK_COMMANDS.items():
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command of `cae` and return its exit code; see `guarded`.
+    """Run one command of `cae` and return its exit code; see `run_reporting_errors`.
 
     Afterwards, even if the command fails, all staged results are moved into the tables.
 
@@ -525,10 +525,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         finally:
             _collect()
 
-    return guarded(act, f"cae {shlex.join(words)}")
+    return run_reporting_errors(act, f"cae {shlex.join(words)}")
 
 
-def invoke(command: click.Command, name: str, words: Sequence[str]) -> int | None:
+def invoke(command: click.Command, name: str, arguments: Sequence[str]) -> int | None:
     """Parse a command line and run the command; print errors of usage.
 
     Other exceptions propagate. KeyboardInterrupt is among them, which `click.Command.main` would
@@ -537,13 +537,13 @@ def invoke(command: click.Command, name: str, words: Sequence[str]) -> int | Non
     Args:
         command: The command.
         name: Name of the program, for help texts.
-        words: The arguments and options.
+        arguments: The arguments and options.
 
     Returns:
         The exit code; None counts as 0.
     """
     try:
-        with command.make_context(name, list(words)) as context:
+        with command.make_context(name, list(arguments)) as context:
             return command.invoke(context)
     except click.exceptions.Exit as end:
         return end.exit_code
@@ -552,7 +552,7 @@ def invoke(command: click.Command, name: str, words: Sequence[str]) -> int | Non
         return error.exit_code
 
 
-def guarded(action: Callable[[], int | None], command: str) -> int:
+def run_reporting_errors(action: Callable[[], int | None], resume_command: str) -> int:
     """Call a function, and print an error that the user can correct as a message without traceback.
 
     Such errors are CaeError, a missing package, missing permissions for a file, and a full disk.
@@ -560,14 +560,14 @@ def guarded(action: Callable[[], int | None], command: str) -> int:
 
     Args:
         action: The function; it returns an exit code, and None counts as 0.
-        command: The command line that resumes the work, printed after an interruption.
+        resume_command: The command line that resumes the work, printed after an interruption.
 
     Returns:
         The exit code: that of `action`, 2 after an error that was printed, 130 after Ctrl-C, and
         143 after SIGTERM.
     """
     try:
-        with sigterm_raises():
+        with raise_on_sigterm():
             return action() or 0
     except CaeError as error:
         message = str(error)
@@ -585,14 +585,14 @@ def guarded(action: Callable[[], int | None], command: str) -> int:
             "or make it yours to read and write, or set CAE_HOME to a folder of your own"
         )
     except KeyboardInterrupt as interrupt:
-        print(f"\ncae: interrupted; the same command goes on: {command}", file=sys.stderr)
+        print(f"\ncae: interrupted; the same command goes on: {resume_command}", file=sys.stderr)
         return 143 if isinstance(interrupt, Terminated) else 130
     print(f"cae: {message}", file=sys.stderr)
     return 2
 
 
 @contextmanager
-def sigterm_raises() -> Iterator[None]:
+def raise_on_sigterm() -> Iterator[None]:
     """Raise Terminated on SIGTERM in a `with` block, so that SIGTERM ends a command as Ctrl-C does.
 
     The signal often arrives twice; the second one is ignored. Outside of the main thread, which is
@@ -615,8 +615,10 @@ def sigterm_raises() -> Iterator[None]:
 
 def _collect() -> None:
     """Move all staged results into the tables."""
+    from cae_lib.profiles import PROFILES
+
     for place in (paths().cache / "staged").glob("*/"):
-        if any(path.is_file() for path in place.rglob("*")):
+        if place.name in PROFILES and any(path.is_file() for path in place.rglob("*")):
             importlib.import_module("cae_lib.store").collect(place.name)
 
 

@@ -69,17 +69,22 @@ def repository() -> Path | None:
     return folder if (folder / "pyproject.toml").is_file() else None
 
 
-def shipped(name: str) -> Path:
+def bundled_path(relative_path: str) -> Path:
     """Return the path of a file or folder that comes with the repository.
 
     The path below `CAE_HOME` takes precedence over the one in the repository. It is also returned
     if neither exists.
 
     Args:
-        name: Path relative to the root of the repository, such as "data/mini/base.safetensors".
+        relative_path: Path relative to the root of the repository, such as
+            "data/mini/base.safetensors".
     """
-    path, home = paths().root / name, repository()
-    return path if path.exists() or home is None or not (home / name).exists() else home / name
+    path, home = paths().root / relative_path, repository()
+    return (
+        path
+        if path.exists() or home is None or not (home / relative_path).exists()
+        else home / relative_path
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +200,7 @@ class Experiment(AttributionLossConfig):
 
 
 @dataclass(frozen=True)
-class Search:
+class SearchSpace:
     """Candidate settings of a profile's runs; scores on validation captions choose among them.
 
     Attributes:
@@ -233,7 +238,7 @@ class Profile:
     short: dict[str, Any] = field(default_factory=dict)  # of the shorter runs that are compared
     # with each other only, see `study_runs`; empty where there are none
     earlier_bases: tuple[int, ...] = ()  # steps of bases of shorter trainings than `base`
-    search: Search = Search()
+    search: SearchSpace = SearchSpace()
     photographs: bool = False  # whether its datasets are built from photographs (Flickr8k)
     studies_apart: bool = False  # whether `cae reproduce` runs them on request alone
     own_book: str | None = None  # what stands above each page of its copy of the book; None where

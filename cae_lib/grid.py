@@ -10,11 +10,11 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from cae_lib.config import Experiment, shipped
+from cae_lib.config import Experiment, bundled_path
 from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION, digest
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import file_hash
-from cae_lib.variants import BASE, DATA, Variant, parse_run_name, study_runs
+from cae_lib.variants import BASE, DATA_RUN, Variant, parse_run_name, study_runs
 
 CONTROL_SUITES = ("benchmarks", "attribution", "retrieval", "bindings")
 """Suites of controls: runs with other word roles, another tagger, or hard negative captions."""
@@ -37,7 +37,7 @@ REAL_DATA_PAGES = ("attribution", "bindings", "accuracy", "retrieval-and-text")
 STATUS_PAGE = "status"
 """The page that lists all stored results and pages; it is executed last."""
 
-SUITES_NOT_OF_RUNS = {DATA, "validation"}
+SUITES_NOT_OF_RUNS = {DATA_RUN, "validation"}
 """Suites of `SUITE_VERSIONS` that a reproduction does not measure for its runs."""
 
 
@@ -75,7 +75,7 @@ class Run(NamedTuple):
         Args:
             profile_name: Name of the profile.
         """
-        if self.variant.run in (BASE, DATA):
+        if self.variant.run in (BASE, DATA_RUN):
             return None
         run, settings, _ = self.variant
         return experiment(run, profile_name, seed=self.seed, **settings)
@@ -92,12 +92,12 @@ class Run(NamedTuple):
         """
         config = self._replace(seed=0).experiment(profile_name)
         trained = [config.key(), TRAINING_VERSION] if config else [self.variant.run]
-        suites = (DATA,) if self.variant.run == DATA else self.suites
+        suites = (DATA_RUN,) if self.variant.run == DATA_RUN else self.suites
         suites = suites or SUITE_VERSIONS.keys() - SUITES_NOT_OF_RUNS
         return digest(trained, {suite: SUITE_VERSIONS[suite] for suite in suites}, studies)
 
 
-def select(profile_name: str, config: Mapping[str, Any]) -> Selection:
+def parse_selection(profile_name: str, config: Mapping[str, Any]) -> Selection:
     """Read a selection from a Snakemake configuration.
 
     Args:
@@ -124,13 +124,14 @@ def runs(profile_name: str, selection: Selection) -> dict[str, Run]:
     Raises:
         ConfigError: If the profile, a selected run or one of its settings is unknown.
     """
-    everything = [Run(Variant(DATA, {})), Run(Variant(BASE, {}))]
+    everything = [Run(Variant(DATA_RUN, {})), Run(Variant(BASE, {}))]
     settings = find_profile(profile_name).runs
-    for seed in range(seeds_of(profile_name, selection)):
-        for variant in rows_of(profile_name, selection):
-            if seed and settings[variant.run].get("steps") == 0:
+    for seed in range(seed_count(profile_name, selection)):
+        for variant in variants_of(profile_name, selection):
+            changed = {**settings[variant.run], **variant.settings}
+            if seed and changed.get("steps") == 0:
                 continue  # released weights, which no seed changes
-            suites = suites_of(settings[variant.run], selection.studies)
+            suites = suites_of(changed, selection.studies)
             everything.append(Run(variant, seed, suites))
     if selection.studies and not selection.rows:
         everything += [
@@ -153,7 +154,7 @@ def jobs(profile_name: str, selection: Selection) -> list[tuple[str, list[str]]]
     return list(grouped.items())
 
 
-def rows_of(profile_name: str, selection: Selection) -> list[Variant]:
+def variants_of(profile_name: str, selection: Selection) -> list[Variant]:
     """Return the runs named in a selection, without seeds; if it names none, all trained runs.
 
     In the second case, runs of the studies are returned only if the selection includes the studies.
@@ -173,7 +174,7 @@ def rows_of(profile_name: str, selection: Selection) -> list[Variant]:
     return rows
 
 
-def seeds_of(profile_name: str, selection: Selection) -> int:
+def seed_count(profile_name: str, selection: Selection) -> int:
     """Return the number of seeds of each run: the profile's or, if smaller, the selection's."""
     profile_seeds = find_profile(profile_name).seeds
     return profile_seeds if selection.seeds is None else min(profile_seeds, selection.seeds)
@@ -199,7 +200,7 @@ def suites_of(settings: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
     return tuple(suite for suite in suites if with_attribution or suite != "attribution")
 
 
-def captions_of(profile_name: str, selection: Selection) -> list[tuple[str, str]]:
+def training_sets_of(profile_name: str, selection: Selection) -> list[tuple[str, str]]:
     """Return the names of the training sets, each with the tagger that parses its captions."""
     configs = [run.experiment(profile_name) for run in runs(profile_name, selection).values()]
     return sorted(
@@ -220,7 +221,7 @@ def pages_of(profile_name: str, selection: Selection) -> list[str]:
     if profile.real:
         return list(REAL_DATA_PAGES)
     pages = []
-    for path in sorted(shipped("book/experiments").glob("*.md")):
+    for path in sorted(bundled_path("book/experiments").glob("*.md")):
         text = path.read_text(encoding="utf-8")
         default = re.search(r'^profile: str = "([\w-]+)"', text, re.MULTILINE)
         shows_profile = default is not None and default[1] == profile_name
@@ -230,7 +231,7 @@ def pages_of(profile_name: str, selection: Selection) -> list[str]:
     return pages
 
 
-def data_key(profile_name: str, selection: Selection, generator: str = "") -> str:
+def data_key(profile_name: str, selection: Selection, generator_key: str = "") -> str:
     """Return a digest that changes when the datasets have to be made or parsed again.
 
     It covers the names of the training sets and their taggers. For synthetic scenes it also covers
@@ -240,9 +241,9 @@ def data_key(profile_name: str, selection: Selection, generator: str = "") -> st
     Args:
         profile_name: Name of the profile.
         selection: Part of the profile that is reproduced.
-        generator: Digest of the generator's settings, for synthetic scenes.
+        generator_key: Digest of the generator's settings, for synthetic scenes.
     """
-    captions, profile = captions_of(profile_name, selection), find_profile(profile_name)
+    captions, profile = training_sets_of(profile_name, selection), find_profile(profile_name)
     if profile.drawn or profile.photographs:
         return digest(captions)
     if profile.real:
@@ -251,7 +252,7 @@ def data_key(profile_name: str, selection: Selection, generator: str = "") -> st
 
         names = required_sources(profile_name)
         return digest(captions, sources_digest(source_reports(names), names))
-    return digest(captions, generator)
+    return digest(captions, generator_key)
 
 
 def base_key(profile_name: str, selection: Selection) -> str:
@@ -261,7 +262,7 @@ def base_key(profile_name: str, selection: Selection) -> str:
     shorter base trainings.
     """
     profile = find_profile(profile_name)
-    weights = shipped(f"data/{profile.training.get('weights')}")
+    weights = bundled_path(f"data/{profile.training.get('weights')}")
     weights_hash = file_hash(weights) if weights.is_file() and profile.recorded else ""
     earlier = profile.earlier_bases if selection.studies else ()
     return digest(profile.base, profile.training.get("weights"), weights_hash, earlier)

@@ -19,7 +19,7 @@ from cae_lib.config import Experiment
 TRAINING_VERSION = 1
 """Version of training: raise it when training gives other weights from the same inputs."""
 
-READING_VERSION = 1
+EXTERNAL_LOADER_VERSION = 1
 """Version of the code that loads models that were not trained here (see `load_external`).
 
 Raise it when the same weights give another model.
@@ -49,13 +49,13 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def run_inputs(experiment: Experiment, data: str, start: str) -> dict[str, str]:
+def run_inputs(experiment: Experiment, data_digest: str, weights_digest: str) -> dict[str, str]:
     """Return the inputs that determine the weights of a run.
 
     Args:
         experiment: The resolved settings, with the seed.
-        data: Digest of the training data, such as the digest of their manifest.
-        start: Digest of the weights that the run starts from.
+        data_digest: Digest of the training data, such as the digest of their manifest.
+        weights_digest: Digest of the weights that the run starts from.
 
     Returns:
         Digests of the settings, the training data and the first weights, and the version of
@@ -63,19 +63,19 @@ def run_inputs(experiment: Experiment, data: str, start: str) -> dict[str, str]:
     """
     return {
         "settings": experiment.key(),
-        "training data": data,
-        "first weights": start,
+        "training data": data_digest,
+        "first weights": weights_digest,
         "training version": str(TRAINING_VERSION),
     }
 
 
-def table_key(suite: str, model: str, data: str) -> str:
+def table_key(suite: str, model_digest: str, data_digest: str) -> str:
     """Return the key under which the tables that a suite gives for a model are stored.
 
     Args:
         suite: Name of a suite, one of `SUITE_VERSIONS`.
-        model: Digest of the inputs of the measured run, or of downloaded weights; "" for the suite
-            "data", which measures no model.
-        data: Digest of the data that the suite reads.
+        model_digest: Digest of the inputs of the measured run, or of downloaded weights; "" for the
+            suite "data", which measures no model.
+        data_digest: Digest of the data that the suite reads.
     """
-    return digest(suite, SUITE_VERSIONS[suite], model, data)
+    return digest(suite, SUITE_VERSIONS[suite], model_digest, data_digest)

@@ -39,11 +39,12 @@ def find_gpus() -> list[str]:
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return [name for name in visible.split(",") if name]
+        return [name for name in visible.split(",") if name not in ("", "-1")]
     if not shutil.which("nvidia-smi"):
         return []
-    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True).stdout
-    return [str(number) for number, _ in enumerate(listing.splitlines())]
+    listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
+    lines = listing.stdout.splitlines() if listing.returncode == 0 else []
+    return [str(number) for number in range(sum(line.startswith("GPU ") for line in lines))]
 
 
 @contextmanager

@@ -20,28 +20,28 @@ from cae_lib.data.needs import data_digests, sources_digest
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.encoder import Encoder, Weights
-from cae_lib.evaluation.suites import ALL_SUITES, BASE_SUITES, SUITES, Suite, measure_if_stale
-from cae_lib.keys import READING_VERSION, digest, table_key
+from cae_lib.evaluation.suites import ALL_SUITES, BASE_SUITES, RUN_SUITES, Suite, measure_if_stale
+from cae_lib.keys import EXTERNAL_LOADER_VERSION, digest, table_key
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.external import LORA_ALPHA, ExternalModel, model_loader
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runs import (
-    external_weights,
+    external_model,
     has_training,
     is_run,
     open_run,
-    require_start,
+    require_training_inputs,
     train_run,
     training_inputs,
     weights_of,
 )
 from cae_lib.runtime import pick_device
 from cae_lib.store import Tables
-from cae_lib.variants import BASE, CONTROLS, Variant, parse_run_name, run_name
+from cae_lib.variants import BASE, GELU_CONTROLS, Variant, parse_run_name, run_name
 from cae_lib.words.alignment import align
 
 GELU_SUITES = ("benchmarks", "retrieval")
-"""Suites that are measured for the `CONTROLS`, models that are evaluated with GELU."""
+"""Suites that are measured for the `GELU_CONTROLS`, models that are evaluated with GELU."""
 
 CONTENT_SUITES = ("zero_shot", "heatmaps")
 """Suites that need annotations of what an image shows, which captioned photographs do not have."""
@@ -59,12 +59,12 @@ def measure_run(
     """Measure the tables of a run that are missing or out of date.
 
     Args:
-        name: Name of the run, which may be one of `CONTROLS` or "base".
+        name: Name of the run, which may be one of `GELU_CONTROLS` or "base".
         profile_name: Name of the profile.
         seed: Seed of the run.
         fresh: Measure stored tables again, unless this clone measured them itself.
         only: Names of the suites to measure. If it is empty, these are `GELU_SUITES` for one of
-            `CONTROLS`, and all suites except `without` for other runs.
+            `GELU_CONTROLS`, and all suites except `without` for other runs.
         without: Names of suites to leave out if `only` is empty.
         **overrides: Settings that differ from the profile's.
 
@@ -73,26 +73,26 @@ def measure_run(
         CheckpointError: If the run is not trained.
         DataError: If data are malformed, or if generated data or downloaded weights are missing.
     """
-    available = {**SUITES, **BASE_SUITES} if name == BASE else {**SUITES}
+    available = {**RUN_SUITES, **BASE_SUITES} if name == BASE else {**RUN_SUITES}
     if find_profile(profile_name).photographs:
         available = {suite: available[suite] for suite in available if suite not in CONTENT_SUITES}
     everything = [suite for suite in available if suite not in without]
-    only = list(only) or (GELU_SUITES if name in CONTROLS else everything)
+    only = list(only) or (GELU_SUITES if name in GELU_CONTROLS else everything)
     if unknown := [suite for suite in only if suite not in available]:
         raise ConfigError(
             f"no such measurement: {', '.join(unknown)}; expected some of {', '.join(available)}"
         )
     label = run_name(name, profile_name, **overrides)
     selected = {suite: available[suite] for suite in only}
-    if name not in (BASE, *CONTROLS) and not has_training(name, profile_name, **overrides):
-        external = external_weights(experiment(name, profile_name, **overrides))
+    if name not in (BASE, *GELU_CONTROLS) and not has_training(name, profile_name, **overrides):
+        external = external_model(experiment(name, profile_name, **overrides))
         measure_external(external, label, profile_name, selected, fresh)
         return
-    weights = weights_of(CONTROLS.get(name, name), profile_name, seed, **overrides)
+    weights = weights_of(GELU_CONTROLS.get(name, name), profile_name, seed, **overrides)
     needs.require_weights(weights.model, weights.source)
     data = data_digests(profile_name, only)
     model = model_digest(weights)
-    if name in CONTROLS:
+    if name in GELU_CONTROLS:
         model = digest(model, "gelu")
 
     @cache
@@ -143,21 +143,22 @@ def measure_external(
     load = model_loader(external, pick_device())
     data = data_digests(profile_name, suites)
     if "benchmarks" in suites:
-        datasets.benchmarks(profile_name)  # tells what is left out
+        datasets.load_benchmarks(profile_name)  # tells what is left out
     clip = load()
     try:
         align([], [], clip.tokenizer)
     except ConfigError as error:
         left = [suite for suite in suites if suite in needs.CAPTION_SUITES and suite != "phrases"]
         suites = {suite: suites[suite] for suite in suites if suite not in left}
-        print(f"Left out: {', '.join(left)}. {error}", flush=True)
+        if left:
+            print(f"Left out: {', '.join(left)}. {error}", flush=True)
     model = digest(
         clip.weights_id,
         clip.activation,
         LORA_ALPHA,
         external.share,
         external.processor,
-        READING_VERSION,
+        EXTERNAL_LOADER_VERSION,
     )
     encoder = cache(lambda: Encoder(clip, profile_name))
     settings = {"source": Path(external.source).name}
@@ -188,8 +189,8 @@ def measure_model(
     """Measure the missing tables of a run, or of any other model that `load_external` reads.
 
     Args:
-        name: Name of a run of the profile, or another model in a form that `external.FORMS_HELP`
-            describes.
+        name: Name of a run of the profile, or another model in a form that
+            `external.MODEL_SOURCE_HELP` describes.
         profile_name: Name of the profile.
         seed: Seed, for a run.
         only: Names of the suites to measure; all by default.
@@ -210,7 +211,7 @@ def measure_model(
         raise ConfigError(
             f"no such measurement: {', '.join(unknown)}; expected some of {', '.join(ALL_SUITES)}"
         )
-    title = title_of(name, profile_name, **overrides)
+    title = name_in_tables(name, profile_name, **overrides)
     if is_run(name, profile_name):
         run, settings = parse_run_name(name, profile_name)
         needs.require_some_data(profile_name, only)
@@ -218,16 +219,16 @@ def measure_model(
         return title
     if is_run(title, profile_name):
         raise ConfigError(f"{title} is a run of the profile {profile_name}: rename the file")
-    if unknown := [suite for suite in only if suite not in SUITES]:
+    if unknown := [suite for suite in only if suite not in RUN_SUITES]:
         raise ConfigError(f"{', '.join(unknown)}: that is measured of the base alone")
     needs.require_some_data(profile_name, only)
     external = ExternalModel(name, model, activation, processor=processor)
-    suites = {suite: SUITES[suite] for suite in only or SUITES}
+    suites = {suite: RUN_SUITES[suite] for suite in only or RUN_SUITES}
     measure_external(external, title, profile_name, suites)
     return title
 
 
-def title_of(name: str, profile_name: str, **overrides: Any) -> str:
+def name_in_tables(name: str, profile_name: str, **overrides: Any) -> str:
     """Return the name of a run, or of any other model, in tables and file names.
 
     Args:
@@ -267,19 +268,19 @@ def compute_table(
     """
     run, settings, _ = variant
     name = variant.name(profile_name)
-    if run == store.DATA:
+    if run == store.DATA_RUN:
         measure_data(profile_name, on_request=True)
         return
     needs.require_some_data(profile_name, [table])
     if run != BASE and not has_training(run, profile_name, **settings):
-        external = external_weights(experiment(run, profile_name, **settings))
+        external = external_model(experiment(run, profile_name, **settings))
         measure_external(external, name, profile_name, {table: ALL_SUITES[table]}, on_request=True)
         return
     if run == BASE:
         model = model_digest(weights_of(BASE, profile_name, **settings))
     else:
         config = experiment(run, profile_name, seed=seed, **settings)
-        require_start(config)
+        require_training_inputs(config)
         model = digest(training_inputs(config))
 
     def encoder() -> Encoder:
@@ -320,9 +321,9 @@ def measure_suites(
     profile_name: str,
     seed: int,
     suites: Mapping[str, Suite],
-    model: str,
-    data: Mapping[str, str],
-    encoder: Callable[[], Encoder],
+    model_digest: str,
+    data_digests: Mapping[str, str],
+    load_encoder: Callable[[], Encoder],
     fresh: bool = False,
     settings: Mapping[str, Any] | None = None,
     on_request: bool = False,
@@ -337,9 +338,9 @@ def measure_suites(
         profile_name: Name of the profile.
         seed: Seed of the run.
         suites: The suites to measure, by name.
-        model: Digest of the run's inputs or of downloaded weights.
-        data: Digest of the data that each suite reads, by the name of the suite.
-        encoder: Function that returns the model; called once for each suite that is computed.
+        model_digest: Digest of the run's inputs or of downloaded weights.
+        data_digests: Digest of the data that each suite reads, by the name of the suite.
+        load_encoder: Function that returns the model; called once for each suite that is computed.
         fresh: Measure stored tables again, unless this clone measured them itself.
         settings: Settings that are recorded in the provenance; None for none.
         on_request: Store the tables apart from the profile's, and raise an error for missing data.
@@ -350,18 +351,18 @@ def measure_suites(
     """
     may_be_missing = find_profile(profile_name).real and not on_request
     for name, suite in suites.items():
-        with datasets.log_if_missing(name, may_be_missing):
+        with datasets.skip_if_missing(name, may_be_missing):
             measure_if_stale(
                 name,
                 run,
                 seed,
                 profile_name,
-                table_key(name, model, data[name]),
-                partial(_measure_suite, suite, encoder, profile_name),
+                table_key(name, model_digest, data_digests[name]),
+                partial(_measure_suite, suite, load_encoder, profile_name),
                 fresh=fresh,
                 on_request=on_request,
-                model=model[:12],
-                data=data[name][:12],
+                model=model_digest[:12],
+                data=data_digests[name][:12],
                 settings=dict(settings or {}),
             )
 
@@ -416,11 +417,11 @@ def measure_data(profile_name: str, fresh: bool = False, on_request: bool = Fals
         )
     data = hashlib.sha256(repr(digests).encode()).hexdigest()
     measure_if_stale(
-        store.DATA,
-        store.DATA,
+        store.DATA_RUN,
+        store.DATA_RUN,
         0,
         profile_name,
-        table_key(store.DATA, "", data),
+        table_key(store.DATA_RUN, "", data),
         lambda: data_tables(profile_name),
         fresh=fresh,
         on_request=on_request,

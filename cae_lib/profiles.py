@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from cae_lib.config import Experiment, Profile, Search, paths, repository
+from cae_lib.config import Experiment, Profile, SearchSpace, paths, repository
 from cae_lib.errors import ConfigError, check_type, field_types
 from cae_lib.methods import METHODS
 
@@ -62,8 +62,10 @@ def read_profile(path: Path) -> Profile:
     entries = {name: _entry(f"{path}: runs: {name}", entry) for name, entry in entries.items()}
     if "search" in content:
         search = {key: tuple(value) for key, value in content["search"].items()}
-        _check_keys(f"{path}: search", search, {field.name for field in dataclasses.fields(Search)})
-        content["search"] = Search(**search)
+        _check_keys(
+            f"{path}: search", search, {field.name for field in dataclasses.fields(SearchSpace)}
+        )
+        content["search"] = SearchSpace(**search)
     content["earlier_bases"] = tuple(content.get("earlier_bases", ()))
     runs = {name: _resolved(path, name, entries) for name in entries}
     labels = {name: entry["label"] for name, entry in entries.items() if "label" in entry}
@@ -185,15 +187,15 @@ def find_profile(name: str) -> Profile:
     return PROFILES[name]
 
 
-def enter_home(name: str) -> None:
+def set_profile_home(profile_name: str) -> None:
     """Set `CAE_HOME` to the profile's own folder, for this process and its children.
 
     Only rehearsals (profiles whose field `drawn` is true) have such a folder: they write invented
     datasets and results into `build/NAME`, so that these never mix with real ones. For another
     profile, or if that folder is in use already, nothing is done.
     """
-    if find_profile(name).drawn and paths().root.name != name:
-        os.environ["CAE_HOME"] = str(paths().build / name)
+    if find_profile(profile_name).drawn and paths().root.name != profile_name:
+        os.environ["CAE_HOME"] = str(paths().build / profile_name)
 
 
 def experiment(name: str, profile_name: str, **overrides: Any) -> Experiment:

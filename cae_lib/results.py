@@ -12,10 +12,10 @@ import pandas as pd
 
 from cae_lib import store
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.store import DATA as DATA
+from cae_lib.store import DATA_RUN as DATA_RUN
 from cae_lib.store import index_of as index_of
-from cae_lib.store import made as made
-from cae_lib.store import missing as missing
+from cae_lib.store import missing_runs as missing_runs
+from cae_lib.store import provenance_table as provenance_table
 from cae_lib.variants import Variant, find_variant
 
 
@@ -87,14 +87,14 @@ def load(
 
 def _computed(
     table: str, variant: Variant, profile_name: str, seed: int, hours: float | None
-) -> store.Rows:
+) -> store.StoredRows:
     """Return the rows of a run and seed that is not among the profile's tables."""
     from cae_lib.evaluation.suites import ALL_SUITES
     from cae_lib.measuring import compute_table
 
     run = variant.name(profile_name)
-    if variant.run != DATA and table not in ALL_SUITES:
-        raise store.not_stored(table, run, profile_name)
+    if variant.run != DATA_RUN and table not in ALL_SUITES:
+        raise store.not_stored_error(table, run, profile_name)
     compute_table(table, variant, profile_name, seed, hours)
     rows = store.index_of(table, profile_name, on_request=True).get((run, seed))
     if rows is None:

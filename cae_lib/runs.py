@@ -18,21 +18,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from filelock import FileLock
 
-from cae_lib.config import Experiment, paths, shipped
+from cae_lib.config import Experiment, bundled_path, paths
 from cae_lib.data import needs
 from cae_lib.data.sources import load_sources
 from cae_lib.data.training_set import training_set
 from cae_lib.errors import CheckpointError, ConfigError, DataError
 from cae_lib.evaluation.encoder import Weights
-from cae_lib.evaluation.suites import SUITES
+from cae_lib.evaluation.suites import RUN_SUITES
 from cae_lib.keys import run_inputs
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta
 from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip, load_clip
 from cae_lib.models.external import ExternalModel, load_external
-from cae_lib.models.weight_files import unpacked
+from cae_lib.models.weight_files import convert_openai_archive
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import one_thread, pick_device
-from cae_lib.variants import BASE, CONTROLS, TUNED, parse_run_name
+from cae_lib.variants import BASE, CLIP_FT, GELU_CONTROLS, parse_run_name
 
 if TYPE_CHECKING:
     from cae_lib.training.execution import ExecutionOptions
@@ -41,7 +41,7 @@ LOCK_FILE = ".lock"
 """Name of the lock file beside the weights of a run. The process that holds it trains the run."""
 
 
-def weights_path(config: Experiment) -> str | Path | None:
+def initial_weights(config: Experiment) -> str | Path | None:
     """Return the weights that a run starts from.
 
     Returns:
@@ -52,7 +52,7 @@ def weights_path(config: Experiment) -> str | Path | None:
     """
     archive = paths().raw / "weights" / "openai" / f"{config.model}.pt"
     if config.weights == "openai" and archive.is_file():
-        return unpacked(
+        return convert_openai_archive(
             archive, config.model, paths().cache / "openai" / f"{config.model}.safetensors"
         )
     if config.weights is not None and config.weights.startswith("raw/"):
@@ -60,7 +60,7 @@ def weights_path(config: Experiment) -> str | Path | None:
     if config.weights is None or not config.weights.endswith(".safetensors"):
         return config.weights
     made_here = config.weights.startswith("checkpoints/")
-    return paths().data / config.weights if made_here else shipped(f"data/{config.weights}")
+    return paths().data / config.weights if made_here else bundled_path(f"data/{config.weights}")
 
 
 def checkpoint_path(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> Path:
@@ -79,7 +79,7 @@ def checkpoint_path(name: str, profile_name: str, seed: int = 0, **overrides: An
             the profile's runs do not start from a file.
     """
     if name == BASE:
-        path = weights_path(experiment(TUNED, profile_name, **overrides))
+        path = initial_weights(experiment(CLIP_FT, profile_name, **overrides))
         if not isinstance(path, Path):
             raise ConfigError(f"the base of profile {profile_name} is the open_clip tag {path!r}")
         return path
@@ -98,8 +98,8 @@ def weights_of(name: str, profile_name: str, seed: int = 0, **overrides: Any) ->
     """
     if name != BASE:
         return Weights(checkpoint_path(name, profile_name, seed, **overrides))
-    start = experiment(TUNED, profile_name, **overrides)
-    return Weights(weights_path(start), start.model, start.activation)
+    start = experiment(CLIP_FT, profile_name, **overrides)
+    return Weights(initial_weights(start), start.model, start.activation)
 
 
 def has_training(name: str, profile_name: str, **overrides: Any) -> bool:
@@ -110,14 +110,14 @@ def has_training(name: str, profile_name: str, **overrides: Any) -> bool:
     return name != BASE and experiment(name, profile_name, **overrides).steps > 0
 
 
-def external_weights(config: Experiment) -> ExternalModel:
+def external_model(config: Experiment) -> ExternalModel:
     """Return how to load the model of a run with 0 steps, which is its initial weights.
 
     Raises:
         ConfigError: If the run has no weights.
         DataError: If the weights are not on this machine; the message says how to get them.
     """
-    weights = weights_path(config)
+    weights = initial_weights(config)
     if weights is None:
         raise ConfigError(f"{config.name}: a run with steps 0 needs weights")
     if not (isinstance(weights, Path) and weights.exists()):
@@ -163,7 +163,7 @@ def train_run(
     if not config.steps:
         raise ConfigError(f"{name} has no steps to train; `cae evaluate {name}` measures it")
     target = checkpoint_path(name, profile_name, seed, **overrides)
-    require_start(config)
+    require_training_inputs(config)
     inputs = training_inputs(config)
     if is_trained(target, inputs):
         return target
@@ -186,7 +186,7 @@ def training_inputs(config: Experiment) -> dict[str, str]:
         DataError: If the data have to be generated on this machine first.
         CheckpointError: If the weights that the run starts from are missing.
     """
-    start = Weights(weights_path(config), config.model, config.activation).digest()
+    start = Weights(initial_weights(config), config.model, config.activation).digest()
     return run_inputs(config, needs.training_digest(config.profile, config.train_data), start)
 
 
@@ -200,7 +200,7 @@ def is_trained(path: Path, inputs: Mapping[str, str]) -> bool:
     return meta is not None and meta.extra.get("identity") == inputs
 
 
-def require_start(config: Experiment) -> None:
+def require_training_inputs(config: Experiment) -> None:
     """Check that the weights that a run starts from and generated datasets are on this machine.
 
     Real training data are not checked.
@@ -210,11 +210,11 @@ def require_start(config: Experiment) -> None:
             message names the command that fetches or builds them.
         CheckpointError: If the base model is missing; the message names the command that trains it.
     """
-    profile_name, start = config.profile, weights_path(config)
+    profile_name, start = config.profile, initial_weights(config)
     if find_profile(profile_name).real:
         needs.require_weights(config.model, start)
         return
-    base = weights_path(experiment(TUNED, profile_name))
+    base = initial_weights(experiment(CLIP_FT, profile_name))
     if isinstance(base, Path) and start == base and not base.is_file():
         raise CheckpointError(
             f"{base}: the base model is not trained yet; run `python -m data.recipes.base "
@@ -242,7 +242,7 @@ def _train_if_stale(
         )
         print(f"{target} is out of date: {why}", flush=True)
     data = training_set(config.profile, config.train_data, config.model, config.tagger)
-    clip = load_clip(config.model, weights_path(config), config.activation, pick_device())
+    clip = load_clip(config.model, initial_weights(config), config.activation, pick_device())
     _drop_other_state(target.with_name(STATE_FILE), inputs)
     print(
         f"Training {config.name}, seed {config.seed}: {config.steps} steps of "
@@ -282,7 +282,7 @@ def _drop_other_state(path: Path, identity: Mapping[str, str]) -> None:
 
 
 def open_run(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> Clip:
-    """Load the model of a run, the base model "base", or one of `CONTROLS`.
+    """Load the model of a run, the base model "base", or one of `GELU_CONTROLS`.
 
     Args:
         name: Name of the run.
@@ -295,25 +295,26 @@ def open_run(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> C
         CheckpointError: If the run is not trained, or its weights are damaged.
         DataError: If downloaded weights are missing; the message says how to get them.
     """
-    if name not in (BASE, *CONTROLS) and not has_training(name, profile_name, **overrides):
+    if name not in (BASE, *GELU_CONTROLS) and not has_training(name, profile_name, **overrides):
         config = experiment(name, profile_name, seed=seed, **overrides)
-        return load_external(external_weights(config), pick_device())
-    weights = weights_of(CONTROLS.get(name, name), profile_name, seed, **overrides)
+        return load_external(external_model(config), pick_device())
+    weights = weights_of(GELU_CONTROLS.get(name, name), profile_name, seed, **overrides)
     needs.require_weights(weights.model, weights.source)
-    if name not in CONTROLS:
+    if name not in GELU_CONTROLS:
         return weights.load(pick_device())
-    model = experiment(TUNED, profile_name).model
+    model = experiment(CLIP_FT, profile_name).model
     return load_clip(model, weights.source, "gelu", pick_device(), allow_activation_mismatch=True)
 
 
 def is_run(name: str, profile_name: str) -> bool:
     """Return whether a name in tables belongs to a run of a profile.
 
-    Its base model, the `CONTROLS`, and runs with other settings (`clip-ft+lr=5e-07`) count as runs.
+    Its base model, the `GELU_CONTROLS`, and runs with other settings (`clip-ft+lr=5e-07`) count as
+    runs.
     """
     return parse_run_name(name, profile_name)[0] in (
         BASE,
-        *CONTROLS,
+        *GELU_CONTROLS,
         *find_profile(profile_name).runs,
     )
 
@@ -330,9 +331,9 @@ def open_model(
     """Load a run by its name in tables, or any other model that `load_external` reads.
 
     Args:
-        name: Name of a run of the profile, or another model in a form that `external.FORMS_HELP`
-            describes. With `model`, it may also be an open_clip tag of that architecture, such as
-            "openai".
+        name: Name of a run of the profile, or another model in a form that
+            `external.MODEL_SOURCE_HELP` describes. With `model`, it may also be an open_clip tag of
+            that architecture, such as "openai".
         profile_name: Name of the profile.
         seed: Seed, for a run.
         model: open_clip's name of the architecture; needed for a weight file that does not state
@@ -366,15 +367,18 @@ def required_sources(profile_name: str) -> list[str]:
         return []
     names = [
         *_needed_to_train(profile_name),
-        *(name for suite in SUITES for name in needs.sources_of(suite)),
+        *(name for suite in RUN_SUITES for name in needs.sources_of(suite)),
     ]
     sources = load_sources()
     return list(dict.fromkeys(each for name in names for each in (*sources[name].needs, name)))
 
 
 def _needed_to_train(profile_name: str) -> list[str]:
-    config = experiment(TUNED, profile_name)
-    return [*needs.source_of_weights(config.model, weights_path(config)), *needs.TRAINING_SOURCES]
+    config = experiment(CLIP_FT, profile_name)
+    return [
+        *needs.sources_of_weights(config.model, initial_weights(config)),
+        *needs.TRAINING_SOURCES,
+    ]
 
 
 def check_real_data(profile_name: str) -> None:
@@ -392,9 +396,9 @@ def check_real_data(profile_name: str) -> None:
         return
     reports = needs.source_reports(required_sources(profile_name))
     required = {name: reports.pop(name) for name in _needed_to_train(profile_name)}
-    for line in needs.missing_data(reports):
+    for line in needs.describe_missing_data(reports):
         print(line, flush=True)
-    if lines := needs.missing_data(required):
+    if lines := needs.describe_missing_data(required):
         raise DataError("\n".join(["data that training needs are missing.", *lines]))
     if faults := [fault for report in reports.values() for fault in report.faults]:
         raise DataError("\n".join(faults))

@@ -29,7 +29,7 @@ from cae_lib.errors import WriteError
 if TYPE_CHECKING:
     import torch
 
-PACKAGE = Path(__file__).resolve().parent
+PACKAGE_FOLDER = Path(__file__).resolve().parent
 """Folder of the package `cae_lib`."""
 
 DEPENDENCIES = ("torch", "open_clip_torch", "spacy", "SceneGraphParser", "numpy")
@@ -77,7 +77,7 @@ def one_thread(device: torch.device) -> Iterator[None]:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path) -> Iterator[Path]:
     """Write a file atomically: readers of `path` see the old file or the complete new one.
 
     Args:
@@ -113,8 +113,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write text (as UTF-8) or bytes to a file atomically; see `whole_file`."""
-    with whole_file(path) as temporary:
+    """Write text (as UTF-8) or bytes to a file atomically; see `atomic_file`."""
+    with atomic_file(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
@@ -187,7 +187,7 @@ class _Lines:
             sys.stderr.write(text.strip("\r") + "\n")
 
 
-def has_uncommitted_changes(files: Iterable[Path] = (PACKAGE,)) -> bool | None:
+def has_uncommitted_changes(files: Iterable[Path] = (PACKAGE_FOLDER,)) -> bool | None:
     """Return whether some files or folders differ from the last commit.
 
     Args:
@@ -198,7 +198,9 @@ def has_uncommitted_changes(files: Iterable[Path] = (PACKAGE,)) -> bool | None:
     """
     command = ["git", "status", "--porcelain", "--", *map(str, files)]
     try:
-        result = subprocess.run(command, cwd=PACKAGE, capture_output=True, text=True, timeout=20)
+        result = subprocess.run(
+            command, cwd=PACKAGE_FOLDER, capture_output=True, text=True, timeout=20
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return bool(result.stdout) if result.returncode == 0 else None

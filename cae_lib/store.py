@@ -5,9 +5,9 @@ can read as well. New rows are first staged in one file for each run and seed, s
 processes can measure at once. Readers see the staged rows, and `collect` moves them into the table.
 
 The files are small for two reasons. `save` leaves out columns and rows that no page shows, and
-rounds numbers to the precision that pages need (`LEFT_OUT`, `LEFT_OUT_ROLES`, `ROUNDED`). In
-addition, the rows of all runs for one item follow each other, so that all columns except the
-measured one repeat their values, which Parquet stores in almost no space.
+rounds numbers to the precision that pages need (`DROPPED_COLUMNS`, `DROPPED_ROLES`,
+`ROUNDED_TABLES`). In addition, the rows of all runs for one item follow each other, so that all
+columns except the measured one repeat their values, which Parquet stores in almost no space.
 
 The rows of a run and seed are stored with their provenance (see
 `cae_lib.runtime.current_provenance`) and with a key, which changes whenever something that the
@@ -37,13 +37,13 @@ from cae_lib.config import paths
 from cae_lib.errors import DataError
 from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION
 from cae_lib.profiles import find_profile
-from cae_lib.runtime import whole_file, write_atomic
-from cae_lib.variants import DATA as DATA
+from cae_lib.runtime import atomic_file, write_atomic
+from cae_lib.variants import DATA_RUN as DATA_RUN
 
 ITEM_KEY = ("family", "subset", "item")
 """Columns that together identify an item of a benchmark."""
 
-LONG_PAGES = (
+PARQUET_PAGE_OPTIONS = (
     {"max_rows_per_page": 2**30}
     if "max_rows_per_page" in inspect.signature(pq.ParquetWriter).parameters
     else {}
@@ -52,22 +52,22 @@ LONG_PAGES = (
 compressed separately, so short pages double the size of some tables. Empty for old versions of
 pyarrow, which do not have the option."""
 
-WITHOUT_SEEDS = ("base", DATA, "tuning")
+SINGLE_SEED_PREFIXES = ("base", DATA_RUN, "tuning", "released")
 """Prefixes of the names of runs for which requested seeds are ignored: these runs have one seed."""
 
-LEFT_OUT = {"benchmarks": ("margin", "rank")}
+DROPPED_COLUMNS = {"benchmarks": ("margin", "rank")}
 """Measured columns that are not stored, by table."""
 
-LEFT_OUT_ROLES = {"attribution": ("other",)}
+DROPPED_ROLES = {"attribution": ("other",)}
 """Roles of words whose rows are not stored, by table; no loss and no page uses them."""
 
-ROUNDED = ("attribution", "bindings", "faithfulness", "heatmaps", "phrases", "sensitivity")
+ROUNDED_TABLES = ("attribution", "bindings", "faithfulness", "heatmaps", "phrases", "sensitivity")
 """Tables whose numbers are rounded to `SIGNIFICANT_BITS`; other tables are stored exactly."""
 
 SIGNIFICANT_BITS = 13
 """Binary digits of a rounded number. With 12, one number that a page prints would change."""
 
-META = b"cae"
+METADATA_KEY = b"cae"
 """Key of a Parquet file's metadata that holds its `Index`: compressed JSON in Base64."""
 
 TOMBSTONE = ".gone"
@@ -77,7 +77,7 @@ Tables = Mapping[str, pd.DataFrame]
 """Tables that a measurement returns, by name; they do not have the columns `run` and `seed` yet."""
 
 
-class Rows(NamedTuple):
+class StoredRows(NamedTuple):
     """Location and provenance of the stored rows of one run and seed of a table.
 
     Attributes:
@@ -97,7 +97,7 @@ class Rows(NamedTuple):
     provenance: dict[str, Any]
 
 
-Index = dict[tuple[str, int], Rows]
+Index = dict[tuple[str, int], StoredRows]
 """The rows of a table by run name and seed."""
 
 
@@ -119,8 +119,8 @@ def save(
 ) -> Path:
     """Stage the rows of one run and seed, and return the path of the staged file.
 
-    Some rows and columns are dropped and some numbers rounded; see `LEFT_OUT`, `LEFT_OUT_ROLES` and
-    `ROUNDED`.
+    Some rows and columns are dropped and some numbers rounded; see `DROPPED_COLUMNS`,
+    `DROPPED_ROLES` and `ROUNDED_TABLES`.
 
     Args:
         table: Name of the table.
@@ -137,16 +137,16 @@ def save(
         WriteError: If the file cannot be written.
     """
     path = _folder(profile_name, on_request) / table / run / f"{seed}.parquet"
-    frame = frame.drop(columns=[*LEFT_OUT.get(table, ())], errors="ignore")
-    if table in LEFT_OUT_ROLES:
-        frame = frame[~frame["role"].isin(LEFT_OUT_ROLES[table])]
+    frame = frame.drop(columns=[*DROPPED_COLUMNS.get(table, ())], errors="ignore")
+    if table in DROPPED_ROLES:
+        frame = frame[~frame["role"].isin(DROPPED_ROLES[table])]
     if frame.empty:
         raise DataError(f"{path}: there is no row to store; measure something, or store nothing")
-    if table in ROUNDED:
+    if table in ROUNDED_TABLES:
         frame = frame.assign(**round_numbers(frame.select_dtypes("floating")))
     frame = frame.assign(run=run, seed=np.int8(seed) if -128 <= seed < 128 else np.int32(seed))
     frame = frame[["run", "seed", *frame.columns.difference(["run", "seed"], sort=False)]]
-    rows = Rows(path, run, seed, list(frame), key, dict(provenance))
+    rows = StoredRows(path, run, seed, list(frame), key, dict(provenance))
     _write({(run, seed): rows}, pa.Table.from_pandas(frame, preserve_index=False), path)
     path.with_suffix(TOMBSTONE).unlink(missing_ok=True)
     return path
@@ -226,7 +226,7 @@ def _write(index: Index, content: pa.Table, path: Path) -> None:
         elif pa.types.is_integer(field.type) and field.type.bit_width >= 32:
             encodings[field.name] = "DELTA_BINARY_PACKED"
     with (
-        whole_file(path) as temporary,
+        atomic_file(path) as temporary,
         pq.ParquetWriter(
             temporary,
             content.schema,
@@ -235,11 +235,13 @@ def _write(index: Index, content: pa.Table, path: Path) -> None:
             use_dictionary=[name for name in content.column_names if name not in encodings],
             column_encoding=encodings,
             store_schema=False,  # else pandas would read texts as categories
-            **LONG_PAGES,
+            **PARQUET_PAGE_OPTIONS,
         ) as writer,
     ):
         writer.write_table(content, row_group_size=len(content))
-        writer.add_key_value_metadata({META: b64encode(zlib.compress(json.dumps(stored).encode()))})
+        writer.add_key_value_metadata(
+            {METADATA_KEY: b64encode(zlib.compress(json.dumps(stored).encode()))}
+        )
 
 
 def _order_by_item(content: pa.Table) -> np.ndarray:
@@ -255,7 +257,7 @@ def _order_by_item(content: pa.Table) -> np.ndarray:
     return np.lexsort((number, position, sizes[number]))
 
 
-def read(rows_to_read: list[Rows]) -> pa.Table:
+def read(rows_to_read: list[StoredRows]) -> pa.Table:
     """Read the rows of some runs and seeds, with all columns that occur in any of them.
 
     The rows are concatenated in the order of `rows_to_read`, which must not be empty.
@@ -271,7 +273,7 @@ def read(rows_to_read: list[Rows]) -> pa.Table:
     return content.cast(pa.schema(plain))
 
 
-def _read(rows_to_read: list[Rows]) -> pa.Table:
+def _read(rows_to_read: list[StoredRows]) -> pa.Table:
     """Read as `read` does, with texts as dictionaries, which take less memory."""
     by_path: dict[Path, dict[tuple[str, int], int]] = {}
     for place, rows in enumerate(rows_to_read):
@@ -328,27 +330,27 @@ def index_of(table: str, profile_name: str, on_request: bool = False) -> Index:
         DataError: If a file cannot be read.
     """
     path = file_of(table, profile_name)
-    index = entries(path) if path.is_file() and not on_request else {}
+    index = read_index(path) if path.is_file() and not on_request else {}
     for staged in (_folder(profile_name, on_request) / table).glob("*/[0-9]*"):
         if staged.suffix == TOMBSTONE:
             index.pop((staged.parent.name, int(staged.stem)), None)
         else:
-            index |= entries(staged)
+            index |= read_index(staged)
     return dict(sorted(index.items()))
 
 
-def entries(path: Path) -> Index:
+def read_index(path: Path) -> Index:
     """Return the index of a Parquet file; empty if the file was not written by this module.
 
     Raises:
         DataError: If the file cannot be read.
     """
     try:
-        content = (pq.read_metadata(path).metadata or {}).get(META)
+        content = (pq.read_metadata(path).metadata or {}).get(METADATA_KEY)
         stored = json.loads(zlib.decompress(b64decode(content))) if content else []
     except (OSError, ValueError, zlib.error) as error:
         raise _broken(path, error) from error
-    return {(run, seed): Rows(path, run, seed, *rest) for run, seed, *rest in stored}
+    return {(run, seed): StoredRows(path, run, seed, *rest) for run, seed, *rest in stored}
 
 
 def _broken(path: Path, error: Exception) -> DataError:
@@ -375,27 +377,28 @@ def load(
     for run in dict.fromkeys(run for run, _ in index) if runs is None else runs:
         rows, absent = select(index, run, seeds)
         if absent and runs is not None:
-            raise not_stored(table, run, profile_name, rows, seeds)
+            raise not_stored_error(table, run, profile_name, rows, seeds)
         rows_to_read += rows.values()
     if not rows_to_read:
-        raise not_stored(table, "base", profile_name)
+        raise not_stored_error(table, "base", profile_name)
     return read(rows_to_read).to_pandas()
 
 
 def select(
     index: Index, run: str, seeds: int | Collection[int] | None
-) -> tuple[dict[int, Rows], list[int]]:
+) -> tuple[dict[int, StoredRows], list[int]]:
     """Return the rows of a run by seed, and the requested seeds that are not stored.
 
     Args:
         index: Index of the stored rows.
-        run: Name of the run. If it begins with one of `WITHOUT_SEEDS`, `seeds` is treated as None.
+        run: Name of the run. If it begins with one of `SINGLE_SEED_PREFIXES`, `seeds` is treated as
+            None.
         seeds: The requested seeds. A number n stands for the n smallest stored seeds; if fewer are
             stored, the smallest other seeds are returned as missing. None stands for all stored
             seeds; if there are none, seed 0 is returned as missing.
     """
     stored = {seed: rows for (name, seed), rows in index.items() if name == run}
-    if seeds is None or run.startswith(WITHOUT_SEEDS):
+    if seeds is None or run.startswith(SINGLE_SEED_PREFIXES):
         return stored, [] if stored else [0]
     if isinstance(seeds, int):
         new = [seed for seed in range(seeds + len(stored)) if seed not in stored]
@@ -404,7 +407,7 @@ def select(
     return rows, [seed for seed in seeds if seed not in stored]
 
 
-def not_stored(
+def not_stored_error(
     table: str,
     run: str,
     profile_name: str,
@@ -433,7 +436,7 @@ def not_stored(
     return DataError(f"{few}{_advice(table, run, profile_name)}")
 
 
-def missing(table: str, runs: Iterable[str], profile_name: str) -> list[str]:
+def missing_runs(table: str, runs: Iterable[str], profile_name: str) -> list[str]:
     """Return those of the `runs` for which a profile has no stored rows of a table."""
     stored = {run for run, _ in index_of(table, profile_name)}
     return [run for run in runs if run not in stored]
@@ -441,12 +444,14 @@ def missing(table: str, runs: Iterable[str], profile_name: str) -> list[str]:
 
 def _advice(table: str, run: str, profile_name: str) -> str:
     where = f"{file_of(table, profile_name)}: nothing is stored for {run!r}"
-    train = "" if run in ("base", DATA) else f"`cae train {run} --profile {profile_name}`, then "
+    train = (
+        "" if run in ("base", DATA_RUN) else f"`cae train {run} --profile {profile_name}`, then "
+    )
     measure = f"`cae evaluate {run} --profile {profile_name}`"
     return f"{where}. Run {train}{measure}, or `cae reproduce --profile {profile_name}` for all"
 
 
-def tables(profile_name: str, on_request: bool = False) -> dict[str, Index]:
+def table_indexes(profile_name: str, on_request: bool = False) -> dict[str, Index]:
     """Return the index of every table of a profile, by the name of the table.
 
     With `on_request`, only tables are returned that are stored apart from the profile's.
@@ -457,7 +462,7 @@ def tables(profile_name: str, on_request: bool = False) -> dict[str, Index]:
     return {name: index_of(name, profile_name, on_request) for name in sorted(names)}
 
 
-def made(profile_name: str) -> pd.DataFrame:
+def provenance_table(profile_name: str) -> pd.DataFrame:
     """Return the provenance of all stored tables as a frame.
 
     There is one row for each table, run and seed. The columns are `table`, `run`, `seed`, `key`,
@@ -475,7 +480,7 @@ def made(profile_name: str) -> pd.DataFrame:
             *map(rows.provenance.get, columns),
             _is_current(rows.provenance),
         )
-        for table, index in tables(profile_name).items()
+        for table, index in table_indexes(profile_name).items()
         for (run, seed), rows in index.items()
     ]
     return pd.DataFrame(rows, columns=["table", "run", "seed", "key", *columns, "current"])

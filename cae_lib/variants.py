@@ -16,22 +16,22 @@ from cae_lib.errors import ConfigError, field_types
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.profiles import experiment, find_profile
 
-BASE, TUNED, CONTROL = "base", "clip-ft", "negclip"
+BASE, CLIP_FT, NEGCLIP = "base", "clip-ft", "negclip"
 """Names of the base model, of the run without CAE (CLIP-FT), and of the positive control."""
 
-DATA = "data"
+DATA_RUN = "data"
 """Name that stands for a run in tables that describe the data and involve no model."""
 
-CONTROLS: Mapping[str, str] = {f"{run}-gelu": run for run in (BASE, TUNED)}
+GELU_CONTROLS: Mapping[str, str] = {f"{run}-gelu": run for run in (BASE, CLIP_FT)}
 """Controls whose weights were trained with QuickGELU but are evaluated with GELU: the run that
 trained the weights, by the name of the control. Open_clip loads a file in this way under the plain
 model name, and so do the evaluations of NegCLIP, CAE and MACCO."""
 
-ABLATED = "cae-gradcam"
+ABLATED_RUN = "cae-gradcam"
 """The CAE run whose settings the ablations vary. Its attribution method has all the settings that
 are varied, and it closes the object-word gap even in short trainings."""
 
-RUNS_FROM_EACH_BASE = (TUNED, "cae-perturbation")
+RUNS_FROM_EACH_BASE = (CLIP_FT, "cae-perturbation")
 """Runs that are trained from each base model: the reference, and the run with the attribution
 method whose scores stay faithful."""
 
@@ -42,7 +42,7 @@ larger than needed to close the object-word gap."""
 NAMED_VALUES = {"none": None, "true": True, "false": False}
 """Values of settings that are written as words in a name or on the command line, in any case."""
 
-PLAIN_VALUE = re.compile(r"[\w.-]{1,24}")
+NAME_SAFE_VALUE = re.compile(r"[\w.-]{1,24}")
 """Values that `run_name` writes as they are; other values are replaced by a hash."""
 
 
@@ -82,14 +82,14 @@ def run_name(name: str, profile_name: str, **overrides: Any) -> str:
         parts.append("short")
         rest = {key: value for key, value in rest.items() if key not in profile.short}
     for steps in profile.earlier_bases:
-        if rest.get("weights") == earlier_base(profile_name, steps):
+        if rest.get("weights") == earlier_base_weights(profile_name, steps):
             del rest["weights"]
             parts.append(f"{'steps' if name == BASE else 'base'}={steps}")
     rest |= dict(rest.pop("attribution", ()))
     for key, value in sorted(rest.items()):
         short = isinstance(value, float) and value == float(f"{value:g}")
         text = f"{value:g}" if short else str(value)
-        if not PLAIN_VALUE.fullmatch(text):
+        if not NAME_SAFE_VALUE.fullmatch(text):
             text = hashlib.sha256(text.encode()).hexdigest()[:8]
         parts.append(f"{key}={text}")
     return "+".join(parts)
@@ -110,12 +110,12 @@ def parse_run_name(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
     for variant in (
         *ablations(profile_name),
         *base_variants(profile_name),
-        *lead_variants(profile_name),
+        *weight_variants(profile_name),
     ):
         if variant.name(profile_name) == name:
             return variant.run, variant.settings
     row, *parts = name.split("+")
-    if row not in (BASE, DATA, *CONTROLS, *find_profile(profile_name).runs):
+    if row not in (BASE, DATA_RUN, *GELU_CONTROLS, *find_profile(profile_name).runs):
         return name, {}  # such as the path of a file whose folder is called "c++"
     settings: dict[str, Any] = {}
     for part in parts:
@@ -136,7 +136,7 @@ def find_variant(run: str, profile_name: str, **settings: Any) -> Variant:
         ConfigError: If the run or a setting is unknown, or a value has the wrong type.
     """
     row, named = parse_run_name(run, profile_name)
-    if row in (BASE, DATA):
+    if row in (BASE, DATA_RUN):
         return Variant(row, named)
     configured = experiment(row, profile_name)
     resolved = vars(experiment(row, profile_name, **named | settings))
@@ -169,7 +169,7 @@ def parse_setting(key: str, text: str) -> Any:
     return float(text) if hints[key] is float and type(value) is int else value
 
 
-def earlier_base(profile_name: str, steps: int) -> str:
+def earlier_base_weights(profile_name: str, steps: int) -> str:
     """Return the value of `weights` for runs that start from the base model with `steps` steps.
 
     `steps` is one of the profile's `earlier_bases`: a base model with a shorter training.
@@ -180,19 +180,19 @@ def earlier_base(profile_name: str, steps: int) -> str:
 def ablations(profile_name: str) -> list[Variant]:
     """Return the variants that test the settings that the paper leaves open.
 
-    They are variants of `TUNED` and `ABLATED`, and all have the profile's `short` settings. The
-    first variant of each run is the reference, in which nothing else is changed. Each further
-    variant changes one setting; only `image_gradient=False` also unlocks the image tower, which
-    it needs. Values that the profile already uses are left out. The list is empty for a profile
+    They are variants of `CLIP_FT` and `ABLATED_RUN`, and all have the profile's `short` settings.
+    The first variant of each run is the reference, in which nothing else is changed. Each further
+    variant changes one setting; only `image_gradient=False` also unlocks the image tower, which it
+    needs. Values that the profile already uses are left out. The list is empty for a profile
     without `short` settings.
     """
     short = find_profile(profile_name).short
     if not short:
         return []
-    weight, opened = experiment(ABLATED, profile_name).weight, {"lock_image": False}
+    weight, opened = experiment(ABLATED_RUN, profile_name).weight, {"lock_image": False}
     varied: dict[str, list[dict[str, Any]]] = {
-        TUNED: [{}, opened],
-        ABLATED: [
+        CLIP_FT: [{}, opened],
+        ABLATED_RUN: [
             {},
             {"weight": weight / 10},
             {"weight": weight * 10},
@@ -223,7 +223,9 @@ def base_variants(profile_name: str) -> list[Variant]:
     `earlier_bases`.
     """
     profile = find_profile(profile_name)
-    starts = [{"weights": earlier_base(profile_name, steps)} for steps in profile.earlier_bases]
+    starts = [
+        {"weights": earlier_base_weights(profile_name, steps)} for steps in profile.earlier_bases
+    ]
     runs = [
         Variant(run, profile.short | start, 2)
         for start in (*starts, {})
@@ -232,7 +234,7 @@ def base_variants(profile_name: str) -> list[Variant]:
     return [*(Variant(BASE, start) for start in starts), *runs] if profile.earlier_bases else []
 
 
-def lead_variants(profile_name: str) -> list[Variant]:
+def weight_variants(profile_name: str) -> list[Variant]:
     """Return the CAE runs of the paper's methods with multiples of their weights λ.
 
     The multiples are `WEIGHT_MULTIPLIERS`. The method in `RUNS_FROM_EACH_BASE` gets three seeds,
@@ -258,7 +260,7 @@ def study_runs(profile_name: str) -> list[tuple[Variant, int]]:
     variants = (
         *base_variants(profile_name),
         *ablations(profile_name),
-        *lead_variants(profile_name),
+        *weight_variants(profile_name),
     )
     runs = {
         (variant.name(profile_name), seed): (variant, seed)

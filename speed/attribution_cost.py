@@ -38,7 +38,7 @@ from torch import Tensor, nn
 from cae_lib.attribution import get_method
 from cae_lib.models.clip import load_clip
 from cae_lib.models.image_tower import encode_image
-from cae_lib.words.alignment import word_index
+from cae_lib.words.alignment import word_numbers
 from speed import naive
 from speed.common import (
     MODEL,
@@ -105,7 +105,7 @@ class Scorer:
         return scores.detach()
 
     def _ablate(self, tokens: Tensor, images: Tensor, at_once: int | None) -> Tensor:
-        words = word_index(tokens, 49408)
+        words = word_numbers(tokens, 49408)
         groups = words.clamp(min=1) - 1  # what is no word shares a group, and is put back below
 
         def similarity(ids: Tensor, given: Tensor, inside: Tensor, images: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def check_equal(scorer: Scorer, batch: Batch) -> dict[str, dict[str, float]]:
     Raises:
         AssertionError: they differ, so a comparison of their speed would mean nothing.
     """
-    words = word_index(batch.tokens, 49408) > 0
+    words = word_numbers(batch.tokens, 49408) > 0
     differences = {}
     for name, run in scorer.candidates.items():
         ours = "gradcam" if "gradcam" in name else "perturbation"

@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from cae_lib import plots, results, store
-from cae_lib.evaluation.averages import weights
+from cae_lib.evaluation.averages import score_weights
 from cae_lib.keys import digest
 from cae_lib.runtime import current_provenance
 from cae_lib.statistics import ITEM_KEY, correlations, crossed_mean, mean_ci, ratios, summarize
@@ -205,11 +205,11 @@ def similarity(profile: str, resamples: int) -> tuple[int, Held]:
 
 def designs(profile: str, resamples: int) -> Iterator[tuple[str, int, int, Held]]:
     """Return a claim's quantity, the numbers of seeds and items, and a function that draws data."""
-    items = results.load("items", profile, [results.DATA])
+    items = results.load("items", profile, [results.DATA_RUN])
     if profile == "paired":
         items = items[items["subset"] == "relation"]  # places, on which its claims are judged
     answers = results.load("benchmarks", profile, [TUNED, *CAE])
-    numbers = weights(items, "family")
+    numbers = score_weights(items, "family")
     mean = differences(answers, "correct", list(ITEM_KEY), numbers.query("score == 'mean'"))
     _, parts = crossed_mean(mean.values, mean.strata, mean.weights, mean.clusters)
     far = replace(mean, by_seed=parts.by_item / mean.weights.sum() ** 2)
@@ -275,7 +275,9 @@ def main() -> None:
         key = digest(settings)
         spent = round(time.monotonic() - started, 1)
         made = current_provenance("mini", options.seed, wall_seconds=spent, settings=settings)
-        store.save("coverage", results.DATA, options.seed, frame, "mini", key=key, provenance=made)
+        store.save(
+            "coverage", results.DATA_RUN, options.seed, frame, "mini", key=key, provenance=made
+        )
         store.collect("mini")
 
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from open_clip import CLIP
 from torch import Tensor
 
-from cae_lib.training.losses import AttributionLossConfig, role_groups
-from cae_lib.words.alignment import word_index
+from cae_lib.training.losses import AttributionLossConfig, role_masks
+from cae_lib.words.alignment import word_numbers
 
 
 def read_features(model: CLIP, states: Tensor, tokens: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def perturbation(
     Returns:
         Text features `(B, E)`, not normalised, and scores `(B, 77)`.
     """
-    mask_vector = model.token_embedding.weight.detach().mean(dim=0)
+    mask_embedding = model.token_embedding.weight.detach().mean(dim=0)
     embeddings = model.token_embedding(tokens)
     features = encode(model, embeddings, tokens)
     whole = (images * F.normalize(features, dim=-1)).sum(dim=-1)
@@ -101,7 +101,7 @@ def perturbation(
         rows = masked.any(dim=1).nonzero().squeeze(1)
         if len(rows) == 0:
             continue
-        changed = torch.where(masked[rows].unsqueeze(-1), mask_vector, embeddings[rows])
+        changed = torch.where(masked[rows].unsqueeze(-1), mask_embedding, embeddings[rows])
         found = F.normalize(encode(model, changed, tokens[rows]), dim=-1)
         drop = whole[rows] - (images[rows] * found).sum(dim=-1)
         scores = scores.index_add(0, rows, drop.unsqueeze(1) * masked[rows])
@@ -110,8 +110,8 @@ def perturbation(
 
 def words_of_the_loss(tokens: Tensor, roles: Tensor) -> Tensor:
     """Return the number of each token's word `(B, 77)` where the loss averages it, else 0."""
-    words = word_index(tokens, 49408)
-    objects, composition = role_groups(roles, AttributionLossConfig())
+    words = word_numbers(tokens, 49408)
+    objects, composition = role_masks(roles, AttributionLossConfig())
     in_loss = objects | composition
     return torch.stack(
         [

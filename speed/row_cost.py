@@ -21,9 +21,9 @@ from cae_lib.data.needs import data_digests
 from cae_lib.data.training_set import training_set
 from cae_lib.models.clip import load_clip
 from cae_lib.profiles import experiment, find_profile
-from cae_lib.runs import weights_path
+from cae_lib.runs import initial_weights
 from cae_lib.training.trainer import Run
-from cae_lib.variants import TUNED
+from cae_lib.variants import CLIP_FT
 from speed.common import common_options, interleaved, median_table, prepare, seconds, store
 
 WARM_UP = 2
@@ -44,8 +44,8 @@ def main() -> None:
             work[name] = _steps(name, options.profile, WARM_UP + options.rounds, device)
     rounds = interleaved(work, WARM_UP + options.rounds, device, clock=options.clock)
     frame = seconds(rounds[WARM_UP:])
-    print(median_table(frame, TUNED), flush=True)
-    config = experiment(TUNED, options.profile)
+    print(median_table(frame, CLIP_FT), flush=True)
+    config = experiment(CLIP_FT, options.profile)
     subject = {"model": config.model, "batch": config.batch_size, "precision": config.precision}
     data = data_digests(options.profile, ["benchmarks"])["benchmarks"]
     store("cost_rows", options, device, subject, data, frame, started, options.profile)
@@ -55,10 +55,10 @@ def _steps(
     name: str, profile_name: str, rounds: int, device: torch.device
 ) -> Callable[[int], object]:
     config = experiment(name, profile_name)
-    clip = load_clip(config.model, weights_path(config), config.activation, device)
+    clip = load_clip(config.model, initial_weights(config), config.activation, device)
     data = training_set(profile_name, config.train_data, config.model, config.tagger)
     run = Run(config, clip, data.pairs, data.alignment, data.images)
-    run.train_mode()
+    run.set_train_mode()
     with run.prefetch(0, rounds) as source:
         batches = list(source)
     return lambda number: run.step(number, batches[number])

@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.profiles import experiment
-from cae_lib.runtime import PACKAGE
+from cae_lib.runtime import PACKAGE_FOLDER
 
 FILE = """
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ from cae_lib.models import load_clip, read_meta
 from cae_lib.runs import checkpoint_path
 
 assert Path(cae.__file__).is_relative_to(Path.cwd())
-assert plots.label("cae-size") == "CLIP-CAE (size)" and plots.method_of("cae-size") == "size"
+assert plots.label("cae-size") == "CLIP-CAE (size)" and plots.method_label("cae-size") == "size"
 assert plots.METHOD_COLORS["size"] == "red"
 clip = load_clip()
 tokens = clip.tokenizer(["a dog"])
@@ -58,7 +58,7 @@ assert meta.step == 3 and meta.config_key == experiment("cae-size", "smoke").key
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     copy = tmp_path / "cae_lib"
-    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(PACKAGE_FOLDER, copy, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
     (tmp_path / "pyproject.toml").touch()  # which makes it a clone
     return copy
@@ -78,7 +78,7 @@ def read(root: Path, subset: str) -> Iterator[Item]:
         yield Item(row.key, (image,), (row.text("right"), row.text("wrong")))
 
 
-FAMILY = Family("ours", "our-set", read, {"all": 2}, ("our-set/ours.json",), images="drawn")
+FAMILY = Family("ours", "our-set", read, {"all": 2}, ("our-set/ours.json",), images_advice="drawn")
 """
 USE_BENCHMARK = """
 table = cae.evaluate(cae.load_clip(), "ours")

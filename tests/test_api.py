@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 from PIL import Image
 
 import cae_lib as cae
-from cae_lib.data.benchmarks import BENCHMARK_FAMILIES, FOLDERS, Family, ImageRef, Item
+from cae_lib.data.benchmarks import BENCHMARK_FAMILIES, FOLDER_OF_FAMILY, Family, ImageRef, Item
 from cae_lib.data.rows import json_rows
 from cae_lib.errors import ConfigError, DataError
 
@@ -21,13 +21,13 @@ from cae_lib.errors import ConfigError, DataError
 def test_scores_of_a_model_are_those_of_its_stored_answers(smoke_world, home, tiny_clip) -> None:
     (home / "data").mkdir()
     (home / "data" / "raw").symlink_to(Path(smoke_world).parent)
-    table = cae.evaluate(tiny_clip, "sugarcrepe", profile="smoke")
+    table = cae.evaluate(tiny_clip, "sugarcrepe", profile_name="smoke")
     assert {*table["dataset"].str.partition("/")[0]} == {"sugarcrepe"}
     assert (table["n_used"] == table["n_expected"]).all() and table["value"].between(0, 1).all()
-    opened = cae.evaluate(lambda: tiny_clip, "sugarcrepe", profile="smoke")
+    opened = cae.evaluate(lambda: tiny_clip, "sugarcrepe", profile_name="smoke")
     assert opened.equals(table)
     with pytest.raises(ConfigError, match="sugarcrape.*Known: aro"):
-        cae.evaluate(tiny_clip, "sugarcrape", profile="smoke")
+        cae.evaluate(tiny_clip, "sugarcrape", profile_name="smoke")
 
 
 def test_the_files_of_a_family_are_read_in_each_call(smoke_world, home, tiny_clip, monkeypatch):
@@ -42,12 +42,12 @@ def test_the_files_of_a_family_are_read_in_each_call(smoke_world, home, tiny_cli
 
     mine = Family("mine", "mine", read, {"all": None}, ("mine/all.json",), "in mine/")
     monkeypatch.setitem(BENCHMARK_FAMILIES, "mine", mine)
-    monkeypatch.setitem(FOLDERS, "mine", "mine")
+    monkeypatch.setitem(FOLDER_OF_FAMILY, "mine", "mine")
     for n in (2, 1):
         (folder / "all.json").write_text(json.dumps([["a cat", "a dog"]] * n), encoding="utf-8")
         assert cae.evaluate(tiny_clip, "mine")["n_used"].tolist() == [n]
     with pytest.raises(ConfigError, match="mine is no set of the profile smoke: give --profile"):
-        cae.evaluate(tiny_clip, "mine", profile="smoke")
+        cae.evaluate(tiny_clip, "mine", profile_name="smoke")
     (folder / "all.json").unlink()
     with pytest.raises(DataError, match="cae data get mine"):
         cae.evaluate(tiny_clip, "mine")
@@ -70,7 +70,7 @@ def test_what_is_attributed_is_a_model_with_its_preprocessing_and_a_picture(tiny
 @pytest.mark.parametrize("items", [None, [], pd.DataFrame(), pd.DataFrame({"family": ["aro"]})])
 def test_weights_are_of_a_table_of_items(items) -> None:
     with pytest.raises(DataError, match="stratum"):
-        cae.weights(items)
+        cae.score_weights(items)
 
 
 def test_without_an_extra_the_error_names_it() -> None:

@@ -124,6 +124,35 @@ def test_what_scrolls_says_so_and_keys_reach_it(tmp_path: Path):
 
 
 @needs_browser
+def test_headers_of_rows_stay_beside_each_other_and_the_hint_goes_at_the_end(tmp_path: Path):
+    for name in ("cae.css", "page.js"):
+        shutil.copy(REPOSITORY / "book" / "_static" / name, tmp_path)
+    index = pd.MultiIndex.from_product([["first"], ["one", "two"]], names=["a", "b"])
+    frame = pd.DataFrame(1, index, [f"column {number}" for number in range(9)])
+    page = tmp_path / "page.html"
+    page.write_text(
+        '<!doctype html><meta name="viewport" content="width=device-width">'
+        '<script src="page.js"></script><link rel="stylesheet" href="cae.css">'
+        f'<article class="bd-article">{plots.table(frame).html}'
+    )
+    look = """(async () => { const box = document.querySelector(".cae-box");
+      box.scrollLeft = %d;
+      await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+      const seen = [...box.querySelectorAll("tbody th, thead th:nth-child(-n + 2)")].map(
+        head => [head.textContent, head.getBoundingClientRect().left]);
+      return [Object.fromEntries(seen), box.classList.contains("cae-at-end")]; })()"""
+    browser = Browser(tmp_path / "user")
+    try:
+        browser.open(page.as_uri(), 300)
+        places, at_end = browser.evaluate(look % 60)
+        assert places["a"] == places["first"] < places["b"] == places["one"] == places["two"]
+        assert places["a"] >= 0 and places["b"] < 150 and not at_end
+        assert browser.evaluate(look % 9999)[1]
+    finally:
+        browser.close()
+
+
+@needs_browser
 def test_a_browser_shows_every_page_whole(served: tuple[str, Path], rendered: Path):
     address, folder = served
     shutil.copytree(rendered, folder, dirs_exist_ok=True)

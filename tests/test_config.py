@@ -10,7 +10,7 @@ from cae_lib.config import Experiment
 from cae_lib.errors import ConfigError
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.profiles import PROFILES, experiment
-from cae_lib.training.execution import native_bf16, uses_bf16
+from cae_lib.training.execution import has_native_bf16, uses_bf16
 
 PLAIN = experiment("clip-ft", "mini")
 
@@ -52,13 +52,13 @@ def test_runs_with_hard_negatives_have_their_own_batch_and_the_same_lambda(name,
 )
 def test_a_processor_without_bfloat16_trains_in_float32(tmp_path: Path, text: str, native: bool):
     cpuinfo = tmp_path / "cpuinfo"
-    assert not native_bf16(cpuinfo), "not Linux"
+    assert not has_native_bf16(cpuinfo), "not Linux"
     cpuinfo.write_text(f"processor\t: 0\n{text}")
-    assert native_bf16(cpuinfo) is native
+    assert has_native_bf16(cpuinfo) is native
     assert {experiment("clip-ft", name).precision for name in ("mini", "photo")} == {"auto"}
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cae_lib.training.execution.native_bf16", lambda: native)
+        patch.setattr("cae_lib.training.execution.has_native_bf16", lambda: native)
         assert uses_bf16("auto", cpu) is native and uses_bf16("auto", gpu)
     assert uses_bf16("bf16", cpu) and not uses_bf16("fp32", gpu)
     with pytest.raises(ConfigError, match="fp16"):

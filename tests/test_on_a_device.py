@@ -18,12 +18,12 @@ from toys import TINY, forget, toy_clip
 from cae_lib.attribution import get_method
 from cae_lib.config import Experiment
 from cae_lib.data.captions import load_negclip_tsv
-from cae_lib.data.images import ImagesOnDisk, ImageStore, read_image
+from cae_lib.data.images import ImagesInMemory, ImagesOnDisk, read_image
 from cae_lib.data.training_set import default_tagger
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.pair import attribute
-from cae_lib.evaluation.suites import BASE_SUITES, SUITES
+from cae_lib.evaluation.suites import BASE_SUITES, RUN_SUITES
 from cae_lib.evaluation.validation import validation_gaps, validation_scores
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.models import text_encoder
@@ -88,9 +88,9 @@ def assert_close(found: Any, expected: Any, place: str = "") -> None:
         assert found == expected, place
 
 
-@pytest.mark.parametrize("name", [*SUITES, *BASE_SUITES])
+@pytest.mark.parametrize("name", [*RUN_SUITES, *BASE_SUITES])
 def test_a_suite(world: Path, name: str) -> None:
-    on_both(lambda encoder: (SUITES | BASE_SUITES)[name](encoder, "smoke"))
+    on_both(lambda encoder: (RUN_SUITES | BASE_SUITES)[name](encoder, "smoke"))
 
 
 def test_the_measures_that_tuning_reads(world: Path) -> None:
@@ -152,7 +152,7 @@ def test_steps_of_training(world: Path, method: str | None, scope: str, negative
         lock_image=negatives,
         augment=not negatives,
     )
-    source = ImagesOnDisk if negatives else ImageStore
+    source = ImagesOnDisk if negatives else ImagesInMemory
 
     def measure(encoder: Encoder) -> list[dict[str, float]]:
         alignment = token_roles(pairs.captions, encoder.clip.tokenizer, default_tagger())

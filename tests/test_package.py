@@ -15,7 +15,7 @@ from conftest import REPOSITORY
 
 import cae_lib
 from cae_lib import cli, runtime
-from cae_lib.runtime import PACKAGE, has_uncommitted_changes
+from cae_lib.runtime import PACKAGE_FOLDER, has_uncommitted_changes
 
 GUARDED = """
 import builtins, runpy, sys
@@ -57,21 +57,21 @@ def test_the_loss_needs_the_dependencies_alone() -> None:
 def test_every_data_file_of_the_package_is_shipped() -> None:
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
     patterns = settings["setuptools"]["package-data"]["cae_lib"]
-    shipped = {path for pattern in patterns for path in PACKAGE.glob(pattern)}
-    files = {path for path in PACKAGE.rglob("*.*") if path.is_file()}
+    shipped = {path for pattern in patterns for path in PACKAGE_FOLDER.glob(pattern)}
+    files = {path for path in PACKAGE_FOLDER.rglob("*.*") if path.is_file()}
     assert {path for path in files if path.suffix not in (".py", ".pyc")} == shipped
-    assert PACKAGE / "data" / "sources.yml" in shipped
+    assert PACKAGE_FOLDER / "data" / "sources.yml" in shipped
 
 
 def test_a_command_without_its_extra_says_so(capsys) -> None:
     def needs(name: str) -> None:
         importlib.import_module(name)
 
-    assert cli.guarded(lambda: needs("no_such_package"), "cae") == 2
+    assert cli.run_reporting_errors(lambda: needs("no_such_package"), "cae") == 2
     message = capsys.readouterr().err
     assert "no_such_package" in message and 'pip install "cae-lib[lab]"' in message
     with pytest.raises(ModuleNotFoundError):  # a mistake of ours, no missing extra
-        cli.guarded(lambda: needs("cae_lib.no_such_module"), "cae")
+        cli.run_reporting_errors(lambda: needs("cae_lib.no_such_module"), "cae")
 
 
 def test_names_and_helps_of_commands_need_no_pytorch() -> None:
@@ -102,7 +102,7 @@ def test_a_change_is_told_from_the_last_commit(tmp_path: Path, monkeypatch) -> N
     identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
         subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True)
-    monkeypatch.setattr(runtime, "PACKAGE", package)
+    monkeypatch.setattr(runtime, "PACKAGE_FOLDER", package)
     assert has_uncommitted_changes([package]) is False
     (package / "one.py").write_text("x = 2\n")
     assert (
@@ -140,8 +140,8 @@ LAYERS = (
 
 def test_imports_point_downwards() -> None:
     place = {name: number for number, names in enumerate(LAYERS) for name in names}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        top = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    for path in sorted(PACKAGE_FOLDER.rglob("*.py")):
+        top = path.relative_to(PACKAGE_FOLDER).parts[0].removesuffix(".py")
         for name in imported(path):
             assert name.split(".")[0] not in ("book", "data", "workflow"), f"{path} imports {name}"
             if name.startswith("cae_lib."):

@@ -31,7 +31,7 @@ ROWS = pd.DataFrame(
 
 
 def drawn() -> plt.Figure:
-    plots.style()
+    plots.set_style()
     return plots.forest(ROWS, "family", "method", palette={"a": "#112233"}).figure
 
 
@@ -59,7 +59,9 @@ def test_a_figure_is_an_image_where_html_is_not_trusted(monkeypatch):
     assert bundle["text/plain"] == "two families" and "cae-figure" in html_of(bundle)
     assert "text/html" not in bundle, "viewers would prefer it to the image"
     image = Image.open(io.BytesIO(base64.b64decode(bundle["image/png"])))
-    assert image.width == round(100 * plots.WIDTH) and image.convert("RGB").getpixel((0, 0)) == (
+    assert image.width == round(100 * plots.TEXT_WIDTH_INCHES) and image.convert("RGB").getpixel(
+        (0, 0)
+    ) == (
         255,
         255,
         255,
@@ -93,25 +95,25 @@ def test_models_have_the_same_look_in_each_order():
             for bar in axes.containers
         }
         expected = {
-            "NegCLIP": plots.look("negclip"),
-            "CAE on bindings": plots.look("dependency-binding"),
+            "NegCLIP": plots.marker_and_color("negclip"),
+            "CAE on bindings": plots.marker_and_color("dependency-binding"),
         }
         assert found == expected
         plt.close(axes.figure)
     models = ["base", "clip-ft", "negclip", "hinge-negclip", "negclip-binding", "softmax-binding"]
     models += ["dependency-binding", "truth-binding", "cae-binding", "placebo-binding"]
     models += [f"cae-{name}" for name in plots.PAPER_METHOD_LABELS]
-    looks = [plots.look(run) for run in models]
+    looks = [plots.marker_and_color(run) for run in models]
     assert len({*looks}) == len(looks), "no two models look alike"
 
 
 def test_a_run_without_a_declared_look_is_drawn_in_a_neutral_one_with_its_label():
     """A page that draws a new run of `configs` must neither fail nor mistake it for another."""
-    new = plots.look("my-new-run")
+    new = plots.marker_and_color("my-new-run")
     assert new[1] == plots.GRAY and plots.label("my-new-run") == "my-new-run"
     named = [*plots.MODEL_LOOKS, "placebo-attention", "random-gradient"]
     named += [f"cae-{name}" for name in plots.METHOD_LABELS]
-    assert new not in [plots.look(run) for run in named]
+    assert new not in [plots.marker_and_color(run) for run in named]
 
 
 EVIL = '<img src=x onerror="alert(1)"> & <!-- <script>'
@@ -145,20 +147,23 @@ def test_json_in_a_script_ends_neither_script_nor_line():
 def test_a_wide_figure_is_drawn_again_for_narrow_screens():
     shown = plots.show(drawn(), "an alt text", ROWS).html
     widths = [float(width) for width in re.findall(r'<svg [^>]*style="width: ([\d.]+)in', shown)]
-    assert widths == pytest.approx([plots.WIDTH, plots.NARROW], abs=0.02)
+    assert widths == pytest.approx([plots.TEXT_WIDTH_INCHES, plots.NARROW_WIDTH_INCHES], abs=0.02)
     assert re.findall(r'<svg role="img" class="cae-figure ([\w-]+)', shown) == [
         "cae-wide",
         "cae-narrow",
     ]
     assert shown.index("</svg></div>") < shown.index('class="cae-data"'), "the link comes last"
-    plots.style()
+    assert "cae-stacked" not in shown, "its one panel stands beside no other"
+    beside = plots.show(plt.subplots(1, 2, figsize=(7, 3))[0], "an alt text").html
+    assert beside.count("cae-figure cae-narrow cae-stacked") == beside.count("cae-stacked") == 1
+    plots.set_style()
     small = plots.show(plt.subplots(figsize=(4, 3))[0], "an alt text").html
     assert small.count("<svg") == 1 and 'style="width: 4.00in"' in small
 
 
 def test_folded_panels_stand_below_each_other_with_labels_of_their_own():
-    plots.style()
-    figure, axes = plt.subplots(1, 3, figsize=(plots.WIDTH, 3), sharey=True)
+    plots.set_style()
+    figure, axes = plt.subplots(1, 3, figsize=(plots.TEXT_WIDTH_INCHES, 3), sharey=True)
     rows = ROWS.replace({"family": {"ARO": "a name that is longer than a line of letters"}})
     for ax in axes:
         plots.forest(rows, "family", "method", ax=ax)
@@ -166,7 +171,7 @@ def test_folded_panels_stand_below_each_other_with_labels_of_their_own():
     axes[0].set_ylabel("family")
     handles = axes[0].get_legend_handles_labels()[0]
     figure.legend(handles, ["a label " * 5, "a label " * 4], loc="outside lower center", ncols=2)
-    plots.fold(figure)
+    plots.narrow_figure(figure)
     figure.draw_without_rendering()
     boxes = [ax.get_position() for ax in axes]
     assert all(above.y0 > below.y1 for above, below in itertools.pairwise(boxes))
@@ -181,7 +186,7 @@ def test_folded_panels_stand_below_each_other_with_labels_of_their_own():
 
 
 def test_an_image_that_is_drawn_again_is_written_once():
-    plots.style()
+    plots.set_style()
     figure, axes = plt.subplots(1, 3, figsize=(4, 2))
     for ax in axes:
         ax.imshow(np.eye(9), interpolation="none")
@@ -189,7 +194,7 @@ def test_an_image_that_is_drawn_again_is_written_once():
     assert shown.count("data:image/png") == 1 and shown.count("<use href=") >= 3
 
 
-@pytest.mark.parametrize("alt", ["", " \n", "x" * (plots.MOST_ALT + 1)])
+@pytest.mark.parametrize("alt", ["", " \n", "x" * (plots.MAX_ALT_LENGTH + 1)])
 def test_an_alt_text_is_there_and_short(alt: str):
     with pytest.raises(DataError, match="alt text"):
         plots.show(drawn(), alt)
@@ -221,13 +226,13 @@ def test_a_forest_has_lines_in_order_intervals_to_scale_and_seaborns_palettes(pa
 
 
 def test_numbers_have_a_true_minus_and_no_negative_zero():
-    assert plots.number(-0.0123, 1, 100) == "−1.2"
-    assert plots.number(-0.0001, 1, 100) == "0.0"
-    assert plots.number(0.0123, 1, 100, sign=True) == "+1.2"
-    assert plots.number(float("nan")) == "–"
+    assert plots.format_number(-0.0123, 1, 100) == "−1.2"
+    assert plots.format_number(-0.0001, 1, 100) == "0.0"
+    assert plots.format_number(0.0123, 1, 100, sign=True) == "+1.2"
+    assert plots.format_number(float("nan")) == "–"
     assert plots.format_intervals(ROWS, sign=True).iloc[1] == "−2.0 [−3.0,\u00a0−1.0]"
-    assert plots.format_estimates(ROWS).iloc[3] == plots.Shown(
-        "10.0<br><small>±5.0</small>", "10.0 ±5.0"
+    assert plots.format_estimates(ROWS).iloc[3] == plots.CellOutput(
+        "10.0 <small>±5.0</small>", "10.0 ±5.0"
     )
     assert plots.format_range(ROWS["estimate"]) == "−2.0 to +10.0"
     assert (
@@ -245,7 +250,7 @@ def test_rows_are_picked_in_the_order_of_the_choices():
         plots.pick(ROWS, method=["c"])
 
 
-def cells(shown: plots.Shown) -> list[list[str]]:
+def cells(shown: plots.CellOutput) -> list[list[str]]:
     """The cells of a table by row; those that are folded on a phone stand in brackets."""
     rows = re.findall(r"<tr.*?</tr>", shown.html, re.DOTALL)
     found = [re.findall(r'<t[hd]( class="cae-fold")?[^>]*>(.*?)</t', row) for row in rows]
@@ -256,8 +261,13 @@ def test_a_table_folds_its_columns_on_a_phone():
     frame = ROWS.drop(columns="estimate").set_index(["family", "method"])
     assert "cae-fold" not in plots.table(frame).html and "cae-all" not in plots.table(frame).html
     shown = plots.table(frame, "a caption", fold=["low"])
-    assert cells(shown)[2:4] == [["ARO", "a", "[-0.0100]", "0.0300"], ["b", "[-0.0300]", "-0.0100"]]
-    assert cells(shown)[0] == ["", "", "[low]", "high"]
+    assert cells(shown)[:3] == [
+        ["family", "method", "[low]", "high"],
+        ["ARO", "a", "[-0.0100]", "0.0300"],
+        ["b", "[-0.0300]", "-0.0100"],
+    ]
+    above = plots.table(pd.concat({"both": frame.rename_axis(["family", None])}, axis=1))
+    assert cells(above)[:2] == [["", "", "both"], ["family", "", "low", "high"]]
     wide = ROWS.set_index("family").pivot(columns="method", values=["low", "high"])
     assert cells(plots.table(wide, fold=["high"]))[:2] == [
         ["", "low", "[high]"],

@@ -83,7 +83,7 @@ def test_published_tables_are_read_and_never_changed(measured):
     store.collect("smoke")
     assert path.read_bytes() == before
     assert results.load("retrieval", "smoke")["seed"].unique().tolist() == [0]
-    assert list(results.made("smoke")["key"]) == ["published"]
+    assert list(results.provenance_table("smoke")["key"]) == ["published"]
     with pytest.raises(DataError, match=r"seeds \[1\] are missing.*cae reproduce"):
         results.load("retrieval", "smoke", ["cae-gradcam"], [0, 1])
 
@@ -114,9 +114,9 @@ def test_what_is_stored_is_computed_anew_once_its_key_is_another(measured, monke
 def test_the_base_model_and_the_tables_of_the_data_are_computed_as_well(measured):
     frame = results.load("retrieval", "smoke", ["base"], 3, compute=True)
     assert set(frame["run"]) == {"base"} and set(frame["seed"]) == {0}
-    items = results.load("items", "smoke", [results.DATA], compute=True)
+    items = results.load("items", "smoke", [results.DATA_RUN], compute=True)
     assert {"aro", "crepe"} <= set(items["family"])
-    assert store.tables("smoke") == {} and measured.call_count == 1
+    assert store.table_indexes("smoke") == {} and measured.call_count == 1
 
 
 def test_what_is_wrong_is_said_before_anything_is_trained(measured, monkeypatch):

@@ -126,7 +126,7 @@ def test_every_benchmark_of_the_world_is_measured_completely(at_home):
         "crepe",
     } <= set(answers["family"])
     keys = ["family", "subset", "item"]
-    items = results.load("items", "smoke", [results.DATA])
+    items = results.load("items", "smoke", [results.DATA_RUN])
     pd.testing.assert_frame_equal(answers[keys], items[keys])
     known = results.load("subsets", "smoke").query("suite == 'benchmarks'")
     assert len(known) and (known["n_used"] == known["n_expected"]).all()

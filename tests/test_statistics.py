@@ -10,7 +10,7 @@ from statsmodels.stats.multitest import multipletests
 
 from cae_lib.errors import DataError
 from cae_lib.statistics import (
-    MIN_NONZERO,
+    MIN_NONZERO_CLUSTERS,
     VarianceComponents,
     classify,
     contrasts,
@@ -69,13 +69,15 @@ def test_by_hand():
 def test_freedom_by_hand_as_observed_and_as_expected():
     parts = VarianceComponents(0.1, 0.5, 0.4, 2, 4)  # in truth no variance of seeds, 0.3 of items
     assert parts.variance() == pytest.approx(0.5)
-    assert parts.freedom() == pytest.approx(4)  # seeds as alike as half of the rest makes them
-    assert parts.freedom(True) == pytest.approx(0.5**2 / (0.5**2 / 4 + 0.1 * 0.5))
+    assert parts.degrees_of_freedom() == pytest.approx(
+        4
+    )  # seeds as alike as half of the rest makes them
+    assert parts.degrees_of_freedom(True) == pytest.approx(0.5**2 / (0.5**2 / 4 + 0.1 * 0.5))
     some = VarianceComponents(0.6, 0.5, 0.4, 2, 4)  # 0.2 of seeds; with half the rest 0.4
-    assert some.freedom() == pytest.approx(0.6**2 / (0.5**2 / 4 + 0.2 * 0.6 / 1))
+    assert some.degrees_of_freedom() == pytest.approx(0.6**2 / (0.5**2 / 4 + 0.2 * 0.6 / 1))
     none = VarianceComponents(0.2, 0.1, 0.4, 2, 4)  # only what is particular to seed and item
     assert none.variance() == pytest.approx(0.2)
-    assert none.freedom(True) == pytest.approx(0.2**2 / (0.2**2 / 4 + 0.1 * 0.2))
+    assert none.degrees_of_freedom(True) == pytest.approx(0.2**2 / (0.2**2 / 4 + 0.1 * 0.2))
 
 
 @pytest.mark.parametrize(("second", "freedom"), [([3, 4], 3), ([2, 3], 3), ([1, 2], 2)])
@@ -342,7 +344,7 @@ def test_a_handful_of_pictures_gives_no_verdict(values: list[float]):
 )
 def test_six_pictures_are_enough(values: list[float], delta: float, said: str):
     rows = differences(values)
-    assert binomtest(MIN_NONZERO, MIN_NONZERO).pvalue < 0.05
+    assert binomtest(MIN_NONZERO_CLUSTERS, MIN_NONZERO_CLUSTERS).pvalue < 0.05
     assert classify(rows, delta).tolist() == [said]
 
 
@@ -404,6 +406,14 @@ def test_holm_equals_that_of_statsmodels():
     known = multipletests(p, method="holm")[1]
     tests = pd.DataFrame({"estimate": 1.0, "p": p})
     assert holm(tests)["p_holm"].to_numpy() == pytest.approx(known, abs=1e-15)
+
+
+def test_holm_does_not_need_distinct_labels_of_rows():
+    half = pd.DataFrame({"estimate": [1.0, -1.0], "p": [0.01, 0.04], "nonzero": [9, 9]})
+    result = holm(pd.concat([half, half * [1, 2, 1]]))
+    assert result.index.tolist() == [0, 1, 0, 1]
+    assert result["p_holm"].tolist() == pytest.approx([0.04, 0.08, 0.06, 0.08])
+    assert result["sure"].tolist() == [1, 0, 0, 0]
 
 
 def test_holm_by_hand_within_groups():

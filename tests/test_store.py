@@ -40,12 +40,14 @@ def test_a_table_survives_and_pandas_reads_it_alone(home: Path):
         pd.testing.assert_frame_equal(pd.read_parquet(path, partitioning=None), expected)
         rows = store.index_of("answers", "mini")["cae", 2]
         assert (rows.path, rows.key, rows.provenance) == (path, "abc", {"seed": 2})
-        assert store.made("mini").iloc[0, :4].tolist() == ["answers", "cae", 2, "abc"]
+        assert store.provenance_table("mini").iloc[0, :4].tolist() == ["answers", "cae", 2, "abc"]
         store.collect("mini")
     assert not staged.exists() and [file.name for file in path.parent.iterdir()] == [path.name]
 
 
-@pytest.mark.skipif(not store.LONG_PAGES, reason="this version of pyarrow writes short pages")
+@pytest.mark.skipif(
+    not store.PARQUET_PAGE_OPTIONS, reason="this version of pyarrow writes short pages"
+)
 def test_the_columns_that_all_runs_share_take_little_space(home: Path):
     """Answers at random take a bit each; the names of 73 runs and 3,000 items next to nothing."""
     rng, n = np.random.default_rng(0), 3000
@@ -154,7 +156,7 @@ def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
     assert found(["tuning", "data"], 2) == ["tuning 100", "data 0"] and len(found()) == 7
     with pytest.raises(DataError, match="1 of 2 seeds.*cae.short"):
         found(["cae", "cae+short"], 2)
-    assert store.missing("answers", ["base", "cae-"], "mini") == ["cae-"]
+    assert store.missing_runs("answers", ["base", "cae-"], "mini") == ["cae-"]
 
 
 def test_a_column_that_is_no_longer_measured_goes_with_the_last_rows_that_had_it(home: Path):
@@ -307,3 +309,9 @@ def test_the_readme_beside_the_records_names_every_column() -> None:
         known = {re.sub("^(gap|joint)_.*", r"\1", name) for name in told[file.stem]}
         assert columns - {"run", "seed"} <= known, file
     assert files
+
+
+def test_runs_without_training_have_one_seed() -> None:
+    index = {("released-clip", 0): None, ("cae", 0): None}
+    assert store.select(index, "released-clip", 3)[1] == []
+    assert store.select(index, "cae", 3)[1] == [1, 2]

@@ -152,7 +152,7 @@ def test_a_step_has_the_gradients_of_a_plain_loop(method: str, page: dict) -> No
 
 def test_another_model_needs_another_name_only(tmp_path: Path, capsys) -> None:
     """The comment of the page names OpenAI's CLIP; its text tower stands here, cut in depth."""
-    ours = 'name, weights = "clip-mini", str(shipped("data/mini/base.safetensors"))'
+    ours = 'name, weights = "clip-mini", str(bundled_path("data/mini/base.safetensors"))'
     clip = '# For OpenAI\'s CLIP: name, weights = "ViT-B-32-quickgelu", "openai"'
     assert sum(ours in cell.source and clip in cell.source for cell in _cells()) == 1
     config = open_clip.get_model_config("ViT-B-32-quickgelu")
@@ -278,7 +278,7 @@ def test_the_lines_for_open_clips_own_training(page: dict, monkeypatch) -> None:
     arguments = SimpleNamespace(
         local_loss=False, gather_with_grad=False, rank=0, world_size=1, accum_freq=2
     )
-    names = _fenced("CaeClipLoss(", **page | {"args": arguments, "method": "gradient"})
+    names = _fenced("CAEClipLoss(", **page | {"args": arguments, "method": "gradient"})
     packed = names["role_tokenizer"](CAPTIONS)
     losses = names["loss"](**names["model"].train()(page["pixels"][:2], packed), output_dict=True)
     assert set(losses) == {"contrastive_loss", "attribution_loss"}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import book.studies  # noqa: F401  registers the suites of the studies
 from cae_lib.config import Experiment
-from cae_lib.data.captions import Pairs
+from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.data.images import TrainingImages
 from cae_lib.data.training_set import training_set
 from cae_lib.evaluation import datasets
@@ -69,7 +69,7 @@ def forget() -> None:
     for cached in (
         datasets.load_family,
         datasets.retrieval_pairs,
-        datasets.similarity_pairs,
+        datasets.similarity_sets,
         datasets.classification_sets,
         training_set,
     ):
@@ -92,7 +92,7 @@ class WordTagger:
 class Toys(TrainingImages):
     """Random pictures in memory; a crop is stood in for by noise from the generator."""
 
-    affine = torch.tensor(1.0), torch.tensor(0.0)
+    normalization = torch.tensor(1.0), torch.tensor(0.0)
 
     def __init__(self, count: int = 8, size: int = 112) -> None:
         self.size, generator = size, torch.Generator().manual_seed(0)
@@ -110,7 +110,7 @@ class Toys(TrainingImages):
         return pixels if subset is None else pixels[subset]
 
 
-def toy_pairs(captions: list[str] = CAPTIONS, **changes: Any) -> Pairs:
+def toy_pairs(captions: list[str] = CAPTIONS, **changes: Any) -> ImageCaptionPairs:
     """Eight captions, each with a picture, two neighbours and, but for three, a false caption."""
     fields = {
         "negatives": [[f"no {c}", f"not {c}"] if row % 3 else [] for row, c in enumerate(captions)],
@@ -121,7 +121,7 @@ def toy_pairs(captions: list[str] = CAPTIONS, **changes: Any) -> Pairs:
         "n_used": 8,
         "n_expected": 8,
     }
-    return Pairs(captions=captions, **fields | changes)
+    return ImageCaptionPairs(captions=captions, **fields | changes)
 
 
 def toy_alignment(clip: Clip, captions: list[str] = CAPTIONS) -> Alignment:
@@ -145,7 +145,9 @@ def toy_clip() -> Clip:
     return clip
 
 
-def _parts(clip: Clip | None = None, pairs: Pairs | None = None, images: Any = None) -> tuple:
+def _parts(
+    clip: Clip | None = None, pairs: ImageCaptionPairs | None = None, images: Any = None
+) -> tuple:
     clip = clip or toy_clip()
     return clip, pairs or toy_pairs(), toy_alignment(clip), images or Toys()
 
@@ -153,7 +155,7 @@ def _parts(clip: Clip | None = None, pairs: Pairs | None = None, images: Any = N
 def toy_run(
     experiment: Experiment,
     clip: Clip | None = None,
-    pairs: Pairs | None = None,
+    pairs: ImageCaptionPairs | None = None,
     images: Any = None,
     **options: Any,
 ) -> Run:
@@ -164,13 +166,13 @@ def toy_train(
     experiment: Experiment,
     out: Path,
     clip: Clip | None = None,
-    pairs: Pairs | None = None,
+    pairs: ImageCaptionPairs | None = None,
     images: Any = None,
     **options: Any,
 ) -> tuple[Clip, list[dict[str, float]]]:
     """Train; returns the model, and the lines of the log without the speed."""
     parts = _parts(clip, pairs, images)
-    train(experiment, *parts, out, **{"log": False, **options})
+    train(experiment, *parts, out, **{"show_progress": False, **options})
     return parts[0], lines(out)
 
 
@@ -181,7 +183,7 @@ def send(number: int, at: int, times: int = 1) -> dict[str, Any]:
         for _ in range(times if step == at else 0):
             os.kill(os.getpid(), number)
 
-    return {"every": 1, "on_step": hook}
+    return {"on_step_every": 1, "on_step": hook}
 
 
 def lines(out: Path) -> list[dict[str, float]]:

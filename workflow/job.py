@@ -12,12 +12,12 @@ import time
 from pathlib import Path
 
 from cae_lib import grid
-from cae_lib.cli import guarded
+from cae_lib.cli import run_reporting_errors
 from cae_lib.grid import Selection
 from cae_lib.machine import exclusive_gpu, restart_with_one_thread
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import environment_info, write_atomic
-from cae_lib.variants import BASE, DATA, TUNED, base_variants
+from cae_lib.variants import BASE, CLIP_FT, DATA_RUN, base_variants
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))  # for data.recipes
 
@@ -34,8 +34,8 @@ def make_data(profile: str, selection: Selection, real: str | None = None) -> No
         lay_out(profile, Path(real) if real else None)
     elif not find_profile(profile).real:
         build_datasets(profile)
-    for name, tagger in grid.captions_of(profile, selection):
-        training_set(profile, name, experiment(TUNED, profile).model, tagger)
+    for name, tagger in grid.training_sets_of(profile, selection):
+        training_set(profile, name, experiment(CLIP_FT, profile).model, tagger)
 
 
 def make_base(profile: str, selection: Selection) -> None:
@@ -59,13 +59,13 @@ def train_and_measure(profile: str, selection: Selection, name: str) -> None:
 
     (row, settings, _), seed, suites = grid.runs(profile, selection)[name]
     without = () if selection.studies else grid.STUDY_ONLY_SUITES
-    if row == DATA:
+    if row == DATA_RUN:
         measure_data(profile, True)
         return
     if has_training(row, profile, **settings):
         train_run(row, profile, seed, **settings)
     measure_run(row, profile, seed, True, suites, without, **settings)
-    if selection.studies and row in (BASE, TUNED) and not settings:
+    if selection.studies and row in (BASE, CLIP_FT) and not settings:
         measure_run(f"{row}-gelu", profile, seed, True)
     if selection.studies and row == BASE:
         for variant in base_variants(profile):
@@ -80,7 +80,7 @@ def execute_page(profile: str, selection: Selection, name: str) -> None:
     if find_profile(profile).own_book is None:
         run_page(name)
     else:
-        run_page(name, profile, grid.seeds_of(profile, selection))
+        run_page(name, profile, grid.seed_count(profile, selection))
 
 
 def main(arguments: list[str]) -> None:
@@ -88,7 +88,7 @@ def main(arguments: list[str]) -> None:
     text, rule, *outputs = arguments
     config = json.loads(text)
     profile = config.get("profile", "mini")
-    selection = grid.select(profile, config)
+    selection = grid.parse_selection(profile, config)
     with exclusive_gpu():
         for output in map(Path, outputs):
             start = time.monotonic()
@@ -111,4 +111,4 @@ def main(arguments: list[str]) -> None:
 
 if __name__ == "__main__":
     restart_with_one_thread()
-    sys.exit(guarded(lambda: main(sys.argv[1:]), "make reproduce"))
+    sys.exit(run_reporting_errors(lambda: main(sys.argv[1:]), "make reproduce"))

@@ -13,7 +13,7 @@ from cae_lib.errors import DataError
 from cae_lib.models.clip import load_clip
 from cae_lib.models.weight_files import OPENAI_SIZE_ENTRIES
 from cae_lib.profiles import experiment
-from cae_lib.variants import TUNED
+from cae_lib.variants import CLIP_FT
 from data.recipes.datasets import MANIFEST
 from data.recipes.synthetic_scenes.build import build_world
 from data.recipes.synthetic_scenes.config import Sizes, WorldConfig
@@ -62,7 +62,7 @@ def lay_out(profile: str, real: Path | None = None) -> None:
             manifest.unlink()
         raw.parent.mkdir(parents=True, exist_ok=True)
         made.rename(raw)
-    model = experiment(TUNED, profile).model
+    model = experiment(CLIP_FT, profile).model
     archive = raw / "weights" / "openai" / f"{model}.pt"
     if not archive.is_file():
         write_archive(load_clip(model, activation="quickgelu", seed=SEED).model, archive)

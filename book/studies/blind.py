@@ -9,7 +9,11 @@ import pandas as pd
 
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.evaluation.blind import blind_answers
-from cae_lib.evaluation.datasets import available_training_pairs, benchmarks, evenly_spaced_indices
+from cae_lib.evaluation.datasets import (
+    available_training_pairs,
+    evenly_spaced_indices,
+    load_benchmarks,
+)
 from cae_lib.evaluation.encoder import Encoder
 
 N_IMAGES = 500
@@ -33,4 +37,4 @@ def average_image_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     def similarity(texts: Sequence[str]) -> list[float]:
         return (encoder.encode_texts(texts) * mean).sum(axis=-1).tolist()
 
-    return blind_answers(benchmarks(profile), {"average picture": similarity})
+    return blind_answers(load_benchmarks(profile), {"average picture": similarity})

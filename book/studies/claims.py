@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from cae_lib.config import shipped
+from cae_lib.config import bundled_path
 from cae_lib.errors import DataError
 from cae_lib.store import ITEM_KEY
 
@@ -23,7 +23,9 @@ def printed_gains(by_family: bool = False) -> pd.Series:
     Args:
         by_family: Whether columns of one benchmark ("ARO-R" and "ARO-A") are averaged first.
     """
-    accuracy = pd.read_csv(shipped(PRINTED_TABLE), index_col="model").drop(columns="Winoground")
+    accuracy = pd.read_csv(bundled_path(PRINTED_TABLE), index_col="model").drop(
+        columns="Winoground"
+    )
     gains = accuracy.sub(accuracy.loc[TUNED])
     if by_family:
         gains = gains.T.groupby(gains.columns.str.partition("-").get_level_values(0)).mean().T

@@ -18,8 +18,8 @@ from book.studies.measures import MaskedSimilarity, masked_similarity, rank_corr
 from book.studies.tables import NOTHING, long_table
 from cae_lib.attribution.word_scores import merge_token_scores
 from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.evaluation.attribution import WordSample, coco_captions, word_sample
-from cae_lib.evaluation.datasets import SAMPLES, evenly_spaced_indices, retrieval_pairs
+from cae_lib.evaluation.attribution import CaptionSample, coco_pairs_and_alignment, sample_captions
+from cae_lib.evaluation.datasets import SAMPLE_SIZES, evenly_spaced_indices, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder, eval_mode
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.clip import load_clip
@@ -72,7 +72,7 @@ Curves = Mapping[tuple[str, str], np.ndarray]
 
 
 def faithfulness_table(
-    encoder: Encoder, profile: str, limit: int = SAMPLES["faithfulness"]
+    encoder: Encoder, profile: str, limit: int = SAMPLE_SIZES["faithfulness"]
 ) -> pd.DataFrame:
     """Measure curves, agreement and randomisation check of all methods on one model.
 
@@ -98,7 +98,7 @@ def faithfulness_table(
     """
     sample, model = coco_word_sample(encoder, profile, limit), encoder.clip.model
     with eval_mode(model):
-        scores = {method: sample.scores(model, method) for method in PAPER_METHODS}
+        scores = {method: sample.word_scores(model, method) for method in PAPER_METHODS}
         scores[INTEGRATED], error, points = integrated_gradients(model, sample)
         curves = score_curves(sample.n_words, similarity_of(model, sample), scores)
         parts = [*_areas(curves, sample), *_mean_curves(curves, sample)]
@@ -113,7 +113,7 @@ def faithfulness_table(
                     "value": agreement,
                 }
             )
-        some = sample.rows(evenly_spaced_indices(len(error), RANDOMISED_CAPTIONS))
+        some = sample.take(evenly_spaced_indices(len(error), RANDOMISED_CAPTIONS))
         parts += [*_randomisation(encoder, some), *_example(encoder, sample, scores)]
         for measure, value in (("integration error", error), ("integration points", points)):
             columns = {"method": INTEGRATED, "caption": sample.caption_index, "value": value}
@@ -121,12 +121,12 @@ def faithfulness_table(
         return long_table(FAITHFULNESS_ROW, parts)
 
 
-def coco_word_sample(encoder: Encoder, profile: str, limit: int) -> WordSample:
+def coco_word_sample(encoder: Encoder, profile: str, limit: int) -> CaptionSample:
     """Take about `limit` of COCO's test captions evenly over the set."""
-    return word_sample(encoder, *coco_captions(encoder, profile), limit)
+    return sample_captions(encoder, *coco_pairs_and_alignment(encoder, profile), limit)
 
 
-def similarity_of(model: nn.Module, sample: WordSample, mask: str = "mean") -> MaskedSimilarity:
+def similarity_of(model: nn.Module, sample: CaptionSample, mask: str = "mean") -> MaskedSimilarity:
     """Return the function that gives S of a sample's captions with some words masked.
 
     Args:
@@ -140,7 +140,7 @@ def similarity_of(model: nn.Module, sample: WordSample, mask: str = "mean") -> M
 
 
 def integrated_gradients(
-    model: nn.Module, sample: WordSample, points: int = 8, max_points: int = 256
+    model: nn.Module, sample: CaptionSample, points: int = 8, max_points: int = 256
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Score words by integrated gradients, with as many points as each caption needs.
 
@@ -156,7 +156,7 @@ def integrated_gradients(
     scores = np.full(is_word.shape, np.nan)
     error, used_points = np.full(len(rows), np.inf), np.zeros(len(rows), dtype=int)
     while len(rows) and points <= max_points:
-        some = sample.rows(rows).scores(model, INTEGRATED, "sum", points=points)
+        some = sample.take(rows).word_scores(model, INTEGRATED, "sum", points=points)
         scores[rows, : some.shape[1]] = some
         error[rows], used_points[rows] = np.abs(np.nansum(some, axis=1) - drop[rows]), points
         rows, points = np.flatnonzero(error > INTEGRATION_TOLERANCE), 2 * points
@@ -188,7 +188,7 @@ def score_curves(
     }
 
 
-def _areas(curves: Curves, sample: WordSample) -> Rows:
+def _areas(curves: Curves, sample: CaptionSample) -> Rows:
     """Yield the areas under curves, and where they begin and end."""
     caption = sample.caption_index
     for measure, against in (("whole", "deletion"), ("empty", "insertion")):
@@ -199,7 +199,7 @@ def _areas(curves: Curves, sample: WordSample) -> Rows:
         yield {"measure": "area", **columns}
 
 
-def _mean_curves(curves: Curves, sample: WordSample) -> Rows:
+def _mean_curves(curves: Curves, sample: CaptionSample) -> Rows:
     """Yield the mean over captions of each curve, and its standard error."""
     for (method, against), curve in curves.items():
         values = measures.on_grid(curve, sample.n_words, CURVE_GRID)
@@ -210,10 +210,10 @@ def _mean_curves(curves: Curves, sample: WordSample) -> Rows:
         yield {"measure": "curve error", "value": error, **columns}
 
 
-def _randomisation(encoder: Encoder, sample: WordSample) -> Rows:
+def _randomisation(encoder: Encoder, sample: CaptionSample) -> Rows:
     """Yield rank correlations with the model's scores while its text tower alone is randomised."""
     clip = encoder.clip
-    scores = {method: sample.scores(clip.model, method) for method in PAPER_METHODS}
+    scores = {method: sample.word_scores(clip.model, method) for method in PAPER_METHODS}
     fresh = load_clip(clip.name, None, clip.activation, sample.tokens.device, seed=1)
     for number, (stage, mixed) in enumerate(measures.randomize_cascade(clip.model, fresh.model)):
         for method in PAPER_METHODS:
@@ -223,11 +223,11 @@ def _randomisation(encoder: Encoder, sample: WordSample) -> Rows:
                 "against": stage,
                 "place": number,
                 "caption": sample.caption_index,
-                "value": rank_correlation(scores[method], sample.scores(mixed, method)),
+                "value": rank_correlation(scores[method], sample.word_scores(mixed, method)),
             }
 
 
-def _example(encoder: Encoder, sample: WordSample, scores: Mapping[str, np.ndarray]) -> Rows:
+def _example(encoder: Encoder, sample: CaptionSample, scores: Mapping[str, np.ndarray]) -> Rows:
     """Yield scores of the first short caption with a word of every role, one for all models."""
     every_role = {"object", "attribute", "relation"}
     short = np.flatnonzero(sample.n_words <= LONGEST_EXAMPLE)
@@ -275,7 +275,7 @@ def choices(depth: int, activation: str) -> list[tuple[str, str, dict[str, Any]]
 
 
 def sensitivity_table(
-    encoder: Encoder, profile: str, limit: int = SAMPLES["faithfulness"]
+    encoder: Encoder, profile: str, limit: int = SAMPLE_SIZES["faithfulness"]
 ) -> pd.DataFrame:
     """Compare every choice with the default, and the deletion curves under other masks.
 
@@ -321,7 +321,7 @@ def sensitivity_table(
 
 
 def _compare(
-    method: str, choice: str, scores: Tensor, default: np.ndarray, sample: WordSample
+    method: str, choice: str, scores: Tensor, default: np.ndarray, sample: CaptionSample
 ) -> Rows:
     """Yield how the scores of tokens `(C, T)` by a choice compare with the words' default ones."""
     columns = {"method": method, "choice": choice, "caption": sample.caption_index}

@@ -113,7 +113,7 @@ def describe_footings(rows: pd.DataFrame, what: str) -> str:
     return f"{what}, with 95 % intervals. {'; '.join(told)}."
 
 
-def best_trials(trials: pd.DataFrame) -> plots.Shown:
+def best_trials(trials: pd.DataFrame) -> plots.CellOutput:
     """Return the best trial of each loss as a table.
 
     Args:

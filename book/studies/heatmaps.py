@@ -17,11 +17,11 @@ from torch import Tensor
 
 from book.studies.regions import EXAMPLES, REGIONS, Example, labelled_scenes, region_shares
 from book.studies.tables import NOTHING, long_table
-from cae_lib.attribution.heatmap import image_relevances, patch_grid, shares
+from cae_lib.attribution.heatmap import image_relevances, patch_grid, relevance_shares
 from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.scene_graphs import GRAPHS_FILE
-from cae_lib.evaluation.datasets import SAMPLES, evenly_spaced_indices, retrieval_pairs
+from cae_lib.evaluation.datasets import SAMPLE_SIZES, evenly_spaced_indices, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.text_encoder import encode_text
@@ -47,7 +47,9 @@ ROW: Mapping[str, Any] = {
 Rows = Iterator[dict[str, Any]]
 
 
-def heatmap_table(encoder: Encoder, profile: str, limit: int = SAMPLES["heatmaps"]) -> pd.DataFrame:
+def heatmap_table(
+    encoder: Encoder, profile: str, limit: int = SAMPLE_SIZES["heatmaps"]
+) -> pd.DataFrame:
     """Measure shares of relevance by region and by word, and the maps of `EXAMPLES`.
 
     Args:
@@ -102,7 +104,7 @@ def _maps(
         output = image_relevances(model, batch_pixels, texts, tuple(START_LAYERS.values()))
         features.append(output.image_features)
         for name, batch_maps in zip(maps, output.maps, strict=True):
-            maps[name].append(shares(batch_maps))
+            maps[name].append(relevance_shares(batch_maps))
     return {name: torch.cat(parts) for name, parts in maps.items()}, torch.cat(features), tokens
 
 

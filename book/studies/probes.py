@@ -14,8 +14,8 @@ from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.data.scene_graphs import GRAPHS_FILE, read_scene_graphs
 from cae_lib.data.training_set import training_pairs
 from cae_lib.evaluation.attribution import coco_attribution_table
-from cae_lib.evaluation.choice import answers
-from cae_lib.evaluation.datasets import benchmarks, retrieval_pairs
+from cae_lib.evaluation.choice import answer_benchmarks
+from cae_lib.evaluation.datasets import load_benchmarks, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.retrieval import retrieval_ranks
 from cae_lib.models.clip import Clip
@@ -79,7 +79,9 @@ def _measure(
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame, dict[str, float]]:
     """Return answers by kind of subset, attention of words, and recall at 1."""
     keys = {key for names in SUBSETS.values() for key in names}
-    table = answers([subset for subset in benchmarks(profile) if subset.key in keys], encoder)
+    table = answer_benchmarks(
+        [subset for subset in load_benchmarks(profile) if subset.key in keys], encoder
+    )
     key = table["family"] + "/" + table["subset"]
     answers_by_kind = {kind: table[key.isin(names)] for kind, names in SUBSETS.items()}
     words = coco_attribution_table(encoder, profile, ["attention"])

@@ -17,10 +17,10 @@ from cae_lib.attribution.checks import check_annotations, check_tensors
 from cae_lib.errors import ConfigError, DataError, check_fields, check_type
 from cae_lib.methods import METHODS
 from cae_lib.models.text_encoder import TextEncoder, text_encoder
-from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE, word_index
+from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE, word_numbers
 
 MaskKind = Literal["mean", "zero", "token"]
-ASTERISK_TOKEN = 265  # id of the token "*" in CLIP's vocabulary
+ASTERISK_TOKEN_ID = 265  # id of the token "*" in CLIP's vocabulary
 
 
 @dataclass(frozen=True)
@@ -108,10 +108,10 @@ class AttributionMethod:
         captions = Captions(
             encoder, tokens, image_features, create_graph, words, requested, roles, arguments, swaps
         )
-        return self.attribute(captions.checked())
+        return self.attribute(captions.validate())
 
     def attribute(self, captions: Captions) -> Attribution:
-        """Score captions that `Captions.checked` has returned.
+        """Score captions that `Captions.validate` has returned.
 
         The result is detached unless `captions.create_graph` is set.
 
@@ -167,7 +167,7 @@ class Captions:
     arguments: Tensor | None = None
     swaps: Tensor | None = None
 
-    def checked(self) -> Captions:
+    def validate(self) -> Captions:
         """Check all tensors and return the captions in the form that `score` expects.
 
         Tokens become int64, and image features are detached unless `create_graph` is set. Either
@@ -206,55 +206,61 @@ class Captions:
 
         Words count from 1 in each caption; 0 stands for no word.
         """
-        return resolve_words(self.words, self.tokens, self.encoder)[:, :length]
+        return resolve_word_numbers(self.words, self.tokens, self.encoder)[:, :length]
 
-    def is_requested(self, caption: Tensor, masks: Tensor) -> Tensor:
+    def is_requested(self, caption_rows: Tensor, masks: Tensor) -> Tensor:
         """Return which of V words have a requested token, bool `(V,)`.
 
         Args:
-            caption: Row of each word's caption `(V,)`.
+            caption_rows: Row of each word's caption `(V,)`.
             masks: Tokens of each word `(V, T)` bool, as `word_masks` returns them.
         """
         if self.requested is None:
-            return torch.ones_like(caption, dtype=torch.bool)
-        return (masks & self.requested[caption, : masks.shape[1]]).any(dim=1)
+            return torch.ones_like(caption_rows, dtype=torch.bool)
+        return (masks & self.requested[caption_rows, : masks.shape[1]]).any(dim=1)
 
     def embeddings(self) -> Tensor:
         """Return token embeddings `(B, S, D)` that require a gradient, even of a frozen model.
 
-        S is the number of columns that affect the features; see `TextEncoder.used_columns`.
+        S is the number of columns that affect the features; see `TextEncoder.n_used_columns`.
         """
         embeddings = self.encoder.embed(self.tokens)
         return embeddings if embeddings.requires_grad else embeddings.requires_grad_()
 
     def similarity(
-        self, features: Tensor, temperature: bool = False, train_temperature: bool = False
+        self, text_features: Tensor, use_temperature: bool = False, train_temperature: bool = False
     ) -> Tensor:
         """Return S `(B,)` of text features `(B, E)` and the matched images.
 
         See `matched_similarity` for the arguments.
         """
         return matched_similarity(
-            self.encoder.model, self.image_features, features, temperature, train_temperature
+            self.encoder.model,
+            self.image_features,
+            text_features,
+            use_temperature,
+            train_temperature,
         )
 
-    def score_variants(self, variants: Tensor, caption: Tensor, changed: Tensor) -> Attribution:
+    def score_variants(
+        self, variants: Tensor, caption_rows: Tensor, changed: Tensor
+    ) -> Attribution:
         """Score each token by the mean drop in S over the variants that are made for it.
 
         Args:
             variants: Token ids of V variants, which are modified captions `(V, C)`.
-            caption: Row of the caption that each variant is made from `(V,)`.
+            caption_rows: Row of the caption that each variant is made from `(V,)`.
             changed: Tokens of that caption that receive the variant's drop `(V, C)` bool.
 
         Returns:
-            Scores `(B, S)`, with S as in `TextEncoder.used_columns`. Tokens that receive no drop
+            Scores `(B, S)`, with S as in `TextEncoder.n_used_columns`. Tokens that receive no drop
             score 0, and `has_score` is False for them.
         """
-        counts = torch.zeros_like(self.tokens).index_add(0, caption, changed.long())
+        counts = torch.zeros_like(self.tokens).index_add(0, caption_rows, changed.long())
         drops, features = self.similarity_drops(
-            lambda: self._encode_with(variants, caption), caption, changed
+            lambda: self._encode_with(variants, caption_rows), caption_rows, changed
         )
-        length = self.encoder.used_columns(self.tokens)
+        length = self.encoder.n_used_columns(self.tokens)
         mean = drops / counts.clamp(min=1)
         return Attribution(mean[:, :length], features, (counts > 0)[:, :length])
 
@@ -267,14 +273,14 @@ class Captions:
         rows = torch.cat([torch.arange(len(self.tokens), device=caption.device), caption])
         order = (rows * (columns + 1) + rank).argsort()
         texts = torch.cat([self.tokens, variants])[order]
-        return self.encoder.encode_many(texts)[order.argsort()]
+        return self.encoder.encode_features(texts)[order.argsort()]
 
     def similarity_drops(
         self,
         encode: Callable[[], Tensor],
-        caption: Tensor,
+        caption_rows: Tensor,
         changed: Tensor,
-        temperature: bool = False,
+        use_temperature: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Compute the drop S(I, T) - S(I, T') of each variant T' and add it to its changed tokens.
 
@@ -284,22 +290,22 @@ class Captions:
 
         Args:
             encode: Function that returns features `(B + V, E)` of the captions, then the variants.
-            caption: Row of the caption that each variant is made from `(V,)`.
+            caption_rows: Row of the caption that each variant is made from `(V,)`.
             changed: Tokens that receive the drop of each variant `(V, T)` bool.
-            temperature: Multiply S by 1/tau; see `matched_similarity`.
+            use_temperature: Multiply S by 1/tau; see `matched_similarity`.
 
         Returns:
             Sum of the drops of each token `(B, T)`, and the features of the captions `(B, E)`.
         """
         with self.encoder.dropout_disabled() as has_dropout:
             features = encode()
-        images = torch.cat([self.image_features, self.image_features[caption]])
-        similarity = matched_similarity(self.encoder.model, images, features, temperature)
+        images = torch.cat([self.image_features, self.image_features[caption_rows]])
+        similarity = matched_similarity(self.encoder.model, images, features, use_temperature)
         of_captions, of_variants = similarity.tensor_split([len(self.tokens)])
-        drop = (of_captions[caption] - of_variants).unsqueeze(1) * changed
-        sums = drop.new_zeros(len(self.tokens), changed.shape[1]).index_add(0, caption, drop)
+        drop = (of_captions[caption_rows] - of_variants).unsqueeze(1) * changed
+        sums = drop.new_zeros(len(self.tokens), changed.shape[1]).index_add(0, caption_rows, drop)
         if has_dropout:
-            return sums, self.encoder.encode_many(self.tokens)
+            return sums, self.encoder.encode_features(self.tokens)
         return sums, features[: len(self.tokens)]
 
 
@@ -347,7 +353,7 @@ def enable_gradients() -> Iterator[None]:
         yield
 
 
-def resolve_words(words: Tensor | None, tokens: Tensor, encoder: TextEncoder) -> Tensor:
+def resolve_word_numbers(words: Tensor | None, tokens: Tensor, encoder: TextEncoder) -> Tensor:
     """Return `words`; if they are None, derive them from tokens of CLIP's vocabulary.
 
     Args:
@@ -358,7 +364,7 @@ def resolve_words(words: Tensor | None, tokens: Tensor, encoder: TextEncoder) ->
     Raises:
         ConfigError: If `words` is None and the vocabulary is not CLIP's.
     """
-    return word_index(tokens, encoder.vocabulary_size) if words is None else words
+    return word_numbers(tokens, encoder.vocabulary_size) if words is None else words
 
 
 def word_masks(words: Tensor) -> tuple[Tensor, Tensor]:
@@ -381,7 +387,7 @@ def matched_similarity(
     model: nn.Module,
     image_features: Tensor,
     text_features: Tensor,
-    temperature: bool = False,
+    use_temperature: bool = False,
     train_temperature: bool = False,
 ) -> Tensor:
     """Return the similarity S(I, T) of matched pairs `(B,)`, float32 or wider.
@@ -392,8 +398,8 @@ def matched_similarity(
         model: Model whose attribute `logit_scale` is log(1/tau); tau is 1 without this attribute.
         image_features: `(B, E)`, not necessarily normalised; row i belongs to caption i.
         text_features: `(B, E)`, not necessarily normalised.
-        temperature: Multiply the cosine by 1/tau.
-        train_temperature: Let gradients flow into `logit_scale`, if `temperature` is set.
+        use_temperature: Multiply the cosine by 1/tau.
+        train_temperature: Let gradients flow into `logit_scale`, if `use_temperature` is set.
 
     Raises:
         DataError: If the features differ in shape.
@@ -405,7 +411,7 @@ def matched_similarity(
         texts = F.normalize(text_features.to(wide), dim=-1)
         similarity = (images * texts).sum(dim=-1)
         scale = getattr(model, "logit_scale", None)
-        if not temperature or scale is None:
+        if not use_temperature or scale is None:
             return similarity
         return similarity * (scale if train_temperature else scale.detach()).exp()
 
@@ -418,7 +424,7 @@ def _check_width(image_features: Tensor, text_features: Tensor) -> None:
         )
 
 
-def mask_vector(encoder: TextEncoder, mask: MaskKind = "mean") -> Tensor:
+def mask_embedding(encoder: TextEncoder, mask: MaskKind = "mean") -> Tensor:
     """Return the embedding `(D,)` that replaces a masked token, detached.
 
     Args:
@@ -448,4 +454,4 @@ def asterisk_token_id(encoder: TextEncoder) -> int:
             f"the model has {encoder.vocabulary_size} tokens, not CLIP's, so its '*' is not known: "
             "mask by 'mean' or 'zero', or in perturbation by 'random'."
         )
-    return ASTERISK_TOKEN
+    return ASTERISK_TOKEN_ID

@@ -18,7 +18,7 @@ from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE, END_OF_WORD
 from cae_lib.words.articles import indefinite_article
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION
 
-Moved = Literal["noun", "phrase", "half"]
+SwapKind = Literal["noun", "phrase", "half"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class BindingAttribution(AttributionMethod):
     positive_parameters: ClassVar[tuple[str, ...]] = ("samples",)
     samples: int | None = None
     exchange: Literal["bound", "any"] = "bound"
-    swap: Moved = "noun"
+    swap: SwapKind = "noun"
 
     def score(self, captions: Captions) -> Attribution:
         """Score relation and attribute words by the drop in similarity that their swaps cause.
@@ -70,7 +70,7 @@ class BindingAttribution(AttributionMethod):
             captions.roles,
             captions.arguments,
             captions.swaps,
-            swap=self.swap,
+            swap_kind=self.swap,
             samples=self.samples,
             exchange=self.exchange,
             requested=captions.requested,
@@ -79,7 +79,7 @@ class BindingAttribution(AttributionMethod):
         return captions.score_variants(variants, caption, binders)
 
 
-class Unit(NamedTuple):
+class RoleChunk(NamedTuple):
     """Adjacent tokens of one role in a caption.
 
     Attributes:
@@ -97,7 +97,7 @@ class Unit(NamedTuple):
     last_word: int
 
 
-class Candidate(NamedTuple):
+class SwapCandidate(NamedTuple):
     """A possible swap of two parts of a caption.
 
     Each part is a pair of token positions: its first token, and the position after its last token.
@@ -120,7 +120,7 @@ def swapped_captions(
     arguments: Tensor | None = None,
     swaps: Tensor | None = None,
     *,
-    swap: Moved = "noun",
+    swap_kind: SwapKind = "noun",
     samples: int | None = None,
     exchange: str = "bound",
     requested: Tensor | None = None,
@@ -148,7 +148,7 @@ def swapped_captions(
         roles: Role of each token's word `(B, C)`.
         arguments: Numbers of the words that each token's word relates or describes `(B, C, 2)`.
         swaps: Token positions of the swaps that the tagger found `(B, W, 5, 2)`.
-        swap: What a swap of the tagger moves; see `BindingAttribution`.
+        swap_kind: What a swap of the tagger moves; see `BindingAttribution`.
         samples: Maximum number of swaps of a caption, drawn at random; None uses all swaps.
         exchange: "bound" for these swaps, or "any" to swap two random words in place of each.
         requested: Bool `(B, C)`; swaps whose binding words have no requested token are left out.
@@ -182,7 +182,7 @@ def swapped_captions(
         if samples is not None and len(candidates) > samples:
             drawn = torch.rand(len(candidates), generator=generator).argsort()[:samples].tolist()
             candidates = [candidates[number] for number in drawn]
-        word_pairs: list[tuple[Unit, Unit]] = []
+        word_pairs: list[tuple[RoleChunk, RoleChunk]] = []
         if exchange == "any" and candidates:
             single_words = _units(all_words[row], all_words[row])
             word_pairs = [pair for pair in combinations(single_words, 2) if _differ(ids, *pair)]
@@ -191,7 +191,7 @@ def swapped_captions(
                 number = int(torch.rand((), generator=generator) * len(word_pairs))
                 parts = [unit[:2] for unit in word_pairs[number]]
             else:
-                parts = _moved_parts(candidate, "noun" if swaps is None else swap, generator)
+                parts = _moved_parts(candidate, "noun" if swaps is None else swap_kind, generator)
             rows.append(row)
             binding.append(
                 [any(start <= i < end for start, end in candidate.binders) for i in range(length)]
@@ -209,7 +209,7 @@ def swapped_captions(
     return caption, binders, variants
 
 
-def _tagger_candidates(swaps: list[list[list[int]]]) -> list[Candidate]:
+def _tagger_candidates(swaps: list[list[list[int]]]) -> list[SwapCandidate]:
     """Return the swaps in a caption's rows of `Alignment.swaps`, without the padding."""
     candidates = []
     for first, second, first_phrase, second_phrase, binder in swaps:
@@ -217,12 +217,12 @@ def _tagger_candidates(swaps: list[list[list[int]]]) -> list[Candidate]:
         phrases = [first_phrase, second_phrase] if first_phrase[1] else None
         if nouns or phrases:
             binders = [binder] if binder[1] else [first, second]
-            candidates.append(Candidate(binders, nouns, phrases))
+            candidates.append(SwapCandidate(binders, nouns, phrases))
     return candidates
 
 
 def _moved_parts(
-    candidate: Candidate, swap: Moved, generator: torch.Generator | None
+    candidate: SwapCandidate, swap: SwapKind, generator: torch.Generator | None
 ) -> Sequence[Sequence[int]]:
     """Return the two parts to swap, nouns or phrases; the other kind if one is impossible."""
     if swap == "half":
@@ -234,7 +234,7 @@ def _moved_parts(
     return candidate.phrases or candidate.nouns or []
 
 
-def _units(words: list[int], roles: list[int]) -> list[Unit]:
+def _units(words: list[int], roles: list[int]) -> list[RoleChunk]:
     """Return the runs of tokens that have a role, in the order of the caption."""
     units, start = [], 0
     tokens = [*zip(words, roles, strict=True), (0, OTHER)]
@@ -242,18 +242,18 @@ def _units(words: list[int], roles: list[int]) -> list[Unit]:
         is_end = (word, role) != following if role == ATTRIBUTE else role != following[1]
         if is_end:
             if role != OTHER:
-                units.append(Unit(start, position + 1, role, words[start], word))
+                units.append(RoleChunk(start, position + 1, role, words[start], word))
             start = position + 1
     return units
 
 
 def _role_candidates(
-    units: list[Unit], said_of: list[list[int]] | None, ids: list[int]
-) -> list[Candidate]:
+    units: list[RoleChunk], said_of: list[list[int]] | None, ids: list[int]
+) -> list[SwapCandidate]:
     """Return the swaps that roles and arguments suggest, and that change the tokens `ids`."""
     objects = [unit for unit in units if unit.role == OBJECT]
 
-    def arguments_of(unit: Unit) -> list[Unit | None]:
+    def arguments_of(unit: RoleChunk) -> list[RoleChunk | None]:
         """Return the two objects that a word relates or describes; None if unknown."""
         words = said_of[unit.start] if said_of else (0, 0)
         return [
@@ -261,7 +261,7 @@ def _role_candidates(
             for word in words
         ]
 
-    swaps: list[tuple[list[Unit], Unit, Unit]] = []
+    swaps: list[tuple[list[RoleChunk], RoleChunk, RoleChunk]] = []
     for unit in units:
         if unit.role == RELATION:
             before = next((o for o in reversed(objects) if o.end <= unit.start), None)
@@ -279,13 +279,13 @@ def _role_candidates(
         if differ:
             swaps.append(([first, second], first, second))
     return [
-        Candidate([unit[:2] for unit in binders], [first[:2], second[:2]])
+        SwapCandidate([unit[:2] for unit in binders], [first[:2], second[:2]])
         for binders, first, second in swaps
         if _differ(ids, first, second)
     ]
 
 
-def _differ(ids: list[int], first: Unit, second: Unit) -> bool:
+def _differ(ids: list[int], first: RoleChunk, second: RoleChunk) -> bool:
     return ids[first.start : first.end] != ids[second.start : second.end]
 
 

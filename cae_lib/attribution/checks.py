@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.models.text_tower import TextEncoder, missing_end_error
-from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE, word_index
+from cae_lib.models.text_tower import TextEncoder, missing_eot_error
+from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE, word_numbers
 
-TYPES = {
+EXPECTED_DTYPES = {
     "image features": "floating point",
     "tokens": "int64",
     "requested": "bool, such as roles > 0",
@@ -62,7 +62,9 @@ def check_tensors(tokens: Any, image_features: Any, **optional: Any) -> None:
         )
     for name, value in tensors.items():
         if not _has_type(name, value):
-            expected = TYPES.get(name, "integers, such as int8 for roles and int64 for words")
+            expected = EXPECTED_DTYPES.get(
+                name, "integers, such as int8 for roles and int64 for words"
+            )
             raise DataError(f"{name} are of type {value.dtype}: expected {expected}.")
         if name in optional and value.device != tokens.device:
             raise ConfigError(
@@ -140,7 +142,7 @@ def check_annotations(
         )
     has_clip_vocabulary = vocabulary_size == CLIP_VOCABULARY_SIZE
     if has_clip_vocabulary and not bool((tokens[row] == vocabulary_size - 1).any()):
-        raise missing_end_error(row)
+        raise missing_eot_error(row)
     values = ", ".join(
         f"{name} {value[row, column].tolist()}" for name, value in annotations.items()
     )
@@ -160,7 +162,7 @@ def _annotation_errors(
 ) -> dict[str, Tensor]:
     """Return which tokens `(B, C)` have a wrong word, role or argument, by kind of error.
 
-    With CLIP's vocabulary the words have to be those that the tokens form (`word_index`). With
+    With CLIP's vocabulary the words have to be those that the tokens form (`word_numbers`). With
     another vocabulary the words of the tokens are not known. Then tokens that certainly belong to
     no word must have no word and no role, and the tokens of a word must not have two roles. See
     `check_annotations` for the arguments.
@@ -170,12 +172,12 @@ def _annotation_errors(
     """
     errors: dict[str, Tensor] = {}
     if encoder.vocabulary_size == CLIP_VOCABULARY_SIZE:
-        token_words = word_index(tokens, CLIP_VOCABULARY_SIZE)
+        token_words = word_numbers(tokens, CLIP_VOCABULARY_SIZE)
         is_no_word = token_words == 0
         numbers = token_words if words is None else words
     else:
         token_words, numbers = None, words
-        is_no_word = encoder.non_word_tokens(tokens)
+        is_no_word = encoder.non_word_mask(tokens)
     if numbers is not None:
         is_no_word = is_no_word | (numbers == 0)
     if roles is not None:

@@ -63,7 +63,7 @@ def image_relevances(
         output = encode_image(model, images.detach().clone().requires_grad_(), attention=True)
         features = F.normalize(output.features, dim=-1)
         texts = text_features.detach().clone()
-        similarity = matched_similarity(model, features, texts, temperature=True)
+        similarity = matched_similarity(model, features, texts, use_temperature=True)
         attention_grads = torch.autograd.grad(similarity.sum(), output.attention)
     weights = [weight.detach() for weight in output.attention]
     readout = weights[-1].new_zeros(len(images), weights[-1].shape[-1])
@@ -93,7 +93,7 @@ def upsample(relevance: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(relevance.unsqueeze(1), (height, width), mode="bilinear").squeeze(1)
 
 
-def shares(relevance: Tensor) -> Tensor:
+def relevance_shares(relevance: Tensor) -> Tensor:
     """Divide each map of `(B, rows, columns)` by its sum; a map of zeros becomes uniform."""
     total = relevance.sum(dim=(1, 2), keepdim=True)
     uniform = torch.full_like(relevance, 1 / relevance[0].numel())

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cae_lib.attribution.base import Attribution, AttributionMethod, Captions, mask_vector
+from cae_lib.attribution.base import Attribution, AttributionMethod, Captions, mask_embedding
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class IntegratedGradientsAttribution(AttributionMethod):
         output = captions.encoder.encode(captions.tokens, second_order=captions.create_graph)
         end = output.embeddings
         in_word = captions.word_numbers(end.shape[1]) > 0
-        baseline = mask_vector(captions.encoder).to(end)
+        baseline = mask_embedding(captions.encoder).to(end)
         if self.expected and in_word.any():
             word_embeddings = end.detach()[in_word]
             draws = torch.randint(len(word_embeddings), in_word.shape).to(in_word.device)

@@ -14,7 +14,7 @@ from cae_lib.attribution.base import (
     AttributionMethod,
     Captions,
     asterisk_token_id,
-    mask_vector,
+    mask_embedding,
     word_masks,
 )
 from cae_lib.errors import ConfigError
@@ -59,7 +59,7 @@ class PerturbationAttribution(AttributionMethod):
             ConfigError: If `replacement` is "token" and the vocabulary is not CLIP's, or it is
                 "random" and fewer than two different tokens are masked in the batch.
         """
-        tokens = captions.tokens[:, : captions.encoder.used_columns(captions.tokens)]
+        tokens = captions.tokens[:, : captions.encoder.n_used_columns(captions.tokens)]
         words = captions.word_numbers(tokens.shape[1]).long()
         if self.unit == "token":
             words = torch.arange(tokens.shape[1], device=tokens.device) * (words > 0)
@@ -75,7 +75,7 @@ class PerturbationAttribution(AttributionMethod):
         """Return an embedding `(D,)`, or ids `(B, C)`, to replace the masked ids `(n,)`."""
         tokens = captions.tokens
         if self.replacement == "mean" or self.replacement == "zero":
-            return mask_vector(captions.encoder, self.replacement)
+            return mask_embedding(captions.encoder, self.replacement)
         if self.replacement == "token":
             return torch.full_like(tokens, asterisk_token_id(captions.encoder))
         candidates = masked.unique()

@@ -13,7 +13,7 @@ from cae_lib.attribution import get_method
 from cae_lib.errors import ConfigError
 from cae_lib.models.clip import Clip
 from cae_lib.models.text_encoder import text_encoder
-from cae_lib.words.alignment import word_index
+from cae_lib.words.alignment import word_numbers
 
 
 def _merge_tokens(
@@ -34,7 +34,7 @@ def merge_token_scores(
 
     Args:
         scores: Scores of tokens `(B, T)`.
-        words: Word number of each token `(B, T)`, int64, as `word_index` returns it.
+        words: Word number of each token `(B, T)`, int64, as `word_numbers` returns it.
         reduction: "mean" averages over the tokens of a word, as CAE's loss does; "sum" adds them
             up, for scores that are shares of a whole.
 
@@ -68,7 +68,7 @@ def word_scores(
     """
     scorer = get_method(method, **parameters)
     scores = scorer(clip.model, tokens, image_features).scores
-    words = word_index(tokens[:, : scores.shape[1]], text_encoder(clip.model).vocabulary_size)
+    words = word_numbers(tokens[:, : scores.shape[1]], text_encoder(clip.model).vocabulary_size)
     return _merge_tokens(scores, words, "mean" if scorer.scores_words else "sum", 0.0)
 
 
@@ -92,7 +92,7 @@ def split_words(caption: str, tokenizer: SimpleTokenizer) -> list[str]:
     if not isinstance(tokenizer, SimpleTokenizer):
         raise ConfigError(f"words need CLIP's SimpleTokenizer, not {type(tokenizer).__name__}.")
     tokens = tokenizer([caption])
-    words = word_index(tokens, tokenizer.vocab_size)[0]
+    words = word_numbers(tokens, tokenizer.vocab_size)[0]
     return [
         tokenizer.decode(tokens[0, words == number].tolist()).strip()
         for number in range(1, int(words.max()) + 1)

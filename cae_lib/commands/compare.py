@@ -19,7 +19,7 @@ ANSWER_COLUMNS = ("correct", "rank")
 """Columns that hold a model's answer to an item; a difference is reported as a changed answer."""
 
 
-def run(profile_name: str, other: str) -> None:
+def compare_tables(profile_name: str, commit_or_folder: str) -> None:
     """Compare all tables of a profile with those of a commit or of another folder.
 
     Staged rows are first moved into the tables. Then a line is printed for each table and run that
@@ -27,7 +27,7 @@ def run(profile_name: str, other: str) -> None:
 
     Args:
         profile_name: Name of the profile.
-        other: Path of a folder with tables, or a commit in the notation of git.
+        commit_or_folder: Path of a folder with tables, or a commit in the notation of git.
 
     Raises:
         ConfigError: If git cannot read the commit, or if the profile's tables are in no commit.
@@ -35,36 +35,36 @@ def run(profile_name: str, other: str) -> None:
     """
     store.collect(profile_name)
     profile = find_profile(profile_name)
-    if Path(other).is_dir():
-        print_differences(Path(other), profile.records, other)
+    if Path(commit_or_folder).is_dir():
+        print_differences(Path(commit_or_folder), profile.records, commit_or_folder)
         return
     if not profile.recorded:
         raise ConfigError(
             f"tables of the profile {profile.name} mean nothing, and are in no commit"
         )
     place = profile.records.relative_to(paths().root)
-    archive = io.BytesIO(_git("archive", other, place.as_posix()))
+    archive = io.BytesIO(_git("archive", commit_or_folder, place.as_posix()))
     with TemporaryDirectory() as scratch, tarfile.open(fileobj=archive) as tables:
         for entry in tables:
             if (content := tables.extractfile(entry)) is not None:  # it is a file
                 Path(scratch, Path(entry.name).name).write_bytes(content.read())
-        print_differences(Path(scratch), profile.records, other)
+        print_differences(Path(scratch), profile.records, commit_or_folder)
 
 
-def print_differences(old: Path, new: Path, old_name: str) -> None:
-    """Print how the tables in the folder `new` differ from those in the folder `old`.
+def print_differences(old_folder: Path, new_folder: Path, old_name: str) -> None:
+    """Print how the tables in the folder `new_folder` differ from those in the folder `old_folder`.
 
     Args:
-        old: Folder of the tables to compare with.
-        new: Folder of the present tables.
+        old_folder: Folder of the tables to compare with.
+        new_folder: Folder of the present tables.
         old_name: Name of the commit or folder that the old tables come from, for the messages.
 
     Raises:
-        DataError: If `old` has no tables.
+        DataError: If `old_folder` has no tables.
     """
-    old_rows, new_rows = _by_run(old), _by_run(new)
+    old_rows, new_rows = _by_run(old_folder), _by_run(new_folder)
     if not old_rows:
-        raise DataError(f"{old_name} has no tables of {new.name}: name another --profile")
+        raise DataError(f"{old_name} has no tables of {new_folder.name}: name another --profile")
     lines = [
         f"{name}: {'new' if name in new_rows else 'gone'}"
         for name in sorted(old_rows.keys() ^ new_rows)
@@ -72,7 +72,7 @@ def print_differences(old: Path, new: Path, old_name: str) -> None:
     in_both = sorted(old_rows.keys() & new_rows)
     n_rows = 0
     for name in in_both:
-        compared, text = difference(
+        compared, text = compare_frames(
             store.read(old_rows[name]).to_pandas(), store.read(new_rows[name]).to_pandas()
         )
         n_rows += compared
@@ -81,7 +81,7 @@ def print_differences(old: Path, new: Path, old_name: str) -> None:
     print("\n".join([*lines, f"{len(lines)} differ; {total}"] if lines else [f"same: {total}"]))
 
 
-def difference(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, str]:
+def compare_frames(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, str]:
     """Compare two tables row by row.
 
     Returns:
@@ -129,10 +129,10 @@ def _git(*arguments: str) -> bytes:
         raise ConfigError(f"git {' '.join(arguments[:2])} in {root}: {reason}") from error
 
 
-def _by_run(place: Path) -> dict[str, list[store.Rows]]:
+def _by_run(place: Path) -> dict[str, list[store.StoredRows]]:
     """Return where the rows of the tables in a folder are stored, by TABLE/RUN."""
-    held: dict[str, list[store.Rows]] = {}
+    held: dict[str, list[store.StoredRows]] = {}
     for path in place.glob("*.parquet"):
-        for (run, _), rows in store.entries(path).items():
+        for (run, _), rows in store.read_index(path).items():
             held.setdefault(f"{path.stem}/{run}", []).append(rows)
     return held

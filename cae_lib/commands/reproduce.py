@@ -21,14 +21,14 @@ from cae_lib import grid
 from cae_lib.config import paths, repository
 from cae_lib.errors import CaeError, Terminated
 from cae_lib.machine import find_gpus, max_cpu_jobs
-from cae_lib.profiles import enter_home, find_profile
+from cae_lib.profiles import find_profile, set_profile_home
 from cae_lib.runtime import format_seconds
 
-OPTIONS_VARIABLE = "CAE_SNAKEMAKE"
+SNAKEMAKE_OPTIONS_VARIABLE = "CAE_SNAKEMAKE"
 """Name of the environment variable that holds further options of Snakemake."""
 
 
-def run(config: Mapping[str, Any], executor: str) -> None:
+def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
     """Execute all jobs of a reproduction that are not done yet.
 
     It is safe to interrupt the call and to repeat it.
@@ -49,8 +49,8 @@ def run(config: Mapping[str, Any], executor: str) -> None:
         raise CaeError(
             "this needs a clone of the repository and Snakemake: pip install -e '.[book]'"
         )
-    selection = grid.select(profile.name, config)
-    enter_home(profile.name)
+    selection = grid.parse_selection(profile.name, config)
+    set_profile_home(profile.name)
     if profile.real:
         from cae_lib.runs import check_real_data  # which imports PyTorch
 
@@ -70,7 +70,7 @@ def run(config: Mapping[str, Any], executor: str) -> None:
     try:
         with FileLock(lock, timeout=0):
             command = snakemake_command(home, config, executor)
-            code = run_snakemake(command, folder / "snakemake.log", runs, followed=bool(pages))
+            code = run_snakemake(command, folder / "snakemake.log", runs, pages_follow=bool(pages))
     except Timeout as error:
         raise CaeError(
             f"profile {profile.name}: another call is running ({lock}); wait for it"
@@ -109,7 +109,7 @@ def snakemake_command(home: Path, config: Mapping[str, Any], executor: str) -> l
     """Return the command line of Snakemake as a list of words.
 
     Snakemake's own lock is disabled because it remains when Snakemake is killed. The file lock that
-    `run` takes replaces it.
+    `reproduce_profile` takes replaces it.
 
     Args:
         home: Root of the repository.
@@ -122,18 +122,20 @@ def snakemake_command(home: Path, config: Mapping[str, Any], executor: str) -> l
     if executor == "local":
         words += ["--resources", f"gpu={len(gpus)}"] if gpus else ["--cores", max_cpu_jobs()]
     entries = [f"{key}={value}" for key, value in config.items() if value not in (None, "", False)]
-    options = shlex.split(os.environ.get(OPTIONS_VARIABLE, ""))
+    options = shlex.split(os.environ.get(SNAKEMAKE_OPTIONS_VARIABLE, ""))
     return [sys.executable, "-m", "snakemake", *map(str, [*words, "--config", *entries]), *options]
 
 
-def run_snakemake(command: list[str], log: Path, runs: Sequence[Path], followed: bool) -> int:
+def run_snakemake(
+    command: list[str], log: Path, run_outputs: Sequence[Path], pages_follow: bool
+) -> int:
     """Run Snakemake, redirect its messages to a log, and report progress.
 
     Args:
         command: The command line.
         log: File to which the messages are appended.
-        runs: Files that exist once the runs are done.
-        followed: Whether pages are made after the runs.
+        run_outputs: Files that exist once the runs are done.
+        pages_follow: Whether pages are made after the runs.
 
     Returns:
         The exit code of Snakemake.
@@ -143,20 +145,22 @@ def run_snakemake(command: list[str], log: Path, runs: Sequence[Path], followed:
         process = subprocess.Popen(
             command, env=environment, stdout=file, stderr=file, cwd=log.parent
         )
-    reporter = threading.Thread(target=report, args=(process.poll, runs, followed), daemon=True)
+    reporter = threading.Thread(
+        target=print_progress, args=(process.poll, run_outputs, pages_follow), daemon=True
+    )
     reporter.start()
     try:
         code = process.wait()
     except KeyboardInterrupt as interrupt:  # Ctrl-C reached Snakemake and its jobs, too
         if isinstance(interrupt, Terminated):
-            terminate(process)
+            terminate_snakemake(process)
         process.wait()  # its jobs save their state
         raise
     reporter.join()
     return code
 
 
-def terminate(process: subprocess.Popen) -> None:
+def terminate_snakemake(process: subprocess.Popen) -> None:
     """Stop Snakemake and its jobs, as Ctrl-C does.
 
     Snakemake gets SIGINT, after which it starts no further job but waits for the running ones. Its
@@ -173,10 +177,10 @@ def terminate(process: subprocess.Popen) -> None:
                     child.terminate()
 
 
-def report(
-    exit_code: Callable[[], int | None],
-    runs: Sequence[Path],
-    followed: bool,
+def print_progress(
+    poll: Callable[[], int | None],
+    run_outputs: Sequence[Path],
+    pages_follow: bool,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
     """Print the number of finished runs whenever it changes, until there is an exit code.
@@ -184,23 +188,23 @@ def report(
     The remaining time is estimated from the runs that have finished since the start.
 
     Args:
-        exit_code: Function that returns the exit code of the process, or None while it runs.
-        runs: Files that exist once the runs are done.
-        followed: Whether pages are made after the runs.
+        poll: Function that returns the exit code of the process, or None while it runs.
+        run_outputs: Files that exist once the runs are done.
+        pages_follow: Whether pages are made after the runs.
         sleep: Function that waits for a number of seconds.
     """
     n_printed, n_at_start, start = -1, None, time.monotonic()
     while True:
-        has_ended = exit_code() is not None
-        n_done = sum(path.is_file() for path in runs)
+        has_ended = poll() is not None
+        n_done = sum(path.is_file() for path in run_outputs)
         if n_done != n_printed:
-            line = f"{n_done} of {len(runs)} runs done"
+            line = f"{n_done} of {len(run_outputs)} runs done"
             if n_at_start is None or n_done < n_at_start:
                 n_at_start, start = n_done, time.monotonic()
-            elif n_at_start < n_done < len(runs):
+            elif n_at_start < n_done < len(run_outputs):
                 seconds = (time.monotonic() - start) / (n_done - n_at_start)
-                line += f", about {format_seconds(seconds * (len(runs) - n_done))} left"
-            elif followed and not has_ended:
+                line += f", about {format_seconds(seconds * (len(run_outputs) - n_done))} left"
+            elif pages_follow and not has_ended:
                 line += "; pages and book follow"
             print(line, flush=True)
             n_printed = n_done

@@ -32,7 +32,7 @@ NEGCLIP_COLUMNS = ("title", "filepath", "neg_caption", "neg_image")
 
 
 @dataclass(frozen=True)
-class Pairs:
+class ImageCaptionPairs:
     """Image-caption pairs; one row is one caption together with its image.
 
     Attributes:
@@ -62,8 +62,8 @@ def load_karpathy(
     root: Root,
     split: str,
     missing: MissingPolicy = "raise",
-    expected: int | None = None,
-) -> Pairs:
+    n_expected: int | None = None,
+) -> ImageCaptionPairs:
     """Read one split of Karpathy's `dataset_{coco,flickr30k,flickr8k}.json`.
 
     Args:
@@ -71,12 +71,13 @@ def load_karpathy(
         root: Folder that the image paths `filepath/filename` are relative to; see `Root`.
         split: "train" (includes COCO's "restval"), "val" or "test".
         missing: What to do about captions without a usable image; see `MissingPolicy`.
-        expected: Number of captions that the split should have; None takes the number in the file.
+        n_expected: Number of captions that the split should have; None takes the number in the
+            file.
 
     Raises:
         DataError: If the file is missing or has another layout, no image belongs to the split, an
             image file is missing (only with `missing="raise"`), or the number of captions is not
-            `expected` (not with `missing="drop"`).
+            `n_expected` (not with `missing="drop"`).
     """
     path = Path(file)
     splits = {"train", "restval"} if split == "train" else {split}
@@ -91,23 +92,23 @@ def load_karpathy(
         raise DataError(
             f"{path}: no picture of split {split!r}; the file has {sorted(splits_of_file)}."
         )
-    return _pairs(pairs, root, f"{path.stem}-{split}", missing, path, expected)[0]
+    return _pairs(pairs, root, f"{path.stem}-{split}", missing, path, n_expected)[0]
 
 
 def load_caption_list(
-    file: str | Path, root: Root, missing: MissingPolicy = "raise", expected: int | None = None
-) -> Pairs:
+    file: str | Path, root: Root, missing: MissingPolicy = "raise", n_expected: int | None = None
+) -> ImageCaptionPairs:
     """Read a list of `{image, caption}` entries such as `coco_karpathy_test.json`.
 
     Args:
         file: JSON list. `caption` is one string or a list of strings.
         root: Folder that `image` is relative to; see `Root`.
         missing: What to do about captions without a usable image; see `MissingPolicy`.
-        expected: Number of captions that the file should have; None takes the number it has.
+        n_expected: Number of captions that the file should have; None takes the number it has.
 
     Raises:
         DataError: If the file is missing or has another layout, an image file is missing (only with
-            `missing="raise"`), or the number of captions is not `expected` (not with
+            `missing="raise"`), or the number of captions is not `n_expected` (not with
             `missing="drop"`).
     """
     path = Path(file)
@@ -116,12 +117,12 @@ def load_caption_list(
         caption = row.value("caption")
         captions = [caption] if isinstance(caption, str) else row.texts("caption")
         pairs += [(Path(row.text("image")), caption) for caption in captions]
-    return _pairs(pairs, root, path.stem, missing, path, expected)[0]
+    return _pairs(pairs, root, path.stem, missing, path, n_expected)[0]
 
 
 def load_coco_captions(
     file: str | Path, image_dir: str | Path, missing: MissingPolicy = "raise"
-) -> Pairs:
+) -> ImageCaptionPairs:
     """Read COCO's `captions_{train,val}{2014,2017}.json`, in the order of its annotations.
 
     Images without a caption are left out.
@@ -148,8 +149,11 @@ def load_coco_captions(
 
 
 def load_negclip_tsv(
-    tsv: str | Path, root: str | Path, missing: MissingPolicy = "raise", expected: int | None = None
-) -> Pairs:
+    tsv: str | Path,
+    root: str | Path,
+    missing: MissingPolicy = "raise",
+    n_expected: int | None = None,
+) -> ImageCaptionPairs:
     """Read `train_neg_clip.tsv` or `valid_neg_clip.tsv` of NegCLIP (Yuksekgonul et al. 2023).
 
     Args:
@@ -158,12 +162,12 @@ def load_negclip_tsv(
         root: Folder that the `filepath` column is relative to.
         missing: What to do about rows without a usable image; see `MissingPolicy`. Rows that are
             left out are also removed from `hard_images`, and the others are numbered anew.
-        expected: Number of rows that the file should have; None takes the number it has.
+        n_expected: Number of rows that the file should have; None takes the number it has.
 
     Raises:
         DataError: If the file or a column is missing, a cell of neg_caption or neg_image is not a
             Python list, neg_image names a row that does not exist, an image file is missing (only
-            with `missing="raise"`), or the number of rows is not `expected` (not with
+            with `missing="raise"`), or the number of rows is not `n_expected` (not with
             `missing="drop"`).
     """
     path = Path(tsv)
@@ -174,13 +178,13 @@ def load_negclip_tsv(
     ]
     for row in rows:
         captioned.append((Path(row.text("filepath")), row.text("title")))
-        negatives.append(row.literal("neg_caption"))
-        hard.append(row.literal("neg_image", int))
+        negatives.append(row.literal_list("neg_caption"))
+        hard.append(row.literal_list("neg_image", int))
         if any(not 0 <= number < len(rows) for number in hard[-1]):
             raise row.error(
                 f"neg_image is {hard[-1]}; expected row numbers of this file, 0 to {len(rows) - 1}"
             )
-    pairs, keep = _pairs(captioned, root, path.stem, missing, path, expected)
+    pairs, keep = _pairs(captioned, root, path.stem, missing, path, n_expected)
     new_row = {old: new for new, old in enumerate(keep)}
     return replace(
         pairs,
@@ -215,7 +219,7 @@ RETRIEVAL_SETS: Mapping[str, RetrievalSet] = {
 
 def load_retrieval_set(
     name: str, root: str | Path, *, missing: MissingPolicy = "raise", official: bool = False
-) -> Pairs:
+) -> ImageCaptionPairs:
     """Read Karpathy's test split of COCO or Flickr30K.
 
     The captions come from the file `caption_list` of the `RetrievalSet` if it exists, else from
@@ -276,8 +280,8 @@ def _pairs(
     missing: MissingPolicy,
     source: Path,
     expected: int | None = None,
-) -> tuple[Pairs, list[int]]:
-    """Build `Pairs` from rows (image, caption), and return them with the numbers of the kept rows.
+) -> tuple[ImageCaptionPairs, list[int]]:
+    """Build pairs from rows (image, caption), and return them with the numbers of the kept rows.
 
     `missing` decides whether rows without a usable image are dropped or raise an error; see
     `MissingPolicy`.
@@ -301,4 +305,4 @@ def _pairs(
         [numbers.setdefault(files[row], len(numbers)) for row in keep], dtype=torch.long
     )
     captions = [pairs[row][1] for row in keep]
-    return Pairs(list(numbers), captions, index, name, len(keep), expected), keep
+    return ImageCaptionPairs(list(numbers), captions, index, name, len(keep), expected), keep

@@ -16,13 +16,13 @@ from cae_lib.config import paths
 from cae_lib.data.benchmarks import BENCHMARK_FAMILIES
 from cae_lib.data.benchmarks.base import Family, Item
 from cae_lib.data.rows import MissingFileError, rows_of, text_rows
-from cae_lib.data.sources import ExpectedRows, ReferencedImages, Source, expand
+from cae_lib.data.sources import ExpectedRows, ReferencedImages, Source, expand_braces
 from cae_lib.errors import DataError
 
-MAX_NAMED = 3
+MAX_MISSING_NAMES = 3
 """Largest number of missing files, and of missing images, that a report names."""
 
-OPEN_CLIP_NAMES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+OPEN_CLIP_WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """Names that open_clip's weights have in a repository of the hub; the first that exists is used."""
 
 
@@ -44,20 +44,20 @@ class Tally:
     missing: list[str] = field(default_factory=list)
 
     @property
-    def complete(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether nothing is missing or surplus, as far as the expected number is known."""
         return not self.missing and self.expected in (None, self.n_present)
 
-    def count(self, is_here: bool, name: str) -> None:
+    def count(self, is_present: bool, name: str) -> None:
         """Count one expected file or image, and note its name if it is missing.
 
         Args:
-            is_here: Whether it is on this machine.
+            is_present: Whether it is on this machine.
             name: Its name in the list of missing ones.
         """
         self.expected = (self.expected or 0) + 1
-        self.n_present += is_here
-        if not is_here:
+        self.n_present += is_present
+        if not is_present:
             self.missing.append(name)
 
     def __str__(self) -> str:
@@ -66,7 +66,7 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Report:
+class SourceReport:
     """Counts of how much of one source is on this machine.
 
     Attributes:
@@ -88,26 +88,26 @@ class Report:
         """
         if not any(tally.n_present for tally in self.tallies):
             return "not here"
-        if self.faults or not all(tally.complete for tally in self.tallies):
+        if self.faults or not all(tally.is_complete for tally in self.tallies):
             return "incomplete"
         return "complete" if any(tally.expected for tally in self.tallies) else "unknown"
 
     def lines(self) -> list[str]:
         """Return the report as lines of text: the counts, then missing names, then the faults.
 
-        At most `MAX_NAMED` missing files and `MAX_NAMED` missing images are named.
+        At most `MAX_MISSING_NAMES` missing files and `MAX_MISSING_NAMES` missing images are named.
         """
         lines = [f"{self.source.name}: {self.state}; {', '.join(map(str, self.tallies))}"]
         for tally in self.tallies:
-            n_unnamed = len(tally.missing) - MAX_NAMED
+            n_unnamed = len(tally.missing) - MAX_MISSING_NAMES
             rest = f" and {n_unnamed:,} more" if n_unnamed > 0 else ""
             if tally.missing:
-                names = ", ".join(tally.missing[:MAX_NAMED])
+                names = ", ".join(tally.missing[:MAX_MISSING_NAMES])
                 lines.append(f"  {tally.what} missing: {names}{rest}")
         return lines + [f"  {fault}" for fault in self.faults]
 
 
-def source_report(source: Source) -> Report:
+def source_report(source: Source) -> SourceReport:
     """Count the files, rows and images of a source and name those that are missing.
 
     Files that cannot be read raise no error; they are listed as faults of the report. If
@@ -118,7 +118,9 @@ def source_report(source: Source) -> Report:
     faults: list[str] = []
     for item in source.files:
         if item.open_clip:
-            files.count(open_clip_file(item.hub or "") is not None, " ".join(item.open_clip))
+            files.count(
+                cached_open_clip_weights(item.hub or "") is not None, " ".join(item.open_clip)
+            )
     for entry in source.rows:
         _count_listed_rows(source, entry, files, rows, faults)
     for name, places in expected_images(source, faults):
@@ -129,7 +131,7 @@ def source_report(source: Source) -> Report:
         files.expected = None
         files.n_present = sum(path.is_file() for path in source.root.rglob("*"))
     tallies = [files, *(tally for tally in (rows, images) if tally.expected or tally.n_present)]
-    return Report(source, tallies, list(dict.fromkeys(faults)))
+    return SourceReport(source, tallies, list(dict.fromkeys(faults)))
 
 
 def annotation_files(source: Source) -> list[Path]:
@@ -137,7 +139,9 @@ def annotation_files(source: Source) -> list[Path]:
 
     They are the files whose rows are counted, and the files that the source's benchmarks read.
     """
-    patterns = [name for row in source.rows if "*" not in row.file for name in expand(row.file)]
+    patterns = [
+        name for row in source.rows if "*" not in row.file for name in expand_braces(row.file)
+    ]
     files = {path for name in patterns if (path := source.root / name).is_file()}
     for family in _families_of(source):
         files |= {path for pattern in family.files for path in paths().raw.glob(pattern)}
@@ -171,12 +175,12 @@ def _count_benchmark(
         if not matches:
             files.count(False, pattern)
     image_paths: set[Path] = set()
-    for subset in family.published:
+    for subset in family.published_counts:
         if family.is_rescored(subset):
             continue
         n_items = 0
         try:
-            for item in family.read(root, subset):
+            for item in family.read_items(root, subset):
                 if isinstance(item, Item):
                     n_items += 1
                     image_paths.update(image.path for image in item.images)
@@ -185,7 +189,7 @@ def _count_benchmark(
         except DataError as error:
             faults.append(str(error))
         items.n_present += n_items
-        items.expected = (items.expected or 0) + (family.published.get(subset) or n_items)
+        items.expected = (items.expected or 0) + (family.published_counts.get(subset) or n_items)
     items.what = "items"
     for path in sorted(image_paths):
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
@@ -214,7 +218,7 @@ def _count_listed_rows(
             files.missing.append(f"{source.folder}/{entry.file} ({number})")
         return
     rows.expected = (rows.expected or 0) + (entry.n or 0)
-    for name in expand(entry.file):
+    for name in expand_braces(entry.file):
         path = source.root / name
         files.count(path.is_file(), f"{source.folder}/{name}")
         if entry.n is not None and path.is_file():
@@ -239,7 +243,7 @@ def expected_images(source: Source, faults: list[str]) -> Iterator[tuple[str, tu
     """
     seen: set[tuple[Path, ...]] = set()
     for entry in source.images:
-        files = (path for name in expand(entry.file) for path in source.root.glob(name))
+        files = (path for name in expand_braces(entry.file) for path in source.root.glob(name))
         for path in sorted(files):
             for name in _image_names(path, entry, faults):
                 places = tuple(source.root / pattern.format(name) for pattern in entry.names)
@@ -267,7 +271,7 @@ def _image_names(path: Path, entry: ReferencedImages, faults: list[str]) -> Iter
     return filter(None, names)
 
 
-def open_clip_file(repository: str) -> Path | None:
+def cached_open_clip_weights(repository: str) -> Path | None:
     """Return the path of open_clip's weights in the Hugging Face cache, without network access.
 
     Args:
@@ -278,7 +282,7 @@ def open_clip_file(repository: str) -> Path | None:
     """
     from huggingface_hub import try_to_load_from_cache
 
-    cached = (try_to_load_from_cache(repository, name) for name in OPEN_CLIP_NAMES)
+    cached = (try_to_load_from_cache(repository, name) for name in OPEN_CLIP_WEIGHT_FILES)
     return next((Path(path) for path in cached if isinstance(path, str)), None)
 
 

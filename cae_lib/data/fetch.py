@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from cae_lib.config import paths
-from cae_lib.data.completeness import checksum_of, open_clip_file
+from cae_lib.data.completeness import cached_open_clip_weights, checksum_of
 from cae_lib.data.sources import Download, Source
 from cae_lib.data.unpack import check_destination, unpack
 from cae_lib.errors import DataError
@@ -58,7 +58,7 @@ def fetch_source(source: Source) -> list[str]:
         except DataError as error:
             if isinstance(error, UnreachableError):
                 unreached[item.host] = error
-            place = "~/.cache/huggingface/hub" if item.open_clip else source.place(item)
+            place = "~/.cache/huggingface/hub" if item.open_clip else source.local_path(item)
             failures.append(f"{item.browser_url or item.name} -> {place} ({error})")
     if failures:
         raise DataError(
@@ -84,10 +84,10 @@ def _fetch_file(
         item: The item.
         unreached: Errors of the hosts that did not answer, by host; such a host is not asked again.
     """
-    place = source.place(item)
+    place = source.local_path(item)
     marker = source.root / item.unpack / f".{item.name}.unpacked"
     if item.open_clip:
-        is_present = open_clip_file(item.hub or "") is not None
+        is_present = cached_open_clip_weights(item.hub or "") is not None
     else:
         is_present = bool(item.unpack) and marker.is_file()
     if is_present:

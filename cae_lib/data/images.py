@@ -21,21 +21,21 @@ from torchvision.transforms.functional import resized_crop
 
 from cae_lib.errors import DataError
 
-SCALE = (0.9, 1.0)
+CROP_SCALE = (0.9, 1.0)
 """Smallest and largest share of an image's area that a random crop takes, as in the paper."""
 
-RATIO = (3 / 4, 4 / 3)
+CROP_RATIO = (3 / 4, 4 / 3)
 """Smallest and largest ratio of width to height of a random crop: torchvision's default."""
 
-STORE_LIMIT = 4 * 2**30
+MAX_BYTES_IN_MEMORY = 4 * 2**30
 """Largest size in bytes of the decoded images of a training set that are held in memory."""
 
 
 class TrainingImages:
     """Images of a training set, from which batches of square crops are drawn.
 
-    This is an abstract base class. `ImageStore` holds all images in memory, `ImagesOnDisk` decodes
-    the files of each batch.
+    This is an abstract base class. `ImagesInMemory` holds all images in memory, `ImagesOnDisk`
+    decodes the files of each batch.
 
     Args:
         paths: Image files; row i is the image of `paths[i]`.
@@ -44,11 +44,12 @@ class TrainingImages:
     Attributes:
         paths: The image files.
         size: The side S.
-        affine: Scale and shift, `(3, 1, 1)` each, that normalise pixels from 0 to 255 by the mean
-            and standard deviation of OpenAI's CLIP; see `normalize_pixels`.
+        normalization: Scale and shift, `(3, 1, 1)` each, that normalise pixels from 0 to 255 by the
+            mean and standard deviation of OpenAI's CLIP; see `normalize_pixels`.
 
     Raises:
-        DataError: If files are missing; with an `ImageStore` also if one is broken or truncated.
+        DataError: If files are missing; with an `ImagesInMemory` also if one is broken or
+            truncated.
     """
 
     def __init__(self, paths: Sequence[str | Path], size: int) -> None:
@@ -65,7 +66,7 @@ class TrainingImages:
             torch.tensor(values).view(3, 1, 1)
             for values in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
         )
-        self.affine = 1 / (255 * spreads), -means / spreads
+        self.normalization = 1 / (255 * spreads), -means / spreads
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -83,7 +84,7 @@ class TrainingImages:
         Raises:
             DataError: If a file is broken or truncated; the message names the file and its row.
         """
-        return normalize_pixels(self.crops(index), *self.affine)
+        return normalize_pixels(self.crops(index), *self.normalization)
 
     def crops(
         self, index: Tensor, generator: torch.Generator | None = None, subset: Tensor | None = None
@@ -102,7 +103,7 @@ class TrainingImages:
         Raises:
             DataError: If a file is broken or truncated; the message names the file and its row.
         """
-        seeds = None if generator is None else crop_seeds(len(index), generator)
+        seeds = None if generator is None else draw_crop_seeds(len(index), generator)
         positions = range(len(index)) if subset is None else subset.tolist()
         pixels = torch.empty(len(positions), 3, self.size, self.size, dtype=torch.uint8)
         for row, position in enumerate(positions):
@@ -126,7 +127,7 @@ class TrainingImages:
         raise NotImplementedError
 
 
-class ImageStore(TrainingImages):
+class ImagesInMemory(TrainingImages):
     """All images of a dataset in one uint8 tensor `(N, 3, S, S)`, decoded once by a thread pool.
 
     An image of another size is resized (bicubic) to S pixels on its shorter side and cut to its
@@ -148,7 +149,7 @@ class ImageStore(TrainingImages):
 
         def decode(row: int) -> None:
             image = read_image(self.paths[row], row, 2 * size)
-            self.pixels[row] = as_tensor(central_square(image, size))
+            self.pixels[row] = to_uint8_tensor(resize_and_center_crop(image, size))
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(decode, range(len(self))))
@@ -186,17 +187,19 @@ class ImagesOnDisk(TrainingImages):
             DataError: If the file is broken or truncated.
         """
         image = read_image(self.paths[row], row, 2 * self.size)
-        return as_tensor(
-            central_square(image, self.size) if seed is None else _crop(image, seed, self.size)
+        return to_uint8_tensor(
+            resize_and_center_crop(image, self.size)
+            if seed is None
+            else _crop(image, seed, self.size)
         )
 
 
-def open_images(paths: Sequence[str | Path], size: int) -> ImageStore | ImagesOnDisk:
+def open_images(paths: Sequence[str | Path], size: int) -> ImagesInMemory | ImagesOnDisk:
     """Open the images of a training set, in memory if that is possible without other crops.
 
-    Images are held in memory if their pixels take at most `STORE_LIMIT` bytes and the first image
-    has `size` x `size` pixels. Images of another size are decoded from disk for each batch, because
-    `ImageStore` would cut them to their central square before a crop is drawn.
+    Images are held in memory if their pixels take at most `MAX_BYTES_IN_MEMORY` bytes and the first
+    image has `size` x `size` pixels. Images of another size are decoded from disk for each batch,
+    because `ImagesInMemory` would cut them to their central square before a crop is drawn.
 
     Args:
         paths: Image files; row i is the image of `paths[i]`.
@@ -205,10 +208,10 @@ def open_images(paths: Sequence[str | Path], size: int) -> ImageStore | ImagesOn
     Raises:
         DataError: If a file is missing, or one that is decoded here is broken or truncated.
     """
-    fits = len(paths) * 3 * size * size <= STORE_LIMIT
+    fits = len(paths) * 3 * size * size <= MAX_BYTES_IN_MEMORY
     if fits and len(paths):
         fits = read_image(paths[0], 0).size == (size, size)
-    return ImageStore(paths, size) if fits else ImagesOnDisk(paths, size)
+    return ImagesInMemory(paths, size) if fits else ImagesOnDisk(paths, size)
 
 
 def normalize_pixels(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
@@ -257,7 +260,7 @@ def read_image(
         ) from error
 
 
-def central_square(image: Image.Image, size: int) -> Image.Image:
+def resize_and_center_crop(image: Image.Image, size: int) -> Image.Image:
     """Resize an image (bicubic) to `size` pixels on its shorter side and crop its central square.
 
     An image of `size` x `size` pixels is returned as it is.
@@ -271,14 +274,14 @@ def central_square(image: Image.Image, size: int) -> Image.Image:
     return resized.crop((left, top, left + size, top + size))
 
 
-def as_tensor(image: Image.Image) -> Tensor:
+def to_uint8_tensor(image: Image.Image) -> Tensor:
     """Return an RGB image as a uint8 tensor `(3, height, width)` with values from 0 to 255."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def crop_seeds(count: int, generator: torch.Generator) -> Tensor:
-    """Draw a seed for the random crop of each of `count` images, int64 `(count,)`."""
-    return torch.randint(2**62, (count,), generator=generator)
+def draw_crop_seeds(n_crops: int, generator: torch.Generator) -> Tensor:
+    """Draw a seed for the random crop of each of `n_crops` images, int64 `(count,)`."""
+    return torch.randint(2**62, (n_crops,), generator=generator)
 
 
 def _crop(image: Any, seed: Tensor, size: int) -> Any:
@@ -287,6 +290,6 @@ def _crop(image: Any, seed: Tensor, size: int) -> Any:
     The image is a PIL image or a tensor, and the result is of the same kind.
     """
     with torch.random.fork_rng(devices=()):
-        torch.manual_seed(int(seed))
-        box = RandomResizedCrop.get_params(image, SCALE, RATIO)
+        torch.default_generator.manual_seed(int(seed))  # `manual_seed` would seed GPUs as well
+        box = RandomResizedCrop.get_params(image, CROP_SCALE, CROP_RATIO)
     return resized_crop(image, *box, [size, size], InterpolationMode.BICUBIC)

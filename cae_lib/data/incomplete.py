@@ -10,18 +10,18 @@ from PIL import Image
 
 from cae_lib.errors import DataError, MissingDataError
 
-MAX_SHOWN = 10
+MAX_ROWS_LISTED = 10
 """Largest number of left-out rows of a dataset that are printed one by one."""
 
 LeftOut = Sequence[tuple[str, str]]
 """Rows that cannot be used: the name of each in messages, such as "row 3", and the reason."""
 
 
-def validate_row_count(source: Path, n_rows: int, n_expected: int, left_out: LeftOut) -> None:
+def validate_row_count(path: Path, n_rows: int, n_expected: int, left_out: LeftOut) -> None:
     """Check that a dataset has the expected number of rows, and that all of them can be used.
 
     Args:
-        source: The annotation file, which errors name.
+        path: The annotation file, which errors name.
         n_rows: Number of rows in the file.
         n_expected: Number of rows that the file should have.
         left_out: Rows that cannot be used, each with the reason.
@@ -33,28 +33,26 @@ def validate_row_count(source: Path, n_rows: int, n_expected: int, left_out: Lef
     if left_out:
         row, reason = left_out[0]
         raise MissingDataError(
-            f"{source}, {row}: {reason}. In all {len(left_out)} of {n_rows} rows cannot be used. "
+            f"{path}, {row}: {reason}. In all {len(left_out)} of {n_rows} rows cannot be used. "
             "Complete the images."
         )
     if n_rows != n_expected:
         error = MissingDataError if n_rows < n_expected else DataError
-        raise error(
-            f"{source}: {n_rows} rows, {n_expected} expected. Fetch the official file again."
-        )
+        raise error(f"{path}: {n_rows} rows, {n_expected} expected. Fetch the official file again.")
 
 
 def log_left_out(
-    name: str, source: Path, n_used: int, n_expected: int, left_out: LeftOut, advice: str = ""
+    name: str, path: Path, n_used: int, n_expected: int, left_out: LeftOut, advice: str = ""
 ) -> None:
     """Print how many rows of a dataset are used, and why others are left out.
 
-    Nothing is printed if all rows are used. At most `MAX_SHOWN` of the left-out rows are listed, or
-    one if no row is used. Rows whose image is missing come last, because an incomplete dataset may
-    have many of them.
+    Nothing is printed if all rows are used. At most `MAX_ROWS_LISTED` of the left-out rows are
+    listed, or one if no row is used. Rows whose image is missing come last, because an incomplete
+    dataset may have many of them.
 
     Args:
         name: Name of the dataset.
-        source: Its annotation file or folder.
+        path: Its annotation file or folder.
         n_used: Number of rows that are used.
         n_expected: Number of rows that the dataset should have.
         left_out: Rows that cannot be used, each with the reason.
@@ -63,11 +61,11 @@ def log_left_out(
     if n_used == n_expected and not left_out:
         return
     rows = sorted(left_out, key=lambda row: row[1].endswith("is missing"))
-    lines = [f"\n  {row}: {reason}" for row, reason in rows[: MAX_SHOWN if n_used else 1]]
+    lines = [f"\n  {row}: {reason}" for row, reason in rows[: MAX_ROWS_LISTED if n_used else 1]]
     counted = f"{n_used:,} used of {n_expected:,} expected"
     advice = f". {advice}" if advice and left_out else ""
     log_once(
-        f"Left out of {name}, {source}: {len(left_out):,} rows; {counted}{advice}{''.join(lines)}"
+        f"Left out of {name}, {path}: {len(left_out):,} rows; {counted}{advice}{''.join(lines)}"
     )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cae_lib.errors import DataError
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 """Endings of the files that are read as images, in lower case."""
 
 
@@ -46,7 +46,7 @@ def load_labelled_folder(folder: str | Path) -> LabelledImages:
         (image, class_folder.name)
         for class_folder in sorted(Path(folder).glob("*/"))
         for image in sorted(class_folder.iterdir())
-        if image.suffix.lower() in SUFFIXES
+        if image.suffix.lower() in IMAGE_SUFFIXES
     ]
     if not labelled:
         raise DataError(

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from cae_lib.config import paths
 from cae_lib.data import benchmarks
-from cae_lib.data.benchmarks import BENCHMARKS, FOLDERS, FURTHER_BENCHMARKS
-from cae_lib.data.completeness import Report, annotation_files, checksum_of, source_report
-from cae_lib.data.sources import fetch_command, load_sources, source
+from cae_lib.data.benchmarks import FOLDER_OF_FAMILY, FURTHER_BENCHMARKS, PAPER_BENCHMARKS
+from cae_lib.data.completeness import SourceReport, annotation_files, checksum_of, source_report
+from cae_lib.data.sources import fetch_command, find_source, load_sources
 from cae_lib.data.training_set import TRAINING_SOURCE
 from cae_lib.errors import DataError, MissingDataError
 from cae_lib.profiles import find_profile
@@ -27,7 +27,7 @@ SOURCES_OF_FAMILY: Mapping[str, tuple[str, ...]] = {
 # Source of each retrieval set, by the name of the set.
 RETRIEVAL_SOURCES: Mapping[str, str] = {"coco": "coco-retrieval", "flickr30k": "flickr30k"}
 SIMILARITY_SOURCE = "senteval"  # source of the sentence pairs with human scores
-OWN_IMAGES_SUITE = "zero_shot"  # the suite that classifies any labelled images that the user has
+ZERO_SHOT_SUITE = "zero_shot"  # the suite that classifies any labelled images that the user has
 # Suites that read the captions and images of COCO's retrieval set.
 CAPTION_SUITES = ("attribution", "bindings", "phrases", "faithfulness", "sensitivity")
 # Sources that each suite reads, except suites on benchmarks. "heatmaps" reads none because it needs
@@ -36,7 +36,7 @@ SOURCES_OF_SUITE: Mapping[str, tuple[str, ...]] = {
     "retrieval": tuple(RETRIEVAL_SOURCES.values()),
     "similarity": (SIMILARITY_SOURCE,),
     **dict.fromkeys(CAPTION_SUITES, (RETRIEVAL_SOURCES["coco"],)),
-    OWN_IMAGES_SUITE: (),
+    ZERO_SHOT_SUITE: (),
     "heatmaps": (),
 }
 MISSING_STATES = ("incomplete", "not here")  # values of `Report.state` if data are missing
@@ -52,17 +52,17 @@ def sources_of(suite: str) -> tuple[str, ...]:
     Raises:
         KeyError: If the suite is unknown.
     """
-    extra = [name for name in FURTHER_BENCHMARKS if (paths().raw / FOLDERS[name]).is_dir()]
+    extra = [name for name in FURTHER_BENCHMARKS if (paths().raw / FOLDER_OF_FAMILY[name]).is_dir()]
     if suite == VALIDATION_SUITE:
         return TRAINING_SOURCES
     if suite not in ("benchmarks", "blind"):
         return SOURCES_OF_SUITE[suite]
     return tuple(
-        dict.fromkeys(s for name in (*BENCHMARKS, *extra) for s in SOURCES_OF_FAMILY[name])
+        dict.fromkeys(s for name in (*PAPER_BENCHMARKS, *extra) for s in SOURCES_OF_FAMILY[name])
     )
 
 
-def source_of_weights(model: str, weights: object) -> tuple[str, ...]:
+def sources_of_weights(model: str, weights: object) -> tuple[str, ...]:
     """Return the name of the source that weights belong to, as a tuple.
 
     Args:
@@ -83,7 +83,7 @@ def source_of_weights(model: str, weights: object) -> tuple[str, ...]:
     )
 
 
-def source_reports(names: Iterable[str]) -> dict[str, Report]:
+def source_reports(names: Iterable[str]) -> dict[str, SourceReport]:
     """Count how much of each named source is on this machine, and return the reports by name.
 
     For all benchmarks this takes seconds.
@@ -91,10 +91,10 @@ def source_reports(names: Iterable[str]) -> dict[str, Report]:
     Raises:
         ConfigError: If a name is not in `sources.yml`.
     """
-    return {name: source_report(source(name)) for name in dict.fromkeys(names)}
+    return {name: source_report(find_source(name)) for name in dict.fromkeys(names)}
 
 
-def missing_data(reports: Mapping[str, Report]) -> list[str]:
+def describe_missing_data(reports: Mapping[str, SourceReport]) -> list[str]:
     """Return lines of text that say what is missing from sources and how to get it.
 
     Args:
@@ -121,7 +121,7 @@ def require_weights(model: str, weights: object) -> None:
     Raises:
         DataError: If the weights are missing; the message says how to get them.
     """
-    if lines := missing_data(source_reports(source_of_weights(model, weights))):
+    if lines := describe_missing_data(source_reports(sources_of_weights(model, weights))):
         raise DataError("\n".join(["weights are missing.", *lines]))
 
 
@@ -141,7 +141,7 @@ def require_some_data(profile_name: str, suites: Iterable[str]) -> None:
     """
     for suite in suites if find_profile(profile_name).real else ():
         names = sources_of(suite)
-        if names and not any(annotation_files(source(name)) for name in names):
+        if names and not any(annotation_files(find_source(name)) for name in names):
             raise MissingDataError(
                 f"{suite}: its data are not here. Get them: {fetch_command(names)}"
             )
@@ -151,7 +151,7 @@ def data_digests(profile_name: str, suites: Iterable[str]) -> dict[str, str]:
     """Return a digest of the data that each suite reads, by the name of the suite.
 
     For real data, the digest covers the annotation files and the names of what is missing. For the
-    user's own images (`OWN_IMAGES_SUITE`) it covers the file names only. Generated data are
+    user's own images (`ZERO_SHOT_SUITE`) it covers the file names only. Generated data are
     identified by their manifest, so all suites have the same digest.
 
     Args:
@@ -166,10 +166,10 @@ def data_digests(profile_name: str, suites: Iterable[str]) -> dict[str, str]:
         return dict.fromkeys(suites, _manifest_digest(profile_name))
     reports = source_reports(name for suite in suites for name in sources_of(suite))
     digests = {suite: sources_digest(reports, sources_of(suite)) for suite in suites}
-    if OWN_IMAGES_SUITE in digests:  # the user's images are identified by their names
+    if ZERO_SHOT_SUITE in digests:  # the user's images are identified by their names
         root = paths().raw / "zero-shot"
         names = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
-        digests[OWN_IMAGES_SUITE] = hashlib.sha256("\n".join(names).encode()).hexdigest()
+        digests[ZERO_SHOT_SUITE] = hashlib.sha256("\n".join(names).encode()).hexdigest()
     return digests
 
 
@@ -201,7 +201,7 @@ def _manifest_digest(profile_name: str, folder: str = "") -> str:
     return checksum_of(path)
 
 
-def sources_digest(reports: Mapping[str, Report], names: Iterable[str]) -> str:
+def sources_digest(reports: Mapping[str, SourceReport], names: Iterable[str]) -> str:
     """Return a digest of the annotation files of sources and of the names of missing files.
 
     The content of images is not hashed, so the digest stays the same if an image file is replaced

@@ -18,14 +18,14 @@ from spacy.tokens import Doc, Span, Token
 from cae_lib.words.alignment import check_captions
 from cae_lib.words.articles import indefinite_article
 from cae_lib.words.dependency import COMPOUND_PREPOSITION_NOUNS, NOUN_POS
-from cae_lib.words.pipeline import load_pipeline, model_name, parse_distinct
+from cae_lib.words.pipeline import load_pipeline, parse_captions, spacy_model_name
 
 # Words that state a symmetric relation: the two nouns beside them can be swapped without making the
 # caption false.
-MUTUAL = frozenset("alongside and beside near next opposite or with".split())
+SYMMETRIC_WORDS = frozenset("alongside and beside near next opposite or with".split())
 # Words that spaCy tags as adjectives although they describe no property of a thing.
-AMOUNTS = frozenset("few many more most much other same several such".split())
-BARE_DEPENDENCIES = ("det", "cc", "conj", "compound")
+NON_DESCRIPTIVE_ADJECTIVES = frozenset("few many more most much other same several such".split())
+BARE_NOUN_DEPENDENCIES = ("det", "cc", "conj", "compound")
 """Dependency labels that the children of a noun without modifiers may have."""
 
 MODIFIER_DEPENDENCIES = ("amod", "nummod", "poss", "acl", "relcl")
@@ -58,10 +58,14 @@ def swap_negatives(
     plain = [" ".join(caption.split()) for caption in captions]
 
     def swaps(doc: Doc) -> list[str]:
-        texts = equivalents(doc) if keep_meaning else (text for _, text in exchanges(doc))
+        texts = (
+            meaning_preserving_swaps(doc)
+            if keep_meaning
+            else (text for _, text in meaning_changing_swaps(doc))
+        )
         return _sample(doc, texts, seed, limit)
 
-    return list(parse_distinct(nlp, plain, swaps))
+    return list(parse_captions(nlp, plain, swaps))
 
 
 def parser_identity() -> str:
@@ -70,7 +74,7 @@ def parser_identity() -> str:
     Raises:
         ConfigError: If no English spaCy model is installed.
     """
-    name = model_name()
+    name = spacy_model_name()
     return f"spacy {SPACY_VERSION}, {name} {importlib.metadata.version(name)}"
 
 
@@ -82,7 +86,7 @@ def _sample(doc: Doc, texts: Iterable[str], seed: int, limit: int) -> list[str]:
     return [texts[i] for i in rng.permutation(len(texts))[:limit]]
 
 
-def exchanges(doc: Doc) -> Iterator[tuple[str, str]]:
+def meaning_changing_swaps(doc: Doc) -> Iterator[tuple[str, str]]:
     """Yield the kind and the text of every swap of two parts that should make a caption false.
 
     Two nouns or noun phrases are swapped if they agree in number, two adjectives if they agree in
@@ -110,7 +114,7 @@ def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
     for first, second in combinations(nouns, 2):
         agree = first.tag_ == second.tag_ and _has(first, "nummod") == _has(second, "nummod")
         told_apart = any(
-            child.dep_ in MODIFIER_DEPENDENCIES and child.lower_ not in AMOUNTS
+            child.dep_ in MODIFIER_DEPENDENCIES and child.lower_ not in NON_DESCRIPTIVE_ADJECTIVES
             for child in (*first.children, *second.children)
         )
         if agree and (told_apart or not _are_mutual(first, second)):
@@ -127,14 +131,16 @@ def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
     adjectives = [
         token
         for token in doc
-        if token.pos_ == "ADJ" and token.lower_ not in AMOUNTS and token.dep_ in ("amod", "acomp")
+        if token.pos_ == "ADJ"
+        and token.lower_ not in NON_DESCRIPTIVE_ADJECTIVES
+        and token.dep_ in ("amod", "acomp")
     ]
     for first, second in combinations(adjectives, 2):
         if first.tag_ == second.tag_ and first.dep_ == second.dep_ and first.head != second.head:
             yield "adjective", doc[first.i : first.i + 1], doc[second.i : second.i + 1]
 
 
-def equivalents(doc: Doc) -> Iterator[str]:
+def meaning_preserving_swaps(doc: Doc) -> Iterator[str]:
     """Yield the text of every swap of two words that keeps the meaning of a caption.
 
     These are swaps of two nouns without modifiers that a conjunction such as "and" joins, and swaps
@@ -150,7 +156,8 @@ def equivalents(doc: Doc) -> Iterator[str]:
             and _is_movable(first)
             and _is_movable(second)
             and all(
-                child.dep_ in BARE_DEPENDENCIES for child in (*first.children, *second.children)
+                child.dep_ in BARE_NOUN_DEPENDENCIES
+                for child in (*first.children, *second.children)
             )
         )
         adjectives = (
@@ -206,7 +213,7 @@ def _are_mutual(first: Token, second: Token) -> bool:
         return True
     between = first.doc[first.i + 1 : second.i]
     apart = any(token.pos_ == "NOUN" and token.dep_ != "compound" for token in between)
-    return not apart and any(token.lower_ in MUTUAL for token in between)
+    return not apart and any(token.lower_ in SYMMETRIC_WORDS for token in between)
 
 
 def _exchanged(doc: Doc, first: Span, second: Span) -> str:

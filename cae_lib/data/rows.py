@@ -136,12 +136,12 @@ class Row:
             raise self.error(f"the box is {wide:g} x {high:g} pixels, a positive size was expected")
         return left, top, left + wide, top + high
 
-    def literal(self, field: str, kind: type = str) -> list[Any]:
+    def literal_list(self, field: str, element_type: type = str) -> list[Any]:
         """Return the list in a field that is written as a Python list or set.
 
         Args:
             field: Name of the field or path to it, as in `value`.
-            kind: Type of the elements, `str` or `int`.
+            element_type: Type of the elements, `str` or `int`.
 
         Raises:
             DataError: If the field is missing, is no Python list or set, or has an element of
@@ -155,8 +155,8 @@ class Row:
                 elements = [ast.literal_eval(element) for element in node.elts]
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             pass
-        if elements is None or not all(isinstance(element, kind) for element in elements):
-            name = {str: "texts", int: "whole numbers"}[kind]
+        if elements is None or not all(isinstance(element, element_type) for element in elements):
+            name = {str: "texts", int: "whole numbers"}[element_type]
             raise self.error(
                 f"field '{field}' is {cell[:60]!r}, a Python list of {name} was expected"
             )
@@ -249,7 +249,7 @@ def text_rows(path: Path) -> Iterator[Row]:
             yield Row(path, f"line {number + 1}", line, str(number))
 
 
-def json_lines(path: Path) -> Iterator[Row]:
+def jsonl_rows(path: Path) -> Iterator[Row]:
     """Yield the rows of a JSON Lines file, which has one JSON value on each line.
 
     Raises:
@@ -297,16 +297,16 @@ def csv_rows(path: Path, columns: tuple[str, ...] = (), delimiter: str = ",") ->
     raise DataError(f"{path}: the file ends inside a quoted field: cut short, fetch it again.")
 
 
-def parquet_rows(path: Path, image_folder: Path) -> Iterator[Row]:
+def parquet_rows(path: Path, unpack_images_to: Path) -> Iterator[Row]:
     """Yield the rows of a Parquet table of the Hugging Face hub, and write its images to files.
 
-    An image that is stored as bytes is written to `image_folder` as HASH.jpg, whatever its format,
-    where HASH depends on its content. In the row, it is replaced by `{"path": "HASH.jpg"}`. A file
-    that exists is not written again.
+    An image that is stored as bytes is written to `unpack_images_to` as HASH.jpg, whatever its
+    format, where HASH depends on its content. In the row, it is replaced by `{"path": "HASH.jpg"}`.
+    A file that exists is not written again.
 
     Args:
         path: The table.
-        image_folder: Folder that the images are written to.
+        unpack_images_to: Folder that the images are written to.
 
     Raises:
         MissingFileError: If there is no such table.
@@ -320,8 +320,8 @@ def parquet_rows(path: Path, image_folder: Path) -> Iterator[Row]:
         if not (isinstance(cell, dict) and cell.get("bytes")):
             return cell
         name = f"{hashlib.sha256(cell['bytes']).hexdigest()[:16]}.jpg"
-        if not (image_folder / name).is_file():
-            write_atomic(image_folder / name, cell["bytes"])
+        if not (unpack_images_to / name).is_file():
+            write_atomic(unpack_images_to / name, cell["bytes"])
         return {"path": name}
 
     try:
@@ -347,5 +347,5 @@ def rows_of(path: Path) -> Iterator[Row]:
     if path.suffix in DELIMITERS:
         return csv_rows(path, (), DELIMITERS[path.suffix])
     if path.suffix == ".jsonl":
-        return json_lines(path)
+        return jsonl_rows(path)
     return json_rows(path) if path.suffix == ".json" else text_rows(path)

@@ -21,7 +21,7 @@ from cae_lib.errors import ConfigError, DataError, MissingDataError
 SENTEVAL_FOLDER = "senteval"
 """Folder with `STS/` and `SICK/`, below the folder of all datasets."""
 
-YEARS: Mapping[str, tuple[str, ...]] = {
+STS_PARTS: Mapping[str, tuple[str, ...]] = {
     "STS12": ("MSRpar", "MSRvid", "SMTeuroparl", "surprise.OnWN", "surprise.SMTnews"),
     "STS13": ("FNWN", "headlines", "OnWN"),
     "STS14": ("deft-forum", "deft-news", "headlines", "images", "OnWN", "tweet-news"),
@@ -31,10 +31,10 @@ YEARS: Mapping[str, tuple[str, ...]] = {
 """Parts of STS12 to STS16 in SentEval's order; STS13 lacks SMT, whose licence forbids it."""
 
 STSB, SICKR = "STS-B", "SICK-R"
-SIMILARITY_SETS: tuple[str, ...] = (*YEARS, STSB, SICKR)
+SIMILARITY_SETS: tuple[str, ...] = (*STS_PARTS, STSB, SICKR)
 """Names of the datasets."""
 
-OFFICIAL = {
+OFFICIAL_PAIR_COUNTS = {
     "STS12": 3108,
     "STS13": 1500,
     "STS14": 3750,
@@ -45,7 +45,7 @@ OFFICIAL = {
 }
 """Published number of scored pairs in the test split of each dataset."""
 
-FILES = {
+SPLIT_FILES = {
     STSB: {name: f"STS/STSBenchmark/sts-{name}.csv" for name in ("train", "dev", "test")},
     SICKR: {
         "train": "SICK/SICK_train.txt",
@@ -67,8 +67,9 @@ class SentencePairs:
         name: Name of the dataset, one of `SIMILARITY_SETS`.
         first: First sentence of each of the n pairs.
         second: Second sentence of each pair.
-        gold: Human scores, float64 `(n,)`, from 0 to 5 (SICK-R: 1 to 5); higher is more similar.
-        sizes: Number of pairs of each part that was found, in the order of the pairs.
+        human_scores: Human scores, float64 `(n,)`, from 0 to 5 (SICK-R: 1 to 5); higher is more
+            similar.
+        part_sizes: Number of pairs of each part that was found, in the order of the pairs.
         n_expected: Number of pairs that the dataset should have.
         counts: Numbers of further pairs by reason; `{"unscored": 5500}` are pairs that nobody
             scored, which are left out.
@@ -77,13 +78,13 @@ class SentencePairs:
     name: str
     first: tuple[str, ...]
     second: tuple[str, ...]
-    gold: np.ndarray
-    sizes: Mapping[str, int]
+    human_scores: np.ndarray
+    part_sizes: Mapping[str, int]
     n_expected: int
     counts: Mapping[str, int]
 
 
-def load_similarity(name: str, root: str | Path, *, official: bool = False) -> SentencePairs:
+def load_similarity_set(name: str, root: str | Path, *, official: bool = False) -> SentencePairs:
     """Load the test split of a dataset of sentence pairs; the pairs keep the order of their files.
 
     Pairs of STS12 to STS16 with a blank line in the file of scores were never scored. They are left
@@ -106,9 +107,11 @@ def load_similarity(name: str, root: str | Path, *, official: bool = False) -> S
     if name not in SIMILARITY_SETS:
         raise ConfigError(f"no similarity set {name!r}. Known: {', '.join(SIMILARITY_SETS)}.")
     files = (
-        {"test": Path(root, FILES[name]["test"])}
-        if name in FILES
-        else {part: Path(root, f"STS/{name}-en-test/STS.input.{part}.txt") for part in YEARS[name]}
+        {"test": Path(root, SPLIT_FILES[name]["test"])}
+        if name in SPLIT_FILES
+        else {
+            part: Path(root, f"STS/{name}-en-test/STS.input.{part}.txt") for part in STS_PARTS[name]
+        }
     )
     counts: Counter[str] = Counter()
     parts: dict[str, list[tuple[str, str, float]]] = {}
@@ -123,7 +126,7 @@ def load_similarity(name: str, root: str | Path, *, official: bool = False) -> S
         if absent:
             raise MissingDataError(absent[0][1])
         raise DataError(f"{Path(root)}: no pair of {name} has a score.")
-    n_expected = OFFICIAL[name] if official else len(pairs)
+    n_expected = OFFICIAL_PAIR_COUNTS[name] if official else len(pairs)
     if official:
         log_left_out(name, Path(root), len(pairs), n_expected, absent)
     if len(pairs) > n_expected:
@@ -143,8 +146,8 @@ def available_similarity_sets(root: str | Path) -> tuple[str, ...]:
         DataError: If there is no such dataset.
     """
     folder = Path(root)
-    names = [n for n in YEARS if any((folder / "STS" / f"{n}-en-test").glob("STS.input.*.txt"))]
-    names += [name for name, files in FILES.items() if (folder / files["test"]).is_file()]
+    names = [n for n in STS_PARTS if any((folder / "STS" / f"{n}-en-test").glob("STS.input.*.txt"))]
+    names += [name for name, files in SPLIT_FILES.items() if (folder / files["test"]).is_file()]
     if not names:
         raise DataError(
             f"{folder}: no dataset of {', '.join(SIMILARITY_SETS)} is there. Put SentEval's "
@@ -164,7 +167,7 @@ def _scored_pairs(path: Path, name: str, counts: Counter[str]) -> list[tuple[str
     """
     first, second, score = COLUMN_NUMBERS.get(name, (0, 1, 2))
     source, lines = path, [line.split("\t") for line in _lines(path)]
-    if name in YEARS:
+    if name in STS_PARTS:
         source = path.with_name(path.name.replace("input", "gs", 1))
         scores = _lines(source)
         if len(lines) != len(scores):
@@ -175,7 +178,7 @@ def _scored_pairs(path: Path, name: str, counts: Counter[str]) -> list[tuple[str
         lines = [[*cells[:2], gold] for cells, gold in zip(lines, scores, strict=True)]
     pairs = []
     for number, cells in enumerate(lines, start=1):
-        if name in YEARS and not cells[-1].strip():
+        if name in STS_PARTS and not cells[-1].strip():
             counts["unscored"] += 1
             continue
         if len(cells) <= max(first, second, score) or not all(

@@ -21,7 +21,7 @@ from cae_lib.config import paths
 from cae_lib.data.benchmarks import BENCHMARK_FAMILIES
 from cae_lib.errors import ConfigError, DataError
 
-WAYS = {
+DOWNLOAD_METHODS = {
     "url": "from the web",
     "drive": "from Google Drive",
     "hub": "from the Hugging Face hub",
@@ -29,10 +29,10 @@ WAYS = {
 }
 """Fields of `Download` that say where it comes from, each with its description in listings."""
 
-CHECKSUM = "sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}|git:[0-9a-f]{40}"
+CHECKSUM_PATTERN = "sha256:[0-9a-f]{64}|md5:[0-9a-f]{32}|git:[0-9a-f]{40}"
 """Regular expression of a checksum; "git" is the id of a git blob."""
 
-REVISION = "[0-9a-f]{40}|main"
+REVISION_PATTERN = "[0-9a-f]{40}|main"
 """Regular expression of the revision of a repository on the hub: a commit, or "main"."""
 
 SOURCES_FILE = Path(__file__).with_name("sources.yml")
@@ -65,14 +65,14 @@ class Download:
     # none is published
 
     def __post_init__(self) -> None:
-        if sum(getattr(self, way) is not None for way in WAYS) != 1:
-            raise ValueError(f"an item has one of {', '.join(WAYS)}")
-        if self.checksum is not None and not re.fullmatch(CHECKSUM, self.checksum):
-            raise ValueError(f"checksum {self.checksum!r} is not like {CHECKSUM}")
-        if self.hub is not None and not re.fullmatch(REVISION, self.revision or ""):
+        if sum(getattr(self, way) is not None for way in DOWNLOAD_METHODS) != 1:
+            raise ValueError(f"an item has one of {', '.join(DOWNLOAD_METHODS)}")
+        if self.checksum is not None and not re.fullmatch(CHECKSUM_PATTERN, self.checksum):
+            raise ValueError(f"checksum {self.checksum!r} is not like {CHECKSUM_PATTERN}")
+        if self.hub is not None and not re.fullmatch(REVISION_PATTERN, self.revision or ""):
             raise ValueError(
                 f"revision {self.revision!r} of {self.hub}: expected the commit to "
-                f"fetch, or main where none is known ({REVISION})"
+                f"fetch, or main where none is known ({REVISION_PATTERN})"
             )
         if self.hub is None and self.revision is not None:
             raise ValueError("only a repository of the hub has a revision")
@@ -84,8 +84,8 @@ class Download:
         It is the last part of the first of `file`, `url`, `to`, `path` and `hub` that is set; "" if
         none is.
         """
-        url = (self.url or "").partition("?")[0]
-        return (self.file or url or self.to or self.path or self.hub or "").rpartition("/")[2]
+        url, to = (self.url or "").partition("?")[0], self.to.removeprefix(".")
+        return (self.file or url or to or self.path or self.hub or "").rpartition("/")[2]
 
     @property
     def host(self) -> str:
@@ -170,15 +170,15 @@ class Source:
         """Folder of downloaded archives, into which the user may also put archives by hand."""
         return paths().raw / "downloads" / self.name
 
-    def place(self, item: Download) -> Path:
+    def local_path(self, download: Download) -> Path:
         """Return the path on this machine that a download is saved to.
 
         An archive is saved in `download_folder`, anything else in the folder of the source. The
         path does not apply to weights that open_clip keeps in the hub's cache.
         """
-        if item.unpack:
-            return self.download_folder / item.name
-        return self.root / (item.to or item.path or ".")
+        if download.unpack:
+            return self.download_folder / download.name
+        return self.root / (download.to or download.path or ".")
 
 
 @lru_cache(maxsize=4)
@@ -223,7 +223,7 @@ def _build(kind: type, entry: dict[str, Any]) -> Any:
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in entry.items()})
 
 
-def source(name: str) -> Source:
+def find_source(name: str) -> Source:
     """Look up a source by its name in `sources.yml`.
 
     Raises:
@@ -244,7 +244,7 @@ def fetch_command(names: Iterable[str]) -> str:
     return f"cae data get {' '.join(fetched)}"
 
 
-def expand(pattern: str) -> list[str]:
+def expand_braces(pattern: str) -> list[str]:
     """Expand the braces of a pattern: `x/{1,2}.csv` gives `x/1.csv` and `x/2.csv`."""
     parts = re.split(r"\{([^}]*)\}", pattern)
     options = [part.split(",") if i % 2 else [part] for i, part in enumerate(parts)]

@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from cae_lib.config import paths
-from cae_lib.data.captions import Pairs, load_coco_captions, load_negclip_tsv
-from cae_lib.data.images import ImagesOnDisk, ImageStore, open_images
+from cae_lib.data.captions import ImageCaptionPairs, load_coco_captions, load_negclip_tsv
+from cae_lib.data.images import ImagesInMemory, ImagesOnDisk, open_images
 from cae_lib.data.sources import fetch_command
 from cae_lib.errors import ConfigError, MissingDataError
 from cae_lib.models.clip import load_clip
@@ -30,7 +30,7 @@ TRAINING_SOURCE = "negclip-captions"
 NEGATIVES_VERSION = 1
 """Version of the stored hard negatives; raise it when the results of `swap_negatives` change."""
 
-TRAINING_ROWS = 109_468
+N_TRAINING_ROWS = 109_468
 """Number of rows in NegCLIP's training file."""
 
 
@@ -44,8 +44,8 @@ class TrainingSet:
         alignment: Tokens and roles of the captions, in the order of `pairs.captions`.
     """
 
-    pairs: Pairs
-    images: ImageStore | ImagesOnDisk
+    pairs: ImageCaptionPairs
+    images: ImagesInMemory | ImagesOnDisk
     alignment: Alignment
 
 
@@ -84,7 +84,7 @@ def ground_truth_tagger(profile_name: str) -> Tagger:
         ConfigError: If the profile has no ground truth, because people wrote its captions.
         DataError: If the scene graphs of synthetic scenes are missing or damaged.
     """
-    from cae_lib.words.ground_truth import PairedPhrases, SceneGraphFile
+    from cae_lib.words.ground_truth import PairedImageTagger, SyntheticSceneTagger
 
     if not has_ground_truth(profile_name):
         raise ConfigError(
@@ -94,11 +94,11 @@ def ground_truth_tagger(profile_name: str) -> Tagger:
     profile = find_profile(profile_name)
     if profile.synthetic:
         folder = profile.root / "coco" / "annotations"
-        return SceneGraphFile(
+        return SyntheticSceneTagger(
             (folder / f"captions_{split}2014.json", folder / f"scene_graphs_{split}2014.json")
             for split in ("train", "val")
         )
-    return PairedPhrases()
+    return PairedImageTagger()
 
 
 @lru_cache(maxsize=2)
@@ -172,7 +172,7 @@ def _parsed_negatives(captions: Sequence[str], name: str) -> list[list[str]]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def training_pairs(profile_name: str) -> Pairs:
+def training_pairs(profile_name: str) -> ImageCaptionPairs:
     """Load the image-caption pairs of a profile's `train_neg_clip.tsv`, with their hard negatives.
 
     This is the training set "coco" without tokens and word roles, so no parser is needed. Images
@@ -187,7 +187,7 @@ def training_pairs(profile_name: str) -> Pairs:
     if not profile.real or profile.drawn:
         return load_negclip_tsv(path, profile.root)
     try:
-        return load_negclip_tsv(path, profile.root, expected=TRAINING_ROWS)
+        return load_negclip_tsv(path, profile.root, n_expected=N_TRAINING_ROWS)
     except MissingDataError as error:
         remedy = f"Training needs all of it: {fetch_command([TRAINING_SOURCE])}"
         raise MissingDataError(f"{error} {remedy}") from error

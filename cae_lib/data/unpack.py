@@ -18,11 +18,11 @@ from typing import Any
 
 from cae_lib.errors import DataError
 
-MAX_RATIO = 20
+MAX_UNPACK_RATIO = 20
 """Largest ratio of unpacked size to archive size; text shrinks about tenfold."""
 
-ALWAYS_ALLOWED = 1_000_000_000
-"""Unpacked size in bytes that is allowed for any archive, whatever `MAX_RATIO` says."""
+ALWAYS_ALLOWED_BYTES = 1_000_000_000
+"""Unpacked size in bytes that is allowed for any archive, whatever `MAX_UNPACK_RATIO` says."""
 
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
 
@@ -44,9 +44,9 @@ def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None
 
     Raises:
         DataError: If the archive is damaged, contains links or devices, contains none of the files
-            to keep, or unpacks to more than `MAX_RATIO` times its size and more than
-            `ALWAYS_ALLOWED` bytes; also if a symbolic link leads a file out of `root` or stands in
-            its place.
+            to keep, or unpacks to more than `MAX_UNPACK_RATIO` times its size and more than
+            `ALWAYS_ALLOWED_BYTES` bytes; also if a symbolic link leads a file out of `root` or
+            stands in its place.
     """
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{archive.name}.", dir=root) as name:
@@ -102,7 +102,7 @@ def _checked_members(archive: Path, opened: _Archive, goal: Path) -> list[Any]:
     It must not be unpacked if it contains a link or a device, or too much data.
     """
     by_hand = f"If the archive is right all the same, unpack it by hand to {goal}"
-    largest = max(MAX_RATIO * archive.stat().st_size, ALWAYS_ALLOWED)
+    largest = max(MAX_UNPACK_RATIO * archive.stat().st_size, ALWAYS_ALLOWED_BYTES)
     total, members = 0, []
     for member in opened.infolist() if isinstance(opened, zipfile.ZipFile) else opened:
         name, size, is_plain = _describe(member)
@@ -115,7 +115,7 @@ def _checked_members(archive: Path, opened: _Archive, goal: Path) -> list[Any]:
         if total > largest:
             raise DataError(
                 f"{archive}: cannot be unpacked: up to {name!r} it holds {total / 1e9:,.2f} GB, "
-                f"more than {MAX_RATIO} times its own size. {by_hand}"
+                f"more than {MAX_UNPACK_RATIO} times its own size. {by_hand}"
             )
         members.append(member)
     return members

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from cae_lib.attribution import get_method
-from cae_lib.attribution.base import resolve_words
+from cae_lib.attribution.base import resolve_word_numbers
 from cae_lib.attribution.word_scores import merge_token_scores
 from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.data.captions import Pairs
+from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.data.training_set import default_tagger
-from cae_lib.evaluation.datasets import SAMPLES, evenly_spaced_indices, retrieval_pairs
+from cae_lib.evaluation.datasets import SAMPLE_SIZES, evenly_spaced_indices, retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder, eval_mode
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.text_encoder import text_encoder
@@ -27,12 +27,14 @@ from cae_lib.words.alignment import Alignment, token_roles
 from cae_lib.words.roles import ROLE_NAMES
 
 
-def coco_captions(encoder: Encoder, profile: str) -> tuple[Pairs, Alignment]:
+def coco_pairs_and_alignment(
+    encoder: Encoder, profile_name: str
+) -> tuple[ImageCaptionPairs, Alignment]:
     """Load COCO's test captions and images, and align the captions with words and roles.
 
     Args:
         encoder: The model, whose tokenizer splits the captions.
-        profile: Name of the profile whose COCO is loaded.
+        profile_name: Name of the profile whose COCO is loaded.
 
     Returns:
         The image-caption pairs, and the alignment of their captions.
@@ -40,28 +42,28 @@ def coco_captions(encoder: Encoder, profile: str) -> tuple[Pairs, Alignment]:
     Raises:
         DataError: If the captions, or all of their images, are missing or malformed.
     """
-    pairs, cache = retrieval_pairs(profile, "coco"), paths().cache / "roles"
+    pairs, cache = retrieval_pairs(profile_name, "coco"), paths().cache / "roles"
     return pairs, token_roles(pairs.captions, encoder.clip.tokenizer, default_tagger(), cache)
 
 
 def coco_attribution_table(
-    encoder: Encoder, profile: str, methods: Iterable[str] = PAPER_METHODS
+    encoder: Encoder, profile_name: str, methods: Iterable[str] = PAPER_METHODS
 ) -> pd.DataFrame:
     """Score the words of a sample of COCO's test captions; see `attribution_table`."""
-    return attribution_table(encoder, *coco_captions(encoder, profile), methods)
+    return attribution_table(encoder, *coco_pairs_and_alignment(encoder, profile_name), methods)
 
 
-def coco_binding_table(encoder: Encoder, profile: str) -> pd.DataFrame:
+def coco_binding_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
     """Score the words of a sample of COCO's test captions by the method "binding"."""
-    return coco_attribution_table(encoder, profile, ["binding"])
+    return coco_attribution_table(encoder, profile_name, ["binding"])
 
 
 def attribution_table(
     encoder: Encoder,
-    pairs: Pairs,
+    pairs: ImageCaptionPairs,
     alignment: Alignment,
     methods: Iterable[str] = PAPER_METHODS,
-    limit: int | None = SAMPLES["attribution"],
+    limit: int | None = SAMPLE_SIZES["attribution"],
     batch_size: int = 100,
     **parameters: Any,
 ) -> pd.DataFrame:
@@ -86,7 +88,7 @@ def attribution_table(
         ConfigError: If a method or one of its parameters is unknown.
         DataError: If an image is missing or cannot be decoded.
     """
-    sample, model = word_sample(encoder, pairs, alignment, limit), encoder.clip.model
+    sample, model = sample_captions(encoder, pairs, alignment, limit), encoder.clip.model
     words = sample.words.cpu().numpy()
     row, position = np.nonzero(words)
     texts = [sample.word_texts(i, encoder.clip.tokenizer) for i in range(len(words))]
@@ -107,7 +109,7 @@ def attribution_table(
 
 
 @dataclass(frozen=True)
-class WordSample:
+class CaptionSample:
     """A sample of C captions with at least one word each, and the features of their images.
 
     Attributes:
@@ -134,15 +136,15 @@ class WordSample:
         """Number of words of each caption `(C,)`."""
         return self.words.amax(dim=1).cpu().numpy()
 
-    def rows(self, rows: np.ndarray) -> WordSample:
+    def take(self, rows: np.ndarray) -> CaptionSample:
         """Return a sample with only the captions in the given rows `(M,)`."""
-        return WordSample(*(getattr(self, field.name)[rows] for field in fields(self)))
+        return CaptionSample(*(getattr(self, field.name)[rows] for field in fields(self)))
 
-    def scores(
+    def word_scores(
         self,
         model: nn.Module,
         method: str,
-        merged_by: Literal["mean", "sum"] = "mean",
+        reduction: Literal["mean", "sum"] = "mean",
         **parameters: Any,
     ) -> np.ndarray:
         """Score the words of each caption for its image.
@@ -150,14 +152,14 @@ class WordSample:
         Args:
             model: The model, on the device of the sample.
             method: Name of an attribution method.
-            merged_by: Whether a word gets the mean or the sum of the scores of its tokens.
+            reduction: Whether a word gets the mean or the sum of the scores of its tokens.
             **parameters: Parameters of the attribution method.
 
         Returns:
             `(C, W)`, float64; NaN after a caption's last word.
         """
         return merge_token_scores(
-            self.token_scores(model, method, **parameters), self.words, merged_by
+            self.token_scores(model, method, **parameters), self.words, reduction
         )
 
     def token_scores(
@@ -205,9 +207,9 @@ class WordSample:
         ]
 
 
-def word_sample(
-    encoder: Encoder, pairs: Pairs, alignment: Alignment, limit: int | None
-) -> WordSample:
+def sample_captions(
+    encoder: Encoder, pairs: ImageCaptionPairs, alignment: Alignment, limit: int | None
+) -> CaptionSample:
     """Sample captions, evenly spaced over a set, and encode their images.
 
     Args:
@@ -222,9 +224,9 @@ def word_sample(
     """
     rows = evenly_spaced_indices(len(pairs.captions), limit)
     encoding = text_encoder(encoder.clip.model)
-    words = resolve_words(alignment.words, alignment.tokens, encoding)
+    words = resolve_word_numbers(alignment.words, alignment.tokens, encoding)
     rows = rows[(words[rows].amax(dim=1) > 0).numpy()]
-    length = encoding.used_columns(alignment.tokens[rows])
+    length = encoding.n_used_columns(alignment.tokens[rows])
     image_index = np.asarray(pairs.image_index)[rows]
     features = encoder.encode_images(
         [ImageRef(pairs.image_paths[number]) for number in image_index]
@@ -232,7 +234,7 @@ def word_sample(
     assert alignment.arguments is not None, "only the roles of placebos have no arguments"
     by_token = (alignment.tokens, words, alignment.roles, alignment.arguments)
     tensors = (*(tensor[rows, :length] for tensor in by_token), torch.from_numpy(features))
-    return WordSample(
+    return CaptionSample(
         rows.astype(np.int32),
         image_index.astype(np.int32),
         *(tensor.to(encoder.device) for tensor in tensors),

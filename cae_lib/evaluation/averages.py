@@ -1,8 +1,8 @@
 """Averages of benchmarks as weights of items: a score is a weighted sum of right answers.
 
-A protocol says how scores are averaged (`PROTOCOLS`): it maps the name of each score to a `Rule`.
-The tree of a rule names subsets, and a list in it is the unweighted mean of its members. For
-example, the rule of "VALSE-Rel" has the tree
+A protocol says how scores are averaged (`PROTOCOLS`): it maps the name of each score to an
+`AveragingRule`. The tree of a rule names subsets, and a list in it is the unweighted mean of its
+members. For example, the rule of "VALSE-Rel" has the tree
 
     [["valse/actant-swap", "valse/action-replacement"], "valse/relations"]
 
@@ -10,8 +10,8 @@ so this score is the mean of two numbers: the mean accuracy of the two subsets o
 accuracy on spatial relations. An item of "valse/actant-swap" has 1/4 of the weight that it has in
 the headline of its subset, and an item of "valse/relations" 1/2. A pattern such as "valse/*" is the
 mean over all subsets that fit it. A subset that is absent leaves its weight to the other members of
-its list. `weights` computes the weight of each item in each score of a protocol, and `average` adds
-up the answers.
+its list. `score_weights` computes the weight of each item in each score of a protocol, and
+`weighted_average` adds up the answers.
 
 Items and answers are matched by family, subset and item, whatever their order.
 """
@@ -25,18 +25,22 @@ from fnmatch import fnmatchcase
 import numpy as np
 import pandas as pd
 
-from cae_lib.data.benchmarks.aro import AUTHORS_SYMMETRIC, MIN_PAIR, SYMMETRIC
+from cae_lib.data.benchmarks.aro import (
+    AUTHORS_SYMMETRIC_RELATIONS,
+    MIN_ITEMS_PER_PAIR,
+    SYMMETRIC_RELATIONS,
+)
 from cae_lib.data.benchmarks.base import Average
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.store import ITEM_KEY
 
-Tree = str | list["Tree"]
+SubsetTree = str | list["SubsetTree"]
 """A subset as "family/subset", a pattern that several subsets fit, or a list of trees, which stands
 for the unweighted mean of its members. The docstring of this module has an example."""
 
 
 @dataclass(frozen=True)
-class Rule:
+class AveragingRule:
     """How one score is averaged.
 
     Attributes:
@@ -48,14 +52,14 @@ class Rule:
         average: How items are averaged within a subset; None for the benchmark's own average.
     """
 
-    tree: Tree
+    tree: SubsetTree
     label: str = ""
     pooled: bool = False
     average: Average | None = None
 
 
-_VALSE_ACTION: Tree = ["valse/actant-swap", "valse/action-replacement"]
-AUTHORS_MEANS: Mapping[str, Tree] = {
+_VALSE_ACTION: SubsetTree = ["valse/actant-swap", "valse/action-replacement"]
+AUTHORS_SUBSET_TREES: Mapping[str, SubsetTree] = {
     "sugarcrepe/relation": "sugarcrepe/replace_rel",
     "sugarcrepe/attribute": [f"sugarcrepe/{kind}_att" for kind in ("add", "replace", "swap")],
     "sugarcrepe/object": [f"sugarcrepe/{kind}_obj" for kind in ("add", "replace", "swap")],
@@ -77,18 +81,22 @@ AUTHORS_MEANS: Mapping[str, Tree] = {
 }
 """The nested means that the evaluation code of CAE's authors computes, by name of the score."""
 
-TABLE_RULES: Mapping[str, Rule] = {
-    "ARO-R": Rule("aro/relation", "ARO, relation"),
-    "ARO-A": Rule("aro/attribution", "ARO, attribution"),
-    "Winoground": Rule("winoground/group", "Winoground, group score"),
-    "SC-Rel": Rule(AUTHORS_MEANS["sugarcrepe/relation"], "SugarCrepe, relation"),
-    "SC-Att": Rule(AUTHORS_MEANS["sugarcrepe/attribute"], "SugarCrepe, attribute"),
-    "VLC-Rel": Rule(AUTHORS_MEANS["vl_checklist/relation"], "VL-CheckList, relation"),
-    "VLC-Att": Rule(AUTHORS_MEANS["vl_checklist/attribute"], "VL-CheckList, attribute"),
-    "VALSE-Rel": Rule(AUTHORS_MEANS["valse/relation"], "VALSE, relation"),
-    "SVO": Rule("svo_probes/all", "SVO-Probes"),
-    "CREPE": Rule(["crepe/atom", "crepe/negate", "crepe/swap"], "CREPE, productivity R@1"),
-    "Order": Rule("order/coco", "ARO, COCO-Order"),
+TABLE1_RULES: Mapping[str, AveragingRule] = {
+    "ARO-R": AveragingRule("aro/relation", "ARO, relation"),
+    "ARO-A": AveragingRule("aro/attribution", "ARO, attribution"),
+    "Winoground": AveragingRule("winoground/group", "Winoground, group score"),
+    "SC-Rel": AveragingRule(AUTHORS_SUBSET_TREES["sugarcrepe/relation"], "SugarCrepe, relation"),
+    "SC-Att": AveragingRule(AUTHORS_SUBSET_TREES["sugarcrepe/attribute"], "SugarCrepe, attribute"),
+    "VLC-Rel": AveragingRule(
+        AUTHORS_SUBSET_TREES["vl_checklist/relation"], "VL-CheckList, relation"
+    ),
+    "VLC-Att": AveragingRule(
+        AUTHORS_SUBSET_TREES["vl_checklist/attribute"], "VL-CheckList, attribute"
+    ),
+    "VALSE-Rel": AveragingRule(AUTHORS_SUBSET_TREES["valse/relation"], "VALSE, relation"),
+    "SVO": AveragingRule("svo_probes/all", "SVO-Probes"),
+    "CREPE": AveragingRule(["crepe/atom", "crepe/negate", "crepe/swap"], "CREPE, productivity R@1"),
+    "Order": AveragingRule("order/coco", "ARO, COCO-Order"),
 }
 """Rules of the columns of the paper's Table 1, and of ARO's COCO-Order ("Order"), by column."""
 
@@ -101,13 +109,13 @@ COLUMNS_OF_FAMILY: Mapping[str, tuple[str, ...]] = {
     "SVO-Probes": ("SVO",),
     "CREPE": ("CREPE",),
 }
-"""Columns of `TABLE_RULES` whose mean is the score of each of the paper's seven families. "Order"
+"""Columns of `TABLE1_RULES` whose mean is the score of each of the paper's seven families. "Order"
 belongs to none."""
 
 
-def _family_tree(name: str) -> Tree:
+def _family_tree(name: str) -> SubsetTree:
     """Join the trees of a family's columns; only a tree can be joined, not a rule's other parts."""
-    rules = [TABLE_RULES[column] for column in COLUMNS_OF_FAMILY[name]]
+    rules = [TABLE1_RULES[column] for column in COLUMNS_OF_FAMILY[name]]
     if any(rule.pooled or rule.average for rule in rules):
         raise ConfigError(
             f"the family {name!r} has a column that is pooled or has an average of its own, which "
@@ -116,21 +124,21 @@ def _family_tree(name: str) -> Tree:
     return [rule.tree for rule in rules]
 
 
-_BY_FAMILY: Mapping[str, Tree] = {name: _family_tree(name) for name in COLUMNS_OF_FAMILY}
+_BY_FAMILY: Mapping[str, SubsetTree] = {name: _family_tree(name) for name in COLUMNS_OF_FAMILY}
 
 
-def _aro(symmetric: frozenset[str]) -> Mapping[str, Rule]:
+def _aro(symmetric: frozenset[str]) -> Mapping[str, AveragingRule]:
     """Return the rules of ARO's two sets, which leave out the given symmetric relations."""
-    relations = Average(over_groups=True, without=symmetric)
-    pairs = Average(over_groups=True, min_items=MIN_PAIR)
+    relations = Average(over_groups=True, excluded_groups=symmetric)
+    pairs = Average(over_groups=True, min_items=MIN_ITEMS_PER_PAIR)
     return {
-        "aro/relation": Rule("aro/relation", average=relations),
-        "aro/attribution": Rule("aro/attribution", average=pairs),
+        "aro/relation": AveragingRule("aro/relation", average=relations),
+        "aro/attribution": AveragingRule("aro/attribution", average=pairs),
     }
 
 
-_AS_HEADLINE: Mapping[str, Rule] = {
-    subset: Rule(subset)
+_AS_HEADLINE: Mapping[str, AveragingRule] = {
+    subset: AveragingRule(subset)
     for subset in (
         "order/coco",
         "order/flickr30k",
@@ -144,33 +152,33 @@ _AS_HEADLINE: Mapping[str, Rule] = {
     )
 }
 _CLEAN_WINOGROUND = [f"winoground/{task}/authors" for task in ("text", "image", "group")]
-PROTOCOLS: Mapping[str, Mapping[str, Rule]] = {
-    "table": TABLE_RULES,
+PROTOCOLS: Mapping[str, Mapping[str, AveragingRule]] = {
+    "table": TABLE1_RULES,
     "family": {
-        **{name: Rule(tree) for name, tree in _BY_FAMILY.items()},
-        "mean": Rule([*_BY_FAMILY.values()]),
+        **{name: AveragingRule(tree) for name, tree in _BY_FAMILY.items()},
+        "mean": AveragingRule([*_BY_FAMILY.values()]),
     },
     "official": {
-        **_aro(SYMMETRIC),
+        **_aro(SYMMETRIC_RELATIONS),
         **_AS_HEADLINE,
-        "sugarcrepe": Rule("sugarcrepe/*", pooled=True),
-        "vl_checklist/relation": Rule("vl_checklist/Relation/*"),
-        "vl_checklist/attribute": Rule("vl_checklist/Attribute/*"),
-        "vl_checklist/object": Rule("vl_checklist/Object/*"),
-        "valse": Rule("valse/*"),
-        "svo_probes": Rule("svo_probes/match"),
-        "whatsup": Rule("whatsup/*"),
+        "sugarcrepe": AveragingRule("sugarcrepe/*", pooled=True),
+        "vl_checklist/relation": AveragingRule("vl_checklist/Relation/*"),
+        "vl_checklist/attribute": AveragingRule("vl_checklist/Attribute/*"),
+        "vl_checklist/object": AveragingRule("vl_checklist/Object/*"),
+        "valse": AveragingRule("valse/*"),
+        "svo_probes": AveragingRule("svo_probes/match"),
+        "whatsup": AveragingRule("whatsup/*"),
     },
     "authors": {  # who round each of ARO's groups to four digits: a difference below 0.00005
-        **_aro(AUTHORS_SYMMETRIC),
+        **_aro(AUTHORS_SYMMETRIC_RELATIONS),
         **_AS_HEADLINE,
-        **{subset: Rule(subset) for subset in _CLEAN_WINOGROUND},
-        **{name: Rule(tree) for name, tree in AUTHORS_MEANS.items()},
-        "svo_probes": Rule("svo_probes/all"),
-        "whatsup/controlled": Rule("whatsup/controlled_*"),
-        "whatsup/coco": Rule("whatsup/coco_qa_*"),
+        **{subset: AveragingRule(subset) for subset in _CLEAN_WINOGROUND},
+        **{name: AveragingRule(tree) for name, tree in AUTHORS_SUBSET_TREES.items()},
+        "svo_probes": AveragingRule("svo_probes/all"),
+        "whatsup/controlled": AveragingRule("whatsup/controlled_*"),
+        "whatsup/coco": AveragingRule("whatsup/coco_qa_*"),
         # By a slip of the reference COCO's two objects, not Visual Genome's.
-        "whatsup/vg": Rule(["whatsup/vg_qa_one_obj", "whatsup/coco_qa_two_obj"]),
+        "whatsup/vg": AveragingRule(["whatsup/vg_qa_one_obj", "whatsup/coco_qa_two_obj"]),
     },
 }
 """The rule of each score, by protocol and name of the score:
@@ -182,7 +190,7 @@ PROTOCOLS: Mapping[str, Mapping[str, Rule]] = {
 """
 
 
-def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
+def score_weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
     """Return the weight of each benchmark item in each score of an averaging protocol.
 
     The weights of a score sum to 1, so a score is the weighted sum of right answers. A subset that
@@ -213,7 +221,7 @@ def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
     require_unique_items(items)
     groups = items.groupby(["family", "subset"], sort=False)
     subsets = {f"{family}/{subset}": frame for (family, subset), frame in groups}
-    protocols = {**PROTOCOLS, "subset": {key: Rule(key) for key in subsets}}
+    protocols = {**PROTOCOLS, "subset": {key: AveragingRule(key) for key in subsets}}
     if protocol not in protocols:
         raise ConfigError(f"no protocol {protocol!r}. Known: {', '.join(protocols)}.")
     columns = ["score", *ITEM_KEY[:2], "group", "item", "weight", "stratum"]
@@ -229,23 +237,25 @@ def weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
     return pd.concat(frames[1:] or frames, ignore_index=True)
 
 
-def average(frame: pd.DataFrame, weights: pd.DataFrame, value: str = "correct") -> pd.Series:
+def weighted_average(
+    table: pd.DataFrame, weights: pd.DataFrame, column: str = "correct"
+) -> pd.Series:
     """Compute scores as weighted sums of a column over items.
 
     Args:
-        frame: A row for each item, such as the answers of one run and seed.
-        weights: Weights of the items in each score, as the function `weights` returns them.
-        value: Name of the column of `frame` to average.
+        table: A row for each item, such as the answers of one run and seed.
+        weights: Weights of the items in each score, as the function `score_weights` returns them.
+        column: Name of the column of `table` to average.
 
     Returns:
         The value of each score, by its name.
 
     Raises:
-        DataError: If `frame` lacks an item of a score or has an item twice, or if `weights` has an
+        DataError: If `table` lacks an item of a score or has an item twice, or if `weights` has an
             item twice in a score, which happens if two protocols are concatenated.
     """
     items = list(ITEM_KEY)
-    require_unique_items(frame)
+    require_unique_items(table)
     repeated = weights[weights.duplicated(["score", *items])]
     if len(repeated):
         raise DataError(
@@ -253,9 +263,9 @@ def average(frame: pd.DataFrame, weights: pd.DataFrame, value: str = "correct") 
             f"{repeated['score'].iloc[0]!r}, which would count it twice: pass the weights of one "
             "protocol at a time."
         )
-    require_items(weights, frame)
-    rows = frame[[*items, value]].merge(weights[[*items, "score", "weight"]], on=items)
-    return (rows[value] * rows["weight"]).groupby(rows["score"]).sum()
+    require_items(weights, table)
+    rows = table[[*items, column]].merge(weights[[*items, "score", "weight"]], on=items)
+    return (rows[column] * rows["weight"]).groupby(rows["score"]).sum()
 
 
 def item_weights(groups: Sequence[str] | pd.Series, average: Average) -> np.ndarray:
@@ -276,7 +286,7 @@ def item_weights(groups: Sequence[str] | pd.Series, average: Average) -> np.ndar
     return np.array([weights.get(group, 0.0) for group in groups])
 
 
-def _weighted(rule: Rule, items: pd.DataFrame, share: float) -> pd.DataFrame:
+def _weighted(rule: AveragingRule, items: pd.DataFrame, share: float) -> pd.DataFrame:
     """Return the items of one subset with their weights in a score.
 
     Args:
@@ -295,7 +305,7 @@ def _weighted(rule: Rule, items: pd.DataFrame, share: float) -> pd.DataFrame:
     return items.assign(weight=weights, stratum=items["group"])
 
 
-def _shares(tree: Tree, keys: list[str]) -> dict[str, float]:
+def _shares(tree: SubsetTree, keys: list[str]) -> dict[str, float]:
     """Return the weight of each subset in the nested mean over the members that are present."""
     if isinstance(tree, str):
         matching = [key for key in keys if fnmatchcase(key, tree)]

@@ -14,25 +14,25 @@ from itertools import compress
 
 import pandas as pd
 
-from cae_lib.data.benchmarks.base import CHANCE_OF_TASKS, ORDERS, Benchmark, Item
+from cae_lib.data.benchmarks.base import CHANCE_ACCURACY_OF_TASK, CLOSER_TEXT_PAIRS, Benchmark, Item
 from cae_lib.evaluation.choice import item_frame, scorable_benchmarks
 
-Chooser = Callable[[Sequence[str]], Sequence[float]]
+TextBaseline = Callable[[Sequence[str]], Sequence[float]]
 """A text-only baseline: a function that gives each text a number and prefers larger ones. Equal
 texts get equal numbers."""
 
-DECIMALS = 9
+TIE_DECIMALS = 9
 """Numbers tie if they are equal when rounded to this many decimals, because a sum in another order
 may differ by rounding errors."""
 
 START, END = "<s>", "</s>"
 """Symbols of the trigram model before and after a text."""
 
-TOKEN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
+TOKEN_PATTERN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 """Pattern of a token of the trigram model: a word such as "isn't", or one punctuation mark."""
 
 
-def text_choosers(captions: Iterable[str]) -> dict[str, Chooser]:
+def text_only_baselines(captions: Iterable[str]) -> dict[str, TextBaseline]:
     """Return the text-only baselines by name.
 
     "shorter" and "longer" prefer the caption with fewer or more words. "likelihood" and
@@ -51,34 +51,36 @@ def text_choosers(captions: Iterable[str]) -> dict[str, Chooser]:
     }
 
 
-def blind_answers(subsets: Sequence[Benchmark], choosers: Mapping[str, Chooser]) -> pd.DataFrame:
+def blind_answers(
+    benchmarks: Sequence[Benchmark], baselines: Mapping[str, TextBaseline]
+) -> pd.DataFrame:
     """Answer the benchmarks that compare captions, by each text-only baseline.
 
     Benchmarks with a single caption for each item are left out, and so are those of the tasks
     "image" and "tot".
 
     Args:
-        subsets: The benchmarks.
-        choosers: The baselines by name.
+        benchmarks: The benchmarks.
+        baselines: The baselines by name.
 
     Returns:
         A row for each baseline and item: `chooser`, the name of the baseline; `family`, `subset`,
         `item` and `picture` as in `choice.item_frame`; and `share`, the expected accuracy. Without
         such benchmarks, the table is empty and has no columns.
     """
-    subsets = scorable_benchmarks(subsets)
-    items = [(subset.task, item) for subset in subsets for item in subset.items]
-    is_text_choice = [_is_text_choice(subset) for subset in subsets for _ in subset.items]
+    benchmarks = scorable_benchmarks(benchmarks)
+    items = [(subset.task, item) for subset in benchmarks for item in subset.items]
+    is_text_choice = [_is_text_choice(subset) for subset in benchmarks for _ in subset.items]
     if not any(is_text_choice):
         return pd.DataFrame()
     # numbered over all subsets, so that an image has one number whichever benchmarks apply
-    frame = item_frame(subsets)[is_text_choice]
+    frame = item_frame(benchmarks)[is_text_choice]
     items = list(compress(items, is_text_choice))
     texts = list(dict.fromkeys(text for _, item in items for text in item.texts))
     tables = []
-    for name, chooser in choosers.items():
+    for name, chooser in baselines.items():
         numbers = dict(zip(texts, map(float, chooser(texts)), strict=True))
-        guesses = [n_guesses(item, task, numbers) for task, item in items]
+        guesses = [n_tied_answers(item, task, numbers) for task, item in items]
         shares = [1 / n if n else 0.0 for n in guesses]
         tables.append(frame.assign(chooser=name, share=shares))
     columns = ["chooser", "family", "subset", "item", "picture", "share"]
@@ -92,25 +94,25 @@ def _is_text_choice(benchmark: Benchmark) -> bool:
     return all(len(item.texts) > 1 for item in benchmark.items)
 
 
-def n_guesses(item: Item, task: str, numbers: Mapping[str, float]) -> int:
+def n_tied_answers(item: Item, task: str, text_scores: Mapping[str, float]) -> int:
     """Count the tied best answers that a baseline guesses among; 0 if none of them is right.
 
-    An item with one image and three texts that have to be in order (`ORDERS`) is right or wrong,
-    and a tie is wrong. An item with two images needs a different caption for each image, but a
-    baseline prefers the same caption for both. It is wrong unless the two captions tie, and then
-    guesses among all answers of the task (see `CHANCE_OF_TASKS`).
+    An item with one image and three texts that have to be in order (`CLOSER_TEXT_PAIRS`) is right
+    or wrong, and a tie is wrong. An item with two images needs a different caption for each image,
+    but a baseline prefers the same caption for both. It is wrong unless the two captions tie, and
+    then guesses among all answers of the task (see `CHANCE_ACCURACY_OF_TASK`).
 
     Args:
         item: The item.
         task: How the item is scored, see `Benchmark.task`.
-        numbers: The baseline's number of each text of the item.
+        text_scores: The baseline's number of each text of the item.
     """
-    values = [round(numbers[text], DECIMALS) for text in item.texts]
+    values = [round(text_scores[text], TIE_DECIMALS) for text in item.texts]
     best = max(values)
-    if task in ORDERS:
-        return int(all(values[closer] > values[other] for closer, other in ORDERS[task]))
+    if task in CLOSER_TEXT_PAIRS:
+        return int(all(values[closer] > values[other] for closer, other in CLOSER_TEXT_PAIRS[task]))
     if task != "choice":
-        return round(1 / CHANCE_OF_TASKS[task]) if min(values) == best else 0
+        return round(1 / CHANCE_ACCURACY_OF_TASK[task]) if min(values) == best else 0
     return values.count(best) if values[item.truth] == best else 0
 
 
@@ -167,6 +169,6 @@ class TrigramModel:
 
 def _trigrams(text: str) -> Iterator[tuple[tuple[str, str], str]]:
     """Yield each word or mark in lower case, and the end, with the two that precede it."""
-    padded = [START, START, *TOKEN.findall(text.lower()), END]
+    padded = [START, START, *TOKEN_PATTERN.findall(text.lower()), END]
     for first, second, word in zip(padded, padded[1:], padded[2:], strict=False):
         yield (first, second), word

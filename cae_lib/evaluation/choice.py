@@ -8,29 +8,35 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from cae_lib.data.benchmarks.base import CHANCE_OF_TASKS, ORDERS, Average, Benchmark, Item
+from cae_lib.data.benchmarks.base import (
+    CHANCE_ACCURACY_OF_TASK,
+    CLOSER_TEXT_PAIRS,
+    Average,
+    Benchmark,
+    Item,
+)
 from cae_lib.data.benchmarks.svo_probes import NEGATIVE_KINDS
 from cae_lib.evaluation.averages import item_weights, require_unique_items
-from cae_lib.evaluation.datasets import benchmarks
+from cae_lib.evaluation.datasets import load_benchmarks
 from cae_lib.evaluation.encoder import Encoder
 
-MATCH = "svo_probes/match"
+SVO_MATCH_KEY = "svo_probes/match"
 """Key of the benchmark that `svo_match_benchmark` returns."""
 
 
-def benchmark_answers(encoder: Encoder, profile: str) -> pd.DataFrame:
-    """Answer all benchmarks of a profile; see `answers`."""
-    return answers(benchmarks(profile), encoder)
+def benchmark_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
+    """Answer all benchmarks of a profile; see `answer_benchmarks`."""
+    return answer_benchmarks(load_benchmarks(profile_name), encoder)
 
 
-def answers(subsets: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
+def answer_benchmarks(benchmarks: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
     """Answer every item of benchmarks by the cosine similarity of images and texts.
 
     An item is right if its margin is positive, so a tie is wrong. Only a negative item of
     `svo_match_benchmark` is also right if its margin is 0.
 
     Args:
-        subsets: The benchmarks; those without items are left out.
+        benchmarks: The benchmarks; those without items are left out.
         encoder: The model.
 
     Returns:
@@ -45,20 +51,20 @@ def answers(subsets: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
         DataError: If two benchmarks have the same name and subset, or an image is missing, cannot
             be decoded, or has an empty crop.
     """
-    subsets = scorable_benchmarks(subsets)
-    frame = item_frame(subsets)
+    benchmarks = scorable_benchmarks(benchmarks)
+    frame = item_frame(benchmarks)
     encoder.encode_texts(
-        [text for subset in subsets for item in subset.items for text in item.texts]
+        [text for subset in benchmarks for item in subset.items for text in item.texts]
     )
-    rows = [row for subset in subsets for row in zip(*_judge(subset, encoder), strict=True)]
+    rows = [row for subset in benchmarks for row in zip(*_judge(subset, encoder), strict=True)]
     types = {"correct": bool, "margin": np.float32, "rank": np.int16}
     return frame.join(pd.DataFrame(rows, columns=[*types]).astype(types))
 
 
-def scorable_benchmarks(subsets: Sequence[Benchmark]) -> list[Benchmark]:
+def scorable_benchmarks(benchmarks: Sequence[Benchmark]) -> list[Benchmark]:
     """Return the benchmarks that have items, with `svo_match_benchmark` added after SVO-Probes."""
     scorable = []
-    for subset in subsets:
+    for subset in benchmarks:
         scorable.append(subset)
         if subset.name == "svo_probes":
             scorable.append(svo_match_benchmark(subset))
@@ -92,7 +98,7 @@ def svo_match_benchmark(benchmark: Benchmark) -> Benchmark:
     )
 
 
-def item_frame(subsets: Sequence[Benchmark]) -> pd.DataFrame:
+def item_frame(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
     """Return a row for each item of benchmarks, with the columns that identify the item.
 
     Returns:
@@ -106,7 +112,7 @@ def item_frame(subsets: Sequence[Benchmark]) -> pd.DataFrame:
     """
     rows = [
         (subset.name, subset.subset, item.group, number, os.path.normpath(item.images[0].path))
-        for subset in subsets
+        for subset in benchmarks
         for number, item in subset.numbered_items()
     ]
     frame = pd.DataFrame(rows, columns=["family", "subset", "group", "item", "picture"])
@@ -115,8 +121,10 @@ def item_frame(subsets: Sequence[Benchmark]) -> pd.DataFrame:
     return frame.astype({"item": np.int32, "picture": np.int32})
 
 
-def weighted_items(subsets: Sequence[Benchmark]) -> pd.DataFrame:
-    """Return the items of the scorable benchmarks with their weights, in the order of `answers`.
+def weighted_items(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
+    """Return the items of the scorable benchmarks with their weights.
+
+    The items have the order of `answer_benchmarks`.
 
     Returns:
         The columns of `item_frame` and three more:
@@ -129,24 +137,24 @@ def weighted_items(subsets: Sequence[Benchmark]) -> pd.DataFrame:
     Raises:
         DataError: If two benchmarks have the same name and subset.
     """
-    subsets = scorable_benchmarks(subsets)
+    benchmarks = scorable_benchmarks(benchmarks)
     rows = []
-    for subset in subsets:
+    for subset in benchmarks:
         weights = item_weights([item.group for item in subset.items], subset.average)
         for item, weight in zip(subset.items, weights, strict=True):
             over_groups = subset.average.over_groups
             stratum = f"{subset.key}: {item.group}" if over_groups else subset.key
             rows.append((weight, stratum, chance(subset, item)))
     columns = pd.DataFrame(rows, columns=["weight", "stratum", "chance"])
-    return item_frame(subsets).join(columns.astype({"weight": np.float64, "chance": np.float64}))
+    return item_frame(benchmarks).join(columns.astype({"weight": np.float64, "chance": np.float64}))
 
 
-def chance(subset: Benchmark, item: Item) -> float:
+def chance(benchmark: Benchmark, item: Item) -> float:
     """Return the probability of guessing an item right."""
-    if subset.key == MATCH:
+    if benchmark.key == SVO_MATCH_KEY:
         return 1 / 2
-    if subset.task != "choice":
-        return CHANCE_OF_TASKS[subset.task]
+    if benchmark.task != "choice":
+        return CHANCE_ACCURACY_OF_TASK[benchmark.task]
     return 1 / (len(item.images) * len(item.texts))
 
 
@@ -176,7 +184,7 @@ def _judge(subset: Benchmark, encoder: Encoder) -> tuple[np.ndarray, np.ndarray,
         scores = [features @ features.T for features in vectors]
     else:
         scores = item_scores(subset.items, encoder)
-    if subset.key == MATCH:
+    if subset.key == SVO_MATCH_KEY:
         margins = match_margins(subset.items, np.concatenate(scores, axis=None))
         negative = np.array([item.group == "negative" for item in subset.items])
         return (margins > 0) | (negative & (margins == 0)), margins, ranks
@@ -227,8 +235,10 @@ def margin(task: str, scores: np.ndarray, truth: int) -> float:
         return scores.flat[truth] - np.delete(scores.ravel(), truth).max()
     if task == "tot":
         return scores[0, 1] - max(scores[0, 2], scores[1, 2])
-    if task in ORDERS:
-        return min(scores[0, closer] - scores[0, other] for closer, other in ORDERS[task])
+    if task in CLOSER_TEXT_PAIRS:
+        return min(
+            scores[0, closer] - scores[0, other] for closer, other in CLOSER_TEXT_PAIRS[task]
+        )
     text = min(scores[0, 0] - scores[0, 1], scores[1, 1] - scores[1, 0])
     image = min(scores[0, 0] - scores[1, 0], scores[1, 1] - scores[0, 1])
     return {"text": text, "image": image, "group": min(text, image)}[task]

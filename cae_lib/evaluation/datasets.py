@@ -16,12 +16,12 @@ import numpy as np
 
 from cae_lib.data.benchmarks import (
     BENCHMARK_FAMILIES,
-    FOLDERS,
+    FOLDER_OF_FAMILY,
     FURTHER_BENCHMARKS,
     Benchmark,
     load_benchmark,
 )
-from cae_lib.data.captions import RETRIEVAL_SETS, Pairs, load_retrieval_set
+from cae_lib.data.captions import RETRIEVAL_SETS, ImageCaptionPairs, load_retrieval_set
 from cae_lib.data.incomplete import log_once
 from cae_lib.data.labelled import LabelledImages, load_labelled_folder
 from cae_lib.data.rows import read_json
@@ -31,14 +31,14 @@ from cae_lib.data.similarity import (
     SIMILARITY_SETS,
     SentencePairs,
     available_similarity_sets,
-    load_similarity,
+    load_similarity_set,
 )
 from cae_lib.data.sources import fetch_command
 from cae_lib.data.training_set import training_pairs
 from cae_lib.errors import ConfigError, DataError, MissingDataError
 from cae_lib.profiles import find_profile
 
-SAMPLES: Mapping[str, int] = {
+SAMPLE_SIZES: Mapping[str, int] = {
     "attribution": 500,
     "phrases": 500,
     "faithfulness": 120,
@@ -70,7 +70,7 @@ def evenly_spaced_indices(total: int, limit: int | None) -> np.ndarray:
 
 
 @contextmanager
-def log_if_missing(name: str, may_be_missing: bool) -> Iterator[None]:
+def skip_if_missing(name: str, may_be_missing: bool) -> Iterator[None]:
     """Print what is left out if the `with` block raises a MissingDataError, and suppress the error.
 
     The rest of the block is skipped. The same message is printed once in a process.
@@ -87,26 +87,28 @@ def log_if_missing(name: str, may_be_missing: bool) -> Iterator[None]:
         log_once(f"Left out: {name}. {error}")
 
 
-def benchmarks(profile: str, families: Iterable[str] = ()) -> tuple[Benchmark, ...]:
+def load_benchmarks(profile_name: str, families: Iterable[str] = ()) -> tuple[Benchmark, ...]:
     """Load the benchmarks of a profile, a `Benchmark` for each subset.
 
     A subset of real data that is missing has no items; it is left out if its size is unknown.
 
     Args:
-        profile: Name of the profile.
-        families: Names of the families to load; by default all `families_of` the profile.
+        profile_name: Name of the profile.
+        families: Names of the families to load; by default all `benchmark_families` the profile.
 
     Raises:
         ConfigError: If a family is unknown.
         DataError: If data are malformed, generated data are incomplete, or one of the requested
             `families` has no usable item.
     """
-    families, root = tuple(families), find_profile(profile).root
-    available = [*FOLDERS] if find_profile(profile).real else _built_families(root)
+    families, root = tuple(families), find_profile(profile_name).root
+    available = [*FOLDER_OF_FAMILY] if find_profile(profile_name).real else _built_families(root)
     if unknown := [name for name in families if name not in available]:
         raise ConfigError(f"no benchmark {', '.join(unknown)}. Known: {', '.join(available)}.")
-    requested = [name for name in available if name in (families or families_of(profile))]
-    parts = [part for name in requested for part in load_family(profile, name)]
+    requested = [
+        name for name in available if name in (families or benchmark_families(profile_name))
+    ]
+    parts = [part for name in requested for part in load_family(profile_name, name)]
     usable = {part.name for part in parts if part.n_used}
     if absent := [name for name in families if name not in usable]:
         sources = (source for name in absent for source in BENCHMARK_FAMILIES[name].source_names)
@@ -118,10 +120,10 @@ def benchmarks(profile: str, families: Iterable[str] = ()) -> tuple[Benchmark, .
 
 
 def _built_families(root: Path) -> list[str]:
-    return [name for name in FOLDERS if name in _manifest_counts(root)]
+    return [name for name in FOLDER_OF_FAMILY if name in _manifest_counts(root)]
 
 
-def families_of(profile_name: str) -> list[str]:
+def benchmark_families(profile_name: str) -> list[str]:
     """Return the names of the benchmark families that a profile has.
 
     A profile of real data has the paper's benchmarks, even if they are missing, and every other
@@ -132,8 +134,8 @@ def families_of(profile_name: str) -> list[str]:
         return _built_families(profile.root)
     return [
         name
-        for name in FOLDERS
-        if name not in FURTHER_BENCHMARKS or (profile.root / FOLDERS[name]).is_dir()
+        for name in FOLDER_OF_FAMILY
+        if name not in FURTHER_BENCHMARKS or (profile.root / FOLDER_OF_FAMILY[name]).is_dir()
     ]
 
 
@@ -160,7 +162,7 @@ def load_family(profile_name: str, name: str) -> list[Benchmark]:
 
 
 @lru_cache(maxsize=4)
-def retrieval_pairs(profile_name: str, name: str) -> Pairs:
+def retrieval_pairs(profile_name: str, name: str) -> ImageCaptionPairs:
     """Load the images and captions of a retrieval set; a real one may be incomplete.
 
     Args:
@@ -182,7 +184,7 @@ def retrieval_pairs(profile_name: str, name: str) -> Pairs:
     return pairs
 
 
-def retrieval_sets(profile_name: str) -> dict[str, Pairs]:
+def retrieval_sets(profile_name: str) -> dict[str, ImageCaptionPairs]:
     """Load the retrieval sets of a profile by name; real ones that are missing are left out.
 
     Raises:
@@ -190,24 +192,24 @@ def retrieval_sets(profile_name: str) -> dict[str, Pairs]:
     """
     profile, pairs = find_profile(profile_name), {}
     for name in RETRIEVAL_SETS if profile.real else _manifest_counts(profile.root)["order"]:
-        with log_if_missing(f"retrieval on {name}", profile.real):
+        with skip_if_missing(f"retrieval on {name}", profile.real):
             pairs[name] = retrieval_pairs(profile_name, name)
     return pairs
 
 
-def available_training_pairs(profile: str) -> Pairs | None:
+def available_training_pairs(profile_name: str) -> ImageCaptionPairs | None:
     """Load the training captions and images of a profile; None if real ones are incomplete.
 
     Raises:
         DataError: If data are malformed, or generated data are missing or incomplete.
     """
-    with log_if_missing("blind", find_profile(profile).real):
-        return training_pairs(profile)
+    with skip_if_missing("blind", find_profile(profile_name).real):
+        return training_pairs(profile_name)
     return None
 
 
 @lru_cache(maxsize=2)
-def similarity_pairs(profile_name: str) -> tuple[SentencePairs, ...]:
+def similarity_sets(profile_name: str) -> tuple[SentencePairs, ...]:
     """Load the text similarity datasets of a profile; real ones that are missing are left out.
 
     Raises:
@@ -216,8 +218,8 @@ def similarity_pairs(profile_name: str) -> tuple[SentencePairs, ...]:
     profile, pairs = find_profile(profile_name), []
     folder = profile.root / SENTEVAL_FOLDER
     for name in SIMILARITY_SETS if profile.real else available_similarity_sets(folder):
-        with log_if_missing(name, profile.real):
-            pairs.append(load_similarity(name, folder, official=profile.real))
+        with skip_if_missing(name, profile.real):
+            pairs.append(load_similarity_set(name, folder, official=profile.real))
     return tuple(pairs)
 
 

@@ -25,7 +25,7 @@ from torchvision.transforms import Compose
 
 from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.data.completeness import open_clip_file
+from cae_lib.data.completeness import cached_open_clip_weights
 from cae_lib.data.images import read_image
 from cae_lib.errors import CheckpointError, DataError
 from cae_lib.models.checkpoint import checkpoint_digest, read_meta
@@ -33,7 +33,7 @@ from cae_lib.models.clip import Clip, load_clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.models.text_encoder import text_encoder
 from cae_lib.profiles import find_profile
-from cae_lib.runtime import Progress, whole_file
+from cae_lib.runtime import Progress, atomic_file
 
 LENGTH_BUCKET = 2
 """Width, in tokens, of the classes of text length by which texts are sorted into batches.
@@ -47,7 +47,7 @@ PROGRESS_THRESHOLD = 300
 TOKENIZER_BATCH_SIZE, TEXT_BATCH_SIZE = 65_536, 256
 """Numbers of texts that are tokenised together, and that go through the model together."""
 
-REMEMBERED_BATCHES = 16
+CACHED_TOKEN_BATCHES = 16
 """Number of tokenised batches that `tokenize` caches. A batch takes at most 20 MB if the context
 has 77 tokens."""
 
@@ -55,7 +55,7 @@ IMAGE_BATCH_SIZE, IMAGE_BATCH_SIZE_ON_CPU = 64, 16
 """Numbers of images that go through the model together. A CPU gets fewer, so that their hidden
 states fit into its cache."""
 
-FILES_AT_ONCE = 256
+IMAGE_FILES_AT_ONCE = 256
 """Number of image files that the decoding threads get at once. It bounds how many decoded images
 wait in memory."""
 
@@ -100,7 +100,7 @@ class Weights:
         if self.source is None:
             start = "random"
         else:
-            start = checkpoint_digest(pretrained_file(self.model, self.source))
+            start = checkpoint_digest(fetch_pretrained_file(self.model, self.source))
         return hashlib.sha256(f"{self.model} {self.activation} {start}".encode()).hexdigest()
 
     def load(self, device: str | torch.device = "cpu") -> Clip:
@@ -119,7 +119,7 @@ class Weights:
         return load_clip(meta.model, self.source, device=device)
 
 
-def pretrained_file(model: str, tag: str) -> Path:
+def fetch_pretrained_file(model: str, tag: str) -> Path:
     """Return the path of pretrained weights of open_clip; download them if they are not cached.
 
     Args:
@@ -132,7 +132,7 @@ def pretrained_file(model: str, tag: str) -> Path:
     config = get_pretrained_cfg(model, tag)
     repository = str(config.get("hf_hub", "")).rpartition("/")[0]
     try:
-        return open_clip_file(repository) or Path(download_pretrained(config))
+        return cached_open_clip_weights(repository) or Path(download_pretrained(config))
     except Exception as error:  # whatever the hub's and urllib's errors are
         raise CheckpointError(
             f"cannot get the weights {tag!r} of {model} ({error}). Fetch them where there is a "
@@ -151,7 +151,7 @@ class DecodedImage(NamedTuple):
 
     ref: ImageRef
     pixels: Tensor
-    content: str
+    pixel_hash: str
 
 
 class ImageReader:
@@ -172,7 +172,7 @@ class ImageReader:
         cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
         self.workers = workers or min(MAX_WORKERS, cores or 1)
 
-    def file_state(self, ref: ImageRef) -> str:
+    def file_fingerprint(self, ref: ImageRef) -> str:
         """Hash the path, modification time and size of an image's file, and the crop."""
         status = ref.path.stat() if ref.path.is_file() else None
         state = ref, status and (status.st_mtime_ns, status.st_size)
@@ -191,8 +191,8 @@ class ImageReader:
             by_file.setdefault(ref.path, []).append(ref)
         files = list(by_file.values())
         with ThreadPoolExecutor(self.workers) as pool:
-            for start in range(0, len(files), FILES_AT_ONCE):
-                for images in pool.map(self._read_file, files[start : start + FILES_AT_ONCE]):
+            for start in range(0, len(files), IMAGE_FILES_AT_ONCE):
+                for images in pool.map(self._read_file, files[start : start + IMAGE_FILES_AT_ONCE]):
                     yield from images
 
     def normalize(self, images: Sequence[DecodedImage], device: torch.device) -> Tensor:
@@ -222,15 +222,15 @@ class ImageReader:
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tensor:
     """Return the token ids of texts `(n, context_length)`, int64.
 
-    The results of CLIP's own tokenizer are cached for the last `REMEMBERED_BATCHES` lists of texts,
-    because models that share a tokenizer are measured on the same texts.
+    The results of CLIP's own tokenizer are cached for the last `CACHED_TOKEN_BATCHES` lists of
+    texts, because models that share a tokenizer are measured on the same texts.
     """
     if not isinstance(tokenizer, SimpleTokenizer):
         return tokenizer(list(texts))
     return _remembered_tokens(tokenizer, tokenizer.context_length, tuple(texts)).long()
 
 
-@lru_cache(maxsize=REMEMBERED_BATCHES)
+@lru_cache(maxsize=CACHED_TOKEN_BATCHES)
 def _remembered_tokens(tokenizer: SimpleTokenizer, length: int, texts: tuple[str, ...]) -> Tensor:
     return tokenizer(list(texts), length).int()
 
@@ -248,20 +248,23 @@ class Encoder:
 
     Args:
         clip: The model with its preprocessing and tokenizer.
-        profile: Name of the profile whose data are encoded. If its runs lock the image tower, the
-            vectors of images are also stored in a file named by `vectors_key`, which these runs
-            share. If its data are real, a progress bar is shown. With None, neither happens.
+        profile_name: Name of the profile whose data are encoded. If its runs lock the image tower,
+            the vectors of images are also stored in a file named by `image_vectors_key`, which
+            these runs share. If its data are real, a progress bar is shown. With None, neither
+            happens.
         workers: Number of threads that decode images, see `ImageReader`.
     """
 
-    def __init__(self, clip: Clip, profile: str | None = None, workers: int | None = None) -> None:
+    def __init__(
+        self, clip: Clip, profile_name: str | None = None, workers: int | None = None
+    ) -> None:
         self.clip = clip
         self._reader = ImageReader(clip.preprocess, workers)
-        self._profile = None if profile is None else find_profile(profile)
+        self._profile = None if profile_name is None else find_profile(profile_name)
         is_locked = self._profile is not None and self._profile.training.get("lock_image")
         self._shared_file = None
         if is_locked and hasattr(clip.model, "visual"):
-            self._shared_file = paths().cache / "image-vectors" / f"{vectors_key(clip)}.npz"
+            self._shared_file = paths().cache / "image-vectors" / f"{image_vectors_key(clip)}.npz"
         self._contents, self._vectors = _read_shared(self._shared_file)
         self._images: dict[ImageRef, np.ndarray] = {}
         self._texts: dict[str, np.ndarray] = {}
@@ -280,7 +283,9 @@ class Encoder:
             WriteError: If the file of shared vectors (see the class) cannot be written.
         """
         new = [ref for ref in dict.fromkeys(refs) if ref not in self._images]
-        states = {ref: self._reader.file_state(ref) if self._shared_file else "" for ref in new}
+        states = {
+            ref: self._reader.file_fingerprint(ref) if self._shared_file else "" for ref in new
+        }
         contents = {
             ref: self._contents[state] for ref, state in states.items() if state in self._contents
         }
@@ -290,7 +295,9 @@ class Encoder:
             while batch := list(islice(unseen, size)):
                 pixels = self._reader.normalize(batch, self.device)
                 vectors = _unit_vectors(_image_features(self.clip.model, pixels))
-                self._vectors.update(zip((image.content for image in batch), vectors, strict=True))
+                self._vectors.update(
+                    zip((image.pixel_hash for image in batch), vectors, strict=True)
+                )
                 progress.update(len(contents) - progress.n)
             progress.update(len(contents) - progress.n)  # those whose pixels have a vector
         self._images.update((ref, self._vectors[content]) for ref, content in contents.items())
@@ -322,8 +329,10 @@ class Encoder:
                 for start in range(0, len(new), TOKENIZER_BATCH_SIZE):
                     batch = new[start : start + TOKENIZER_BATCH_SIZE]
                     tokens = tokenize(self.clip.tokenizer, batch)
-                    for rows in order_by_length_and_start(tokens).split(TEXT_BATCH_SIZE):
-                        vectors = _unit_vectors(encoder.encode_many(tokens[rows].to(self.device)))
+                    for rows in argsort_by_length_and_prefix(tokens).split(TEXT_BATCH_SIZE):
+                        vectors = _unit_vectors(
+                            encoder.encode_features(tokens[rows].to(self.device))
+                        )
                         self._texts.update(zip((batch[i] for i in rows), vectors, strict=True))
                         progress.update(len(rows))
         return np.array([self._texts[text] for text in texts], dtype=np.float32)
@@ -339,16 +348,16 @@ class Encoder:
         """Yield each image whose pixels have no vector; add the hashes of all to `contents`."""
         seen = set(self._vectors)
         for image in self._reader.read(refs):
-            contents[image.ref] = image.content
-            if image.content not in seen:
-                seen.add(image.content)
+            contents[image.ref] = image.pixel_hash
+            if image.pixel_hash not in seen:
+                seen.add(image.pixel_hash)
                 yield image
 
     def _write_shared(self, path: Path) -> None:
         """Add the new vectors to the shared file, which other runs may have changed meanwhile."""
         contents, vectors = _read_shared(path)
         contents, vectors = contents | self._contents, vectors | self._vectors
-        with whole_file(path) as temporary, temporary.open("wb") as stream:
+        with atomic_file(path) as temporary, temporary.open("wb") as stream:
             np.savez(
                 stream,
                 states=[*contents],
@@ -359,7 +368,7 @@ class Encoder:
 
 
 def _read_shared(path: Path | None) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Read the stored hash of the pixels by `file_state`, and the stored vector by this hash."""
+    """Read the stored pixel hash by `file_fingerprint`, and the stored vector by this hash."""
     if path is None or not path.is_file():
         return {}, {}
     with np.load(path) as stored:
@@ -369,7 +378,7 @@ def _read_shared(path: Path | None) -> tuple[dict[str, str], dict[str, np.ndarra
         )
 
 
-def vectors_key(clip: Clip) -> str:
+def image_vectors_key(clip: Clip) -> str:
     """Return a hash of everything that determines an image's vector, except the image.
 
     The hash, of 32 hexadecimal digits, covers the weights and the architecture of the image tower,
@@ -412,7 +421,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def order_by_length_and_start(tokens: Tensor) -> Tensor:
+def argsort_by_length_and_prefix(tokens: Tensor) -> Tensor:
     """Return the indices that sort texts by length (see `LENGTH_BUCKET`), then by token ids.
 
     Texts of similar length with the same beginning are then neighbours.

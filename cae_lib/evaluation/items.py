@@ -13,29 +13,29 @@ from open_clip import SimpleTokenizer
 
 from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import Benchmark, Item
-from cae_lib.data.captions import Pairs
+from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.data.scene_graphs import CAPTIONS_FILE, GRAPHS_FILE, count_roles, read_scene_graphs
 from cae_lib.data.training_set import default_tagger, ground_truth_tagger, has_ground_truth
-from cae_lib.evaluation.amounts import subsets
-from cae_lib.evaluation.blind import blind_answers, text_choosers
+from cae_lib.evaluation.blind import blind_answers, text_only_baselines
 from cae_lib.evaluation.choice import scorable_benchmarks, weighted_items
-from cae_lib.evaluation.datasets import available_training_pairs, benchmarks, retrieval_sets
+from cae_lib.evaluation.dataset_sizes import subset_table
+from cae_lib.evaluation.datasets import available_training_pairs, load_benchmarks, retrieval_sets
 from cae_lib.profiles import find_profile
 from cae_lib.store import Tables
 from cae_lib.words.alignment import align, token_roles
 from cae_lib.words.phrases import stated_bindings
 from cae_lib.words.pipeline import Tagger
 from cae_lib.words.roles import OTHER, ROLE_NAMES, Span
-from cae_lib.words.scene_graph import Graph, SceneGraphTagger
+from cae_lib.words.scene_graph import SceneGraph, SceneGraphTagger
 
-COUNTS = ("objects", "attributes", "relations")
+COUNT_COLUMNS = ("objects", "attributes", "relations")
 """Columns of the numbers of objects, attributes and relations that a caption states."""
 
 ATTRIBUTE_DEPENDENCIES = ("amod", "nummod")
 """spaCy's labels of modifiers that count as attributes: adjectives and numbers."""
 
 
-def data_tables(profile: str) -> Tables:
+def data_tables(profile_name: str) -> Tables:
     """Compute the tables that describe the data of a profile and belong to no model.
 
     Returns:
@@ -53,37 +53,37 @@ def data_tables(profile: str) -> Tables:
     Raises:
         DataError: If data are malformed, or generated data are missing or incomplete.
     """
-    world, tagger = find_profile(profile).synthetic, default_tagger()
-    parts, retrieval = benchmarks(profile), retrieval_sets(profile)
-    training = available_training_pairs(profile)
+    world, tagger = find_profile(profile_name).synthetic, default_tagger()
+    parts, retrieval = load_benchmarks(profile_name), retrieval_sets(profile_name)
+    training = available_training_pairs(profile_name)
     texts = None if training is None else training.captions
     tables = {
-        "subsets": subsets(profile),
-        "items": items(parts, tagger, world, texts),
-        "texts": options(parts, retrieval, find_profile(profile).root, world),
+        "subsets": subset_table(profile_name),
+        "items": item_table(parts, tagger, world, texts),
+        "texts": option_table(parts, retrieval, find_profile(profile_name).root, world),
     }
     if texts is not None:
-        tables["blind"] = blind_answers(parts, text_choosers(texts))
+        tables["blind"] = blind_answers(parts, text_only_baselines(texts))
     if "coco" in retrieval:
-        tables["captions"] = captions("coco", retrieval["coco"], tagger, world)
-    if "coco" in retrieval and has_ground_truth(profile):
-        tables["roles"] = token_role_table(retrieval["coco"], ground_truth_tagger(profile))
-    return tables | ({"parser": parser_table(profile)} if world else {})
+        tables["captions"] = caption_table("coco", retrieval["coco"], tagger, world)
+    if "coco" in retrieval and has_ground_truth(profile_name):
+        tables["roles"] = token_role_table(retrieval["coco"], ground_truth_tagger(profile_name))
+    return tables | ({"parser": parser_confusion_table(profile_name)} if world else {})
 
 
-def items(
-    parts: Sequence[Benchmark],
+def item_table(
+    benchmarks: Sequence[Benchmark],
     tagger: SceneGraphTagger,
-    world: bool,
-    trained_on: Sequence[str] | None = None,
+    synthetic: bool,
+    training_captions: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Return a row for each benchmark item, with what its true caption states.
 
     Args:
-        parts: The benchmarks; those without items are left out.
+        benchmarks: The benchmarks; those without items are left out.
         tagger: The parser of captions.
-        world: Whether the captions are those of synthetic scenes.
-        trained_on: The captions of the training data; None if they are not available.
+        synthetic: Whether the captions are those of synthetic scenes.
+        training_captions: The captions of the training data; None if they are not available.
 
     Returns:
         The columns of `weighted_items`, and:
@@ -92,48 +92,53 @@ def items(
           counts;
         - `bindings`: number of attributes with their object, and of relations with their two
           objects, that the true captions state;
-        - `seen`: number of these bindings that a caption of `trained_on` states; 0 if it is None.
+        - `seen`: number of these bindings that a caption of `training_captions` states; 0 if it is
+          None.
 
         The table is empty if there are no items.
     """
-    frame, parts = weighted_items(parts), scorable_benchmarks(parts)
-    if not parts:
+    frame, benchmarks = weighted_items(benchmarks), scorable_benchmarks(benchmarks)
+    if not benchmarks:
         return pd.DataFrame()
-    true = [true_captions(item) for part in parts for item in part.items]
+    true = [true_captions(item) for part in benchmarks for item in part.items]
     texts = [text for captions in true for text in captions]
     row = np.repeat(np.arange(len(true)), [len(captions) for captions in true])
-    counts = stated_counts(texts, tagger, world).groupby(row).max()
-    return frame.join(counts).join(_seen(texts, tagger, trained_on).groupby(row).sum())
+    counts = stated_counts(texts, tagger, synthetic).groupby(row).max()
+    return frame.join(counts).join(_seen(texts, tagger, training_captions).groupby(row).sum())
 
 
-def options(
-    parts: Sequence[Benchmark], retrieval: Mapping[str, Pairs], root: Path, world: bool
+def option_table(
+    benchmarks: Sequence[Benchmark],
+    retrieval: Mapping[str, ImageCaptionPairs],
+    root: Path,
+    synthetic: bool,
 ) -> pd.DataFrame:
     """Return a row for each text and image that an item offers.
 
     A retrieval set counts as a family without subsets, whose items are its captions.
 
     Args:
-        parts: The benchmarks.
+        benchmarks: The benchmarks.
         retrieval: The retrieval sets by name.
         root: Folder of all datasets of the profile.
-        world: Whether the captions are those of synthetic scenes. If not, only images are listed,
-            because we cannot redistribute captions that people wrote.
+        synthetic: Whether the captions are those of synthetic scenes. If not, only images are
+            listed, because we cannot redistribute captions that people wrote.
 
     Returns:
         The columns `family`, `subset`, `item` (number of the item), `id` (its key in the annotation
         file), `kind` ("text" or "picture"), `place` (position among the item's options of this
-        kind), `true` (whether the option is right), and `content` (the text, or the path of the
-        image relative to `root`).
+        kind), `true` (whether the option is right; of several texts that are true of one image,
+        only the first is marked), and `content` (the text, or the path of the image relative to
+        `root`).
     """
     table: list[tuple[object, ...]] = []
-    for part in scorable_benchmarks(parts):
+    for part in scorable_benchmarks(benchmarks):
         for number, item in part.numbered_items():
             names = (part.name, part.subset, number, item.key)
             for index, image in enumerate(item.images):
                 is_true = len(item.texts) > 1 or index == item.truth
                 table.append((*names, "picture", index, is_true, _path_below(image.path, root)))
-            for index, text in enumerate(item.texts if world else ()):
+            for index, text in enumerate(item.texts if synthetic else ()):
                 is_true = len(item.images) > 1 or index == item.truth
                 table.append((*names, "text", index, is_true, text))
     for name, pairs in retrieval.items():
@@ -141,7 +146,7 @@ def options(
             names = (name, "", number, str(number))
             path = pairs.image_paths[pairs.image_index[number]]
             table.append((*names, "picture", 0, True, _path_below(path, root)))
-            if world:
+            if synthetic:
                 table.append((*names, "text", 0, True, text))
     columns = ["family", "subset", "item", "id", "kind", "place", "true", "content"]
     return pd.DataFrame(table, columns=columns).astype({"item": "int32", "place": "int8"})
@@ -153,7 +158,10 @@ def _path_below(path: Path, root: Path) -> str:
 
 
 def true_captions(item: Item) -> tuple[str, ...]:
-    """Return the true texts of an item: one, or both if it has two images and two texts."""
+    """Return the true caption of an item, or both if it has two images and two texts.
+
+    Of several captions that are true of one image, this is only the first.
+    """
     if len(item.images) > 1 and len(item.texts) > 1:
         return item.texts
     return (item.texts[item.truth if len(item.images) == 1 else 0],)
@@ -172,14 +180,16 @@ def _seen(
     return pd.DataFrame(counts, columns=["bindings", "seen"]).astype(np.int16)
 
 
-def captions(name: str, pairs: Pairs, tagger: SceneGraphTagger, world: bool) -> pd.DataFrame:
+def caption_table(
+    name: str, pairs: ImageCaptionPairs, tagger: SceneGraphTagger, synthetic: bool
+) -> pd.DataFrame:
     """Return a row for each caption of a retrieval set, with what the caption states.
 
     Args:
         name: Name of the set.
         pairs: Its captions and images.
         tagger: The parser of captions.
-        world: Whether the captions are those of synthetic scenes.
+        synthetic: Whether the captions are those of synthetic scenes.
 
     Returns:
         The columns `set` (the name); `caption` and `picture` (positions in `pairs.captions` and
@@ -189,10 +199,10 @@ def captions(name: str, pairs: Pairs, tagger: SceneGraphTagger, world: bool) -> 
     frame = pd.DataFrame(
         {"set": name, "caption": np.arange(len(index), dtype=np.int32), "picture": index}
     )
-    return pd.concat([frame, stated_counts(pairs.captions, tagger, world)], axis=1)
+    return pd.concat([frame, stated_counts(pairs.captions, tagger, synthetic)], axis=1)
 
 
-def token_role_table(pairs: Pairs, tagger: Tagger) -> pd.DataFrame:
+def token_role_table(pairs: ImageCaptionPairs, tagger: Tagger) -> pd.DataFrame:
     """Return the roles that a tagger gives the words of captions, by token.
 
     Captions are split by CLIP's tokenizer.
@@ -208,40 +218,42 @@ def token_role_table(pairs: Pairs, tagger: Tagger) -> pd.DataFrame:
     return frame.astype({"position": np.int16})
 
 
-def stated_counts(captions: Sequence[str], tagger: SceneGraphTagger, world: bool) -> pd.DataFrame:
+def stated_counts(
+    captions: Sequence[str], tagger: SceneGraphTagger, synthetic: bool
+) -> pd.DataFrame:
     """Count the objects, attributes, relations and words that captions state.
 
     Args:
         captions: The captions.
         tagger: The parser, whose scene graphs are counted.
-        world: Whether the captions are those of synthetic scenes.
+        synthetic: Whether the captions are those of synthetic scenes.
 
     Returns:
-        A row for each caption, int16: `COUNTS`; `words`, the number of words between white space;
-        and with `world` also `world_objects`, `world_attributes` and `world_relations`, which are
-        counted by the vocabulary of the scenes (see `count_roles`).
+        A row for each caption, int16: `COUNT_COLUMNS`; `words`, the number of words between white
+        space; and with `synthetic` also `world_objects`, `world_attributes` and `world_relations`,
+        which are counted by the vocabulary of the scenes (see `count_roles`).
     """
-    counts = pd.DataFrame(map(graph_counts, tagger.graphs(captions)), columns=[*COUNTS])
+    counts = pd.DataFrame(map(graph_counts, tagger.graphs(captions)), columns=[*COUNT_COLUMNS])
     counts["words"] = [len(caption.split()) for caption in captions]
-    if world:
-        counts[[f"world_{name}" for name in COUNTS]] = [
+    if synthetic:
+        counts[[f"world_{name}" for name in COUNT_COLUMNS]] = [
             count_roles(caption) for caption in captions
         ]
     return counts.astype(np.int16)
 
 
-def graph_counts(graph: Graph) -> tuple[int, int, int]:
+def graph_counts(graph: SceneGraph) -> tuple[int, int, int]:
     """Count the entities, the adjectives and numbers that modify them, and the relations."""
     modifiers = (modifier for entity in graph["entities"] for modifier in entity["modifiers"])
     attributes = sum(modifier["dep"] in ATTRIBUTE_DEPENDENCIES for modifier in modifiers)
     return len(graph["entities"]), attributes, len(graph["relations"])
 
 
-def parser_table(profile: str) -> pd.DataFrame:
+def parser_confusion_table(profile_name: str) -> pd.DataFrame:
     """Compare the roles that the paper's parser finds in synthetic captions with the ground truth.
 
     Args:
-        profile: Name of a synthetic profile, whose COCO captions are parsed.
+        profile_name: Name of a synthetic profile, whose COCO captions are parsed.
 
     Returns:
         A row for each combination that occurs: `relation`, the first one that the caption states
@@ -251,7 +263,7 @@ def parser_table(profile: str) -> pd.DataFrame:
     Raises:
         DataError: If the captions or their scene graphs cannot be read.
     """
-    root = find_profile(profile).root
+    root = find_profile(profile_name).root
     graphs = {entry["id"]: entry for entry in read_scene_graphs(root / GRAPHS_FILE, "annotations")}
     captions = read_scene_graphs(root / CAPTIONS_FILE, "annotations")
     tagged = default_tagger().tag([entry["caption"] for entry in captions])

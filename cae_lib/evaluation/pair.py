@@ -14,14 +14,14 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from cae_lib.attribution.heatmap import LAST_LAYER, image_relevances, shares
+from cae_lib.attribution.heatmap import LAST_LAYER, image_relevances, relevance_shares
 from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
 from cae_lib.data.images import read_image
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.clip import Clip
 from cae_lib.models.text_encoder import encode_text
-from cae_lib.words.alignment import check_captions, token_roles, word_index
+from cae_lib.words.alignment import check_captions, token_roles, word_numbers
 from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.roles import ROLE_NAMES
 
@@ -111,7 +111,7 @@ def attribute(
     mean, std = (torch.tensor(settings[name]).view(3, 1, 1) for name in ("mean", "std"))
     return PairAttribution(
         image=(pixels[0].cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).numpy(),
-        relevance=shares(relevances.maps[0])[0].cpu().numpy(),
+        relevance=relevance_shares(relevances.maps[0])[0].cpu().numpy(),
         roles=word_roles(clip, caption),
         scores=frame({name: values.detach() for name, values in scores.items()}),
         shares=frame({name: positive_shares(values) for name, values in scores.items()}),
@@ -133,7 +133,7 @@ def word_roles(clip: Clip, caption: str) -> list[str]:
         ConfigError: If the tokenizer is not CLIP's.
     """
     alignment = token_roles([caption], clip.tokenizer, _tagger())
-    words = word_index(alignment.tokens, clip.tokenizer.vocab_size)[0]
+    words = word_numbers(alignment.tokens, clip.tokenizer.vocab_size)[0]
     return [
         ROLE_NAMES[int(alignment.roles[0][words == number][0])]
         for number in range(1, int(words.max()) + 1)

@@ -18,13 +18,13 @@ from matplotlib.patches import Patch
 from cae_lib.attribution.heatmap import upsample
 from cae_lib.errors import DataError
 from cae_lib.evaluation.pair import PairAttribution
-from cae_lib.plots import METHOD_LABELS, ROLE_COLORS, number
+from cae_lib.plots import METHOD_LABELS, ROLE_COLORS, format_number
 
-ROOT = 0.5
+COLOR_EXPONENT = 0.5
 """Exponent of the colour scale. Relevance is concentrated in few patches, so a linear scale
 would leave half of the colours almost unused."""
 
-WORD_HEIGHT, PANEL = 0.19, 2.4
+WORD_HEIGHT_INCHES, PANEL_INCHES = 0.19, 2.4
 """Height of a word's row, and width and height of a heat map, in inches."""
 
 
@@ -46,11 +46,13 @@ def draw(attributions: Mapping[str, PairAttribution], caption: str, start_layer:
         raise DataError("the models read images of different sizes: draw one figure for each")
     layer = {-1: "last layer", 0: "all layers"}.get(start_layer, f"layers from {start_layer}")
     highest = float(max(pair.relevance.max() for pair in pairs))
-    norm = PowerNorm(ROOT, 0, highest)
+    norm = PowerNorm(COLOR_EXPONENT, 0, highest)
     longest = max(pair.shares.to_numpy().max() for pair in pairs)
-    below = max(1.3, WORD_HEIGHT * len(first.shares))
-    figure = Figure((PANEL * (1 + len(pairs)), PANEL + below + 1.3), layout="constrained")
-    axes = figure.subplots(2, 1 + len(pairs), height_ratios=(PANEL, below), squeeze=False)
+    below = max(1.3, WORD_HEIGHT_INCHES * len(first.shares))
+    figure = Figure(
+        (PANEL_INCHES * (1 + len(pairs)), PANEL_INCHES + below + 1.3), layout="constrained"
+    )
+    axes = figure.subplots(2, 1 + len(pairs), height_ratios=(PANEL_INCHES, below), squeeze=False)
     axes[0, 0].imshow(first.image, interpolation="nearest")
     text = textwrap.fill(caption, 30, max_lines=8)
     axes[1, 0].text(0, 1, text, va="top", fontsize=10, transform=axes[1, 0].transAxes)
@@ -60,7 +62,7 @@ def draw(attributions: Mapping[str, PairAttribution], caption: str, start_layer:
         axis.set_axis_off()
     for (title, pair), (above, table) in zip(attributions.items(), axes.T[1:], strict=True):
         _draw_heat_map(above, pair, norm)
-        above.set_title(f"{title}\ncosine {number(pair.cosine, 2)}", fontsize=10)
+        above.set_title(f"{title}\ncosine {format_number(pair.cosine, 2)}", fontsize=10)
         _shares(table, pair, longest, pair is first)
     layout: Any = figure.get_layout_engine()
     layout.set(rect=(0, 0, 1, 0.97))  # else a square picture's title is cut
@@ -74,7 +76,7 @@ def draw(attributions: Mapping[str, PairAttribution], caption: str, start_layer:
         pad=0.02,
         ticks=ticks,
     )
-    bar.ax.set_xticklabels([number(tick, 2) for tick in ticks])
+    bar.ax.set_xticklabels([format_number(tick, 2) for tick in ticks])
     bar.set_label(f"share of the picture's relevance in a patch ({layer})", fontsize=9)
     return figure
 
@@ -97,7 +99,7 @@ def _draw_heat_map(axis: Axes, pair: PairAttribution, norm: PowerNorm) -> None:
 
 def _shares(axis: Axes, pair: PairAttribution, longest: float, with_words: bool) -> None:
     """Draw the shares of the words by method, with the words in the colours of their roles."""
-    texts = pair.shares.map(lambda value: number(value, 2))
+    texts = pair.shares.map(lambda value: format_number(value, 2))
     sns.heatmap(
         pair.shares.rename(columns=METHOD_LABELS),
         annot=texts,

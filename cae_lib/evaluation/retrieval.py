@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.data.captions import Pairs
+from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.data.labelled import LabelledImages
 from cae_lib.errors import DataError
 from cae_lib.evaluation.datasets import classification_sets, retrieval_sets
@@ -18,7 +18,7 @@ from cae_lib.words.articles import indefinite_article
 DIRECTIONS = ("image to text", "text to image")
 """Directions of retrieval: from the query to the candidates."""
 
-PROMPTS = ("a photo of {}", "{}")
+PROMPT_TEMPLATES = ("a photo of {}", "{}")
 """Prompts of zero-shot classification. "{}" stands for the name of a class with its article. The
 vector of a class is the mean over its prompts."""
 
@@ -29,13 +29,13 @@ def concat_tables(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
-def retrieval_table(encoder: Encoder, profile: str) -> pd.DataFrame:
+def retrieval_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
     """Rank images and captions on all retrieval sets of a profile; see `retrieval_ranks`."""
-    sets = retrieval_sets(profile)
+    sets = retrieval_sets(profile_name)
     return concat_tables(retrieval_ranks(encoder, pairs, name) for name, pairs in sets.items())
 
 
-def zero_shot_table(encoder: Encoder, profile: str) -> pd.DataFrame:
+def zero_shot_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
     """Rank classes on all classification sets of a profile.
 
     Returns:
@@ -45,14 +45,14 @@ def zero_shot_table(encoder: Encoder, profile: str) -> pd.DataFrame:
         DataError: If the profile has real data and no labelled images, or a set is malformed.
     """
     tables = []
-    for name, images in classification_sets(profile).items():
+    for name, images in classification_sets(profile_name).items():
         table = class_ranks(encoder, images)
         table.insert(0, "set", name)
         tables.append(table)
     return concat_tables(tables)
 
 
-def retrieval_ranks(encoder: Encoder, pairs: Pairs, name: str) -> pd.DataFrame:
+def retrieval_ranks(encoder: Encoder, pairs: ImageCaptionPairs, name: str) -> pd.DataFrame:
     """Rank the images and captions of a retrieval set by cosine, in both directions.
 
     Args:
@@ -70,7 +70,10 @@ def retrieval_ranks(encoder: Encoder, pairs: Pairs, name: str) -> pd.DataFrame:
 
 
 def rank_pairs(
-    images: np.ndarray, texts: np.ndarray, image_index: np.ndarray, chunk: int = 1024
+    image_features: np.ndarray,
+    text_features: np.ndarray,
+    image_index: np.ndarray,
+    chunk_size: int = 1024,
 ) -> pd.DataFrame:
     """Rank the right candidate of each query by cosine, in both directions.
 
@@ -79,10 +82,10 @@ def rank_pairs(
     the share of queries with a rank of at most k.
 
     Args:
-        images: Unit vectors of the images `(n_images, E)`.
-        texts: Unit vectors of the captions `(n_texts, E)`.
+        image_features: Unit vectors of the images `(n_images, E)`.
+        text_features: Unit vectors of the captions `(n_texts, E)`.
         image_index: Row of each caption's image `(n_texts,)`.
-        chunk: Number of queries whose similarities are in memory at once.
+        chunk_size: Number of queries whose similarities are in memory at once.
 
     Returns:
         A row for each query: `direction`, one of `DIRECTIONS`; `query`, the row of the image or
@@ -91,7 +94,7 @@ def rank_pairs(
     Raises:
         DataError: If an image has no caption.
     """
-    rows = np.arange(len(images))
+    rows = np.arange(len(image_features))
     without_caption = np.setdiff1d(rows, image_index)
     if len(without_caption):
         raise DataError(
@@ -99,13 +102,15 @@ def rank_pairs(
             f"{without_caption[0]}): text retrieval is not defined for them. Leave them out."
         )
     ranks = (
-        _best_ranks(images, texts, rows, image_index, chunk),
-        _best_ranks(texts, images, image_index, rows, chunk),
+        _best_ranks(image_features, text_features, rows, image_index, chunk_size),
+        _best_ranks(text_features, image_features, image_index, rows, chunk_size),
     )
     return pd.DataFrame(
         {
-            "direction": np.repeat(np.array(DIRECTIONS, dtype=object), [len(images), len(texts)]),
-            "query": np.concatenate([rows, np.arange(len(texts))]).astype(np.int32),
+            "direction": np.repeat(
+                np.array(DIRECTIONS, dtype=object), [len(image_features), len(text_features)]
+            ),
+            "query": np.concatenate([rows, np.arange(len(text_features))]).astype(np.int32),
             "picture": np.concatenate([rows, image_index]).astype(np.int32),
             "rank": np.concatenate(ranks).astype(np.int32),
         }
@@ -175,10 +180,15 @@ def class_vectors(encoder: Encoder, classes: Sequence[str]) -> np.ndarray:
         classes: Names of the C classes.
     """
     texts = [text for name in classes for text in class_prompts(name)]
-    vectors = encoder.encode_texts(texts).reshape(len(classes), len(PROMPTS), -1).mean(axis=1)
+    vectors = (
+        encoder.encode_texts(texts).reshape(len(classes), len(PROMPT_TEMPLATES), -1).mean(axis=1)
+    )
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def class_prompts(name: str) -> list[str]:
-    """Return the prompts of a class, given its name: one text for each of `PROMPTS`."""
-    return [prompt.format(f"{indefinite_article(name)} {name}") for prompt in PROMPTS]
+def class_prompts(class_name: str) -> list[str]:
+    """Return the prompts of a class, given its name: one text for each of `PROMPT_TEMPLATES`."""
+    return [
+        prompt.format(f"{indefinite_article(class_name)} {class_name}")
+        for prompt in PROMPT_TEMPLATES
+    ]

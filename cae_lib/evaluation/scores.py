@@ -12,34 +12,34 @@ import pandas as pd
 
 from cae_lib import store
 from cae_lib.data.benchmarks import BENCHMARK_FAMILIES, Benchmark
-from cae_lib.data.benchmarks.load import BROKEN_IMAGES, MISSING_IMAGES
-from cae_lib.data.sources import source
+from cae_lib.data.benchmarks.load import BROKEN_IMAGES_KEY, MISSING_IMAGES_KEY
+from cae_lib.data.sources import find_source
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation import datasets
-from cae_lib.evaluation.amounts import drop_rescored
-from cae_lib.evaluation.averages import average, join_by_item, weights
-from cae_lib.evaluation.choice import answers, scorable_benchmarks, weighted_items
+from cae_lib.evaluation.averages import join_by_item, score_weights, weighted_average
+from cae_lib.evaluation.choice import answer_benchmarks, scorable_benchmarks, weighted_items
+from cae_lib.evaluation.dataset_sizes import drop_rescored
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.suites import SUITES
+from cae_lib.evaluation.suites import RUN_SUITES
 from cae_lib.models.clip import Clip
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import write_atomic
 from cae_lib.store import ITEM_KEY
 
-REAL = "paper"
+REAL_PROFILE = "paper"
 """Name of the profile whose datasets are the published ones."""
 
-COLUMNS = ["dataset", "task", "metric", "value", "chance", "n_used", "n_expected"]
+SCORE_COLUMNS = ["dataset", "task", "metric", "value", "chance", "n_used", "n_expected"]
 """Columns of a table of scores."""
 
-TASKS = {
+CLIP_BENCHMARK_TASKS = {
     "choice": "image_caption_selection",
     "retrieval": "zeroshot_retrieval",
     "similarity": "text_similarity",
 }
 """CLIP_benchmark's names of the tasks."""
 
-METRICS = {"accuracy": "acc"} | {
+CLIP_BENCHMARK_METRICS = {"accuracy": "acc"} | {
     f"{way}, R@{k}": f"{name}_retrieval_recall@{k}"
     for k in (1, 5, 10)
     for way, name in (("text to image", "image"), ("image to text", "text"))
@@ -66,12 +66,12 @@ def choice_scores(answer_table: pd.DataFrame, items: pd.DataFrame) -> pd.DataFra
     """Compute the headline accuracy of each subset that has answers.
 
     Args:
-        answer_table: Answers of one run and seed, as `choice.answers` returns them.
+        answer_table: Answers of one run and seed, as `choice.answer_benchmarks` returns them.
         items: The items, as `items_of` returns them.
 
     Returns:
-        A row for each subset with answers, with the columns `COLUMNS`. `value` and `chance` are
-        fractions.
+        A row for each subset with answers, with the columns `SCORE_COLUMNS`. `value` and `chance`
+        are fractions.
 
     Raises:
         DataError: If an item of such a subset does not have exactly one answer, or an answer has no
@@ -79,8 +79,8 @@ def choice_scores(answer_table: pd.DataFrame, items: pd.DataFrame) -> pd.DataFra
     """
     answered = answer_table[["family", "subset"]].drop_duplicates()
     rows = join_by_item(items.merge(answered), answer_table[[*ITEM_KEY, "correct"]])
-    asked = weights(rows, "subset")
-    value, chance = average(rows, asked), average(rows, asked, "chance")
+    asked = score_weights(rows, "subset")
+    value, chance = weighted_average(rows, asked), weighted_average(rows, asked, "chance")
     sizes = answer_table.groupby(["family", "subset"], sort=False, observed=True).size()
     expected = items.groupby(["family", "subset"], observed=True)["n_expected"].first()
     rows = [
@@ -95,10 +95,12 @@ def choice_scores(answer_table: pd.DataFrame, items: pd.DataFrame) -> pd.DataFra
         )
         for key, n in sizes.items()
     ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+    return pd.DataFrame(rows, columns=SCORE_COLUMNS)
 
 
-def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = REAL) -> pd.DataFrame:
+def evaluate(
+    model: Clip | Callable[[], Clip], *families: str, profile_name: str = REAL_PROFILE
+) -> pd.DataFrame:
     """Evaluate a model on benchmarks, without storing the results.
 
     The datasets are read from the folder `data/raw` of the repository, or of the folder that the
@@ -109,7 +111,8 @@ def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = RE
             called after the datasets have been read.
         *families: Names of families of benchmarks, such as "sugarcrepe" (see
             `cae_lib.data.benchmarks.BENCHMARK_FAMILIES`); without names, all that the profile has.
-        profile: Name of the profile: "paper" for real datasets, "mini" for the synthetic scenes.
+        profile_name: Name of the profile: "paper" for real datasets, "mini" for the synthetic
+            scenes.
 
     Returns:
         A row for the headline accuracy of each subset. Columns: `dataset` ("family/subset"),
@@ -121,27 +124,29 @@ def evaluate(model: Clip | Callable[[], Clip], *families: str, profile: str = RE
         DataError: If datasets are missing or malformed; the message says how to get them.
     """
     for name in BENCHMARK_FAMILIES.keys() & {*families}:
-        if not find_profile(profile).real and name not in datasets.families_of(profile):
+        if not find_profile(profile_name).real and name not in datasets.benchmark_families(
+            profile_name
+        ):
             raise ConfigError(
-                f"{name} is no set of the profile {profile}: give --profile {REAL}, "
+                f"{name} is no set of the profile {profile_name}: give --profile {REAL_PROFILE}, "
                 "or in place of a run a weight file, data/mini/base.safetensors for "
                 "example, with which sets below data/raw are read"
             )
     datasets.load_family.cache_clear()
-    asked = datasets.benchmarks(profile, families)
-    encoder = Encoder(model if isinstance(model, Clip) else model(), profile)
-    return choice_scores(answers(asked, encoder), items_of(asked))
+    asked = datasets.load_benchmarks(profile_name, families)
+    encoder = Encoder(model if isinstance(model, Clip) else model(), profile_name)
+    return choice_scores(answer_benchmarks(asked, encoder), items_of(asked))
 
 
-def is_measured(title: str, profile_name: str, suites: Iterable[str] = ()) -> bool:
+def is_measured(run: str, profile_name: str, suites: Iterable[str] = ()) -> bool:
     """Return whether a table of a run is stored.
 
     Args:
-        title: The run's name in tables.
+        run: The run's name in tables.
         profile_name: Name of the profile.
-        suites: Names of the suites to look for; by default all of `SUITES`.
+        suites: Names of the suites to look for; by default all of `RUN_SUITES`.
     """
-    return not all(store.missing(suite, [title], profile_name) for suite in suites or SUITES)
+    return not all(store.missing_runs(suite, [run], profile_name) for suite in suites or RUN_SUITES)
 
 
 def qualified_dataset_names(datasets: pd.Series, profile_name: str) -> pd.Series:
@@ -158,20 +163,20 @@ def qualified_dataset_names(datasets: pd.Series, profile_name: str) -> pd.Series
 
 
 def stored_scores(
-    title: str, profile_name: str, seed: int, suites: Iterable[str] = ()
+    run: str, profile_name: str, seed: int, suites: Iterable[str] = ()
 ) -> pd.DataFrame:
     """Compute scores from the stored tables of a run: accuracies, recalls, correlations.
 
     Args:
-        title: The run's name in tables.
+        run: The run's name in tables.
         profile_name: Name of the profile.
         seed: Seed of the run.
         suites: Which of "benchmarks", "retrieval" and "similarity" to score; all three by default.
             Suites that are not stored, and any other suites, give no rows.
 
     Returns:
-        A row for each score, with the columns `COLUMNS`. `value` is a fraction or, for similarity,
-        Spearman's correlation. `chance` is NaN except for accuracies.
+        A row for each score, with the columns `SCORE_COLUMNS`. `value` is a fraction or, for
+        similarity, Spearman's correlation. `chance` is NaN except for accuracies.
 
     Raises:
         DataError: If the datasets, from which the numbers of items are read, are missing or
@@ -180,16 +185,16 @@ def stored_scores(
     measured = [
         suite
         for suite in suites or ("benchmarks", "retrieval", "similarity")
-        if not store.missing(suite, [title], profile_name)
+        if not store.missing_runs(suite, [run], profile_name)
     ]
 
     def rows_of(suite: str) -> pd.DataFrame:
-        frame = store.load(suite, profile_name, [title])
+        frame = store.load(suite, profile_name, [run])
         return frame[frame["seed"] == seed]
 
     tables, scores = [], []
     if "benchmarks" in measured:
-        items = items_of(datasets.benchmarks(profile_name))
+        items = items_of(datasets.load_benchmarks(profile_name))
         tables.append(choice_scores(rows_of("benchmarks"), items))
     if "retrieval" in measured:
         pairs = datasets.retrieval_sets(profile_name)
@@ -200,12 +205,12 @@ def stored_scores(
                 recall = float((ranks["rank"] <= k).mean())
                 scores.append((name, "retrieval", f"{way}, R@{k}", recall, math.nan, *amounts))
     if "similarity" in measured:
-        expected = {part.name: part.n_expected for part in datasets.similarity_pairs(profile_name)}
+        expected = {part.name: part.n_expected for part in datasets.similarity_sets(profile_name)}
         for name, rows in rows_of("similarity").groupby("set", sort=False):
             spearman = float(rows["gold"].corr(rows["score"], "spearman"))
             amounts = len(rows), expected[name]
             scores.append((name, "similarity", "Spearman", spearman, math.nan, *amounts))
-    tables.append(pd.DataFrame(scores, columns=COLUMNS))
+    tables.append(pd.DataFrame(scores, columns=SCORE_COLUMNS))
     return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
 
 
@@ -213,7 +218,7 @@ def format_scores(table: pd.DataFrame) -> str:
     """Format scores, times 100, as a text table in which a star marks incomplete datasets.
 
     Args:
-        table: Scores with the columns `COLUMNS`.
+        table: Scores with the columns `SCORE_COLUMNS`.
     """
     shown = table[["dataset", "metric"]].copy()
     shown["%"] = (100 * table["value"]).map("{:.1f}".format)
@@ -228,14 +233,14 @@ def format_scores(table: pd.DataFrame) -> str:
     return shown.to_string(index=False) + note
 
 
-def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[Path]:
+def write_scores(table: pd.DataFrame, model_name: str, folder: Path, tag: str = "") -> list[Path]:
     """Write scores as a CSV of CLIP_benchmark and as evaluation results of the Hugging Face hub.
 
     The second file is written only if `hub_entries` returns an entry.
 
     Args:
-        table: Scores with the columns `COLUMNS`.
-        title: Name of the model, which also names the files.
+        table: Scores with the columns `SCORE_COLUMNS`.
+        model_name: Name of the model, which also names the files.
         folder: Folder to write to.
         tag: open_clip's name of the pretrained weights; "" if they have none.
 
@@ -250,12 +255,12 @@ def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[
     rows = pd.DataFrame(
         {
             "dataset": table["dataset"],
-            "model": title,
+            "model": model_name,
             "pretrained": tag,
             "language": "en",
-            "task": table["task"].map(TASKS),
-            "model_fullname": title,
-            "metric": table["metric"].map(METRICS).fillna(table["metric"]),
+            "task": table["task"].map(CLIP_BENCHMARK_TASKS),
+            "model_fullname": model_name,
+            "metric": table["metric"].map(CLIP_BENCHMARK_METRICS).fillna(table["metric"]),
             "value": table["value"],
             "n_used": table["n_used"],
             "n_expected": table["n_expected"],
@@ -263,9 +268,9 @@ def write(table: pd.DataFrame, title: str, folder: Path, tag: str = "") -> list[
     )
     names = list(rows.columns.difference(["metric", "value"], sort=False))
     wide = rows.pivot_table(index=names, columns="metric", values="value", sort=False).reset_index()
-    files = {folder / f"{title}.csv": wide.to_csv(index=False)}
+    files = {folder / f"{model_name}.csv": wide.to_csv(index=False)}
     if entries := hub_entries(table):
-        files[folder / f"{title}.yaml"] = yaml.safe_dump(entries, sort_keys=False)
+        files[folder / f"{model_name}.yaml"] = yaml.safe_dump(entries, sort_keys=False)
     for file, content in files.items():
         write_atomic(file, content)
     return list(files)
@@ -275,7 +280,7 @@ def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return accuracies in percent as entries of a model's `.eval_results` on the hub.
 
     Args:
-        table: Scores as fractions, with the columns `COLUMNS`.
+        table: Scores as fractions, with the columns `SCORE_COLUMNS`.
 
     Returns:
         An entry for each subset of a real benchmark that is complete, if the benchmark is a dataset
@@ -287,7 +292,9 @@ def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
         if family not in BENCHMARK_FAMILIES or row.n_used != row.n_expected:
             continue
         items = (
-            item for name in BENCHMARK_FAMILIES[family].source_names for item in source(name).files
+            item
+            for name in BENCHMARK_FAMILIES[family].source_names
+            for item in find_source(name).files
         )
         repositories = (item.hub or "" for item in items)
         datasets_of_hub = [name for name in repositories if name.startswith("datasets/")]
@@ -303,7 +310,7 @@ def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
     return entries
 
 
-def describe_amounts(profile_name: str) -> list[str]:
+def describe_dataset_sizes(profile_name: str) -> list[str]:
     """Describe how many items each suite uses, and which datasets are incomplete.
 
     Returns:
@@ -327,7 +334,7 @@ def describe_amounts(profile_name: str) -> list[str]:
         counts = json.loads(row.counts)
         why = ", ".join(
             f"{counts[kind]:,} {kind.replace('_', ' ')}"
-            for kind in (MISSING_IMAGES, BROKEN_IMAGES)
+            for kind in (MISSING_IMAGES_KEY, BROKEN_IMAGES_KEY)
             if counts.get(kind)
         )
         lines.append(

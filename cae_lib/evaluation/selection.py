@@ -19,7 +19,7 @@ GAP_TOLERANCE = 0.1
 TUNING_SEED = 100
 """Seed of the runs by which settings are chosen; no reported run has it."""
 
-Row = Mapping[str, Any]
+ScoreRow = Mapping[str, Any]
 """Scores of one training, by name of the column."""
 
 
@@ -33,7 +33,9 @@ def is_closed(gap: float, reference_gap: float) -> bool:
     return gap <= GAP_TOLERANCE * reference_gap
 
 
-def smallest_closing_row(rows: Sequence[Row], reference_gap: float, gap_column: str) -> Row:
+def first_gap_closing_row(
+    rows: Sequence[ScoreRow], reference_gap: float, gap_column: str
+) -> ScoreRow:
     """Return the row of the smallest λ that closes the gap, or of the largest λ if none does.
 
     Args:

@@ -31,20 +31,20 @@ class Suite(NamedTuple):
     module: str
     function: str
 
-    def __call__(self, encoder: Encoder, profile: str) -> Tables:
+    def __call__(self, encoder: Encoder, profile_name: str) -> Tables:
         """Measure a model on the data of a profile, and return the table by its name."""
         measure = getattr(import_module(self.module), self.function)
-        return {self.name: measure(encoder, profile)}
+        return {self.name: measure(encoder, profile_name)}
 
 
-SUITES: dict[str, Suite] = {}
+RUN_SUITES: dict[str, Suite] = {}
 """The suites by which every model is measured, by name."""
 
 BASE_SUITES: dict[str, Suite] = {}
 """The further suites by which only the base model is measured, by name."""
 
 ALL_SUITES: dict[str, Suite] = {}
-"""All suites by name: `SUITES`, `BASE_SUITES` and "validation", whose scores serve to choose
+"""All suites by name: `RUN_SUITES`, `BASE_SUITES` and "validation", whose scores serve to choose
 settings."""
 
 
@@ -60,11 +60,11 @@ def register(name: str, module: str, function: str, *, base_only: bool = False) 
         base_only: Measure only the base model by this suite, not every run.
     """
     ALL_SUITES[name] = Suite(name, module, function)
-    (BASE_SUITES if base_only else SUITES)[name] = ALL_SUITES[name]
+    (BASE_SUITES if base_only else RUN_SUITES)[name] = ALL_SUITES[name]
 
 
 for _name, _module, _function in (
-    ("benchmarks", "choice", "benchmark_answers"),
+    ("benchmarks", "choice", "benchmark_table"),
     ("retrieval", "retrieval", "retrieval_table"),
     ("similarity", "text_similarity", "similarity_table"),
     ("zero_shot", "retrieval", "zero_shot_table"),
@@ -76,7 +76,7 @@ for _name, _module, _function in (
 ALL_SUITES["validation"] = Suite("validation", f"{__package__}.validation", "validation_table")
 
 
-WITHOUT_ROWS = " nothing"
+EMPTY_RESULT_SUFFIX = " nothing"
 """Suffix of the key in the marker file of a measurement that gave no rows."""
 
 
@@ -117,12 +117,12 @@ def measure_if_stale(
     computed_key = marker.read_text(encoding="utf-8") if marker.is_file() else ""
     stored = {
         table: index[run, seed]
-        for table, index in store.tables(profile_name, on_request).items()
+        for table, index in store.table_indexes(profile_name, on_request).items()
         if (run, seed) in index and index[run, seed].provenance.get("suite") == suite
     }
     expected = {name for rows in stored.values() for name in rows.provenance["tables"]}
     is_current = all(rows.key == key for rows in stored.values()) and expected == set(stored)
-    was_computed_here = computed_key == (key if stored else f"{key}{WITHOUT_ROWS}")
+    was_computed_here = computed_key == (key if stored else f"{key}{EMPTY_RESULT_SUFFIX}")
     may_keep_stored = bool(stored) and not fresh  # tables that came with the clone
     if is_current and (was_computed_here or may_keep_stored):
         return
@@ -150,4 +150,4 @@ def measure_if_stale(
         )
     for name in stored.keys() - measured.keys():
         store.discard(name, run, seed, profile_name, on_request)
-    write_atomic(marker, key if measured else f"{key}{WITHOUT_ROWS}")
+    write_atomic(marker, key if measured else f"{key}{EMPTY_RESULT_SUFFIX}")

@@ -15,13 +15,18 @@ from cae_lib.evaluation import datasets
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.retrieval import concat_tables
 from cae_lib.profiles import find_profile
-from cae_lib.words.phrases import KINDS, Phrases, parsed_phrases, world_phrases
+from cae_lib.words.phrases import (
+    PHRASE_KINDS,
+    PhrasesByKind,
+    load_ground_truth_phrases,
+    parsed_phrases,
+)
 
 
-def similarity_table(encoder: Encoder, profile: str) -> pd.DataFrame:
+def similarity_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
     """Compare the sentence pairs of all similarity datasets; see `pair_similarities`."""
     return concat_tables(
-        pair_similarities(encoder, pairs) for pairs in datasets.similarity_pairs(profile)
+        pair_similarities(encoder, pairs) for pairs in datasets.similarity_sets(profile_name)
     )
 
 
@@ -41,31 +46,31 @@ def pair_similarities(encoder: Encoder, pairs: SentencePairs) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "set": pairs.name,
-            "part": np.repeat(list(pairs.sizes), list(pairs.sizes.values())),
+            "part": np.repeat(list(pairs.part_sizes), list(pairs.part_sizes.values())),
             "pair": np.arange(len(cosine), dtype=np.int32),
-            "gold": pairs.gold.astype(np.float32),
+            "gold": pairs.human_scores.astype(np.float32),
             "score": cosine.astype(np.float32),
         }
     )
 
 
-def phrase_table(encoder: Encoder, profile: str) -> pd.DataFrame:
+def phrase_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
     """Compare a sample of COCO's test captions with their own phrases and those of the others.
 
     Returns:
         A row for each caption and kind of phrase: `caption` and `picture`, the positions of the
-        caption and its image in the retrieval set; `kind`, one of `cae_lib.words.phrases.KINDS`;
-        and the values of `phrase_cosines`.
+        caption and its image in the retrieval set; `kind`, one of
+        `cae_lib.words.phrases.PHRASE_KINDS`; and the values of `phrase_cosines`.
     """
-    pairs = datasets.retrieval_pairs(profile, "coco")
-    rows = datasets.evenly_spaced_indices(len(pairs.captions), datasets.SAMPLES["phrases"]).astype(
-        np.int32
-    )
+    pairs = datasets.retrieval_pairs(profile_name, "coco")
+    rows = datasets.evenly_spaced_indices(
+        len(pairs.captions), datasets.SAMPLE_SIZES["phrases"]
+    ).astype(np.int32)
     captions = [pairs.captions[row] for row in rows]
     image_index = np.asarray(pairs.image_index)[rows].astype(np.int32)
-    phrases = caption_phrases(tuple(captions), profile)
+    phrases = caption_phrases(tuple(captions), profile_name)
     tables = []
-    for kind in KINDS:
+    for kind in PHRASE_KINDS:
         cosines = phrase_cosines(encoder, captions, [by_kind[kind] for by_kind in phrases])
         tables.append(
             pd.DataFrame({"caption": rows, "picture": image_index, "kind": kind, **cosines})
@@ -74,19 +79,19 @@ def phrase_table(encoder: Encoder, profile: str) -> pd.DataFrame:
 
 
 @lru_cache(maxsize=2)
-def caption_phrases(captions: tuple[str, ...], profile: str) -> list[Phrases]:
+def caption_phrases(captions: tuple[str, ...], profile_name: str) -> list[PhrasesByKind]:
     """Return the phrases of captions by kind, from the ground truth or from a parser.
 
     Args:
         captions: Captions of the profile's retrieval set "coco".
-        profile: Name of the profile. If it is synthetic, the phrases are the ground truth;
+        profile_name: Name of the profile. If it is synthetic, the phrases are the ground truth;
             otherwise the paper's parser finds them.
     """
-    profile_settings = find_profile(profile)
+    profile_settings = find_profile(profile_name)
     if not profile_settings.synthetic:
         return parsed_phrases(default_tagger().graphs(captions))
     root = profile_settings.root
-    phrases = world_phrases(root / CAPTIONS_FILE, root / GRAPHS_FILE)
+    phrases = load_ground_truth_phrases(root / CAPTIONS_FILE, root / GRAPHS_FILE)
     return [phrases[caption] for caption in captions]
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable
 import pandas as pd
 
 from cae_lib.config import paths
-from cae_lib.data.captions import Pairs, load_negclip_tsv
+from cae_lib.data.captions import ImageCaptionPairs, load_negclip_tsv
 from cae_lib.data.training_set import default_tagger
+from cae_lib.errors import DataError
 from cae_lib.evaluation.attribution import attribution_table
 from cae_lib.evaluation.encoder import Encoder, ImageRef
 from cae_lib.evaluation.retrieval import retrieval_ranks
@@ -42,7 +43,9 @@ def validation_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
     return pd.DataFrame([scores | {f"gap_{method}": gap for method, gap in gaps.items()}])
 
 
-def validation_gaps(encoder: Encoder, pairs: Pairs, methods: Iterable[str]) -> dict[str, float]:
+def validation_gaps(
+    encoder: Encoder, pairs: ImageCaptionPairs, methods: Iterable[str]
+) -> dict[str, float]:
     """Return the object-word gap A_obj - A_comp on captions, by attribution method.
 
     A_obj is the mean score of the tokens of object words, A_comp that of the tokens of attribute
@@ -61,7 +64,7 @@ def validation_gaps(encoder: Encoder, pairs: Pairs, methods: Iterable[str]) -> d
     return (means["object"] - means["composition"]).to_dict()
 
 
-def validation_scores(encoder: Encoder, pairs: Pairs) -> dict[str, float | int]:
+def validation_scores(encoder: Encoder, pairs: ImageCaptionPairs) -> dict[str, float | int]:
     """Measure recall at 1 and how often captions score above their own hard negatives.
 
     Args:
@@ -74,7 +77,12 @@ def validation_scores(encoder: Encoder, pairs: Pairs) -> dict[str, float | int]:
           than that of their caption.
         - "score": the mean of the two.
         - "n_captions", "n_negatives": the numbers of captions and of hard negatives.
+
+    Raises:
+        DataError: If no caption has a hard negative.
     """
+    if not any(pairs.negatives or []):
+        raise DataError("the validation captions have no hard negatives: expected some")
     ranks = retrieval_ranks(encoder, pairs, "validation")
     images = encoder.encode_images([ImageRef(pairs.image_paths[i]) for i in pairs.image_index])
     captions = encoder.encode_texts(pairs.captions)

@@ -50,7 +50,7 @@ KNOWN_MODULES = (
 """Types of modules that the functional towers can replace. Adapters, parametrizations, quantized
 and sharded layers have other types."""
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+HOOK_ATTRIBUTES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 """Attributes in which `nn.Module` keeps the hooks that act in a forward or backward pass."""
 
 QUICK_GELU_FACTOR = 1.702  # QuickGELU is `x * sigmoid(1.702 * x)`
@@ -76,7 +76,7 @@ def find_modification(roots: Iterable[nn.Module]) -> str | None:
                 return f"{name} is a {type(module).__name__}"
             if "forward" in vars(module):
                 return f"{name} has a replaced forward"
-            if any(getattr(module, hooks) for hooks in HOOKS):
+            if any(getattr(module, hooks) for hooks in HOOK_ATTRIBUTES):
                 return f"{name} has hooks"
             if isinstance(module, nn.Dropout) and module.p:
                 return f"{name} drops activations"
@@ -101,40 +101,40 @@ def _has_plain_softmax(attention: nn.MultiheadAttention | transformer.Attention)
 def project_heads(
     block: ResidualAttentionBlock,
     normed: Tensor,
-    parts: str,
-    spread: Callable[[Tensor], Tensor] | None = None,
+    projections: str,
+    pad_fn: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, ...]:
     """Project states to the queries, keys or values of each head.
 
     Args:
         block: The block with the projection.
         normed: States after the block's first layer norm, `(B, T, D)`, or packed `(N, D)`.
-        parts: The projections to compute: "qkv", "q" or "kv".
-        spread: For packed states, a function from packed tensors `(N, ...)` to `(B, T, ...)`.
+        projections: The projections to compute: "qkv", "q" or "kv".
+        pad_fn: For packed states, a function from packed tensors `(N, ...)` to `(B, T, ...)`.
 
     Returns:
-        A tensor `(B, H, T, D / H)` for each letter of `parts`.
+        A tensor `(B, H, T, D / H)` for each letter of `projections`.
     """
     attn = block.attn
     width = attn.out_proj.in_features
-    start = "qkv".index(parts) * width
-    rows = slice(start, start + len(parts) * width)
+    start = "qkv".index(projections) * width
+    rows = slice(start, start + len(projections) * width)
     projected = F.linear(normed, attn.in_proj_weight[rows], attn.in_proj_bias[rows])
-    if spread is not None:
-        projected = spread(projected)
-    heads = projected.unflatten(-1, (len(parts), attn.num_heads, -1))
+    if pad_fn is not None:
+        projected = pad_fn(projected)
+    heads = projected.unflatten(-1, (len(projections), attn.num_heads, -1))
     return heads.permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def attention_weights(
-    q: Tensor, k: Tensor, allowed: Tensor | None = None, scale: float | None = None
+    q: Tensor, k: Tensor, attn_mask: Tensor | None = None, scale: float | None = None
 ) -> Tensor:
     """Return softmax attention `(B, H, Q, T)` in float32 or wider, also under autocast.
 
     Args:
         q: Queries `(B, H, Q, d)`.
         k: Keys `(B, H, T, d)`.
-        allowed: Bool, True where a query may read a key, or a float tensor that is added to the
+        attn_mask: Bool, True where a query may read a key, or a float tensor that is added to the
             scores. Its shape broadcasts to `(B, H, Q, T)`. None allows all keys.
         scale: Factor of the scores; None for `d ** -0.5`.
     """
@@ -142,15 +142,15 @@ def attention_weights(
         wide = torch.promote_types(q.dtype, torch.float32)
         factor = q.shape[-1] ** -0.5 if scale is None else scale
         scores = (q.to(wide) * factor) @ k.to(wide).transpose(-1, -2)
-        if allowed is not None and allowed.dtype == torch.bool:
-            scores = scores.masked_fill(~allowed, float("-inf"))
-        elif allowed is not None:
-            scores = scores + allowed
+        if attn_mask is not None and attn_mask.dtype == torch.bool:
+            scores = scores.masked_fill(~attn_mask, float("-inf"))
+        elif attn_mask is not None:
+            scores = scores + attn_mask
         return scores.softmax(dim=-1)
 
 
 def attend(
-    q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None, *, explicit: bool
+    q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, *, explicit: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Compute scaled dot-product attention and concatenate the heads.
 
@@ -158,7 +158,7 @@ def attend(
         q: Queries `(B, H, Q, d)`.
         k: Keys `(B, H, T, d)`.
         v: Values `(B, H, T, d)`.
-        allowed: Bool, True where a query may read a key, in a shape that broadcasts to
+        attn_mask: Bool, True where a query may read a key, in a shape that broadcasts to
             `(B, H, Q, T)`. None allows all keys. If `explicit` is False, the mask has to be the
             causal one, because its values are not read.
         explicit: Compute and return the attention weights. If False, the fused kernel is used,
@@ -169,26 +169,26 @@ def attend(
         weights `(B, H, Q, T)` or None.
     """
     if explicit:
-        weights = attention_weights(q, k, allowed)
+        weights = attention_weights(q, k, attn_mask)
         mixed = weights.to(v.dtype) @ v
     else:
         weights = None
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=allowed is not None)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=attn_mask is not None)
     return mixed.transpose(1, 2).flatten(2), weights
 
 
-def finish_block(block: ResidualAttentionBlock, x: Tensor, mixed: Tensor) -> Tensor:
+def finish_block(block: ResidualAttentionBlock, x: Tensor, attention_output: Tensor) -> Tensor:
     """Run the rest of a block after its attention: output projection, MLP and both residuals.
 
     Args:
         block: The block.
         x: States before the block `(..., D)`.
-        mixed: Output of `attend` for these states `(..., D)`.
+        attention_output: Output of `attend` for these states `(..., D)`.
 
     Returns:
         States after the block `(..., D)`.
     """
-    x = x + block.ls_1(block.attn.out_proj(mixed))
+    x = x + block.ls_1(block.attn.out_proj(attention_output))
     return x + block.ls_2(_apply_mlp(block.mlp, block.ln_2(x)))
 
 

@@ -20,16 +20,16 @@ from torch import Tensor, nn
 from cae_lib.errors import CheckpointError
 from cae_lib.runtime import write_atomic
 
-HEADER = "cae_lib"
+METADATA_KEY = "cae_lib"
 """Key of the header under which a file stores its `CheckpointMeta` as JSON."""
 
-WHOLE_FILE_DIGEST = "cae_lib_whole"
+WHOLE_FILE_DIGEST_KEY = "cae_lib_whole"
 """Key of the header of a file without its image trunk, for the SHA-256 of the file with it."""
 
-EMBEDDINGS = ("token_embedding.weight", "text.token_embedding.weight")
+TOKEN_EMBEDDING_NAMES = ("token_embedding.weight", "text.token_embedding.weight")
 """Name of the token embedding in the state dict of a `CLIP` and of a `CustomTextCLIP`."""
 
-PARTIAL_EMBEDDING = ("ids", "rows", "vocabulary")
+PARTIAL_EMBEDDING_SUFFIXES = ("ids", "rows", "vocabulary")
 """Suffixes of the tensors that replace a token embedding in a file that stores some rows of it."""
 
 
@@ -57,7 +57,7 @@ def save_checkpoint(
     weights: Any,
     meta: CheckpointMeta,
     dtype: torch.dtype | None = None,
-    keep_tokens: Tensor | None = None,
+    kept_token_ids: Tensor | None = None,
     without_trunk: bool = False,
 ) -> Path:
     """Write weights and their metadata to a `.safetensors` file.
@@ -69,7 +69,7 @@ def save_checkpoint(
         weights: An `nn.Module`, an object whose `.model` is one, or a state dict.
         meta: Stored in the file's header and in a `.json` beside it.
         dtype: Storage type of the floating-point weights; None keeps theirs.
-        keep_tokens: Ids, in any shape, of the K tokens whose rows of the token embedding
+        kept_token_ids: Ids, in any shape, of the K tokens whose rows of the token embedding
             `NAME (V, D)` are stored. The file then has `NAME.rows (K, D)`, `NAME.ids (K,)` and
             `NAME.vocabulary ()`, which is V, in place of `NAME`. None stores all rows.
         without_trunk: Leave out the tensors that equal those of `trunk_weights`.
@@ -78,8 +78,8 @@ def save_checkpoint(
         The path of the file.
 
     Raises:
-        CheckpointError: The model does not have the tokens, `keep_tokens` is empty, or the trunk's
-            package is missing.
+        CheckpointError: The model does not have the tokens, `kept_token_ids` is empty, or the
+            trunk's package is missing.
         WriteError: The file cannot be written.
     """
     path = Path(path).with_suffix(".safetensors")
@@ -90,9 +90,9 @@ def save_checkpoint(
     for name, value in weights.items():
         value = value.cpu().to(dtype if value.is_floating_point() else None)
         tensors[name] = value.clone(memory_format=torch.contiguous_format)
-    if keep_tokens is not None:
-        _keep_rows(tensors, keep_tokens.cpu().unique())
-    content = save(tensors, {HEADER: header})
+    if kept_token_ids is not None:
+        _keep_rows(tensors, kept_token_ids.cpu().unique())
+    content = save(tensors, {METADATA_KEY: header})
     if without_trunk:
         from cae_lib.models.trunk import trunk_weights
 
@@ -100,27 +100,29 @@ def save_checkpoint(
         for name, value in trunk_weights().items():
             if name in tensors and torch.equal(tensors[name], value.to(tensors[name].dtype)):
                 del tensors[name]
-        content = save(tensors, {HEADER: header, WHOLE_FILE_DIGEST: whole})
+        content = save(tensors, {METADATA_KEY: header, WHOLE_FILE_DIGEST_KEY: whole})
     write_atomic(path, content)
     write_atomic(path.with_suffix(".json"), header + "\n")
     return path
 
 
 def _keep_rows(tensors: dict[str, Tensor], ids: Tensor) -> None:
-    name = next((name for name in EMBEDDINGS if name in tensors), None)
+    name = next((name for name in TOKEN_EMBEDDING_NAMES if name in tensors), None)
     if name is None:
-        raise CheckpointError(f"no rows to keep: the model has no {' or '.join(EMBEDDINGS)}.")
+        raise CheckpointError(
+            f"no rows to keep: the model has no {' or '.join(TOKEN_EMBEDDING_NAMES)}."
+        )
     weight = tensors.pop(name)
     if not len(ids) or ids[0] < 0 or ids[-1] >= len(weight):
         raise CheckpointError(
             f"cannot keep the tokens {ids.tolist()}: expected ids from 0 to {len(weight) - 1}."
         )
     values = (ids, weight[ids], torch.tensor(len(weight)))
-    for suffix, value in zip(PARTIAL_EMBEDDING, values, strict=True):
+    for suffix, value in zip(PARTIAL_EMBEDDING_SUFFIXES, values, strict=True):
         tensors[f"{name}.{suffix}"] = value
 
 
-def restore_rows(state: dict[str, Tensor], path: Path) -> None:
+def restore_embedding_rows(state: dict[str, Tensor], path: Path) -> None:
     """Complete, in place, a token embedding that was stored with only some of its rows.
 
     The missing rows become the mean of the stored rows. A complete embedding stays as it is.
@@ -132,14 +134,14 @@ def restore_rows(state: dict[str, Tensor], path: Path) -> None:
     Raises:
         CheckpointError: The stored rows, their ids and the size of the vocabulary do not match.
     """
-    for name in EMBEDDINGS:
-        stored = [suffix for suffix in PARTIAL_EMBEDDING if f"{name}.{suffix}" in state]
+    for name in TOKEN_EMBEDDING_NAMES:
+        stored = [suffix for suffix in PARTIAL_EMBEDDING_SUFFIXES if f"{name}.{suffix}" in state]
         if not stored:
             continue
-        if len(stored) < len(PARTIAL_EMBEDDING):
-            missing = f"of {', '.join(PARTIAL_EMBEDDING)} of {name} it holds some only"
+        if len(stored) < len(PARTIAL_EMBEDDING_SUFFIXES):
+            missing = f"of {', '.join(PARTIAL_EMBEDDING_SUFFIXES)} of {name} it holds some only"
             raise unreadable_checkpoint_error(path, missing)
-        ids, rows, size = (state.pop(f"{name}.{suffix}") for suffix in PARTIAL_EMBEDDING)
+        ids, rows, size = (state.pop(f"{name}.{suffix}") for suffix in PARTIAL_EMBEDDING_SUFFIXES)
         if ids.shape != rows.shape[:1] or not len(ids) or ids.min() < 0 or ids.max() >= size:
             shapes = f"{tuple(rows.shape)} for ids {tuple(ids.shape)} below {size.tolist()}"
             raise unreadable_checkpoint_error(path, f"it holds rows of {name} {shapes}")
@@ -157,7 +159,7 @@ def read_meta(path: str | Path) -> CheckpointMeta | None:
     Raises:
         CheckpointError: The file is missing, or its header is damaged.
     """
-    header = _metadata(require_file(path)).get(HEADER)
+    header = _metadata(require_file(path)).get(METADATA_KEY)
     try:
         return None if header is None else CheckpointMeta(**json.loads(header))
     except (TypeError, ValueError) as error:
@@ -184,7 +186,7 @@ def restore_trunk(state: dict[str, Tensor], path: Path) -> None:
         CheckpointError: The file's header cannot be read, or the package that contains the trunk is
             missing or contains other weights.
     """
-    if WHOLE_FILE_DIGEST in _metadata(path):
+    if WHOLE_FILE_DIGEST_KEY in _metadata(path):
         from cae_lib.models.trunk import trunk_weights
 
         dtype = next(value.dtype for value in state.values() if value.is_floating_point())
@@ -202,7 +204,7 @@ def checkpoint_digest(path: str | Path) -> str:
         CheckpointError: The file is missing, or its header is damaged.
     """
     path = require_file(path)
-    if whole := _metadata(path).get(WHOLE_FILE_DIGEST):
+    if whole := _metadata(path).get(WHOLE_FILE_DIGEST_KEY):
         return whole
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -25,7 +25,7 @@ from cae_lib.models.weight_files import read_state_dict
 ACTIVATIONS = ("quickgelu", "gelu")
 WEIGHT_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
 _CONFIGS = Path(__file__).parent / "configs"
-OWN_MODELS = tuple(sorted(path.stem for path in _CONFIGS.glob("*.json")))
+BUNDLED_ARCHITECTURES = tuple(sorted(path.stem for path in _CONFIGS.glob("*.json")))
 """Names of the architectures that this module adds to those of open_clip."""
 open_clip.add_model_config(_CONFIGS)
 
@@ -67,7 +67,7 @@ def load_clip(
     """Build a CLIP model and load its weights.
 
     Args:
-        name: One of `OWN_MODELS` or the name of an open_clip model.
+        name: One of `BUNDLED_ARCHITECTURES` or the name of an open_clip model.
         weights: An open_clip tag, a checkpoint of `save_checkpoint`, or a plain state dict (`.pt`,
             `.safetensors`), which needs `activation`. None for random weights.
         activation: "quickgelu", "gelu", or None for the one that the weights were trained with
@@ -188,8 +188,8 @@ def model_config(name: str) -> dict[str, Any]:
         close = difflib.get_close_matches(name, open_clip.list_models(), n=3)
         hint = f" Did you mean {', '.join(close)}?" if close else ""
         raise ConfigError(
-            f"unknown model {name!r}: expected one of {', '.join(OWN_MODELS)} or a model name of "
-            f"open_clip.{hint}"
+            f"unknown model {name!r}: expected one of {', '.join(BUNDLED_ARCHITECTURES)} or a "
+            f"model name of open_clip.{hint}"
         )
     return config
 

@@ -33,11 +33,11 @@ from cae_lib.models.weight_files import read_state_dict
 from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE
 
 # Prefixes of a source in open_clip's format, and of a model of transformers.
-OPEN_CLIP, HUGGING_FACE = ("hf-hub:", "local-dir:"), "hf:"
+OPEN_CLIP_PREFIXES, TRANSFORMERS_PREFIX = ("hf-hub:", "local-dir:"), "hf:"
 OPENAI_WEIGHTS = ("ViT-B-32", "openai")
 """Architecture and open_clip tag of the weights that a file is averaged with, by its `share`."""
 
-FILES = {
+PROCESSOR_FILES = {
     "tokenizer": ("tokenizer.json", "vocab.json", "tokenizer_config.json"),
     "preprocessing": ("preprocessor_config.json", "processor_config.json"),
 }
@@ -47,13 +47,13 @@ LORA_ALPHA = 1.0
 """The alpha of LoRA adapters in a weight file, which are merged as W + alpha / rank * B A. DAC and
 TSVLC train with this value."""
 
-RESAMPLING: dict[int, str] = {
+INTERPOLATION_NAMES: dict[int, str] = {
     Image.Resampling.BILINEAR: "bilinear",
     Image.Resampling.BICUBIC: "bicubic",
 }
 """open_clip's name of each resampling filter of Pillow that is supported."""
 
-FORMS_HELP = (
+MODEL_SOURCE_HELP = (
     "MODEL:TAG of open_clip, such as ViT-B-32-quickgelu:openai; hf-hub:OWNER/NAME or local-dir:"
     "FOLDER in open_clip's format; hf:OWNER/NAME or a folder of a CLIP or SigLIP of transformers; "
     f"a weight file ({', '.join(WEIGHT_SUFFIXES)})"
@@ -66,7 +66,7 @@ class ExternalModel:
     """A model that this project did not train, and how to load it.
 
     Attributes:
-        source: The model, in a form that `FORMS_HELP` describes.
+        source: The model, in a form that `MODEL_SOURCE_HELP` describes.
         model: open_clip's architecture of a weight file. None for other sources, and for a
             checkpoint of `save_checkpoint`, which states it.
         activation: "quickgelu" or "gelu"; None for the activation that the source states. Weight
@@ -92,8 +92,8 @@ def load_external(external: ExternalModel, device: str | torch.device = "cpu") -
     repository.
 
     Raises:
-        ConfigError: If the source has no form that `FORMS_HELP` describes, if the architecture or
-            the activation is not known, or if the source takes no `processor`.
+        ConfigError: If the source has no form that `MODEL_SOURCE_HELP` describes, if the
+            architecture or the activation is not known, or if the source takes no `processor`.
         CheckpointError: If the weights are missing or damaged, or do not fit the model.
     """
     return model_loader(external, device)()
@@ -131,13 +131,17 @@ def _loader(external: ExternalModel, device: str | torch.device) -> Callable[[],
     if external.share != 1 and Path(source).suffix not in WEIGHT_SUFFIXES:
         raise ConfigError(f"share={external.share}: only a weight file is averaged, not {source}.")
     if Path(source).is_dir():
-        kind = "local-dir:" if Path(source, "open_clip_config.json").is_file() else HUGGING_FACE
+        kind = (
+            "local-dir:" if Path(source, "open_clip_config.json").is_file() else TRANSFORMERS_PREFIX
+        )
         source = f"{kind}{source}"
-    if source.startswith(HUGGING_FACE):
-        return partial(_load_from_transformers, source.removeprefix(HUGGING_FACE), external, device)
+    if source.startswith(TRANSFORMERS_PREFIX):
+        return partial(
+            _load_from_transformers, source.removeprefix(TRANSFORMERS_PREFIX), external, device
+        )
     if external.processor:
         raise ConfigError(f"{source} is no model of transformers: it takes no other processor.")
-    if source.startswith(OPEN_CLIP):
+    if source.startswith(OPEN_CLIP_PREFIXES):
         return partial(_load_from_folder, source, activation, device)
     if Path(source).suffix in WEIGHT_SUFFIXES:
         meta = read_meta(source)
@@ -157,7 +161,7 @@ def _loader(external: ExternalModel, device: str | torch.device) -> Callable[[],
         return partial(_load_from_file, external, Path(source), device)
     name, colon, tag = source.rpartition(":")
     if not colon:
-        raise ConfigError(f"no model {source!r}: expected {FORMS_HELP}.")
+        raise ConfigError(f"no model {source!r}: expected {MODEL_SOURCE_HELP}.")
     return partial(
         load_clip, name, tag, activation, device, allow_activation_mismatch=activation is not None
     )  # asked for, so meant
@@ -278,7 +282,7 @@ def _processors(source: str, other: str | None, config: Any) -> tuple[Any, Calla
     openai = config.model_type == "clip" and text.vocab_size == CLIP_VOCABULARY_SIZE and not other
     lacks = [
         kind
-        for kind, names in FILES.items()
+        for kind, names in PROCESSOR_FILES.items()
         if openai and not any(has_file(source, name) for name in names)
     ]
     tokens = SimpleTokenizer if "tokenizer" in lacks else partial(HFTokenizer, folder)
@@ -287,7 +291,7 @@ def _processors(source: str, other: str | None, config: Any) -> tuple[Any, Calla
     settings = {}
     if "preprocessing" not in lacks:
         processor = AutoImageProcessor.from_pretrained(folder, use_fast=False)
-        mode = RESAMPLING.get(int(processor.resample))
+        mode = INTERPOLATION_NAMES.get(int(processor.resample))
         if mode is None:
             raise CheckpointError(
                 f"the preprocessing resamples by {processor.resample!r}: "

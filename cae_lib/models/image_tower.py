@@ -24,7 +24,7 @@ from cae_lib.models.blocks import (
     project_heads,
     run_layer,
 )
-from cae_lib.models.recording import recording
+from cae_lib.models.recording import record_attention
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -
                 "end in timm's attention pooling."
             )
         encode: Any = model.encode_image
-        with recording(tower) if attention else nullcontext([]) as maps:
+        with record_attention(tower) if attention else nullcontext([]) as maps:
             features = encode(images)
         if attention and not maps:
             raise ConfigError(

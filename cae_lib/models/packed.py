@@ -28,14 +28,14 @@ from cae_lib.models.text_tower import (
     AttentionKind,
     TextEncoder,
     TextOutput,
-    end_and_padding,
+    end_and_padding_mask,
     one_hot,
-    open_clip_position_reader,
+    open_clip_pooling_position_fn,
     pool_type,
     text_tower,
 )
 
-LAYERS = ("token_embedding", "transformer", "ln_final", "text_projection")
+TEXT_TOWER_LAYERS = ("token_embedding", "transformer", "ln_final", "text_projection")
 """Attributes of a `CLIP` that hold its text tower's layers. The projection may be a module, a
 parameter or None."""
 
@@ -54,7 +54,7 @@ def find_packing_obstacle(model: nn.Module) -> str | None:
         return f"it is read at its {pool_type(text)} token"
     if text is not model:
         return find_modification([text])
-    layers = (getattr(model, name) for name in LAYERS)
+    layers = (getattr(model, name) for name in TEXT_TOWER_LAYERS)
     return find_modification(layer for layer in layers if isinstance(layer, nn.Module))
 
 
@@ -86,12 +86,12 @@ class Packing:
         return self.active % self.length
 
     @property
-    def rows(self) -> Tensor:
+    def row_indices(self) -> Tensor:
         """Row of each packed state `(N,)`."""
         return self.active // self.length
 
     @property
-    def until_end(self) -> Tensor:
+    def eot_key_mask(self) -> Tensor:
         """Mask of the keys that a row's EOT may read `(R, 1, 1, T)`, True up to its position."""
         positions = torch.arange(self.length, device=self.eot.device)
         return (positions <= self.eot[:, None])[:, None, None]
@@ -100,32 +100,32 @@ class Packing:
         """Select the packed states `(N, ...)` from rows `(R, T, ...)`."""
         return padded.flatten(0, 1).index_select(0, self.active)
 
-    def spread(self, packed: Tensor) -> Tensor:
+    def pad(self, packed: Tensor) -> Tensor:
         """Return packed states `(N, ...)` as rows `(R, T, ...)`, padded with the state at EOT."""
         return packed.index_select(0, self.source).unflatten(0, (-1, self.length))
 
 
-def pack_rows(eot: Tensor, owner: Tensor | None = None) -> Packing:
+def plan_packing(eot_positions: Tensor, source_rows: Tensor | None = None) -> Packing:
     """Plan the packing of R texts; T is `eot.max() + 1`.
 
     Args:
-        eot: Position of the end-of-text token of each text `(R,)`.
-        owner: For each position, the row whose state is used there `(R, T)`. This is another row
-            in a prefix that texts share. None if no text shares a prefix.
+        eot_positions: Position of the end-of-text token of each text `(R,)`.
+        source_rows: For each position, the row whose state is used there `(R, T)`. This is another
+            row in a prefix that texts share. None if no text shares a prefix.
     """
-    rows = torch.arange(len(eot), device=eot.device)[:, None]
-    length = int(eot.max()) + 1
-    position = torch.arange(length, device=eot.device).expand(len(eot), length)
-    owner = rows.expand_as(position) if owner is None else owner
-    computed = (position <= eot[:, None]) & (owner == rows)
+    rows = torch.arange(len(eot_positions), device=eot_positions.device)[:, None]
+    length = int(eot_positions.max()) + 1
+    position = torch.arange(length, device=eot_positions.device).expand(len(eot_positions), length)
+    source_rows = rows.expand_as(position) if source_rows is None else source_rows
+    computed = (position <= eot_positions[:, None]) & (source_rows == rows)
     number = (computed.flatten().cumsum(0) - 1).view_as(computed)
-    clipped = torch.minimum(position, eot[:, None])
-    source = number[owner.gather(1, clipped), clipped]
+    clipped = torch.minimum(position, eot_positions[:, None])
+    source = number[source_rows.gather(1, clipped), clipped]
     active = computed.flatten().nonzero().squeeze(1)
-    return Packing(active, source.flatten(), ends=source[:, -1], eot=eot, length=length)
+    return Packing(active, source.flatten(), ends=source[:, -1], eot=eot_positions, length=length)
 
 
-def owners_of_prefixes(tokens: Tensor, eot: Tensor) -> Tensor:
+def prefix_source_rows(tokens: Tensor, eot_positions: Tensor) -> Tensor:
     """Return the row whose state is used at each position `(R, T)`; T is `eot.max() + 1`.
 
     In the prefix that a text shares with the previous text this is the row of that text, or of an
@@ -133,16 +133,16 @@ def owners_of_prefixes(tokens: Tensor, eot: Tensor) -> Tensor:
 
     Args:
         tokens: Ids of the texts `(R, C)`.
-        eot: Position of the end-of-text token of each text `(R,)`.
+        eot_positions: Position of the end-of-text token of each text `(R,)`.
     """
-    length = int(eot.max()) + 1
+    length = int(eot_positions.max()) + 1
     tokens = tokens[:, :length]
     position = torch.arange(length, device=tokens.device)
-    same = (tokens[1:] == tokens[:-1]) & (position < eot[1:, None])
+    same = (tokens[1:] == tokens[:-1]) & (position < eot_positions[1:, None])
     shared = same.long().cumprod(dim=1).sum(dim=1)
     starts = torch.cat([shared.new_zeros(1), shared])
     unshared = position >= starts[:, None]
-    owner = torch.arange(len(eot), device=eot.device)[:, None] * unshared
+    owner = torch.arange(len(eot_positions), device=eot_positions.device)[:, None] * unshared
     # Rows grow from text to text: the last one in a column is the owner of the shared prefix.
     return owner.cummax(dim=0).values
 
@@ -159,18 +159,18 @@ class PackedEncoder(TextEncoder):
         self.model = model
         self.text: Any = text_tower(model)
         self.embedding = self.text.token_embedding
-        self.eot = open_clip_position_reader(self.text)
+        self.eot = open_clip_pooling_position_fn(self.text)
 
     @property
     def embedding_table(self) -> Tensor:
         """Embeddings of the whole vocabulary `(V, D)`, detached."""
         return self.text.token_embedding.weight.detach()
 
-    def non_word_tokens(self, tokens: Tensor) -> Tensor:
+    def non_word_mask(self, tokens: Tensor) -> Tensor:
         """Return a mask `(B, C)` of the end-of-text tokens and the padding after them."""
-        return end_and_padding(self.eot, tokens)
+        return end_and_padding_mask(self.eot, tokens)
 
-    def used_columns(self, tokens: Tensor) -> int:
+    def n_used_columns(self, tokens: Tensor) -> int:
         """Return the number of tokens of the longest caption, EOT included."""
         return int(self.eot(tokens).max()) + 1
 
@@ -186,17 +186,17 @@ class PackedEncoder(TextEncoder):
 
         Later rows of the attention maps have no meaning, and features do not depend on them.
         """
-        packing = pack_rows(self.eot(tokens))
+        packing = plan_packing(self.eot(tokens))
         states = self.embedding(tokens[:, : packing.length]) if embeddings is None else embeddings
         features, maps = self._run(packing.pack(states), packing, attention, second_order)
         readout = one_hot(packing.eot, packing.length, states)
         return TextOutput(features, maps, states, readout)
 
     def encode_variants(
-        self, tokens: Tensor, caption: Tensor, masked: Tensor, replacement: Tensor
+        self, tokens: Tensor, caption_index: Tensor, masked: Tensor, replacement: Tensor
     ) -> Tensor:
         """Encode captions and variants, which share the states before their first masked token."""
-        parents = torch.cat([torch.arange(len(tokens), device=tokens.device), caption])
+        parents = torch.cat([torch.arange(len(tokens), device=tokens.device), caption_index])
         eot = self.eot(tokens)[parents]
         length = int(eot.max()) + 1
         tokens = tokens[:, :length]
@@ -204,8 +204,8 @@ class PackedEncoder(TextEncoder):
         starts = masked.int().argmax(dim=1, keepdim=True)  # 0 in captions: they have none masked
         shared = torch.arange(length, device=tokens.device) < starts
         rows = torch.arange(len(parents), device=tokens.device)
-        packing = pack_rows(eot, torch.where(shared, parents[:, None], rows[:, None]))
-        caption_rows, is_masked = parents[packing.rows], packing.pack(masked)
+        packing = plan_packing(eot, torch.where(shared, parents[:, None], rows[:, None]))
+        caption_rows, is_masked = parents[packing.row_indices], packing.pack(masked)
         ids = tokens[caption_rows, packing.positions]
         if replacement.ndim == 2:
             ids = torch.where(is_masked, replacement[caption_rows, packing.positions], ids)
@@ -214,10 +214,10 @@ class PackedEncoder(TextEncoder):
             embeddings = torch.where(is_masked.unsqueeze(1), replacement.to(embeddings), embeddings)
         return self._run(embeddings, packing)[0]
 
-    def encode_many(self, tokens: Tensor) -> Tensor:
+    def encode_features(self, tokens: Tensor) -> Tensor:
         """Encode texts; a prefix that a text shares with the previous text is computed once."""
         eot = self.eot(tokens)
-        packing = pack_rows(eot, owners_of_prefixes(tokens, eot))
+        packing = plan_packing(eot, prefix_source_rows(tokens, eot))
         return self._run(self.embedding(packing.pack(tokens[:, : packing.length])), packing)[0]
 
     def _run(
@@ -263,7 +263,7 @@ def _run_block(
     row: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Run a block at every position; returns states `(N, D)` and its map, or the EOT's row."""
-    q, k, v = project_heads(block, block.ln_1(x), "qkv", packing.spread)
+    q, k, v = project_heads(block, block.ln_1(x), "qkv", packing.pad)
     mixed, weights = attend(q, k, v, mask, explicit=explicit)
     if row:
         rows = torch.arange(len(q), device=x.device)
@@ -271,7 +271,7 @@ def _run_block(
             weights = weights[rows, :, packing.eot]
         else:
             eot_query = q[rows, :, packing.eot].unsqueeze(2)
-            weights = attention_weights(eot_query, k, packing.until_end)
+            weights = attention_weights(eot_query, k, packing.eot_key_mask)
     return finish_block(block, x, packing.pack(mixed)), weights
 
 
@@ -281,6 +281,6 @@ def _run_last_block(
     """Run the last block at EOT only; returns states `(R, D)` and EOT's row `(R, H, 1, T)`."""
     normed = block.ln_1(x)
     (q,) = project_heads(block, normed.index_select(0, packing.ends).unsqueeze(1), "q")
-    k, v = project_heads(block, normed, "kv", packing.spread)
-    mixed, weights = attend(q, k, v, packing.until_end, explicit=True)
+    k, v = project_heads(block, normed, "kv", packing.pad)
+    mixed, weights = attend(q, k, v, packing.eot_key_mask, explicit=True)
     return finish_block(block, x.index_select(0, packing.ends), mixed.squeeze(1)), weights

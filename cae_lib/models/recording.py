@@ -22,7 +22,7 @@ _lock = threading.RLock()
 
 
 @contextmanager
-def recording(tower: nn.Module) -> Iterator[list[Tensor]]:
+def record_attention(tower: nn.Module) -> Iterator[list[Tensor]]:
     """Record the attention maps that a tower computes inside this context.
 
     The maps come from an explicit softmax in place of the fused kernel. Gradient checkpointing is

@@ -19,23 +19,23 @@ from cae_lib.models.recording import (
     eval_without_checkpointing,
     exclusive_patching,
     has_dropout,
-    recording,
+    record_attention,
 )
 from cae_lib.models.text_tower import (
     AttentionKind,
     TextEncoder,
     TextOutput,
-    end_and_padding,
+    end_and_padding_mask,
     one_hot,
-    open_clip_position_reader,
+    open_clip_pooling_position_fn,
     pool_type,
-    position_reader,
+    pooling_position_fn,
 )
 
-HUGGING_FACE = {"CLIPModel", "SiglipModel", "Siglip2Model"}
+HUGGING_FACE_CLASSES = {"CLIPModel", "SiglipModel", "Siglip2Model"}
 """Names of the classes of transformers whose text tower is supported."""
 
-WRAPPERS = {"_orig_mod": "torch.compile", "module": "DataParallel"}
+WRAPPER_ATTRIBUTES = {"_orig_mod": "torch.compile", "module": "DataParallel"}
 """Wrapper of a model by the attribute in which it holds the model."""
 
 
@@ -52,7 +52,7 @@ class TextModel:
             if features are a mean over tokens.
         attended: Tokens -> mask `(B, C)` of the tokens that such a mean is over; needed if
             `position` is None.
-        non_word_tokens: Tokens -> mask `(B, C)` of the tokens that belong to no word; None if
+        non_word_mask: Tokens -> mask `(B, C)` of the tokens that belong to no word; None if
             unknown.
     """
 
@@ -62,7 +62,7 @@ class TextModel:
     tower: nn.Module
     position: Callable[[Tensor], Tensor] | None
     attended: Callable[[Tensor], Tensor] | None = None
-    non_word_tokens: Callable[[Tensor], Tensor] | None = None
+    non_word_mask: Callable[[Tensor], Tensor] | None = None
 
 
 class ReferenceEncoder(TextEncoder):
@@ -91,13 +91,13 @@ class ReferenceEncoder(TextEncoder):
         with eval_without_checkpointing(training) if dropout else nullcontext():
             yield dropout
 
-    def non_word_tokens(self, tokens: Tensor) -> Tensor:
+    def non_word_mask(self, tokens: Tensor) -> Tensor:
         """Return a mask `(B, C)` of the tokens that certainly belong to no word."""
-        outside = super().non_word_tokens(tokens)
-        find = self.text.non_word_tokens
+        outside = super().non_word_mask(tokens)
+        find = self.text.non_word_mask
         return outside if find is None else outside | find(tokens)
 
-    def used_columns(self, tokens: Tensor) -> int:
+    def n_used_columns(self, tokens: Tensor) -> int:
         """Return C, the number of columns of the tokens."""
         return tokens.shape[1]
 
@@ -113,7 +113,7 @@ class ReferenceEncoder(TextEncoder):
         if embeddings is None:
             embeddings = self.embed(tokens)
         is_explicit = attention is not None or second_order
-        recorder = recording(self.text.tower) if is_explicit else nullcontext([])
+        recorder = record_attention(self.text.tower) if is_explicit else nullcontext([])
         with self._with_embeddings(embeddings), recorder as maps:
             features = self.text.features(tokens)
         if attention is None:
@@ -130,20 +130,20 @@ class ReferenceEncoder(TextEncoder):
         return TextOutput(features, maps, embeddings, readout)
 
     def encode_variants(
-        self, tokens: Tensor, caption: Tensor, masked: Tensor, replacement: Tensor
+        self, tokens: Tensor, caption_index: Tensor, masked: Tensor, replacement: Tensor
     ) -> Tensor:
         """Encode captions and variants as one batch."""
         embeddings = self.embed(tokens)
         if replacement.ndim == 2:
-            stand_in = self.embed(replacement)[caption]
+            stand_in = self.embed(replacement)[caption_index]
         else:
             stand_in = replacement.to(embeddings)
-        variants = torch.where(masked.unsqueeze(-1), stand_in, embeddings[caption])
-        rows = torch.cat([torch.arange(len(tokens), device=tokens.device), caption])
+        variants = torch.where(masked.unsqueeze(-1), stand_in, embeddings[caption_index])
+        rows = torch.cat([torch.arange(len(tokens), device=tokens.device), caption_index])
         with self._with_embeddings(torch.cat([embeddings, variants])):
             return self.text.features(tokens[rows])
 
-    def encode_many(self, tokens: Tensor) -> Tensor:
+    def encode_features(self, tokens: Tensor) -> Tensor:
         """Encode texts as one batch."""
         return self.text.features(tokens)
 
@@ -184,7 +184,7 @@ def text_model(model: Any) -> TextModel:
         if model.active_peft_config.is_prompt_learning:
             raise ConfigError("prompt learning acts in peft's wrapper alone; use layers' adapters.")
         model = model.get_base_model()
-    for attribute, wrapper in WRAPPERS.items():
+    for attribute, wrapper in WRAPPER_ATTRIBUTES.items():
         if isinstance(getattr(model, attribute, None), nn.Module):
             raise ConfigError(
                 f"{type(model).__name__} wraps the model ({wrapper}): pass model.{attribute}, "
@@ -199,7 +199,7 @@ def text_model(model: Any) -> TextModel:
     names = {kind.__name__ for kind in type(model).__mro__}
     if hasattr(model, "encode_text"):
         return _open_clip(model)
-    if names & HUGGING_FACE:
+    if names & HUGGING_FACE_CLASSES:
         return _hugging_face(model, causal="CLIPModel" in names)
     raise ConfigError(
         f"cannot tell how {type(model).__name__} encodes text: expected a model of open_clip, or "
@@ -212,22 +212,22 @@ def _open_clip(model: Any) -> TextModel:
     features = partial(model.encode_text, normalize=False)
     text = getattr(model, "text", model)
     if hasattr(text, "token_embedding"):
-        position = open_clip_position_reader(text)
+        position = open_clip_pooling_position_fn(text)
         knows_end = pool_type(text) in ("argmax", "eos")
-        non_word_tokens = partial(end_and_padding, position) if knows_end else None
+        non_word_mask = partial(end_and_padding_mask, position) if knows_end else None
         return TextModel(
             model,
             features,
             text.token_embedding,
             text.transformer,
             position,
-            non_word_tokens=non_word_tokens,
+            non_word_mask=non_word_mask,
         )
     pooler = type(text.pooler).__name__  # a text tower of Hugging Face
     if pooler not in ("MeanPooler", "ClsPooler", "ClsLastHiddenStatePooler"):
         raise ConfigError(f"the text tower is read by {pooler}, at no position and by no mean.")
     padding = text.config.pad_token_id
-    position = None if pooler == "MeanPooler" else position_reader("first")
+    position = None if pooler == "MeanPooler" else pooling_position_fn("first")
     return TextModel(
         model,
         features,
@@ -235,7 +235,7 @@ def _open_clip(model: Any) -> TextModel:
         text.transformer,
         position,
         attended=lambda tokens: tokens != padding,
-        non_word_tokens=_special_tokens(text.config, first=position is not None),
+        non_word_mask=_special_tokens(text.config, first=position is not None),
     )
 
 
@@ -265,12 +265,12 @@ def _hugging_face(model: Any, causal: bool) -> TextModel:
     text = model.text_model
     eos = getattr(text, "eos_token_id", None)  # 2 in OpenAI's configurations, where it is wrong
     pool = ("argmax" if eos == 2 else "eos") if causal else "last"
-    position = position_reader(pool, eos, text.config.vocab_size)
+    position = pooling_position_fn(pool, eos, text.config.vocab_size)
     return TextModel(
         model,
         features,
         text.embeddings.token_embedding,
         text,
         position,
-        non_word_tokens=partial(end_and_padding, position) if causal else None,
+        non_word_mask=partial(end_and_padding_mask, position) if causal else None,
     )

@@ -22,7 +22,9 @@ _log = logging.getLogger("cae_lib")
 _logged_obstacles: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
 
 
-def text_encoder(model: nn.Module | TextEncoder, path: EncoderPath = "auto") -> TextEncoder:
+def text_encoder(
+    model: nn.Module | TextEncoder, implementation: EncoderPath = "auto"
+) -> TextEncoder:
     """Return the text encoder of a model; an encoder is returned unchanged.
 
     The model is inspected in each call, so hooks and adapters that are added later take effect. The
@@ -32,22 +34,22 @@ def text_encoder(model: nn.Module | TextEncoder, path: EncoderPath = "auto") -> 
     Args:
         model: `CLIP`, `CustomTextCLIP` or `CoCa` of open_clip, or CLIP, SigLIP or SigLIP 2 of
             Hugging Face; each may hold peft adapters.
-        path: "packed", "reference" (the model's own code), or "auto" for "packed" where it is exact
-            and else "reference".
+        implementation: "packed", "reference" (the model's own code), or "auto" for "packed" where
+            it is exact and else "reference".
 
     Raises:
         ConfigError: The model is unknown, or "packed" is not exact for it.
     """
-    check_type("path", path, EncoderPath)
+    check_type("path", implementation, EncoderPath)
     if not isinstance(model, nn.Module):
         return model
-    if path == "reference":
+    if implementation == "reference":
         return ReferenceEncoder(text_model(model))
     obstacle = find_packing_obstacle(model)
-    if obstacle is not None and path == "packed":
+    if obstacle is not None and implementation == "packed":
         raise ConfigError(f"the packed path is not exact here: {obstacle}. Use path='auto'.")
     encoder = PackedEncoder(model) if obstacle is None else ReferenceEncoder(text_model(model))
-    if path == "auto":
+    if implementation == "auto":
         _log_once(model, obstacle)
     return encoder
 

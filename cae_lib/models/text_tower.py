@@ -69,7 +69,7 @@ class TextEncoder(ABC):
         """Return a context that disables dropout and yields whether the model has dropout."""
         return nullcontext(False)
 
-    def non_word_tokens(self, tokens: Tensor) -> Tensor:
+    def non_word_mask(self, tokens: Tensor) -> Tensor:
         """Return a mask of the tokens that certainly belong to no word.
 
         Two or more equal tokens at the end of a row are padding. Encoders that know the start or
@@ -89,12 +89,12 @@ class TextEncoder(ABC):
         return outside
 
     @abstractmethod
-    def used_columns(self, tokens: Tensor) -> int:
+    def n_used_columns(self, tokens: Tensor) -> int:
         """Return S, the number of first columns of tokens `(B, C)` that affect the features."""
 
     def embed(self, tokens: Tensor) -> Tensor:
-        """Return token embeddings `(B, S, D)` that `encode` accepts; see `used_columns`."""
-        return self.embedding(tokens[:, : self.used_columns(tokens)])
+        """Return token embeddings `(B, S, D)` that `encode` accepts; see `n_used_columns`."""
+        return self.embedding(tokens[:, : self.n_used_columns(tokens)])
 
     @abstractmethod
     def encode(
@@ -124,7 +124,7 @@ class TextEncoder(ABC):
 
     @abstractmethod
     def encode_variants(
-        self, tokens: Tensor, caption: Tensor, masked: Tensor, replacement: Tensor
+        self, tokens: Tensor, caption_index: Tensor, masked: Tensor, replacement: Tensor
     ) -> Tensor:
         """Encode captions together with variants of them in which some tokens are replaced.
 
@@ -133,8 +133,8 @@ class TextEncoder(ABC):
 
         Args:
             tokens: Ids of the B captions `(B, C)`.
-            caption: For each of the V variants, the row of its caption `(V,)`.
-            masked: Bool `(V, S)`, the tokens that each variant replaces; S as in `used_columns`.
+            caption_index: For each of the V variants, the row of its caption `(V,)`.
+            masked: Bool `(V, S)`, the tokens that each variant replaces; S as in `n_used_columns`.
             replacement: What replaces them: one embedding `(D,)` for all of them, or ids `(B, C)`
                 with a replacement for each token of each caption.
 
@@ -143,7 +143,7 @@ class TextEncoder(ABC):
         """
 
     @abstractmethod
-    def encode_many(self, tokens: Tensor) -> Tensor:
+    def encode_features(self, tokens: Tensor) -> Tensor:
         """Encode texts without attention, fastest if consecutive texts begin with the same tokens.
 
         Args:
@@ -163,8 +163,8 @@ def one_hot(position: Tensor, length: int, like: Tensor) -> Tensor:
     return (torch.arange(length, device=position.device) == position[:, None]).to(dtype)
 
 
-def position_reader(
-    pool: str | None, eos: int | None = None, vocabulary_size: int | None = None
+def pooling_position_fn(
+    pool: str | None, eos_token_id: int | None = None, vocabulary_size: int | None = None
 ) -> Callable[[Tensor], Tensor]:
     """Return a function that finds the position at which the features of each text are read.
 
@@ -172,9 +172,9 @@ def position_reader(
     raises DataError for a caption without an end-of-text token.
 
     Args:
-        pool: "first" or "last" position, "eos" for the token `eos`, or "argmax" for the token with
-            the highest id, which is then the end-of-text token.
-        eos: Id of the end-of-text token, for "eos".
+        pool: "first" or "last" position, "eos" for the token `eos_token_id`, or "argmax" for the
+            token with the highest id, which is then the end-of-text token.
+        eos_token_id: Id of the end-of-text token, for "eos".
         vocabulary_size: Size of the model's vocabulary, for "argmax". If it is CLIP's, the highest
             id is its last one, else the highest id in the batch.
 
@@ -186,7 +186,7 @@ def position_reader(
     if pool not in ("argmax", "eos"):
         raise ConfigError(f"the text tower is pooled by {pool!r}: expected one position or a mean.")
     highest = vocabulary_size - 1 if vocabulary_size == CLIP_VOCABULARY_SIZE else None
-    return partial(_find_end, eos if pool == "eos" else highest)
+    return partial(_find_end, eos_token_id if pool == "eos" else highest)
 
 
 def _find_end(eos: int | None, tokens: Tensor) -> Tensor:
@@ -194,11 +194,11 @@ def _find_end(eos: int | None, tokens: Tensor) -> Tensor:
     ends = tokens == (tokens.max() if eos is None else eos)
     has_end = ends.any(dim=1)
     if not bool(has_end.all()):
-        raise missing_end_error(int((~has_end).nonzero()[0]))
+        raise missing_eot_error(int((~has_end).nonzero()[0]))
     return ends.int().argmax(dim=1)
 
 
-def missing_end_error(row: int) -> DataError:
+def missing_eot_error(row: int) -> DataError:
     """Return the error for a caption without an end-of-text token; `row` counts from 0."""
     return DataError(
         f"caption {row} of the batch has no end-of-text token: it was cut off. Tokenize to fewer "
@@ -206,35 +206,35 @@ def missing_end_error(row: int) -> DataError:
     )
 
 
-def end_and_padding(position: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
+def end_and_padding_mask(position_fn: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
     """Return a mask `(B, C)` of each text's end-of-text token and the tokens after it.
 
     Args:
-        position: Function from tokens `(B, C)` to the position of the end-of-text token `(B,)`.
+        position_fn: Function from tokens `(B, C)` to the position of the end-of-text token `(B,)`.
         tokens: Ids `(B, C)`.
     """
     columns = torch.arange(tokens.shape[1], device=tokens.device)
-    return columns >= position(tokens)[:, None]
+    return columns >= position_fn(tokens)[:, None]
 
 
-def pool_type(text: Any) -> str | None:
+def pool_type(tower: Any) -> str | None:
     """Return how an open_clip text tower pools its states, such as "argmax" or "eos".
 
     A tower that appends a class token, as in CoCa, pools by "last". None if the tower does not say.
     """
-    if getattr(text, "cls_emb", None) is not None:
+    if getattr(tower, "cls_emb", None) is not None:
         return "last"
-    return getattr(text, "text_pool_type" if isinstance(text, CLIP) else "pool_type", None)
+    return getattr(tower, "text_pool_type" if isinstance(tower, CLIP) else "pool_type", None)
 
 
-def open_clip_position_reader(text: Any) -> Callable[[Tensor], Tensor]:
-    """Return the function of `position_reader` for an open_clip text tower.
+def open_clip_pooling_position_fn(tower: Any) -> Callable[[Tensor], Tensor]:
+    """Return the function of `pooling_position_fn` for an open_clip text tower.
 
     Raises:
         ConfigError: The tower does not read its features at one position.
     """
-    eos = getattr(text, "text_eos_id" if isinstance(text, CLIP) else "eos_id", None)
-    return position_reader(pool_type(text), eos, text.vocab_size)
+    eos = getattr(tower, "text_eos_id" if isinstance(tower, CLIP) else "eos_id", None)
+    return pooling_position_fn(pool_type(tower), eos, tower.vocab_size)
 
 
 def text_tower(model: nn.Module) -> CLIP | TextTransformer:

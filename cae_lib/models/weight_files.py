@@ -21,28 +21,28 @@ from cae_lib.errors import CheckpointError
 from cae_lib.models.checkpoint import (
     CheckpointMeta,
     require_file,
-    restore_rows,
+    restore_embedding_rows,
     restore_trunk,
     save_checkpoint,
     unreadable_checkpoint_error,
 )
 
-NESTED = ("state_dict", "model", "model_state_dict")
+STATE_DICT_KEYS = ("state_dict", "model", "model_state_dict")
 """Keys under which a file may hold its state dict."""
 
 OPENAI_SIZE_ENTRIES = {"input_resolution": 224, "context_length": 77, "vocab_size": 49408}
 """Entries beside the weights in OpenAI's files, with their values for ViT-B/32."""
 
-PREFIXES = ("module.", "model.", "clip.", "clip_model.")
+WRAPPER_PREFIXES = ("module.", "model.", "clip.", "clip_model.")
 """What the names of all tensors begin with if the model was saved as part of another module."""
 
-COMPILED = "_orig_mod."
+TORCH_COMPILE_PREFIX = "_orig_mod."
 """What `torch.compile` puts before the names of tensors in modules that it compiles."""
 
-HEAD = "head."
+CS_CLIP_HEAD_PREFIX = "head."
 """What names in a head begin with that CS-CLIP trains beside the model but does not use."""
 
-TYPES = {
+STORAGE_DTYPES = {
     "HalfStorage": torch.float16,
     "FloatStorage": torch.float32,
     "LongStorage": torch.int64,
@@ -52,25 +52,25 @@ TYPES = {
 }
 """Dtype of each type of storage that a pickle may name."""
 
-BUILDERS = {("collections", "OrderedDict"), ("torch", "Size")} | {
+SAFE_GLOBALS = {("collections", "OrderedDict"), ("torch", "Size")} | {
     ("torch._utils", f"_rebuild_{kind}") for kind in ("tensor", "tensor_v2", "parameter")
 }
 """Module and name of all that unpickling may import: functions and classes that build tensors and
 dictionaries of tensors, and do nothing else."""
 
 
-def read_state_dict(path: str | Path, alpha: float | None = None) -> dict[str, Tensor]:
+def read_state_dict(path: str | Path, lora_alpha: float | None = None) -> dict[str, Tensor]:
     """Read the weights of a `.safetensors` file, a pickled file or a TorchScript archive.
 
     In a file of `save_checkpoint`, missing rows of the token embedding become the mean of the
-    stored rows, and a missing image trunk is taken from `trunk_weights`. `plain_names` translates
-    the names in other files. Entries next to a nested state dict are ignored; a dictionary that
-    holds tensors and other values is refused.
+    stored rows, and a missing image trunk is taken from `trunk_weights`. `extract_state_dict`
+    translates the names in other files. Entries next to a nested state dict are ignored; a
+    dictionary that holds tensors and other values is refused.
 
     Args:
         path: The file.
-        alpha: Merge LoRA adapters into the weights as W + alpha / rank * B A; see `merge_lora`.
-            None leaves adapters as they are.
+        lora_alpha: Merge LoRA adapters into the weights as W + alpha / rank * B A; see
+            `merge_lora`. None leaves adapters as they are.
 
     Returns:
         Tensors by open_clip's names, on the CPU.
@@ -81,14 +81,14 @@ def read_state_dict(path: str | Path, alpha: float | None = None) -> dict[str, T
     """
     path = require_file(path)
     try:
-        state = plain_names(_read(path))
+        state = extract_state_dict(_read(path))
     except Exception as error:  # torch.load raises many types on a damaged file
         raise unreadable_checkpoint_error(path, error) from error
     if not state:
         raise unreadable_checkpoint_error(path, "it holds no dictionary of tensors")
-    restore_rows(state, path)
+    restore_embedding_rows(state, path)
     restore_trunk(state, path)
-    return state if alpha is None else merge_lora(state, alpha)
+    return state if lora_alpha is None else merge_lora(state, lora_alpha)
 
 
 class _Other:
@@ -109,9 +109,9 @@ class _Unpickler(pickle.Unpickler):
     """Builds tensors, and `_Other` in place of everything else that would be imported."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in TYPES:
-            return TYPES[name]
-        return super().find_class(module, name) if (module, name) in BUILDERS else _Other
+        if module == "torch" and name in STORAGE_DTYPES:
+            return STORAGE_DTYPES[name]
+        return super().find_class(module, name) if (module, name) in SAFE_GLOBALS else _Other
 
 
 class _ArchiveReader(_Unpickler):
@@ -132,7 +132,7 @@ SAFE_PICKLE = types.SimpleNamespace(
     __name__="pickle",
     load=lambda file, **options: _Unpickler(file, **options).load(),
 )
-"""Replacement of the module `pickle` for `torch.load`, which imports nothing but `BUILDERS`."""
+"""Replacement of the module `pickle` for `torch.load`, which imports nothing but `SAFE_GLOBALS`."""
 
 
 def _read(path: Path) -> Any:
@@ -154,29 +154,31 @@ def _tensors(module: _Other, name: str = "") -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(value, f"{name}{key}.")
 
 
-def plain_names(content: Any) -> dict[str, Tensor] | None:
+def extract_state_dict(content: Any) -> dict[str, Tensor] | None:
     """Return the tensors of a state dict by open_clip's names; None if it is no state dict.
 
-    The state dict may lie under a key of `NESTED`. `COMPILED` is removed from all names, and each
-    of `PREFIXES` is removed if all names outside a `HEAD` begin with it. The `HEAD`,
-    `OPENAI_SIZE_ENTRIES` and the causal mask are left out, because open_clip's models do not need
-    them.
+    The state dict may lie under a key of `STATE_DICT_KEYS`. `TORCH_COMPILE_PREFIX` is removed from
+    all names, and each of `WRAPPER_PREFIXES` is removed if all names outside a
+    `CS_CLIP_HEAD_PREFIX` begin with it. The `CS_CLIP_HEAD_PREFIX`, `OPENAI_SIZE_ENTRIES` and the
+    causal mask are left out, because open_clip's models do not need them.
 
     Args:
         content: What a file holds.
     """
-    for name in NESTED:
+    for name in STATE_DICT_KEYS:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         return None
     state = {
-        name.replace(COMPILED, "").removeprefix("module."): value
+        name.replace(TORCH_COMPILE_PREFIX, "").removeprefix("module."): value
         for name, value in content.items()
         if name.rpartition(".")[2] not in OPENAI_SIZE_ENTRIES and not _is_causal_mask(name, value)
     }
-    while names := [name for name in state if not name.startswith(HEAD)]:
-        prefix = next((p for p in PREFIXES if all(name.startswith(p) for name in names)), None)
+    while names := [name for name in state if not name.startswith(CS_CLIP_HEAD_PREFIX)]:
+        prefix = next(
+            (p for p in WRAPPER_PREFIXES if all(name.startswith(p) for name in names)), None
+        )
         if prefix is None:
             break
         state = {name.removeprefix(prefix): value for name, value in state.items()}
@@ -225,7 +227,7 @@ def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor
     return merged
 
 
-def unpacked(path: Path, model: str, target: Path) -> Path:
+def convert_openai_archive(path: Path, model: str, target: Path) -> Path:
     """Convert OpenAI's archive to a checkpoint of `save_checkpoint`, if it is not up to date.
 
     The checkpoint is up to date if it is not older than the archive. Its metadata state QuickGELU

@@ -11,11 +11,11 @@ from cae_lib.statistics.estimates import (
     ratios,
     summarize,
 )
-from cae_lib.statistics.verdicts import MIN_NONZERO, classify, holm, verdict
+from cae_lib.statistics.verdicts import MIN_NONZERO_CLUSTERS, classify, holm, verdict
 
 __all__ = [
     "ITEM_KEY",
-    "MIN_NONZERO",
+    "MIN_NONZERO_CLUSTERS",
     "VarianceComponents",
     "classify",
     "contrasts",

@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import nct, t
 
 from cae_lib.errors import DataError
-from cae_lib.store import ITEM_KEY, WITHOUT_SEEDS
+from cae_lib.store import ITEM_KEY, SINGLE_SEED_PREFIXES
 
 POWER = 0.8
 """Probability with which a test finds a difference of the minimal detectable effect."""
@@ -57,7 +57,7 @@ class VarianceComponents:
         n, seeds = self.n_seeds, np.maximum(0.0, self.by_seed - self.rest)  # `max` would drop a NaN
         return seeds / n + np.maximum(0.0, self.by_item - self.rest / n) + self.rest / n
 
-    def freedom(self, expected: bool = False) -> float:
+    def degrees_of_freedom(self, assume_true_variances: bool = False) -> float:
         """Return the degrees of freedom of `variance`.
 
         Satterthwaite's formula squares the share of each component, which would give the few seeds
@@ -66,11 +66,11 @@ class VarianceComponents:
         three seeds closest to 95 %.
 
         Args:
-            expected: Whether the components are true variances instead of estimates. A true
-                variance by seed or by item is at least the part of `rest` that it contains.
+            assume_true_variances: Whether the components are true variances instead of estimates. A
+                true variance by seed or by item is at least the part of `rest` that it contains.
         """
         n, total, by_seed, by_item = self.n_seeds, self.variance(), self.by_seed, self.by_item
-        if expected:
+        if assume_true_variances:
             by_seed = np.maximum(by_seed, self.rest)
             by_item = np.maximum(0.0, by_item - self.rest / n) + self.rest / n
         seeds = np.maximum(0.0, by_seed - self.rest / 2) / n
@@ -150,7 +150,10 @@ def minimal_detectable_effect(components: VarianceComponents) -> float:
     The test is the two-sided t-test at the level `1 - CONFIDENCE`. The result has the unit of the
     mean; it is NaN if the variance is.
     """
-    error, freedom = components.variance() ** 0.5, components.freedom(expected=True)
+    error, freedom = (
+        components.variance() ** 0.5,
+        components.degrees_of_freedom(assume_true_variances=True),
+    )
     if np.isnan(error):
         return np.nan
     critical = t.isf((1 - CONFIDENCE) / 2, freedom)
@@ -172,7 +175,7 @@ def summarize(by_seed: np.ndarray, components: VarianceComponents) -> dict[str, 
         estimate is 0, otherwise 0.
     """
     estimate, error = float(by_seed.mean()), components.variance() ** 0.5
-    freedom = components.freedom()
+    freedom = components.degrees_of_freedom()
     half_width = t.isf((1 - CONFIDENCE) / 2, freedom) * error
     p = 0.0 if estimate else 1.0  # where nothing varies
     if error:
@@ -204,16 +207,16 @@ def mean_ci(
         value: Column to average.
         items: Columns that together identify an item.
         by: Columns whose combinations of values are averaged separately.
-        weights: Weighted means to compute, as `cae_lib.evaluation.averages.weights` returns them: a
-            table with the columns `score`, those of `items`, `weight`, and `stratum`, the group
-            that an item is averaged in. None computes one unweighted mean over all items.
+        weights: Weighted means to compute, as `cae_lib.evaluation.averages.score_weights` returns
+            them: a table with the columns `score`, those of `items`, `weight`, and `stratum`, the
+            group that an item is averaged in. None computes one unweighted mean over all items.
         cluster: Column with the image of an item. Items of the same image are not independent.
 
     Returns:
         A row for each group, and for each score if there are weights. Its columns are those of
         `by`, `score` if there are weights, those of `summarize`, and four numbers: `n` of items,
         `pictures` of images, `nonzero` of images with a value other than 0 for some seed (see
-        `MIN_NONZERO`), and `seeds`. Over a single image the interval is NaN.
+        `MIN_NONZERO_CLUSTERS`), and `seeds`. Over a single image the interval is NaN.
 
     Raises:
         DataError: If a column is missing or has missing values, an item has two images or occurs
@@ -287,25 +290,27 @@ def contrasts(
     return pd.DataFrame(rows)
 
 
-def ratios(frame: pd.DataFrame, top: str, bottom: str, by: Sequence[str] = ("run",)) -> pd.Series:
+def ratios(
+    frame: pd.DataFrame, numerator: str, denominator: str, by: Sequence[str] = ("run",)
+) -> pd.Series:
     """Return a value for each row, whose mean in each group of `by` is the ratio of two means.
 
     With r the ratio of the group, the value of a row is `r + (top - r * bottom) / mean(bottom)`.
     `mean_ci` and `contrasts` can average these values like any others. Their spread is that of the
-    ratio to first order (the delta method), so the mean of `bottom` must not be close to zero.
+    ratio to first order (the delta method), so the mean of `denominator` must not be close to zero.
 
     Args:
         frame: Table with these columns.
-        top: Column whose mean is the numerator, such as the gap that is left after training.
-        bottom: Column whose mean is the denominator, such as the gap before training.
+        numerator: Column whose mean is the numerator, such as the gap that is left after training.
+        denominator: Column whose mean is the denominator, such as the gap before training.
         by: Columns whose combinations of values have a ratio each.
 
     Returns:
         The values, with the index of `frame`.
     """
-    means = frame.groupby(list(by), observed=True)[[top, bottom]].transform("mean")
-    ratio = means[top] / means[bottom]
-    return ratio + (frame[top] - ratio * frame[bottom]) / means[bottom]
+    means = frame.groupby(list(by), observed=True)[[numerator, denominator]].transform("mean")
+    ratio = means[numerator] / means[denominator]
+    return ratio + (frame[numerator] - ratio * frame[denominator]) / means[denominator]
 
 
 class _Side(NamedTuple):
@@ -328,7 +333,7 @@ def _subtract(first: _Side, second: _Side) -> np.ndarray:
     """Return the differences on the same seeds; `contrasts` explains sides with a single seed."""
     counts = [len(side.seeds) for side in (first, second)]
     stands_for_all = max(counts) > 1 or any(
-        side.run.startswith(WITHOUT_SEEDS) for side in (first, second)
+        side.run.startswith(SINGLE_SEED_PREFIXES) for side in (first, second)
     )
     if first.seeds != second.seeds and not (min(counts) == 1 and stands_for_all):
         sides = " against ".join(

@@ -17,7 +17,7 @@ A method may have several tests, such as one for each of two word roles. Its out
 first of their outcomes in this order.
 """
 
-MIN_NONZERO = 6
+MIN_NONZERO_CLUSTERS = 6
 """Smallest number of images with a value other than 0 for which a claim can be decided.
 
 If chance decides the sign of each of m such values, all m have the same sign with probability
@@ -46,24 +46,25 @@ def holm(tests: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
 
     Returns:
         The tests with two more columns. `p_holm` is the adjusted p-value. `sure` is the sign of the
-        estimate (-1 or 1) if `p_holm` is below .05 and `nonzero` is at least `MIN_NONZERO`,
-        otherwise 0.
+        estimate (-1 or 1) if `p_holm` is below .05 and `nonzero` is at least
+        `MIN_NONZERO_CLUSTERS`, otherwise 0.
     """
-    groups = [group for _, group in tests.groupby(list(by), sort=False)] if by else [tests]
-    adjusted = pd.Series(np.nan, tests.index)
+    numbered = tests.reset_index(drop=True)  # labels of the index may repeat
+    groups = [group for _, group in numbered.groupby(list(by), sort=False)] if by else [numbered]
+    adjusted = pd.Series(np.nan, numbered.index)
     for group in groups:
         p = group["p"].dropna()
         order = p.sort_values()
         steps = order * np.arange(len(order), 0, -1)
         adjusted[order.index] = steps.cummax().clip(upper=1)
-    significant = (adjusted < 1 - CONFIDENCE) & ~_has_too_few(tests)
-    sure = np.sign(tests["estimate"]).where(significant, 0).astype(int)
-    return tests.assign(p_holm=adjusted, sure=sure)
+    significant = (adjusted < 1 - CONFIDENCE) & ~_has_too_few(numbered)
+    sure = np.sign(numbered["estimate"]).where(significant, 0).astype(int)
+    return tests.assign(p_holm=adjusted.to_numpy(), sure=sure.to_numpy())
 
 
 def _has_too_few(tests: pd.DataFrame) -> pd.Series:
-    """Return whether `nonzero` is below `MIN_NONZERO` in each row; False without this column."""
-    return tests.get("nonzero", pd.Series(np.inf, tests.index)) < MIN_NONZERO
+    """Return whether `nonzero` is below `MIN_NONZERO_CLUSTERS`; False without this column."""
+    return tests.get("nonzero", pd.Series(np.inf, tests.index)) < MIN_NONZERO_CLUSTERS
 
 
 def classify(tests: pd.DataFrame, delta: float, claim: str = "gain") -> pd.Series:
@@ -80,8 +81,8 @@ def classify(tests: pd.DataFrame, delta: float, claim: str = "gain") -> pd.Serie
     - "kept", the estimate does not fall. *Supported*: the interval lies above `-delta`.
       *Contradicted*: it lies below.
 
-    All other tests are *undecided*, and so is every test with fewer than `MIN_NONZERO` images that
-    have a value other than 0.
+    All other tests are *undecided*, and so is every test with fewer than `MIN_NONZERO_CLUSTERS`
+    images that have a value other than 0.
 
     Args:
         tests: Rows of `mean_ci`, `contrasts` or `correlations`. They have to be all tests of the

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from cae_lib.attribution.binding import swapped_captions
 from cae_lib.config import Experiment
-from cae_lib.data.captions import Pairs
+from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.data.images import normalize_pixels
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.distributed import Ranks
 from cae_lib.words.alignment import Alignment
 
-ROLE_KINDS = ("parsed", "permuted", "random")
+ROLE_ASSIGNMENTS = ("parsed", "permuted", "random")
 """Values of `Experiment.roles`; see `placebo_roles`."""
 
 
@@ -34,8 +34,9 @@ class Batch:
     Attributes:
         rows: Row numbers `(B,)` of the dataset, B = `batch_size`, over all processes and without
             the rows that NegCLIP's negatives add.
-        pixels: Images `(M, 3, S, S)`: uint8 from 0 to 255 if `affine` is set, otherwise normalised
-            float32. With `Features`, the output of the locked part of the image tower `(M, ...)`.
+        pixels: Images `(M, 3, S, S)`: uint8 from 0 to 255 if `normalization` is set, otherwise
+            normalised float32. With `PrecomputedFeatures`, the output of the locked part of the
+            image tower `(M, ...)`.
         tokens: Token ids of the captions `(M, T)`.
         roles: Role of each token's word `(M, T)`: 0 other, 1 object, 2 attribute, 3 relation.
         words: Number of each token's word `(M, T)`, 0 for none.
@@ -48,7 +49,7 @@ class Batch:
         n_negatives: K of each process.
         n_similar: Number of `rows` for which NegCLIP's file lists similar images.
         parsed_roles: For `match_gradient`, the roles `(M, T)` before they were shuffled.
-        affine: Scale and shift that normalise `pixels`; None if they need no normalisation.
+        normalization: Scale and shift that normalise `pixels`; None if they need no normalisation.
     """
 
     rows: Tensor
@@ -64,7 +65,7 @@ class Batch:
     n_negatives: tuple[int, ...] = ()
     n_similar: int = 0
     parsed_roles: Tensor | None = None
-    affine: tuple[Tensor, Tensor] | None = None
+    normalization: tuple[Tensor, Tensor] | None = None
 
     def prepare(self, device: torch.device) -> Batch:
         """Return the batch on a device, with normalised images; `rows` stay where they are."""
@@ -73,11 +74,11 @@ class Batch:
             for name, value in self._tensors().items()
             if name != "rows"
         }
-        if self.affine is not None:
+        if self.normalization is not None:
             moved["pixels"] = normalize_pixels(
-                moved["pixels"], *(v.to(device) for v in self.affine)
+                moved["pixels"], *(v.to(device) for v in self.normalization)
             )
-        return replace(self, **moved, affine=None)
+        return replace(self, **moved, normalization=None)
 
     def pin_memory(self) -> Batch:
         """Return a copy of the batch in pinned memory; `DataLoader` calls this method."""
@@ -88,10 +89,13 @@ class Batch:
 
 
 class ImageSource(Protocol):
-    """Interface of what batches take their images from: `TrainingImages`, or stored `Features`."""
+    """Where batches take their images from.
+
+    It is implemented by `TrainingImages` and by `PrecomputedFeatures`.
+    """
 
     @property
-    def affine(self) -> tuple[Tensor, Tensor] | None:
+    def normalization(self) -> tuple[Tensor, Tensor] | None:
         """Scale and shift that normalise the images; None if they need no normalisation."""
         ...
 
@@ -134,7 +138,7 @@ class Batches:
     def __init__(
         self,
         experiment: Experiment,
-        pairs: Pairs,
+        pairs: ImageCaptionPairs,
         alignment: Alignment,
         images: ImageSource,
         tokenizer: Callable[[list[str]], Tensor],
@@ -171,7 +175,7 @@ class Batches:
         if not 0 <= experiment.masked <= 1:
             raise ConfigError(f"masked is {experiment.masked}; expected a share from 0 to 1.")
 
-    def rows(self, step: int) -> Tensor:
+    def row_numbers(self, step: int) -> Tensor:
         """Return the row numbers `(B,)` of an optimiser step, over all processes.
 
         Every epoch has its own permutation and drops the incomplete last batch.
@@ -186,8 +190,8 @@ class Batches:
 
     def at(self, step: int) -> Batch:
         """Return this process's share of the batch of optimiser step `step`, counted from 0."""
-        settings, rows = self.experiment, self.rows(step)
-        source = self._random(Stream.NEGATIVE, step)
+        settings, rows = self.experiment, self.row_numbers(step)
+        source = self._random(RandomStream.NEGATIVE, step)
         all_rows, texts, n_similar = rows, None, 0
         if settings.negatives:
             all_rows, texts, n_similar = choose_negatives(self.pairs, rows, source)
@@ -196,12 +200,12 @@ class Batches:
             texts = _negative_captions(self.pairs, rows, draws)
         shares = _shares(len(all_rows), settings.batch_size, self.ranks.size)
         share = shares[self.ranks.rank]
-        crops = self._random(Stream.CROP, step) if settings.augment else None
+        crops = self._random(RandomStream.CROP, step) if settings.augment else None
         pixels = self.images.crops(self.pairs.image_index[all_rows], crops, share)
         captions = self.alignment.take(all_rows[share])
         masked = None
         if settings.masked:
-            draws = torch.rand(2, len(all_rows), generator=self._random(Stream.MASK, step))
+            draws = torch.rand(2, len(all_rows), generator=self._random(RandomStream.MASK, step))
             is_masked, word_draws = draws[0, share] < settings.masked, draws[1, share]
             words = masked_words(captions.roles, captions.words, word_draws)
             masked = words & is_masked[:, None]
@@ -216,7 +220,7 @@ class Batches:
             masked,
             n_similar=n_similar,
             parsed_roles=None if self.parsed_roles is None else self.parsed_roles[all_rows[share]],
-            affine=self.images.affine,
+            normalization=self.images.normalization,
         )
         if not (settings.negatives or settings.foils):
             return batch
@@ -248,18 +252,18 @@ class Batches:
             captions.roles,
             captions.arguments,
             captions.swaps,
-            swap=dict(self.experiment.attribution).get("swap", "noun"),
+            swap_kind=dict(self.experiment.attribution).get("swap", "noun"),
             samples=1,
             vocabulary_size=getattr(self.tokenizer, "vocab_size", None),
             generator=source,
         )
         return caption, tokens
 
-    def _random(self, stream: Stream, step: int) -> torch.Generator:
-        return generator(self.experiment.seed, stream, step)
+    def _random(self, stream: RandomStream, step: int) -> torch.Generator:
+        return seeded_generator(self.experiment.seed, stream, step)
 
 
-class Stream(IntEnum):
+class RandomStream(IntEnum):
     """Independent streams of random numbers of one run, by what the numbers are used for.
 
     Attributes:
@@ -273,7 +277,7 @@ class Stream(IntEnum):
     ORDER, CROP, MODEL, NEGATIVE, MASK = range(5)
 
 
-def generator(seed: int, stream: Stream, number: int) -> torch.Generator:
+def seeded_generator(seed: int, stream: RandomStream, step_or_epoch: int) -> torch.Generator:
     """Return a CPU random number generator whose seed is a hash of the three arguments.
 
     A batch is therefore the same whether a run is resumed, is split over processes or draws its
@@ -282,15 +286,15 @@ def generator(seed: int, stream: Stream, number: int) -> torch.Generator:
     Args:
         seed: Seed of the run.
         stream: What the numbers are used for.
-        number: Step of the run, from 0; for `Stream.ORDER` the epoch.
+        step_or_epoch: Step of the run, from 0; for `Stream.ORDER` the epoch.
     """
-    state = np.random.SeedSequence([seed, int(stream), number]).generate_state(1, np.uint64)
+    state = np.random.SeedSequence([seed, int(stream), step_or_epoch]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
 
 
 @lru_cache(maxsize=1)
 def _permutation(count: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(count, generator=generator(seed, Stream.ORDER, epoch))
+    return torch.randperm(count, generator=seeded_generator(seed, RandomStream.ORDER, epoch))
 
 
 def _shares(count: int, size: int, processes: int) -> Tensor:
@@ -310,7 +314,7 @@ def _shares(count: int, size: int, processes: int) -> Tensor:
 
 
 def choose_negatives(
-    pairs: Pairs, rows: Tensor, generator: torch.Generator
+    pairs: ImageCaptionPairs, rows: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, list[str | None], int]:
     """Draw NegCLIP's negatives: for each row a row with a similar image, and captions for both.
 
@@ -334,7 +338,7 @@ def choose_negatives(
     return all_rows, texts, sum(bool(hard_images[row]) for row in rows.tolist())
 
 
-def _negative_captions(pairs: Pairs, rows: Tensor, draws: Tensor) -> list[str | None]:
+def _negative_captions(pairs: ImageCaptionPairs, rows: Tensor, draws: Tensor) -> list[str | None]:
     """Draw a hard negative for each row that has any; None for the others."""
     negatives = pairs.negatives or []
     rows_and_draws = zip(rows.tolist(), draws.tolist(), strict=True)
@@ -378,8 +382,8 @@ def placebo_roles(alignment: Alignment, kind: str, seed: int) -> Alignment:
     Raises:
         ConfigError: If the kind is unknown.
     """
-    if kind not in ROLE_KINDS:
-        raise ConfigError(f"unknown roles {kind!r}: expected one of {', '.join(ROLE_KINDS)}.")
+    if kind not in ROLE_ASSIGNMENTS:
+        raise ConfigError(f"unknown roles {kind!r}: expected one of {', '.join(ROLE_ASSIGNMENTS)}.")
     if kind == "parsed":
         return alignment
     roles, words = alignment.roles, alignment.words

@@ -69,7 +69,7 @@ class Ranks:
         """
         return bool(self.sum(torch.tensor(int(flag), device=device))) if self.size > 1 else flag
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Block until all processes have called this method."""
         if self.size > 1:
             dist.barrier()

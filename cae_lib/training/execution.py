@@ -42,11 +42,11 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     """
     if precision not in ("fp32", "bf16", "auto"):
         raise ConfigError(f"unknown precision {precision!r}: expected fp32, bf16 or auto.")
-    native = device.type != "cpu" or native_bf16()
+    native = device.type != "cpu" or has_native_bf16()
     return precision == "bf16" or (precision == "auto" and native)
 
 
-def native_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+def has_native_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
     """Return whether the processor has instructions for bfloat16 (AMX, AVX-512 or ARM).
 
     Args:

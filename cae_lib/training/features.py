@@ -20,7 +20,7 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.keys import TRAINING_VERSION
 from cae_lib.models.clip import Clip
 from cae_lib.models.image_tower import encode_image
-from cae_lib.runtime import Progress, whole_file
+from cae_lib.runtime import Progress, atomic_file
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.execution import prefetch, uses_bf16
 from cae_lib.training.state import content_hash, images_hash
@@ -33,7 +33,7 @@ ImageEncoder = Callable[[nn.Module, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Features:
+class PrecomputedFeatures:
     """Precomputed features of N images, which replace the images in batches (an `ImageSource`).
 
     Attributes:
@@ -44,7 +44,7 @@ class Features:
     values: Tensor
 
     @property
-    def affine(self) -> None:
+    def normalization(self) -> None:
         """None, since features need no normalisation."""
         return None
 
@@ -122,8 +122,8 @@ def precompute_features(
     precision: str,
     ranks: Ranks,
     workers: int,
-    log: bool,
-) -> Features:
+    show_progress: bool,
+) -> PrecomputedFeatures:
     """Compute the output of a locked image tower or trunk for all images, or load it if stored.
 
     Images are cropped as in evaluation. The features are stored in a file in `data/cache/features`,
@@ -138,7 +138,7 @@ def precompute_features(
         precision: Precision of the computation; see `uses_bf16`.
         ranks: The processes of the run.
         workers: Number of worker processes that decode images, for each process of the run.
-        log: Show the progress.
+        show_progress: Show the progress.
 
     Raises:
         DataError: If an image is missing or damaged, or the stored file is damaged.
@@ -147,11 +147,11 @@ def precompute_features(
     bf16 = uses_bf16(precision, device)
     kind = [clip.name, repr(locked), clip.activation, bf16, TRAINING_VERSION]
     kind += [images.size, images_hash(images)]
-    name = content_hash([*kind, *weights], [*images.affine, *weights.values()])[:32]
+    name = content_hash([*kind, *weights], [*images.normalization, *weights.values()])[:32]
     path = paths().cache / "features" / f"{name}.safetensors"
     if not ranks.any(not path.is_file(), device):
         try:
-            return Features(load_file(path)["features"])
+            return PrecomputedFeatures(load_file(path)["features"])
         except (SafetensorError, KeyError) as error:
             raise DataError(
                 f"{path}: damaged file of image features ({error}). Delete it and run again."
@@ -168,7 +168,7 @@ def precompute_features(
             workers,
             pin=device.type == "cuda",
         ) as batches,
-        Progress(len(shares[0]), "image features") if log else nullcontext() as progress,
+        Progress(len(shares[0]), "image features") if show_progress else nullcontext() as progress,
     ):
         for pixels in batches:
             chunks.append(encoder(clip.model, pixels.to(device, non_blocking=True)).detach())
@@ -176,9 +176,9 @@ def precompute_features(
                 progress.update(len(pixels))
     features = ranks.gather(torch.cat(chunks), list(map(len, shares))).cpu().contiguous()
     if ranks.is_main:
-        with whole_file(path) as temporary:
+        with atomic_file(path) as temporary:
             save_file({"features": features}, temporary)
-    return Features(features)
+    return PrecomputedFeatures(features)
 
 
 def _load_images(images: TrainingImages, batches_of_rows: Sequence[Tensor], number: int) -> Tensor:

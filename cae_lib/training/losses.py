@@ -65,18 +65,18 @@ def contrastive_loss(
     return (F.cross_entropy(logits, labels) + F.cross_entropy(caption_logits, labels)) / 2
 
 
-MAX_WITHOUT_SWAP = 0.1
+MAX_SHARE_WITHOUT_SWAP = 0.1
 """Largest share of captions without a swap in a batch; `CAELoss` warns if it is exceeded."""
 
 
 @dataclass(frozen=True)
-class AttributionLoss:
+class AttributionLossOutput:
     """The attribution loss and its parts; all tensors but the features are 0-dimensional.
 
     Attributes:
         loss: L_attr, multiplied by `weight` if `CAELoss` returns it. Without object words, or
             without attribute and relation words, it is 0; the hinge "margin" needs no object words.
-            `role_groups` says which captions are used.
+            `role_masks` says which captions are used.
         objects: A_obj, the mean attribution of the object words used, detached; 0 without any. With
             scope "caption" it is the mean of the captions' means.
         composition: A_comp, the same for attribute and relation words.
@@ -202,7 +202,7 @@ class CAELoss(nn.Module):
         words: Tensor | None = None,
         arguments: Tensor | None = None,
         swaps: Tensor | None = None,
-    ) -> AttributionLoss:
+    ) -> AttributionLossOutput:
         """Score the captions against their images and compute the loss.
 
         Args:
@@ -256,8 +256,8 @@ class CAELoss(nn.Module):
             roles=roles,
             arguments=arguments,
             swaps=swaps,
-        ).checked()
-        objects, composition = role_groups(roles, self.config)
+        ).validate()
+        objects, composition = role_masks(roles, self.config)
         attribution = self.method.attribute(replace(captions, requested=objects | composition))
         length = attribution.length
         roles = roles[:, :length]
@@ -278,16 +278,17 @@ class CAELoss(nn.Module):
 
 
 def _warn_of_missing_swaps(has_score: Tensor) -> None:
-    """Warn, once in a process, if more than `MAX_WITHOUT_SWAP` of the captions have no swap."""
-    if (~has_score.any(dim=1)).float().mean() > MAX_WITHOUT_SWAP:
+    """Warn, once in a process, if more than `MAX_SHARE_WITHOUT_SWAP` of captions lack a swap."""
+    if (~has_score.any(dim=1)).float().mean() > MAX_SHARE_WITHOUT_SWAP:
         warnings.warn(
-            "More than a tenth of the captions of a batch have no swap, and the loss does not act "
-            "on them: they have no relation with two arguments and no attributes of two objects.",
+            f"More than {MAX_SHARE_WITHOUT_SWAP:.0%} of the captions of a batch have no swap, and "
+            "the loss does not act on them: they have no relation with two arguments and no "
+            "attributes of two objects.",
             stacklevel=4,
         )
 
 
-def role_groups(roles: Tensor, config: AttributionLossConfig) -> tuple[Tensor, Tensor]:
+def role_masks(roles: Tensor, config: AttributionLossConfig) -> tuple[Tensor, Tensor]:
     """Return bool masks `(B, T)` of the tokens that enter A_obj, and of those that enter A_comp.
 
     With `complete_captions` or scope "caption", captions without object words, or without attribute
@@ -334,7 +335,7 @@ def per_caption_stats(
             raise ConfigError("scope 'word' needs words (B, T): the word each token belongs to.")
         words = words.long()
         weight = 1 / _sum_by_word(weight, words)
-    objects, composition = role_groups(roles, config)
+    objects, composition = role_masks(roles, config)
     stats = CaptionStats(*_sum_groups(scores, weight, (objects, composition)))
     if config.hinge == "margin":
         if words is not None and config.scope == "word":
@@ -351,7 +352,7 @@ def reduce_attribution_loss(
     stats: Tensor,
     config: AttributionLossConfig,
     all_sum: Callable[[Tensor], Tensor] | None = None,
-) -> AttributionLoss:
+) -> AttributionLossOutput:
     """Compute the attribution loss of captions from their `per_caption_stats`.
 
     Args:
@@ -385,7 +386,7 @@ def reduce_attribution_loss(
     objects, composition, n_with_objects, n_with_composition, n_objects, n_composition = (
         means_and_counts
     )
-    return AttributionLoss(
+    return AttributionLossOutput(
         loss=hinge_sum / n_valid.clamp(min=1),
         objects=objects / n_with_objects.clamp(min=1),
         composition=composition / n_with_composition.clamp(min=1),
@@ -413,7 +414,7 @@ def attribution_loss(
     roles: Tensor,
     config: AttributionLossConfig | None = None,
     words: Tensor | None = None,
-) -> AttributionLoss:
+) -> AttributionLossOutput:
     """Compute the attribution loss of token scores, not multiplied by a weight.
 
     Args:

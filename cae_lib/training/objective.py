@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cae_lib.attribution.base import mask_vector
+from cae_lib.attribution.base import mask_embedding
 from cae_lib.config import AttributionLossConfig, Experiment
 from cae_lib.errors import ConfigError
 from cae_lib.models.text_encoder import encode_text, text_encoder
@@ -20,21 +20,21 @@ from cae_lib.training.distributed import Ranks
 from cae_lib.training.execution import uses_bf16
 from cae_lib.training.features import ImageEncoder
 from cae_lib.training.losses import (
-    AttributionLoss,
+    AttributionLossOutput,
     CAELoss,
     attribution_gap,
     contrastive_loss,
     reduce_attribution_loss,
 )
 
-HARD_NEGATIVES = ("given", "exchanged")
+HARD_NEGATIVE_SOURCES = ("given", "exchanged")
 """Values of `Experiment.foils`: hard negatives of the training data, or swaps of each caption."""
 
 MARGIN_RULES = ("fixed", "adaptive")
 """Values of `Experiment.margin_rule`: a constant margin, or one that follows the similarity gap."""
 
-LOGGED = ("objects", "composition", "n_objects", "n_composition")
-"""Fields of `AttributionLoss` that are written into the training log."""
+LOGGED_FIELDS = ("objects", "composition", "n_objects", "n_composition")
+"""Fields of `AttributionLossOutput` that are written into the training log."""
 
 
 class Objective(nn.Module):
@@ -49,14 +49,14 @@ class Objective(nn.Module):
         model: The model to train.
         experiment: Settings of the run. It uses CAE if `experiment.method` is not None.
         ranks: The processes of the run.
-        encoder: Image encoder: returns the features `(M, E)` of images, not normalised.
+        image_encoder: Image encoder: returns the features `(M, E)` of images, not normalised.
 
     Raises:
         ConfigError: If settings do not fit together, or `CAELoss` does not accept them.
     """
 
     def __init__(
-        self, model: nn.Module, experiment: Experiment, ranks: Ranks, encoder: ImageEncoder
+        self, model: nn.Module, experiment: Experiment, ranks: Ranks, image_encoder: ImageEncoder
     ) -> None:
         super().__init__()
         parameters = dict(experiment.attribution)
@@ -68,7 +68,7 @@ class Objective(nn.Module):
         _check_hard_negatives(experiment)
         _check_match_gradient(experiment, ranks)
         self.model: Any = model
-        self.ranks, self.encoder, self.experiment = ranks, encoder, experiment
+        self.ranks, self.encoder, self.experiment = ranks, image_encoder, experiment
         device = next(model.parameters()).device
         self.bf16 = uses_bf16(experiment.precision, device)
         self.adaptive_margin = None
@@ -96,21 +96,21 @@ class Objective(nn.Module):
         Returns:
             0-dimensional tensors for the whole batch: "loss", the sum to minimise; "contrastive";
             with CAE or a margin loss, "attribution", which is weighted; with CAE, the fields named
-            in `LOGGED`; with hard negatives in the contrastive loss, their number "n_negatives" and
-            the number of rows with a similar image "n_similar"; and the inverse temperature
-            "logit_scale", exponentiated.
+            in `LOGGED_FIELDS`; with hard negatives in the contrastive loss, their number
+            "n_negatives" and the number of rows with a similar image "n_similar"; and the inverse
+            temperature "logit_scale", exponentiated.
         """
         with torch.autocast(batch.pixels.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             images = F.normalize(self.encoder(self.model, batch.pixels).float(), dim=-1)
             texts, negatives, values = self._encode_texts(images, batch)
-            if batch.masked is not None:
-                texts = self._mask_words(texts, batch.tokens, batch.masked)
             if self.experiment.foil_hinge and negatives is not None:
                 margin_loss = self._hard_negative_margin_loss(
                     images[batch.owners], texts[batch.owners], negatives
                 )
                 values["attribution"] = values.get("attribution", 0) + margin_loss
                 negatives = None
+            if batch.masked is not None:  # only the contrastive loss sees masked captions
+                texts = self._mask_words(texts, batch.tokens, batch.masked)
         scale = self.model.logit_scale.exp()
         if negatives is not None:
             negatives = self.ranks.gather(negatives.float(), batch.n_negatives)
@@ -138,14 +138,18 @@ class Objective(nn.Module):
             output = self.cae_loss(
                 images, tokens, batch.roles, batch.words, batch.arguments, batch.swaps
             )
-        values = {"attribution": output.loss} | {name: getattr(output, name) for name in LOGGED}
+        values = {"attribution": output.loss} | {
+            name: getattr(output, name) for name in LOGGED_FIELDS
+        }
         features: Any = output.text_features  # never None from `CAELoss`
         texts = F.normalize(features.float(), dim=-1)  # again, where in 16 bits
         if negatives is not None:
             negatives = self._encode(negatives) if len(negatives) else texts[:0]
         return texts, negatives, values
 
-    def _matched_placebo(self, cae_loss: CAELoss, images: Tensor, batch: Batch) -> AttributionLoss:
+    def _matched_placebo(
+        self, cae_loss: CAELoss, images: Tensor, batch: Batch
+    ) -> AttributionLossOutput:
         """Return the loss of shuffled roles, with a gradient as large as that of the parsed roles.
 
         The loss is A_obj - A_comp of the shuffled roles, scaled. It has no hinge, since a hinge
@@ -173,8 +177,8 @@ class Objective(nn.Module):
         if not len(rows):
             return texts
         encoder, caption = text_encoder(self.model), torch.arange(len(rows), device=rows.device)
-        masked = masked[rows, : encoder.used_columns(tokens[rows])]
-        features = encoder.encode_variants(tokens[rows], caption, masked, mask_vector(encoder))
+        masked = masked[rows, : encoder.n_used_columns(tokens[rows])]
+        features = encoder.encode_variants(tokens[rows], caption, masked, mask_embedding(encoder))
         masked_texts = F.normalize(features[len(rows) :].float(), dim=-1)
         return texts.index_copy(0, rows, masked_texts.to(texts.dtype))
 
@@ -206,8 +210,8 @@ class Objective(nn.Module):
 def _check_hard_negatives(experiment: Experiment) -> None:
     """Check that the settings of hard negatives are valid together; otherwise raise ConfigError."""
     foils, margin_loss = experiment.foils, experiment.foil_hinge
-    if foils not in (None, *HARD_NEGATIVES):
-        expected = ", ".join(HARD_NEGATIVES)
+    if foils not in (None, *HARD_NEGATIVE_SOURCES):
+        expected = ", ".join(HARD_NEGATIVE_SOURCES)
         raise ConfigError(f"unknown foils {foils!r}: expected one of {expected}, or none.")
     if experiment.margin_rule not in MARGIN_RULES:
         expected = ", ".join(MARGIN_RULES)
@@ -220,8 +224,10 @@ def _check_hard_negatives(experiment: Experiment) -> None:
         raise ConfigError(
             "foil_hinge requires foils; it uses the weight and the margin of the run."
         )
-    if margin_loss and not experiment.margin > 0:
-        raise ConfigError(f"foil_hinge with margin {experiment.margin}: expected one above 0.")
+    for name in ("weight", "margin"):
+        if margin_loss and not getattr(experiment, name) > 0:
+            value = getattr(experiment, name)
+            raise ConfigError(f"foil_hinge with {name} {value}: expected one above 0.")
 
 
 def _check_match_gradient(experiment: Experiment, ranks: Ranks) -> None:

@@ -21,14 +21,14 @@ from cae_lib.words.alignment import align, check_captions, named_tagger
 if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger
 
-SHARED_ATTRIBUTES = (
+SHARED_MODULE_ATTRIBUTES = (
     "_parameters",
     "_buffers",
     "_non_persistent_buffers_set",
     "_modules",
     "training",
 )
-"""Attributes of `nn.Module` that a `CaeModel` shares with the model that it wraps."""
+"""Attributes of `nn.Module` that a `CAEModel` shares with the model that it wraps."""
 
 
 class RoleTokenizer:
@@ -69,7 +69,7 @@ class RoleTokenizer:
         return getattr(self.tokenizer, name)
 
 
-class CaeModel(nn.Module):
+class CAEModel(nn.Module):
     """Wrapper of an open_clip model that also returns `per_caption_stats` in training.
 
     Parameters, buffers, submodules and keys of `state_dict` have the same names as in the wrapped
@@ -78,7 +78,7 @@ class CaeModel(nn.Module):
     Args:
         model: The model, built with `output_dict=True`.
         settings: Arguments of `CAELoss`. The loss is built from them and stored as the attribute
-            `attribution`, which `CaeClipLoss` takes as an argument.
+            `attribution`, which `CAEClipLoss` takes as an argument.
 
     Raises:
         ConfigError: If the model is trained with another loss than the contrastive one (CoCa,
@@ -90,10 +90,10 @@ class CaeModel(nn.Module):
         if isinstance(model, CoCa) or getattr(model, "logit_bias", None) is not None:
             raise ConfigError(
                 f"{type(model).__name__} trains by more than the contrastive loss, which "
-                "CaeClipLoss would leave out: add CAELoss to your own loss."
+                "CAEClipLoss would leave out: add CAELoss to your own loss."
             )
         attribution = CAELoss(model, **settings)
-        self.__dict__.update({name: model.__dict__[name] for name in SHARED_ATTRIBUTES})
+        self.__dict__.update({name: model.__dict__[name] for name in SHARED_MODULE_ATTRIBUTES})
         self.__dict__.update(model=model, attribution=attribution)  # no submodules of this one
 
     def forward(self, image: Tensor | None = None, text: Tensor | None = None) -> Any:
@@ -107,9 +107,14 @@ class CaeModel(nn.Module):
             The output of the model. In training mode, if the text has roles: a dictionary of
             `image_features` and `text_features` `(B, E)`, both normalised, `logit_scale`,
             exponentiated, and `attribution_stats` `(B, K)`; see `per_caption_stats`.
+
+        Raises:
+            ConfigError: In training mode, if the text has roles and there are no images.
         """
         if text is None or text.ndim == 2 or not self.training:
             return self.model(image, None if text is None else _tokens(text))
+        if image is None:
+            raise ConfigError("captions with roles are scored for their images: pass image as well")
         images = self.model.encode_image(image, normalize=True)
         # Compiled code has no gradients within the forward pass.
         encode_and_score: Any = torch.compiler.disable(self.attribution.encode_and_score)
@@ -141,7 +146,7 @@ class CaeModel(nn.Module):
         return self.attribution.extra_repr()
 
 
-class CaeClipLoss(ClipLoss):
+class CAEClipLoss(ClipLoss):
     """open_clip's contrastive loss with the attribution loss `weight * L_attr`.
 
     Under `DistributedDataParallel` the gradient equals that of one process with the whole batch.
@@ -151,7 +156,7 @@ class CaeClipLoss(ClipLoss):
     multiplies the gradient of the temperature by `accum_freq`.
 
     Args:
-        attribution: The attribute `attribution` of a `CaeModel`.
+        attribution: The attribute `attribution` of a `CAEModel`.
         accum_freq: Number of parts of a batch whose gradients are accumulated.
         options: Options of `ClipLoss`.
 
@@ -181,7 +186,7 @@ class CaeClipLoss(ClipLoss):
 
         Args:
             image_features: `(B, E)`, normalised. The first four arguments are the output of a
-                `CaeModel` in training mode.
+                `CAEModel` in training mode.
             text_features: `(B, E)`, normalised.
             logit_scale: Inverse temperature, exponentiated.
             attribution_stats: `(B, K)`; see `per_caption_stats`.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cae_lib.data.images import TrainingImages
 from cae_lib.errors import CheckpointError
-from cae_lib.runtime import whole_file, write_atomic
+from cae_lib.runtime import atomic_file, write_atomic
 
 REQUIRED_STATE_KEYS = frozenset({"identity", "step", "model", "optimizer"})
 """Keys that every state file has."""
@@ -44,7 +44,7 @@ def save_state(
     state: dict[str, Any] = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     if adaptive_margin is not None:
         state["adaptive_margin"] = adaptive_margin
-    with whole_file(path) as temporary:
+    with atomic_file(path) as temporary:
         torch.save({"identity": identity, "step": step} | state, temporary)
 
 
@@ -100,7 +100,7 @@ def load_state(
 
 
 def describe_changes(stored: Any, identity: Mapping[str, str]) -> str:
-    """List the entries of a run's identity that a stored identity lacks or has with other values.
+    """List the entries in which a run's identity and a stored identity differ.
 
     Args:
         stored: The stored identity; anything but a dictionary counts as one without entries.
@@ -110,7 +110,8 @@ def describe_changes(stored: Any, identity: Mapping[str, str]) -> str:
         Text such as "other settings, other training data"; empty if nothing differs.
     """
     stored = stored if isinstance(stored, dict) else {}
-    return ", ".join(f"other {name}" for name in identity if stored.get(name) != identity[name])
+    names = {**identity, **stored}
+    return ", ".join(f"other {name}" for name in names if stored.get(name) != identity.get(name))
 
 
 def images_hash(images: TrainingImages) -> str:

@@ -17,14 +17,14 @@ import torch
 from torch import nn
 
 from cae_lib.config import Experiment
-from cae_lib.data.captions import Pairs
+from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.data.images import ImagesOnDisk, TrainingImages
 from cae_lib.errors import CaeError, Terminated, TimeLimitError
 from cae_lib.keys import run_inputs
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip
 from cae_lib.runtime import Progress, format_seconds
-from cae_lib.training.batch import Batch, Batches, Stream, generator, placebo_roles
+from cae_lib.training.batch import Batch, Batches, RandomStream, placebo_roles, seeded_generator
 from cae_lib.training.distributed import Ranks, init_distributed
 from cae_lib.training.execution import STOP_SIGNALS, ExecutionOptions, prefetch
 from cae_lib.training.features import image_features, precompute_features, split_image_tower
@@ -55,13 +55,13 @@ class NotFiniteError(CaeError):
 def train(
     experiment: Experiment,
     clip: Clip,
-    pairs: Pairs,
+    pairs: ImageCaptionPairs,
     alignment: Alignment,
     images: TrainingImages,
     out_dir: str | Path,
     *,
-    log: bool = True,
-    every: int | None = None,
+    show_progress: bool = True,
+    on_step_every: int | None = None,
     on_step: StepHook | None = None,
     save_every: int = 200,
     execution: ExecutionOptions | None = None,
@@ -83,9 +83,9 @@ def train(
         images: The images of `pairs.image_paths`.
         out_dir: Folder for `model.safetensors`, `log.jsonl` (one line for each step) and, until the
             run is complete, `state.pt`.
-        log: Show a progress bar.
-        every: Number of steps between two calls of `on_step`, which is also called after the last
-            step. None never calls it.
+        show_progress: Show a progress bar.
+        on_step_every: Number of steps between two calls of `on_step`, which is also called after
+            the last step. None never calls it.
         on_step: Function that is called with the model in evaluation mode; see `StepHook`.
         save_every: Number of steps between two saves of the state.
         execution: Options of speed and memory; None for the default ones.
@@ -111,18 +111,22 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         ranks = stack.enter_context(init_distributed(next(clip.model.parameters()).device))
-        log = log and ranks.is_main
-        run = Run(experiment, clip, pairs, alignment, images, ranks, execution, log, inputs)
+        show_progress = show_progress and ranks.is_main
+        run = Run(
+            experiment, clip, pairs, alignment, images, ranks, execution, show_progress, inputs
+        )
         start = load_state(
             out / STATE_FILE, run.identity, run.model, run.optimizer, run.loss.adaptive_margin
         )
-        report = stack.enter_context(_step_reporter(run, start, out, log, every, on_step))
+        report = stack.enter_context(
+            _step_reporter(run, start, out, show_progress, on_step_every, on_step)
+        )
         stack.callback(run.model.eval)
         on_gpu = run.device.type == "cuda"
         stack.enter_context(torch.random.fork_rng([run.device] if on_gpu else []))
         received = stack.enter_context(_caught_signals())
         batches = stack.enter_context(run.prefetch(start, end))
-        run.train_mode()
+        run.set_train_mode()
         durations: list[float] = []
         for step in range(start, end):
             started = time.perf_counter()
@@ -178,12 +182,12 @@ class Run:
         self,
         experiment: Experiment,
         clip: Clip,
-        pairs: Pairs,
+        pairs: ImageCaptionPairs,
         alignment: Alignment,
         images: TrainingImages,
         ranks: Ranks | None = None,
         execution: ExecutionOptions | None = None,
-        log: bool = False,
+        show_progress: bool = False,
         inputs: Mapping[str, str] | None = None,
     ) -> None:
         self.experiment, self.clip = experiment, clip
@@ -207,7 +211,7 @@ class Run:
                     experiment.precision,
                     self.ranks,
                     self.workers,
-                    log,
+                    show_progress,
                 )
                 encoder, self.workers = encode_rest, 0
         parsed_roles = alignment.roles if experiment.match_gradient else None
@@ -229,7 +233,7 @@ class Run:
         steps, on_gpu = range(start, end), self.device.type == "cuda"
         return prefetch(self.batches.at, steps, self.workers, pin=on_gpu)
 
-    def train_mode(self) -> None:
+    def set_train_mode(self) -> None:
         """Put the model into training mode, except for the locked part of its image tower."""
         self.model.train()
         if self.locked is not None:
@@ -251,7 +255,7 @@ class Run:
                 batch. Weights, optimiser and adaptive margin are unchanged.
         """
         settings = self.experiment
-        torch.manual_seed(generator(settings.seed, Stream.MODEL, step).initial_seed())
+        torch.manual_seed(seeded_generator(settings.seed, RandomStream.MODEL, step).initial_seed())
         lr = learning_rate(step, settings.steps, settings.lr, settings.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -309,7 +313,7 @@ def _step_reporter(
             if on_step and every and (n_steps % every == 0 or n_steps == end):
                 run.model.eval()
                 on_step(n_steps, run.model)
-                run.train_mode()
+                run.set_train_mode()
 
         yield report
 
@@ -349,5 +353,5 @@ def _finish(run: Run, out: Path) -> Path:
         meta = CheckpointMeta(clip.name, clip.activation, settings.steps, settings.key(), extra)
         save_checkpoint(checkpoint, clip, meta)
         (out / STATE_FILE).unlink(missing_ok=True)
-    run.ranks.wait()
+    run.ranks.barrier()
     return checkpoint

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -17,8 +17,8 @@ from open_clip.tokenizer import HFTokenizer, SigLipTokenizer, get_clean_fn
 from torch import Tensor
 
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.runtime import whole_file
-from cae_lib.words.roles import NOWHERE, ROLE_NAMES, Place, Span, Swap
+from cae_lib.runtime import atomic_file
+from cae_lib.words.roles import NO_OFFSETS, ROLE_NAMES, Offsets, Span, Swap
 
 if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger
@@ -27,9 +27,14 @@ END_OF_WORD = "</w>"  # suffix of the last token of a word in CLIP's vocabulary
 CACHE_VERSION = 4  # of the files that `token_roles` stores
 MAX_CONTEXT = 2**15 - 1  # int16 holds it; a `model_max_length` above it means "no limit"
 CLIP_VOCABULARY_SIZE = 49408  # number of tokens in CLIP's vocabulary; the last one ends a text
-PROBE = "A dog&#39;s \u201cred\u201d T-shirt_1\n"  # a caption that reveals how a tokenizer cleans
-WORD = SimpleTokenizer().pat  # pattern by which CLIP's tokenizer splits a text into words
-WRAPPERS = (HFTokenizer, SigLipTokenizer)  # open_clip's wrappers of Hugging Face tokenizers
+PROBE_CAPTION = (
+    "A dog&#39;s \u201cred\u201d T-shirt_1\n"  # a caption that reveals how a tokenizer cleans
+)
+WORD_PATTERN = SimpleTokenizer().pat  # pattern by which CLIP's tokenizer splits a text into words
+TOKENIZER_WRAPPERS = (
+    HFTokenizer,
+    SigLipTokenizer,
+)  # open_clip's wrappers of Hugging Face tokenizers
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ def token_roles(
             ) from error
     alignment = _tag_and_align(captions, tagger, tokenizer, context_length)
     compact = {"tokens": alignment.tokens.int(), "words": alignment.words.short()}
-    with whole_file(path) as partial:
+    with atomic_file(path) as partial:
         torch.save({**vars(alignment), **compact}, partial)
     return alignment
 
@@ -164,7 +169,7 @@ def align(
 
     Words are defined as in CLIP's tokenizer, also for other tokenizers: runs of letters, single
     digits, and runs of other characters. A token belongs to the word that contains its first
-    character other than a space; with CLIP's vocabulary, `word_index` finds the words.
+    character other than a space; with CLIP's vocabulary, `word_numbers` finds the words.
 
     Args:
         captions: The captions.
@@ -187,14 +192,14 @@ def align(
     roles, words = torch.zeros_like(tokens, dtype=torch.int8), torch.zeros_like(tokens)
     arguments = tokens.new_zeros(*tokens.shape, 2, dtype=torch.int16)
     has_clip_vocabulary = _vocabulary_size(tokenizer) == CLIP_VOCABULARY_SIZE
-    token_swaps: list[list[list[Place]]] = []
+    token_swaps: list[list[list[Offsets]]] = []
     n_truncated = n_unmatched = 0
     for i, (caption, caption_spans) in enumerate(zip(captions, spans, strict=True)):
         cleaned, row, is_cut = _encode(caption, tokenizer, length)
         n_truncated += is_cut
         tokens[i, : len(row)] = torch.tensor([piece.token for piece in row])
         if has_clip_vocabulary:
-            words[i] = word_index(tokens[i : i + 1], CLIP_VOCABULARY_SIZE)[0]
+            words[i] = word_numbers(tokens[i : i + 1], CLIP_VOCABULARY_SIZE)[0]
         else:
             words[i, : len(row)] = torch.tensor(_words(row, cleaned))
         numbers = words[i].tolist()
@@ -215,7 +220,7 @@ def align(
 
 def _align_swaps(
     swaps: Sequence[Swap], caption: str, cleaned: str, row: list[TokenSpan]
-) -> list[list[Place]]:
+) -> list[list[Offsets]]:
     """Convert the five character ranges of each swap to ranges of tokens.
 
     Swaps with a part that cleaning or truncation has removed are left out.
@@ -226,7 +231,7 @@ def _align_swaps(
         spans = _carry_over([Span(*bounds, role=0) for bounds in places], caption, cleaned)
         tokens = [_inside(row, span.start, span.end) for span in spans]
         is_complete = all(
-            inside and row[inside[-1]].end >= span.end or bounds == NOWHERE
+            inside and row[inside[-1]].end >= span.end or bounds == NO_OFFSETS
             for inside, span, bounds in zip(tokens, spans, places, strict=True)
         )
         if is_complete:
@@ -234,7 +239,7 @@ def _align_swaps(
     return aligned
 
 
-def _swap_table(swaps: Sequence[Sequence[Sequence[Place]]]) -> Tensor:
+def _swap_table(swaps: Sequence[Sequence[Sequence[Offsets]]]) -> Tensor:
     """Return the swaps of all captions as one tensor `(n, W, 5, 2)`, padded with 0."""
     table = torch.zeros(len(swaps), max(map(len, swaps), default=0), 5, 2, dtype=torch.int16)
     for row, places in enumerate(swaps):
@@ -243,7 +248,7 @@ def _swap_table(swaps: Sequence[Sequence[Sequence[Place]]]) -> Tensor:
     return table
 
 
-def word_index(tokens: Tensor, vocabulary_size: int) -> Tensor:
+def word_numbers(tokens: Tensor, vocabulary_size: int) -> Tensor:
     """Return the word number of each token of CLIP's vocabulary `(B, T)`, int64.
 
     Words count from 1 in each caption. Start, end and padding tokens have 0, and so have all tokens
@@ -284,9 +289,10 @@ def check_captions(captions: Sequence[str]) -> None:
     """Check that captions are a list of texts.
 
     Raises:
-        DataError: If they are a single text, or an element is not a text.
+        DataError: If they are a single text, lack an order or a length, or hold anything but texts.
     """
-    if isinstance(captions, str | bytes) or not isinstance(captions, Iterable):
+    is_ordered = hasattr(captions, "__len__") and hasattr(captions, "__getitem__")
+    if isinstance(captions, str | bytes | Mapping) or not is_ordered:
         raise DataError(
             f"captions are {captions!r:.40}, a {type(captions).__name__}: expected a list of "
             "texts, such as [caption] for one caption."
@@ -335,18 +341,18 @@ class TokenSpan(NamedTuple):
     end: int
 
 
-def split_into_pieces(cleaned: str, tokenizer: SimpleTokenizer) -> list[TokenSpan]:
+def tokenize_with_offsets(cleaned_caption: str, tokenizer: SimpleTokenizer) -> list[TokenSpan]:
     """Tokenize a cleaned caption as the tokenizer's `encode` does, with character offsets.
 
     A character that is split into bytes belongs to the tokens of all its bytes. Start and end
     tokens are not added.
 
     Args:
-        cleaned: Caption that the tokenizer's `clean_fn` has cleaned.
+        cleaned_caption: Caption that the tokenizer's `clean_fn` has cleaned.
         tokenizer: CLIP's tokenizer in open_clip.
     """
     result = []
-    for match in tokenizer.pat.finditer(cleaned):
+    for match in tokenizer.pat.finditer(cleaned_caption):
         word = match.group()
         owners = [i for i, c in enumerate(word, match.start()) for _ in c.encode()]
         encoded = "".join(tokenizer.byte_encoder[byte] for byte in word.encode())
@@ -360,7 +366,7 @@ def split_into_pieces(cleaned: str, tokenizer: SimpleTokenizer) -> list[TokenSpa
 
 
 def _key(captions: Sequence[str], tagger: Tagger, tokenizer: Any, length: int | None) -> str:
-    probe = align([PROBE], [[]], tokenizer, length).tokens.tolist()
+    probe = align([PROBE_CAPTION], [[]], tokenizer, length).tokens.tolist()
     if isinstance(tokenizer, SimpleTokenizer):
         vocabulary = "\n".join(tokenizer.encoder)
     else:  # with padding and truncation as the probe left them
@@ -372,7 +378,7 @@ def _key(captions: Sequence[str], tagger: Tagger, tokenizer: Any, length: int | 
 
 def _fast(tokenizer: Any) -> Any:
     """Return the Hugging Face tokenizer that one of open_clip wraps, or else the given one."""
-    return tokenizer.tokenizer if isinstance(tokenizer, WRAPPERS) else tokenizer
+    return tokenizer.tokenizer if isinstance(tokenizer, TOKENIZER_WRAPPERS) else tokenizer
 
 
 def _checked(tokenizer: Any, context_length: int | None) -> int:
@@ -403,13 +409,13 @@ def _encode(caption: str, tokenizer: Any, length: int) -> tuple[str, list[TokenS
     """Return the cleaned caption, its tokens, and whether it was too long for the context."""
     if isinstance(tokenizer, SimpleTokenizer):
         cleaned = tokenizer.clean_fn(caption)
-        row = split_into_pieces(cleaned, tokenizer)
+        row = tokenize_with_offsets(cleaned, tokenizer)
         first, last = (
             TokenSpan(tokenizer.sot_token_id, 0, 0),
             TokenSpan(tokenizer.eot_token_id, 0, 0),
         )
         return cleaned, [first, *row[: length - 2], last], len(row) > length - 2
-    wrapped = isinstance(tokenizer, WRAPPERS)
+    wrapped = isinstance(tokenizer, TOKENIZER_WRAPPERS)
     clean = getattr(tokenizer, "clean_fn", get_clean_fn("canonicalize")) if wrapped else str
     cleaned = clean(caption)
     read = _fast(tokenizer)(cleaned, max_length=length, padding="max_length", truncation=True)
@@ -432,7 +438,7 @@ def _vocabulary_size(tokenizer: Any) -> int:
 def _words(row: list[TokenSpan], cleaned: str) -> list[int]:
     """Return the word number of each token in `row`; words without a token are not counted."""
     owners = [0] * len(cleaned)
-    for number, match in enumerate(WORD.finditer(cleaned), start=1):
+    for number, match in enumerate(WORD_PATTERN.finditer(cleaned), start=1):
         owners[slice(*match.span())] = [number] * len(match.group())
     counted = {0: 0}
     first = (owners[piece.start] if piece.start < piece.end else 0 for piece in row)

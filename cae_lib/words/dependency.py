@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from spacy.tokens import Doc, Token
 
-from cae_lib.words.pipeline import load_pipeline, parse_distinct, versions
+from cae_lib.words.pipeline import load_pipeline, parse_captions, spacy_versions
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span, Swap
 from cae_lib.words.swaps import SWAPS_VERSION, find_swaps
 
@@ -46,15 +46,15 @@ class DependencyTagger:
     def identity(self) -> str:
         """Name and versions of the rules, and the versions of spaCy and its model."""
         rules = f"rules {RULES_VERSION} swaps {SWAPS_VERSION}"
-        return f"dependency {rules} ({versions(self._nlp)})"
+        return f"dependency {rules} ({spacy_versions(self._nlp)})"
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
         """Return the spans of each caption: objects, then attributes, then relations."""
-        return list(parse_distinct(self._nlp, captions, _spans))
+        return list(parse_captions(self._nlp, captions, _spans))
 
     def tag_with_swaps(self, captions: Sequence[str]) -> list[tuple[list[Span], list[Swap]]]:
         """Return the spans of each caption, as `tag` does, and its swaps, as `find_swaps` does."""
-        return list(parse_distinct(self._nlp, captions, lambda doc: (_spans(doc), find_swaps(doc))))
+        return list(parse_captions(self._nlp, captions, lambda doc: (_spans(doc), find_swaps(doc))))
 
 
 def _spans(doc: Doc) -> list[Span]:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from cae_lib.errors import DataError
-from cae_lib.words.lexicon import DETERMINERS, PLURAL_DETERMINERS, contradict
-from cae_lib.words.roles import ATTRIBUTE, NOWHERE, OBJECT, RELATION, Place, Span, Swap
+from cae_lib.words.lexicon import DETERMINERS, PLURAL_DETERMINERS, are_contradictory
+from cae_lib.words.roles import ATTRIBUTE, NO_OFFSETS, OBJECT, RELATION, Offsets, Span, Swap
 
-ARTICLE_BEFORE = re.compile(r"\b(a|an|the|no) $")
+TRAILING_ARTICLE = re.compile(r"\b(a|an|the|no) $")
 """Pattern of an article at the end of the text before a noun phrase."""
 
 PAIRED_CAPTION = re.compile(r"(.+?) (to the (left|right) of|above|below) (.+)")
@@ -40,20 +40,20 @@ NOUN_MODIFIERS = frozenset(
 words that occur in these phrases were reviewed; the others are attributes."""
 
 
-class SceneGraphFile:
+class SyntheticSceneTagger:
     """Tagger for captions of the synthetic scenes, which reads their stored scene graphs.
 
     Args:
-        pairs: Pairs of paths of JSON files: captions, and their scene graphs in the same order. If
-            a caption occurs several times, its first scene graph counts.
+        file_pairs: Pairs of paths of JSON files: captions, and their scene graphs in the same
+            order. If a caption occurs several times, its first scene graph counts.
 
     Raises:
         DataError: If a file is missing or malformed.
     """
 
-    def __init__(self, pairs: Iterable[tuple[Path, Path]]) -> None:
+    def __init__(self, file_pairs: Iterable[tuple[Path, Path]]) -> None:
         self._entries: dict[str, Mapping[str, Any]] = {}
-        for captions, graphs in pairs:
+        for captions, graphs in file_pairs:
             try:
                 texts = json.loads(captions.read_text(encoding="utf-8"))["annotations"]
                 entries = json.loads(graphs.read_text(encoding="utf-8"))["annotations"]
@@ -109,17 +109,17 @@ def _scene_swaps(caption: str, entry: Mapping[str, Any]) -> list[Swap]:
     The arguments of its relation are swapped, if it states one, and attributes of different objects
     that contradict each other.
     """
-    nouns: list[Place] = []
-    phrases: list[Place] = []
-    attributes: list[tuple[Place, int]] = []  # with the number of the thing that they are said of
-    relation: list[Place] = []
+    nouns: list[Offsets] = []
+    phrases: list[Offsets] = []
+    attributes: list[tuple[Offsets, int]] = []  # with the number of the thing that they are said of
+    relation: list[Offsets] = []
     for start, end, role in entry["spans"]:
         if role == ATTRIBUTE:
             attributes.append(((start, end), len(nouns)))
         elif role == OBJECT:
             starts = [bounds[0] for bounds, thing in attributes if thing == len(nouns)]
             first = min([*starts, start])
-            article = ARTICLE_BEFORE.search(caption[:first])
+            article = TRAILING_ARTICLE.search(caption[:first])
             nouns.append((start, end))
             phrases.append((article.start() if article else first, end))
         elif len(nouns) == 1:
@@ -131,15 +131,15 @@ def _scene_swaps(caption: str, entry: Mapping[str, Any]) -> list[Swap]:
     return [*swaps, *_attribute_swaps(caption, attributes)]
 
 
-def _attribute_swaps(caption: str, attributes: Sequence[tuple[Place, int]]) -> list[Swap]:
+def _attribute_swaps(caption: str, attributes: Sequence[tuple[Offsets, int]]) -> list[Swap]:
     return [
         Swap((first, second), (first, second))
         for (first, thing), (second, other) in combinations(attributes, 2)
-        if thing != other and contradict(caption[slice(*first)], caption[slice(*second)])
+        if thing != other and are_contradictory(caption[slice(*first)], caption[slice(*second)])
     ]
 
 
-class PairedPhrases:
+class PairedImageTagger:
     """Tagger for captions of the paired photographs, which have the form "PHRASE RELATION PHRASE".
 
     Each phrase is a noun phrase that is true of one of the two photographs and false of the other.
@@ -188,18 +188,18 @@ def _read_paired(caption: str) -> tuple[list[Span], list[Swap]]:
         Span(*side, RELATION, nouns),
     ]
     texts = [caption[slice(*phrase)] for phrase in phrases]
-    swap = Swap(nouns if _fit(*texts) else (NOWHERE, NOWHERE), phrases, match.span(2))
+    swap = Swap(nouns if _fit(*texts) else (NO_OFFSETS, NO_OFFSETS), phrases, match.span(2))
     return spans, [swap, *_attribute_swaps(caption, attributes)]
 
 
-def _words(caption: str, start: int, end: int) -> list[Place]:
+def _words(caption: str, start: int, end: int) -> list[Offsets]:
     return [
         (start + match.start(), start + match.end())
         for match in re.finditer(r"\S+", caption[start:end])
     ]
 
 
-def _noun(caption: str, words: Sequence[Place]) -> Place:
+def _noun(caption: str, words: Sequence[Offsets]) -> Offsets:
     """Return the offsets of the head noun, which is the last word, with its compound modifiers."""
     first = len(words) - 1
     while first > 0 and caption[slice(*words[first - 1])].lower() in NOUN_MODIFIERS:

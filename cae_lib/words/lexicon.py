@@ -27,13 +27,13 @@ MUTUAL_VERBS = frozenset(
 )
 """Lemmas of verbs that hold in both directions, or whose reversal nobody could call false."""
 
-POSTURES = frozenset("lean lie locate park place position seat set sit stand stop".split())
+POSTURE_VERBS = frozenset("lean lie locate park place position seat set sit stand stop".split())
 """Lemmas of verbs after whose participle "by" states a place instead of an agent ("parked by")."""
 
 MUTUAL_VERBS_TO = frozenset("chat speak talk".split())
 """Lemmas of verbs that are mutual if "to" follows, as in "talk to"."""
 
-MUTUAL_BETWEEN_THINGS = frozenset({"against", "along"})
+MUTUAL_AFTER_NOUN = frozenset({"against", "along"})
 """Prepositions that are mutual after a noun ("trees along a road", "a bike against a wall") and
 directed after a verb ("walking along a road", "leaning against a wall")."""
 
@@ -44,19 +44,19 @@ UNSWAPPED_PREPOSITIONS = frozenset(
 """Prepositions that state no reversible relation in an image, so that nothing is swapped.
 
 They state time, purpose or manner. The list also has "of", which mostly follows a quantity or a
-part (see `DIRECTED_OF` for the exceptions), and "at", which is almost mutual.
+part (see `WORDS_WITH_DIRECTED_OF` for the exceptions), and "at", which is almost mutual.
 """
 
-DIRECTED_OF = frozenset("full made consisting composed".split())
+WORDS_WITH_DIRECTED_OF = frozenset("full made consisting composed".split())
 """Words after which "of" states a directed relation, as in "a bowl full of lemons"."""
 
-PLACE_WORDS = frozenset(
+PLACE_NOUNS = frozenset(
     "back background base bottom center centre corner distance edge edges end foot foreground "
     "front inside left middle outside rear right side sides top".split()
 )
 """Nouns for a position in an image or on an object ("left", "top"), which name no object."""
 
-NO_THINGS = frozenset(
+NON_OBJECT_NOUNS = frozenset(
     "action afternoon air bit close-up closeup course dark day daytime display evening "
     "fun half line lot midair mid-air morning motion night one ones order other others pair part "
     "place process row series set something somebody someone something thing things time times "
@@ -64,7 +64,7 @@ NO_THINGS = frozenset(
 )
 """Other nouns and quantifiers that name no object in an image, such as "time" or "pair"."""
 
-VIEWS = frozenset(
+IMAGE_NOUNS = frozenset(
     "close closeup close-up drawing image painting photo photograph picture portrait scene shot "
     "view".split()
 )
@@ -77,7 +77,7 @@ DETERMINERS = frozenset(
 PLURAL_DETERMINERS = frozenset("both few many several some these those".split())
 POSSESSIVES = frozenset("her his its my our their your".split())
 
-SCALES: tuple[tuple[tuple[str, ...], ...], ...] = (
+ATTRIBUTE_SCALES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (
         *((word,) for word in "black white brown tan beige yellow orange red pink maroon".split()),
         *((word,) for word in "purple blue turquoise teal green silver".split()),
@@ -98,19 +98,20 @@ SCALES: tuple[tuple[tuple[str, ...], ...], ...] = (
 """Scales of attributes, such as colour or size. Each scale is a tuple of groups of words, and
 attributes of different groups of a scale are taken to exclude each other."""
 
-COUNTS = tuple((word,) for word in "two three four five six seven eight nine ten".split())
-"""The numbers of two to ten objects, as a scale like those of `SCALES`."""
+COUNT_SCALE = tuple((word,) for word in "two three four five six seven eight nine ten".split())
+"""The numbers of two to ten objects, as a scale like those of `ATTRIBUTE_SCALES`."""
 
 
-def contradict(first: str, second: str) -> bool:
+def are_contradictory(first: str, second: str) -> bool:
     """Return whether two attributes, given in lower case, cannot both be true of one object.
 
-    This is so if a scale of `SCALES` or `COUNTS` contains both of them in different groups.
+    This is so if a scale of `ATTRIBUTE_SCALES` or `COUNT_SCALE` contains both of them in different
+    groups.
     """
     return any(
         _group(scale, first) != _group(scale, second)
         and None not in (_group(scale, first), _group(scale, second))
-        for scale in (*SCALES, COUNTS)
+        for scale in (*ATTRIBUTE_SCALES, COUNT_SCALE)
     )
 
 

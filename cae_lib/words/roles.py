@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 OTHER, OBJECT, ATTRIBUTE, RELATION = range(4)
 ROLE_NAMES = ("other", "object", "attribute", "relation")
 
-Place = tuple[int, int]
+Offsets = tuple[int, int]
 """Offsets `(start, end)` of characters in a caption, end exclusive; (0, 0) means no characters."""
 
-NOWHERE: Place = (0, 0)
+NO_OFFSETS: Offsets = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,15 @@ class Span:
         end: Offset after the last character.
         role: One of `OTHER`, `OBJECT`, `ATTRIBUTE` and `RELATION`.
         of: Character offsets of the objects that the span relates or describes, if they are known:
-            subject and object of a relation, or the object that has an attribute. `NOWHERE` stands
-            for an object that the caption does not name. The comparison of spans ignores `of`.
+            subject and object of a relation, or the object that has an attribute. `NO_OFFSETS`
+            stands for an object that the caption does not name. The comparison of spans ignores
+            `of`.
     """
 
     start: int
     end: int
     role: int
-    of: tuple[Place, ...] = field(default=(), compare=False)
+    of: tuple[Offsets, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)
@@ -39,26 +40,26 @@ class Swap:
     All parts are given by their character offsets, the earlier of two parts first.
 
     Attributes:
-        nouns: The two arguments of a relation as nouns alone, or two attributes; `NOWHERE` twice if
-            swapping them would be ungrammatical or change nothing.
-        phrases: The two arguments as whole noun phrases, with articles and attributes; `NOWHERE`
+        nouns: The two arguments of a relation as nouns alone, or two attributes; `NO_OFFSETS` twice
+            if swapping them would be ungrammatical or change nothing.
+        phrases: The two arguments as whole noun phrases, with articles and attributes; `NO_OFFSETS`
             twice as above. For two attributes the same as `nouns`.
-        binder: The words that state the relation; `NOWHERE` if two attributes are swapped.
+        binder: The words that state the relation; `NO_OFFSETS` if two attributes are swapped.
     """
 
-    nouns: tuple[Place, Place]
-    phrases: tuple[Place, Place]
-    binder: Place = NOWHERE
+    nouns: tuple[Offsets, Offsets]
+    phrases: tuple[Offsets, Offsets]
+    binder: Offsets = NO_OFFSETS
 
     @property
-    def moves(self) -> tuple[tuple[Place, Place], ...]:
+    def allowed_pairs(self) -> tuple[tuple[Offsets, Offsets], ...]:
         """The distinct pairs of parts that may be swapped: nouns, phrases, or both."""
         return tuple(
-            pair for pair in dict.fromkeys((self.nouns, self.phrases)) if NOWHERE not in pair
+            pair for pair in dict.fromkeys((self.nouns, self.phrases)) if NO_OFFSETS not in pair
         )
 
 
-def swap_places(caption: str, first: Place, second: Place) -> str:
+def swap_substrings(caption: str, first: Offsets, second: Offsets) -> str:
     """Return a caption in which two substrings are swapped.
 
     Articles are not adapted ("a" to "an" or the reverse).

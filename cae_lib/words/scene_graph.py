@@ -10,10 +10,15 @@ from typing import Any
 import sng_parser
 from spacy.tokens import Doc
 
-from cae_lib.words.pipeline import disable_entity_recognizer, model_name, parse_distinct, versions
+from cae_lib.words.pipeline import (
+    disable_entity_recognizer,
+    parse_captions,
+    spacy_model_name,
+    spacy_versions,
+)
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 
-Graph = dict[str, list[dict[str, Any]]]
+SceneGraph = dict[str, list[dict[str, Any]]]
 
 
 class SceneGraphTagger:
@@ -38,7 +43,7 @@ class SceneGraphTagger:
     """
 
     def __init__(self, determiners: bool = False) -> None:
-        self._parser = sng_parser.Parser("spacy", model=model_name())
+        self._parser = sng_parser.Parser("spacy", model=spacy_model_name())
         self._nlp = disable_entity_recognizer(self._parser.unwrapped.nlp)
         self._parser.unwrapped.nlp = _itself  # it gets what is parsed already
         self.determiners = determiners
@@ -51,26 +56,26 @@ class SceneGraphTagger:
     def identity(self) -> str:
         """Name and version of the parser, its options, and the versions of spaCy and its model."""
         options = f"first{' determiners' if self.determiners else ''}"
-        return f"SceneGraphParser 0.1.0 {options} ({versions(self._nlp)})"
+        return f"SceneGraphParser 0.1.0 {options} ({spacy_versions(self._nlp)})"
 
-    def graphs(self, captions: Sequence[str]) -> list[Graph]:
+    def graphs(self, captions: Sequence[str]) -> list[SceneGraph]:
         """Parse captions into scene graphs.
 
         Returns:
             The result of `sng_parser.Parser.parse` for each caption: its "entities", with their
             head and modifiers, and its "relations" between two entities.
         """
-        return list(parse_distinct(self._nlp, captions, self._parser.parse))
+        return list(parse_captions(self._nlp, captions, self._parser.parse))
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
         """Return the distinct spans of each caption: objects, then attributes, then relations."""
-        return list(parse_distinct(self._nlp, captions, self._tagged))
+        return list(parse_captions(self._nlp, captions, self._tagged))
 
     def _tagged(self, doc: Doc) -> list[Span]:
         spans = self._spans(_lower(doc.text), self._parser.parse(doc))
         return sorted(dict.fromkeys(spans), key=lambda span: span.role)
 
-    def _spans(self, text: str, graph: Graph) -> Iterator[Span]:
+    def _spans(self, text: str, graph: SceneGraph) -> Iterator[Span]:
         heads = [_first_place(text, entity["head"], OBJECT) for entity in graph["entities"]]
         places = [(head.start, head.end) for head in heads]
         yield from heads

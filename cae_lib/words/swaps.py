@@ -14,30 +14,30 @@ from itertools import combinations
 from spacy.tokens import Doc, Token
 
 from cae_lib.words.lexicon import (
-    COUNTS,
+    COUNT_SCALE,
     DETERMINERS,
-    DIRECTED_OF,
-    MUTUAL_BETWEEN_THINGS,
+    IMAGE_NOUNS,
+    MUTUAL_AFTER_NOUN,
     MUTUAL_PREPOSITIONS,
     MUTUAL_VERBS,
     MUTUAL_VERBS_TO,
-    NO_THINGS,
-    PLACE_WORDS,
+    NON_OBJECT_NOUNS,
+    PLACE_NOUNS,
     PLURAL_DETERMINERS,
     POSSESSIVES,
-    POSTURES,
+    POSTURE_VERBS,
     UNSWAPPED_PREPOSITIONS,
-    VIEWS,
-    contradict,
+    WORDS_WITH_DIRECTED_OF,
+    are_contradictory,
 )
-from cae_lib.words.roles import NOWHERE, Place, Swap
+from cae_lib.words.roles import NO_OFFSETS, Offsets, Swap
 
 SWAPS_VERSION = 2
 """Version of `find_swaps`: raise it when the swaps change, so that stored alignments are stale."""
 
 NOUN_POS = ("NOUN", "PROPN")
-COUNT_WORDS = frozenset(word for group in COUNTS for word in group)
-_PLACE = "|".join(sorted(PLACE_WORDS, key=len, reverse=True))
+COUNT_WORDS = frozenset(word for group in COUNT_SCALE for word in group)
+_PLACE = "|".join(sorted(PLACE_NOUNS, key=len, reverse=True))
 COMPOUND_PREPOSITION = re.compile(
     rf"\b((?:(?:to|on|at|in|from|near|by|along|around|of) )?(?:the )?(?:other |left |right )?"
     rf"(?:{_PLACE}) of|(?:next|close|adjacent|attached|connected) to|across from|far from"
@@ -48,11 +48,13 @@ COMPOUND_PREPOSITION = re.compile(
 )
 """Pattern of prepositions of several words, and of positions in the image ("on the left")."""
 
-VIEW_OF = re.compile(r"\bclose ?-? ?up (?:view |shot |picture |photo |image )?of\b", re.IGNORECASE)
+CLOSE_UP_OF = re.compile(
+    r"\bclose ?-? ?up (?:view |shot |picture |photo |image )?of\b", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
-class Phrase:
+class NounPhrase:
     """A noun phrase in a parsed caption.
 
     Attributes:
@@ -90,8 +92,8 @@ def find_swaps(doc: Doc) -> list[Swap]:
     - An argument is a noun phrase that names an object. The nouns alone can be swapped if they
       agree in number and in having a determiner. The phrases can be swapped if the verb still
       agrees with its subject. Nothing is swapped if an argument contains a possessive.
-    - Two attributes are swapped if they contradict each other (`contradict`) and describe different
-      objects.
+    - Two attributes are swapped if they contradict each other (`are_contradictory`) and describe
+      different objects.
 
     Args:
         doc: A caption that spaCy has parsed.
@@ -111,13 +113,13 @@ class _Reader:
             if (span := doc.char_span(*match.span())) is not None
         ]
         self.compound_of = {token.i: span for span in self.compounds for token in span}
-        views = [doc.char_span(*match.span()) for match in VIEW_OF.finditer(doc.text)]
+        views = [doc.char_span(*match.span()) for match in CLOSE_UP_OF.finditer(doc.text)]
         self.view_words = {token.i for span in views if span is not None for token in span}
         self.phrase_of = self._phrases()
 
-    def _phrases(self) -> dict[int, Phrase]:
+    def _phrases(self) -> dict[int, NounPhrase]:
         """Return the noun phrase of each token that belongs to one, by the index of the token."""
-        phrases: list[Phrase] = []
+        phrases: list[NounPhrase] = []
         for chunk in self.doc.noun_chunks:
             blocked = self.compound_of.keys() | self.view_words
             tokens = [token for token in chunk if token.i not in blocked]
@@ -128,15 +130,15 @@ class _Reader:
             start = head.i
             while start > tokens[0].i and self._is_compound(start - 1):
                 start -= 1
-            phrases.append(Phrase(tokens[0].i, head.i + 1, head, (start, head.i + 1)))
-        phrase_of: dict[int, Phrase] = {}
+            phrases.append(NounPhrase(tokens[0].i, head.i + 1, head, (start, head.i + 1)))
+        phrase_of: dict[int, NounPhrase] = {}
         for phrase in reversed(phrases):  # so that "of people" is known where "a group" is read
             after = phrase_of.get(phrase.end + 1)
             if after is not None and self._is_of(phrase.end):
-                if phrase.head.lower_ in VIEWS:
+                if phrase.head.lower_ in IMAGE_NOUNS:
                     phrase_of |= dict.fromkeys(range(phrase.start, phrase.end), after)
                     continue
-                phrase = Phrase(phrase.start, after.end, phrase.head, None)
+                phrase = NounPhrase(phrase.start, after.end, phrase.head, None)
             phrase_of |= dict.fromkeys(range(phrase.start, phrase.end), phrase)
         return phrase_of
 
@@ -169,11 +171,11 @@ class _Reader:
             if not apart or (first.start, second.start) in seen:
                 continue
             swap = self._swap(first, second, binder)
-            if swap.moves:
+            if swap.allowed_pairs:
                 seen.add((first.start, second.start))
                 yield swap
 
-    def _relations(self) -> Iterator[tuple[tuple[int, int], Phrase | None, Phrase | None]]:
+    def _relations(self) -> Iterator[tuple[tuple[int, int], NounPhrase | None, NounPhrase | None]]:
         """Yield the tokens of each directed relation, its subject and its object."""
         for span in self.compounds:
             target = self._first_phrase(span.end)
@@ -194,7 +196,7 @@ class _Reader:
     def _is_directed(self, preposition: Token) -> bool:
         """Return whether a preposition of one word states a relation that could be reversed."""
         if preposition.lower_ == "of":
-            return preposition.head.lower_ in DIRECTED_OF
+            return preposition.head.lower_ in WORDS_WITH_DIRECTED_OF
         return preposition.lower_ not in UNSWAPPED_PREPOSITIONS
 
     def _is_mutual(self, start: int, end: int) -> bool:
@@ -203,12 +205,12 @@ class _Reader:
         last = self.doc[end - 1]
         if last.lower_ == "by":
             verb = last.head
-            return last.dep_ != "agent" or verb.tag_ == "VBG" or verb.lemma_ in POSTURES
+            return last.dep_ != "agent" or verb.tag_ == "VBG" or verb.lemma_ in POSTURE_VERBS
         if last.lower_ == "with":
             return last.head.tag_ != "VBN" and self.doc[end - 2].tag_ != "VBN"
         if last.lower_ == "to" and last.head.lemma_ in MUTUAL_VERBS_TO:
             return True
-        if last.lower_ in MUTUAL_BETWEEN_THINGS and last.head.pos_ in NOUN_POS:
+        if last.lower_ in MUTUAL_AFTER_NOUN and last.head.pos_ in NOUN_POS:
             return True
         return any("_".join(words[at:]) in MUTUAL_PREPOSITIONS for at in range(len(words)))
 
@@ -220,20 +222,20 @@ class _Reader:
                 return before.i, end
         return start, end
 
-    def _object(self, token: Token, relation: str) -> Phrase | None:
+    def _object(self, token: Token, relation: str) -> NounPhrase | None:
         for child in token.children:
             if child.dep_ == relation and self._is_thing(child):
                 return self.phrase_of[child.i]
         return None
 
-    def _first_phrase(self, start: int) -> Phrase | None:
+    def _first_phrase(self, start: int) -> NounPhrase | None:
         """Return the noun phrase that begins at token `start`, if it names an object."""
         phrase = self.phrase_of.get(start)
         if phrase is None or phrase.start != start or not self._is_thing(phrase.head):
             return None
         return phrase
 
-    def _subject(self, token: Token) -> Phrase | None:
+    def _subject(self, token: Token) -> NounPhrase | None:
         """Return the noun phrase that is the subject of a preposition or verb.
 
         It is the noun that the word depends on, or the subject of the verb that it depends on. If
@@ -260,10 +262,10 @@ class _Reader:
         before = self.phrase_of.get(start.i - 1)
         return before if before and self._is_thing(before.head) else None
 
-    def _thing(self, noun: Token) -> Phrase | None:
+    def _thing(self, noun: Token) -> NounPhrase | None:
         if self._is_thing(noun):
             return self.phrase_of[noun.i]
-        view = noun.i in self.view_words or noun.lower_ in VIEWS
+        view = noun.i in self.view_words or noun.lower_ in IMAGE_NOUNS
         after = min((i for i in self.phrase_of if i > noun.i), default=None) if view else None
         return None if after is None else self.phrase_of[after]
 
@@ -275,11 +277,11 @@ class _Reader:
         if _is_colour(head) and phrase.determiner in {"", *COUNT_WORDS}:
             return False  # "a man in black", "two tan and white dogs"; "an orange" is a thing
         partitive = phrase.noun is None
-        return partitive or head.lower_ not in NO_THINGS | PLACE_WORDS
+        return partitive or head.lower_ not in NON_OBJECT_NOUNS | PLACE_NOUNS
 
-    def _swap(self, first: Phrase, second: Phrase, binder: tuple[int, int]) -> Swap:
-        """Return the swap of two arguments, with `NOWHERE` for parts that cannot be swapped."""
-        nouns = phrases = (NOWHERE, NOWHERE)
+    def _swap(self, first: NounPhrase, second: NounPhrase, binder: tuple[int, int]) -> Swap:
+        """Return the swap of two arguments, with `NO_OFFSETS` for parts that cannot be swapped."""
+        nouns = phrases = (NO_OFFSETS, NO_OFFSETS)
         if first.noun and second.noun and self._nouns_fit(first, second):
             nouns = (self._place(*first.noun), self._place(*second.noun))
         if self._phrases_fit(first, second):
@@ -289,7 +291,7 @@ class _Reader:
             )
         return Swap(self._unless_same(nouns), self._unless_same(phrases), self._place(*binder))
 
-    def _nouns_fit(self, first: Phrase, second: Phrase) -> bool:
+    def _nouns_fit(self, first: NounPhrase, second: NounPhrase) -> bool:
         """Return whether each noun can follow the determiner of the other."""
         if first.noun is None or second.noun is None or first.is_plural != second.is_plural:
             return False
@@ -297,7 +299,7 @@ class _Reader:
             return False
         return bool(first.determiner) == bool(second.determiner) or first.is_plural
 
-    def _phrases_fit(self, first: Phrase, second: Phrase) -> bool:
+    def _phrases_fit(self, first: NounPhrase, second: NounPhrase) -> bool:
         """Return whether phrases can be swapped.
 
         They can if neither has a possessive and the verb still agrees with its subject.
@@ -311,16 +313,16 @@ class _Reader:
         )
         return not governs or first.is_plural == second.is_plural
 
-    def _is_owned(self, phrase: Phrase) -> bool:
+    def _is_owned(self, phrase: NounPhrase) -> bool:
         """Return whether a phrase has a possessive, which a swap could move before its owner."""
         words = self.doc[phrase.start : phrase.end]
         return any(token.lower_ in POSSESSIVES or token.tag_ == "POS" for token in words)
 
-    def _unless_same(self, places: tuple[Place, Place]) -> tuple[Place, Place]:
+    def _unless_same(self, places: tuple[Offsets, Offsets]) -> tuple[Offsets, Offsets]:
         first, second = (self.doc.text[slice(*place)].lower() for place in places)
-        return (NOWHERE, NOWHERE) if first == second else places
+        return (NO_OFFSETS, NO_OFFSETS) if first == second else places
 
-    def _place(self, start: int, end: int) -> Place:
+    def _place(self, start: int, end: int) -> Offsets:
         last = self.doc[end - 1]
         return self.doc[start].idx, last.idx + len(last)
 
@@ -330,7 +332,7 @@ class _Reader:
             (token, bearer) for token in self.doc if (bearer := self._bearer(token)) is not None
         ]
         for (first, of_first), (second, of_second) in combinations(bearers, 2):
-            if of_first == of_second or not contradict(first.lower_, second.lower_):
+            if of_first == of_second or not are_contradictory(first.lower_, second.lower_):
                 continue
             if of_first.head.lower_ == of_second.head.lower_ and not self._differ(
                 of_first, of_second, first, second
@@ -341,7 +343,7 @@ class _Reader:
             places = (self._place(first.i, first.i + 1), self._place(second.i, second.i + 1))
             yield Swap(places, places)
 
-    def _differ(self, first: Phrase, second: Phrase, *left_out: Token) -> bool:
+    def _differ(self, first: NounPhrase, second: NounPhrase, *left_out: Token) -> bool:
         """Return whether phrases of one noun differ in more than `left_out` and determiners."""
         texts = [
             [
@@ -353,7 +355,7 @@ class _Reader:
         ]
         return texts[0] != texts[1]
 
-    def _bearer(self, token: Token) -> Phrase | None:
+    def _bearer(self, token: Token) -> NounPhrase | None:
         """Return the noun phrase that an attribute describes."""
         if token.i in self.compound_of or self._is_hyphenated(token):
             return None
@@ -369,7 +371,7 @@ class _Reader:
         return any(each.text == "-" for each in around)
 
 
-def _has_plural_verb(phrase: Phrase) -> bool:
+def _has_plural_verb(phrase: NounPhrase) -> bool:
     """Return whether a quantity ("a group of people") is the subject of a plural verb."""
     if phrase.noun is not None or phrase.head.dep_ not in ("nsubj", "nsubjpass"):
         return False
@@ -379,4 +381,4 @@ def _has_plural_verb(phrase: Phrase) -> bool:
 
 
 def _is_colour(token: Token) -> bool:
-    return contradict(token.lower_, "black") or token.lower_ == "black"
+    return are_contradictory(token.lower_, "black") or token.lower_ == "black"

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from cae_lib import store
-from cae_lib.cli import guarded
+from cae_lib.cli import run_reporting_errors
 from cae_lib.config import Experiment, paths
 from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.needs import training_digest
@@ -40,7 +40,7 @@ from cae_lib.runs import checkpoint_path
 from cae_lib.runtime import current_provenance, pick_device, write_atomic
 from cae_lib.training.state import read_log
 from cae_lib.training.trainer import train
-from cae_lib.variants import BASE, TUNED, earlier_base
+from cae_lib.variants import BASE, CLIP_FT, earlier_base_weights
 from data.recipes.datasets import stored_key
 from data.recipes.photographs import build as photographs
 from data.recipes.photographs import pool
@@ -104,11 +104,13 @@ def train_base(profile_name: str, steps: int | None = None) -> Path:
             the base model in all other respects, including a learning rate schedule that ends at 0.
     """
     config = base_config(profile_name, steps)
-    start = {"weights": earlier_base(profile_name, steps)} if steps else {}
+    start = {"weights": earlier_base_weights(profile_name, steps)} if steps else {}
     shipped = checkpoint_path(BASE, profile_name, **start)
     if steps and _is_complete(shipped, config):
         return shipped
-    target = paths().data / experiment(TUNED, profile_name, **start).weights  # not the shipped one
+    target = (
+        paths().data / experiment(CLIP_FT, profile_name, **start).weights
+    )  # not the shipped one
     build_datasets(profile_name, pretrain=True)
     name = f"base-training-{steps}" if steps else "base-training"
     folder = paths().checkpoints / profile_name / name
@@ -133,7 +135,7 @@ def train_base(profile_name: str, steps: int | None = None) -> Path:
             data.alignment,
             data.images,
             folder,
-            every=None if steps else max(1, config.steps // CURVE_POINTS),
+            on_step_every=None if steps else max(1, config.steps // CURVE_POINTS),
             on_step=save_snapshot,
             inputs=run_inputs(
                 config, training_digest(profile_name, config.train_data), clip.weights_id
@@ -202,9 +204,9 @@ def _texts(profile_name: str) -> Iterator[str]:
         yield from pairs.captions
         for false in pairs.negatives or ():
             yield from false
-    for item in (item for part in datasets.benchmarks(profile_name) for item in part.items):
+    for item in (item for part in datasets.load_benchmarks(profile_name) for item in part.items):
         yield from item.texts
-    for sentences in datasets.similarity_pairs(profile_name):
+    for sentences in datasets.similarity_sets(profile_name):
         yield from (*sentences.first, *sentences.second)
     for images in datasets.classification_sets(profile_name).values():
         yield from (text for name in images.classes for text in class_prompts(name))
@@ -304,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def run() -> None:
         print(f"The weights are {train_base(parsed.profile, parsed.steps)}")
 
-    return guarded(run, f"python -m data.recipes.base --profile {parsed.profile}")
+    return run_reporting_errors(run, f"python -m data.recipes.base --profile {parsed.profile}")
 
 
 if __name__ == "__main__":

@@ -30,19 +30,19 @@ from typing import Any
 import pandas as pd
 
 from cae_lib import results, store
-from cae_lib.cli import guarded
-from cae_lib.evaluation.averages import average, weights
+from cae_lib.cli import run_reporting_errors
+from cae_lib.evaluation.averages import score_weights, weighted_average
 from cae_lib.evaluation.selection import (
     GAP_TOLERANCE,
     TUNING_SEED,
+    first_gap_closing_row,
     is_closed,
-    smallest_closing_row,
 )
 from cae_lib.keys import digest
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import current_provenance
-from cae_lib.variants import CONTROL, TUNED
+from cae_lib.variants import CLIP_FT, NEGCLIP
 
 CURVE = ("mean", "ARO-R", "ARO-A")
 """Scores on benchmarks that stand in the table of `control`, and choose nothing."""
@@ -108,7 +108,7 @@ def score(name: str, profile: str, **settings: Any) -> Row:
 def control(profile: str) -> None:
     """The number of steps is what the profile's time allows; more and fewer are measured beside
     it, as is the unlocked image tower."""
-    configured, search = experiment(TUNED, profile), find_profile(profile).search
+    configured, search = experiment(CLIP_FT, profile), find_profile(profile).search
     settings = {"lr": configured.lr, "steps": configured.steps, "lock_image": configured.lock_image}
     changes: list[Row] = [{"lr": lr} for lr in search.rates]
     changes += [{"steps": max(1, int(configured.steps * share))} for share in search.shares]
@@ -117,7 +117,7 @@ def control(profile: str) -> None:
     rows = [
         score(name, profile, **settings | change) | asked(name, profile, **settings | change)
         for change in changes
-        for name in (TUNED, CONTROL)
+        for name in (CLIP_FT, NEGCLIP)
     ]
     pairs = [
         pair
@@ -131,15 +131,15 @@ def control(profile: str) -> None:
 
 def benchmark_scores(name: str, profile: str, **settings: Any) -> Row:
     """Return the scores of `CURVE`."""
-    items = results.load("items", profile, [results.DATA], compute=True)
+    items = results.load("items", profile, [results.DATA_RUN], compute=True)
     answers = results.load("benchmarks", profile, [name], [TUNING_SEED], compute=True, **settings)
-    asked = pd.concat([weights(items, "family"), weights(items, "table")])
-    return average(answers, asked[asked["score"].isin(CURVE)]).to_dict()
+    asked = pd.concat([score_weights(items, "family"), score_weights(items, "table")])
+    return weighted_average(answers, asked[asked["score"].isin(CURVE)]).to_dict()
 
 
 def lambdas(profile: str) -> None:
     """Measures only the neighbours of the smallest weight that closes the gap."""
-    settings, tuned = find_profile(profile), score(TUNED, profile)
+    settings, tuned = find_profile(profile), score(CLIP_FT, profile)
     rows, chosen_rows = [], []
     for method in PAPER_METHODS:
         name, gap = f"cae-{method}", f"gap_{method}"
@@ -155,7 +155,7 @@ def lambdas(profile: str) -> None:
             settings.search.weights,
         )
         rows += walked
-        chosen_rows.append(smallest_closing_row(walked, tuned[gap], gap))
+        chosen_rows.append(first_gap_closing_row(walked, tuned[gap], gap))
     keep(
         "sweep",
         profile,
@@ -214,7 +214,7 @@ def binding(profile: str) -> None:
     keep(
         "binding",
         profile,
-        [*rows, *(score(name, profile) for name in (TUNED, CONTROL))],
+        [*rows, *(score(name, profile) for name in (CLIP_FT, NEGCLIP))],
         [best],
         [f"{BOUND} margin {best['margin']:g}, weight {best['weight']:g}"],
     )
@@ -236,7 +236,7 @@ SWAPS = ("phrase", "half")
 def footing(profile: str) -> None:
     """Search the settings of each loss of `FOOTING`; CLIP-FT stands beside them."""
     search = find_profile(profile).search
-    rows, best_rows = [score(TUNED, profile, lr=lr) for lr in FOOTING_RATES], []
+    rows, best_rows = [score(CLIP_FT, profile, lr=lr) for lr in FOOTING_RATES], []
     for name, searched in FOOTING.items():
         hinges: list[dict[str, float]] = [{}]
         if "margin" in searched:
@@ -315,7 +315,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("what", choices=CHOICES)
     parser.add_argument("--profile", default="mini")
     parsed = parser.parse_args(words)
-    return guarded(lambda: CHOICES[parsed.what](parsed.profile), "the same command")
+    return run_reporting_errors(lambda: CHOICES[parsed.what](parsed.profile), "the same command")
 
 
 if __name__ == "__main__":

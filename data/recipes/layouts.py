@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from cae_lib.data.similarity import FILES, STSB
+from cae_lib.data.similarity import SPLIT_FILES, STSB
 from data.recipes.datasets import Dataset
 
 Row = Mapping[str, Any]
@@ -171,4 +171,4 @@ def stsb(split: str, rows: Iterable[Sequence[Any]], source: str) -> dict[str, st
         ("main-captions", source, split, f"{number:04d}", f"{score:.3f}", first, second, *more)
         for number, (first, second, score, *more) in enumerate(rows)
     ]
-    return {FILES[STSB][split]: to_tabs(cells)}
+    return {SPLIT_FILES[STSB][split]: to_tabs(cells)}

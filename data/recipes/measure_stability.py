@@ -23,12 +23,12 @@ from typing import Any
 import pandas as pd
 
 from cae_lib import results, store
-from cae_lib.cli import guarded
+from cae_lib.cli import run_reporting_errors
 from cae_lib.config import paths
-from cae_lib.evaluation.averages import average, weights
+from cae_lib.evaluation.averages import score_weights, weighted_average
 from cae_lib.keys import digest
 from cae_lib.runtime import current_provenance
-from cae_lib.variants import DATA
+from cae_lib.variants import DATA_RUN
 
 PROFILE, SEED = "mini", 0
 RUNS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -103,8 +103,8 @@ def compare() -> pd.DataFrame:
     """
     folder = paths().build / "stability"
     tables = {name: train_all(name, folder / digest(name)) for name in TRAININGS}
-    items = results.load("items", PROFILE, [DATA])
-    mean = weights(items, "family").query("score == 'mean'")
+    items = results.load("items", PROFILE, [DATA_RUN])
+    mean = score_weights(items, "family").query("score == 'mean'")
     first = tables[next(iter(TRAININGS))]
     rows = []
     for name, (training, table) in itertools.product(RUNS, tables.items()):
@@ -118,7 +118,7 @@ def compare() -> pd.DataFrame:
                 "training": training,
                 "n": len(after),
                 "changed": float((before != after).mean()),
-                "accuracy": average(table[name], mean)["mean"],
+                "accuracy": weighted_average(table[name], mean)["mean"],
             }
         )
     return pd.DataFrame(rows)
@@ -134,7 +134,7 @@ def main() -> None:
     print(table.to_string(index=False))
     store.save(
         "stability",
-        DATA,
+        DATA_RUN,
         0,
         table,
         PROFILE,
@@ -145,4 +145,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(guarded(main, "the same command"))
+    sys.exit(run_reporting_errors(main, "the same command"))

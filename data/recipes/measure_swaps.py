@@ -34,20 +34,20 @@ from open_clip import SimpleTokenizer
 
 from cae_lib import store
 from cae_lib.attribution.binding import swapped_captions
-from cae_lib.cli import guarded
-from cae_lib.config import paths, shipped
+from cae_lib.cli import run_reporting_errors
+from cae_lib.config import bundled_path, paths
 from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.training_set import training_pairs
-from cae_lib.evaluation.blind import DECIMALS, TrigramModel
+from cae_lib.evaluation.blind import TIE_DECIMALS, TrigramModel
 from cae_lib.keys import digest
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import current_provenance
-from cae_lib.variants import DATA
+from cae_lib.variants import DATA_RUN
 from cae_lib.words.alignment import token_roles
 from cae_lib.words.dependency import DependencyTagger
-from cae_lib.words.ground_truth import PAIRED_CAPTION, PairedPhrases, SceneGraphFile
+from cae_lib.words.ground_truth import PAIRED_CAPTION, PairedImageTagger, SyntheticSceneTagger
 from cae_lib.words.pipeline import Tagger
-from cae_lib.words.roles import NOWHERE, OBJECT, ROLE_NAMES, Span, swap_places
+from cae_lib.words.roles import NO_OFFSETS, OBJECT, ROLE_NAMES, Span, swap_substrings
 from cae_lib.words.scene_graph import SceneGraphTagger
 from data.recipes.layouts import Captioned
 from data.recipes.photographs.flickr8k import load as load_flickr8k
@@ -100,7 +100,9 @@ def swapped_texts(captions: Sequence[str], tagger: Tagger, moved: str) -> list[l
     """Return the distinct captions that training would make of each caption by a swap."""
     words = token_roles(captions, tokenizer(), tagger)
     of_captions = words.tokens, words.words, words.roles, words.arguments, words.swaps
-    row, _, variants = swapped_captions(*of_captions, swap="noun" if moved == "role" else moved)
+    row, _, variants = swapped_captions(
+        *of_captions, swap_kind="noun" if moved == "role" else moved
+    )
     texts: list[dict[str, None]] = [{} for _ in captions]
     for number, tokens in zip(row.tolist(), variants.tolist(), strict=True):
         texts[number][decode(tokens)] = None
@@ -152,17 +154,17 @@ def judge_pair(caption: str, swap: str) -> str:
     caption = decode(tokenizer()([caption])[0].tolist())  # as the swapped caption is written
     if PAIRED_CAPTION.fullmatch(swap) is None:
         return "broken"
-    truth = PairedPhrases()
+    truth = PairedImageTagger()
     (spans, swaps), (swapped_spans, _) = truth.tag_with_swaps([caption, swap])
     nouns = [caption[s.start : s.end] for s in spans if s.role == OBJECT]
     swapped = [swap[s.start : s.end] for s in swapped_spans if s.role == OBJECT]
-    by_truth = {swap_places(caption, *places) for of in swaps for places in of.moves}
+    by_truth = {swap_substrings(caption, *places) for of in swaps for places in of.allowed_pairs}
     if re.sub(r"\ban\b", "a", swap) in {re.sub(r"\ban\b", "a", text) for text in by_truth}:
         return "false"
     if swapped == nouns:
         return "not false"  # attributes that do not exclude each other
     moves_nouns = swapped == nouns[::-1]
-    return "false" if moves_nouns and swaps[0].nouns != (NOWHERE, NOWHERE) else "broken"
+    return "false" if moves_nouns and swaps[0].nouns != (NO_OFFSETS, NO_OFFSETS) else "broken"
 
 
 def scenes() -> Captions:
@@ -177,7 +179,7 @@ def scenes() -> Captions:
         "mini",
         [key for _, key, _ in corpus],
         [text for _, _, text in corpus],
-        {**parsers(), "truth": SceneGraphFile([files])},
+        {**parsers(), "truth": SyntheticSceneTagger([files])},
         lambda row, swap: judge_scene(corpus[row][0], swap),
         training_pairs("mini").captions,
         len(corpus),
@@ -195,7 +197,7 @@ def paired() -> Captions:
         "paired",
         [f"paired-{row}" for row in range(len(texts))],
         texts,
-        {**parsers(), "truth": PairedPhrases()},
+        {**parsers(), "truth": PairedImageTagger()},
         lambda row, swap: judge_pair(texts[row], swap),
         training_pairs("paired").captions,
         len(texts),
@@ -215,7 +217,7 @@ def flickr8k() -> Captions:
 
 def coco() -> Captions:
     """Return the captions of `data/roles/captions.txt`, in a random order."""
-    lines = shipped("data/roles/captions.txt").read_text(encoding="utf-8").splitlines()
+    lines = bundled_path("data/roles/captions.txt").read_text(encoding="utf-8").splitlines()
     captions = [
         (f"coco-{number}", " ".join(word.rsplit("/", 1)[0] for word in line.split(" ")))
         for number, line in enumerate(lines, start=1)
@@ -260,7 +262,7 @@ SETS: Mapping[str, Callable[[], Captions]] = {
 
 def labels_file() -> Path:
     """Return the path of the labelled swaps."""
-    return shipped("data/roles/swaps.tsv")
+    return bundled_path("data/roles/swaps.tsv")
 
 
 def read_labels() -> dict[tuple[str, str], str]:
@@ -329,7 +331,7 @@ def shares_of(
     preferred = []
     for row in with_swap:
         caption = model.log_likelihood(decoded[row])
-        gains = [round(caption - model.log_likelihood(swap), DECIMALS) for swap in swaps[row]]
+        gains = [round(caption - model.log_likelihood(swap), TIE_DECIMALS) for swap in swaps[row]]
         preferred.append(mean([(gain > 0) + (gain == 0) / 2 for gain in gains]))
     yield "caption preferred", mean(preferred), len(with_swap)
 
@@ -345,7 +347,13 @@ def store_measures() -> None:
             frame = pd.concat(frames, ignore_index=True)
             provenance = current_provenance(profile, SEED)
             store.save(
-                table, DATA, 0, frame, profile, key=digest(frame.to_csv()), provenance=provenance
+                table,
+                DATA_RUN,
+                0,
+                frame,
+                profile,
+                key=digest(frame.to_csv()),
+                provenance=provenance,
             )
         store.collect(profile)
 
@@ -359,7 +367,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("file", nargs="?", type=Path, default=Path("swaps-to-label.tsv"))
     parsed = parser.parse_args(words)
     action = store_measures if parsed.what == "measure" else lambda: list_swaps(parsed.file)
-    return guarded(action, "the same command")
+    return run_reporting_errors(action, "the same command")
 
 
 if __name__ == "__main__":

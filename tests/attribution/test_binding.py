@@ -15,7 +15,7 @@ from cae_lib.models import text_encoder
 from cae_lib.training.losses import CAELoss
 from cae_lib.words.alignment import Alignment, align
 from cae_lib.words.phrases import stated_bindings
-from cae_lib.words.roles import ATTRIBUTE, NOWHERE, OBJECT, RELATION, Place, Span, Swap
+from cae_lib.words.roles import ATTRIBUTE, NO_OFFSETS, OBJECT, RELATION, Offsets, Span, Swap
 
 NAME = "binding"
 ROLES = {
@@ -61,7 +61,7 @@ TEXTS = {
 }
 
 
-def place(caption: str, text: str) -> Place:
+def place(caption: str, text: str) -> Offsets:
     """Return where a text first stands in a caption."""
     start = caption.index(text)
     return start, start + len(text)
@@ -97,7 +97,7 @@ def words(tokenizer) -> Alignment:
 def known(tokenizer) -> Alignment:
     """Return a caption with a swap of a relation's arguments and one of attributes."""
 
-    def at(*texts: str) -> tuple[Place, ...]:
+    def at(*texts: str) -> tuple[Offsets, ...]:
         return tuple(place(KNOWN, text) for text in texts)
 
     relation = Swap(at("dog", "umbrella"), at("a small red dog", "a blue umbrella"), *at("on"))
@@ -313,12 +313,12 @@ def test_the_hinge_is_on_words_with_a_score(named, call, attribute) -> None:
 @pytest.mark.parametrize("moved", ["noun", "phrase"])
 def test_swaps_of_a_tagger_move_what_is_asked(tokenizer, known, moved) -> None:
     expected = [(1, "on", TEXTS[moved]), (1, "red blue", TEXTS["attribute"])]
-    assert swapped(tokenizer, known, swap=moved) == expected
+    assert swapped(tokenizer, known, swap_kind=moved) == expected
 
 
 def test_half_of_the_swaps_move_nouns(tokenizer, known) -> None:
     generator = torch.Generator().manual_seed(0)
-    options = {"swap": "half", "generator": generator}
+    options = {"swap_kind": "half", "generator": generator}
     texts = [swapped(tokenizer, known, **options)[0][2] for _ in range(200)]
     assert set(texts) == {TEXTS["noun"], TEXTS["phrase"]}
     assert 70 < texts.count(TEXTS["noun"]) < 130
@@ -329,13 +329,13 @@ def test_where_nouns_cannot_move_phrases_do_and_the_other_way_round(moved, token
     caption = "two dogs on a cat"
     nouns = (place(caption, "dogs"), place(caption, "cat"))
     phrases = (place(caption, "two dogs"), place(caption, "a cat"))
-    nowhere, binder = (NOWHERE, NOWHERE), place(caption, "on")
+    nowhere, binder = (NO_OFFSETS, NO_OFFSETS), place(caption, "on")
     for swap, expected in (
         (Swap(nowhere, phrases, binder), "a cat on two dogs"),
         (Swap(nouns, nowhere, binder), "two cat on a dogs"),
     ):
         words = align([caption], [[]], tokenizer, swaps=[[swap]])
-        assert [text for *_, text in swapped(tokenizer, words, swap=moved)] == [expected]
+        assert [text for *_, text in swapped(tokenizer, words, swap_kind=moved)] == [expected]
 
 
 def test_samples_and_requested_words_of_a_tagger_s_swaps(tokenizer, known) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from cae_lib.errors import ConfigError
 from cae_lib.models import text_encoder
-from cae_lib.words.alignment import word_index
+from cae_lib.words.alignment import word_numbers
 
 NAME = "counterfactual"
 CAPTIONS = (
@@ -46,7 +46,7 @@ def named(tiny_clip) -> Batch:
 @pytest.fixture
 def words(named: Batch, tiny_clip) -> list[Word]:
     actual = []
-    for row, numbers in enumerate(word_index(named.tokens, 49408)):
+    for row, numbers in enumerate(word_numbers(named.tokens, 49408)):
         for number in range(1, int(numbers.max()) + 1):
             places = (numbers == number).nonzero().flatten().tolist()
             tokens = tuple(named.tokens[row, places].tolist())
@@ -152,7 +152,7 @@ def test_a_word_fits_that_leaves_the_end_or_its_padding(free, size, fits, named,
 
 @torch.no_grad()
 def test_at_most_so_many_words_of_each_group_are_scored(named, call, attribute) -> None:
-    numbers, roles = word_index(named.tokens, 49408), call["roles"]
+    numbers, roles = word_numbers(named.tokens, 49408), call["roles"]
     seen = torch.zeros_like(roles, dtype=torch.bool)
     torch.manual_seed(0)
     for _ in range(30):

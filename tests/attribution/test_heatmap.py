@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from oracles import explicit_attention
 from torch import Tensor, nn
 
-from cae_lib.attribution.heatmap import image_relevances, shares, upsample
+from cae_lib.attribution.heatmap import image_relevances, relevance_shares, upsample
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models import Clip
 
@@ -82,4 +82,4 @@ def test_maps_keep_rows_and_columns_apart_and_their_sizes_and_shares() -> None:
     assert upsample(torch.tensor([[[0.0, 4.0]]]), 1, 4)[0, 0].tolist() == [0.0, 1.0, 3.0, 4.0]
     maps = torch.tensor([[[1.0, 3.0], [0.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]]])
     expected = [[[0.125, 0.375], [0.0, 0.5]], [[0.25, 0.25], [0.25, 0.25]]]
-    assert shares(maps).tolist() == expected
+    assert relevance_shares(maps).tolist() == expected

@@ -16,7 +16,7 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.models import text_encoder
 from cae_lib.training.batch import placebo_roles
 from cae_lib.training.losses import CAELoss
-from cae_lib.training.openclip import CaeModel, RoleTokenizer
+from cae_lib.training.openclip import CAEModel, RoleTokenizer
 from cae_lib.words.alignment import Alignment, align
 
 SHUFFLED = [1, 2, 3, 4, 5, 6, 7, 0]
@@ -99,7 +99,7 @@ def test_placebos_and_batches_with_captions_twice_are_taken(model, words, images
 def test_texts_of_open_clips_loop(model) -> None:
     tokenizer = RoleTokenizer(toy_clip().tokenizer, WordTagger())
     texts, pixels = tokenizer(CAPTIONS), torch.randn(8, 3, 112, 112)
-    trained = CaeModel(model, method="attention").train()
+    trained = CAEModel(model, method="attention").train()
     trained(pixels, texts)
     texts[:, 1:] = texts[SHUFFLED, 1:]
     with pytest.raises(DataError, match="caption [1-7] "):
@@ -160,9 +160,7 @@ def test_another_vocabulary_takes_no_words_beyond_the_text(family: str) -> None:
     ],
 )
 def test_tokens_that_are_no_word(family, path, tokens, expected) -> None:
-    outside = text_encoder(MODEL_FAMILIES[family]().model, path).non_word_tokens(
-        torch.tensor(tokens)
-    )
+    outside = text_encoder(MODEL_FAMILIES[family]().model, path).non_word_mask(torch.tensor(tokens))
     assert outside.int().tolist() == expected
 
 

@@ -10,7 +10,7 @@ from oracles import Batch, assert_gradient
 from torch import Tensor
 
 from cae_lib.attribution import integrated_gradients
-from cae_lib.words.alignment import word_index
+from cae_lib.words.alignment import word_numbers
 
 NAME, GRAPH = "integrated_gradients", {"create_graph": True}
 
@@ -28,7 +28,7 @@ def captums(batch: Batch, baseline: Tensor, points: int) -> Tensor:
 
 def masked(batch: Batch) -> Tensor:
     table = batch.model.token_embedding
-    words = word_index(batch.tokens, 49408).unsqueeze(-1) > 0
+    words = word_numbers(batch.tokens, 49408).unsqueeze(-1) > 0
     return torch.where(words, table.weight.mean(0), table(batch.tokens)).detach()
 
 
@@ -77,7 +77,7 @@ def test_gradient_is_that_of_finite_differences(parameters, short, attribute, mo
     """Also by the embedding of the end token, which is no word and the same in the baseline."""
     model = short.model
     mean = model.token_embedding.weight.detach().mean(0)
-    monkeypatch.setattr(integrated_gradients, "mask_vector", lambda encoder: mean)
+    monkeypatch.setattr(integrated_gradients, "mask_embedding", lambda encoder: mean)
 
     def score() -> Tensor:
         torch.manual_seed(1)

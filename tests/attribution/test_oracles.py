@@ -12,7 +12,7 @@ from oracles import Batch, explicit_attention, make_batch
 from torch import Tensor
 
 from cae_lib.attribution import Attribution
-from cae_lib.words.alignment import word_index
+from cae_lib.words.alignment import word_numbers
 
 IMAGE_TOWER = {"image_size": 32, "patch_size": 16, "width": 64, "layers": 1, "head_width": 32}
 CAPTIONS = ("a red giraffe chases pterodactyls", "two dogs")
@@ -34,7 +34,7 @@ def norm(batch: Batch, temperature: bool = False) -> Tensor:
 
 def ablation(batch: Batch, token: int | None = None, unit: str = "word") -> Tensor:
     """Ablate by captum: the mean embedding, that of a token, or zeros (-1) in place of a word."""
-    words, table = word_index(batch.tokens, 49408), batch.text.token_embedding.weight.detach()
+    words, table = word_numbers(batch.tokens, 49408), batch.text.token_embedding.weight.detach()
     groups = words if unit == "word" else torch.arange(77) * (words > 0)
     baseline = table.mean(0) if token is None else table[[token]] * (token >= 0)
     return batch.ablation(groups, baseline)

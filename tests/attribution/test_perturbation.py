@@ -12,8 +12,8 @@ from cae_lib.attribution import get_method
 from cae_lib.attribution.base import Captions
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models import packed, text_encoder
-from cae_lib.models.packed import pack_rows
-from cae_lib.words.alignment import word_index
+from cae_lib.models.packed import plan_packing
+from cae_lib.words.alignment import word_numbers
 
 
 def test_random_word_is_another_word_of_the_batch(batch, attribute) -> None:
@@ -23,7 +23,7 @@ def test_random_word_is_another_word_of_the_batch(batch, attribute) -> None:
     other = dataclasses.replace(two, model=text_encoder(two.model, "reference"))
     again = attribute(other, "perturbation", replacement="random").scores[:, : scores.shape[1]]
     torch.testing.assert_close(again, scores, atol=1e-12, rtol=0)  # the same draw on each path
-    known = two.tokens[word_index(two.tokens, 49408) > 0].unique().tolist()
+    known = two.tokens[word_numbers(two.tokens, 49408) > 0].unique().tolist()
     whole = two.similarity(two.model.encode_text(two.tokens)).detach()
     for position in (1, 2):  # "a dog": one of the other words explains the score exactly
         drops = []
@@ -85,9 +85,9 @@ def test_words_can_be_given_or_missing(batch, attribute, tiny_clip) -> None:
 
 
 def test_states_before_the_masked_word_are_shared(batch, attribute, tiny_clip, monkeypatch) -> None:
-    pack = Mock(side_effect=pack_rows)
-    monkeypatch.setattr(packed, "pack_rows", pack)
+    pack = Mock(side_effect=plan_packing)
+    monkeypatch.setattr(packed, "plan_packing", pack)
     tokens = tiny_clip.tokenizer(["red dog runs"])  # 5 positions, 3 words
     attribute(dataclasses.replace(batch.first(1), tokens=tokens), "perturbation")
-    computed = [len(pack_rows(*call.args, **call.kwargs).active) for call in pack.call_args_list]
+    computed = [len(plan_packing(*call.args, **call.kwargs).active) for call in pack.call_args_list]
     assert computed == [5 + 4 + 3 + 2]  # the caption, then each variant from its word on

@@ -13,7 +13,7 @@ from cae_lib.attribution.word_scores import (
     word_scores,
 )
 from cae_lib.errors import ConfigError
-from cae_lib.words.alignment import word_index
+from cae_lib.words.alignment import word_numbers
 
 NAN = float("nan")
 
@@ -26,16 +26,16 @@ def test_each_word_has_a_number() -> None:
     # cat | ' | s for "cat's" is one clitic "'s"; "12" is two digits; "!!" one word
     captions = [" ".join(words), "the cat's 12 hats!!", "dog " * 100, ""]
     tokens = tokenizer(captions)
-    plain, odd, long, empty = word_index(tokens, 49408)
+    plain, odd, long, empty = word_numbers(tokens, 49408)
     assert plain[: len(expected)].tolist() == expected
     assert not plain[len(expected) :].any()
     assert odd[:10].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 0, 0]
     assert long.tolist() == [0, *range(1, 76), 0]
     assert not empty.any()
     tokens[tokens == 0] = 60000  # ids beyond the vocabulary are refused elsewhere
-    assert torch.equal(word_index(tokens, 49408)[0], plain)
+    assert torch.equal(word_numbers(tokens, 49408)[0], plain)
     with pytest.raises(ConfigError, match="pass words"):
-        word_index(torch.tensor([[1, 5, 2]]), 32000)
+        word_numbers(torch.tensor([[1, 5, 2]]), 32000)
 
 
 def test_words_as_text(tiny_clip) -> None:

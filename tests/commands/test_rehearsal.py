@@ -24,12 +24,12 @@ from cae_lib.config import paths
 from cae_lib.data.needs import data_digests
 from cae_lib.errors import DataError
 from cae_lib.evaluation import datasets
-from cae_lib.evaluation.averages import weights
+from cae_lib.evaluation.averages import score_weights
 from cae_lib.evaluation.encoder import Weights
-from cae_lib.evaluation.suites import SUITES
+from cae_lib.evaluation.suites import RUN_SUITES
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
-from cae_lib.profiles import enter_home, experiment
+from cae_lib.profiles import experiment, set_profile_home
 from cae_lib.statistics import mean_ci
 from data.recipes.synthetic_scenes.build import build_world
 
@@ -91,7 +91,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, torch.
 @pytest.fixture(scope="module")
 def said(start: dict[str, torch.Tensor]) -> dict[str, str]:
     """What the commands print, after the whole profile ran."""
-    options = {"evaluate data": [], "evaluate base": ["--only", ",".join(SUITES)]}
+    options = {"evaluate data": [], "evaluate base": ["--only", ",".join(RUN_SUITES)]}
     options |= {f"train {RUN}": [], f"evaluate {RUN}": ["--only", ",".join(KINDS)]}
     found = {}
     for words, more in options.items():
@@ -112,11 +112,13 @@ def test_every_measurement_tells_how_much_it_used(said):
         "incomplete: benchmarks, vl_checklist/Relation/vg/spatial, 1 used of 30,650 expected\n",
     ):
         assert line in said["evaluate data"]
-    items = results.load("items", "rehearsal", [results.DATA])
+    items = results.load("items", "rehearsal", [results.DATA_RUN])
     asked = items[items["family"].isin(["aro", "sugarcrepe"]) & (items["bindings"] > 0)]
     assert (asked["seen"] <= asked["bindings"]).all() and asked["seen"].any(), "in training"
-    stored = {name for name, index in store.tables("rehearsal").items() if ("base", 0) in index}
-    assert stored == set(SUITES) - {"zero_shot", "heatmaps"}
+    stored = {
+        name for name, index in store.table_indexes("rehearsal").items() if ("base", 0) in index
+    }
+    assert stored == set(RUN_SUITES) - {"zero_shot", "heatmaps"}
 
 
 def test_the_base_is_the_tag_runs_start_from_it_and_scores_come_of_all(said, start):
@@ -130,8 +132,8 @@ def test_the_base_is_the_tag_runs_start_from_it_and_scores_come_of_all(said, sta
     assert meta.extra["started_from"] == "openai"
     assert "2 steps of 4 on 12 rows" in said[f"train {RUN}"]
     names, chosen = ["base", RUN], "family in ['aro', 'sugarcrepe']"
-    items = results.load("items", "rehearsal", [results.DATA]).query(chosen)
-    found = mean_ci(results.load("benchmarks", "rehearsal", names), weights=weights(items))
+    items = results.load("items", "rehearsal", [results.DATA_RUN]).query(chosen)
+    found = mean_ci(results.load("benchmarks", "rehearsal", names), weights=score_weights(items))
     assert set(found["run"]) == set(names) and found["estimate"].between(0, 1).all()
 
 
@@ -252,12 +254,12 @@ def test_a_rehearsal_lays_everything_out_and_real_files_go_over_it(tmp_path: Pat
     (real / "coco" / "more").mkdir(parents=True)
     monkeypatch.setattr(rehearsal, "SETS", TINY)
     with at_home(tmp_path / "home"):
-        enter_home("rehearsal")
-        enter_home("rehearsal")  # again, from within
+        set_profile_home("rehearsal")
+        set_profile_home("rehearsal")  # again, from within
         assert paths().root == (tmp_path / "home" / "build" / "rehearsal").resolve()
         rehearsal.lay_out("rehearsal", real)
         config = experiment("clip-ft", "rehearsal")
-        assert isinstance(runs.weights_path(config), Path), "the archive"
+        assert isinstance(runs.initial_weights(config), Path), "the archive"
         sets_here = paths().raw
         assert (sets_here / "sugar-crepe/data/swap_att.json").read_text() == "{}"
         assert (sets_here / "sugar-crepe/data/swap_obj.json").read_text() != "{}"

@@ -48,7 +48,7 @@ def test_missing_pictures_are_named_and_dropping_them_renumbers_the_rows(written
     assert pairs.hard_images == [[1], [0]]  # old row 2 is row 1 now, old row 1 is gone
     assert load_negclip_tsv(tsv, tmp_path, missing="ignore").n_used == 3
     with pytest.raises(DataError, match="t.tsv: 3 rows, 4 expected"):
-        load_negclip_tsv(tsv, tmp_path, "ignore", expected=4)
+        load_negclip_tsv(tsv, tmp_path, "ignore", n_expected=4)
     written("coco/b.jpg").write_text("<html>gone</html>")
     pairs = load_negclip_tsv(tsv, tmp_path, missing="drop")
     assert (pairs.n_used, pairs.n_expected) == (2, 3)

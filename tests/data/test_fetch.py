@@ -24,7 +24,7 @@ from huggingface_hub import errors
 from cae_lib import cli
 from cae_lib.data.completeness import source_report
 from cae_lib.data.fetch import fetch_source
-from cae_lib.data.sources import Download, Source, source
+from cae_lib.data.sources import Download, Source, find_source
 from cae_lib.data.unpack import unpack
 from cae_lib.errors import DataError
 
@@ -76,10 +76,10 @@ def test_checksum_of_the_list(toy: Source, file_server, kind):
     with pytest.raises(DataError, match=f"(?s)pictures.zip -> .*{digest}"):
         fetch_source(entry)
     assert tree(toy.download_folder) == {} and not toy.root.exists()
-    entry.place(item).write_bytes(archive[:-1] + b"x")
+    entry.local_path(item).write_bytes(archive[:-1] + b"x")
     with pytest.raises(DataError, match=digest):
         fetch_source(entry)
-    entry.place(item).write_bytes(archive)
+    entry.local_path(item).write_bytes(archive)
     assert fetch_source(entry) == [] and len(file_server.asked) == 1
 
 
@@ -89,7 +89,7 @@ def test_a_failed_download_leaves_nothing_and_keeps_no_other_back(toy: Source, f
     file_server.files["/rows.json"] = b"" if fault == "absent" else b"x" * 100_000
     if fault == "cut":
         file_server.cut = 50_000
-    url, place = toy.files[0].url, toy.place(toy.files[0])
+    url, place = toy.files[0].url, toy.local_path(toy.files[0])
     with pytest.raises(DataError, match=f"cae data get toy.*\n  {url} -> {place}") as caught:
         fetch_source(toy)
     assert str(caught.value).count("->") == 1
@@ -105,7 +105,7 @@ def test_offline_machine_is_told_once_what_it_has_to_fetch(make_source, zipped, 
         Download(how="Sign the form.", file="form.zip", unpack="."),
         Download(how="Ask."),
     )
-    zip_place, json_place, form_place, _ = map(entry.place, entry.files)
+    zip_place, json_place, form_place, _ = map(entry.local_path, entry.files)
     with pytest.raises(DataError) as caught:
         fetch_source(entry)
     message = str(caught.value)
@@ -243,14 +243,14 @@ def test_an_archive_that_unpacks_to_far_more_than_its_size(tmp_path: Path, monke
     unpack(path, root, "d")
     assert (root / "d/zeros").read_bytes() == content
     shutil.rmtree(root)
-    monkeypatch.setattr("cae_lib.data.unpack.ALWAYS_ALLOWED", len(content) - 1)
+    monkeypatch.setattr("cae_lib.data.unpack.ALWAYS_ALLOWED_BYTES", len(content) - 1)
     with pytest.raises(DataError, match=f"(?s)bomb.{kind}.*zeros.*{root / 'd'}"):
         unpack(path, root, "d")
     assert tree(root) == {}
 
 
 def test_text_that_shrinks_a_lot_is_unpacked(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("cae_lib.data.unpack.ALWAYS_ALLOWED", 0)
+    monkeypatch.setattr("cae_lib.data.unpack.ALWAYS_ALLOWED_BYTES", 0)
     random = Random(0)
     rows = "\n".join(
         f"COCO_{random.randrange(10**12):012}.jpg,a dog is sitting near a tree,"
@@ -423,12 +423,12 @@ def test_open_clips_weights_stay_in_the_hubs_cache(make_source, monkeypatch, tmp
 
 
 def test_flickr8k_as_it_is_released(home: Path, zipped):
-    entry = source("flickr8k")
+    entry = find_source("flickr8k")
     texts = {"Flickr8k.token.txt": b"a.jpg#0\tA dog .\n", "Flickr_8k.devImages.txt": b"a.jpg\n"}
     items = []
     for item, files in zip(entry.files, ({"Flicker8k_Dataset/a.jpg": b"A"}, texts), strict=True):
         entry.download_folder.mkdir(parents=True, exist_ok=True)
-        entry.place(item).write_bytes(zipped(files))
+        entry.local_path(item).write_bytes(zipped(files))
         items.append(dataclasses.replace(item, checksum=None))
     with pytest.raises(DataError, match="f18a1e2920de5bd84dae7cf08ec78978 was expected"):
         fetch_source(entry)

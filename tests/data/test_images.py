@@ -11,12 +11,12 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from cae_lib.data import images
-from cae_lib.data.images import ImagesOnDisk, ImageStore, open_images
+from cae_lib.data.images import ImagesInMemory, ImagesOnDisk, open_images
 from cae_lib.errors import DataError
 
 SIZES = [(40, 30), (32, 40), (64, 20)]  # the last is too wide for a crop of 3:4 to 4:3
 STATISTICS = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
-each = pytest.mark.parametrize("kind", [ImageStore, ImagesOnDisk])
+each = pytest.mark.parametrize("kind", [ImagesInMemory, ImagesOnDisk])
 
 
 def picture(path: Path, width: int = 16, height: int = 16, seed: int = 0) -> Path:
@@ -68,10 +68,10 @@ def test_crops_are_torchvisions_bicubic_ones_of_the_whole(files, kind) -> None:
     crops = source.crops(index, seeded())
     draw = RandomResizedCrop(16, (0.9, 1.0), interpolation=InterpolationMode.BICUBIC)
     state = torch.random.get_rng_state()
-    for place, seed in enumerate(images.crop_seeds(4, seeded()).tolist()):
+    for place, seed in enumerate(images.draw_crop_seeds(4, seeded()).tolist()):
         row = int(index[place])
         whole = Image.open(files[row])
-        if kind is ImageStore:
+        if kind is ImagesInMemory:
             whole = source.pixels[row]
         torch.manual_seed(seed)
         expected = draw(whole)
@@ -98,13 +98,13 @@ def test_crops_follow_the_generator_and_a_part_has_those_of_the_whole(files, kin
 
 def test_pictures_of_the_models_size_are_kept_in_memory(tmp_path, files, monkeypatch) -> None:
     small = [picture(tmp_path / "square.png", 16, 16)]
-    assert isinstance(open_images(small, 16), ImageStore)
+    assert isinstance(open_images(small, 16), ImagesInMemory)
     assert isinstance(open_images(files, 16), ImagesOnDisk)
     assert isinstance(open_images(small, 32), ImagesOnDisk)
     assert isinstance(open_images([picture(tmp_path / "tall.png", 16, 20)], 16), ImagesOnDisk)
     twice = picture(tmp_path / "twice.jpg", 32, 32)  # a JPEG can be decoded at half its size
     assert isinstance(open_images([twice], 16), ImagesOnDisk)
-    monkeypatch.setattr(images, "STORE_LIMIT", 100)
+    monkeypatch.setattr(images, "MAX_BYTES_IN_MEMORY", 100)
     assert isinstance(open_images(small, 16), ImagesOnDisk)
     with pytest.raises(DataError, match=r"absent\.png"):
         open_images([tmp_path / "absent.png"], 16)

@@ -10,8 +10,8 @@ from PIL import Image
 from book.extension.explorer import image_sheet
 from cae_lib.cli import main
 from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.data.captions import Pairs
-from cae_lib.data.images import ImagesOnDisk, ImageStore
+from cae_lib.data.captions import ImageCaptionPairs
+from cae_lib.data.images import ImagesInMemory, ImagesOnDisk
 from cae_lib.evaluation.encoder import Encoder, ImageReader
 from cae_lib.evaluation.pair import attribute
 from cae_lib.evaluation.retrieval import retrieval_ranks
@@ -39,7 +39,7 @@ def test_evaluation_training_and_attribution_see_the_stored_pixels(files, tiny_c
     expected = tiny_clip.preprocess(Image.open(plain).convert("RGB"))
     (read,) = ImageReader(tiny_clip.preprocess).read([ImageRef(turned)])
     assert (read.pixels.shape, read.pixels.dtype) == ((3, 112, 112), torch.uint8)
-    for kind in (ImageStore, ImagesOnDisk):
+    for kind in (ImagesInMemory, ImagesOnDisk):
         assert torch.equal(kind([turned], 112).crops(torch.tensor([0]))[0], read.pixels)
     assert torch.equal(Encoder(tiny_clip).pixel_values([ImageRef(turned)])[0], expected)
     shown = attribute(tiny_clip, plain, "a cat").image
@@ -49,7 +49,7 @@ def test_evaluation_training_and_attribution_see_the_stored_pixels(files, tiny_c
 
 
 def test_random_crops_and_crops_of_benchmarks_are_of_the_stored_pixels(files, tiny_clip):
-    for kind in (ImageStore, ImagesOnDisk):
+    for kind in (ImagesInMemory, ImagesOnDisk):
         first, second = (
             kind([path], 112).crops(torch.tensor([0]), torch.manual_seed(0)) for path in files
         )
@@ -61,7 +61,9 @@ def test_random_crops_and_crops_of_benchmarks_are_of_the_stored_pixels(files, ti
 
 def test_retrieval_ties_an_image_with_its_turned_copy(files, tiny_clip):
     """Were their pixels different, one of the two captions would find its image first."""
-    pairs = Pairs([*files], ["a cat", "two red dogs"], torch.tensor([0, 1]), "toy", 2, 2)
+    pairs = ImageCaptionPairs(
+        [*files], ["a cat", "two red dogs"], torch.tensor([0, 1]), "toy", 2, 2
+    )
     found = retrieval_ranks(Encoder(tiny_clip), pairs, "toy")
     assert found[found.direction == "text to image"]["rank"].tolist() == [2, 2]
 

@@ -57,8 +57,8 @@ def test_csv_that_is_cut_short_or_lacks_a_column(write):
         ("text", " customers\n", " customers\n", ("", "  \n", 3, None)),
         ("number", "12.5", 12.5, ("", "nan", "inf", True, None, [1])),
         ("texts", ["a", " b"], ("a", " b"), ([], ["a", ""], ["a", 1], "a", None)),
-        ("literal", " ['a', \"b's\"]", ["a", "b's"], ("('a',)", "[1]", "[a]", "['a'", "f()")),
-        ("literal", "{'b', 'a', 'b'}", ["b", "a", "b"], ("{'a': 'b'}", "")),
+        ("literal_list", " ['a', \"b's\"]", ["a", "b's"], ("('a',)", "[1]", "[a]", "['a'", "f()")),
+        ("literal_list", "{'b', 'a', 'b'}", ["b", "a", "b"], ("{'a': 'b'}", "")),
     ],
 )
 def test_fields_are_what_they_have_to_be(method, right, value, wrong):
@@ -88,6 +88,6 @@ def test_box_is_left_top_right_bottom():
 
 def test_lines_of_json_end_at_newlines_alone(write):
     path = write('{"a": "one\u2028two"}\n\n{"a": 2}')
-    assert [row.content["a"] for row in rows.json_lines(path)] == ["one\u2028two", 2]
+    assert [row.content["a"] for row in rows.jsonl_rows(path)] == ["one\u2028two", 2]
     with pytest.raises(DataError, match=r"a\.x, line 2"):
-        list(rows.json_lines(write('{"a": 1}\n{"a"')))
+        list(rows.jsonl_rows(write('{"a": 1}\n{"a"')))

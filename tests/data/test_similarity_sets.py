@@ -2,7 +2,12 @@
 
 import pytest
 
-from cae_lib.data.similarity import OFFICIAL, YEARS, available_similarity_sets, load_similarity
+from cae_lib.data.similarity import (
+    OFFICIAL_PAIR_COUNTS,
+    STS_PARTS,
+    available_similarity_sets,
+    load_similarity_set,
+)
 from cae_lib.errors import ConfigError, DataError
 
 STSB, SICK = "STS/STSBenchmark/sts-test.csv", "SICK/SICK_test_annotated.txt"
@@ -20,10 +25,10 @@ def sts_row(score, first, second, *more):
 def test_blank_lines_of_scores_leave_pairs_out_and_smt_is_no_part(put):
     for name in ("OnWN", "headlines", "SMT", "FNWN"):
         root = put(part("STS13", name, f"{name}\tb\nc\td\ne\tf\n", "4.5\n\n0\n"))
-    pairs = load_similarity("STS13", root)
+    pairs = load_similarity_set("STS13", root)
     assert pairs.first == ("FNWN", "e", "headlines", "e", "OnWN", "e")
-    assert pairs.second == ("b", "f") * 3 and pairs.gold.tolist() == [4.5, 0.0] * 3
-    assert pairs.sizes == dict.fromkeys(YEARS["STS13"], 2)
+    assert pairs.second == ("b", "f") * 3 and pairs.human_scores.tolist() == [4.5, 0.0] * 3
+    assert pairs.part_sizes == dict.fromkeys(STS_PARTS["STS13"], 2)
     assert (pairs.counts, pairs.n_expected) == ({"unscored": 3}, 6)
 
 
@@ -33,36 +38,40 @@ def test_quotes_mean_nothing_and_more_columns_are_allowed(put):
         sts_row("2.5", "x", 'y" and', "http://a.b", "extra"),
         sts_row("0", "a  cat ", "a\u2028dog"),
     ]
-    pairs = load_similarity("STS-B", put({STSB: "\n".join(rows)}))
+    pairs = load_similarity_set("STS-B", put({STSB: "\n".join(rows)}))
     assert pairs.first == ('A man says "hello', "x", "a  cat ")
     assert pairs.second == ("A man greets", 'y" and', "a\u2028dog")
-    assert pairs.gold.tolist() == [5.0, 2.5, 0.0]
+    assert pairs.human_scores.tolist() == [5.0, 2.5, 0.0]
 
 
 def test_sick_with_and_without_header(put):
     text = "1\tA group\tA crowd\t4.5\tNEUTRAL\n2\tA dog\tA cat\t2\tENTAILMENT\n"
     for content in (text, ("pair_ID\tA\tB\trelatedness_score\tX\n" + text).replace("\n", "\r\n")):
-        pairs = load_similarity("SICK-R", put({SICK: content}))
-        assert pairs.first == ("A group", "A dog") and pairs.gold.tolist() == [4.5, 2.0]
+        pairs = load_similarity_set("SICK-R", put({SICK: content}))
+        assert pairs.first == ("A group", "A dog") and pairs.human_scores.tolist() == [4.5, 2.0]
 
 
 def test_official_numbers_are_those_of_scored_pairs(put, capsys):
     rows = [sts_row("1.0", f"a {i}", f"b {i}") for i in range(1379)]
     root = put({STSB: "\n".join(rows) + "\n"} | part("STS14", "images", "a\tb\n", "1\n"))
-    assert load_similarity("STS-B", root, official=True).n_expected == OFFICIAL["STS-B"] == 1379
+    assert (
+        load_similarity_set("STS-B", root, official=True).n_expected
+        == OFFICIAL_PAIR_COUNTS["STS-B"]
+        == 1379
+    )
     put({STSB: "\n".join(rows[1:]) + "\n"})
-    pairs = load_similarity("STS-B", root, official=True)
-    assert (len(pairs.gold), pairs.n_expected) == (1378, 1379)
+    pairs = load_similarity_set("STS-B", root, official=True)
+    assert (len(pairs.human_scores), pairs.n_expected) == (1378, 1379)
     put({STSB: "\n".join([*rows, rows[0]]) + "\n"})
     with pytest.raises(DataError, match="1380 rows, 1379 expected"):
-        load_similarity("STS-B", root, official=True)
-    assert load_similarity("STS14", root).n_expected == 1
+        load_similarity_set("STS-B", root, official=True)
+    assert load_similarity_set("STS14", root).n_expected == 1
     capsys.readouterr()
-    pairs = load_similarity("STS14", root, official=True)
-    assert (len(pairs.gold), pairs.n_expected) == (1, 3750)
+    pairs = load_similarity_set("STS14", root, official=True)
+    assert (len(pairs.human_scores), pairs.n_expected) == (1, 3750)
     assert "deft-forum" in capsys.readouterr().out
     with pytest.raises(DataError, match=r"STS\.input\.FNWN\.txt: no such annotation file"):
-        load_similarity("STS13", root)
+        load_similarity_set("STS13", root)
     assert available_similarity_sets(root) == ("STS14", "STS-B")
 
 
@@ -75,11 +84,11 @@ def test_malformed_lines_short_rows_unknown_sets_and_nothing_there(put, tmp_path
         ("a\tb\n", "\n", "no pair of STS15 has a score|no such annotation file"),
     ):
         with pytest.raises(DataError, match=message):
-            load_similarity("STS15", put(part("STS15", "belief", inputs, scores)))
+            load_similarity_set("STS15", put(part("STS15", "belief", inputs, scores)))
     root = put({STSB: sts_row("1", "a", "b") + "\nx\ty\n"})
     with pytest.raises(DataError, match=r"sts-test\.csv, line 2: 2 columns, two sentences"):
-        load_similarity("STS-B", root)
+        load_similarity_set("STS-B", root)
     with pytest.raises(ConfigError, match="STS12, STS13"):
-        load_similarity("STS17", root)
+        load_similarity_set("STS17", root)
     with pytest.raises(DataError, match="no dataset of STS12"):
         available_similarity_sets(tmp_path / "SICK")

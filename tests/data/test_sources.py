@@ -11,21 +11,26 @@ import pytest
 from PIL import Image
 
 from cae_lib.data import captions, needs, similarity
-from cae_lib.data.benchmarks import BENCHMARK_FAMILIES, FOLDERS, is_rescored, load_benchmark
+from cae_lib.data.benchmarks import (
+    BENCHMARK_FAMILIES,
+    FOLDER_OF_FAMILY,
+    is_rescored,
+    load_benchmark,
+)
 from cae_lib.data.completeness import checksum_of, source_report
 from cae_lib.data.fetch import fetch_source
 from cae_lib.data.sources import (
     ExpectedRows,
     ReferencedImages,
     Source,
-    expand,
+    expand_braces,
     load_sources,
 )
-from cae_lib.data.training_set import TRAINING_ROWS, TRAINING_SOURCE, training_pairs
+from cae_lib.data.training_set import N_TRAINING_ROWS, TRAINING_SOURCE, training_pairs
 from cae_lib.errors import DataError, MissingDataError
-from cae_lib.evaluation.suites import BASE_SUITES, SUITES
+from cae_lib.evaluation.suites import BASE_SUITES, RUN_SUITES
 from cae_lib.profiles import PROFILES, experiment
-from cae_lib.runs import check_real_data, weights_path
+from cae_lib.runs import check_real_data, initial_weights
 
 SOURCES = load_sources()
 each = pytest.mark.parametrize("entry", SOURCES.values(), ids=list(SOURCES))
@@ -37,13 +42,13 @@ def counts(name: str) -> dict[str, int]:
 
 
 def file_names(name: str) -> set[str]:
-    return {path for row in SOURCES[name].rows for path in expand(row.file)}
+    return {path for row in SOURCES[name].rows for path in expand_braces(row.file)}
 
 
 @each
 def test_entry_is_well_formed(entry: Source):
     if not (entry.home or entry.files):
-        assert entry.folder in FOLDERS.values(), "only a set of one's own has no source"
+        assert entry.folder in FOLDER_OF_FAMILY.values(), "only a set of one's own has no source"
         return
     assert entry.home.startswith("https://") and entry.licence and entry.terms and entry.files
     assert set(entry.needs) <= set(SOURCES) and ".." not in entry.folder
@@ -60,7 +65,7 @@ def test_entry_is_well_formed(entry: Source):
         assert item.drive is None or re.match(r"[\w-]{33}$", item.drive)
         assert item.to or item.unpack or item.how or item.path
         assert not any(place.startswith("/") or ".." in place for place in (item.to, item.unpack))
-    places = [entry.place(item) for item in entry.files if not item.how]
+    places = [entry.local_path(item) for item in entry.files if not item.how]
     assert len(set(places)) == len(places), "two items would overwrite one another"
     plain = [
         i for i in entry.files if not (i.unpack or i.open_clip or i.how or i.hub and not i.path)
@@ -77,18 +82,18 @@ def test_entry_is_well_formed(entry: Source):
 
 
 def test_counts_and_files_are_the_loaders():
-    assert counts(TRAINING_SOURCE)["train_neg_clip"] == TRAINING_ROWS
-    assert sum(counts("senteval").values()) == sum(similarity.OFFICIAL.values())
+    assert counts(TRAINING_SOURCE)["train_neg_clip"] == N_TRAINING_ROWS
+    assert sum(counts("senteval").values()) == sum(similarity.OFFICIAL_PAIR_COUNTS.values())
     for name, key in needs.RETRIEVAL_SOURCES.items():
         file = captions.RETRIEVAL_SETS[name].caption_list.removesuffix(".json")
         assert counts(key) == {file: {"coco": 5000, "flickr30k": 1000}[name]}
     pairs = {
         f"STS/{year}-en-test/STS.{kind}.{part}.txt"
-        for year, parts in similarity.YEARS.items()
+        for year, parts in similarity.STS_PARTS.items()
         for part in parts
         for kind in ("input", "gs")
     }
-    tests = {files["test"] for files in similarity.FILES.values()}
+    tests = {files["test"] for files in similarity.SPLIT_FILES.values()}
     assert file_names("senteval") == pairs | tests
 
 
@@ -101,15 +106,15 @@ def test_released_models_are_runs_without_training_of_weights_that_can_be_fetche
     found = {
         source
         for run in released.values()
-        for source in needs.source_of_weights(run.model, weights_path(run))
+        for source in needs.sources_of_weights(run.model, initial_weights(run))
     }
     assert found == sources, "all weights are measured"
     for name, run in released.items():
         gelu = name.endswith("-gelu") or name == "released-cs-clip"
         assert run.activation == ("gelu" if gelu else "quickgelu")
         if str(run.weights).endswith((".pt", ".pth")):
-            (source,) = needs.source_of_weights(run.model, weights_path(run))
-            place = weights_path(run).relative_to(SOURCES[source].root)
+            (source,) = needs.sources_of_weights(run.model, initial_weights(run))
+            place = initial_weights(run).relative_to(SOURCES[source].root)
             assert str(place) in file_names(source)
 
 
@@ -118,8 +123,8 @@ def test_open_clip_keeps_the_weights_under_that_name():
 
     (item,) = SOURCES["openai-vit-b-32"].files
     assert get_pretrained_cfg(*item.open_clip)["hf_hub"] == f"{item.hub}/"
-    assert needs.source_of_weights("ViT-B-32", "openai") == ("openai-vit-b-32",)
-    assert needs.source_of_weights("ViT-B-32", None) == ()
+    assert needs.sources_of_weights("ViT-B-32", "openai") == ("openai-vit-b-32",)
+    assert needs.sources_of_weights("ViT-B-32", None) == ()
 
 
 @pytest.mark.parametrize(
@@ -222,9 +227,9 @@ def test_other_layouts_of_rows(make_source):
 
 
 def test_every_measurement_and_family_has_its_sources(home):
-    for suite in {*SUITES, *BASE_SUITES}:
+    for suite in {*RUN_SUITES, *BASE_SUITES}:
         assert set(needs.sources_of(suite)) <= set(SOURCES)
-    for name, folder in FOLDERS.items():
+    for name, folder in FOLDER_OF_FAMILY.items():
         folders = {SOURCES[key].folder for key in needs.SOURCES_OF_FAMILY[name]}
         assert folders == {folder or "coco"} | (set() if folder else {"flickr30k"})
     assert "cola" not in needs.sources_of("benchmarks"), "families beside the tables are optional"
@@ -255,10 +260,10 @@ def test_weights_have_to_be_here_and_benchmarks_may_be_missing(home, capsys):
     told = str(caught.value)
     assert "openai-vit-b-32: not here" in told and told.endswith("cae data get openai-vit-b-32")
     needs.require_weights("ViT-B-32", None)
-    lines = needs.missing_data(needs.source_reports(["winoground", "sugarcrepe"]))
+    lines = needs.describe_missing_data(needs.source_reports(["winoground", "sugarcrepe"]))
     assert lines[0].startswith("winoground: not here; 0 of 1 files, 0 of 400 items")
     assert lines[-1].endswith("cae data get winoground coco-val2017 sugarcrepe")
-    assert needs.missing_data({}) == []
+    assert needs.describe_missing_data({}) == []
     with pytest.raises(DataError) as caught:
         check_real_data("paper")
     told = str(caught.value)

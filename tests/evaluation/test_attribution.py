@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from cae_lib.attribution import get_method
-from cae_lib.data.captions import Pairs
+from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.evaluation.attribution import attribution_table
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.methods import PAPER_METHODS
@@ -34,7 +34,7 @@ def five(tmp_path, clip):
         [Span(*word.span(), ROLE_OF[word[0]]) for word in result if word[0] in ROLE_OF]
         for result in words
     ]
-    pairs = Pairs(paths, CAPTIONS, torch.tensor(PICTURES), "toy", 5, 5)
+    pairs = ImageCaptionPairs(paths, CAPTIONS, torch.tensor(PICTURES), "toy", 5, 5)
     return pairs, align(CAPTIONS, spans, clip.tokenizer)
 
 

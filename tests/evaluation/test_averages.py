@@ -6,7 +6,7 @@ import pytest
 
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation import averages
-from cae_lib.evaluation.averages import average, join_by_item, weights
+from cae_lib.evaluation.averages import join_by_item, score_weights, weighted_average
 from cae_lib.evaluation.scores import choice_scores
 from cae_lib.store import ITEM_KEY
 
@@ -26,7 +26,7 @@ def part(key, macro=None, **groups):
 
 def numbers(protocol, *parts):
     frame = pd.concat(parts, ignore_index=True)
-    weighted = weights(frame, protocol)
+    weighted = score_weights(frame, protocol)
     np.testing.assert_allclose(weighted.groupby("score").weight.sum(), 1)
     merged = weighted.merge(frame[["family", "subset", "group", "item", "correct"]])
     assert len(merged) == len(weighted) and (weighted.weight > 0).all()
@@ -163,9 +163,9 @@ def test_numbers_by_hand(protocol, parts, expected):
 
 def test_nothing_fits_and_unknown_protocols():
     frame = part("other/part", g=(1, 2))
-    assert weights(frame, "authors").empty
+    assert score_weights(frame, "authors").empty
     with pytest.raises(ConfigError, match="paper"):
-        weights(frame, "paper")
+        score_weights(frame, "paper")
 
 
 def two_subsets():
@@ -181,13 +181,13 @@ def test_items_meet_their_answers_in_any_order():
         joined = join_by_item(items, shuffled)
         pd.testing.assert_frame_equal(joined.drop(columns="correct"), items)
         assert joined.correct.tolist() == answers.correct.tolist()
-        means = average(shuffled, weights(items, "subset"))
+        means = weighted_average(shuffled, score_weights(items, "subset"))
         assert means.to_dict() == pytest.approx({"f/one": 1 / 2, "f/two": 2 / 3})
         scores = choice_scores(shuffled, items).set_index("dataset")
         assert scores.value.to_dict() == pytest.approx(means.to_dict())
         assert scores.n_used.to_dict() == {"f/one": 2, "f/two": 3}
-    one = weights(items, "subset").query("score == 'f/one'")
-    assert average(answers, one).to_dict() == {"f/one": 0.5}, "further answers do no harm"
+    one = score_weights(items, "subset").query("score == 'f/one'")
+    assert weighted_average(answers, one).to_dict() == {"f/one": 0.5}, "further answers do no harm"
     (row,) = choice_scores(answers[:2], items).itertuples()
     assert (row.dataset, row.chance, row.n_used) == ("f/one", 0.5, 2)
 
@@ -195,11 +195,14 @@ def test_items_meet_their_answers_in_any_order():
 def test_a_score_of_two_protocols_is_refused():
     """Winoground's group score is one of "authors" and of "official": both would give 2 x 0.5."""
     frame = part("winoground/group", x=(1, 2))
-    both = pd.concat([weights(frame, "authors"), weights(frame, "official")])
+    both = pd.concat([score_weights(frame, "authors"), score_weights(frame, "official")])
     with pytest.raises(DataError, match="winoground/group"):
-        average(frame, both)
-    renamed = pd.concat([weights(frame, "table"), weights(frame, "official")])
-    assert average(frame, renamed).to_dict() == {"Winoground": 0.5, "winoground/group": 0.5}
+        weighted_average(frame, both)
+    renamed = pd.concat([score_weights(frame, "table"), score_weights(frame, "official")])
+    assert weighted_average(frame, renamed).to_dict() == {
+        "Winoground": 0.5,
+        "winoground/group": 0.5,
+    }
 
 
 def test_items_without_an_answer_or_with_two_are_named():
@@ -216,14 +219,16 @@ def test_items_without_an_answer_or_with_two_are_named():
             choice_scores(some_answers, some_items)
     for some_answers in (answers[:4], pd.concat([answers, answers[4:]])):
         with pytest.raises(DataError, match="f/two"):
-            average(some_answers, weights(items, "subset"))
+            weighted_average(some_answers, score_weights(items, "subset"))
     with pytest.raises(DataError, match="f/two"):
-        weights(pd.concat([items, items[3:4]]), "subset")
+        score_weights(pd.concat([items, items[3:4]]), "subset")
 
 
 def test_a_family_refuses_a_column_whose_rule_its_mean_cannot_keep(monkeypatch):
-    pooled = dict(averages.TABLE_RULES, **{"ARO-R": averages.Rule("aro/relation", pooled=True)})
-    monkeypatch.setattr(averages, "TABLE_RULES", pooled)
+    pooled = dict(
+        averages.TABLE1_RULES, **{"ARO-R": averages.AveragingRule("aro/relation", pooled=True)}
+    )
+    monkeypatch.setattr(averages, "TABLE1_RULES", pooled)
     with pytest.raises(ConfigError, match="ARO"):
         averages._family_tree("ARO")
     assert averages._family_tree("Winoground") == ["winoground/group"]

@@ -9,11 +9,11 @@ from cae_lib.data.benchmarks.base import Benchmark
 from cae_lib.evaluation.blind import (
     END,
     START,
-    TOKEN,
+    TOKEN_PATTERN,
     TrigramModel,
     blind_answers,
-    n_guesses,
-    text_choosers,
+    n_tied_answers,
+    text_only_baselines,
 )
 
 MODEL = TrigramModel(["a b", "a c"])
@@ -39,7 +39,7 @@ NUMBERS = {"a": 2.0, "b": 1.0, "c": 2.0 + 1e-12, "d": 2.0, "e": 3.0}
 )
 def test_ties_are_guessed_among_the_best(choice, texts, truth, task, among):
     pictures = ["p"] if task == "choice" else ["p", "q"]
-    assert n_guesses(choice(pictures, texts, truth), task, NUMBERS) == among
+    assert n_tied_answers(choice(pictures, texts, truth), task, NUMBERS) == among
 
 
 def test_expected_accuracy_by_length_and_likelihood(choice, benchmark_of):
@@ -58,7 +58,7 @@ def test_expected_accuracy_by_length_and_likelihood(choice, benchmark_of):
             {"likelihood": [1, 0], "likelihood_per_word": [1, 1]},
         ),
     ):
-        table = blind_answers([part], text_choosers(training))
+        table = blind_answers([part], text_only_baselines(training))
         assert [*table] == ["chooser", "family", "subset", "item", "picture", "share"]
         for name, shares in expected.items():
             assert table[table.chooser == name].share.tolist() == pytest.approx(shares)
@@ -75,7 +75,15 @@ def test_a_choice_of_pictures_has_no_blind_answer(choice, benchmark_of):
 
 
 def test_shares_of_words_and_a_text_by_hand():
-    assert TOKEN.findall("a dog's bed, on it.") == ["a", "dog's", "bed", ",", "on", "it", "."]
+    assert TOKEN_PATTERN.findall("a dog's bed, on it.") == [
+        "a",
+        "dog's",
+        "bed",
+        ",",
+        "on",
+        "it",
+        ".",
+    ]
     # a 2, b 1, c 1, end 2: N = 6 of T = 4 kinds, so each of 4 + 1 shares gets 4/5 more, of 10
     table = {word: MODEL.probability(word) for word in ("a", "b", "c", END, "zebra")}
     assert table == pytest.approx({"a": 0.28, "b": 0.18, "c": 0.18, END: 0.28, "zebra": 0.08})

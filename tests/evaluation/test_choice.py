@@ -8,7 +8,7 @@ import pytest
 from cae_lib.data.benchmarks.base import Average, Benchmark, ImageRef, Item
 from cae_lib.errors import DataError
 from cae_lib.evaluation.choice import (
-    answers,
+    answer_benchmarks,
     item_frame,
     item_scores,
     scorable_benchmarks,
@@ -41,7 +41,7 @@ def test_answers_by_hand_in_the_order_of_the_items(hand_encoder, choice, benchma
         benchmark_of(subset="none"),
         benchmark_of(*items[4:], subset="more"),
     ]
-    table = answers(parts, encoder)
+    table = answer_benchmarks(parts, encoder)
     names = ["item", "picture", "correct", "margin", "rank"]
     assert table.columns.tolist() == ["family", "subset", "group", *names]
     assert set(table.family) == {"family"}
@@ -53,9 +53,9 @@ def test_answers_by_hand_in_the_order_of_the_items(hand_encoder, choice, benchma
     np.testing.assert_allclose(table.margin, margins, atol=1e-6)
     types = [str(table[name].dtype) for name in ("item", "correct", "margin", "rank")]
     assert types == ["int32", "bool", "float32", "int16"]
-    assert answers([], encoder).empty
+    assert answer_benchmarks([], encoder).empty
     with pytest.raises(DataError, match="family/part"):
-        answers([parts[0], parts[0]], encoder)
+        answer_benchmarks([parts[0], parts[0]], encoder)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_winoground_scores_by_hand(choice, benchmark_of, hand_encoder, scores, t
     """Cosines, rows pictures."""
     encoder = hand_encoder(dict(zip("pq", scores, strict=True)), {"s": [1, 0], "t": [0, 1]})
     item = choice("pq", "st")
-    table = answers(
+    table = answer_benchmarks(
         [benchmark_of(item, task=t, subset=t) for t in ("text", "image", "group")], encoder
     )
     assert table.correct.tolist() == [text, image, text and image]
@@ -120,7 +120,7 @@ def test_distinct_pairs_of_svo_probes_at_the_median_of_all(girls, choice):
         choice("ps", ["A boy"], group="verb"),  # .45 and .05
         choice("sp", ["A boy"], group="mixed"),  # left out
     )
-    table = answers([benchmark], girls)
+    table = answer_benchmarks([benchmark], girls)
     table = table[table.subset == "match"]  # the median of .05, .4, .45, .6, .9 is .45
     assert table.group.tolist() == ["positive", "negative", "negative", "positive", "negative"]
     assert table.margin.tolist() == pytest.approx([0.45, 0.05, -0.15, 0, 0.4])
@@ -138,7 +138,9 @@ def test_a_pair_that_is_right_of_one_row_and_wrong_of_another_counts_once_in_the
         choice("pq", ["A girl sits"], group="subj"),  # .9 and .4
         choice("qr", ["A girl sits"], group="verb"),
     )  # .4 again, and .6
-    table = answers([rows], girls).query("subset == 'match'")  # the median of .4, .6, .9 is .6
+    table = answer_benchmarks([rows], girls).query(
+        "subset == 'match'"
+    )  # the median of .4, .6, .9 is .6
     assert table.margin.tolist() == pytest.approx([0.3, 0.2, -0.2, 0.0])
     assert table.correct.tolist() == [True, True, False, True]
 
@@ -155,7 +157,7 @@ def test_groups_of_two_subsets_are_averaged_apart(choice, benchmark_of):
 
 def test_a_pair_of_svo_probes_at_the_threshold_is_no_match(girls, choice):
     rows = svo(*(choice(pair, ["A girl sits"], group="obj") for pair in ("pq", "ps")))
-    table = answers([rows], girls).query("subset == 'match'")
+    table = answer_benchmarks([rows], girls).query("subset == 'match'")
     assert table.correct.tolist() == [True, True, True]  # of .9, .4, .1; .4 is none
     assert table.margin.tolist() == pytest.approx([0.5, 0, 0.3])
     none = svo(choice("pq", ["A boy"], group="mixed"))
@@ -179,7 +181,9 @@ def test_a_task_of_three_texts_by_hand(hand_encoder, choice, benchmark_of):
         ("tot", (80, 85, 60), 5, 20),
         ("tot", (80, 60, 65), 20, 5),
     ):
-        frame = answers([benchmark_of(choice("p", "abc"), task=task)], encoder_of(*degrees))
+        frame = answer_benchmarks(
+            [benchmark_of(choice("p", "abc"), task=task)], encoder_of(*degrees)
+        )
         expected = np.cos(np.radians(near)) - np.cos(np.radians(far))
         assert frame.margin[0] == pytest.approx(expected, abs=1e-6), (task, degrees)
         assert frame.correct[0] == (near < far)
@@ -189,6 +193,6 @@ def test_texts_are_compared_within_their_item(hand_encoder, choice, benchmark_of
     angles = np.radians([80, 85, 60, 10, 40, 20])
     vectors = dict(zip("abcdef", zip(np.cos(angles), np.sin(angles), strict=True), strict=True))
     items = choice("p", "abc"), choice("p", "def")
-    frame = answers([benchmark_of(*items, task="tot")], hand_encoder({}, vectors))
+    frame = answer_benchmarks([benchmark_of(*items, task="tot")], hand_encoder({}, vectors))
     cosines = np.cos(np.radians([[5, 20], [30, 10]]))
     np.testing.assert_allclose(frame.margin, cosines[:, 0] - cosines[:, 1], atol=1e-6)

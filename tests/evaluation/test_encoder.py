@@ -16,7 +16,7 @@ from toys import random_clip
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.errors import DataError
 from cae_lib.evaluation import encoder as module
-from cae_lib.evaluation.encoder import Encoder, Weights, order_by_length_and_start
+from cae_lib.evaluation.encoder import Encoder, Weights, argsort_by_length_and_prefix
 from cae_lib.models.packed import PackedEncoder
 
 TEXTS = [
@@ -59,7 +59,7 @@ def encoded(noted):
     """Numbers of pictures, and token ids of texts, of each forward pass."""
     sizes, tokens = [], []
     noted(module, "encode_image", lambda _, pixels: sizes.append(len(pixels)))
-    noted(PackedEncoder, "encode_many", lambda _, texts: tokens.append(texts))
+    noted(PackedEncoder, "encode_features", lambda _, texts: tokens.append(texts))
     return sizes, tokens
 
 
@@ -141,7 +141,7 @@ def test_batches_hold_texts_of_about_one_length_that_begin_alike(tiny_clip, enco
     Encoder(tiny_clip).encode_texts([" ".join(["cat"] * n) for n in (8, 1, 7, 2)])
     assert [sorted(part.argmax(-1).tolist()) for part in encoded[1]] == [[2, 3], [8, 9]]
     texts = ["x b c d", "a b", "a b c e", "x b c", "a b c d", "a"]
-    order = order_by_length_and_start(tiny_clip.tokenizer(texts))
+    order = argsort_by_length_and_prefix(tiny_clip.tokenizer(texts))
     # Lengths in pairs (2-3, 4-5); in each pair by tokens, where the end has the highest number.
     assert [texts[i] for i in order[:2]] == ["a b", "a"]
     assert {texts[i] for i in order[2:4]} == {"a b c d", "a b c e"}
@@ -228,7 +228,7 @@ def test_weights_are_told_apart_by_all_that_they_are(tmp_path, monkeypatch):
     files = [tmp_path / name for name in ("one", "two")]
     for path in files:
         path.write_text(path.name)
-    monkeypatch.setattr(module, "pretrained_file", lambda model, tag: tmp_path / tag)
+    monkeypatch.setattr(module, "fetch_pretrained_file", lambda model, tag: tmp_path / tag)
     digests = [
         Weights(*arguments).digest()
         for arguments in (

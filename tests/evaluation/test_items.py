@@ -9,12 +9,18 @@ import torch
 
 from cae_lib.config import Profile
 from cae_lib.data.benchmarks.base import Average, Benchmark, ImageRef, Item
-from cae_lib.data.captions import Pairs
+from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.data.scene_graphs import count_roles
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation import items as module
-from cae_lib.evaluation.choice import answers
-from cae_lib.evaluation.items import captions, items, options, parser_table, token_role_table
+from cae_lib.evaluation.choice import answer_benchmarks
+from cae_lib.evaluation.items import (
+    caption_table,
+    item_table,
+    option_table,
+    parser_confusion_table,
+    token_role_table,
+)
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 
 PICTURES = (ImageRef(Path("a.png")), ImageRef(Path("b.png")))
@@ -33,14 +39,17 @@ def test_items_have_the_order_of_answers_and_weights_of_the_headline(
         ("y", ["one two", "a b c", "far"], 1, "b"),
         ("x", ["far", "one two"], 1, "c"),
     ]
-    average = Average(over_groups=True, without=frozenset("c"))
+    average = Average(over_groups=True, excluded_groups=frozenset("c"))
     macro = benchmark_of(*(choice(*row) for row in rows), average=average)
     micro = benchmark_of(
         choice(["y"], ["far", "one two"]), choice(["x"], ["far", "one two"]), subset="micro"
     )
     texts = {"one two": [0.8, 0.6], "far": [-1.0, 0.0], "a b c": [0.6, 0.8]}
     encoder = hand_encoder({"x": [1.0, 0.0], "y": [0.0, 1.0]}, texts)
-    result, answered = items([macro, micro], BLANK, False), answers([macro, micro], encoder)
+    result, answered = (
+        item_table([macro, micro], BLANK, False),
+        answer_benchmarks([macro, micro], encoder),
+    )
     names = ["family", "subset", "group", "item", "picture"]
     pd.testing.assert_frame_equal(result[names], answered[names])
     assert result.picture.tolist() == [0, 0, 1, 0, 1, 0]
@@ -55,10 +64,10 @@ def test_items_have_the_order_of_answers_and_weights_of_the_headline(
 def test_two_by_two_items_have_chances_and_the_larger_counts(benchmark_of):
     item = Item("0", PICTURES, ("a red cat on a bed", "a small striped red cat"))
     parts = [benchmark_of(item, task=task, subset=task) for task in ("text", "image", "group")]
-    result = items(parts, BLANK, True)
+    result = item_table(parts, BLANK, True)
     assert result.chance.tolist() == [0.25, 0.25, 1 / 6]
     svo = Benchmark("svo_probes", "all", (Item("0", PICTURES, ("a cat",), 0, "subj"),), 1)
-    assert items([svo], BLANK, False).chance.tolist() == [0.5] * 3  # a match: yes or no
+    assert item_table([svo], BLANK, False).chance.tolist() == [0.5] * 3  # a match: yes or no
     counts = result[["world_objects", "world_attributes", "world_relations", "words"]]
     assert counts.values.tolist() == [[2, 3, 1, 6]] * 3
 
@@ -71,9 +80,9 @@ def test_bindings_of_both_captions_count_and_those_of_training_are_seen(benchmar
         [benchmark_of(two, task="group"), benchmark_of(one, subset="one")],
         default_tagger(),
     )
-    result = items(parts, tagger, True, ["a red cat", "a dog under a bed", "a bed"])
+    result = item_table(parts, tagger, True, ["a red cat", "a dog under a bed", "a bed"])
     assert result[["bindings", "seen"]].values.tolist() == [[4, 2], [1, 1]]
-    unknown = items(parts, tagger, True)
+    unknown = item_table(parts, tagger, True)
     assert unknown.bindings.tolist() == [4, 1] and not unknown.seen.any()
 
 
@@ -82,8 +91,9 @@ def test_which_texts_and_pictures_are_true(benchmark_of):
         benchmark_of(Item("x", PICTURES, ("a",), 1), subset="pictures"),
         benchmark_of(Item("y", PICTURES[:1], ("a", "b", "c"), 2), subset="texts"),
         benchmark_of(Item("z", PICTURES, ("a", "b")), subset="both", task="group"),
+        benchmark_of(Item("v", PICTURES[:1], ("a", "b", "c")), subset="two", task="itt"),
     ]
-    result = options(parts, {}, Path(), True).groupby(["subset", "kind"]).true.apply(list)
+    result = option_table(parts, {}, Path(), True).groupby(["subset", "kind"]).true.apply(list)
     assert result.to_dict() == {
         ("pictures", "picture"): [False, True],
         ("pictures", "text"): [True],
@@ -91,13 +101,15 @@ def test_which_texts_and_pictures_are_true(benchmark_of):
         ("texts", "text"): [False, False, True],
         ("both", "picture"): [True, True],
         ("both", "text"): [True, True],
+        ("two", "picture"): [True],
+        ("two", "text"): [True, False, False],
     }
 
 
 def test_captions_by_hand():
     texts = ["a red cat", "a red cat is chasing a small red dog", "a red cat"]
-    pairs = Pairs([Path("a"), Path("b")], texts, torch.tensor([1, 0, 1]), "toy", 3, 3)
-    result = captions("coco", pairs, default_tagger(), world=True)
+    pairs = ImageCaptionPairs([Path("a"), Path("b")], texts, torch.tensor([1, 0, 1]), "toy", 3, 3)
+    result = caption_table("coco", pairs, default_tagger(), synthetic=True)
     names = ["objects", "attributes", "relations"]
     assert [*result] == [
         "set",
@@ -135,7 +147,7 @@ def test_words_are_counted_by_found_and_true_role(tmp_path, monkeypatch):
         (tmp_path / name).write_text(json.dumps({"annotations": content}))
     monkeypatch.setattr(Profile, "root", property(lambda self: tmp_path))
     monkeypatch.setattr(module, "default_tagger", lambda: SimpleNamespace(tag=lambda texts: result))
-    assert [tuple(row) for row in parser_table("smoke").itertuples(index=False)] == [
+    assert [tuple(row) for row in parser_confusion_table("smoke").itertuples(index=False)] == [
         ("", "attribute", "attribute", 1),
         ("", "object", "object", 1),
         ("", "other", "other", 2),

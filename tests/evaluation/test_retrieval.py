@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from cae_lib.data.captions import Pairs
+from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.data.labelled import LabelledImages
 from cae_lib.data.similarity import SentencePairs
 from cae_lib.errors import DataError
 from cae_lib.evaluation import retrieval
 from cae_lib.evaluation.datasets import retrieval_pairs
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.retrieval import DIRECTIONS, PROMPTS, rank_pairs
+from cae_lib.evaluation.retrieval import DIRECTIONS, PROMPT_TEMPLATES, rank_pairs
 from cae_lib.evaluation.text_similarity import pair_similarities, phrase_cosines, phrase_table
 
 CLASSES = ("apple", "bed", "cup")
@@ -42,7 +42,7 @@ def test_features_agree_with_sorting_each_query(chunk):
     rng = np.random.default_rng(0)
     images, texts = unit(rng, 20), unit(rng, 53)
     index = np.concatenate([np.arange(20), rng.integers(20, size=33)])
-    result = by_direction(rank_pairs(images, texts, index, chunk=chunk))
+    result = by_direction(rank_pairs(images, texts, index, chunk_size=chunk))
     assert result == by_sorting(images @ texts.T, index)
     assert 0 < np.mean(np.array(result[0]) == 1) < 1
 
@@ -53,13 +53,15 @@ def test_equal_captions_of_two_pictures_tie_exactly():
     for n in [5, 6, 7, 17, 38] * 10:
         images, captions = unit(rng, n, 512), unit(rng, n, 512)
         captions[-1] = captions[0]
-        text, _ = by_direction(rank_pairs(images, captions, np.arange(n), chunk=1))
+        text, _ = by_direction(rank_pairs(images, captions, np.arange(n), chunk_size=1))
         assert text[0] > 1 and text[-1] > 1
 
 
 def test_a_set_of_pictures_and_captions(hand_encoder):
     encoder = hand_encoder({"a": [1.0, 0.0], "b": [0.0, 1.0]}, {"s": [1.0, 0.0], "t": [0.6, 0.8]})
-    pairs = Pairs([Path("a"), Path("b")], ["s", "t", "s"], torch.tensor([0, 1, 1]), "toy", 3, 3)
+    pairs = ImageCaptionPairs(
+        [Path("a"), Path("b")], ["s", "t", "s"], torch.tensor([0, 1, 1]), "toy", 3, 3
+    )
     result = retrieval.retrieval_ranks(encoder, pairs, "coco")
     assert result.to_dict("list") == {
         "set": ["coco"] * 5,
@@ -86,7 +88,7 @@ def test_a_set_of_pictures_and_captions(hand_encoder):
 def test_classes_of_images(hand_encoder, shown, cup, expected):
     """Cosines .8 to the apple, .6 to the bed, -.8 or .6 to the cup."""
     vectors = {"an apple": (1, 0), "a bed": (0, 1), "a cup": cup}
-    texts = {prompt.format(name): vectors[name] for name in vectors for prompt in PROMPTS}
+    texts = {prompt.format(name): vectors[name] for name in vectors for prompt in PROMPT_TEMPLATES}
     images = LabelledImages([Path(name) for name in shown], [*shown.values()], CLASSES, 9)
     encoder = hand_encoder(dict.fromkeys(shown, (0.8, 0.6)), texts)
     assert retrieval.class_ranks(encoder, images)["rank"].tolist() == expected

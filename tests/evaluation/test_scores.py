@@ -12,20 +12,20 @@ from PIL import Image
 from toys import forget
 
 from cae_lib import measuring
-from cae_lib.cli import main, split_selection
+from cae_lib.cli import main, split_suites_and_benchmarks
 from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import Average, Benchmark, ImageRef, Item
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.scores import (
-    COLUMNS,
+    SCORE_COLUMNS,
     choice_scores,
-    describe_amounts,
+    describe_dataset_sizes,
     format_scores,
     items_of,
     stored_scores,
-    write,
+    write_scores,
 )
-from cae_lib.evaluation.suites import SUITES
+from cae_lib.evaluation.suites import RUN_SUITES
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
 from cae_lib.models.external import ExternalModel
@@ -63,12 +63,12 @@ TABLE = pd.DataFrame(
         ("coco", "retrieval", "text to image, R@5", 0.56, float("nan"), 25_010, 25_010),
         ("coco", "retrieval", "image to text, R@5", 0.75, float("nan"), 25_010, 25_010),
     ],
-    columns=COLUMNS,
+    columns=SCORE_COLUMNS,
 )
 
 
 def test_scores_are_written_as_clip_benchmark_and_the_hub_read_them(tmp_path):
-    csv, results = write(TABLE, "clip", tmp_path, "openai")
+    csv, results = write_scores(TABLE, "clip", tmp_path, "openai")
     table = pd.read_csv(csv).set_index("dataset")
     assert table.loc["winoground/text", "acc"] == 0.3075
     assert set(table["model"]) == {"clip"} and set(table["pretrained"]) == {"openai"}
@@ -84,7 +84,7 @@ def test_scores_are_written_as_clip_benchmark_and_the_hub_read_them(tmp_path):
 
 def test_drawn_sets_are_no_results_of_the_hub(tmp_path):
     drawn = TABLE.assign(dataset="mini-" + TABLE["dataset"])
-    assert [path.suffix for path in write(drawn, "base", tmp_path)] == [".csv"]
+    assert [path.suffix for path in write_scores(drawn, "base", tmp_path)] == [".csv"]
 
 
 def test_recall_counts_ranks_up_to_k(home, monkeypatch):
@@ -111,7 +111,7 @@ def test_similarity_is_the_correlation_of_ranks_over_all_parts(home, monkeypatch
     parts = [Mock(n_expected=n) for n in (4, 9)]
     for part, name in zip(parts, ("STS12", "STS14"), strict=True):
         part.name = name
-    monkeypatch.setattr("cae_lib.evaluation.datasets.similarity_pairs", lambda profile: parts)
+    monkeypatch.setattr("cae_lib.evaluation.datasets.similarity_sets", lambda profile: parts)
     found = stored_scores("own", "smoke", 0)
     # 1 - 6 * (1 + 1) / (4 * (16 - 1)), since two ranks differ by one
     assert found["value"].tolist() == pytest.approx([1.0, 0.8])
@@ -126,7 +126,7 @@ def test_how_a_model_is_read_makes_its_measurement_another_one(home, monkeypatch
     monkeypatch.setattr(measuring, "model_loader", lambda *_: lambda: tiny_clip)
     monkeypatch.setattr(measuring, "align", Mock(side_effect=ConfigError("of other characters")))
     changes = [{}, {"share": 0.5}, {"processor": "p"}]
-    suites = {name: SUITES[name] for name in ("phrases", "faithfulness")}
+    suites = {name: RUN_SUITES[name] for name in ("phrases", "faithfulness")}
     for external in (ExternalModel("x", **change) for change in changes):
         measuring.measure_external(external, "own", "smoke", suites)
     assert len({digest for _, digest in asked}) == len(changes)
@@ -217,7 +217,7 @@ def test_why_data_are_incomplete_stands_beside_how_much_is_used(home):
     row = {"suite": "benchmarks", "family": "aro", "subset": "relation", "n_expected": 3000}
     row |= {"n_used": 1, "counts": '{"missing_images": 1234, "same_words": 2}'}
     save("subsets", "data", 0, pd.DataFrame([row]), "smoke", key="", provenance={})
-    whole, part = describe_amounts("smoke")
+    whole, part = describe_dataset_sizes("smoke")
     assert "1 used of 3,000" in whole and "1,234 missing images" in part and "2 " not in part
 
 
@@ -236,8 +236,11 @@ def test_a_file_takes_no_name_of_a_run_and_no_measurement_of_the_base(home, caps
 
 
 def test_what_to_measure_is_named_by_suite_or_by_benchmark(tmp_path):
-    assert split_selection(["retrieval", "benchmarks"]) == (["retrieval", "benchmarks"], [])
-    assert split_selection(["winoground", "aro"]) == ([], ["winoground", "aro"])
+    assert split_suites_and_benchmarks(["retrieval", "benchmarks"]) == (
+        ["retrieval", "benchmarks"],
+        [],
+    )
+    assert split_suites_and_benchmarks(["winoground", "aro"]) == ([], ["winoground", "aro"])
     for wrong in (["weather"], ["retrieval", "aro"]):
         with pytest.raises(ConfigError, match="not both"):
-            split_selection(wrong)
+            split_suites_and_benchmarks(wrong)

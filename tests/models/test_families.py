@@ -8,7 +8,7 @@ from open_clip.hf_model import MaxPooler
 from torch import Tensor, nn
 
 from cae_lib.attribution import get_method
-from cae_lib.attribution.base import mask_vector
+from cae_lib.attribution.base import mask_embedding
 from cae_lib.errors import ConfigError
 from cae_lib.models import TextEncoder, text_encoder
 from cae_lib.models.reference import ReferenceEncoder
@@ -40,7 +40,7 @@ def test_features_and_gradients_are_those_of_the_model(both: Both) -> None:
     case, encoder = both
     actual, expected = encoder.encode(case.tokens).features, case.features(case.tokens)
     torch.testing.assert_close(actual, expected, atol=1e-10, rtol=0)
-    torch.testing.assert_close(encoder.encode_many(case.tokens), expected, atol=1e-10, rtol=0)
+    torch.testing.assert_close(encoder.encode_features(case.tokens), expected, atol=1e-10, rtol=0)
     expected_gradients = _gradients(case, case.cosine(expected).sum())
     gradients = _gradients(case, case.cosine(actual).sum())
     torch.testing.assert_close(gradients, expected_gradients, atol=1e-10, rtol=1e-9)
@@ -234,7 +234,7 @@ def test_stars_stand_in_vocabularies_of_clip_only() -> None:
             case.model, case.tokens, case.images, words=WORDS
         )
     with pytest.raises(ConfigError, match="40 tokens"):
-        mask_vector(text_encoder(case.model), "token")
+        mask_embedding(text_encoder(case.model), "token")
 
 
 def test_models_that_are_refused() -> None:

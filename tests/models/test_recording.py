@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cae_lib.attribution import get_method
 from cae_lib.errors import ConfigError
 from cae_lib.models import text_encoder
-from cae_lib.models.recording import recording
+from cae_lib.models.recording import record_attention
 from cae_lib.models.reference import ReferenceEncoder, TextModel
 from cae_lib.training.losses import CAELoss
 
@@ -79,7 +79,7 @@ def test_explicit_attention_is_that_of_torch(options: dict[str, Any]) -> None:
     if "enable_gqa" in options:
         k, v = k[:, :2], v[:, :2]
     expected = FUSED(q, k, v, **options)
-    with recording(nn.Identity()) as maps:
+    with record_attention(nn.Identity()) as maps:
         actual = F.scaled_dot_product_attention(q, k, v, **options)
         dropped = F.scaled_dot_product_attention(q, k, v, dropout_p=0.5, **options)
     torch.testing.assert_close(actual, expected, atol=1e-12, rtol=0)
@@ -107,7 +107,7 @@ def test_nothing_is_left_behind_by_an_error(case: Case) -> None:
     tower = encoder.text.tower
     with _checkpointed(case):
         before = _state(tower)
-    with recording(tower):
+    with record_attention(tower):
         assert _state(tower) != before
     assert _state(tower) == before
     with pytest.raises(IndexError):
@@ -121,12 +121,12 @@ def test_two_threads_that_record(case: Case) -> None:
     before, expected = _state(tower), encoder.encode(case.tokens, attention="maps")
 
     def record() -> list[Tensor]:
-        with recording(tower) as maps:
+        with record_attention(tower) as maps:
             inside.set()
             case.features(case.tokens)
         return maps
 
-    with ThreadPoolExecutor() as pool, recording(tower) as maps:
+    with ThreadPoolExecutor() as pool, record_attention(tower) as maps:
         other_maps = pool.submit(record)
         assert not inside.wait(0.2)  # the other thread has to wait for this one
         features = case.features(case.tokens)
@@ -190,6 +190,6 @@ def test_attention_that_cannot_be_read() -> None:
     layer = nn.Embedding(40, 16)
     text = TextModel(layer, lambda tokens: layer(tokens).mean(1), layer, layer, torch.argmax)
     encoder, tokens = ReferenceEncoder(text), torch.tensor([[1, 2, 3]])
-    assert encoder.encode_many(tokens).shape == (1, 16)
+    assert encoder.encode_features(tokens).shape == (1, 16)
     with pytest.raises(ConfigError):
         encoder.encode(tokens, attention="row")

@@ -17,9 +17,14 @@ from torch import Tensor, nn
 from cae_lib.errors import CheckpointError
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
-from cae_lib.models.weight_files import OPENAI_SIZE_ENTRIES, merge_lora, read_state_dict, unpacked
+from cae_lib.models.weight_files import (
+    OPENAI_SIZE_ENTRIES,
+    convert_openai_archive,
+    merge_lora,
+    read_state_dict,
+)
 from cae_lib.profiles import experiment
-from cae_lib.runs import weights_of, weights_path
+from cae_lib.runs import initial_weights, weights_of
 
 STATE = dict(clip().state_dict())
 
@@ -119,18 +124,21 @@ def test_an_archive_by_another_program(tmp_path) -> None:
 
 def test_an_archive_stands_in_for_the_tag_and_says_its_activation(home, tiny_clip) -> None:
     config = experiment("clip-ft", "paper", model="clip-mini")
-    assert weights_path(config) == "openai"
+    assert initial_weights(config) == "openai"
     place = home / "data/raw/weights/openai/clip-mini.pt"
     write_archive(tiny_clip.model, place)
-    path = weights_path(config)
+    path = initial_weights(config)
     assert isinstance(path, Path) and path.is_relative_to(home / "data/cache")
     assert read_meta(path).activation == "quickgelu"
     halves = {name: value.half().float() for name, value in tiny_clip.model.state_dict().items()}
     for read in (weights_of("base", "paper", model="clip-mini").load(), load_clip(weights=path)):
         assert same(read.model.state_dict(), halves)
     before = path.stat().st_mtime_ns
-    assert unpacked(place, "clip-mini", path) == path and path.stat().st_mtime_ns == before
-    assert weights_path(experiment("clip-ft", "mini")) != path
+    assert (
+        convert_openai_archive(place, "clip-mini", path) == path
+        and path.stat().st_mtime_ns == before
+    )
+    assert initial_weights(experiment("clip-ft", "mini")) != path
 
 
 def test_adapters_are_merged_by_their_own_scale() -> None:

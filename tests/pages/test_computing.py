@@ -18,9 +18,9 @@ from book.extension.parameters import Selection, select
 from book.extension.provenance import command
 from book.extension.source import read_page
 from cae_lib import measuring, plots, results, store
-from cae_lib.config import Search
+from cae_lib.config import SearchSpace
 from cae_lib.errors import ConfigError, TimeLimitError
-from cae_lib.evaluation.averages import weights
+from cae_lib.evaluation.averages import score_weights
 from cae_lib.evaluation.suites import Suite
 from cae_lib.methods import PAPER_METHODS
 
@@ -76,18 +76,18 @@ def test_papermill_alone_trains_measures_and_draws_an_experiment_once(
     jupytext.write(read_page(EXPERIMENT), source)
     parameters = {"profile": "smoke", "weight": 0.5, "steps": 1, "seed": 1}
     papermill.execute_notebook(source, output, parameters, progress_bar=False, cwd=tmp_path)
-    assert store.tables("smoke") == {}
+    assert store.table_indexes("smoke") == {}
     runs = ["clip-ft+steps=1", "cae-gradcam+steps=1+weight=0.5"]
     stored_apart = store.index_of("benchmarks", "smoke", on_request=True)
     assert {(run, 1) for run in runs} <= stored_apart.keys()
     assert ("cae-gradcam", 1) not in stored_apart
     answers = store.read([stored_apart[run, 1] for run in runs]).to_pandas()
     items = store.read([store.index_of("items", "smoke", on_request=True)["data", 0]]).to_pandas()
-    of_mean = weights(items, "family").query("score == 'mean'")
+    of_mean = score_weights(items, "family").query("score == 'mean'")
     answers = answers.merge(of_mean, on=["family", "subset", "item"])
     answers["part"] = answers["correct"] * answers["weight"]
     accuracy = answers.groupby("run")["part"].sum()
-    gain = plots.number(accuracy[runs[1]] - accuracy[runs[0]], 1, 100, True)
+    gain = plots.format_number(accuracy[runs[1]] - accuracy[runs[0]], 1, 100, True)
     cells = nbformat.read(output, as_version=4).cells
     glued = {
         bundle["metadata"]["scrapbook"]["name"]: "".join(bundle["data"].values())
@@ -196,12 +196,12 @@ def test_a_sweep_computes_its_values_once_and_applies_the_rule(
     assert scores.call_count == len(values) + 1, "and CLIP-FT"
     assert run_page(SWEEP, profile="smoke", **parameters)["finding"] == names["finding"]
     assert scores.call_count == len(values) + 1
-    assert store.tables("smoke") == {}
+    assert store.table_indexes("smoke") == {}
 
 
 def test_a_sweep_over_margins_trains_margins(smoke_home, scores):
     names = run_page(SWEEP, profile="smoke", setting="margin")
-    assert names["tried"]["margin"].tolist() == [*Search().margins][:2]
+    assert names["tried"]["margin"].tolist() == [*SearchSpace().margins][:2]
     runs = {
         call.kwargs["margin"]
         for call in measuring.train_run.call_args_list

@@ -22,7 +22,7 @@ from cae_lib import runs, store
 from cae_lib.attribution.word_scores import word_scores
 from cae_lib.errors import CheckpointError
 from cae_lib.evaluation import datasets
-from cae_lib.evaluation.choice import answers
+from cae_lib.evaluation.choice import answer_benchmarks
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.models.clip import load_clip
 
@@ -62,8 +62,8 @@ def built(smoke_world: Path, tmp_path_factory) -> Iterator[SimpleNamespace]:
         patch.setenv("CAE_HOME", str(home))
         patch.setattr(runs, "open_run", open_run)
         forget()
-        parts = datasets.benchmarks("smoke")
-        frames = {id(clip): answers(parts, Encoder(clip)) for clip in clips}
+        parts = datasets.load_benchmarks("smoke")
+        frames = {id(clip): answer_benchmarks(parts, Encoder(clip)) for clip in clips}
         frame = frames[id(clips[0])]
         partial = frame[(frame["family"] == "aro") & (frame["subset"] == "relation")]
         stored = {run: frames[id(of[run])] for run in STORED} | {PARTLY: partial}

@@ -11,11 +11,12 @@ import torch
 from conftest import REPOSITORY
 
 from cae_lib import results
-from cae_lib.config import Search
-from cae_lib.data.captions import Pairs
+from cae_lib.config import SearchSpace
+from cae_lib.data.captions import ImageCaptionPairs
+from cae_lib.errors import DataError
 from cae_lib.evaluation.choice import weighted_items
-from cae_lib.evaluation.datasets import benchmarks
-from cae_lib.evaluation.selection import smallest_closing_row
+from cae_lib.evaluation.datasets import load_benchmarks
+from cae_lib.evaluation.selection import first_gap_closing_row
 from cae_lib.evaluation.validation import validation_scores
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.profiles import experiment, find_profile
@@ -44,10 +45,10 @@ def test_lambda_is_sought_only_around_the_smallest_that_closes_the_gap(enough: f
         lambda weight: {"weight": weight, "gap": 0.1 if weight >= enough else 0.11},
         1.0,
         "gap",
-        Search().weights,
+        SearchSpace().weights,
     )
     assert [found["weight"] for found in rows] == tried
-    assert smallest_closing_row(rows, 1.0, "gap")["weight"] == min(enough, 100.0)
+    assert first_gap_closing_row(rows, 1.0, "gap")["weight"] == min(enough, 100.0)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_validation_scores_by_hand():
         def encode_texts(self, texts):
             return np.array([self.vectors[text] for text in texts], dtype=np.float32)
 
-    pairs = Pairs(
+    pairs = ImageCaptionPairs(
         [Path("a"), Path("b")],
         ["a", "b"],
         torch.tensor([0, 1]),
@@ -225,10 +226,16 @@ def test_benchmarks_are_averaged_as_on_the_pages(home: Path, smoke_world: Path, 
     """A model that is right in one family of seven."""
     (home / "data").mkdir()
     (home / "data" / "raw").symlink_to(smoke_world.parent)
-    items = weighted_items(benchmarks("smoke"))
+    items = weighted_items(load_benchmarks("smoke"))
     right = items[["family", "subset", "item"]].assign(correct=items["family"] == "aro")
     monkeypatch.setattr(
         results, "load", lambda table, *_, **__: {"items": items, "benchmarks": right}[table]
     )
     found = choosing.benchmark_scores("clip-ft", "smoke")
     assert found == pytest.approx({"mean": 1 / 7, "ARO-R": 1, "ARO-A": 1})
+
+
+def test_validation_captions_need_hard_negatives() -> None:
+    pairs = ImageCaptionPairs([Path("a")], ["a cat"], torch.tensor([0]), "toy", 1, 1)
+    with pytest.raises(DataError, match="hard negatives"):
+        validation_scores(None, pairs)

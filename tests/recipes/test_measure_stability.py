@@ -18,7 +18,7 @@ def test_answers_are_compared_item_by_item_whatever_their_order(monkeypatch):
         lambda training, home: dict.fromkeys(measure_stability.RUNS, tables[training]),
     )
     weights = items.assign(score="mean", weight=0.25)
-    monkeypatch.setattr(measure_stability, "weights", lambda *_: weights)
+    monkeypatch.setattr(measure_stability, "score_weights", lambda *_: weights)
     monkeypatch.setattr(measure_stability.results, "load", lambda *_: items)
     table = measure_stability.compare().set_index(["model", "training"])
     assert list(table.index.unique("model")) == list(measure_stability.RUNS)

@@ -13,7 +13,7 @@ from PIL import Image
 from cae_lib import grid, results, runs
 from cae_lib.data.benchmarks import load_benchmark
 from cae_lib.data.captions import load_coco_captions, load_negclip_tsv, load_retrieval_set
-from cae_lib.evaluation.blind import blind_answers, text_choosers
+from cae_lib.evaluation.blind import blind_answers, text_only_baselines
 from cae_lib.grid import Selection
 from cae_lib.models.clip import load_clip
 from data.recipes.layouts import Captioned
@@ -132,7 +132,7 @@ def test_sets_are_balanced_official_and_apart(few):
         assert bags[::2] == bags[1::2] and not any(a == b for a, b in (i.texts for i in each.items))
         orders = Counter(item.texts[1].partition(" to the ")[2][:4] for item in each.items)
         assert orders["left"] == orders["righ"]
-        blind = blind_answers([each], text_choosers(train.captions))
+        blind = blind_answers([each], text_only_baselines(train.captions))
         assert (blind.groupby("chooser")["share"].mean() == 0.5).all()
     test = load_retrieval_set("coco", root)
     asked = {item.images[0].path.name for each in benchmarks for item in each.items}

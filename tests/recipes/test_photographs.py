@@ -13,13 +13,18 @@ import timm
 import torch
 from PIL import Image
 
-from cae_lib.data.benchmarks import FOLDERS, load_benchmark
-from cae_lib.data.captions import Pairs, load_coco_captions, load_negclip_tsv, load_retrieval_set
-from cae_lib.data.similarity import load_similarity
+from cae_lib.data.benchmarks import FOLDER_OF_FAMILY, load_benchmark
+from cae_lib.data.captions import (
+    ImageCaptionPairs,
+    load_coco_captions,
+    load_negclip_tsv,
+    load_retrieval_set,
+)
+from cae_lib.data.similarity import load_similarity_set
 from cae_lib.errors import DataError
 from cae_lib.evaluation.blind import TrigramModel
 from cae_lib.models.clip import load_clip
-from cae_lib.models.trunk import FILE, PACKAGE
+from cae_lib.models.trunk import TRUNK_FILE, TRUNK_PACKAGE
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
 from data.recipes.layouts import Captioned
 from data.recipes.photographs import build as module
@@ -189,8 +194,8 @@ def test_the_trunk_sees_pixels_as_it_was_trained_to(home):
     clip = load_clip("clip-photo")
     trunk.fill_trunk(clip.model)
     network = timm.create_model("tf_efficientnet_lite0", num_classes=0).eval()
-    folder = Path(importlib.util.find_spec(PACKAGE).origin).parent
-    stored = torch.load(folder / "models" / FILE, weights_only=True)
+    folder = Path(importlib.util.find_spec(TRUNK_PACKAGE).origin).parent
+    stored = torch.load(folder / "models" / TRUNK_FILE, weights_only=True)
     names = [name for name in network.state_dict() if "classifier" not in name]
     network.load_state_dict(dict(zip(names, stored.values(), strict=False)))
     picture = Image.fromarray(
@@ -215,13 +220,13 @@ def test_similar_images_are_the_nearest_other_ones():
     """Five images on a circle at 0, 10, 30, 100 and 180 degrees; the first has two captions."""
     angles = torch.deg2rad(torch.tensor([0.0, 10.0, 30.0, 100.0, 180.0]))
     paths, index = [Path(f"{i}.jpg") for i in range(5)], torch.tensor([0, 1, 2, 3, 4, 0])
-    pairs = Pairs(paths, ["text"] * 6, index, "toy", 6, 6)
+    pairs = ImageCaptionPairs(paths, ["text"] * 6, index, "toy", 6, 6)
     features = torch.stack([angles.cos(), angles.sin()], dim=1)
     rows = module.similar_rows(pairs, features)
     images = [[int(index[row]) for row in similar] for similar in rows]
     assert images == [[1, 2, 3], [0, 2, 3], [1, 0, 3], [2, 4, 1], [3, 2, 1], [1, 2, 3]]
     assert module.nearest_rows(features, 2, chunk=3) == [[1, 2], [0, 2], [1, 0], [2, 4], [3, 2]]
-    few = Pairs(paths[:2], ["text"] * 3, torch.tensor([0, 1, 0]), "toy", 3, 3)
+    few = ImageCaptionPairs(paths[:2], ["text"] * 3, torch.tensor([0, 1, 0]), "toy", 3, 3)
     assert [len(similar) for similar in module.similar_rows(few, features[:2])] == [1, 1, 1]
 
 
@@ -230,7 +235,7 @@ def test_the_datasets_are_in_official_layouts(flickr, monkeypatch):
     counts = json.loads((root / "manifest.json").read_text())["counts"]
     found = {
         part.key: part
-        for name in counts.keys() & FOLDERS.keys() - {"order"}
+        for name in counts.keys() & FOLDER_OF_FAMILY.keys() - {"order"}
         for part in load_benchmark(name, root)
     }
     assert {key.partition("/")[0] for key in found} >= {"aro", "sugarcrepe", "half_truths"}
@@ -274,8 +279,8 @@ def test_the_datasets_are_in_official_layouts(flickr, monkeypatch):
     for row, similar in enumerate(pairs.hard_images):
         assert similar and all(pairs.image_index[row] != pairs.image_index[n] for n in similar)
     assert any(pairs.negatives)
-    sentences = load_similarity("STS-B", root / "senteval")
-    assert len(sentences.first) == 18 and (sentences.gold <= 5).all()
+    sentences = load_similarity_set("STS-B", root / "senteval")
+    assert len(sentences.first) == 18 and (sentences.human_scores <= 5).all()
     test = load_retrieval_set("coco", root)
     assert (len(test.image_paths), test.n_used) == (6, 30)
     for part in found.values():  # nothing is asked of a picture that was trained on

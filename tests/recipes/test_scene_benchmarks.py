@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from cae_lib.data import captions
-from cae_lib.data.benchmarks import BENCHMARKS, load_benchmark
+from cae_lib.data.benchmarks import PAPER_BENCHMARKS, load_benchmark
 from data.recipes.synthetic_scenes.draw import render
 from data.recipes.synthetic_scenes.vocabulary import KIND_OF, NOUNS, RELATIONS, admits
 
-SCENE_FAMILIES = (*BENCHMARKS, "sugarcrepe_pp", "half_truths")
+SCENE_FAMILIES = (*PAPER_BENCHMARKS, "sugarcrepe_pp", "half_truths")
 ALSO = {
     "on": {"above"},
     "riding": {"above", "on"},

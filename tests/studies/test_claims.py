@@ -13,7 +13,7 @@ def test_the_gain_to_expect_is_caes_share_of_the_controls_gain(tmp_path, monkeyp
     printed.write_text(
         'model,A,B,Winoground\nCLIP-FT,50,60,9\nNegCLIP,60,64,\n"CLIP-CAE, mean of 4",51,62.5,1\n'
     )
-    monkeypatch.setattr(claims, "shipped", lambda name: printed)
+    monkeypatch.setattr(claims, "bundled_path", lambda name: printed)
     assert claims.printed_gains().to_dict() == {
         "CLIP-FT": 0.0,
         "NegCLIP": 7.0,
@@ -28,7 +28,7 @@ def test_columns_of_a_benchmark_may_count_once(tmp_path, monkeypatch):
         "model,A-x,A-y,B,Winoground\nCLIP-FT,50,50,50,\nNegCLIP,56,58,53,\n"
         '"CLIP-CAE, mean of 4",52,50,51,\n'
     )
-    monkeypatch.setattr(claims, "shipped", lambda name: printed)
+    monkeypatch.setattr(claims, "bundled_path", lambda name: printed)
     assert claims.printed_gains(by_family=True)["NegCLIP"] == pytest.approx((7 + 3) / 2)
     assert claims.expected_gain(1, by_family=True) == pytest.approx((1 + 1) / (7 + 3))
 

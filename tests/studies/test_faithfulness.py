@@ -86,7 +86,7 @@ def test_curves_start_and_end_where_they_must_and_mask_one_word_after_the_other(
         expected = ends if against == "deletion" else ends[::-1]
         assert len(curve) == 11 and curve[[0, -1]] == pytest.approx(expected, abs=1e-5)
     for row, n in enumerate(sample.n_words):
-        scores = sample.scores(clip.model, "gradient")[row, :n]
+        scores = sample.word_scores(clip.model, "gradient")[row, :n]
         places = (-scores).argsort(kind="stable").argsort()
         masked = places < np.arange(n + 1)[:, None]
         steps = similarity_of(clip.model, sample)(np.full(n + 1, row), masked)
@@ -118,7 +118,7 @@ def test_the_example_has_every_role_and_its_own_scores(clip, sample, table):
     assert list(example.word) == sample.word_texts(row, clip.tokenizer)
     assert list(example.role) == sample.word_roles(row)
     assert example.place.tolist() == list(range(len(example)))
-    attention = sample.scores(clip.model, "attention")[row, : len(example)]
+    attention = sample.word_scores(clip.model, "attention")[row, : len(example)]
     assert example.value.tolist() == pytest.approx(attention.tolist(), abs=1e-5)
     assert len(values(table, "example")) == 5 * len(example)
 

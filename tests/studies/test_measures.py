@@ -13,7 +13,7 @@ from book.studies.measures import area, masked_similarity, paired_curves, ranks
 from cae_lib.errors import ConfigError
 from cae_lib.models import load_clip
 from cae_lib.models.text_tower import text_tower
-from cae_lib.words.alignment import word_index
+from cae_lib.words.alignment import word_numbers
 
 NAN = float("nan")
 WEIGHTS = np.array([[4.0, 1.0, 2.0, NAN], [0.5, 3.0, NAN, NAN]])
@@ -72,7 +72,7 @@ def test_random_orders_are_permutations_and_seeded() -> None:
 
 @pytest.mark.parametrize("mask", ["mean", "zero", "token"])
 def test_masked_words_through_open_clip(mask, batch) -> None:
-    words, table = word_index(batch.tokens, 49408), batch.model.token_embedding
+    words, table = word_numbers(batch.tokens, 49408), batch.model.token_embedding
     masked = np.random.default_rng(0).random((4, int(words.max()))) < 0.5
     inside = torch.from_numpy(np.pad(masked, ((0, 0), (1, 0)))).gather(1, words)
     stand_in = {"mean": table.weight.mean(0), "zero": torch.zeros(()), "token": table.weight[265]}

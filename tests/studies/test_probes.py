@@ -9,7 +9,7 @@ import pytest
 
 from book.studies import probes
 from book.studies.probes import SUBSETS, describe_base, probe_table, zero_shot_numbers
-from cae_lib.evaluation.choice import benchmark_answers
+from cae_lib.evaluation.choice import benchmark_table
 from cae_lib.evaluation.encoder import Encoder
 from data.recipes.synthetic_scenes.vocabulary import COLORS, NOUNS, RELATIONS
 
@@ -108,7 +108,7 @@ def test_without_gold_there_is_nothing_to_ask(home):
 
 def test_what_the_base_knows_in_a_few_numbers(world_home, tiny_clip):
     point, final = zero_shot_numbers(tiny_clip, "smoke"), describe_base(tiny_clip, "smoke")
-    answered = benchmark_answers(Encoder(tiny_clip), "smoke")
+    answered = benchmark_table(Encoder(tiny_clip), "smoke")
     means = answered.groupby(answered.family + "/" + answered.subset).correct.mean()
     for kind, names in SUBSETS.items():
         assert point[kind] == pytest.approx(means[list(names)].mean())

@@ -21,11 +21,11 @@ from cae_lib.attribution.binding import swapped_captions
 from cae_lib.errors import ConfigError
 from cae_lib.training.batch import (
     Batches,
-    Stream,
+    RandomStream,
     choose_negatives,
-    generator,
     masked_words,
     placebo_roles,
+    seeded_generator,
 )
 from cae_lib.words.alignment import Alignment, align
 from cae_lib.words.roles import Swap
@@ -38,18 +38,20 @@ PAIRS = toy_pairs(
 
 def test_an_epoch_takes_every_row_at_most_once_and_drops_the_rest():
     ours, other = (toy_run(replace(FT, batch_size=3, seed=seed)).batches for seed in (0, 5))
-    epochs = [torch.cat([ours.rows(step) for step in steps]) for steps in ((0, 1), (2, 3))]
+    epochs = [torch.cat([ours.row_numbers(step) for step in steps]) for steps in ((0, 1), (2, 3))]
     for epoch in epochs:
         assert len(set(epoch.tolist())) == 6 and set(epoch.tolist()) <= set(range(8))
     assert not torch.equal(*epochs)
-    assert torch.equal(ours.rows(1), epochs[0][3:])  # in any order of the steps
-    assert not torch.equal(other.rows(1), epochs[0][3:])
+    assert torch.equal(ours.row_numbers(1), epochs[0][3:])  # in any order of the steps
+    assert not torch.equal(other.row_numbers(1), epochs[0][3:])
 
 
 def test_streams_epochs_and_seeds_do_not_share_numbers():
-    places = list(itertools.product(range(5), Stream, range(20)))
-    assert len({generator(*place).initial_seed() for place in places}) == len(places)
-    first, again = (torch.rand(3, generator=generator(1, Stream.CROP, 2)) for _ in range(2))
+    places = list(itertools.product(range(5), RandomStream, range(20)))
+    assert len({seeded_generator(*place).initial_seed() for place in places}) == len(places)
+    first, again = (
+        torch.rand(3, generator=seeded_generator(1, RandomStream.CROP, 2)) for _ in range(2)
+    )
     assert torch.equal(first, again)
 
 
@@ -57,7 +59,9 @@ def test_a_row_brings_one_neighbour_and_both_bring_a_negative_caption_of_their_o
     rows = torch.tensor([0, 7, 6])
     seen, picks = [Counter() for _ in rows], Counter()
     for step in range(400):
-        both, texts, n_similar = choose_negatives(PAIRS, rows, generator(0, Stream.NEGATIVE, step))
+        both, texts, n_similar = choose_negatives(
+            PAIRS, rows, seeded_generator(0, RandomStream.NEGATIVE, step)
+        )
         assert both[:3].tolist() == [0, 7, 6] and n_similar == 2
         for row, text in zip(both.tolist(), texts, strict=True):
             assert text is None if row == 7 else text in PAIRS.negatives[row]
@@ -74,12 +78,12 @@ def test_a_row_brings_one_neighbour_and_both_bring_a_negative_caption_of_their_o
 def test_the_batch_holds_rows_neighbours_and_their_negative_captions(augment: bool) -> None:
     run = toy_run(replace(FT, negatives=True, augment=augment), pairs=PAIRS)
     batch, alignment = run.batches.at(1), run.batches.alignment
-    source = generator(0, Stream.NEGATIVE, 1)
+    source = seeded_generator(0, RandomStream.NEGATIVE, 1)
     both, texts, n_similar = choose_negatives(PAIRS, batch.rows, source)
     assert batch.n_similar == n_similar and batch.masked is None
     for name in ("tokens", "roles", "words"):
         assert torch.equal(getattr(batch, name), getattr(alignment, name)[both])
-    crops = Toys().crops(both, generator(0, Stream.CROP, 1) if augment else None)
+    crops = Toys().crops(both, seeded_generator(0, RandomStream.CROP, 1) if augment else None)
     assert torch.equal(batch.pixels, crops)
     false = toy_clip().tokenizer([text for text in texts if text])
     assert torch.equal(batch.negatives, false) and batch.n_negatives == (len(false),)

@@ -50,10 +50,12 @@ def work(ranks: Ranks, folder: Path) -> None:
     toy_train(HARD, folder / f"own-{ranks.rank}")
     with pytest.raises(KeyboardInterrupt, match="stopped after step 2"):
         toy_train(HARD, folder / "stopped", **send(signal.SIGTERM, at=2))  # to the main process
-    ranks.wait()
+    ranks.barrier()
     toy_train(HARD, folder / "stopped")
     images = Toys()
-    images.pixels[int(toy_run(PLAIN, ranks=ranks).batches.rows(1)[-1])] = torch.nan  # in process 1
+    images.pixels[int(toy_run(PLAIN, ranks=ranks).batches.row_numbers(1)[-1])] = (
+        torch.nan
+    )  # in process 1
     with pytest.raises(NotFiniteError) as error:
         toy_train(PLAIN, folder / "nan", images=images)
     (folder / f"nan-{ranks.rank}.txt").write_text(str(error.value))
@@ -94,7 +96,7 @@ def test_two_processes_run_the_code_that_is_tested(halves: Path) -> None:
 
 
 def test_all_processes_stop_at_a_loss_that_is_not_finite(halves: Path) -> None:
-    rows = toy_run(PLAIN).batches.rows(1).tolist()
+    rows = toy_run(PLAIN).batches.row_numbers(1).tolist()
     for rank in range(2):
         message = (halves / f"nan-{rank}.txt").read_text()
         assert message.startswith("step 2 of ft: loss nan")

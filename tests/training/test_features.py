@@ -91,7 +91,7 @@ def test_each_image_is_encoded_once_and_the_features_are_kept(home, monkeypatch,
     monkeypatch.setattr(features, "encode_image", counted)
     clip = toy_clip()
     clip.model.train()
-    run = toy_run(LOCKED, clip, log=True)
+    run = toy_run(LOCKED, clip, show_progress=True)
     for step in range(5):
         run.step(step, run.batches.at(step))
     assert encoded == [8]
@@ -125,8 +125,8 @@ CHANGES = {
     "model": {"clip": {"name": "other"}},
     "activation": {"clip": {"activation": "other"}},
     "size": {"size": 4},
-    "mean": {"affine": (1.0, 1.0)},
-    "std": {"affine": (2.0, 0.0)},
+    "mean": {"normalization": (1.0, 1.0)},
+    "std": {"normalization": (2.0, 0.0)},
     "precision": {"precision": "bf16"},
     "version": {"version": -1},
     "files": {"tail": b"another file"},
@@ -147,7 +147,7 @@ def test_a_change_of_anything_that_decides_features_makes_new_ones(
         locked: nn.Module | None = None,
         clip: dict[str, str] | None = None,
         size: int = 8,
-        affine: tuple[float, float] = (1.0, 0.0),
+        normalization: tuple[float, float] = (1.0, 0.0),
         precision: str = "fp32",
         version: int = 1,
         tail: bytes = b"",
@@ -156,7 +156,7 @@ def test_a_change_of_anything_that_decides_features_makes_new_ones(
         Image.new("RGB", (16, 16)).save(path)
         path.write_bytes(path.read_bytes() + tail)
         images = ImagesOnDisk([path], size)
-        images.affine = tuple(torch.tensor(value) for value in affine)
+        images.normalization = tuple(torch.tensor(value) for value in normalization)
         monkeypatch.setattr(features, "TRAINING_VERSION", version)
         described = replace(toy_clip(), **clip or {})
         features.precompute_features(
@@ -195,7 +195,9 @@ def test_what_is_locked_is_in_evaluation_mode_while_training(vision, lock, augme
 
     clip.model.text.transformer.register_forward_pre_hook(note)
     experiment = replace(FT, augment=augment, **{lock: True} if lock else {})
-    toy_train(experiment, tmp_path, clip, images=Toys(size=clip.image_size), every=1, on_step=look)
+    toy_train(
+        experiment, tmp_path, clip, images=Toys(size=clip.image_size), on_step_every=1, on_step=look
+    )
     assert len(features_files(home)) == (lock is not None and not augment)
     assert len(modes) == 5
     for training in modes:

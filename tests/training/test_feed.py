@@ -60,7 +60,9 @@ def batches(tmp_path: Path) -> Batches:
 
 
 def same(a: Batch, b: Batch) -> bool:
-    both = zip(*(vars(replace(batch, affine=None)).values() for batch in (a, b)), strict=True)
+    both = zip(
+        *(vars(replace(batch, normalization=None)).values() for batch in (a, b)), strict=True
+    )
     return all(torch.equal(x, y) if isinstance(x, Tensor) else x == y for x, y in both)
 
 
@@ -80,16 +82,16 @@ def test_workers_prepare_the_batches_of_the_main_process_in_order(batches, worke
 def test_images_travel_as_bytes_and_are_normalised_on_arrival(batches) -> None:
     batch = batches.at(0)
     assert batch.pixels.dtype == torch.uint8
-    assert batch.affine is not None
+    assert batch.normalization is not None
     moved = batch.prepare(torch.device("cpu"))
-    assert moved.affine is None
-    scale, shift = batch.affine
+    assert moved.normalization is None
+    scale, shift = batch.normalization
     torch.testing.assert_close(moved.pixels, batch.pixels.float() * scale + shift)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_image_is_named_in_its_turn(batches, workers) -> None:
-    row, given = int(batches.rows(1)[0]), []
+    row, given = int(batches.row_numbers(1)[0]), []
     path = batches.pairs.image_paths[row]
     path.write_bytes(path.read_bytes()[:300])
     message = rf"^\S*{row}\.png \(row {row}\): "
@@ -165,4 +167,4 @@ def test_a_loader_pins_what_goes_to_a_device(batches, monkeypatch) -> None:
     for name in ("pixels", "tokens", "roles", "negatives"):
         assert torch.equal(getattr(actual, name), getattr(batch, name) + 1), name
     assert actual.n_similar == batch.n_similar
-    assert actual.affine is batch.affine
+    assert actual.normalization is batch.normalization

@@ -11,7 +11,7 @@ from torch import Tensor
 from cae_lib.config import HINGES, SCOPES, AttributionLossConfig
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.losses import (
-    AttributionLoss,
+    AttributionLossOutput,
     attribution_loss,
     contrastive_loss,
     per_caption_stats,
@@ -35,7 +35,9 @@ EVERY = pytest.mark.parametrize(
 )
 
 
-def loss_of(scores: Tensor, hinge: AttributionLossConfig, roles: Tensor = ROLES) -> AttributionLoss:
+def loss_of(
+    scores: Tensor, hinge: AttributionLossConfig, roles: Tensor = ROLES
+) -> AttributionLossOutput:
     return attribution_loss(scores, roles, hinge, WORDS)
 
 

@@ -14,12 +14,12 @@ from cae_lib.config import AttributionLossConfig
 from cae_lib.errors import ConfigError
 from cae_lib.models import packed
 from cae_lib.training.losses import (
-    AttributionLoss,
+    AttributionLossOutput,
     CAELoss,
     attribution_loss,
     contrastive_loss,
 )
-from cae_lib.words.alignment import word_index
+from cae_lib.words.alignment import word_numbers
 
 EVERY = pytest.mark.parametrize("method", ["attention", "gradcam", "perturbation", "gradient"])
 PARTS = ("loss", "objects", "composition")
@@ -29,7 +29,7 @@ ACTIVE = 2.0
 
 def step(
     loss: CAELoss, batch: tuple[Tensor, ...], **autocast: Any
-) -> tuple[AttributionLoss, dict[str, Tensor]]:
+) -> tuple[AttributionLossOutput, dict[str, Tensor]]:
     """Return the output, and the gradients of all parameters of the text tower."""
     loss.model.zero_grad()
     with torch.autocast("cpu", enabled=bool(autocast), **autocast):
@@ -57,7 +57,7 @@ def test_parts_are_those_of_the_scores(method: str, settings: dict, model, batch
     settings = settings | {"margin": 0.7}
     output = CAELoss(model, method, weight=3.0, **settings)(*batch)
     actual = get_method(method)(model, tokens, images)
-    roles, words = (v[:, : actual.length] for v in (roles, word_index(tokens, 49408)))
+    roles, words = (v[:, : actual.length] for v in (roles, word_numbers(tokens, 49408)))
     expected = attribution_loss(actual.scores, roles, AttributionLossConfig(**settings), words)
     torch.testing.assert_close(output.loss.detach(), 3.0 * expected.loss)
     for name in ("objects", "composition", "n_objects", "n_composition"):

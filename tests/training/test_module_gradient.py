@@ -51,7 +51,7 @@ def random_directions(model: nn.Module, names: list[str]) -> dict[str, Tensor]:
 def held(monkeypatch: pytest.MonkeyPatch, model: nn.Module) -> None:
     """Keep the vector of a masked token, whatever happens to the embedding table."""
     mean = model.token_embedding.weight.detach().mean(dim=0)
-    monkeypatch.setattr(perturbation, "mask_vector", lambda tower, mask: mean)
+    monkeypatch.setattr(perturbation, "mask_embedding", lambda tower, mask: mean)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from cae_lib.config import AttributionLossConfig, Experiment
 from cae_lib.errors import ConfigError
 from cae_lib.training import objective
 from cae_lib.training.execution import MAX_WORKERS, ExecutionOptions
-from cae_lib.training.losses import contrastive_loss, role_groups
+from cae_lib.training.losses import contrastive_loss, role_masks
 from cae_lib.training.objective import adamw, gradient_norm, learning_rate, match_gradient_norm
 from cae_lib.training.state import load_state
 
@@ -99,7 +99,7 @@ def test_losses_are_those_of_open_clips_features(method, negatives, masked) -> N
     if negatives:
         assert (actual["n_negatives"], actual["n_similar"]) == (len(false), batch.n_similar)
     if method:  # a negative caption has no roles
-        assert actual["n_objects"] == role_groups(batch.roles, AttributionLossConfig())[0].sum()
+        assert actual["n_objects"] == role_masks(batch.roles, AttributionLossConfig())[0].sum()
         plain = toy_run(settings).step(0, replace(batch, masked=None))
         assert actual["attribution"] == plain["attribution"] > 0
         hinge = actual["objects"] - actual["composition"] + SETTINGS.margin
@@ -131,6 +131,24 @@ def test_hard_negatives_in_softmax_or_margin_loss(foils: str, hinge: bool) -> No
     assert actual["loss"] == pytest.approx(actual["contrastive"] + actual.get("attribution", 0))
 
 
+def test_a_margin_loss_needs_a_weight_and_a_margin() -> None:
+    margin_loss = replace(FT, foils="given", foil_hinge=True, margin=0.3, weight=2.0)
+    for name in ("weight", "margin"):
+        with pytest.raises(ConfigError, match=name):
+            toy_run(replace(margin_loss, **{name: 0.0}))
+
+
+def test_the_margin_loss_sees_no_masked_captions() -> None:
+    """Only the contrastive loss sees captions with a masked word."""
+    settings = replace(FT, foils="exchanged", foil_hinge=True, batch_size=8, margin=2.0, weight=2.0)
+    plain, masked = toy_run(settings), toy_run(replace(settings, masked=1.0))
+    batch = masked.batches.at(0)
+    assert batch.masked is not None and batch.masked.any()
+    actual, expected = masked.step(0, batch), plain.step(0, replace(batch, masked=None))
+    assert actual["attribution"] == pytest.approx(expected["attribution"])
+    assert actual["contrastive"] != pytest.approx(expected["contrastive"])
+
+
 def test_an_adaptive_margin_is_the_limited_mean_gap_of_the_step_before() -> None:
     """The toy model prefers some hard negatives, so the gap of a batch is set by hand."""
     loss = toy_run(
@@ -153,7 +171,8 @@ def test_an_adaptive_margin_is_the_limited_mean_gap_of_the_step_before() -> None
 
 
 def test_an_adaptive_margin_is_kept_in_the_state_of_a_run(tmp_path) -> None:
-    settings = replace(FT, foils="given", foil_hinge=True, margin=9.0, margin_rule="adaptive")
+    settings = replace(FT, foils="given", foil_hinge=True, margin=9.0, weight=1.0)
+    settings = replace(settings, margin_rule="adaptive")
     run, resumed = toy_run(settings), toy_run(settings)
     run.loss.adaptive_margin = torch.tensor(0.25)
     run.save(tmp_path / "state.pt", 1)

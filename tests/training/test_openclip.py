@@ -21,7 +21,7 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.models import text_encoder
 from cae_lib.training.distributed import init_distributed
 from cae_lib.training.losses import CAELoss
-from cae_lib.training.openclip import CaeClipLoss, CaeModel, RoleTokenizer
+from cae_lib.training.openclip import CAEClipLoss, CAEModel, RoleTokenizer
 from cae_lib.words.roles import OBJECT, RELATION
 
 SETTINGS = [
@@ -66,8 +66,8 @@ def plain_model(dtype: torch.dtype = torch.float64) -> nn.Module:
     return model
 
 
-def cae_model(settings: dict[str, Any], model: nn.Module | None = None) -> CaeModel:
-    return CaeModel(model or plain_model(), **{"weight": 3.0, "margin": 2.0} | settings)
+def cae_model(settings: dict[str, Any], model: nn.Module | None = None) -> CAEModel:
+    return CAEModel(model or plain_model(), **{"weight": 3.0, "margin": 2.0} | settings)
 
 
 def named(module: nn.Module) -> dict[str, Tensor]:
@@ -88,7 +88,7 @@ def by_hand(settings: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def in_their_loop(
-    model: CaeModel, loss: nn.Module, rows: slice = slice(None), accum_freq: int = 1, **options: Any
+    model: CAEModel, loss: nn.Module, rows: slice = slice(None), accum_freq: int = 1, **options: Any
 ) -> dict[str, Tensor]:
     """Return the parameters after one step of open_clip's loop with some rows of the batch."""
     images = pixels().to(next(model.parameters()).dtype)
@@ -140,7 +140,7 @@ def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("accum_freq", [1, 4])
 def test_a_step_is_that_of_a_plain_loop(settings: dict, accum_freq: int, caplog) -> None:
     model = cae_model(settings)
-    loss = CaeClipLoss(model.attribution, accum_freq=accum_freq)
+    loss = CAEClipLoss(model.attribution, accum_freq=accum_freq)
     with caplog.at_level(logging.INFO):
         actual = in_their_loop(model, loss, accum_freq=accum_freq)
     expected = by_hand(settings)
@@ -155,7 +155,7 @@ def test_a_step_is_that_of_a_plain_loop(settings: dict, accum_freq: int, caplog)
 def test_the_packed_path_takes_the_same_step(settings: dict) -> None:
     """With open_clip's own attention, to which the packed path is exact."""
     model = cae_model(settings, with_own_attention(plain_model())).train()
-    losses = CaeClipLoss(model.attribution)(**model(pixels(), packed()), output_dict=True)
+    losses = CAEClipLoss(model.attribution)(**model(pixels(), packed()), output_dict=True)
     sum(losses.values()).backward()
     assert text_encoder(model.model).implementation == "packed"
     torch.optim.SGD(model.parameters(), 0.1).step()
@@ -167,7 +167,7 @@ def run_all(rank: int, folder: Path) -> None:
     for number, (choice, flags, accum_freq) in enumerate(CASES):
         model = cae_model(SETTINGS[choice])
         local_loss, gather_with_grad = FLAGS[flags]
-        loss = CaeClipLoss(
+        loss = CAEClipLoss(
             model.attribution,
             accum_freq=accum_freq,
             local_loss=local_loss,
@@ -210,9 +210,9 @@ def test_a_model_takes_the_same_step_in_every_form(form) -> None:
     model = cae_model({"method": "gradcam"})
     other = form(model)
     expected = by_hand({"method": "gradcam"})
-    actual = in_their_loop(other, CaeClipLoss(other.attribution))
+    actual = in_their_loop(other, CAEClipLoss(other.attribution))
     assert_same({name.removeprefix("_orig_mod."): v for name, v in actual.items()}, expected)
-    if isinstance(other, CaeModel):
+    if isinstance(other, CAEModel):
         assert other.attribution.model is other.model is not model.model
         assert_same(named(model), named(plain_model()))
 
@@ -222,15 +222,15 @@ def test_a_model_with_another_loss_is_refused(name: str) -> None:
     with torch.device("meta"):
         model = open_clip.create_model(name, device="meta")
     with pytest.raises(ConfigError, match="contrastive"):
-        CaeModel(model)
+        CAEModel(model)
 
 
 def test_flags_that_give_another_gradient_and_texts_without_roles_are_refused() -> None:
     model = cae_model({})
     with pytest.raises(ConfigError, match="gather-with-grad"):
-        CaeClipLoss(model.attribution, local_loss=True, world_size=2)
+        CAEClipLoss(model.attribution, local_loss=True, world_size=2)
     with pytest.raises(DataError, match="RoleTokenizer"):
-        CaeClipLoss(model.attribution)(**model(pixels(), packed()[:, 0]))
+        CAEClipLoss(model.attribution)(**model(pixels(), packed()[:, 0]))
 
 
 def test_mixed_precision() -> None:
@@ -240,7 +240,7 @@ def test_mixed_precision() -> None:
     for weight in (3.0, 0.0):
         weighted = settings | {"weight": weight}
         model = cae_model(weighted, plain_model(torch.float32))
-        loss = CaeClipLoss(model.attribution)
+        loss = CAEClipLoss(model.attribution)
         actual = in_their_loop(model, loss, precision="amp", scaler=scaler)
         steps.append(
             [
@@ -271,7 +271,7 @@ def test_what_their_options_call_reaches_the_model() -> None:
     model.set_grad_checkpointing()
     assert model.transformer.grad_checkpointing
     assert model.no_weight_decay()
-    actual = in_their_loop(model, CaeClipLoss(model.attribution))
+    actual = in_their_loop(model, CAEClipLoss(model.attribution))
     start = named(plain_model()).items()
     locked = {name: value for name, value in start if name.startswith("visual.")}
     assert_same(actual, by_hand({"method": "gradcam"}) | locked)
@@ -292,7 +292,7 @@ def test_outside_of_training_it_is_the_model() -> None:
     assert torch.equal(actual["image_features"], expected["image_features"])
     assert model.train()(pixels(), texts[:, 0]).keys() == expected.keys()
     assert model.eval()(pixels(), texts).keys() == expected.keys()
-    assert not CaeModel(plain.eval()).training
+    assert not CAEModel(plain.eval()).training
 
 
 def test_tokens_roles_and_words() -> None:
@@ -316,3 +316,9 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     with init_distributed(torch.device("cpu")) as ranks:
         run_all(ranks.rank, Path(sys.argv[1]))
+
+
+def test_captions_with_roles_need_their_images() -> None:
+    model = cae_model({"method": "attention"}).train()
+    with pytest.raises(ConfigError, match="image"):
+        model(text=torch.zeros(2, 3, 16, dtype=torch.long))

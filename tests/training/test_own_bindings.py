@@ -18,7 +18,7 @@ def swaps_of(caption: str, moved: str = "phrase") -> set[str]:
     """Return the captions that training makes of a caption."""
     words = cae.token_roles([caption], TOKENIZER, "dependency")
     _, _, variants = swapped_captions(
-        words.tokens, words.words, words.roles, None, words.swaps, swap=moved
+        words.tokens, words.words, words.roles, None, words.swaps, swap_kind=moved
     )
     return {TOKENIZER.decode(ids[1 : ids.index(max(ids))]).strip() for ids in variants.tolist()}
 

@@ -88,7 +88,7 @@ def toy_home(tmp_path_factory: pytest.TempPathFactory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAE_HOME", str(tmp_path_factory.mktemp("home")))
         patch.setattr(runs, "training_set", toy_set)
-        patch.setattr(runs, "require_start", lambda *_: None)
+        patch.setattr(runs, "require_training_inputs", lambda *_: None)
         patch.setattr(runs.needs, "training_digest", lambda *_: "toys")
         clip = load_clip("clip-mini", seed=5)
         meta = CheckpointMeta(clip.name, clip.activation)

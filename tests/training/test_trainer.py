@@ -89,7 +89,7 @@ def test_the_hook_sees_the_model_on_its_way_and_changes_nothing(tmp_path):
     before = torch.get_rng_state()
     for every in (2, None):
         out = tmp_path / str(every)
-        ends.append(toy_train(CAE, out, dropping_clip(), every=every, on_step=look)[0])
+        ends.append(toy_train(CAE, out, dropping_clip(), on_step_every=every, on_step=look)[0])
     assert torch.equal(torch.get_rng_state(), before)
     assert seen == [(2, False, 2), (4, False, 4), (5, False, 5)]
     assert same_weights(*ends)
@@ -148,7 +148,7 @@ def test_the_temperature_is_within_its_bounds_after_a_step(tmp_path, start, boun
 
 
 def test_a_loss_that_is_not_finite_names_the_rows_and_saves_the_step_before(tmp_path):
-    first, second = (toy_run(FT).batches.rows(step).tolist() for step in (0, 1))
+    first, second = (toy_run(FT).batches.row_numbers(step).tolist() for step in (0, 1))
     images = Toys()
     images.pixels[next(row for row in second if row not in first)] = math.nan
     with pytest.raises(NotFiniteError, match="step 2 of ft: loss nan") as error:
@@ -169,7 +169,9 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_the_step(tmp_path):
 
 
 def test_a_step_that_is_not_taken_leaves_the_adaptive_margin():
-    settings = replace(FT, foils="given", foil_hinge=True, margin=9.0, margin_rule="adaptive")
+    settings = replace(
+        FT, foils="given", foil_hinge=True, margin=9.0, weight=1.0, margin_rule="adaptive"
+    )
     run, expected = toy_run(settings), torch.tensor(0.25)
     run.loss.adaptive_margin = expected
     run.model.visual.proj.register_hook(lambda gradient: gradient * math.inf)
@@ -191,7 +193,7 @@ def test_a_step_that_is_not_taken_leaves_the_adaptive_margin():
             ConfigError,
             "leave out one of the two",
         ),
-        ({"foils": "given", "foil_hinge": True}, {}, ConfigError, "margin 0.0"),
+        ({"foils": "given", "foil_hinge": True, "weight": 1.0}, {}, ConfigError, "margin 0.0"),
         ({"foils": "given", "negatives": True}, {}, ConfigError, "foils cannot"),
         ({"foil_hinge": True, "margin": 1.0}, {}, ConfigError, "foil_hinge"),
         ({"lock_trunk": True}, {}, ConfigError, "lock_trunk needs an image tower of timm"),

@@ -8,7 +8,13 @@ import torch
 from cae_lib.data.negatives import swap_negatives
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.openclip import RoleTokenizer
-from cae_lib.words.alignment import align, split_into_pieces, token_roles, word_index
+from cae_lib.words.alignment import (
+    align,
+    check_captions,
+    token_roles,
+    tokenize_with_offsets,
+    word_numbers,
+)
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 from cae_lib.words.scene_graph import SceneGraphTagger
 
@@ -30,13 +36,15 @@ def test_tokens_are_the_tokenizers_and_words_those_of_the_end_marks(tokenizer, c
     captions = [*ODD, "a skateboarding okapi", "one two three four five six okapi", "x " * 90]
     alignment = align(captions, [[]] * len(captions), tokenizer, context_length)
     assert torch.equal(alignment.tokens, tokenizer(captions, context_length))
-    assert torch.equal(alignment.words, word_index(alignment.tokens, 49408))
+    assert torch.equal(alignment.words, word_numbers(alignment.tokens, 49408))
     assert alignment.roles.dtype == torch.int8 and not alignment.roles.any()
     row, words = (4, [0, 1, 2, 3, 3, 0, 0]) if context_length is None else (5, [*range(8), 0])
     assert alignment.words[row, : len(words)].tolist() == words
     cleaned = tokenizer.clean_fn("A skateboarder's déjà-vu")
     covered = {
-        i for piece in split_into_pieces(cleaned, tokenizer) for i in range(piece.start, piece.end)
+        i
+        for piece in tokenize_with_offsets(cleaned, tokenizer)
+        for i in range(piece.start, piece.end)
     }
     assert covered == {i for i, c in enumerate(cleaned) if c != " "}
 
@@ -162,7 +170,7 @@ def test_words_are_those_of_the_tokens_whatever_a_caption_holds(tokenizer, conte
     """Nothing after the first end is read: it has no word and no role."""
     spans = [[Span(0, len(caption), OBJECT)] for caption in STRANGE]
     alignment = align(STRANGE, spans, tokenizer, context_length)
-    assert torch.equal(alignment.words, word_index(alignment.tokens, 49408))
+    assert torch.equal(alignment.words, word_numbers(alignment.tokens, 49408))
     assert torch.equal(alignment.roles > 0, alignment.words > 0)
     assert alignment.words[0, :5].tolist() == [0, 1, 2, 0, 0]
     behind = align(STRANGE[:1], [[Span(18, 23, OBJECT, ((2, 5),))]], tokenizer)
@@ -244,3 +252,9 @@ def test_arguments_by_hand(caption, things, expected, tokenizer):
             actual.setdefault(tuple(words), []).append(int(token))
     read = {tokenizer.decode(tokens).strip(): list(words) for words, tokens in actual.items()}
     assert read == expected
+
+
+@pytest.mark.parametrize("captions", [{"a red cat"}, {"a": 1}, (c for c in "ab")])
+def test_captions_have_an_order_and_a_length(captions) -> None:
+    with pytest.raises(DataError, match="expected"):
+        check_captions(captions)

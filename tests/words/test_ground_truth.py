@@ -7,8 +7,8 @@ import pytest
 
 from cae_lib.errors import DataError
 from cae_lib.words.dependency import DependencyTagger
-from cae_lib.words.ground_truth import PairedPhrases, SceneGraphFile
-from cae_lib.words.roles import NOWHERE, OBJECT, ROLE_NAMES, swap_places
+from cae_lib.words.ground_truth import PairedImageTagger, SyntheticSceneTagger
+from cae_lib.words.roles import NO_OFFSETS, OBJECT, ROLE_NAMES, swap_substrings
 from data.recipes.synthetic_scenes.config import WORLDS
 from data.recipes.synthetic_scenes.corpora import coco_images, scene_graphs
 from data.recipes.synthetic_scenes.edits import swapped
@@ -21,12 +21,12 @@ def corpus():
 
 
 @pytest.fixture(scope="module")
-def truth(corpus, tmp_path_factory: pytest.TempPathFactory) -> SceneGraphFile:
+def truth(corpus, tmp_path_factory: pytest.TempPathFactory) -> SyntheticSceneTagger:
     folder = tmp_path_factory.mktemp("coco")
     captions = [{"caption": text} for item in corpus for text in item.captions]
     (folder / "captions.json").write_text(json.dumps({"annotations": captions}))
     (folder / "graphs.json").write_text(scene_graphs(corpus))
-    return SceneGraphFile([(folder / "captions.json", folder / "graphs.json")])
+    return SyntheticSceneTagger([(folder / "captions.json", folder / "graphs.json")])
 
 
 def without_articles(text: str) -> list[str]:
@@ -50,7 +50,7 @@ def test_every_swap_is_an_edit_of_the_statement_that_is_certainly_false(corpus, 
                 for places, fields in ((relation.nouns, ["noun"]), (relation.phrases, [])):
                     expected = swapped(statement, 0, 1, *fields)
                     assert not expected.may_be_true(item.scene)
-                    found = swap_places(statement.text, *places)
+                    found = swap_substrings(statement.text, *places)
                     assert without_articles(found) == without_articles(expected.text)
             false = {
                 " ".join(without_articles(edit.text)): edit
@@ -66,7 +66,7 @@ def test_every_swap_is_an_edit_of_the_statement_that_is_certainly_false(corpus, 
             }
             for swap in swaps:
                 attributes += 1
-                text = " ".join(without_articles(swap_places(statement.text, *swap.nouns)))
+                text = " ".join(without_articles(swap_substrings(statement.text, *swap.nouns)))
                 assert not false[text].may_be_true(item.scene)
     assert relations > 20 and attributes > 5
 
@@ -87,9 +87,9 @@ def test_unknown_captions_and_broken_files_are_errors(truth, tmp_path: Path) -> 
     with pytest.raises(DataError, match="a caption of nobody"):
         truth.tag(["a caption of nobody"])
     with pytest.raises(DataError, match="captions.json"):
-        SceneGraphFile([(tmp_path / "captions.json", tmp_path / "graphs.json")])
+        SyntheticSceneTagger([(tmp_path / "captions.json", tmp_path / "graphs.json")])
     with pytest.raises(DataError, match="a dog near a cat"):
-        PairedPhrases().tag(["a dog near a cat"])
+        PairedImageTagger().tag(["a dog near a cat"])
 
 
 @pytest.mark.parametrize(
@@ -116,12 +116,12 @@ def test_unknown_captions_and_broken_files_are_errors(truth, tmp_path: Path) -> 
     ],
 )
 def test_paired_captions_by_hand(caption, roles, nouns, phrases) -> None:
-    ((spans, swaps),) = PairedPhrases().tag_with_swaps([caption])
+    ((spans, swaps),) = PairedImageTagger().tag_with_swaps([caption])
     assert {caption[span.start : span.end]: span.role for span in spans} == roles
     assert {ROLE_NAMES[span.role] for span in spans if span.of} <= {"attribute", "relation"}
     assert sum(span.role == OBJECT for span in spans) == 2
     if nouns is None:
-        assert swaps[0].nouns == (NOWHERE, NOWHERE)
+        assert swaps[0].nouns == (NO_OFFSETS, NO_OFFSETS)
     else:
-        assert swap_places(caption, *swaps[0].nouns) == nouns
-    assert swap_places(caption, *swaps[0].phrases) == phrases
+        assert swap_substrings(caption, *swaps[0].nouns) == nouns
+    assert swap_substrings(caption, *swaps[0].phrases) == phrases

@@ -4,11 +4,11 @@ import pytest
 from open_clip import SimpleTokenizer
 
 from cae_lib.attribution.binding import swapped_captions
-from cae_lib.data.benchmarks.aro import SYMMETRIC
+from cae_lib.data.benchmarks.aro import SYMMETRIC_RELATIONS
 from cae_lib.words.alignment import token_roles
 from cae_lib.words.dependency import DependencyTagger
-from cae_lib.words.lexicon import MUTUAL_PREPOSITIONS, SCALES, contradict
-from cae_lib.words.roles import swap_places
+from cae_lib.words.lexicon import ATTRIBUTE_SCALES, MUTUAL_PREPOSITIONS, are_contradictory
+from cae_lib.words.roles import swap_substrings
 from data.recipes.synthetic_scenes.vocabulary import KIND_OF
 
 NOUNS_AND_PHRASES = {
@@ -64,7 +64,7 @@ def texts(tagger: DependencyTagger, caption: str, moved: str) -> set[str]:
     tokenizer = SimpleTokenizer()
     words = token_roles([caption], tokenizer, tagger)
     _, _, variants = swapped_captions(
-        words.tokens, words.words, words.roles, swaps=words.swaps, swap=moved
+        words.tokens, words.words, words.roles, swaps=words.swaps, swap_kind=moved
     )
     return {tokenizer.decode(row[1 : int(row.argmax())].tolist()).strip() for row in variants}
 
@@ -131,15 +131,17 @@ def test_a_swap_names_the_words_that_bind(tagger) -> None:
 
 
 def test_places_are_swapped_in_a_text() -> None:
-    assert swap_places("a dog near the cat", (2, 5), (15, 18)) == "a cat near the dog"
+    assert swap_substrings("a dog near the cat", (2, 5), (15, 18)) == "a cat near the dog"
 
 
 def test_the_attributes_of_the_synthetic_scenes_exclude_each_other_by_kind() -> None:
     for first, kind in KIND_OF.items():
         for second, other in KIND_OF.items():
-            assert contradict(first, second) == (kind == other and first != second)
-    assert not contradict("grey", "gray") and not contradict("wooden", "red")
-    assert all(word == word.lower() for scale in SCALES for group in scale for word in group)
+            assert are_contradictory(first, second) == (kind == other and first != second)
+    assert not are_contradictory("grey", "gray") and not are_contradictory("wooden", "red")
+    assert all(
+        word == word.lower() for scale in ATTRIBUTE_SCALES for group in scale for word in group
+    )
 
 
 def test_what_is_symmetric_in_aro_and_in_meaning_is_mutual_here(tagger) -> None:
@@ -149,7 +151,7 @@ def test_what_is_symmetric_in_aro_and_in_meaning_is_mutual_here(tagger) -> None:
         "sitting next to", "standing near", "lying next to", "parked beside", "playing with",
         "talking to", "hugging", "facing", "walking by", "on the other side of",
     ]  # fmt: skip
-    assert set(mutual) <= SYMMETRIC
+    assert set(mutual) <= SYMMETRIC_RELATIONS
     for name in mutual:
         assert tagger.tag_with_swaps([f"a man {name} a woman"])[0][1] == [], name
     assert {"next_to", "beside", "near", "with"} <= MUTUAL_PREPOSITIONS

@@ -8,8 +8,8 @@ import sng_parser
 
 from cae_lib.errors import DataError
 from cae_lib.words.dependency import DependencyTagger
-from cae_lib.words.phrases import ground_truth_phrases, parsed_phrases, world_phrases
-from cae_lib.words.pipeline import model_name
+from cae_lib.words.phrases import ground_truth_phrases, load_ground_truth_phrases, parsed_phrases
+from cae_lib.words.pipeline import spacy_model_name
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
 from cae_lib.words.scene_graph import SceneGraphTagger
 
@@ -100,7 +100,7 @@ def test_the_parser_says_what_words_are_said_of(taggers) -> None:
 
 
 def test_graphs_are_the_plain_parsers_each_made_once_and_in_order(taggers, monkeypatch) -> None:
-    plain = sng_parser.Parser("spacy", model=model_name())
+    plain = sng_parser.Parser("spacy", model=spacy_model_name())
     tagger, seen = taggers["paper"], []
     assert tagger.graphs(CAPTIONS) == [plain.parse(caption) for caption in CAPTIONS]
     parse = tagger._parser.parse
@@ -163,11 +163,11 @@ def test_parsed_phrases_by_hand() -> None:
 def test_every_phrase_of_the_world_is_in_its_caption(smoke_world, tmp_path) -> None:
     folder = smoke_world / "coco" / "annotations"
     captions, graphs = (folder / f"{name}_val2014.json" for name in ("captions", "scene_graphs"))
-    actual = world_phrases(captions, graphs)
+    actual = load_ground_truth_phrases(captions, graphs)
     assert set(actual) == {a["caption"] for a in json.loads(captions.read_text())["annotations"]}
     for text, phrases in actual.items():
         for phrase in (p for kind in phrases.values() for p in kind):
             place = iter(text.split())
             assert all(word in place for word in phrase.split()), (text, phrase)
     with pytest.raises(DataError, match="a.json"):
-        world_phrases(tmp_path / "a.json", tmp_path / "b.json")
+        load_ground_truth_phrases(tmp_path / "a.json", tmp_path / "b.json")

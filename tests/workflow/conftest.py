@@ -52,7 +52,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with FileLock(f"{home}.lock"), pytest.MonkeyPatch.context() as patch:
         if not (home / "runs/smoke/base/0/done.json").exists():
             patch.setenv("CAE_HOME", str(home))
-            selection = grid.select("smoke", {"rows": ROW})
+            selection = grid.parse_selection("smoke", {"rows": ROW})
             job.make_data("smoke", selection)
             job.make_base("smoke", selection)
             for name in ("data", "base", "data/0", "base/0"):

@@ -14,7 +14,7 @@ import pytest
 from conftest import REPOSITORY
 
 from book.extension.source import page_names
-from cae_lib import grid
+from cae_lib import grid, machine
 from cae_lib.cli import main
 from cae_lib.commands import reproduce
 from cae_lib.config import paths
@@ -50,7 +50,7 @@ def test_the_paper_has_all_rows_three_times():
 
 def test_some_rows_alone_with_settings_and_seeds():
     asked = ("clip-ft+lr=5e-07+steps=2", "cae-attention")
-    chosen = grid.select("mini", {"rows": ",".join(asked), "seeds": 2})
+    chosen = grid.parse_selection("mini", {"rows": ",".join(asked), "seeds": 2})
     found = grid.runs("mini", chosen)
     assert list(found) == [
         "data/0",
@@ -77,7 +77,7 @@ def test_some_rows_alone_with_settings_and_seeds():
 
 def test_the_studies_are_added_on_request(monkeypatch):
     monkeypatch.delenv("CAE_HOME", raising=False)  # the pages are the repository's
-    plain, whole = (grid.select("mini", {"all": studies}) for studies in (False, True))
+    plain, whole = (grid.parse_selection("mini", {"all": studies}) for studies in (False, True))
     rows = find_profile("mini").studies
     assert {"kept-binding", "dependency-binding", "truth-attention"} <= rows
     more = grid.runs("mini", whole).keys() - grid.runs("mini", plain).keys()
@@ -85,8 +85,8 @@ def test_the_studies_are_added_on_request(monkeypatch):
         f"{variant.name('mini')}/{seed}" for variant, seed in study_runs("mini")
     }
     assert {*grid.pages_of("mini", whole)} - {*grid.pages_of("mini", plain)} == {*STUDY_PAGES}
-    assert grid.captions_of("mini", plain) == [("coco", "scene-graph")]
-    assert grid.captions_of("mini", whole) == [
+    assert grid.training_sets_of("mini", plain) == [("coco", "scene-graph")]
+    assert grid.training_sets_of("mini", whole) == [
         ("coco", "dependency"),
         ("coco", "scene-graph"),
         ("coco", "truth"),
@@ -95,7 +95,7 @@ def test_the_studies_are_added_on_request(monkeypatch):
         ("spacy", "scene-graph"),
     ]
     for name in ("photo", "smoke"):  # whose studies are not apart
-        assert grid.select(name, {}) == grid.select(name, {"all": True})
+        assert grid.parse_selection(name, {}) == grid.parse_selection(name, {"all": True})
 
 
 def test_a_profile_makes_the_pages_that_show_it_and_smoke_makes_all(monkeypatch):
@@ -343,7 +343,7 @@ def test_captions_are_parsed_before_the_runs_need_them(home, monkeypatch):
     monkeypatch.setattr(
         "cae_lib.data.training_set.training_set", lambda *asked: parsed.append(asked)
     )
-    job.make_data("mini", grid.select("mini", {"all": True}))
+    job.make_data("mini", grid.parse_selection("mini", {"all": True}))
     assert built == ["mini"] and parsed == [
         ("mini", "coco", "clip-mini", "dependency"),
         ("mini", "coco", "clip-mini", "scene-graph"),
@@ -400,3 +400,34 @@ def test_gpus_are_taken_one_by_one(monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     with exclusive_gpu():
         assert find_gpus() == ["3"]
+
+
+def test_suites_are_those_of_the_changed_settings() -> None:
+    selection = grid.parse_selection("mini", {"rows": "cae-gradcam+roles=permuted"})
+    _data, _base, *runs = grid.runs("mini", selection).values()
+    suites = {run.suites for run in runs}
+    assert suites == {grid.suites_of({"method": "gradcam", "roles": "permuted"}, False)}
+
+
+@pytest.mark.parametrize(
+    ("code", "listing", "expected"),
+    [
+        (
+            0,
+            "GPU 0: A (UUID: 1)\n  MIG 1g.10gb Device 0: (UUID: 2)\nGPU 1: A (UUID: 3)",
+            ["0", "1"],
+        ),
+        (9, "NVIDIA-SMI has failed because it could not reach the driver.", []),
+    ],
+)
+def test_gpus_are_counted_in_the_list_of_the_driver(monkeypatch, code, listing, expected) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(machine.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
+    result = subprocess.CompletedProcess([], code, listing)
+    monkeypatch.setattr(machine.subprocess, "run", lambda *_, **__: result)
+    assert find_gpus() == expected
+
+
+def test_a_device_that_is_hidden_is_no_gpu(monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert find_gpus() == []

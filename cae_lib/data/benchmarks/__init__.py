@@ -46,8 +46,8 @@ BENCHMARK_FAMILIES: dict[str, Family] = {
         crepe.FAMILY,
         whatsup.FAMILY,
         cola.FAMILY,
-        crepe.SYSTEMATICITY,
-        sugarcrepe.PLUS_PLUS,
+        crepe.SYSTEMATICITY_FAMILY,
+        sugarcrepe.PLUS_PLUS_FAMILY,
         half_truths.FAMILY,
         bivlc.FAMILY,
         negbench.FAMILY,
@@ -56,10 +56,12 @@ BENCHMARK_FAMILIES: dict[str, Family] = {
 }
 """All families of benchmarks by name, in the order in which they are loaded."""
 
-FOLDERS: Mapping[str, str] = {name: family.folder for name, family in BENCHMARK_FAMILIES.items()}
+FOLDER_OF_FAMILY: Mapping[str, str] = {
+    name: family.folder for name, family in BENCHMARK_FAMILIES.items()
+}
 """Folder of each family by its name, relative to the folder of all datasets."""
 
-BENCHMARKS: tuple[str, ...] = tuple(
+PAPER_BENCHMARKS: tuple[str, ...] = tuple(
     name for name, family in BENCHMARK_FAMILIES.items() if family.in_paper
 )
 """Names of the families that make up the seven benchmarks of the CAE paper.
@@ -68,7 +70,7 @@ ARO is two families, "aro" and "order". That SVO-Probes and CREPE are among the 
 """
 
 FURTHER_BENCHMARKS: tuple[str, ...] = tuple(
-    name for name in BENCHMARK_FAMILIES if name not in BENCHMARKS
+    name for name in BENCHMARK_FAMILIES if name not in PAPER_BENCHMARKS
 )
 """Names of the families that are not in the CAE paper, used if their folder exists."""
 

@@ -13,21 +13,21 @@ from pathlib import Path
 from cae_lib.data.benchmarks.base import Average, Family, ImageRef, Item
 from cae_lib.data.rows import json_rows
 
-MIN_PAIR = 25
+MIN_ITEMS_PER_PAIR = 25
 """Number of items that a pair of attributes needs to count in VG-Attribution's macro average.
 
 It is the number in the official `evaluate_scores`.
 """
 
 _LINES = Path(__file__).with_name("aro_symmetric.txt").read_text(encoding="utf-8").splitlines()
-SYMMETRIC = frozenset(line for line in _LINES if line and not line.startswith("#"))
+SYMMETRIC_RELATIONS = frozenset(line for line in _LINES if line and not line.startswith("#"))
 """The 157 relations that the macro average of VG-Relation leaves out, as in ARO's notebook."""
 
-AUTHORS_SYMMETRIC = SYMMETRIC | {"pulling", "pulled by", "leaning against"}
+AUTHORS_SYMMETRIC_RELATIONS = SYMMETRIC_RELATIONS | {"pulling", "pulled by", "leaning against"}
 """The 160 relations that the evaluation code of CAE's authors leaves out."""
 
 
-def read(root: Path, subset: str) -> Iterator[Item]:
+def read_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield the items of a subset, "relation" or "attribution".
 
     The group of an item is its relation, or its pair of attributes.
@@ -43,24 +43,24 @@ def read(root: Path, subset: str) -> Iterator[Item]:
         yield Item(row.key, (image,), texts, truth=1, group=group)
 
 
-AVERAGES = {
+AVERAGE_OF_SUBSET = {
     "relation": Average(
         "mean over {n} relations, {n_without} symmetric ones left out",
         over_groups=True,
-        without=SYMMETRIC,
+        excluded_groups=SYMMETRIC_RELATIONS,
     ),
     "attribution": Average(
-        f"mean over {{n}} attribute pairs with at least {MIN_PAIR} items",
+        f"mean over {{n}} attribute pairs with at least {MIN_ITEMS_PER_PAIR} items",
         over_groups=True,
-        min_items=MIN_PAIR,
+        min_items=MIN_ITEMS_PER_PAIR,
     ),
 }
 """How the items of each subset are averaged."""
 
 
-def count_left_out(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
+def count_excluded_from_average(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
     """Count the items of the groups that do not count in the macro average of a subset."""
-    counted = AVERAGES[subset].counted_group_sizes(item.group for item in items)
+    counted = AVERAGE_OF_SUBSET[subset].counted_group_sizes(item.group for item in items)
     name = "symmetric_items" if subset == "relation" else "items_of_small_groups"
     return {name: len(items) - sum(counted.values())}
 
@@ -68,11 +68,11 @@ def count_left_out(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
 FAMILY = Family(
     "aro",
     "aro",
-    read,
-    published={"relation": 23_937, "attribution": 28_748},
+    read_items,
+    published_counts={"relation": 23_937, "attribution": 28_748},
     files=("aro/visual_genome_relation.json", "aro/visual_genome_attribution.json"),
-    images="in the official vgr_vga_images.zip: put them into aro/images",
+    images_advice="in the official vgr_vga_images.zip: put them into aro/images",
     in_paper=True,
-    averages=AVERAGES,
-    summarize=count_left_out,
+    averages=AVERAGE_OF_SUBSET,
+    summarize=count_excluded_from_average,
 )

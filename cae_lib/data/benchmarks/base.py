@@ -21,7 +21,7 @@ Task = Literal["choice", "text", "image", "group", "itt", "tot", "ordered"]
 TASKS: tuple[Task, ...] = get_args(Task)
 """All values of `Task`."""
 
-CHANCE_OF_TASKS: Mapping[str, float] = {
+CHANCE_ACCURACY_OF_TASK: Mapping[str, float] = {
     "text": 1 / 4,
     "image": 1 / 4,
     "group": 1 / 6,
@@ -34,7 +34,7 @@ CHANCE_OF_TASKS: Mapping[str, float] = {
 The task "choice" is missing, because its probability is 1 divided by the item's number of options.
 """
 
-ORDERS: Mapping[str, tuple[tuple[int, int], ...]] = {
+CLOSER_TEXT_PAIRS: Mapping[str, tuple[tuple[int, int], ...]] = {
     "itt": ((0, 2), (1, 2)),
     "ordered": ((0, 1), (1, 2)),
 }
@@ -81,6 +81,19 @@ class Item:
     group: str = ""
 
 
+def true_text_indices(item: Item, task: Task) -> tuple[int, ...]:
+    """Return the indices of the texts of an item that are true of an image of the item.
+
+    Args:
+        item: The item.
+        task: The task of its benchmark. Of the three texts in "itt", "tot" and "ordered", the first
+            two are true.
+    """
+    if len(item.images) > 1:
+        return tuple(range(len(item.texts)))
+    return (0, 1) if task in ("itt", "tot", "ordered") else (item.truth,)
+
+
 @dataclass(frozen=True, slots=True)
 class ExcludedRow:
     """A row of an annotation file that the benchmark itself excludes from its items.
@@ -102,13 +115,13 @@ class Average:
             number of groups that count and the number of groups that do not.
         over_groups: Whether to average the means of the groups, with equal weights (macro average),
             instead of the items (micro average). The following attributes apply only if it is True.
-        without: Names of groups that do not count.
+        excluded_groups: Names of groups that do not count.
         min_items: Number of items that a group needs in order to count.
     """
 
     rule: str = "mean over items"
     over_groups: bool = False
-    without: frozenset[str] = frozenset()
+    excluded_groups: frozenset[str] = frozenset()
     min_items: int = 1
 
     def counted_group_sizes(self, item_groups: Iterable[str]) -> dict[str, int]:
@@ -121,11 +134,11 @@ class Average:
         return {
             group: n
             for group, n in sizes.items()
-            if n >= self.min_items and group not in self.without
+            if n >= self.min_items and group not in self.excluded_groups
         }
 
 
-NO_GROUP = Average("mean over items: no group qualifies for macro")
+FALLBACK_AVERAGE = Average("mean over items: no group qualifies for macro")
 """Replaces an average over groups where no group of the loaded items counts."""
 
 
@@ -146,13 +159,13 @@ class Benchmark:
             "text": 2 images and 2 texts; each image is closer to its own text.
             "image": 2 images and 2 texts; each text is closer to its own image.
             "group": Both "text" and "image" are right (the three scores of Winoground).
-            "itt", "ordered": 1 image and 3 texts, compared as `ORDERS` lists.
+            "itt", "ordered": 1 image and 3 texts, compared as `CLOSER_TEXT_PAIRS` lists.
             "tot": Of 3 texts, the first two are closer to each other than each is to the third.
         counts: Numbers of items or rows with a property, for example `{"identical": 66}` for items
             with another text that equals the true one.
-        numbers: Number of each item, which does not change if images of other items are missing:
-            its position, from 0, among all items that the annotation file yields. Rows that the
-            benchmark excludes are not counted. Empty stands for 0, 1, 2, ...
+        item_numbers: Number of each item, which does not change if images of other items are
+            missing: its position, from 0, among all items that the annotation file yields. Rows
+            that the benchmark excludes are not counted. Empty stands for 0, 1, 2, ...
     """
 
     name: str
@@ -162,7 +175,7 @@ class Benchmark:
     average: Average = Average()
     task: Task = "choice"
     counts: Mapping[str, int] = field(default_factory=dict)
-    numbers: tuple[int, ...] = ()
+    item_numbers: tuple[int, ...] = ()
 
     @property
     def key(self) -> str:
@@ -175,12 +188,12 @@ class Benchmark:
         return len(self.items)
 
     @property
-    def headline(self) -> Literal["micro", "macro"]:
+    def average_kind(self) -> Literal["micro", "macro"]:
         """Kind of average of the headline score: "micro" over items, "macro" over groups."""
         return "macro" if self.average.over_groups else "micro"
 
     @property
-    def rule(self) -> str:
+    def averaging_rule(self) -> str:
         """Description of the average of the headline score, with the numbers of groups."""
         groups = {item.group for item in self.items}
         n = len(self.average.counted_group_sizes(item.group for item in self.items))
@@ -188,7 +201,7 @@ class Benchmark:
 
     def numbered_items(self) -> zip[tuple[int, Item]]:
         """Return an iterator over pairs `(number, item)`; see `numbers`."""
-        return zip(self.numbers or range(self.n_used), self.items, strict=True)
+        return zip(self.item_numbers or range(self.n_used), self.items, strict=True)
 
 
 @dataclass(frozen=True)
@@ -201,12 +214,13 @@ class Family:
         name: Name of the benchmark in tables.
         folder: Folder of the benchmark; "" if it has no folder of its own. With real data, a family
             that is not `in_paper` is used only if this folder exists.
-        read: Function of the folder of all datasets and the name of a subset. It yields the items
-            of the subset, and an `ExcludedRow` for each row that the benchmark excludes. It may
-            have further optional arguments.
-        published: Published number of items of each subset; None where no verified number is known.
+        read_items: Function of the folder of all datasets and the name of a subset. It yields the
+            items of the subset, and an `ExcludedRow` for each row that the benchmark excludes. It
+            may have further optional arguments.
+        published_counts: Published number of items of each subset; None where no verified number is
+            known.
         files: Glob patterns of the annotation files.
-        images: Where to get the images; completes the sentence "Its images are ...".
+        images_advice: Where to get the images; completes the sentence "Its images are ...".
         in_paper: Whether the family belongs to the benchmarks of the CAE paper.
         task: How the items of a subset are scored, unless a part of the subset's name is a `Task`.
         average: How the items of a subset are averaged.
@@ -221,10 +235,10 @@ class Family:
 
     name: str
     folder: str
-    read: Callable[..., Iterable[Item | ExcludedRow]]
-    published: Mapping[str, int | None]
+    read_items: Callable[..., Iterable[Item | ExcludedRow]]
+    published_counts: Mapping[str, int | None]
     files: tuple[str, ...]
-    images: str
+    images_advice: str
     in_paper: bool = False
     task: Task = "choice"
     average: Average = Average()
@@ -258,7 +272,7 @@ class Family:
         return any(fnmatchcase(subset, pattern) for pattern in self.rescored)
 
 
-def file_part(subset: str) -> str:
+def strip_task(subset: str) -> str:
     """Return a subset's name without the part that is a `Task`: "swap_obj" for "itt/swap_obj"."""
     return "/".join(word for word in subset.split("/") if word not in TASKS)
 

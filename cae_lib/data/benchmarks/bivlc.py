@@ -12,11 +12,11 @@ from pathlib import Path
 from cae_lib.data.benchmarks.base import Family, ImageRef, Item
 from cae_lib.data.rows import MissingFileError, parquet_rows
 
-FILES = "bivlc/data/*.parquet"
+ANNOTATION_PATTERN = "bivlc/data/*.parquet"
 """Pattern of the annotation files, which also hold the images."""
 
 
-def read(root: Path, subset: str) -> Iterator[Item]:
+def read_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield the items of all files; the images are written to the folder `bivlc/images`.
 
     Raises:
@@ -24,9 +24,9 @@ def read(root: Path, subset: str) -> Iterator[Item]:
         DataError: If a file cannot be read, or a row is malformed.
     """
     folder, number = root / "bivlc/images", 0
-    paths = sorted(root.glob(FILES))
+    paths = sorted(root.glob(ANNOTATION_PATTERN))
     if not paths:
-        raise MissingFileError(f"{root / FILES}: no such annotation file. Fetch it.")
+        raise MissingFileError(f"{root / ANNOTATION_PATTERN}: no such annotation file. Fetch it.")
     for path in paths:
         for row in parquet_rows(path, folder):
             names = row.text("image.path"), row.text("negative_image.path")
@@ -40,9 +40,9 @@ def read(root: Path, subset: str) -> Iterator[Item]:
 FAMILY = Family(
     "bivlc",
     "bivlc",
-    read,
-    published=dict.fromkeys(("text", "image", "group"), 2933),
-    files=(FILES,),
-    images="in the files themselves",
+    read_items,
+    published_counts=dict.fromkeys(("text", "image", "group"), 2933),
+    files=(ANNOTATION_PATTERN,),
+    images_advice="in the files themselves",
     rescored=("text", "image"),
 )

@@ -19,7 +19,7 @@ IMAGE_FOLDERS = ("cola/images", "vg/VG_100K", "vg/VG_100K_2")
 """Folders in which an image is looked for, in this order."""
 
 
-def read(root: Path, subset: str) -> Iterator[Item]:
+def read_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield the multi-object items, from rows `[image 1, caption 1, image 2, caption 2]`.
 
     A row names an image by an address or a path on another machine, of which only the file name is
@@ -37,7 +37,7 @@ def _image(root: Path, address: str) -> ImageRef:
     return find_image(*(root / folder / name for folder in IMAGE_FOLDERS))
 
 
-def count_identical(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
+def count_identical_captions(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
     """Count the items whose two captions are equal."""
     return {"identical": sum(item.texts[0] == item.texts[1] for item in items)}
 
@@ -45,11 +45,11 @@ def count_identical(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
 FAMILY = Family(
     "cola",
     "cola",
-    read,
-    published={"multi": 210},
+    read_items,
+    published_counts={"multi": 210},
     files=(ANNOTATION_FILE,),
-    images="Visual Genome's, as GQA has them: put them into cola/images",
+    images_advice="Visual Genome's, as GQA has them: put them into cola/images",
     task="image",
     average=Average("mean over items, image score of 2 x 2"),
-    summarize=count_identical,
+    summarize=count_identical_captions,
 )

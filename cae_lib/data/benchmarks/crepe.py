@@ -15,7 +15,7 @@ from pathlib import Path
 from cae_lib.data.benchmarks.base import Average, ExcludedRow, Family, Item, find_image
 from cae_lib.data.rows import MissingFileError, Row, csv_rows
 
-COLUMNS = ("image_id", "caption", "x", "y", "width", "height")
+CSV_COLUMNS = ("image_id", "caption", "x", "y", "width", "height")
 """Columns that all annotation files must have, besides the column of the negatives."""
 
 N_NEGATIVES = 5
@@ -27,14 +27,16 @@ PRODUCTIVITY_PATTERN = "crepe/data/prod_hard_negatives/{0}/prod_vg_hard_negs_{0}
 SYSTEMATICITY_FILE = "crepe/data/syst_hard_negatives/syst_vg_hard_negs_{1}_compounds_in_{0}.csv"
 """File of systematicity; `{0}` stands for the pretraining dataset, `{1}` for "seen" or "unseen"."""
 
-CORPORA = [(name, split) for name in ("cc12m", "yfcc", "laion") for split in ("seen", "unseen")]
+CORPUS_SPLITS = [
+    (name, split) for name in ("cc12m", "yfcc", "laion") for split in ("seen", "unseen")
+]
 """Pretraining dataset and split of each file of systematicity."""
 
 IMAGES_ADVICE = "Visual Genome's: put them into crepe/VG_100K and crepe/VG_100K_2"
 """Value of `Family.images` for productivity and systematicity."""
 
 
-def read(root: Path, subset: str) -> Iterator[Item]:
+def read_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield the items of a subset of productivity, in the order of their complexity.
 
     The group of an item is the complexity of its caption. The cell of the negatives holds a Python
@@ -54,7 +56,7 @@ def read(root: Path, subset: str) -> Iterator[Item]:
     if not paths:
         raise MissingFileError(f"{root / pattern}: no such annotation file. Fetch it.")
     for path in paths:
-        for row in csv_rows(path, (*COLUMNS, "hard_negs")):
+        for row in csv_rows(path, (*CSV_COLUMNS, "hard_negs")):
             negatives = _negatives(row, "hard_negs")
             is_set = row.text("hard_negs").lstrip().startswith("{")
             if len(negatives) != N_NEGATIVES and not is_set:
@@ -63,7 +65,7 @@ def read(root: Path, subset: str) -> Iterator[Item]:
             yield _item(root, row, f"{complexity}/{row.key}", negatives, complexity)
 
 
-def read_systematicity(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
+def read_systematicity_items(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
     """Yield the items of a subset of systematicity, which may have any number of negatives.
 
     A row without valid negatives is an `ExcludedRow`.
@@ -75,7 +77,7 @@ def read_systematicity(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
     """
     corpus, split, kind = subset.split("/")
     column = f"valid_hard_negs_{kind}"
-    for row in csv_rows(root / SYSTEMATICITY_FILE.format(corpus, split), (*COLUMNS, column)):
+    for row in csv_rows(root / SYSTEMATICITY_FILE.format(corpus, split), (*CSV_COLUMNS, column)):
         negatives = _negatives(row, column)
         yield (
             _item(root, row, row.key, negatives, subset)
@@ -92,7 +94,7 @@ def _complexity(path: Path) -> int:
 
 def _negatives(row: Row, column: str) -> list[str]:
     """Return the negatives that a cell lists; if it holds a set, duplicates are dropped."""
-    negatives = row.literal(column)
+    negatives = row.literal_list(column)
     is_set = row.text(column).lstrip().startswith("{")
     return list(dict.fromkeys(negatives)) if is_set else negatives
 
@@ -104,7 +106,7 @@ def _item(root: Path, row: Row, key: str, negatives: Sequence[str], group: str) 
     return Item(key, (image,), (row.text("caption"), *negatives), group=group)
 
 
-def count_fewer_negatives(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
+def count_items_short_of_negatives(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
     """Count the items with fewer than five negatives; an empty mapping if there are none."""
     n = sum(len(item.texts) <= N_NEGATIVES for item in items)
     return {"fewer_negatives": n} if n else {}
@@ -113,23 +115,25 @@ def count_fewer_negatives(subset: str, items: Sequence[Item]) -> Mapping[str, in
 FAMILY = Family(
     "crepe",
     "crepe",
-    read,
-    published={"atom": 16_727, "swap": 6652, "negate": 16_336},
+    read_items,
+    published_counts={"atom": 16_727, "swap": 6652, "negate": 16_336},
     files=(PRODUCTIVITY_PATTERN.format("*"),),
-    images=IMAGES_ADVICE,
+    images_advice=IMAGES_ADVICE,
     in_paper=True,
     average=Average("mean over complexities, R@1 among 6", over_groups=True),
-    summarize=count_fewer_negatives,
+    summarize=count_items_short_of_negatives,
 )
 """CREPE's productivity subsets."""
 
-SYSTEMATICITY = Family(
+SYSTEMATICITY_FAMILY = Family(
     "crepe_systematicity",
     "crepe",
-    read_systematicity,
-    published={f"{c}/{split}/{kind}": None for c, split in CORPORA for kind in ("atom", "comp")},
+    read_systematicity_items,
+    published_counts={
+        f"{c}/{split}/{kind}": None for c, split in CORPUS_SPLITS for kind in ("atom", "comp")
+    },
     files=(SYSTEMATICITY_FILE.format("*", "*"),),
-    images=IMAGES_ADVICE,
+    images_advice=IMAGES_ADVICE,
     average=Average("mean over items, R@1"),
     sources=("crepe",),
 )

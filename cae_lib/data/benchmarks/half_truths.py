@@ -11,23 +11,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from cae_lib.data.benchmarks.base import Family, ImageRef, Item, file_part
-from cae_lib.data.rows import json_lines, parquet_rows
+from cae_lib.data.benchmarks.base import Family, ImageRef, Item, strip_task
+from cae_lib.data.rows import jsonl_rows, parquet_rows
 
 ITEM_COUNTS = {"coco_qwen": 509, "coco_mistral": 454, "cc3m_qwen": 474}
 """Published number of items of each annotation file."""
 
 
-def read(root: Path, subset: str) -> Iterator[Item]:
+def read_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield the items of one subset.
 
     They are read from a file of JSON lines if there is one, else from the Parquet file of the
     Hugging Face hub. The images in the Parquet file are written to the folder `half-truths/images`.
     """
     folder = root / "half-truths"
-    path = folder / f"data/{file_part(subset)}.json"
+    path = folder / f"data/{strip_task(subset)}.json"
     table = path.with_suffix(".parquet")
-    rows = json_lines(path) if path.is_file() else parquet_rows(table, folder / "images")
+    rows = jsonl_rows(path) if path.is_file() else parquet_rows(table, folder / "images")
     for row in rows:
         image = ImageRef(folder / "images" / row.text("image.path").strip())
         texts = row.text("anchor"), row.text("half_truth")
@@ -39,9 +39,11 @@ def read(root: Path, subset: str) -> Iterator[Item]:
 FAMILY = Family(
     "half_truths",
     "half-truths",
-    read,
-    published={f"{name}{end}": n for name, n in ITEM_COUNTS.items() for end in ("", "/ordered")},
+    read_items,
+    published_counts={
+        f"{name}{end}": n for name, n in ITEM_COUNTS.items() for end in ("", "/ordered")
+    },
     files=("half-truths/data/*.*",),
-    images="in the files themselves",
+    images_advice="in the files themselves",
     rescored=("*/ordered",),
 )

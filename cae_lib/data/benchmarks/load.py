@@ -7,12 +7,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cae_lib.data.benchmarks.base import NO_GROUP, Average, Benchmark, ExcludedRow, Family, Item
+from cae_lib.data.benchmarks.base import (
+    FALLBACK_AVERAGE,
+    Average,
+    Benchmark,
+    ExcludedRow,
+    Family,
+    Item,
+    true_text_indices,
+)
 from cae_lib.data.incomplete import image_problem, log_left_out, log_once
 from cae_lib.data.rows import MissingFileError, read_json
 from cae_lib.errors import DataError
 
-MISSING_IMAGES, BROKEN_IMAGES = "missing_images", "broken_images"
+MISSING_IMAGES_KEY, BROKEN_IMAGES_KEY = "missing_images", "broken_images"
 """Keys of `Benchmark.counts` for items that are left out because of their images."""
 
 
@@ -30,8 +38,8 @@ def load_family(
     Raises:
         DataError: In the cases that `load_benchmark` lists.
     """
-    expected = family.published if official else _manifest_counts(root, family.name)
-    names = list(family.published)
+    expected = family.published_counts if official else _manifest_counts(root, family.name)
+    names = list(family.published_counts)
     if expected and not official:
         published = [name for name in names if name in expected]
         names = list(dict.fromkeys([*published, *expected]))
@@ -90,7 +98,7 @@ def _load_subset(
     problem = ""
     n_questions = 0
     try:
-        for item in family.read(root, subset, **options):
+        for item in family.read_items(root, subset, **options):
             if isinstance(item, ExcludedRow):
                 counts[item.reason] += 1
                 continue
@@ -105,13 +113,15 @@ def _load_subset(
             errors = [image_problem(image.path, decode=official) for image in item.images]
             if any(errors):
                 missing = any(error.endswith("is missing") for error in errors)
-                counts[MISSING_IMAGES if missing else BROKEN_IMAGES] += 1
+                counts[MISSING_IMAGES_KEY if missing else BROKEN_IMAGES_KEY] += 1
                 left_out.append((f"item {item.key}", next(filter(None, errors))))
                 continue
             items.append(item)
             numbers.append(number)
             if len(item.images) == 1 and len(item.texts) > 1:
-                counts["identical"] += item.texts.count(item.texts[item.truth]) > 1
+                true = true_text_indices(item, family.task_of(subset))
+                false = [text for i, text in enumerate(item.texts) if i not in true]
+                counts["identical"] += any(item.texts[i] in false for i in true)
     except MissingFileError as error:
         problem = str(error)
     n_expected = expected.get(subset)
@@ -124,14 +134,14 @@ def _load_subset(
         )
     if not problem and not family.is_rescored(subset):
         where = root / family.folder
-        advice = f"Its images are {family.images}"
+        advice = f"Its images are {family.images_advice}"
         log_left_out(f"{family.name}/{subset}", where, len(items), n_expected, left_out, advice)
     counts.update(family.summarize(subset, items) if family.summarize else {})
     average = family.average_of(subset)
     if not items:
         average = Average("nothing of it is there")
     elif average.over_groups and not average.counted_group_sizes(item.group for item in items):
-        average = NO_GROUP
+        average = FALLBACK_AVERAGE
     benchmark = Benchmark(
         family.name,
         subset,

@@ -13,17 +13,17 @@ from pathlib import Path
 from cae_lib.data.benchmarks.base import Average, Family, ImageRef, Item
 from cae_lib.data.rows import csv_rows
 
-COLUMNS = ("Question ID", "Type", "Statement")
+CSV_COLUMNS = ("Question ID", "Type", "Statement")
 """Columns that the annotation file must have."""
 
-NUMBER_COLUMN, PATTERN_COLUMN, STATEMENT_COLUMN = COLUMNS
+NUMBER_COLUMN, PATTERN_COLUMN, STATEMENT_COLUMN = CSV_COLUMNS
 """Columns of the number of an image, its visual pattern, and its statement."""
 
 PROMPT = "a photo of {}"
 """Template of the texts; `{}` stands for the statement."""
 
 
-def read(root: Path, subset: str) -> Iterator[Item]:
+def read_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield an item for each pair of images, in the group of its visual pattern.
 
     Two consecutive rows form a pair. The first has an odd number, the second the next number and
@@ -32,7 +32,7 @@ def read(root: Path, subset: str) -> Iterator[Item]:
     Raises:
         DataError: If the rows do not form such pairs, or a row is malformed.
     """
-    rows = list(csv_rows(root / "mmvp-vlm/Questions.csv", COLUMNS))
+    rows = list(csv_rows(root / "mmvp-vlm/Questions.csv", CSV_COLUMNS))
     if len(rows) % 2:
         raise rows[-1].error(f"there are {len(rows)} rows, pairs were expected")
     folder = root / "mmvp-vlm/MLLM_VLM Images"
@@ -52,10 +52,10 @@ def read(root: Path, subset: str) -> Iterator[Item]:
 FAMILY = Family(
     "mmvp_vlm",
     "mmvp-vlm",
-    read,
-    published=dict.fromkeys(("image", "text", "group"), 135),
+    read_items,
+    published_counts=dict.fromkeys(("image", "text", "group"), 135),
     files=("mmvp-vlm/Questions.csv",),
-    images="in the official repository: put them into mmvp-vlm/MLLM_VLM Images",
+    images_advice="in the official repository: put them into mmvp-vlm/MLLM_VLM Images",
     average=Average("mean over patterns", over_groups=True),
     rescored=("text", "group"),
 )

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from cae_lib.data.benchmarks.base import Average, Family, ImageRef, Item
 from cae_lib.data.rows import csv_rows
 
-FILES = {
+ANNOTATION_FILES = {
     "coco": "negbench/images/COCO_val_mcq_llama3.1_rephrased.csv",
     "voc2007": "negbench/images/VOC2007_mcq_llama3.1_rephrased.csv",
 }
@@ -24,17 +24,17 @@ IMAGE_FOLDERS = {"coco": "coco/val2017", "voc2007": "negbench/VOCdevkit/VOC2007/
 CAPTION_COLUMNS = tuple(f"caption_{n}" for n in range(4))
 """Columns of the annotation files that hold the four captions."""
 
-COLUMNS = ("image_path", "correct_answer", *CAPTION_COLUMNS, "correct_answer_template")
+CSV_COLUMNS = ("image_path", "correct_answer", *CAPTION_COLUMNS, "correct_answer_template")
 """Columns that the annotation files must have."""
 
 
-def read(root: Path, subset: str) -> Iterator[Item]:
+def read_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield the items of a subset, "coco" or "voc2007".
 
     The group of an item is the template of its true caption. The paths of the images in the files
     are those of the authors' machine; only the file names are used.
     """
-    for row in csv_rows(root / FILES[subset], COLUMNS):
+    for row in csv_rows(root / ANNOTATION_FILES[subset], CSV_COLUMNS):
         name = PurePosixPath(row.text("image_path").strip().replace("\\", "/")).name
         image = ImageRef(root / IMAGE_FOLDERS[subset] / name)
         texts = tuple(row.text(field) for field in CAPTION_COLUMNS)
@@ -47,9 +47,11 @@ def read(root: Path, subset: str) -> Iterator[Item]:
 FAMILY = Family(
     "negbench",
     "negbench",
-    read,
-    published={"coco": 5914, "voc2007": 5031},  # inferred from the authors' accuracies
-    files=tuple(FILES.values()),
-    images="COCO's val2017, in coco/val2017, and VOC2007's test images, in negbench/VOCdevkit",
+    read_items,
+    published_counts={"coco": 5914, "voc2007": 5031},  # inferred from the authors' accuracies
+    files=tuple(ANNOTATION_FILES.values()),
+    images_advice=(
+        "COCO's val2017, in coco/val2017, and VOC2007's test images, in negbench/VOCdevkit"
+    ),
     average=Average("mean over items, a tie is wrong (officially right)"),
 )

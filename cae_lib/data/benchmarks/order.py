@@ -31,7 +31,10 @@ ADJECTIVE_TAGS = frozenset(("JJ", "JJR", "JJS"))
 MAX_WORDS = 30
 """Number of words after which `clean_caption` cuts a caption off."""
 
-FILES = {"coco": "coco/coco_karpathy_test.json", "flickr30k": "flickr30k/flickr30k_test.json"}
+ANNOTATION_FILES = {
+    "coco": "coco/coco_karpathy_test.json",
+    "flickr30k": "flickr30k/flickr30k_test.json",
+}
 """Annotation file of each subset, relative to the folder of all datasets."""
 
 IMAGE_FOLDERS = {"coco": ("coco",), "flickr30k": ("flickr30k", "flickr30k/flickr30k-images")}
@@ -59,13 +62,13 @@ def tag_words(captions: Sequence[str]) -> list[TaggedWords]:
 def _tagger() -> Language:
     import spacy
 
-    from cae_lib.words.pipeline import model_name
+    from cae_lib.words.pipeline import spacy_model_name
 
     unused = ["parser", "ner", "lemmatizer", "attribute_ruler", "senter"]
-    return spacy.load(model_name(), exclude=unused)
+    return spacy.load(spacy_model_name(), exclude=unused)
 
 
-def read(
+def read_items(
     root: Path,
     subset: str,
     seed: int = 1,
@@ -73,10 +76,10 @@ def read(
 ) -> Iterator[Item]:
     """Yield an item for each caption of the Karpathy test split.
 
-    The texts of an item are the caption and its four `shuffles`, all cleaned by `clean_caption`. In
-    about a fifth of the items of the published datasets, a shuffle equals the caption. Such an item
-    is never right here, because a tie is wrong. The official code counts such a tie as right,
-    because it takes the first of equal scores, which is that of the caption.
+    The texts of an item are the caption and its four `shuffled_captions`, all cleaned by
+    `clean_caption`. In about a fifth of the items of the published datasets, a shuffle equals the
+    caption. Such an item is never right here, because a tie is wrong. The official code counts such
+    a tie as right, because it takes the first of equal scores, which is that of the caption.
 
     If no image file of the subset exists, no item can be scored. The captions are then not tagged,
     which would take minutes, and all shuffles are empty.
@@ -88,7 +91,7 @@ def read(
         tagger: Function that returns the words and Penn Treebank tags of each caption.
     """
     images, captions, keys = [], [], []
-    for row in json_rows(root / FILES[subset], list):
+    for row in json_rows(root / ANNOTATION_FILES[subset], list):
         name = row.text("image").strip()
         image = find_image(*(root / folder / name for folder in IMAGE_FOLDERS[subset]))
         for number, caption in enumerate(row.texts("caption")):
@@ -99,7 +102,7 @@ def read(
         tagger = _untagged  # nothing will be scored, and tagging takes minutes
     generator = np.random.default_rng(seed)
     for key, image, caption, words in zip(keys, images, captions, tagger(captions), strict=True):
-        texts = [clean_caption(text) for text in (caption, *shuffles(words, generator))]
+        texts = [clean_caption(text) for text in (caption, *shuffled_captions(words, generator))]
         yield Item(key, (image,), tuple(texts), group=subset)
 
 
@@ -117,7 +120,9 @@ def clean_caption(caption: str) -> str:
     return " ".join(re.sub(r"[.!\"()*#:;~]", " ", caption.lower()).split()[:MAX_WORDS])
 
 
-def shuffles(tagged: TaggedWords, generator: np.random.Generator) -> tuple[str, str, str, str]:
+def shuffled_captions(
+    tagged_words: TaggedWords, generator: np.random.Generator
+) -> tuple[str, str, str, str]:
     """Return four shuffles of a caption, in the order of the official code.
 
     The first permutes the nouns among themselves and the adjectives among themselves. The second
@@ -126,10 +131,10 @@ def shuffles(tagged: TaggedWords, generator: np.random.Generator) -> tuple[str, 
     trigram, the fourth permutes the trigrams. Words are joined by spaces.
 
     Args:
-        tagged: The words of the caption and their tags.
+        tagged_words: The words of the caption and their tags.
         generator: Random generator, which is called for the shuffles in this order.
     """
-    words, tags = np.array(tagged.words, dtype=object), tagged.tags
+    words, tags = np.array(tagged_words.words, dtype=object), tagged_words.tags
     nouns = np.array([tag in NOUN_TAGS for tag in tags], dtype=bool)
     adjectives = np.array([tag in ADJECTIVE_TAGS for tag in tags], dtype=bool)
     content = _permute(_permute(words, nouns, generator), adjectives, generator)
@@ -153,10 +158,10 @@ def _join(runs: Sequence[np.ndarray]) -> str:
 FAMILY = Family(
     "order",
     "",
-    read,
-    published={"coco": 25_010, "flickr30k": 5000},
-    files=tuple(FILES.values()),
-    images="COCO's val2014, in coco/, and Flickr30k's flickr30k-images, in flickr30k/",
+    read_items,
+    published_counts={"coco": 25_010, "flickr30k": 5000},
+    files=tuple(ANNOTATION_FILES.values()),
+    images_advice="COCO's val2014, in coco/, and Flickr30k's flickr30k-images, in flickr30k/",
     in_paper=True,
     sources=("coco-retrieval", "flickr30k"),
 )

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from cae_lib.data.benchmarks.base import Family, ImageRef, Item, file_part
+from cae_lib.data.benchmarks.base import Family, ImageRef, Item, strip_task
 from cae_lib.data.rows import json_rows
 
 ITEM_COUNTS = {
@@ -31,7 +31,7 @@ IMAGES_ADVICE = "COCO's val2017: put them into coco/val2017"
 """Value of `Family.images` for both benchmarks."""
 
 
-def read(root: Path, subset: str) -> Iterator[Item]:
+def read_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield the items of a subset of SugarCrepe; their keys may have gaps."""
     for row in json_rows(root / f"sugar-crepe/data/{subset}.json", dict):
         image = ImageRef(root / "coco/val2017" / row.text("filename").strip())
@@ -39,12 +39,12 @@ def read(root: Path, subset: str) -> Iterator[Item]:
         yield Item(row.key, (image,), texts, group=subset)
 
 
-def read_plus_plus(root: Path, subset: str) -> Iterator[Item]:
+def read_plus_plus_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield the items of a subset of SugarCrepe++, such as "itt/swap_obj".
 
     An item has two true captions, then the negative caption.
     """
-    name = file_part(subset)
+    name = strip_task(subset)
     for row in json_rows(root / f"sugarcrepe-pp/data/{name}.json", list):
         image = ImageRef(root / "coco/val2017" / row.text("filename").strip())
         texts = row.text("caption"), row.text("caption2"), row.text("negative_caption")
@@ -55,7 +55,7 @@ def _bag_of_words(caption: str) -> list[str]:
     return sorted(re.findall(r"[a-z0-9']+", caption.lower()))
 
 
-def count_reordered(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
+def count_same_words(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
     """Count the items whose two captions consist of the same words, in any order.
 
     Case and punctuation are ignored. A bag-of-words model cannot get such an item right.
@@ -75,22 +75,24 @@ def count_unwinnable(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
 FAMILY = Family(
     "sugarcrepe",
     "sugar-crepe",
-    read,
-    published={"add_att": 692, "add_obj": 2062, **ITEM_COUNTS},
+    read_items,
+    published_counts={"add_att": 692, "add_obj": 2062, **ITEM_COUNTS},
     files=tuple(f"sugar-crepe/data/{name}.json" for name in ("add_att", "add_obj", *ITEM_COUNTS)),
-    images=IMAGES_ADVICE,
+    images_advice=IMAGES_ADVICE,
     in_paper=True,
-    summarize=count_reordered,
+    summarize=count_same_words,
 )
 """SugarCrepe."""
 
-PLUS_PLUS = Family(
+PLUS_PLUS_FAMILY = Family(
     "sugarcrepe_pp",
     "sugarcrepe-pp",
-    read_plus_plus,
-    published={f"{task}/{name}": n for task in ("itt", "tot") for name, n in ITEM_COUNTS.items()},
+    read_plus_plus_items,
+    published_counts={
+        f"{task}/{name}": n for task in ("itt", "tot") for name, n in ITEM_COUNTS.items()
+    },
     files=tuple(f"sugarcrepe-pp/data/{name}.json" for name in ITEM_COUNTS),
-    images=IMAGES_ADVICE,
+    images_advice=IMAGES_ADVICE,
     rescored=("tot/*",),
     summarize=count_unwinnable,
 )

@@ -17,19 +17,19 @@ from cae_lib.data.rows import Row, csv_rows
 NEGATIVE_KINDS = ("subj", "verb", "obj")
 """Parts of the sentence that may differ in the negative image; groups of items."""
 
-MIXED = "mixed"
+MIXED_GROUP = "mixed"
 """Group of the items with no flag or several flags; `Benchmark.counts` has their number."""
 
-COLUMNS = ("sentence", "pos_image_id", "neg_image_id", "subj_neg", "verb_neg", "obj_neg")
+CSV_COLUMNS = ("sentence", "pos_image_id", "neg_image_id", "subj_neg", "verb_neg", "obj_neg")
 """Columns that the annotation file must have."""
 
 
-def read(root: Path, subset: str) -> Iterator[Item]:
+def read_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield all items; the matching image is option 0, the negative image option 1."""
-    for row in csv_rows(root / "svo-probes/svo_probes.csv", COLUMNS):
+    for row in csv_rows(root / "svo-probes/svo_probes.csv", CSV_COLUMNS):
         images = tuple(_image(root, row.text(f"{sign}_image_id")) for sign in ("pos", "neg"))
         flags = [group for group in NEGATIVE_KINDS if _flag(row, f"{group}_neg")]
-        group = flags[0] if len(flags) == 1 else MIXED
+        group = flags[0] if len(flags) == 1 else MIXED_GROUP
         yield Item(row.key, images, (row.text("sentence"),), group=group)
 
 
@@ -47,16 +47,18 @@ def _flag(row: Row, field: str) -> bool:
 
 def count_mixed(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
     """Count the items of the group "mixed", which have no flag or several flags."""
-    return {MIXED: sum(item.group == MIXED for item in items)}
+    return {MIXED_GROUP: sum(item.group == MIXED_GROUP for item in items)}
 
 
 FAMILY = Family(
     "svo_probes",
     "svo-probes",
-    read,
-    published={"all": None},
+    read_items,
+    published_counts={"all": None},
     files=("svo-probes/svo_probes.csv",),
-    images="at the addresses in the file, of which many are dead: svo-probes/images/{image id}.jpg",
+    images_advice=(
+        "at the addresses in the file, of which many are dead: svo-probes/images/{image id}.jpg"
+    ),
     in_paper=True,
     rescored=("match",),
     summarize=count_mixed,

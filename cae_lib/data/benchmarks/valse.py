@@ -49,7 +49,7 @@ MIN_VOTES = 2
 """Number of annotators, out of three, who must have found an item valid."""
 
 
-def read(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
+def read_items(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
     """Yield the valid items of a subset, and an `ExcludedRow` for each item that is not valid."""
     folders = [root / name for name in (IMAGE_FOLDERS[subset], *FALLBACK_IMAGE_FOLDERS)]
     for row in json_rows(root / f"valse/data/{subset}.json", dict):
@@ -64,9 +64,9 @@ def read(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
 FAMILY = Family(
     "valse",
     "valse",
-    read,
-    published=ITEM_COUNTS,
+    read_items,
+    published_counts=ITEM_COUNTS,
     files=tuple(f"valse/data/{name}.json" for name in ITEM_COUNTS),
-    images="those of the dataset that each item's field 'dataset' names",
+    images_advice="those of the dataset that each item's field 'dataset' names",
     in_paper=True,
 )

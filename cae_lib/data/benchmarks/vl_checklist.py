@@ -15,7 +15,10 @@ from cae_lib.data.benchmarks.base import Family, ImageRef, Item
 from cae_lib.data.rows import json_rows
 from cae_lib.errors import DataError
 
-OBJECT_VALUES = {"location": ("margin", "center", "mid"), "size": ("large", "medium", "small")}
+OBJECT_LOCATIONS_AND_SIZES = {
+    "location": ("margin", "center", "mid"),
+    "size": ("large", "medium", "small"),
+}
 """Locations and sizes of objects by which the annotation files on objects are divided."""
 
 SWIG_ROLES = ("agent", "destination", "item", "tool")
@@ -23,7 +26,7 @@ SWIG_ROLES = ("agent", "destination", "item", "tool")
 
 OBJECT_SUBSETS = [
     f"Object/{kind.title()}/{folder}_{value}"
-    for kind, values in OBJECT_VALUES.items()
+    for kind, values in OBJECT_LOCATIONS_AND_SIZES.items()
     for folder in (
         f"hake_{kind}/hake_obj",
         f"vg_{kind}/vg_obj",
@@ -32,7 +35,7 @@ OBJECT_SUBSETS = [
     )
     for value in values
 ]
-"""Names of the subsets on objects, which are paths of files, as in `read`."""
+"""Names of the subsets on objects, which are paths of files, as in `read_items`."""
 
 ITEM_COUNTS = {
     "Attribute/vg/action": 1892,
@@ -65,7 +68,7 @@ VAW uses the images of Visual Genome.
 """
 
 
-def read(root: Path, subset: str) -> Iterator[Item]:
+def read_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield the items of one subset, which is one annotation file.
 
     Args:
@@ -92,9 +95,9 @@ def read(root: Path, subset: str) -> Iterator[Item]:
 FAMILY = Family(
     "vl_checklist",
     "vl-checklist",
-    read,
-    published=dict(sorted(ITEM_COUNTS.items())),
+    read_items,
+    published_counts=dict(sorted(ITEM_COUNTS.items())),
     files=("vl-checklist/data/**/*.json",),
-    images="Visual Genome's, SWiG's and HAKE's, in vl-checklist/{vg,swig,hake}",
+    images_advice="Visual Genome's, SWiG's and HAKE's, in vl-checklist/{vg,swig,hake}",
     in_paper=True,
 )

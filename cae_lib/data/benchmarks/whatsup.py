@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from cae_lib.data.benchmarks.base import Family, ImageRef, Item
 from cae_lib.data.rows import is_list_of_texts, json_rows
 
-CONTROLLED = {
+CONTROLLED_PREPOSITIONS = {
     "controlled_images": ("left", "right", "on", "under"),
     "controlled_clevr": ("left", "right", "in-front", "behind"),
 }
@@ -22,7 +22,7 @@ CONTROLLED = {
 For example, the preposition in "mug_left_of_plate.jpeg" is "left".
 """
 
-PHRASES = {
+PREPOSITION_OF_PHRASE = {
     "left of": "left",
     "right of": "right",
     "front of": "front",
@@ -38,9 +38,9 @@ The first phrase that occurs in the caption counts.
 """
 
 
-def read(root: Path, subset: str) -> Iterator[Item]:
+def read_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield the items of one subset."""
-    if subset in CONTROLLED:
+    if subset in CONTROLLED_PREPOSITIONS:
         yield from _read_controlled(root / "whatsup", subset)
         return
     image_name = "val2017/{:012d}.jpg" if subset.startswith("coco") else "vg_images/{}.jpg"
@@ -57,10 +57,10 @@ def _read_controlled(folder: Path, subset: str) -> Iterator[Item]:
     for row in json_rows(folder / f"{subset}_dataset.json", list):
         path = row.text("image_path")
         parts = PurePosixPath(path).stem.split("_")
-        if len(parts) < 3 or parts[1] not in CONTROLLED[subset]:
+        if len(parts) < 3 or parts[1] not in CONTROLLED_PREPOSITIONS[subset]:
             raise row.error(
                 f"its image is {path!r}, a name like thing_PREPOSITION_thing.jpeg was expected "
-                f"with one of {', '.join(CONTROLLED[subset])}"
+                f"with one of {', '.join(CONTROLLED_PREPOSITIONS[subset])}"
             )
         image = ImageRef(folder / path.removeprefix("data/"))  # the official name of the folder
         yield Item(row.key, (image,), row.texts("caption_options", at_least=2), group=parts[1])
@@ -70,19 +70,19 @@ def _preposition(caption: str) -> str:
     """Return the preposition of a caption about one or two objects.
 
     It is the last word if that is a preposition, as in "a photo of a cup on the left". Otherwise it
-    is given by the first of `PHRASES` that occurs, or else it is the last word.
+    is given by the first of `PREPOSITION_OF_PHRASE` that occurs, or else it is the last word.
     """
     last = caption.split()[-1].strip(".")
-    if last in PHRASES.values():
+    if last in PREPOSITION_OF_PHRASE.values():
         return last
-    return next((word for phrase, word in PHRASES.items() if phrase in caption), last)
+    return next((word for phrase, word in PREPOSITION_OF_PHRASE.items() if phrase in caption), last)
 
 
 FAMILY = Family(
     "whatsup",
     "whatsup",
-    read,
-    published={
+    read_items,
+    published_counts={
         "controlled_images": 412,
         "controlled_clevr": 408,
         "coco_qa_one_obj": 2247,
@@ -91,5 +91,7 @@ FAMILY = Family(
         "vg_qa_two_obj": 291,
     },
     files=("whatsup/*.json",),
-    images="in the official archives controlled_images, controlled_clevr, val2017 and vg_images",
+    images_advice=(
+        "in the official archives controlled_images, controlled_clevr, val2017 and vg_images"
+    ),
 )

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from cae_lib.data.benchmarks.base import Family, ImageRef, Item
-from cae_lib.data.rows import json_lines
+from cae_lib.data.rows import jsonl_rows
 
 
 @cache
@@ -24,10 +24,10 @@ def untagged_ids() -> frozenset[int]:
     return frozenset(int(n) for line in lines if not line.startswith("#") for n in line.split())
 
 
-def read(root: Path, subset: str) -> Iterator[Item]:
+def read_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield the items of a subset: all items, the untagged ones, or those of CAE's authors."""
     folder = root / "winoground/images"
-    for row in json_lines(root / "winoground/examples.jsonl"):
+    for row in jsonl_rows(root / "winoground/examples.jsonl"):
         number = row.number("id")
         tagged = number not in untagged_ids() or ("authors" in subset and number == 313)
         if "/" in subset and tagged:
@@ -41,14 +41,16 @@ def read(root: Path, subset: str) -> Iterator[Item]:
 FAMILY = Family(
     "winoground",
     "winoground",
-    read,
-    published={
+    read_items,
+    published_counts={
         f"{task}{part}": n
         for part, n in {"": 400, "/untagged": 172, "/authors": 171}.items()
         for task in ("text", "image", "group")
     },
     files=("winoground/examples.jsonl",),
-    images="in the gated hub dataset facebook/winoground, winoground/images/ex_{id}_img_{0|1}.png",
+    images_advice=(
+        "in the gated hub dataset facebook/winoground, winoground/images/ex_{id}_img_{0|1}.png"
+    ),
     in_paper=True,
     rescored=("text", "image", "*/*"),
 )

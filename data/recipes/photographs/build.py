@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cae_lib.cli import guarded
+from cae_lib.cli import run_reporting_errors
 from cae_lib.config import paths
-from cae_lib.data.captions import Pairs, load_negclip_tsv
+from cae_lib.data.captions import ImageCaptionPairs, load_negclip_tsv
 from cae_lib.models.clip import load_clip
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import pick_device
@@ -72,7 +72,7 @@ def add_similar_images(folder: Path) -> None:
     path.write_text(layouts.negclip(rows), encoding="utf-8", newline="")
 
 
-def similar_rows(pairs: Pairs, features: Tensor) -> list[list[int]]:
+def similar_rows(pairs: ImageCaptionPairs, features: Tensor) -> list[list[int]]:
     """Return, for each row, rows with the `N_SIMILAR` images most similar to its own (NegCLIP).
 
     Args:
@@ -111,7 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"The datasets of photographs are {build(parsed.profile)}")
 
     command = f"python -m data.recipes.photographs.build --profile {parsed.profile}"
-    return guarded(run, command)
+    return run_reporting_errors(run, command)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,10 @@ from typing import TypeVar
 import numpy as np
 from spacy.tokens import Doc
 
-from cae_lib.data.negatives import exchanges
+from cae_lib.data.negatives import meaning_changing_swaps
 from cae_lib.words.articles import indefinite_article
 from cae_lib.words.dependency import DependencyTagger
-from cae_lib.words.pipeline import load_pipeline, parse_distinct
+from cae_lib.words.pipeline import load_pipeline, parse_captions
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
 
 DRAWS = 60  # words that are tried in a word's place
@@ -52,7 +52,7 @@ class Word:
 def words_of(captions: Sequence[str]) -> list[list[Word]]:
     """Return the words of captions that have a role, by the dependency parser."""
     nlp = load_pipeline()
-    forms = parse_distinct(nlp, captions, lambda doc: {t.idx + len(t): t.tag_ for t in doc})
+    forms = parse_captions(nlp, captions, lambda doc: {t.idx + len(t): t.tag_ for t in doc})
     spans = DependencyTagger().tag(captions)
     return [
         [
@@ -204,11 +204,11 @@ def swaps(captions: Sequence[str]) -> list[dict[str, list[str]]]:
 
     def read(doc: Doc) -> dict[str, list[str]]:
         swapped: dict[str, list[str]] = {"att": [], "obj": []}
-        for kind, text in exchanges(doc):
+        for kind, text in meaning_changing_swaps(doc):
             swapped["att" if kind == "adjective" else "obj"].append(text)
         return swapped
 
-    return list(parse_distinct(load_pipeline(), captions, read))
+    return list(parse_captions(load_pipeline(), captions, read))
 
 
 def choose_negatives(

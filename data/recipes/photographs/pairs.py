@@ -17,8 +17,8 @@ from PIL import Image
 from spacy.tokens import Doc, Span
 
 from cae_lib.data.images import read_image
-from cae_lib.data.negatives import AMOUNTS
-from cae_lib.words.pipeline import load_pipeline, parse_distinct
+from cae_lib.data.negatives import NON_DESCRIPTIVE_ADJECTIVES
+from cae_lib.words.pipeline import load_pipeline, parse_captions
 from cae_lib.words.roles import OBJECT
 from data.recipes.layouts import Captioned
 from data.recipes.photographs import negatives
@@ -152,7 +152,7 @@ def contradict(a: str, b: str) -> bool:
 def photographs(images: Sequence[Captioned], folder: Path) -> list[Photograph]:
     """Return the photographs of a split, in `folder`, by spaCy's parse of their captions."""
     nlp = load_pipeline()
-    parsed = iter(parse_distinct(nlp, [text for p in images for text in p.captions], _read))
+    parsed = iter(parse_captions(nlp, [text for p in images for text in p.captions], _read))
     parsed_images = []
     for image in images:
         leading, coloured, lemmas = zip(*(next(parsed) for _ in image.captions), strict=True)
@@ -180,7 +180,9 @@ def _read(doc: Doc) -> tuple[list[Phrase], list[Phrase], set[str]]:
 
 def _phrase(chunk: Span) -> Phrase | None:
     """Return a noun phrase of a fitting length whose thing has no owner, else None."""
-    adjectives = [t.lower_ for t in chunk if t.pos_ == "ADJ" and t.lower_ not in AMOUNTS]
+    adjectives = [
+        t.lower_ for t in chunk if t.pos_ == "ADJ" and t.lower_ not in NON_DESCRIPTIVE_ADJECTIVES
+    ]
     only = adjectives[0] if len(adjectives) == 1 and adjectives[0] in ADJECTIVES else ""
     phrase = Phrase(chunk.text.lower(), chunk.root.lemma_.lower(), only)
     owned = any(token.tag_ in ("PRP$", "POS") for token in chunk)

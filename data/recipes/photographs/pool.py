@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from cae_lib.config import Experiment
 from cae_lib.data.rows import read_json
 from cae_lib.models.clip import Clip
-from cae_lib.runtime import Progress, whole_file
+from cae_lib.runtime import Progress, atomic_file
 from data.recipes.photographs.paired import HELD_OUT, SEEN
 from data.recipes.photographs.trunk import grids
 from data.recipes.synthetic_scenes.tower import Optimizers
@@ -78,7 +78,7 @@ def pretrain_pool(clip: Clip, root: Path, config: Experiment, state: Path) -> di
             read_images(clip, root, name, config.precision) for name in (SEEN, HELD_OUT)
         )
         heads = learn(pool, seen, config.tower_steps, config.seed)
-        with whole_file(state) as temporary:
+        with atomic_file(state) as temporary:
             torch.save([pool.state_dict(), measure_heads(pool, heads, others)], temporary)
     weights, shares = torch.load(state, weights_only=True)
     pool.load_state_dict(weights)

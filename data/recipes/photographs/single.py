@@ -23,7 +23,7 @@ from cae_lib.data.benchmarks import sugarcrepe
 from cae_lib.data.negatives import swap_negatives
 from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation.blind import TrigramModel
-from cae_lib.words.scene_graph import Graph
+from cae_lib.words.scene_graph import SceneGraph
 from data.recipes import layouts
 from data.recipes.datasets import Dataset, Link
 from data.recipes.layouts import Captioned
@@ -152,7 +152,7 @@ class Single:
 
         A language model prefers half of the hard negatives to the truth.
         """
-        items: dict[str, list[Item]] = {subset: [] for subset in sugarcrepe.FAMILY.published}
+        items: dict[str, list[Item]] = {subset: [] for subset in sugarcrepe.FAMILY.published_counts}
         for image, caption, swaps in self.captions:
             texts = {f"swap_{end}": shuffled(swaps[end], self.rng) for end in ("obj", "att")}
             texts |= {
@@ -299,7 +299,7 @@ def _negclip(images: Sequence[Captioned]) -> str:
     return layouts.negclip([(*row, texts, []) for row, texts in zip(captions, false, strict=True)])
 
 
-def clauses(graph: Graph) -> list[tuple[str, str, str]]:
+def clauses(graph: SceneGraph) -> list[tuple[str, str, str]]:
     """Return kind, anchor and full truth of each relation and each pair of things of a caption."""
     spans = [entity["span"].lower() for entity in graph["entities"]]
     pairs = [("entity", a, f"{a} and {b}") for a, b in zip(spans, spans[1:], strict=False)]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from cae_lib.data.images import open_images
 from cae_lib.models.clip import Clip
-from cae_lib.models.trunk import PREFIX, trunk_weights
+from cae_lib.models.trunk import TRUNK_PREFIX, trunk_weights
 from cae_lib.runtime import Progress
 
 BATCH = 64  # images that are encoded at once
@@ -24,7 +24,7 @@ def fill_trunk(model: nn.Module) -> None:
     """
     weights = trunk_weights()
     model.visual.trunk.load_state_dict(
-        {name.removeprefix(PREFIX): value for name, value in weights.items()}
+        {name.removeprefix(TRUNK_PREFIX): value for name, value in weights.items()}
     )
     model.visual.trunk.to(memory_format=torch.channels_last)  # the same numbers, sooner
 

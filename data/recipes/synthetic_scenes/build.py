@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cae_lib.cli import guarded
+from cae_lib.cli import run_reporting_errors
 from cae_lib.config import paths
 from cae_lib.data.similarity import SENTEVAL_FOLDER
 from data.recipes.datasets import MANIFEST, Dataset, replacing, stored_key, write_datasets
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"The synthetic scenes are {build(parsed.profile)}")
 
     command = f"python -m data.recipes.synthetic_scenes.build --profile {parsed.profile}"
-    return guarded(run, command)
+    return run_reporting_errors(run, command)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from cae_lib.data.similarity import FILES, SICKR, STSB
+from cae_lib.data.similarity import SICKR, SPLIT_FILES, STSB
 from data.recipes import layouts
 from data.recipes.datasets import Dataset
 from data.recipes.layouts import Captioned
@@ -274,7 +274,7 @@ def export_similarity(config: WorldConfig) -> Dataset:
         pairs = enumerate(_pairs(config, f"STS-B/{split}", size))
         rows = [(a, b, 5 * f, *["drawn"] * (i % 4 == 3)) for i, (a, b, f) in pairs]
         dataset.texts |= layouts.stsb(split, rows, "small world")
-        dataset.texts[FILES[SICKR][split]] = sick(_pairs(config, f"SICK/{split}", size))
+        dataset.texts[SPLIT_FILES[SICKR][split]] = sick(_pairs(config, f"SICK/{split}", size))
         dataset.counts |= {f"{STSB}/{split}": size, f"{SICKR}/{split}": size}
     return dataset
 

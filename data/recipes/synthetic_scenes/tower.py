@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 from cae_lib.data.images import TrainingImages, normalize_pixels
 from cae_lib.models.clip import Clip
-from cae_lib.runtime import Progress, whole_file
+from cae_lib.runtime import Progress, atomic_file
 from data.recipes.synthetic_scenes.draw import render
 from data.recipes.synthetic_scenes.grammar import canonical
 from data.recipes.synthetic_scenes.scenes import Scene, SceneConfig, sample_scene
@@ -106,7 +106,9 @@ def pretrain_tower(clip: Clip, config: SceneConfig, steps: int, state: Path) -> 
             every `SAVE_EVERY` steps and at the end.
     """
     tower, device = clip.model.visual, next(clip.model.parameters()).device
-    affine = [value.to(device) for value in TrainingImages((), clip.image_size).affine]
+    normalization = [
+        value.to(device) for value in TrainingImages((), clip.image_size).normalization
+    ]
     torch.manual_seed(config.seed)
     embedding_heads = _heads(tower.output_dim, EMBEDDING_HEADS).to(device)
     patch_heads = _heads(tower.transformer.width, PATCH_HEADS).to(device)
@@ -125,14 +127,14 @@ def pretrain_tower(clip: Clip, config: SceneConfig, steps: int, state: Path) -> 
     with Progress(steps - done, "image tower") as progress:
         for pixels, scene, patches in DataLoader(drawn, batch_size=None, num_workers=1):
             with torch.autocast(device.type, torch.bfloat16):
-                embedding, tokens = tower(normalize_pixels(pixels.to(device), *affine))
+                embedding, tokens = tower(normalize_pixels(pixels.to(device), *normalization))
             unit = F.normalize(embedding.float(), dim=-1) * tower.output_dim**0.5
             loss = _loss(embedding_heads, unit, scene) + _loss(patch_heads, tokens.float(), patches)
             optimizers.step(loss)
             progress.update(loss=loss.item())
             done += 1
             if done % SAVE_EVERY == 0 or done == steps:
-                with whole_file(state) as temporary:
+                with atomic_file(state) as temporary:
                     torch.save([done, [each.state_dict() for each in stored]], temporary)
     tower.output_tokens = before
     tower.eval()

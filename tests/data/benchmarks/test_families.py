@@ -221,7 +221,7 @@ def test_rows_become_items_and_are_counted(family, put):
     assert all(image.path.is_file() for image in item.images)
     assert item.images[0].crop in (None, (3, 1, 7, 3), (1, 2, 5, 5))  # left, top, right, bottom
     write(right, right, right)
-    published = BENCHMARK_FAMILIES[part.name].published.get(part.subset)
+    published = BENCHMARK_FAMILIES[part.name].published_counts.get(part.subset)
     assert read(official=True).n_expected == (published or 3 * unit)
     put({"manifest.json": {"counts": {part.name: {part.subset: 5 * unit}}}})
     assert (read().n_used, read().n_expected) == (3 * unit, 5 * unit)
@@ -258,7 +258,7 @@ def test_without_files_the_published_numbers_are_still_expected(put, name, capsy
     with pytest.raises(DataError, match=name):
         load_benchmark(name, root)
     parts = load_benchmark(name, root, official=True)
-    published = {k: n for k, n in BENCHMARK_FAMILIES[name].published.items() if n}
+    published = {k: n for k, n in BENCHMARK_FAMILIES[name].published_counts.items() if n}
     assert {part.subset: part.n_expected for part in parts} == published
     assert not any(part.n_used for part in parts)
     printed = capsys.readouterr().out
@@ -277,7 +277,7 @@ def test_items_keep_their_numbers_whichever_are_left_out(put):
 
 def test_published_numbers_add_up():
     sizes = {
-        name: sum(filter(None, family.published.values()))
+        name: sum(filter(None, family.published_counts.values()))
         for name, family in BENCHMARK_FAMILIES.items()
     }
     assert (sizes["sugarcrepe"], sizes["valse"], sizes["whatsup"]) == (7511, 7702, 4958)

@@ -5,7 +5,7 @@ import pytest
 from samples import ORDER
 
 from cae_lib.data.benchmarks import load_benchmark
-from cae_lib.data.benchmarks.order import TaggedWords, clean_caption, shuffles, tag_words
+from cae_lib.data.benchmarks.order import TaggedWords, clean_caption, shuffled_captions, tag_words
 
 COCO, FLICKR = "coco/coco_karpathy_test.json", "flickr30k/flickr30k_test.json"
 
@@ -69,7 +69,7 @@ def test_nouns_adjectives_and_other_words_come_to_every_place_of_their_kind_and_
     tags = ("NN", "JJ", "DT", "NNS", "JJR", "VBD", "NNP", "JJS", "IN", "NNPS")
     content, rest = ([set() for _ in tags] for _ in range(2))
     for seed in range(100):
-        shuffled = shuffles(TaggedWords(tags, tags), np.random.default_rng(seed))
+        shuffled = shuffled_captions(TaggedWords(tags, tags), np.random.default_rng(seed))
         for seen, text in zip((content, rest), shuffled[:2], strict=True):
             for words, word in zip(seen, text.split(), strict=True):
                 words.add(word)
@@ -85,7 +85,7 @@ def test_trigrams_are_shuffled_within_and_as_wholes():
     seen_within, seen_across = set(), set()
     for seed in range(20):
         tagged = TaggedWords(words, ["NN"] * len(words))
-        *_, within, across = shuffles(tagged, np.random.default_rng(seed))
+        *_, within, across = shuffled_captions(tagged, np.random.default_rng(seed))
         seen_within.add(within)
         seen_across.add(across)
         for start, run in zip(range(0, len(words), 3), runs, strict=True):
@@ -95,7 +95,7 @@ def test_trigrams_are_shuffled_within_and_as_wholes():
     assert len(seen_within) > 5 and len(seen_across) > 5
     for few in ((), ("dogs",)):  # too short for any shuffle
         tagged = TaggedWords(few, ("NNS",) * len(few))
-        assert shuffles(tagged, np.random.default_rng(0)) == (" ".join(few),) * 4
+        assert shuffled_captions(tagged, np.random.default_rng(0)) == (" ".join(few),) * 4
 
 
 def test_spacy_tags_nouns_and_adjectives():

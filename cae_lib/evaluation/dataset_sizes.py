@@ -11,15 +11,15 @@ import numpy as np
 import pandas as pd
 
 from cae_lib.data.benchmarks import is_rescored
-from cae_lib.data.captions import RETRIEVAL_SETS, Pairs
+from cae_lib.data.captions import RETRIEVAL_SETS, ImageCaptionPairs
 from cae_lib.data.labelled import LabelledImages
-from cae_lib.data.similarity import OFFICIAL as OFFICIAL_PAIRS
+from cae_lib.data.similarity import OFFICIAL_PAIR_COUNTS
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.choice import chance, scorable_benchmarks
 from cae_lib.profiles import find_profile
 
 
-def subsets(profile_name: str) -> pd.DataFrame:
+def subset_table(profile_name: str) -> pd.DataFrame:
     """Return the used and expected numbers of items of each benchmark subset and other dataset.
 
     A missing retrieval or similarity dataset of real data has `n_used` 0.
@@ -39,21 +39,21 @@ def subsets(profile_name: str) -> pd.DataFrame:
     real = find_profile(profile_name).real
     retrieval = datasets.retrieval_sets(profile_name)
     labelled: Mapping[str, LabelledImages] = {}
-    with datasets.log_if_missing("zero_shot", real):
+    with datasets.skip_if_missing("zero_shot", real):
         labelled = datasets.classification_sets(profile_name)
-    similarity = {pairs.name: pairs for pairs in datasets.similarity_pairs(profile_name)}
+    similarity = {pairs.name: pairs for pairs in datasets.similarity_sets(profile_name)}
     rows = [*_benchmark_rows(profile_name)]
     rows += [_row("retrieval", name, s.n_used, s.n_expected) for name, s in retrieval.items()]
     if real:
         missing = [name for name in RETRIEVAL_SETS if name not in retrieval]
         rows += [_row("retrieval", name, 0, RETRIEVAL_SETS[name].n_captions) for name in missing]
     rows += [
-        _row("similarity", name, len(s.gold), s.n_expected, counts=s.counts)
+        _row("similarity", name, len(s.human_scores), s.n_expected, counts=s.counts)
         for name, s in similarity.items()
     ]
     if real:
-        missing = [name for name in OFFICIAL_PAIRS if name not in similarity]
-        rows += [_row("similarity", name, 0, OFFICIAL_PAIRS[name]) for name in missing]
+        missing = [name for name in OFFICIAL_PAIR_COUNTS if name not in similarity]
+        rows += [_row("similarity", name, 0, OFFICIAL_PAIR_COUNTS[name]) for name in missing]
     rows += [_row("zero_shot", name, len(s.paths), s.n_expected) for name, s in labelled.items()]
     rows += _sample_rows(profile_name, retrieval.get("coco"))
     return pd.DataFrame(rows)
@@ -65,7 +65,7 @@ def drop_rescored(table: pd.DataFrame) -> pd.DataFrame:
     Sums of `n_used` and `n_expected` then count each item once.
 
     Args:
-        table: A table of `subsets`.
+        table: A table of `subset_table`.
     """
     rescored = [
         row.suite == "benchmarks" and is_rescored(row.family, row.subset)
@@ -99,7 +99,7 @@ def _row(
 
 
 def _benchmark_rows(profile_name: str) -> Iterator[dict[str, Any]]:
-    for benchmark in datasets.benchmarks(profile_name):
+    for benchmark in datasets.load_benchmarks(profile_name):
         for part in scorable_benchmarks([benchmark]) or [benchmark]:
             chances = [chance(part, item) for item in part.items]
             yield _row(
@@ -108,14 +108,14 @@ def _benchmark_rows(profile_name: str) -> Iterator[dict[str, Any]]:
                 part.n_used,
                 part.n_expected,
                 subset=part.subset,
-                headline=part.headline,
-                rule=part.rule,
+                headline=part.average_kind,
+                rule=part.averaging_rule,
                 chance=float(np.mean(chances)) if chances else np.nan,
                 counts=part.counts,
             )
 
 
-def _sample_rows(profile_name: str, pairs: Pairs | None) -> Iterator[dict[str, Any]]:
+def _sample_rows(profile_name: str, pairs: ImageCaptionPairs | None) -> Iterator[dict[str, Any]]:
     """Yield a row for each suite that uses a sample of COCO's captions (for heat maps: images).
 
     The suites "attribution" and "faithfulness" do not use captions without a word.
@@ -123,7 +123,7 @@ def _sample_rows(profile_name: str, pairs: Pairs | None) -> Iterator[dict[str, A
     profile = find_profile(profile_name)
     if pairs is None and not profile.real:
         return
-    for suite, limit in datasets.SAMPLES.items():
+    for suite, limit in datasets.SAMPLE_SIZES.items():
         if suite == "heatmaps" and not profile.synthetic:
             continue
         if pairs is None:
