@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cae_lib.config import paths, repository
+from cae_lib.config import paths, repository_root
 from cae_lib.errors import CaeError, ConfigError, DataError, Terminated
 from cae_lib.methods import PAPER_METHODS
 
@@ -477,7 +477,7 @@ def run_book_command(name: str, arguments: Sequence[str]) -> int:
     Raises:
         CaeError: If the package was installed without a clone of the repository.
     """
-    clone = repository()
+    clone = repository_root()
     if clone is None:
         raise CaeError(f"`cae {name}` needs a clone of the repository, not the package alone")
     path = os.pathsep.join(filter(None, [str(clone), os.environ.get("PYTHONPATH")]))

@@ -60,10 +60,10 @@ def paths() -> Paths:
     below the current folder.
     """
     home = os.environ.get("CAE_HOME")
-    return Paths(Path(home).expanduser().resolve() if home else repository() or Path.cwd())
+    return Paths(Path(home).expanduser().resolve() if home else repository_root() or Path.cwd())
 
 
-def repository() -> Path | None:
+def repository_root() -> Path | None:
     """Return the root of the checkout that contains this package; None without a checkout."""
     folder = Path(__file__).resolve().parent.parent
     return folder if (folder / "pyproject.toml").is_file() else None
@@ -79,7 +79,7 @@ def bundled_path(relative_path: str) -> Path:
         relative_path: Path relative to the root of the repository, such as
             "data/mini/base.safetensors".
     """
-    path, home = paths().root / relative_path, repository()
+    path, home = paths().root / relative_path, repository_root()
     return (
         path
         if path.exists() or home is None or not (home / relative_path).exists()

@@ -23,7 +23,7 @@ class DataError(CaeError):
 
 
 class MissingDataError(DataError):
-    """Data of which all or some are not on this machine; the data that are here may be used."""
+    """Some or all of the required data are not on this machine."""
 
 
 class WriteError(CaeError):

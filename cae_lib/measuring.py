@@ -51,7 +51,7 @@ def measure_run(
     name: str,
     profile_name: str,
     seed: int = 0,
-    fresh: bool = False,
+    remeasure: bool = False,
     only: Iterable[str] = (),
     without: Collection[str] = (),
     **overrides: Any,
@@ -62,7 +62,7 @@ def measure_run(
         name: Name of the run, which may be one of `GELU_CONTROLS` or "base".
         profile_name: Name of the profile.
         seed: Seed of the run.
-        fresh: Measure stored tables again, unless this clone measured them itself.
+        remeasure: Measure stored tables again, unless this clone measured them itself.
         only: Names of the suites to measure. If it is empty, these are `GELU_SUITES` for one of
             `GELU_CONTROLS`, and all suites except `without` for other runs.
         without: Names of suites to leave out if `only` is empty.
@@ -86,7 +86,7 @@ def measure_run(
     selected = {suite: available[suite] for suite in only}
     if name not in (BASE, *GELU_CONTROLS) and not has_training(name, profile_name, **overrides):
         external = external_model(experiment(name, profile_name, **overrides))
-        measure_external(external, label, profile_name, selected, fresh)
+        measure_external(external, label, profile_name, selected, remeasure)
         return
     weights = weights_of(GELU_CONTROLS.get(name, name), profile_name, seed, **overrides)
     needs.require_weights(weights.model, weights.source)
@@ -108,7 +108,7 @@ def measure_run(
         model,
         data,
         encoder,
-        fresh,
+        remeasure,
         overrides,
     )
 
@@ -118,8 +118,8 @@ def measure_external(
     run: str,
     profile_name: str,
     suites: Mapping[str, Suite],
-    fresh: bool = False,
-    on_request: bool = False,
+    remeasure: bool = False,
+    in_request_store: bool = False,
 ) -> None:
     """Measure the missing or outdated tables of a model that was not trained here.
 
@@ -131,14 +131,15 @@ def measure_external(
         run: Name of the model in tables.
         profile_name: Name of the profile whose data the model is measured on.
         suites: The suites to measure, by name.
-        fresh: Measure stored tables again, unless this clone measured them itself.
-        on_request: Store the tables apart from the profile's, and raise an error for missing data.
+        remeasure: Measure stored tables again, unless this clone measured them itself.
+        in_request_store: Store the tables apart from the profile's, and raise an error for missing
+            data.
 
     Raises:
         ConfigError: If the form of the source, the architecture or the activation is not known.
         CheckpointError: If the weights are missing or cannot be read.
-        DataError: If data are malformed, or if generated data are missing; with `on_request`, if
-            any data are missing.
+        DataError: If data are malformed, or if generated data are missing; with `in_request_store`,
+            if any data are missing.
     """
     load = model_loader(external, pick_device())
     data = data_digests(profile_name, suites)
@@ -170,9 +171,9 @@ def measure_external(
         model,
         data,
         encoder,
-        fresh,
+        remeasure,
         settings=settings,
-        on_request=on_request,
+        in_request_store=in_request_store,
     )
 
 
@@ -269,12 +270,14 @@ def compute_table(
     run, settings, _ = variant
     name = variant.name(profile_name)
     if run == store.DATA_RUN:
-        measure_data(profile_name, on_request=True)
+        measure_data(profile_name, in_request_store=True)
         return
     needs.require_some_data(profile_name, [table])
     if run != BASE and not has_training(run, profile_name, **settings):
         external = external_model(experiment(run, profile_name, **settings))
-        measure_external(external, name, profile_name, {table: ALL_SUITES[table]}, on_request=True)
+        measure_external(
+            external, name, profile_name, {table: ALL_SUITES[table]}, in_request_store=True
+        )
         return
     if run == BASE:
         model = model_digest(weights_of(BASE, profile_name, **settings))
@@ -298,7 +301,7 @@ def compute_table(
         data_digests(profile_name, [table]),
         encoder,
         settings=settings,
-        on_request=True,
+        in_request_store=True,
     )
 
 
@@ -324,14 +327,14 @@ def measure_suites(
     model_digest: str,
     data_digests: Mapping[str, str],
     load_encoder: Callable[[], Encoder],
-    fresh: bool = False,
+    remeasure: bool = False,
     settings: Mapping[str, Any] | None = None,
-    on_request: bool = False,
+    in_request_store: bool = False,
 ) -> None:
     """Measure the tables of some suites that are missing or out of date, and store them.
 
     A suite whose real data are missing on this machine is left out with a message, unless
-    `on_request` is true.
+    `in_request_store` is true.
 
     Args:
         run: Name of the run in tables.
@@ -341,15 +344,16 @@ def measure_suites(
         model_digest: Digest of the run's inputs or of downloaded weights.
         data_digests: Digest of the data that each suite reads, by the name of the suite.
         load_encoder: Function that returns the model; called once for each suite that is computed.
-        fresh: Measure stored tables again, unless this clone measured them itself.
+        remeasure: Measure stored tables again, unless this clone measured them itself.
         settings: Settings that are recorded in the provenance; None for none.
-        on_request: Store the tables apart from the profile's, and raise an error for missing data.
+        in_request_store: Store the tables apart from the profile's, and raise an error for missing
+            data.
 
     Raises:
-        DataError: If data are malformed, or if generated data are missing; with `on_request`, if
-            any data are missing.
+        DataError: If data are malformed, or if generated data are missing; with `in_request_store`,
+            if any data are missing.
     """
-    may_be_missing = find_profile(profile_name).real and not on_request
+    may_be_missing = find_profile(profile_name).real and not in_request_store
     for name, suite in suites.items():
         with datasets.skip_if_missing(name, may_be_missing):
             measure_if_stale(
@@ -359,8 +363,8 @@ def measure_suites(
                 profile_name,
                 table_key(name, model_digest, data_digests[name]),
                 partial(_measure_suite, suite, load_encoder, profile_name),
-                fresh=fresh,
-                on_request=on_request,
+                remeasure=remeasure,
+                in_request_store=in_request_store,
                 model=model_digest[:12],
                 data=data_digests[name][:12],
                 settings=dict(settings or {}),
@@ -389,15 +393,17 @@ def _without_captions(tables: Tables, profile_name: str) -> Tables:
     return {name: frame.drop(columns="word", errors="ignore") for name, frame in tables.items()}
 
 
-def measure_data(profile_name: str, fresh: bool = False, on_request: bool = False) -> None:
+def measure_data(
+    profile_name: str, remeasure: bool = False, in_request_store: bool = False
+) -> None:
     """Measure the tables that describe the data of a profile and involve no model.
 
     `cae_lib.evaluation.items.data_tables` lists them. They are stored for the run "data".
 
     Args:
         profile_name: Name of the profile.
-        fresh: Measure stored tables again, unless this clone measured them itself.
-        on_request: Store the tables apart from the profile's.
+        remeasure: Measure stored tables again, unless this clone measured them itself.
+        in_request_store: Store the tables apart from the profile's.
 
     Raises:
         DataError: If data are malformed, or if generated data are missing.
@@ -423,7 +429,7 @@ def measure_data(profile_name: str, fresh: bool = False, on_request: bool = Fals
         profile_name,
         table_key(store.DATA_RUN, "", data),
         lambda: data_tables(profile_name),
-        fresh=fresh,
-        on_request=on_request,
+        remeasure=remeasure,
+        in_request_store=in_request_store,
         data=data[:12],
     )

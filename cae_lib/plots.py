@@ -1,6 +1,6 @@
 """Figures, tables and numbers for notebooks, as the pages of the book show them.
 
-A cell draws a figure with seaborn or matplotlib, between the calls of `style` and `show`. The
+A cell draws a figure with seaborn or matplotlib, between the calls of `set_style` and `show`. The
 figure becomes an inline SVG whose text takes the colour of the surrounding page, so that it is
 legible in light and in dark mode, and a PNG for viewers of notebooks.
 """
@@ -37,7 +37,7 @@ from cae_lib import methods
 from cae_lib.errors import DataError
 from cae_lib.profiles import PROFILES
 
-FIGURE_HTML = "application/vnd.cae.figure+html"
+FIGURE_MIME_TYPE = "application/vnd.cae.figure+html"
 """MIME type of a figure's HTML, which the book shows as HTML. It replaces `text/html` in outputs
 that have an image: JupyterLab and GitHub would prefer `text/html` to the image, and they strip the
 drawing from it in notebooks that they do not trust."""
@@ -46,23 +46,26 @@ INK = "#010101"
 """A colour that becomes the page's own text colour. Pass it for marks that are black in light
 mode."""
 
-FAINT = "#80808055"
+FAINT_COLOR = "#80808055"
 """A translucent grey, for grid lines and bands."""
 
-MOST_ALT = 300
+MAX_ALT_LENGTH = 300
 """Largest number of characters of an alt text."""
 
-WIDTH = 7.2
+TEXT_WIDTH_INCHES = 7.2
 """Width of the book's text, in inches."""
 
-NARROW = 3.8
+NARROW_WIDTH_INCHES = 3.8
 """Width of a figure on a telephone, in inches."""
 
 NARROW_LINE_LENGTHS = 22, 26
 """Largest numbers of characters in a line of a narrow figure: of a tick label, of an axis label."""
 
-LINE_HEIGHT = 0.16
+LINE_HEIGHT_INCHES = 0.16
 """Height of a line of a tick label, in inches."""
+
+LABEL_GAP = 0.7
+"""Smallest gap between the labels of two ticks, in lines."""
 
 PNG_DPI, PNG_COLORS = 100, 128
 """Pixels per inch and number of colours of a figure's PNG, which has to be small."""
@@ -82,12 +85,12 @@ METHOD_MARKERS = dict(zip(PAPER_METHOD_LABELS.values(), "os^D", strict=True))
 ROLES = ("object", "attribute", "relation")
 """The word roles that figures compare, in the order in which figures show them."""
 
-LABELS = {"base": "CLIP"} | {
+RUN_LABELS = {"base": "CLIP"} | {
     run: text for profile in PROFILES.values() for run, text in profile.labels.items()
 }
 """Labels of runs in tables and figures, by the name of the run, from the files of `configs`."""
 
-KINDS = {
+RUN_PREFIX_LABELS = {
     "cae": "CLIP-CAE",
     "placebo": "placebo",
     "negclip-cae": "NegCLIP-CAE",
@@ -129,14 +132,14 @@ MODEL_LOOKS = {
     "kept-binding": (">", GRAY),
     "cae": ("o", methods.METHODS["attention"].color),  # the mean of CAE's four methods
 }
-"""Marker and colour of runs on all pages, by the name of the run; see `look`."""
+"""Marker and colour of runs on all pages, by the name of the run; see `marker_and_color`."""
 
 OTHER_LOOK = ("d", GRAY)
-"""Marker and colour of runs for which `look` finds no other ones."""
+"""Marker and colour of runs for which `marker_and_color` finds no other ones."""
 
 
 @dataclass(frozen=True)
-class Shown:
+class CellOutput:
     """Output of a notebook cell, as HTML for the book and as plain text.
 
     Attributes:
@@ -155,7 +158,7 @@ class Shown:
         if not self.png:
             return {"text/plain": self.text, "text/html": self.html}
         image = base64.b64encode(self.png).decode("ascii")
-        return {"text/plain": self.text, "image/png": image, FIGURE_HTML: self.html}
+        return {"text/plain": self.text, "image/png": image, FIGURE_MIME_TYPE: self.html}
 
     def __repr__(self) -> str:
         return self.text
@@ -164,12 +167,12 @@ class Shown:
 def label(run: str) -> str:
     """Return the label of a run in tables and figures, or the run's name if it has no label."""
     kind, _, method = run.rpartition("-")
-    if kind in KINDS and run not in LABELS and method in METHOD_LABELS:
-        return f"{KINDS[kind]} ({METHOD_LABELS[method]})"
-    return LABELS.get(run, run)
+    if kind in RUN_PREFIX_LABELS and run not in RUN_LABELS and method in METHOD_LABELS:
+        return f"{RUN_PREFIX_LABELS[kind]} ({METHOD_LABELS[method]})"
+    return RUN_LABELS.get(run, run)
 
 
-def method_of(run: str) -> str:
+def method_label(run: str) -> str:
     """Return the label of the attribution method in a run's name.
 
     It is "GradCAM" for `cae-gradcam`, and "" if the name does not contain `cae-METHOD`.
@@ -178,7 +181,7 @@ def method_of(run: str) -> str:
     return METHOD_LABELS.get(name, "")
 
 
-def look(run: str) -> tuple[str, str]:
+def marker_and_color(run: str) -> tuple[str, str]:
     """Return the marker and the colour that a run has on all pages.
 
     `MODEL_LOOKS` takes precedence. Otherwise, placebos are grey triangles, runs whose names contain
@@ -188,19 +191,19 @@ def look(run: str) -> tuple[str, str]:
         return MODEL_LOOKS[run]
     if run.startswith(("placebo", "wrong", "kept", "random", "negclip-placebo")):
         return "^", GRAY
-    method = method_of(run)
+    method = method_label(run)
     if not method:
         return OTHER_LOOK
     return METHOD_MARKERS.get(method, "o"), METHOD_COLORS[method]
 
 
-def style() -> None:
+def set_style() -> None:
     """Set the style of figures: no background, a thin grid, text of at least 9 points."""
     sns.set_theme(
         "notebook",
         "whitegrid",
         rc={
-            "figure.figsize": (WIDTH, 3.2),
+            "figure.figsize": (TEXT_WIDTH_INCHES, 3.2),
             "figure.facecolor": "none",
             "axes.facecolor": "none",
             "savefig.facecolor": "none",
@@ -213,7 +216,7 @@ def style() -> None:
             "axes.linewidth": 0.8,
             "axes.spines.top": False,
             "axes.spines.right": False,
-            "grid.color": FAINT,
+            "grid.color": FAINT_COLOR,
             "grid.linewidth": 0.6,
             "font.size": 10,
             "axes.titlesize": 10,
@@ -229,16 +232,20 @@ def style() -> None:
     )  # the salt makes a figure the same file each time it is drawn
 
 
-def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str = "figure") -> Shown:
+def show(
+    figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str = "figure"
+) -> CellOutput:
     """Close a figure and return it as inline SVG with an alt text.
 
     A figure that is wider than a telephone's screen is drawn twice: as it is, and narrow, with its
-    panels below each other (see `fold`). The style sheet of the book shows the one that fits.
-    Viewers of notebooks show a PNG instead.
+    panels below each other (see `narrow_figure`). The style sheet of the book shows the one that
+    fits. If panels that stand side by side in the one stand below each other in the other, a script
+    of the book says so where the caption speaks of left and right. Viewers of notebooks show a PNG
+    instead.
 
     Args:
         figure: The figure.
-        alt: Text that says what the figure shows, in 1 to `MOST_ALT` characters.
+        alt: Text that says what the figure shows, in 1 to `MAX_ALT_LENGTH` characters.
         data: The rows that the figure was drawn from; a link below the figure saves them. The book
             moves the link to the end of the caption. None adds no link.
         name: The link saves `data` as NAME.csv.
@@ -247,24 +254,32 @@ def show(figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str =
         DataError: If the length of `alt` is not allowed.
     """
     alt = " ".join(alt.split())
-    if not 0 < len(alt) <= MOST_ALT:
-        raise DataError(f"alt text of {len(alt)} characters: expected 1 to {MOST_ALT}")
+    if not 0 < len(alt) <= MAX_ALT_LENGTH:
+        raise DataError(f"alt text of {len(alt)} characters: expected 1 to {MAX_ALT_LENGTH}")
     png, drawn = _png(figure), _svg(figure, alt)
-    if figure.get_figwidth() > NARROW + 0.5:
-        fold(figure)
+    if figure.get_figwidth() > NARROW_WIDTH_INCHES + 0.5:
+        columns = _count_columns(figure)
+        narrow_figure(figure)
+        stacked = " cae-stacked" if columns > _count_columns(figure) == 1 else ""
         drawn = drawn.replace("cae-figure", "cae-figure cae-wide", 1)
-        drawn += _svg(figure, alt).replace("cae-figure", "cae-figure cae-narrow", 1)
+        drawn += _svg(figure, alt).replace("cae-figure", f"cae-figure cae-narrow{stacked}", 1)
     plt.close(figure)
     link = "" if data is None else csv_link(data, name)
-    return Shown(f'<div class="cae-box">{drawn}</div>{link}', alt, png)
+    return CellOutput(f'<div class="cae-box">{drawn}</div>{link}', alt, png)
 
 
-def fold(figure: Figure) -> None:
+def _count_columns(figure: Figure) -> int:
+    """Return how many panels of a figure stand side by side at most."""
+    cells = [ax.get_subplotspec() for ax in figure.axes]
+    return max((cell.get_gridspec().ncols for cell in cells if cell is not None), default=1)
+
+
+def narrow_figure(figure: Figure) -> None:
     """Narrow a figure in place to the width of a telephone, with its panels below each other.
 
-    The width is `NARROW`. If some panels show images, there are two columns. Panels that shared the
-    labels of an axis get labels of their own, long labels are wrapped, and legends that stand
-    outside of the panels get as many columns (1 to 3) as fit.
+    The width is `NARROW_WIDTH_INCHES`. If some panels show images, there are two columns. Panels
+    that shared the labels of an axis get labels of their own, long labels are wrapped, and legends
+    that stand outside of the panels get as many columns (1 to 3) as fit.
     """
     middle = figure.bbox.height / 2
     legends = {legend: legend.get_window_extent().y0 < middle for legend in figure.legends}
@@ -272,7 +287,7 @@ def fold(figure: Figure) -> None:
     heights = [_fold_panels(part) for part in parts]
     shares = [part.bbox.height for part in parts]
     figure.set_size_inches(
-        NARROW, figure.get_figheight() * float(np.average(heights, weights=shares))
+        NARROW_WIDTH_INCHES, figure.get_figheight() * float(np.average(heights, weights=shares))
     )
     if figure.subfigs:  # matplotlib does not tell publicly which grid they are in
         subfigure: Any = figure.subfigs[0]
@@ -322,9 +337,9 @@ def _label_height(ax: Axes) -> float:
     if not isinstance(ax.yaxis.get_major_locator(), FixedLocator):
         return 0.0
     labels = ax.yaxis.get_major_formatter().format_ticks(list(ax.get_yticks()))
-    lines = [label.count("\n") + 1 for label in labels]
+    lines = [label.count("\n") + 1 + LABEL_GAP for label in labels]
     most = max((sum(pair) / 2 for pair in itertools.pairwise(lines)), default=1)
-    return len(labels) * most * LINE_HEIGHT
+    return len(labels) * most * LINE_HEIGHT_INCHES
 
 
 def _is_image(ax: Axes) -> bool:
@@ -537,7 +552,7 @@ def forest(
         scale: Factor of the numbers; 100 gives percentage points.
         palette: Colours of the marks, as seaborn takes them: a name, a list with a colour for each
             value of `hue`, or a mapping from some or all values. Unless it is a list, models that
-            it does not map have the colours that they have on all pages (`look`).
+            it does not map have the colours that they have on all pages (`marker_and_color`).
         zero: Draw a vertical line at zero.
 
     Returns:
@@ -547,7 +562,7 @@ def forest(
     marks = list(dict.fromkeys(rows[hue])) if hue else [None]
     if ax is None:
         height = 0.7 + len(lines) * (0.18 + 0.17 * len(marks))
-        ax = plt.subplots(figsize=(WIDTH, height))[1]
+        ax = plt.subplots(figsize=(TEXT_WIDTH_INCHES, height))[1]
     marks_of_line = {
         line: [
             mark
@@ -559,7 +574,7 @@ def forest(
     step = 0.6 / max(1, len(marks) - 1)  # marks of a line lie around its middle
     named_colors = dict(palette) if isinstance(palette, Mapping) else {}
     palette_name = "colorblind" if isinstance(palette, Mapping) else palette
-    looks = {label(run): look(run) for run in MODEL_LOOKS}
+    looks = {label(run): marker_and_color(run) for run in MODEL_LOOKS}
     own_colors = {mark: looks[mark][1] for mark in marks if mark in looks}
     colors = dict(zip(marks, sns.color_palette(palette_name, len(marks)), strict=True))
     colors |= (own_colors if isinstance(palette, Mapping | str) else {}) | named_colors
@@ -594,14 +609,14 @@ def forest(
     return ax
 
 
-def bold(text: str) -> Shown:
+def bold(text: str) -> CellOutput:
     """Return a text in bold type, for a cell of a table."""
-    return Shown(f"<b>{_escaped(text)}</b>", text)
+    return CellOutput(f"<b>{_escaped(text)}</b>", text)
 
 
-def code(text: str) -> Shown:
+def code(text: str) -> CellOutput:
     """Return a text in the typeface of code, for a cell of a table."""
-    return Shown(f"<code>{_escaped(text)}</code>", text)
+    return CellOutput(f"<code>{_escaped(text)}</code>", text)
 
 
 def script_json(content: Any) -> str:
@@ -629,15 +644,15 @@ def csv_link(data: pd.DataFrame, name: str) -> str:
 
 def table(
     frame: pd.DataFrame,
-    caption: str | Shown = "",
+    caption: str | CellOutput = "",
     fold: Sequence[Hashable] = (),
     data: pd.DataFrame | None = None,
     name: str = "table",
-) -> Shown:
+) -> CellOutput:
     """Return a frame as an HTML table in a box of its own that scrolls sideways.
 
     The index is shown first. Texts of the frame and the caption are escaped; to use HTML in a
-    cell or in the caption, pass it as `Shown`.
+    cell or in the caption, pass it as `CellOutput`.
 
     Args:
         frame: The content of the table.
@@ -657,7 +672,14 @@ def table(
     else:  # what a pivot calls its levels is no header
         frame = frame.rename_axis(columns=[None] * frame.columns.nlevels)
         frame = frame.rename_axis(index=None) if single else frame
-    body = _escaped_frame(frame).to_html(classes="table cae-table", escape=False, na_rep="–")
+    cells = _escaped_frame(frame)
+    body = cells.to_html(classes="table cae-table", escape=False, na_rep="–", index_names=single)
+    if not single:  # the names of the index's levels: into the last header row
+        names = iter([name or "" for name in cells.index.names])
+        head, end, rest = body.partition("</thead>")
+        above, start, row = head.rpartition("<tr")
+        row = re.sub("<th></th>", lambda _: f"<th>{next(names, '')}</th>", row)
+        body = above + start + row + end + rest
     body = re.sub(r'(<(?:table|th)\b[^>]*?) (?:border|halign)="\w+"', r"\1", body)
     body = re.sub(r"<th( [^>]*)?></th>", r"<td\1></td>", body)  # an empty cell heads nothing
     title = f'<p class="cae-caption">{_escaped(caption)}</p>' if caption else ""
@@ -668,7 +690,9 @@ def table(
         body = _folded(body, [top in fold for top in tops])
         title += '<label class="cae-all"><input type="checkbox"> all columns</label>'
     link = "" if data is None else csv_link(data, name)
-    return Shown(f'{title}<div class="cae-box">{body}</div>{link}', frame.to_string(na_rep="–"))
+    return CellOutput(
+        f'{title}<div class="cae-box">{body}</div>{link}', frame.to_string(na_rep="–")
+    )
 
 
 def _escaped(value: Any) -> Any:
@@ -676,7 +700,7 @@ def _escaped(value: Any) -> Any:
 
     Texts are escaped; numbers and missing values are unchanged.
     """
-    if isinstance(value, Shown):
+    if isinstance(value, CellOutput):
         return value.html
     if value is None or isinstance(value, Number | pd.Timestamp | type(pd.NaT)):
         return value
@@ -731,7 +755,7 @@ def _folded(body: str, fold: Sequence[bool]) -> str:
     return re.sub(r"<tr.*?</tr>", mark, body, flags=re.DOTALL)
 
 
-def badge(verdict: str) -> Shown:
+def badge(verdict: str) -> CellOutput:
     """Return a verdict as a badge whose colour depends on the outcome.
 
     Args:
@@ -739,12 +763,14 @@ def badge(verdict: str) -> Shown:
             `cae_lib.statistics.verdict`.
     """
     kind = verdict.partition(" (")[0].replace(" ", "-")
-    return Shown(
+    return CellOutput(
         f'<span class="verdict verdict-{html.escape(kind)}">{html.escape(verdict)}</span>', verdict
     )
 
 
-def number(value: float | None, digits: int = 1, scale: float = 1.0, sign: bool = False) -> str:
+def format_number(
+    value: float | None, digits: int = 1, scale: float = 1.0, sign: bool = False
+) -> str:
     """Format `scale * value` with a true minus sign, or as "–" if it is missing or not finite.
 
     Args:
@@ -778,7 +804,8 @@ def format_intervals(
         The texts, with the index of `rows`.
     """
     columns = (
-        [number(v, digits, scale, sign) for v in rows[name]] for name in ("estimate", "low", "high")
+        [format_number(v, digits, scale, sign) for v in rows[name]]
+        for name in ("estimate", "low", "high")
     )
     return pd.Series(
         [f"{e} [{a},\u00a0{b}]" for e, a, b in zip(*columns, strict=True)], rows.index, dtype=object
@@ -794,12 +821,12 @@ def format_estimates(rows: pd.DataFrame) -> pd.Series:
         rows: Frame with the columns `estimate` and `low`, as `cae_lib.statistics` returns them.
 
     Returns:
-        The cells as `Shown`, with the index of `rows`.
+        The cells as `CellOutput`, with the index of `rows`.
     """
-    estimates = [number(100 * value) for value in rows["estimate"]]
-    halves = [number(100 * value) for value in rows["estimate"] - rows["low"]]
+    estimates = [format_number(100 * value) for value in rows["estimate"]]
+    halves = [format_number(100 * value) for value in rows["estimate"] - rows["low"]]
     texts = [
-        Shown(f"{estimate}<br><small>±{half}</small>", f"{estimate} ±{half}")
+        CellOutput(f"{estimate} <small>±{half}</small>", f"{estimate} ±{half}")
         for estimate, half in zip(estimates, halves, strict=True)
     ]
     return pd.Series(texts, rows.index, dtype=object)
@@ -810,11 +837,12 @@ def format_range(
 ) -> str:
     """Format the range of some values as `smallest to largest`.
 
-    By default the numbers are percentage points with signs; `number` explains the arguments. The
-    text is a single number if both ends are equal after rounding, and "–" if there are no values.
+    By default the numbers are percentage points with signs; `format_number` explains the arguments.
+    The text is a single number if both ends are equal after rounding, and "–" if there are no
+    values.
     """
     ends = (
-        [number(end, digits, scale, sign) for end in (min(values), max(values))]
+        [format_number(end, digits, scale, sign) for end in (min(values), max(values))]
         if len(values)
         else ["–"]
     )

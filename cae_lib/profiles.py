@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from cae_lib.config import Experiment, Profile, SearchSpace, paths, repository
+from cae_lib.config import Experiment, Profile, SearchSpace, paths, repository_root
 from cae_lib.errors import ConfigError, check_type, field_types
 from cae_lib.methods import METHODS
 
@@ -34,7 +34,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 def config_folder() -> Path:
     """Return the folder of the profiles' files, in the repository or in the installed package."""
-    home = repository()
+    home = repository_root()
     return home / "configs" if home else Path(__file__).parent / "configs"
 
 

@@ -96,7 +96,7 @@ def _computed(
     if variant.run != DATA_RUN and table not in ALL_SUITES:
         raise store.not_stored_error(table, run, profile_name)
     compute_table(table, variant, profile_name, seed, hours)
-    rows = store.index_of(table, profile_name, on_request=True).get((run, seed))
+    rows = store.index_of(table, profile_name, in_request_store=True).get((run, seed))
     if rows is None:
         raise DataError(
             f"{run}, seed {seed}: {table} has no rows with the data of the profile {profile_name}"

@@ -35,7 +35,7 @@ PACKAGE_FOLDER = Path(__file__).resolve().parent
 DEPENDENCIES = ("torch", "open_clip_torch", "spacy", "SceneGraphParser", "numpy")
 """Packages whose versions may change the results; the provenance records these versions."""
 
-_STARTED = time.monotonic()
+_START_TIME = time.monotonic()
 
 PROGRESS_LINES_VARIABLE = "CAE_PROGRESS_LINES"
 """Environment variable: if it is set, `Progress` prints new lines even on a terminal."""
@@ -240,7 +240,7 @@ def environment_info(profile: str) -> dict[str, Any]:
         "device": device_name(),
         "profile": profile,
         "data": data,
-        "wall_seconds": round(time.monotonic() - _STARTED, 1),
+        "wall_seconds": round(time.monotonic() - _START_TIME, 1),
     }
 
 

@@ -119,7 +119,9 @@ def batches(
     Raises:
         DataError: The file has too few captions.
     """
-    distinct = list(dict.fromkeys(load_negclip_tsv(path, path.parent, missing="ignore").captions))
+    distinct = list(
+        dict.fromkeys(load_negclip_tsv(path, path.parent, missing_images="ignore").captions)
+    )
     if len(distinct) < n * size:
         raise DataError(f"{path}: {len(distinct)} different captions, expected {n * size} or more.")
     generator = torch.Generator().manual_seed(seed)

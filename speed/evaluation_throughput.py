@@ -61,7 +61,7 @@ def load_items(limit: int | None) -> tuple[str, list[Item]]:
     """
     real = os.environ.get("CAE_REAL_DATA")
     root = Path(real) if real else paths().raw / "world-mini"
-    parts = load_benchmark("sugarcrepe", root, official=bool(real))
+    parts = load_benchmark("sugarcrepe", root, is_published=bool(real))
     items = [item for part in parts for item in part.items]
     if not items:
         raise DataError(f"{root}: no item of SugarCrepe has its picture there.")

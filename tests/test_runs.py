@@ -141,9 +141,11 @@ def test_an_unknown_suite_is_refused_for_generated_and_for_real_data(home, profi
 def test_a_measurement_stays_until_the_version_of_its_suite_is_raised(at_home, monkeypatch):
     fail = Mock(side_effect=RuntimeError("measured again"))
     monkeypatch.setattr("cae_lib.evaluation.suites.Suite.__call__", fail)
-    measuring.measure_run("cae-attention", "smoke", fresh=True, only=["benchmarks", "retrieval"])
+    measuring.measure_run(
+        "cae-attention", "smoke", remeasure=True, only=["benchmarks", "retrieval"]
+    )
     monkeypatch.setattr("cae_lib.evaluation.items.data_tables", fail)
-    measuring.measure_data("smoke", fresh=True)
+    measuring.measure_data("smoke", remeasure=True)
     with pytest.raises(CheckpointError, match="train the model first"):
         measuring.measure_run("clip-ft", "smoke")
     raised = keys.SUITE_VERSIONS | {"retrieval": 2}

@@ -224,7 +224,7 @@ def counter(*tables: str) -> Mock:
 
 def measure(compute: Mock, key: str = "key", fresh: bool = False, suite: str = "s") -> int:
     """How often it was computed so far."""
-    suites.measure_if_stale(suite, "cae", 1, "mini", key, compute, fresh=fresh, model="w")
+    suites.measure_if_stale(suite, "cae", 1, "mini", key, compute, remeasure=fresh, model="w")
     return compute.call_count
 
 
@@ -257,7 +257,7 @@ def test_fresh_measures_what_this_clone_only_received_and_no_other_suite(home: P
     assert measure(compute) == 1
     assert measure(compute, fresh=True) == 2
     for place in others:
-        suites.measure_if_stale("s", "cae", *place, "key", again := counter("a"), fresh=True)
+        suites.measure_if_stale("s", "cae", *place, "key", again := counter("a"), remeasure=True)
         assert again.called, "of another seed or profile"
 
 

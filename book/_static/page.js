@@ -1,20 +1,53 @@
-/* Pages of this book: boxes that scroll say so, the cells of a section's code fold as one, the link to a
-   figure's numbers stands at the end of the caption, and glued sentences are not bold. */
+/* Pages of this book: boxes that scroll say so and keep the headers of a table's rows, the cells of a
+   section's code fold as one, the link to a figure's numbers stands at the end of the caption, and glued
+   sentences are not bold. */
 (() => {
   "use strict";
   const BOXES = `.cae-box, .cell_output .output, .pst-scrollable-table-container, div.math,
     .highlight pre`;
+  const PADDING = 6;  // of a table's cell: what is cut off by less needs no scrolling
+  const BORDER = 2;  // of a cell at most: a browser leaves it without background
+  const MOST_HEADERS = 0.6;  // of a box's width
 
   /* What is wider than its place scrolls sideways. Then it says so (see cae.css), and keys reach it. */
   function markScrolling(box) {
-    const scrolls = box.scrollWidth > box.clientWidth + 1;
+    const scrolls = box.scrollWidth > box.clientWidth + PADDING;
     box.classList.toggle("cae-scrolls", scrolls);
+    markEnd(box);
+    keepHeaders(box, scrolls);
     if (scrolls) {
       box.tabIndex = 0;
       box.setAttribute("role", "group");
       box.setAttribute("aria-label", "Scrolls sideways");
     } else {
       for (const name of ["tabindex", "role", "aria-label"]) box.removeAttribute(name);
+    }
+  }
+
+  function markEnd(box) {
+    box.classList.toggle("cae-at-end", box.scrollLeft + box.clientWidth >= box.scrollWidth - PADDING);
+  }
+
+  /* The columns of row headers, or the first column, stay in sight, as many as leave room for others. */
+  function keepHeaders(box, scrolls) {
+    const rows = [...(box.querySelector(":scope > table")?.rows ?? [])];
+    const isHeader = cell => cell.tagName === "TH";
+    const first = rows.find(row => row.parentElement.tagName === "TBODY");
+    if (!first) return;
+    const count = Math.max(1, [...first.cells].findIndex(cell => !isHeader(cell)));
+    const ends = [0];
+    for (const cell of [...first.cells].slice(0, count)) {
+      ends.push(ends.at(-1) + cell.getBoundingClientRect().width);
+    }
+    for (const row of rows) {
+      const own = row.parentElement.tagName === "THEAD" || count === 1
+        ? count : [...row.cells].filter(isHeader).length;  // without those that span several rows
+      [...row.cells].slice(0, own).forEach((cell, place) => {
+        const column = count - own + place;
+        const stays = scrolls && ends[column + 1] <= MOST_HEADERS * box.clientWidth;
+        cell.classList.toggle("cae-stays", stays);
+        cell.style.left = `${Math.floor(ends[column]) - BORDER * (column + 1)}px`;
+      });
     }
   }
 
@@ -54,16 +87,30 @@
     }
   }
 
+  /* Where panels stand below each other, captions that tell them apart by left and right say so. */
+  function noteStacks(article) {
+    for (const box of article.querySelectorAll(".cell_output .cae-box:has(.cae-stacked)")) {
+      const caption = box.closest("div.cell")?.nextElementSibling;
+      if (!caption?.matches("p") || !/\b(left|middle|right)\b/i.test(caption.textContent)) continue;
+      const note = document.createElement("span");
+      note.className = "cae-stacked-note";
+      note.textContent = " (On this narrow screen, the panels stand below each other, from left to right.)";
+      caption.append(note);
+    }
+  }
+
   document.addEventListener("DOMContentLoaded", () => {
     const article = document.querySelector(".bd-article");
     if (!article) return;
     foldCode(article);
+    noteStacks(article);
     moveLinks(article);
     unboldSentences(article);
     const watch = new ResizeObserver(entries => entries.forEach(entry => markScrolling(entry.target)));
     for (const box of document.querySelectorAll(BOXES)) {
       markScrolling(box);
       watch.observe(box);
+      box.addEventListener("scroll", () => markEnd(box));
     }
   });
 })();

@@ -19,7 +19,14 @@
     const values = [...rows.flatMap(row => [row.low, row.high]), ...marks.map(([, value]) => value)];
     const [least, most] = [Math.min(...values), Math.max(...values)];
     const low = least - SPACE * (most - least), high = most + SPACE * (most - least);
-    const at = value => `${100 * (value - low) / (high - low)}%`;
+    const share = value => (value - low) / (high - low), at = value => `${100 * share(value)}%`;
+    // Near an end of the axis, a mark's label begins or ends at its line. In this order, hardly a line
+    // crosses a label: those that begin at it, then those that end at it, then those in the middle.
+    const before = value => share(value) < 0.25 ? 0 : share(value) > 0.75 ? 1 : share(value);
+    const inside = value => Number(before(value) > 0 && before(value) < 1);
+    const order = [...marks].sort(([, a], [, b]) => inside(a) - inside(b)
+      || before(a) - before(b) || (before(a) ? b - a : a - b));
+    const top = mark => `${1.3 * order.indexOf(mark)}rem`;
     const roles = Object.keys(colors), largest = Math.max(...rows.flatMap(row => roles.map(r => row[r])));
     const size = value => `${98 * Math.max(value, 0) / largest}%`;
 
@@ -37,9 +44,9 @@
             <td class="number"></td><td class="bar" aria-hidden="true"><span style="background:${
             colors[role]}"></span></td></tr>`).join("")}</tbody></table>
         <div class="accuracy"><p>Accuracy minus CLIP-FT's, points</p>
-          <div class="axis" aria-hidden="true">${marks.map(([name, value], line) => `<i style="left:${
-            at(value)};top:${1.3 * line}rem"></i><small style="top:${1.3 * line}rem;left:${at(value)
-            };translate:-${at(value)}">${name} ${value ? points(value) : 0}</small>`).join("")}
+          <div class="axis" aria-hidden="true">${marks.map(mark => `<i style="left:${
+            at(mark[1])};top:${top(mark)}"></i><small style="top:${top(mark)};left:${at(mark[1])
+            };translate:${-100 * before(mark[1])}%">${mark[0]} ${mark[1] ? points(mark[1]) : 0}</small>`).join("")}
             <span class="line"></span><span class="interval"></span><span class="dot"></span></div></div>
       </div>
       <p role="status" aria-live="polite"></p><p class="note"></p>`;
@@ -69,7 +76,7 @@
       part(".interval").style.right = `${100 - parseFloat(at(row.high))}%`;
       part(".dot").style.left = at(row.estimate);
       const name = row.weight ? `λ ${row.weight}` : "λ 0, which is CLIP-FT";
-      const interval = row.weight ? ` [${number(100 * row.low, 1)}, ${number(100 * row.high, 1)}]` : "";
+      const interval = row.weight ? ` [${points(row.low)},\u00a0${points(row.high)}]` : "";
       const seeds = row.seeds > 1 ? `mean of ${row.seeds} seeds` : "one seed";
       part(".note").textContent = `Test set, ${seeds}. Accuracy is the mean over benchmark families; the
         bar through the dot is its 95 % interval. λ 0 is CLIP-FT. Bold: the λ of the other figures.`

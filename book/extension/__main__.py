@@ -9,11 +9,11 @@ from pathlib import Path
 
 import click
 
-from cae_lib.cli import HELP, guarded, invoke
+from cae_lib.cli import CONTEXT_SETTINGS, invoke, run_reporting_errors
 from cae_lib.config import paths
 
 
-@click.group(context_settings=HELP)
+@click.group(context_settings=CONTEXT_SETTINGS)
 def commands() -> None:
     """Execute pages of the book and render it."""
 
@@ -59,7 +59,7 @@ def explore(profile: str, per_subset: int, output: Path | None) -> None:
 
 def main(words: Sequence[str]) -> int:
     """Run a command and return its exit code."""
-    return guarded(lambda: invoke(commands, "cae", words), f"cae {shlex.join(words)}")
+    return run_reporting_errors(lambda: invoke(commands, "cae", words), f"cae {shlex.join(words)}")
 
 
 if __name__ == "__main__":

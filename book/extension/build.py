@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from cae_lib.config import paths, shipped
+from cae_lib.config import bundled_path, paths
 from cae_lib.errors import CaeError, ConfigError
 from cae_lib.profiles import find_profile
 
@@ -29,7 +29,7 @@ def build_book(profile_name: str) -> Path:
         The first page of the rendered book.
     """
     if find_profile(profile_name).own_book is None:
-        return render(shipped("book"), shipped("_config.yml"), paths().build / "book")
+        return render(bundled_path("book"), bundled_path("_config.yml"), paths().build / "book")
     copy = own_book(profile_name)
     return render(copy, copy / "_config.yml", paths().build / f"{profile_name}-html")
 
@@ -74,7 +74,7 @@ def own_book(profile_name: str) -> Path:
     Raises:
         ConfigError: If the profile has no copy because its pages are those of the book itself.
     """
-    source, target = shipped("book"), paths().build / f"{profile_name}-book"
+    source, target = bundled_path("book"), paths().build / f"{profile_name}-book"
     line = find_profile(profile_name).own_book
     if line is None:
         raise ConfigError(
@@ -91,7 +91,7 @@ def own_book(profile_name: str) -> Path:
     for name in ("cae_lib", "CONTRIBUTING.md"):  # which pages show
         if not target.with_name(name).exists():
             target.with_name(name).symlink_to(CLONE / name)
-    settings = yaml.safe_load(shipped("_config.yml").read_text(encoding="utf-8"))
+    settings = yaml.safe_load(bundled_path("_config.yml").read_text(encoding="utf-8"))
     settings["html"]["announcement"] = line
     (target / "_config.yml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     return target

@@ -23,18 +23,18 @@ import torch
 from PIL import Image, ImageOps
 
 from cae_lib import results, runs
-from cae_lib.config import paths, shipped
+from cae_lib.config import bundled_path, paths
 from cae_lib.data.benchmarks import Benchmark, ImageRef, Item, is_rescored
 from cae_lib.data.images import read_image
 from cae_lib.data.training_set import default_tagger
 from cae_lib.errors import CheckpointError
 from cae_lib.evaluation import datasets
-from cae_lib.evaluation.attribution import WordSample
+from cae_lib.evaluation.attribution import CaptionSample
 from cae_lib.evaluation.choice import scorable_benchmarks
 from cae_lib.evaluation.encoder import Encoder, eval_mode
 from cae_lib.models.clip import Clip
 from cae_lib.models.text_encoder import text_encoder
-from cae_lib.plots import PAPER_METHOD_LABELS, ROLE_COLORS, Shown, label, script_json
+from cae_lib.plots import PAPER_METHOD_LABELS, ROLE_COLORS, CellOutput, label, script_json
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import write_atomic
 from cae_lib.store import ITEM_KEY
@@ -88,7 +88,8 @@ RELATION_NOUNS = frozenset("left right front top".split())
 """Words of "left of", "in front of" and the like, which a parser can take for objects."""
 
 WITHOUT_SCRIPTS = (
-    "The explorer needs a browser with JavaScript, and the book that <code>cae book</code> renders."
+    "The explorer works only in the book that <code>cae book</code> renders, in a browser with "
+    "JavaScript."
 )
 
 
@@ -172,10 +173,10 @@ def collect(profile: str, per_subset: int = PER_SUBSET) -> Collection:
     """
     subsets = tuple(
         part
-        for part in scorable_benchmarks(datasets.benchmarks(profile))
+        for part in scorable_benchmarks(datasets.load_benchmarks(profile))
         if not is_rescored(part.name, part.subset)
     )
-    absent = results.missing("benchmarks", RUNS, profile)
+    absent = results.missing_runs("benchmarks", RUNS, profile)
     stored = tuple(run for run in RUNS if run not in absent)
     table = results.load("benchmarks", profile, stored or RUNS[:1], 1)
     places = table[["run", "family", "subset"]].drop_duplicates()
@@ -226,7 +227,7 @@ def write_files(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Col
     return collection
 
 
-def page(profile: str, per_subset: int = PER_SUBSET) -> Shown:
+def page(profile: str, per_subset: int = PER_SUBSET) -> CellOutput:
     """Return the explorer with its tours, word scores, and the items of copies without files.
 
     These items are the first of each subset and those of the tours.
@@ -256,7 +257,7 @@ def page(profile: str, per_subset: int = PER_SUBSET) -> Shown:
         "words": word_table(collection),
         "sample": sample,
     }
-    return Shown(
+    return CellOutput(
         f'<div id="cae-explorer"><p>{WITHOUT_SCRIPTS}</p></div><script type="application/json" '
         f'id="cae-explorer-data">{script_json(data)}</script>',
         "The explorer of items",
@@ -267,7 +268,7 @@ def standalone(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Path
     """Write the explorer as a page of its own, with its files beside it, and return the page."""
     write_files(profile, folder, per_subset)
     for name in ("explorer.js", "explorer.css"):
-        shutil.copy(shipped(f"book/_static/{name}"), folder)
+        shutil.copy(bundled_path(f"book/_static/{name}"), folder)
     text = STANDALONE.format(name=profile, explorer=page(profile, per_subset).html)
     write_atomic(folder / "index.html", text)
     return folder / "index.html"
@@ -505,15 +506,15 @@ def _scores_of(
     encoder = Encoder(clip, profile)
     model, tokenizer = encoder.clip.model, encoder.clip.tokenizer
     known: Alignment = token_roles(captions, tokenizer, default_tagger(), paths().cache / "roles")
-    length, rows = text_encoder(model).used_columns(known.tokens), np.arange(len(captions))
+    length, rows = text_encoder(model).n_used_columns(known.tokens), np.arange(len(captions))
     tensors = (
         tensor[:, :length].to(encoder.device)
         for tensor in (known.tokens, known.words, known.roles, known.arguments)
     )
     images = torch.from_numpy(encoder.encode_images(refs)).to(encoder.device)
-    sample = WordSample(rows, rows, *tensors, images)
+    sample = CaptionSample(rows, rows, *tensors, images)
     with eval_mode(model):
-        scores = np.stack([sample.scores(model, method) for method in SCORE_METHODS], axis=1)
+        scores = np.stack([sample.word_scores(model, method) for method in SCORE_METHODS], axis=1)
     words = [sample.word_texts(row, tokenizer) for row in rows]
     roles = ["".join(str(ROLE_NAMES.index(r)) for r in sample.word_roles(row)) for row in rows]
     return words, roles, scores

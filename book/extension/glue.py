@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from cae_lib.plots import FIGURE_HTML, Shown
+from cae_lib.plots import FIGURE_MIME_TYPE, CellOutput
 
 
 def html_of(bundle: Mapping[str, Any]) -> str:
     """Return the HTML of a stored output, whether of a figure or not; "" if it has none."""
-    return "".join(bundle.get(FIGURE_HTML) or bundle.get("text/html") or "")
+    return "".join(bundle.get(FIGURE_MIME_TYPE) or bundle.get("text/html") or "")
 
 
 def glue(name: str, value: object, display: bool = False) -> None:
@@ -32,9 +32,9 @@ def glue(name: str, value: object, display: bool = False) -> None:
         value = value.item()
     word = isinstance(value, str)  # quoted, or the book would take "2,000" for a pair of numbers
     bundle = {"text/plain": repr(value) if word else str(value)}
-    if isinstance(value, Shown):
+    if isinstance(value, CellOutput):
         bundle["text/html"] = value.html
-    if isinstance(value, Shown) and display:
+    if isinstance(value, CellOutput) and display:
         bundle = value._repr_mimebundle_()
     prefix = "" if display else "application/papermill.record/"
     show_raw(

@@ -110,14 +110,14 @@ class Selection:
     def has(self, table: str, runs: Iterable[str]) -> bool:
         """Return whether a table of runs is stored, or its data can be built."""
         can_be_built = not find_profile(self.profile).real
-        return can_be_built or not results.missing(table, runs, self.profile)
+        return can_be_built or not results.missing_runs(table, runs, self.profile)
 
     def complete(self, suite: str, families: Collection[str] | None = None) -> bool:
         """Return whether a suite used all items that it should have, in some families or in all.
 
         Without all items the page gives no verdict.
         """
-        subsets = self.load("subsets", [results.DATA])
+        subsets = self.load("subsets", [results.DATA_RUN])
         subsets = subsets[subsets["suite"] == suite]
         if families is not None:
             subsets = subsets[subsets["family"].isin(list(families))]
@@ -125,15 +125,15 @@ class Selection:
 
     def measured(self, runs: list[str]) -> list[str]:
         """Return these runs, or none if the profile lacks the answers of one of them."""
-        return [] if results.missing("benchmarks", runs, self.profile) else runs
+        return [] if results.missing_runs("benchmarks", runs, self.profile) else runs
 
-    def shown(self) -> plots.Shown:
+    def shown(self) -> plots.CellOutput:
         """Return a line that describes what the page shows."""
         text = f"{describe(self.profile)}, {self.seeds} seed{'' if self.seeds == 1 else 's'}"
         if self.is_part:
             text += f"; methods: {', '.join(self.methods.values())}"
         text += "".join(f"; {key} {value}" for key, value in self.settings.items())
-        return plots.Shown(f"<p>{html.escape(text)}.</p>", f"{text}.")
+        return plots.CellOutput(f"<p>{html.escape(text)}.</p>", f"{text}.")
 
 
 def describe(profile_name: str) -> str:

@@ -90,7 +90,7 @@ def command(page: str, names: Mapping[str, Any]) -> str:
 
 def tables_hash(profile: str) -> str:
     """Return the hash of the name and key of each stored table of a profile."""
-    tables = results.made(profile)[["table", "run", "seed", "key"]].values.tolist()
+    tables = results.provenance_table(profile)[["table", "run", "seed", "key"]].values.tolist()
     return hashlib.sha256(json.dumps(tables).encode()).hexdigest()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cae_lib.config import shipped
+from cae_lib.config import bundled_path
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -16,7 +16,7 @@ def experiments_folder() -> Path:
 
     It is the one below `CAE_HOME` if that exists, else the repository's.
     """
-    return shipped("book/experiments")
+    return bundled_path("book/experiments")
 
 
 def page_names() -> list[str]:

@@ -20,7 +20,7 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from markupsafe import Markup
 from sphinx.util import logging
 
-from cae_lib.plots import FIGURE_HTML
+from cae_lib.plots import FIGURE_MIME_TYPE
 from cae_lib.profiles import PROFILES, find_profile
 
 CARD = "_static/card.png"
@@ -40,6 +40,8 @@ SPELLED = {
 
 SCRIPT = re.compile(r"(?:<!--[^>]*icons -->\s*)?<script[^>]*/fontawesome\.js[^>]*></script>")
 """What draws the theme's icons, which its style sheet already shows as letters of a font."""
+
+OPTION = '<span class="pre cae-option">'
 
 ACCESSIBLE = {
     r'<summary aria-label="Toggle hidden content">': "<summary>",
@@ -104,13 +106,13 @@ def _with_explorer(app: Any) -> None:
 
 def _with_figures(app: Any, page: str, source: list[str]) -> None:
     """Give a notebook's figures to the book as HTML, without the images for other viewers."""
-    if FIGURE_HTML not in source[0] or Path(app.env.doc2path(page)).suffix != ".ipynb":
+    if FIGURE_MIME_TYPE not in source[0] or Path(app.env.doc2path(page)).suffix != ".ipynb":
         return
     notebook = json.loads(source[0])
     for cell in notebook["cells"]:
         for output in cell.get("outputs", ()):
-            if FIGURE_HTML in (bundle := output.get("data", {})):
-                bundle["text/html"] = bundle.pop(FIGURE_HTML)
+            if FIGURE_MIME_TYPE in (bundle := output.get("data", {})):
+                bundle["text/html"] = bundle.pop(FIGURE_MIME_TYPE)
                 bundle.pop("image/png", None)
     source[0] = json.dumps(notebook)
 
@@ -214,7 +216,8 @@ def _with_own_files(app: Any, page: str, template: str, context: dict[str, Any],
 def _finish_pages(app: Any, error: Exception | None) -> None:
     """Rewrite the pages for accessibility and without the script that draws icons.
 
-    The replacements are those of `ACCESSIBLE`. The title of the front page names the book once
+    The replacements are those of `ACCESSIBLE`. Options of commands get a class, because browsers
+    would break a line after their hyphens. The title of the front page names the book once
     instead of twice.
     """
     if error or app.builder.name != "html":
@@ -223,5 +226,6 @@ def _finish_pages(app: Any, error: Exception | None) -> None:
         text = SCRIPT.sub("", page.read_text(encoding="utf-8"))
         for old, new in ACCESSIBLE.items():
             text = re.sub(old, new, text)
+        text = re.sub(r'<span class="pre">(?=--[\w-]{1,30}</span>)', OPTION, text)
         text = re.sub(r"<title>(.*) &#8212; \1</title>", r"<title>\1</title>", text)
         page.write_text(text, encoding="utf-8")

@@ -243,22 +243,22 @@ class Captions:
         )
 
     def score_variants(
-        self, variants: Tensor, caption_rows: Tensor, changed: Tensor
+        self, variants: Tensor, caption_rows: Tensor, changed_tokens: Tensor
     ) -> Attribution:
         """Score each token by the mean drop in S over the variants that are made for it.
 
         Args:
             variants: Token ids of V variants, which are modified captions `(V, C)`.
             caption_rows: Row of the caption that each variant is made from `(V,)`.
-            changed: Tokens of that caption that receive the variant's drop `(V, C)` bool.
+            changed_tokens: Tokens of that caption that receive the variant's drop `(V, C)` bool.
 
         Returns:
             Scores `(B, S)`, with S as in `TextEncoder.n_used_columns`. Tokens that receive no drop
             score 0, and `has_score` is False for them.
         """
-        counts = torch.zeros_like(self.tokens).index_add(0, caption_rows, changed.long())
+        counts = torch.zeros_like(self.tokens).index_add(0, caption_rows, changed_tokens.long())
         drops, features = self.similarity_drops(
-            lambda: self._encode_with(variants, caption_rows), caption_rows, changed
+            lambda: self._encode_with(variants, caption_rows), caption_rows, changed_tokens
         )
         length = self.encoder.n_used_columns(self.tokens)
         mean = drops / counts.clamp(min=1)
@@ -279,7 +279,7 @@ class Captions:
         self,
         encode: Callable[[], Tensor],
         caption_rows: Tensor,
-        changed: Tensor,
+        changed_tokens: Tensor,
         use_temperature: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Compute the drop S(I, T) - S(I, T') of each variant T' and add it to its changed tokens.
@@ -291,7 +291,7 @@ class Captions:
         Args:
             encode: Function that returns features `(B + V, E)` of the captions, then the variants.
             caption_rows: Row of the caption that each variant is made from `(V,)`.
-            changed: Tokens that receive the drop of each variant `(V, T)` bool.
+            changed_tokens: Tokens that receive the drop of each variant `(V, T)` bool.
             use_temperature: Multiply S by 1/tau; see `matched_similarity`.
 
         Returns:
@@ -302,8 +302,10 @@ class Captions:
         images = torch.cat([self.image_features, self.image_features[caption_rows]])
         similarity = matched_similarity(self.encoder.model, images, features, use_temperature)
         of_captions, of_variants = similarity.tensor_split([len(self.tokens)])
-        drop = (of_captions[caption_rows] - of_variants).unsqueeze(1) * changed
-        sums = drop.new_zeros(len(self.tokens), changed.shape[1]).index_add(0, caption_rows, drop)
+        drop = (of_captions[caption_rows] - of_variants).unsqueeze(1) * changed_tokens
+        sums = drop.new_zeros(len(self.tokens), changed_tokens.shape[1]).index_add(
+            0, caption_rows, drop
+        )
         if has_dropout:
             return sums, self.encoder.encode_features(self.tokens)
         return sums, features[: len(self.tokens)]

@@ -50,8 +50,8 @@ def word_scores(
 ) -> Tensor:
     """Score the words of captions for their matched images.
 
-    The score of a word is the sum over its tokens or, if the method scores whole words
-    (`AttributionMethod.scores_words`), the mean over them.
+    The score of a word is the sum of the scores of its tokens. A method that scores whole words
+    (`AttributionMethod.scores_words`) gives each token the score of its word; then it is the mean.
 
     Args:
         clip: A model with CLIP's vocabulary.

@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cae_lib import grid
-from cae_lib.config import paths, repository
+from cae_lib.config import paths, repository_root
 from cae_lib.errors import CaeError, Terminated
 from cae_lib.machine import find_gpus, max_cpu_jobs
 from cae_lib.profiles import find_profile, set_profile_home
@@ -44,7 +44,7 @@ def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
         ConfigError: If the profile or a selected run is unknown.
         DataError: If real data that training needs are missing.
     """
-    home, profile = repository(), find_profile(config["profile"])
+    home, profile = repository_root(), find_profile(config["profile"])
     if home is None or find_spec("snakemake") is None:
         raise CaeError(
             "this needs a clone of the repository and Snakemake: pip install -e '.[book]'"
@@ -140,7 +140,7 @@ def run_snakemake(
     Returns:
         The exit code of Snakemake.
     """
-    environment = os.environ | {"PYTHONPATH": str(repository())}
+    environment = os.environ | {"PYTHONPATH": str(repository_root())}
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
             command, env=environment, stdout=file, stderr=file, cwd=log.parent

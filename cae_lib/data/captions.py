@@ -61,7 +61,7 @@ def load_karpathy(
     file: str | Path,
     root: Root,
     split: str,
-    missing: MissingPolicy = "raise",
+    missing_images: MissingPolicy = "raise",
     n_expected: int | None = None,
 ) -> ImageCaptionPairs:
     """Read one split of Karpathy's `dataset_{coco,flickr30k,flickr8k}.json`.
@@ -70,14 +70,14 @@ def load_karpathy(
         file: JSON with `images[].{filename, filepath (COCO only), split, sentences[].raw}`.
         root: Folder that the image paths `filepath/filename` are relative to; see `Root`.
         split: "train" (includes COCO's "restval"), "val" or "test".
-        missing: What to do about captions without a usable image; see `MissingPolicy`.
+        missing_images: What to do about captions without a usable image; see `MissingPolicy`.
         n_expected: Number of captions that the split should have; None takes the number in the
             file.
 
     Raises:
         DataError: If the file is missing or has another layout, no image belongs to the split, an
-            image file is missing (only with `missing="raise"`), or the number of captions is not
-            `n_expected` (not with `missing="drop"`).
+            image file is missing (only with `missing_images="raise"`), or the number of captions is
+            not `n_expected` (not with `missing_images="drop"`).
     """
     path = Path(file)
     splits = {"train", "restval"} if split == "train" else {split}
@@ -92,24 +92,27 @@ def load_karpathy(
         raise DataError(
             f"{path}: no picture of split {split!r}; the file has {sorted(splits_of_file)}."
         )
-    return _pairs(pairs, root, f"{path.stem}-{split}", missing, path, n_expected)[0]
+    return _pairs(pairs, root, f"{path.stem}-{split}", missing_images, path, n_expected)[0]
 
 
 def load_caption_list(
-    file: str | Path, root: Root, missing: MissingPolicy = "raise", n_expected: int | None = None
+    file: str | Path,
+    root: Root,
+    missing_images: MissingPolicy = "raise",
+    n_expected: int | None = None,
 ) -> ImageCaptionPairs:
     """Read a list of `{image, caption}` entries such as `coco_karpathy_test.json`.
 
     Args:
         file: JSON list. `caption` is one string or a list of strings.
         root: Folder that `image` is relative to; see `Root`.
-        missing: What to do about captions without a usable image; see `MissingPolicy`.
+        missing_images: What to do about captions without a usable image; see `MissingPolicy`.
         n_expected: Number of captions that the file should have; None takes the number it has.
 
     Raises:
         DataError: If the file is missing or has another layout, an image file is missing (only with
-            `missing="raise"`), or the number of captions is not `n_expected` (not with
-            `missing="drop"`).
+            `missing_images="raise"`), or the number of captions is not `n_expected` (not with
+            `missing_images="drop"`).
     """
     path = Path(file)
     pairs = []
@@ -117,11 +120,11 @@ def load_caption_list(
         caption = row.value("caption")
         captions = [caption] if isinstance(caption, str) else row.texts("caption")
         pairs += [(Path(row.text("image")), caption) for caption in captions]
-    return _pairs(pairs, root, path.stem, missing, path, n_expected)[0]
+    return _pairs(pairs, root, path.stem, missing_images, path, n_expected)[0]
 
 
 def load_coco_captions(
-    file: str | Path, image_dir: str | Path, missing: MissingPolicy = "raise"
+    file: str | Path, image_dir: str | Path, missing_images: MissingPolicy = "raise"
 ) -> ImageCaptionPairs:
     """Read COCO's `captions_{train,val}{2014,2017}.json`, in the order of its annotations.
 
@@ -130,11 +133,11 @@ def load_coco_captions(
     Args:
         file: The JSON file.
         image_dir: Folder of the images.
-        missing: What to do about captions without a usable image; see `MissingPolicy`.
+        missing_images: What to do about captions without a usable image; see `MissingPolicy`.
 
     Raises:
         DataError: If the file is missing or has another layout, an annotation names an unknown
-            image, or an image file is missing (only with `missing="raise"`).
+            image, or an image file is missing (only with `missing_images="raise"`).
     """
     path = Path(file)
     names, pairs = {}, []
@@ -145,13 +148,13 @@ def load_coco_captions(
         if number not in names:
             raise annotation.error(f"image_id {number} is not in `images`")
         pairs.append((Path(names[number]), annotation.text("caption")))
-    return _pairs(pairs, image_dir, path.stem, missing, path)[0]
+    return _pairs(pairs, image_dir, path.stem, missing_images, path)[0]
 
 
 def load_negclip_tsv(
     tsv: str | Path,
     root: str | Path,
-    missing: MissingPolicy = "raise",
+    missing_images: MissingPolicy = "raise",
     n_expected: int | None = None,
 ) -> ImageCaptionPairs:
     """Read `train_neg_clip.tsv` or `valid_neg_clip.tsv` of NegCLIP (Yuksekgonul et al. 2023).
@@ -160,15 +163,15 @@ def load_negclip_tsv(
         tsv: Tab-separated file with the columns title, filepath, neg_caption and neg_image; quoted
             captions may hold tabs and newlines.
         root: Folder that the `filepath` column is relative to.
-        missing: What to do about rows without a usable image; see `MissingPolicy`. Rows that are
-            left out are also removed from `hard_images`, and the others are numbered anew.
+        missing_images: What to do about rows without a usable image; see `MissingPolicy`. Rows that
+            are left out are also removed from `hard_images`, and the others are numbered anew.
         n_expected: Number of rows that the file should have; None takes the number it has.
 
     Raises:
         DataError: If the file or a column is missing, a cell of neg_caption or neg_image is not a
             Python list, neg_image names a row that does not exist, an image file is missing (only
-            with `missing="raise"`), or the number of rows is not `n_expected` (not with
-            `missing="drop"`).
+            with `missing_images="raise"`), or the number of rows is not `n_expected` (not with
+            `missing_images="drop"`).
     """
     path = Path(tsv)
     captioned, negatives, hard = [], [], []
@@ -184,7 +187,7 @@ def load_negclip_tsv(
             raise row.error(
                 f"neg_image is {hard[-1]}; expected row numbers of this file, 0 to {len(rows) - 1}"
             )
-    pairs, keep = _pairs(captioned, root, path.stem, missing, path, n_expected)
+    pairs, keep = _pairs(captioned, root, path.stem, missing_images, path, n_expected)
     new_row = {old: new for new, old in enumerate(keep)}
     return replace(
         pairs,
@@ -218,7 +221,11 @@ RETRIEVAL_SETS: Mapping[str, RetrievalSet] = {
 
 
 def load_retrieval_set(
-    name: str, root: str | Path, *, missing: MissingPolicy = "raise", official: bool = False
+    name: str,
+    root: str | Path,
+    *,
+    missing_images: MissingPolicy = "raise",
+    is_published: bool = False,
 ) -> ImageCaptionPairs:
     """Read Karpathy's test split of COCO or Flickr30K.
 
@@ -229,29 +236,29 @@ def load_retrieval_set(
     Args:
         name: "coco" or "flickr30k", a key of `RETRIEVAL_SETS`.
         root: Folder of all datasets; the files of this one are in its subfolder `name`.
-        missing: What to do about captions without a usable image; see `MissingPolicy`.
-        official: Whether the published number of captions is expected; otherwise any number is
+        missing_images: What to do about captions without a usable image; see `MissingPolicy`.
+        is_published: Whether the published number of captions is expected; otherwise any number is
             accepted.
 
     Raises:
         ConfigError: If the name is unknown.
         DataError: If neither file exists, the file that is read is malformed, an image file is
-            missing (only with `missing="raise"`), or the number of captions is not the expected one
-            (not with `missing="drop"`).
+            missing (only with `missing_images="raise"`), or the number of captions is not the
+            expected one (not with `missing_images="drop"`).
     """
     if name not in RETRIEVAL_SETS:
         raise ConfigError(f"no retrieval set {name!r}. Known: {', '.join(RETRIEVAL_SETS)}.")
     split, folder = RETRIEVAL_SETS[name], Path(root, name)
     folders = [folder / subfolder for subfolder in split.image_folders]
-    expected = split.n_captions if official else None
+    expected = split.n_captions if is_published else None
     file, other = folder / split.caption_list, folder / f"dataset_{name}.json"
     if file.is_file():
-        return load_caption_list(file, folders, missing, expected)
+        return load_caption_list(file, folders, missing_images, expected)
     if not other.is_file():
         raise MissingDataError(
             f"{file}: no such file, nor is {other.name} beside it. Fetch one of them."
         )
-    return load_karpathy(other, folders, "test", missing, expected)
+    return load_karpathy(other, folders, "test", missing_images, expected)
 
 
 def _listed(path: Path, name: str) -> list[Row]:
@@ -277,26 +284,29 @@ def _pairs(
     pairs: Sequence[tuple[Path, str]],
     root: Root,
     name: str,
-    missing: MissingPolicy,
+    missing_images: MissingPolicy,
     source: Path,
     expected: int | None = None,
 ) -> tuple[ImageCaptionPairs, list[int]]:
     """Build pairs from rows (image, caption), and return them with the numbers of the kept rows.
 
-    `missing` decides whether rows without a usable image are dropped or raise an error; see
+    `missing_images` decides whether rows without a usable image are dropped or raise an error; see
     `MissingPolicy`.
     """
     folder = _image_folder(root, [image for image, _ in pairs])
     files = [folder / image for image, _ in pairs]
     errors = (
         {}
-        if missing == "ignore"
-        else {path: image_problem(path, decode=missing == "drop") for path in dict.fromkeys(files)}
+        if missing_images == "ignore"
+        else {
+            path: image_problem(path, decode=missing_images == "drop")
+            for path in dict.fromkeys(files)
+        }
     )
     keep = [row for row, path in enumerate(files) if not errors.get(path)]
     left_out = [(f"row {row}", errors[path]) for row, path in enumerate(files) if errors.get(path)]
     expected = len(pairs) if expected is None else expected
-    if missing == "drop":
+    if missing_images == "drop":
         log_left_out(name, source, len(keep), expected, left_out)
     else:
         validate_row_count(source, len(pairs), expected, left_out)

@@ -84,7 +84,9 @@ class SentencePairs:
     counts: Mapping[str, int]
 
 
-def load_similarity_set(name: str, root: str | Path, *, official: bool = False) -> SentencePairs:
+def load_similarity_set(
+    name: str, root: str | Path, *, is_published: bool = False
+) -> SentencePairs:
     """Load the test split of a dataset of sentence pairs; the pairs keep the order of their files.
 
     Pairs of STS12 to STS16 with a blank line in the file of scores were never scored. They are left
@@ -95,8 +97,8 @@ def load_similarity_set(name: str, root: str | Path, *, official: bool = False) 
     Args:
         name: Name of the dataset, one of `SIMILARITY_SETS`.
         root: Folder with `STS/` and `SICK/`.
-        official: Whether the published number of pairs is expected, and missing pairs are printed;
-            otherwise the pairs that are there are expected.
+        is_published: Whether the published number of pairs is expected, and missing pairs are
+            printed; otherwise the pairs that are there are expected.
 
     Raises:
         ConfigError: If the dataset is unknown.
@@ -126,8 +128,8 @@ def load_similarity_set(name: str, root: str | Path, *, official: bool = False) 
         if absent:
             raise MissingDataError(absent[0][1])
         raise DataError(f"{Path(root)}: no pair of {name} has a score.")
-    n_expected = OFFICIAL_PAIR_COUNTS[name] if official else len(pairs)
-    if official:
+    n_expected = OFFICIAL_PAIR_COUNTS[name] if is_published else len(pairs)
+    if is_published:
         log_left_out(name, Path(root), len(pairs), n_expected, absent)
     if len(pairs) > n_expected:
         validate_row_count(Path(root, name), len(pairs), n_expected, ())

@@ -151,7 +151,7 @@ def load_family(profile_name: str, name: str) -> list[Benchmark]:
         DataError: If data are malformed, or generated data are incomplete.
     """
     profile = find_profile(profile_name)
-    parts = load_benchmark(name, profile.root, official=profile.real)
+    parts = load_benchmark(name, profile.root, is_published=profile.real)
     for part in parts if not profile.real else ():
         if part.n_used != part.n_expected:
             raise DataError(
@@ -175,7 +175,9 @@ def retrieval_pairs(profile_name: str, name: str) -> ImageCaptionPairs:
             set is incomplete.
     """
     root, real = find_profile(profile_name).root, find_profile(profile_name).real
-    pairs = load_retrieval_set(name, root, missing="drop" if real else "raise", official=real)
+    pairs = load_retrieval_set(
+        name, root, missing_images="drop" if real else "raise", is_published=real
+    )
     if not pairs.n_used:
         raise MissingDataError(
             f"{root / name}: captions are there, but no image of them that can be used. Put the "
@@ -219,7 +221,7 @@ def similarity_sets(profile_name: str) -> tuple[SentencePairs, ...]:
     folder = profile.root / SENTEVAL_FOLDER
     for name in SIMILARITY_SETS if profile.real else available_similarity_sets(folder):
         with skip_if_missing(name, profile.real):
-            pairs.append(load_similarity_set(name, folder, official=profile.real))
+            pairs.append(load_similarity_set(name, folder, is_published=profile.real))
     return tuple(pairs)
 
 

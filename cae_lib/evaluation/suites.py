@@ -88,8 +88,8 @@ def measure_if_stale(
     key: str,
     compute: Callable[[], Tables],
     *,
-    fresh: bool = False,
-    on_request: bool = False,
+    remeasure: bool = False,
+    in_request_store: bool = False,
     **settings: Any,
 ) -> None:
     """Compute and store the tables of a measurement, unless all are stored with the same key.
@@ -104,26 +104,26 @@ def measure_if_stale(
         profile_name: Name of the profile.
         key: Digest of everything that the numbers depend on, see `cae_lib.keys.table_key`.
         compute: Function that measures and returns the tables by name.
-        fresh: Compute stored tables again, unless they were computed in this clone of the
+        remeasure: Compute stored tables again, unless they were computed in this clone of the
             repository.
-        on_request: Read and store the tables apart from those of the profile.
+        in_request_store: Read and store the tables apart from those of the profile.
         **settings: Further entries of the tables' provenance.
 
     Raises:
         WriteError: If a table cannot be written.
     """
-    folder = "own" if on_request else "done"
+    folder = "own" if in_request_store else "done"
     marker = paths().cache / profile_name / folder / f"{suite}-{run}-{seed}.key"
     computed_key = marker.read_text(encoding="utf-8") if marker.is_file() else ""
     stored = {
         table: index[run, seed]
-        for table, index in store.table_indexes(profile_name, on_request).items()
+        for table, index in store.table_indexes(profile_name, in_request_store).items()
         if (run, seed) in index and index[run, seed].provenance.get("suite") == suite
     }
     expected = {name for rows in stored.values() for name in rows.provenance["tables"]}
     is_current = all(rows.key == key for rows in stored.values()) and expected == set(stored)
     was_computed_here = computed_key == (key if stored else f"{key}{EMPTY_RESULT_SUFFIX}")
-    may_keep_stored = bool(stored) and not fresh  # tables that came with the clone
+    may_keep_stored = bool(stored) and not remeasure  # tables that came with the clone
     if is_current and (was_computed_here or may_keep_stored):
         return
     start = time.monotonic()
@@ -146,8 +146,8 @@ def measure_if_stale(
             profile_name,
             key=key,
             provenance=provenance,
-            on_request=on_request,
+            in_request_store=in_request_store,
         )
     for name in stored.keys() - measured.keys():
-        store.discard(name, run, seed, profile_name, on_request)
+        store.discard(name, run, seed, profile_name, in_request_store)
     write_atomic(marker, key if measured else f"{key}{EMPTY_RESULT_SUFFIX}")

@@ -396,13 +396,16 @@ def reduce_attribution_loss(
 
 
 def attribution_gap(stats: Tensor) -> Tensor:
-    """Compute A_obj - A_comp over all captions, without a hinge.
+    """Compute A_obj - A_comp, without a hinge.
+
+    A_obj and A_comp are the mean attributions of all captions' object words, and of their attribute
+    and relation words; a mean over no words counts as 0.
 
     Args:
-        stats: The `per_caption_stats` `(B, K)` of the captions.
+        stats: Statistics of the captions `(B, K)`, as `per_caption_stats` returns them.
 
     Returns:
-        The difference, 0-dimensional; a mean over no words counts as 0.
+        The difference, a 0-dimensional tensor.
     """
     total = CaptionStats(*stats.sum(0))
     object_mean = total.objects / total.n_objects.clamp(min=1)

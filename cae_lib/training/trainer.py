@@ -89,10 +89,10 @@ def train(
         on_step: Function that is called with the model in evaluation mode; see `StepHook`.
         save_every: Number of steps between two saves of the state.
         execution: Options of speed and memory; None for the default ones.
-        inputs: What the run depends on, as `cae_lib.keys.run_inputs` returns it, which is also the
-            default. Only a state with the same inputs can be continued.
-        hours: Limit of the time in hours that the remaining steps may take, as estimated after the
-            first `TIMED_STEPS` steps. None for no limit.
+        inputs: What the run depends on; None for the result of `cae_lib.keys.run_inputs`. Only a
+            state with the same inputs can be continued.
+        hours: Largest number of hours that the remaining steps may take, as estimated after the
+            first `TIMED_STEPS` steps; None for no limit.
 
     Returns:
         The path of the weights, `out_dir/model.safetensors`.
@@ -102,7 +102,7 @@ def train(
         DataError: If the data are incomplete, or do not fit together.
         CheckpointError: If the state in `out_dir` is damaged or belongs to another run.
         NotFiniteError: If a loss or gradient is not finite. The state before the step is saved.
-        TimeLimitError: If the training would take more than `hours`. The state is saved.
+        TimeLimitError: If the remaining steps would take more than `hours`. The state is saved.
         KeyboardInterrupt: On Ctrl-C or SIGTERM, at the end of the current step. The state is saved,
             unless a further Ctrl-C interrupts that step.
         WriteError: If a file cannot be written.

@@ -327,7 +327,7 @@ class _Reader:
         return self.doc[start].idx, last.idx + len(last)
 
     def attribute_swaps(self) -> Iterator[Swap]:
-        """Yield a swap of every two attributes that contradict and describe different objects."""
+        """Yield a swap for each pair of contradictory attributes of two different objects."""
         bearers = [
             (token, bearer) for token in self.doc if (bearer := self._bearer(token)) is not None
         ]

@@ -42,15 +42,15 @@ def test_missing_pictures_are_named_and_dropping_them_renumbers_the_rows(written
     written("coco/a.jpg")
     with pytest.raises(DataError, match=r"t\.tsv, row 1: .*b\.jpg is missing. In all 1 of 3"):
         load_negclip_tsv(tsv, tmp_path)
-    pairs = load_negclip_tsv(tsv, tmp_path, missing="drop")
+    pairs = load_negclip_tsv(tsv, tmp_path, missing_images="drop")
     assert (pairs.n_used, pairs.n_expected) == (2, 3)
     assert pairs.captions == ["a dog\ton a mat", "the dog again"]
     assert pairs.hard_images == [[1], [0]]  # old row 2 is row 1 now, old row 1 is gone
-    assert load_negclip_tsv(tsv, tmp_path, missing="ignore").n_used == 3
+    assert load_negclip_tsv(tsv, tmp_path, missing_images="ignore").n_used == 3
     with pytest.raises(DataError, match="t.tsv: 3 rows, 4 expected"):
         load_negclip_tsv(tsv, tmp_path, "ignore", n_expected=4)
     written("coco/b.jpg").write_text("<html>gone</html>")
-    pairs = load_negclip_tsv(tsv, tmp_path, missing="drop")
+    pairs = load_negclip_tsv(tsv, tmp_path, missing_images="drop")
     assert (pairs.n_used, pairs.n_expected) == (2, 3)
     told = capsys.readouterr().out
     assert "t.tsv" in told and "2 used of 3 expected\n  row 1: " in told
@@ -71,7 +71,7 @@ def test_a_damaged_row_is_named(written, tmp_path, column, cell, message):
     rows = [list(row) for row in ROWS]
     rows[1][column] = cell
     with pytest.raises(DataError, match=message):
-        load_negclip_tsv(written("t.tsv", rows), tmp_path, missing="ignore")
+        load_negclip_tsv(written("t.tsv", rows), tmp_path, missing_images="ignore")
     with pytest.raises(DataError, match="the header lacks title, neg_caption"):
         load_negclip_tsv(written("u.tsv", ROWS, ["", "a", "filepath", "b", "neg_image"]), tmp_path)
 
@@ -93,11 +93,11 @@ def test_karpathy_restval_is_part_of_train_and_of_nothing_else(written, tmp_path
     ]
     del images[2]["filepath"]
     file = written("dataset_coco.json", {"images": images, "dataset": "coco"})
-    train = load_karpathy(file, tmp_path, "train", missing="ignore")
+    train = load_karpathy(file, tmp_path, "train", missing_images="ignore")
     assert train.captions == ["one", "two", "deux"]
     assert train.image_paths == [tmp_path / "val2014/1.jpg", tmp_path / "train2014/2.jpg"]
     assert train.image_index.tolist() == [0, 1, 1]
-    test = load_karpathy(file, tmp_path, "test", missing="ignore")
+    test = load_karpathy(file, tmp_path, "test", missing_images="ignore")
     assert (test.captions, test.image_paths) == (["three\n"], [tmp_path / "3.jpg"])
     assert test.name == "dataset_coco-test"
     with pytest.raises(DataError, match=r"no picture of split 'val'.*'restval', 'test', 'train'"):
@@ -122,7 +122,9 @@ def test_coco_captions_follow_the_annotations(written, tmp_path):
         "images": [{"id": 7, "file_name": "seven.jpg"}, {"id": 9, "file_name": "nine.jpg"}],
         "annotations": [{"image_id": number, "caption": text} for text, number in said.items()],
     }
-    pairs = captions.load_coco_captions(written("c.json", content), tmp_path, missing="ignore")
+    pairs = captions.load_coco_captions(
+        written("c.json", content), tmp_path, missing_images="ignore"
+    )
     assert pairs.captions == list(said)
     names = [pairs.image_paths[i].name for i in pairs.image_index]
     assert names == ["nine.jpg", "seven.jpg", "nine.jpg"]
@@ -145,7 +147,9 @@ def test_both_files_of_coco_hold_the_same_25010_captions(written, tmp_path):
         for name, own in texts.items()
     ]
     images.insert(7, images[0] | {"filename": "x.jpg", "split": "restval"})
-    official = partial(load_retrieval_set, "coco", tmp_path, missing="ignore", official=True)
+    official = partial(
+        load_retrieval_set, "coco", tmp_path, missing_images="ignore", is_published=True
+    )
     written("coco/dataset_coco.json", {"images": images})
     raw = official()
     written("coco/coco_karpathy_test.json", entries)
@@ -169,7 +173,7 @@ def test_flickr_pictures_are_found_in_the_usual_places(written, tmp_path, place)
         names = name, name.replace("1.jpg", "2.jpg")  # the other one is missing
         rows = [{"image": n, "caption": ["a", "b"]} for n in names]
         written("flickr30k/flickr30k_test.json", rows)
-        pairs = load_retrieval_set("flickr30k", tmp_path, missing="drop")
+        pairs = load_retrieval_set("flickr30k", tmp_path, missing_images="drop")
         assert [path.resolve() for path in pairs.image_paths] == [picture.resolve()]
     with pytest.raises(ConfigError, match="coco, flickr30k"):
         load_retrieval_set("flickr8k", tmp_path)

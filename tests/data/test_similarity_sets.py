@@ -55,19 +55,19 @@ def test_official_numbers_are_those_of_scored_pairs(put, capsys):
     rows = [sts_row("1.0", f"a {i}", f"b {i}") for i in range(1379)]
     root = put({STSB: "\n".join(rows) + "\n"} | part("STS14", "images", "a\tb\n", "1\n"))
     assert (
-        load_similarity_set("STS-B", root, official=True).n_expected
+        load_similarity_set("STS-B", root, is_published=True).n_expected
         == OFFICIAL_PAIR_COUNTS["STS-B"]
         == 1379
     )
     put({STSB: "\n".join(rows[1:]) + "\n"})
-    pairs = load_similarity_set("STS-B", root, official=True)
+    pairs = load_similarity_set("STS-B", root, is_published=True)
     assert (len(pairs.human_scores), pairs.n_expected) == (1378, 1379)
     put({STSB: "\n".join([*rows, rows[0]]) + "\n"})
     with pytest.raises(DataError, match="1380 rows, 1379 expected"):
-        load_similarity_set("STS-B", root, official=True)
+        load_similarity_set("STS-B", root, is_published=True)
     assert load_similarity_set("STS14", root).n_expected == 1
     capsys.readouterr()
-    pairs = load_similarity_set("STS14", root, official=True)
+    pairs = load_similarity_set("STS14", root, is_published=True)
     assert (len(pairs.human_scores), pairs.n_expected) == (1, 3750)
     assert "deft-forum" in capsys.readouterr().out
     with pytest.raises(DataError, match=r"STS\.input\.FNWN\.txt: no such annotation file"):

@@ -84,7 +84,7 @@ def test_a_broken_picture_costs_its_own_items_and_absent_files_are_expected(
 def test_a_file_that_is_cut_short_is_named(sugar, put, raw):
     put({"sugar-crepe/data/swap_att.json": '{"0": {"filename": "1.jpg", "capt'})
     with pytest.raises(DataError, match=r"swap_att\.json.* line 1, column 2"):
-        load_benchmark("sugarcrepe", raw, official=True)
+        load_benchmark("sugarcrepe", raw, is_published=True)
 
 
 def test_families_that_are_asked_for_have_to_be_there(raw):

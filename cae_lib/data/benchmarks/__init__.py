@@ -76,7 +76,7 @@ FURTHER_BENCHMARKS: tuple[str, ...] = tuple(
 
 
 def load_benchmark(
-    name: str, root: str | Path, *, official: bool = False, **options: Any
+    name: str, root: str | Path, *, is_published: bool = False, **options: Any
 ) -> list[Benchmark]:
     """Load the subsets of a family of benchmarks, each as a `Benchmark`.
 
@@ -88,23 +88,23 @@ def load_benchmark(
     Args:
         name: Name of the family, a key of `BENCHMARK_FAMILIES`.
         root: Folder of all datasets, such as `data/raw`.
-        official: Whether the files are the published ones. If True, the published numbers of items
-            are expected, and all images are decoded, so that items with a broken image are left
-            out, too. If False, the expected numbers are the `counts` in `root/manifest.json`, if
-            there are any for this family, else the numbers of items in the files.
+        is_published: Whether the files are the published ones. If True, the published numbers of
+            items are expected, and all images are decoded, so that items with a broken image are
+            left out, too. If False, the expected numbers are the `counts` in `root/manifest.json`,
+            if there are any for this family, else the numbers of items in the files.
         options: Further arguments of the family's reader, such as `seed` for "order".
 
     Raises:
         ConfigError: If the family is unknown, or if "order" finds no English spaCy model.
         DataError: If a file or a row is malformed, two items of a subset have the same key, a
-            subset has more items than expected, or all annotation files are missing and `official`
-            is False.
+            subset has more items than expected, or all annotation files are missing and
+            `is_published` is False.
     """
     from cae_lib.data.benchmarks.load import load_family  # needs Pillow, and the names above do not
 
     if name not in BENCHMARK_FAMILIES:
         raise ConfigError(f"no benchmark {name!r}. Known: {', '.join(BENCHMARK_FAMILIES)}.")
-    return load_family(BENCHMARK_FAMILIES[name], Path(root), official=official, **options)
+    return load_family(BENCHMARK_FAMILIES[name], Path(root), is_published=is_published, **options)
 
 
 def is_rescored(family: str, subset: str) -> bool:

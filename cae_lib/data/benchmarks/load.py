@@ -25,34 +25,36 @@ MISSING_IMAGES_KEY, BROKEN_IMAGES_KEY = "missing_images", "broken_images"
 
 
 def load_family(
-    family: Family, root: Path, *, official: bool = False, **options: Any
+    family: Family, root: Path, *, is_published: bool = False, **options: Any
 ) -> list[Benchmark]:
     """Load the subsets of a family, each as a `Benchmark`.
 
     Args:
         family: The family.
         root: Folder of all datasets.
-        official: Whether the files are the published ones; see `load_benchmark`.
+        is_published: Whether the files are the published ones; see `load_benchmark`.
         options: Further arguments of the family's reader.
 
     Raises:
         DataError: In the cases that `load_benchmark` lists.
     """
-    expected = family.published_counts if official else _manifest_counts(root, family.name)
+    expected = family.published_counts if is_published else _manifest_counts(root, family.name)
     names = list(family.published_counts)
-    if expected and not official:
+    if expected and not is_published:
         published = [name for name in names if name in expected]
         names = list(dict.fromkeys([*published, *expected]))
     benchmarks, absent = [], []
     for subset in names:
-        benchmark, missing_file = _load_subset(family, root, subset, expected, official, options)
+        benchmark, missing_file = _load_subset(
+            family, root, subset, expected, is_published, options
+        )
         if benchmark.n_used or benchmark.n_expected:
             benchmarks.append(benchmark)
         if missing_file:
             absent.append((subset, missing_file))
-    if len(absent) == len(names) and not official:
+    if len(absent) == len(names) and not is_published:
         raise DataError(f"{family.name}: no annotation file is there. {absent[0][1]}")
-    if absent and (official or expected):
+    if absent and (is_published or expected):
         n_items = sum(expected.get(subset) or 0 for subset, _ in absent)
         log_once(
             f"Left out of {family.name}: {', '.join(subset for subset, _ in absent)}, "
@@ -72,19 +74,20 @@ def _load_subset(
     root: Path,
     subset: str,
     expected: Mapping[str, int | None],
-    official: bool,
+    is_published: bool,
     options: Mapping[str, Any],
 ) -> tuple[Benchmark, str]:
     """Load one subset.
 
-    If `official`, images are decoded, so that a broken image does not stop a long evaluation later.
+    If `is_published`, images are decoded, so that a broken image does not stop a long evaluation
+    later.
 
     Args:
         family: The benchmark.
         root: Folder of all datasets.
         subset: Name of the subset.
         expected: Numbers of items by subset, where they are known.
-        official: Whether the dataset is the published one.
+        is_published: Whether the dataset is the published one.
         options: Further arguments of the family's reader.
 
     Returns:
@@ -110,7 +113,7 @@ def _load_subset(
             keys.add(item.key)
             number = n_questions
             n_questions += 1
-            errors = [image_problem(image.path, decode=official) for image in item.images]
+            errors = [image_problem(image.path, decode=is_published) for image in item.images]
             if any(errors):
                 missing = any(error.endswith("is missing") for error in errors)
                 counts[MISSING_IMAGES_KEY if missing else BROKEN_IMAGES_KEY] += 1

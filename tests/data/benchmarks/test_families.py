@@ -222,7 +222,7 @@ def test_rows_become_items_and_are_counted(family, put):
     assert item.images[0].crop in (None, (3, 1, 7, 3), (1, 2, 5, 5))  # left, top, right, bottom
     write(right, right, right)
     published = BENCHMARK_FAMILIES[part.name].published_counts.get(part.subset)
-    assert read(official=True).n_expected == (published or 3 * unit)
+    assert read(is_published=True).n_expected == (published or 3 * unit)
     put({"manifest.json": {"counts": {part.name: {part.subset: 5 * unit}}}})
     assert (read().n_used, read().n_expected) == (3 * unit, 5 * unit)
     put({"manifest.json": {"counts": {part.name: {part.subset: 2 * unit}}}})
@@ -257,7 +257,7 @@ def test_without_files_the_published_numbers_are_still_expected(put, name, capsy
     root = put({})
     with pytest.raises(DataError, match=name):
         load_benchmark(name, root)
-    parts = load_benchmark(name, root, official=True)
+    parts = load_benchmark(name, root, is_published=True)
     published = {k: n for k, n in BENCHMARK_FAMILIES[name].published_counts.items() if n}
     assert {part.subset: part.n_expected for part in parts} == published
     assert not any(part.n_used for part in parts)

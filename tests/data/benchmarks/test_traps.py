@@ -217,7 +217,7 @@ def test_the_untagged_items_of_winoground_are_scores_of_their_own(winoground_par
     assert used["text"] == ["0", "3", "313"]
     assert (used["text/untagged"], used["text/authors"]) == (["0", "313"], ["0"])
     assert parts["image/untagged"].task == "image"
-    parts = {part.subset: part for part in winoground_parts({}, official=True)}
+    parts = {part.subset: part for part in winoground_parts({}, is_published=True)}
     assert (parts["text/authors"].n_used, parts["text/authors"].n_expected) == (1, 171)
 
 
