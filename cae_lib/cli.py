@@ -122,7 +122,7 @@ def list_sources() -> None:
 def fetch_sources(names: tuple[str, ...]) -> int:
     """Fetch, check and unpack data sources, named as in `cae data list`.
 
-    The exit code is 1 if one of them is not complete afterwards.
+    The exit code is 1 if one of them is incomplete or not here afterwards.
     """
     from cae_lib.data.completeness import source_report
     from cae_lib.data.fetch import fetch_source
@@ -531,8 +531,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def invoke(command: click.Command, name: str, arguments: Sequence[str]) -> int | None:
     """Parse a command line and run the command; print errors of usage.
 
-    Other exceptions propagate. KeyboardInterrupt is among them, which `click.Command.main` would
-    replace by Abort.
+    Other exceptions propagate, also KeyboardInterrupt: `click.Command.main`, which is not used
+    here, would replace KeyboardInterrupt by Abort.
 
     Args:
         command: The command.

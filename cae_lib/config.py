@@ -72,8 +72,8 @@ def repository_root() -> Path | None:
 def bundled_path(relative_path: str) -> Path:
     """Return the path of a file or folder that comes with the repository.
 
-    The path below `CAE_HOME` takes precedence over the one in the repository. It is also returned
-    if neither exists.
+    This is the path below the project's folder (`paths().root`), unless the file exists only in the
+    repository; then it is the path there.
 
     Args:
         relative_path: Path relative to the root of the repository, such as
@@ -92,22 +92,24 @@ class AttributionLossConfig:
     """Settings of the attribution loss.
 
     Attributes:
-        hinge: "difference" is the paper's `max(0, A_obj - A_comp + eps)`. "log" compares the
-            logarithms of A_obj and A_comp instead, so that the loss does not depend on the scale of
-            the scores; values below 1e-6 are raised to 1e-6. "margin" does not use object words: it
-            is `max(0, eps - a_j)` for the score a_j of each attribute or relation token j, averaged
-            over attributes and over relations separately. The loss is then the mean of the two
-            averages, or the only one if a role does not occur.
-        margin: eps. The hinge "margin" needs a value above 0, since most methods have no scores
-            below 0.
+        hinge: "difference" is the paper's `max(0, A_obj - A_comp + eps)`, where A_obj is the mean
+            score of object words, A_comp that of attribute and relation words, and eps the setting
+            `margin`. "log" compares the logarithms of A_obj and A_comp instead, so that the loss
+            does not depend on the scale of the scores; means below 1e-6 are first raised to 1e-6.
+            "margin" does not use object words. It is `max(0, eps - a_j)` for the score a_j of each
+            attribute or relation token j, averaged over attributes and over relations separately.
+            The loss is the mean of the two averages. If one role does not occur, the loss is the
+            average of the other.
+        margin: The value eps. The hinge "margin" needs a value above 0, since most methods have no
+            scores below 0.
         scope: "batch", as in the paper, averages over all tokens of the batch. We add two others:
             "caption" computes means and hinge within each caption and then averages over captions;
             "word" first averages the tokens of each word, so that a word with many tokens counts
             once.
         stop_gradient: Treat A_obj as a constant, so that the loss changes only A_comp.
-        complete_captions: Leave out captions without an object word, and captions that have neither
-            an attribute word nor a relation word. The scope "caption" always leaves them out, and
-            the hinge "margin" never does.
+        complete_captions: Use only captions that have an object word and also an attribute or
+            relation word. The scope "caption" uses only these captions even if this is False. The
+            hinge "margin" uses all captions even if this is True.
 
     Raises:
         ConfigError: If a value is not allowed or has the wrong type, or if the hinge "margin" is
@@ -189,8 +191,9 @@ class Experiment(AttributionLossConfig):
     def key(self) -> str:
         """Return a hash of the fields that differ from their defaults, as 12 hexadecimal digits.
 
-        A field that is added to this class later leaves the keys unchanged. Its default must
-        therefore reproduce the earlier behaviour.
+        `name` and `profile`, which have no defaults, are always included. If a field is added to
+        this class later, existing keys stay the same. The default of the new field must therefore
+        reproduce the earlier behaviour.
         """
         values = dataclasses.asdict(self)
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
@@ -207,10 +210,11 @@ class SearchSpace:
         rates: Learning rates of CLIP-FT and NegCLIP.
         shares: Further numbers of training steps of CLIP-FT and NegCLIP, as multiples of the
             profile's number.
-        weights: Values of λ in ascending order. The search starts at 1, which has to be among them.
+        weights: Weights λ of the attribution loss, in ascending order. The search starts at 1,
+            which has to be among them.
         margins: Margins eps of CAE with the method "binding", and of margin losses on hard
             negatives.
-        binding_weights: Values of λ for the same losses.
+        binding_weights: Weights λ of the losses for which `margins` are tried.
     """
 
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
@@ -249,21 +253,21 @@ class Profile:
     drawn: bool = False  # whether drawn scenes stand in for its real datasets, all in `build/NAME`
 
     @property
-    def real(self) -> bool:
+    def is_real(self) -> bool:
         """Whether the profile uses published data and downloaded weights, or stand-ins for them."""
         return self.base is None
 
     @property
-    def synthetic(self) -> bool:
+    def is_synthetic(self) -> bool:
         """Whether the images are synthetic scenes, whose full content is known as ground truth."""
-        return not (self.real or self.photographs)
+        return not (self.is_real or self.photographs)
 
     @property
     def root(self) -> Path:
         """Folder that contains the profile's datasets."""
         name = self.sets or self.name
-        folder = f"world-{name}" if self.synthetic else name
-        return paths().raw if self.real else paths().raw / folder
+        folder = f"world-{name}" if self.is_synthetic else name
+        return paths().raw if self.is_real else paths().raw / folder
 
     @property
     def build_command(self) -> str:

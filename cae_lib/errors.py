@@ -63,7 +63,7 @@ def field_types(cls: type) -> dict[str, Any]:
 
 
 def check_type(name: str, value: Any, hint: Any) -> None:
-    """Check that the value of a setting has a type.
+    """Check that the value of a setting has the expected type.
 
     Args:
         name: Name of the setting, for the error message.
@@ -85,7 +85,7 @@ def check_type(name: str, value: Any, hint: Any) -> None:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Return whether a value has a type, for the few types that settings use."""
+    """Return whether a value fits a type annotation of one of the few kinds that settings use."""
     if isinstance(hint, types.UnionType):
         return any(_fits(value, option) for option in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:

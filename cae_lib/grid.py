@@ -60,7 +60,8 @@ class Run(NamedTuple):
     """A run of a profile with one seed, and the suites that are measured for it.
 
     Attributes:
-        variant: The run with its settings, or the base model, or the data.
+        variant: The run and its changed settings. The run named "base" stands for measuring the
+            base model, and the run named "data" for measuring the datasets.
         seed: The seed.
         suites: Names of the suites; empty for all.
     """
@@ -83,8 +84,9 @@ class Run(NamedTuple):
     def key(self, profile_name: str, studies: bool) -> str:
         """Return a digest of what determines the results of the run.
 
-        The digest covers the settings, the suites and their versions. It does not cover the seed,
-        the data and the weights that the run starts from.
+        The digest covers the settings, the version of training, and the suites with their versions.
+        It covers neither the seed nor the data nor the weights that the run starts from. For the
+        base model and the data, their name takes the place of settings and training.
 
         Args:
             profile_name: Name of the profile.
@@ -143,21 +145,22 @@ def runs(profile_name: str, selection: Selection) -> dict[str, Run]:
 def jobs(profile_name: str, selection: Selection) -> list[tuple[str, list[str]]]:
     """Return the jobs that execute the runs: the name of each job, and its runs as NAME/SEED.
 
-    A training on real data takes hours, so each run is a separate job. Other trainings take about a
-    minute, a third of which is spent on imports and on reading the datasets, so one job executes
-    all seeds of a run.
+    With real data, each run and seed is a separate job, since a training takes hours. With other
+    data, one job executes all seeds of a run: a training takes about a minute, and a third of this
+    is spent on imports and on reading the datasets.
     """
     grouped: dict[str, list[str]] = {}
     for name in runs(profile_name, selection):
-        job = name if find_profile(profile_name).real else name.rpartition("/")[0]
+        job = name if find_profile(profile_name).is_real else name.rpartition("/")[0]
         grouped.setdefault(job, []).append(name)
     return list(grouped.items())
 
 
 def variants_of(profile_name: str, selection: Selection) -> list[Variant]:
-    """Return the runs named in a selection, without seeds; if it names none, all trained runs.
+    """Return the runs that a selection stands for, without seeds.
 
-    In the second case, runs of the studies are returned only if the selection includes the studies.
+    If the selection names runs, these are returned. Otherwise all trained runs of the profile are
+    returned, without the runs of the studies unless the selection includes the studies.
 
     Raises:
         ConfigError: If a run or a setting is unknown.
@@ -183,8 +186,10 @@ def seed_count(profile_name: str, selection: Selection) -> int:
 def suites_of(settings: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
     """Return the suites that are measured for a run with these settings; empty for all suites.
 
-    For controls and runs with NegCLIP's negatives that train with an attribution method, the suite
-    "attribution" is measured only if the studies are included, since only the studies show it.
+    A control, which has a setting `roles`, `tagger` or `foils`, gets `CONTROL_SUITES`. Another run
+    with NegCLIP's negatives gets `HARD_NEGATIVE_SUITES`. If such a control or run trains with an
+    attribution method, its suite "attribution" is left out unless the studies are included, since
+    only the studies show it. All other runs get all suites.
 
     Args:
         settings: Settings of the run that differ from the profile's.
@@ -211,14 +216,15 @@ def training_sets_of(profile_name: str, selection: Selection) -> list[tuple[str,
 def pages_of(profile_name: str, selection: Selection) -> list[str]:
     """Return the names of the pages that show a profile.
 
-    A profile with real data has the `REAL_DATA_PAGES`. Another profile has the pages that show it
-    by default and the `STATUS_PAGE`, or all pages if its numbers are meaningless. The list is empty
-    if the selection is limited to some runs.
+    If the selection is limited to some runs, there are none. A profile with real data has the
+    `REAL_DATA_PAGES`. Of other profiles, one whose numbers are meaningless has all pages. The rest
+    have the `STATUS_PAGE` and the pages that show the profile by default; `STUDY_PAGES` are among
+    these only if the selection includes the studies.
     """
     profile = find_profile(profile_name)
     if selection.rows:
         return []
-    if profile.real:
+    if profile.is_real:
         return list(REAL_DATA_PAGES)
     pages = []
     for path in sorted(bundled_path("book/experiments").glob("*.md")):
@@ -246,7 +252,7 @@ def data_key(profile_name: str, selection: Selection, generator_key: str = "") -
     captions, profile = training_sets_of(profile_name, selection), find_profile(profile_name)
     if profile.drawn or profile.photographs:
         return digest(captions)
-    if profile.real:
+    if profile.is_real:
         from cae_lib.data.needs import source_reports, sources_digest
         from cae_lib.runs import required_sources
 

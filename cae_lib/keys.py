@@ -58,8 +58,8 @@ def run_inputs(experiment: Experiment, data_digest: str, weights_digest: str) ->
         weights_digest: Digest of the weights that the run starts from.
 
     Returns:
-        Digests of the settings, the training data and the first weights, and the version of
-        training, each by a name that can be printed.
+        A mapping from printable names to the digest of the settings, the digest of the training
+        data, the digest of the first weights, and the version of training.
     """
     return {
         "settings": experiment.key(),

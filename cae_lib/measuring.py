@@ -44,7 +44,7 @@ GELU_SUITES = ("benchmarks", "retrieval")
 """Suites that are measured for the `GELU_CONTROLS`, models that are evaluated with GELU."""
 
 CONTENT_SUITES = ("zero_shot", "heatmaps")
-"""Suites that need annotations of what an image shows, which captioned photographs do not have."""
+"""Suites that need annotations of the image content. Photographs with captions have none."""
 
 
 def measure_run(
@@ -63,9 +63,10 @@ def measure_run(
         profile_name: Name of the profile.
         seed: Seed of the run.
         remeasure: Measure stored tables again, unless this clone measured them itself.
-        only: Names of the suites to measure. If it is empty, these are `GELU_SUITES` for one of
-            `GELU_CONTROLS`, and all suites except `without` for other runs.
-        without: Names of suites to leave out if `only` is empty.
+        only: Names of the suites to measure. If it is empty, `GELU_SUITES` are measured for one of
+            `GELU_CONTROLS`, and all available suites except `without` for any other run.
+        without: Names of suites to leave out. Ignored for `GELU_CONTROLS` and if `only` is not
+            empty.
         **overrides: Settings that differ from the profile's.
 
     Raises:
@@ -194,7 +195,8 @@ def measure_model(
             `external.MODEL_SOURCE_HELP` describes.
         profile_name: Name of the profile.
         seed: Seed, for a run.
-        only: Names of the suites to measure; all by default.
+        only: Names of the suites to measure. By default, these are the suites that `measure_run`
+            selects for a run, and all `RUN_SUITES` for another model.
         model: See `ExternalModel`; not for a run.
         activation: See `ExternalModel`; not for a run.
         processor: See `ExternalModel`; not for a run.
@@ -204,9 +206,10 @@ def measure_model(
         The name of the model in tables.
 
     Raises:
-        ConfigError: If a suite is unknown, or if a weight file has the name of a run.
-        MissingDataError: If none of the data of a suite in `only` are on this machine. See
-            `measure_run` and `measure_external` for further errors.
+        ConfigError: If a suite is unknown or not measured for this model, or if a model that is not
+            a run would have the name of a run in tables.
+        MissingDataError: If none of the data of a suite in `only` are on this machine.
+        CaeError: Any other error of `measure_run` or `measure_external`.
     """
     if unknown := [suite for suite in only if suite not in ALL_SUITES]:
         raise ConfigError(
@@ -245,16 +248,16 @@ def name_in_tables(name: str, profile_name: str, **overrides: Any) -> str:
 
 
 def compute_table(
-    table: str, variant: Variant, profile_name: str, seed: int, hours: float | None = None
+    table_name: str, variant: Variant, profile_name: str, seed: int, hours: float | None = None
 ) -> None:
-    """Train a run and measure one of its tables, and store the table apart from the profile's.
+    """Measure a table of a run, trained first if needed; store it apart from the profile's tables.
 
-    A finished training and a stored table with the same key are reused.
+    A finished training and a stored table are reused if their inputs have not changed.
 
     Args:
-        table: Name of a suite, one of `ALL_SUITES`, and of its table. For the run "data", the
-            argument is ignored and all tables that belong to the data are measured.
-        variant: The run with its settings; the run may be "base" or "data".
+        table_name: Name of the table and of its suite, one of `ALL_SUITES`. For the run "data", the
+            argument is ignored and all tables that describe the data are measured.
+        variant: The run and its changed settings. The run may also be "base" or "data".
         profile_name: Name of the profile.
         seed: Seed of the run.
         hours: The longest time in hours that the training may take on this machine; None for no
@@ -272,11 +275,15 @@ def compute_table(
     if run == store.DATA_RUN:
         measure_data(profile_name, in_request_store=True)
         return
-    needs.require_some_data(profile_name, [table])
+    needs.require_some_data(profile_name, [table_name])
     if run != BASE and not has_training(run, profile_name, **settings):
         external = external_model(experiment(run, profile_name, **settings))
         measure_external(
-            external, name, profile_name, {table: ALL_SUITES[table]}, in_request_store=True
+            external,
+            name,
+            profile_name,
+            {table_name: ALL_SUITES[table_name]},
+            in_request_store=True,
         )
         return
     if run == BASE:
@@ -289,16 +296,16 @@ def compute_table(
     def encoder() -> Encoder:
         if run != BASE:
             train_run(run, profile_name, seed, hours=hours, **settings)
-        print(f"Measuring {table} of {name}, seed {seed}", flush=True)
+        print(f"Measuring {table_name} of {name}, seed {seed}", flush=True)
         return Encoder(open_run(run, profile_name, seed, **settings), profile_name)
 
     measure_suites(
         name,
         profile_name,
         seed,
-        {table: ALL_SUITES[table]},
+        {table_name: ALL_SUITES[table_name]},
         model,
-        data_digests(profile_name, [table]),
+        data_digests(profile_name, [table_name]),
         encoder,
         settings=settings,
         in_request_store=True,
@@ -353,7 +360,7 @@ def measure_suites(
         DataError: If data are malformed, or if generated data are missing; with `in_request_store`,
             if any data are missing.
     """
-    may_be_missing = find_profile(profile_name).real and not in_request_store
+    may_be_missing = find_profile(profile_name).is_real and not in_request_store
     for name, suite in suites.items():
         with datasets.skip_if_missing(name, may_be_missing):
             measure_if_stale(
@@ -412,7 +419,7 @@ def measure_data(
 
     suites = ("benchmarks", *needs.SOURCES_OF_SUITE)
     digests = sorted(data_digests(profile_name, suites).items())
-    if find_profile(profile_name).real:
+    if find_profile(profile_name).is_real:
         digests.append(
             (
                 "",

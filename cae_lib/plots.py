@@ -39,8 +39,8 @@ from cae_lib.profiles import PROFILES
 
 FIGURE_MIME_TYPE = "application/vnd.cae.figure+html"
 """MIME type of a figure's HTML, which the book shows as HTML. It replaces `text/html` in outputs
-that have an image: JupyterLab and GitHub would prefer `text/html` to the image, and they strip the
-drawing from it in notebooks that they do not trust."""
+that have an image: JupyterLab and GitHub would show `text/html` instead of the image, but without
+the drawing in notebooks that they do not trust."""
 
 INK = "#010101"
 """A colour that becomes the page's own text colour. Pass it for marks that are black in light
@@ -184,8 +184,10 @@ def method_label(run: str) -> str:
 def marker_and_color(run: str) -> tuple[str, str]:
     """Return the marker and the colour that a run has on all pages.
 
-    `MODEL_LOOKS` takes precedence. Otherwise, placebos are grey triangles, runs whose names contain
-    `cae-METHOD` have the marker and colour of their method, and all others have `OTHER_LOOK`.
+    `MODEL_LOOKS` takes precedence. Otherwise, placebos and other controls (names that start with
+    "placebo", "negclip-placebo", "wrong", "kept" or "random") are grey triangles, runs whose names
+    contain `cae-METHOD` have the marker and colour of this method, and all others have
+    `OTHER_LOOK`.
     """
     if run in MODEL_LOOKS:
         return MODEL_LOOKS[run]
@@ -237,18 +239,18 @@ def show(
 ) -> CellOutput:
     """Close a figure and return it as inline SVG with an alt text.
 
-    A figure that is wider than a telephone's screen is drawn twice: as it is, and narrow, with its
-    panels below each other (see `narrow_figure`). The style sheet of the book shows the one that
-    fits. If panels that stand side by side in the one stand below each other in the other, a script
-    of the book says so where the caption speaks of left and right. Viewers of notebooks show a PNG
-    instead.
+    A figure that is wider than a telephone's screen is drawn twice: as it is, and narrow (see
+    `narrow_figure`). The style sheet of the book shows the drawing that fits. Viewers of notebooks
+    show a PNG instead. Panels may stand side by side in the first drawing, and below each other in
+    the narrow one. A script of the book adds a note about this to captions that speak of left and
+    right.
 
     Args:
         figure: The figure.
         alt: Text that says what the figure shows, in 1 to `MAX_ALT_LENGTH` characters.
         data: The rows that the figure was drawn from; a link below the figure saves them. The book
             moves the link to the end of the caption. None adds no link.
-        name: The link saves `data` as NAME.csv.
+        name: Name of the file that the link saves, without the suffix `.csv`.
 
     Raises:
         DataError: If the length of `alt` is not allowed.
@@ -275,11 +277,12 @@ def _count_columns(figure: Figure) -> int:
 
 
 def narrow_figure(figure: Figure) -> None:
-    """Narrow a figure in place to the width of a telephone, with its panels below each other.
+    """Narrow a figure in place to the width of a telephone, with its panels in one or two columns.
 
-    The width is `NARROW_WIDTH_INCHES`. If some panels show images, there are two columns. Panels
-    that shared the labels of an axis get labels of their own, long labels are wrapped, and legends
-    that stand outside of the panels get as many columns (1 to 3) as fit.
+    The width is `NARROW_WIDTH_INCHES`. Panels that stand side by side are moved into two columns if
+    some of them show images, and into one column otherwise. Panels that shared the labels of an
+    axis get labels of their own, long labels are wrapped, and legends that stand outside of the
+    panels get as many columns (1 to 3) as fit.
     """
     middle = figure.bbox.height / 2
     legends = {legend: legend.get_window_extent().y0 < middle for legend in figure.legends}
@@ -301,7 +304,7 @@ def _fold_panels(figure: Any) -> float:
     """Arrange the panels of a figure or subfigure in fewer columns.
 
     Returns:
-        By which factor the figure has to grow in height.
+        The factor by which the height of the figure has to grow.
     """
     panels = [ax for ax in figure.axes if ax.get_subplotspec() is not None]
     for ax in panels:
@@ -333,7 +336,10 @@ def _fold_panels(figure: Any) -> float:
 
 
 def _label_height(ax: Axes) -> float:
-    """Return the inches that the named ticks of the vertical axis need for their wrapped labels."""
+    """Return the height in inches that the tick labels of the vertical axis need.
+
+    It is 0 unless the ticks are fixed, as they are if the page has given them labels.
+    """
     if not isinstance(ax.yaxis.get_major_locator(), FixedLocator):
         return 0.0
     labels = ax.yaxis.get_major_formatter().format_ticks(list(ax.get_yticks()))
@@ -349,7 +355,7 @@ def _is_image(ax: Axes) -> bool:
 
 
 def _wrap_texts(ax: Axes) -> None:
-    """Wrap the labels of the axes and of the ticks that a page has named."""
+    """Wrap the title, the texts, the labels of the axes, and tick labels that a page has given."""
     of_tick, of_axis = NARROW_LINE_LENGTHS
     is_table = any(isinstance(part, QuadMesh) for part in ax.collections)
     if is_table:
@@ -372,11 +378,11 @@ def _wrap_texts(ax: Axes) -> None:
 
 
 def _refit_legends(figure: Figure, own_legends: Mapping[Legend, bool]) -> None:
-    """Draw the legends beside the panels anew, no wider than the figure.
+    """Draw the legends that stand outside of the panels anew, no wider than the figure.
 
     Legends inside a panel are not changed. Of other legends with equal texts, only the first is
-    kept. If one legend is left, it is drawn below or above the figure. Of several, those that
-    belong to a panel are drawn above this panel.
+    kept. If several are left, a legend that belongs to a panel is drawn above this panel. All other
+    legends are drawn below or above all panels.
 
     Args:
         figure: The figure.
@@ -474,9 +480,10 @@ def _share_images(svg: str) -> str:
 
 
 def _with_short_ids(svg: str) -> str:
-    """Shorten the ids that an SVG refers to, and drop the others.
+    """Shorten the ids that an SVG refers to, and drop all other ids.
 
-    They are made different from those of other figures on a page.
+    Short ids contain a digest of the SVG, so that they differ from those of other figures on a
+    page.
     """
     digest = hashlib.sha256(svg.encode()).hexdigest()[:6]
     used = dict.fromkeys(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
@@ -551,8 +558,9 @@ def forest(
         ax: Axes to draw into; None creates a figure of fitting height.
         scale: Factor of the numbers; 100 gives percentage points.
         palette: Colours of the marks, as seaborn takes them: a name, a list with a colour for each
-            value of `hue`, or a mapping from some or all values. Unless it is a list, models that
-            it does not map have the colours that they have on all pages (`marker_and_color`).
+            value of `hue`, or a mapping from some or all of these values to colours. With a name,
+            the models in `MODEL_LOOKS` have their own colours instead. So have, with a mapping, the
+            models that it leaves out.
         zero: Draw a vertical line at zero.
 
     Returns:
@@ -651,8 +659,8 @@ def table(
 ) -> CellOutput:
     """Return a frame as an HTML table in a box of its own that scrolls sideways.
 
-    The index is shown first. Texts of the frame and the caption are escaped; to use HTML in a
-    cell or in the caption, pass it as `CellOutput`.
+    The index is shown first. Texts of the frame and the caption are escaped. If a cell or the
+    caption is a `CellOutput`, its HTML is inserted unchanged.
 
     Args:
         frame: The content of the table.
@@ -661,7 +669,7 @@ def table(
             are two header rows, these are names in the upper one.
         data: Further rows, which the table leaves out; a link below the table saves them. None adds
             no link.
-        name: The link saves `data` as NAME.csv.
+        name: Name of the file that the link saves, without the suffix `.csv`.
 
     Raises:
         DataError: If `fold` names a column that does not exist.

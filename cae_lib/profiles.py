@@ -1,9 +1,9 @@
 """Profiles and runs, as described by the files in `configs`.
 
 A profile is one YAML file. It holds the model, the data, the number of seeds, the settings that all
-runs share, and the runs, each with only the settings that differ. `label` is the name of a run in
-tables and figures, `like` names runs whose settings are applied first, and `study: true` marks a
-run of the studies beside the paper. To add a run, add one entry to such a file.
+runs share, and one entry for each run, with only the settings that differ from the shared ones. In
+such an entry, `label` is the name of the run in tables and figures, `like` names runs whose
+settings are applied first, and `study: true` marks a run of the studies beside the paper.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def read_profile(path: Path) -> Profile:
 
     Args:
         path: A file of `configs`; the profile gets the name of the file. If the file has a key
-            `like: OTHER`, its content is merged, key by key, into the content of `OTHER.yaml` in
-            the same folder.
+            `like: OTHER`, the content of `OTHER.yaml` in the same folder is read first and then
+            updated, key by key, with the content of this file.
 
     Raises:
         ConfigError: If the file is not valid YAML, lacks a key, or has an unknown key or a value of
@@ -85,7 +85,8 @@ def read_profile(path: Path) -> Profile:
 def _load(path: Path, below: tuple[str, ...] = ()) -> dict[str, Any]:
     """Read a file and merge it over the file that its key `like` names.
 
-    In the result, `like` names the first file of the chain.
+    That file may have a key `like` as well, and so on. In the result, `like` names the last of
+    these files, which has no such key.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
@@ -187,12 +188,12 @@ def find_profile(name: str) -> Profile:
     return PROFILES[name]
 
 
-def set_profile_home(profile_name: str) -> None:
+def use_profile_home(profile_name: str) -> None:
     """Set `CAE_HOME` to the profile's own folder, for this process and its children.
 
     Only rehearsals (profiles whose field `drawn` is true) have such a folder: they write invented
-    datasets and results into `build/NAME`, so that these never mix with real ones. For another
-    profile, or if that folder is in use already, nothing is done.
+    datasets and results into `build/NAME`, so that these never mix with real ones. Nothing is done
+    for other profiles, or if the project's folder is this folder already.
     """
     if find_profile(profile_name).drawn and paths().root.name != profile_name:
         os.environ["CAE_HOME"] = str(paths().build / profile_name)

@@ -20,7 +20,7 @@ from cae_lib.variants import Variant, find_variant
 
 
 def load(
-    table: str,
+    table_name: str,
     profile_name: str = "mini",
     runs: Iterable[str] | None = None,
     seeds: int | Collection[int] | None = None,
@@ -32,28 +32,30 @@ def load(
     """Read a table of several runs as one frame.
 
     By default nothing is computed. With `compute`, each run and seed without stored results is
-    trained and measured on this machine. Its results are stored in `data/cache/own`, apart from the
-    profile's tables, and are read from there until its settings, data or versions change.
+    trained and measured on this machine. The results are stored in `data/cache/own`, apart from the
+    profile's tables. Later calls with `compute` read them from there until the settings of the run,
+    the data or the versions change.
 
     Args:
-        table: Name of a table, such as "benchmarks".
+        table_name: Name of a table, such as "benchmarks".
         profile_name: Name of the profile.
         runs: Names of runs, in the order of the rows; "cae-gradcam+weight=0.3" is a run with
-            another setting. None reads all runs of the profile's tables.
+            another setting. None reads all runs that the profile's table contains.
         seeds: Number of seeds of each trained run, or the seeds themselves. None reads all stored
             seeds; for a run without any, `compute` then computes seed 0.
         compute: Train and measure runs and seeds that are not stored; needs `runs`.
         hours: The longest time in hours that a training may take on this machine, as estimated from
             its first steps; None for no limit.
-        **settings: Settings that differ from the profile's, such as `weight=0.3`, for all of the
-            `runs`, which have to be passed.
+        **settings: Settings that differ from the profile's, such as `weight=0.3`. They apply to all
+            `runs`, which have to be passed in this case.
 
     Returns:
         The rows of all runs and seeds, with the columns `run` and `seed` and those of the table.
 
     Raises:
-        DataError: If results are not stored and `compute` is false or no suite gives the table, or
-            if the data to compute them are missing; the message names the command to run.
+        DataError: If results are not stored, and they cannot be computed because `compute` is
+            false, no suite gives the table, or data are missing. The message names the command to
+            run.
         ConfigError: If a run or setting is unknown, a value has the wrong type, or `compute` or
             settings are passed without `runs`.
         CheckpointError: If the weights that a run starts from are missing.
@@ -64,8 +66,8 @@ def load(
             raise ConfigError(
                 "`compute` and settings apply to named runs: pass runs, such as ['clip-ft']"
             )
-        return store.load(table, profile_name, None, seeds)
-    index = store.index_of(table, profile_name)
+        return store.load(table_name, profile_name, None, seeds)
+    index = store.index_of(table_name, profile_name)
     stored = {run for run, _ in index}
 
     def name_of(run: str) -> str:
@@ -74,31 +76,32 @@ def load(
 
     named = {name_of(run): run for run in runs}
     if not compute:
-        return store.load(table, profile_name, named, seeds)
+        return store.load(table_name, profile_name, named, seeds)
     rows_to_read = []
     for name, run in named.items():
         rows, absent = store.select(index, name, seeds)
         for seed in absent:
             variant = find_variant(run, profile_name, **settings)
-            rows[seed] = _computed(table, variant, profile_name, seed, hours)
+            rows[seed] = _computed(table_name, variant, profile_name, seed, hours)
         rows_to_read += [rows[seed] for seed in sorted(rows)]
-    return store.read(rows_to_read).to_pandas()
+    return store.read_rows(rows_to_read).to_pandas()
 
 
 def _computed(
-    table: str, variant: Variant, profile_name: str, seed: int, hours: float | None
+    table_name: str, variant: Variant, profile_name: str, seed: int, hours: float | None
 ) -> store.StoredRows:
-    """Return the rows of a run and seed that is not among the profile's tables."""
+    """Compute a table of one run and seed if needed, and return where its rows are stored."""
     from cae_lib.evaluation.suites import ALL_SUITES
     from cae_lib.measuring import compute_table
 
     run = variant.name(profile_name)
-    if variant.run != DATA_RUN and table not in ALL_SUITES:
-        raise store.not_stored_error(table, run, profile_name)
-    compute_table(table, variant, profile_name, seed, hours)
-    rows = store.index_of(table, profile_name, in_request_store=True).get((run, seed))
+    if variant.run != DATA_RUN and table_name not in ALL_SUITES:
+        raise store.not_stored_error(table_name, run, profile_name)
+    compute_table(table_name, variant, profile_name, seed, hours)
+    rows = store.index_of(table_name, profile_name, in_request_store=True).get((run, seed))
     if rows is None:
         raise DataError(
-            f"{run}, seed {seed}: {table} has no rows with the data of the profile {profile_name}"
+            f"{run}, seed {seed}: {table_name} has no rows with the data of the profile "
+            f"{profile_name}"
         )
     return rows

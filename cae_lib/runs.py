@@ -45,10 +45,11 @@ def initial_weights(config: Experiment) -> str | Path | None:
     """Return the weights that a run starts from.
 
     Returns:
-        The path of a file or folder, which is in the data folder or is shipped with the repository;
-        or a tag of open_clip or a name on the Hugging Face hub, as in the settings; or None for
-        random weights. For the tag "openai", OpenAI's own archive is used if it is in
-        `data/raw/weights/openai`: it is converted once, and the path of the result is returned.
+        A path, if the setting `weights` names a file or folder in the data folder or a file that is
+        shipped with the repository. None for random weights. Otherwise the setting itself: a tag of
+        open_clip, or a name on the Hugging Face hub. If the tag is "openai" and OpenAI's own
+        archive is in `data/raw/weights/openai`, the archive is converted once, and the path of the
+        converted file is returned instead.
     """
     archive = paths().raw / "weights" / "openai" / f"{config.model}.pt"
     if config.weights == "openai" and archive.is_file():
@@ -67,16 +68,15 @@ def checkpoint_path(name: str, profile_name: str, seed: int = 0, **overrides: An
     """Return the path of the weights of a run.
 
     Args:
-        name: Name of the run. "base" stands for the weights that every run of the profile starts
-            from.
+        name: Name of the run. "base" stands for the weights that the run "clip-ft" starts from.
         profile_name: Name of the profile.
         seed: Seed of the run.
-        **overrides: Settings that differ from the profile's. The weights are then in a folder whose
-            name is `Experiment.key` of the changed run.
+        **overrides: Settings that differ from the profile's. If there are any, the weights of a run
+            other than "base" are in a folder whose name is `Experiment.key` of the changed run.
 
     Raises:
-        ConfigError: If a setting, or a run with settings, is unknown, or if `name` is "base" and
-            the profile's runs do not start from a file.
+        ConfigError: If a setting is unknown; if the run is unknown, which is checked only with
+            settings; or if `name` is "base" and "clip-ft" does not start from a file.
     """
     if name == BASE:
         path = initial_weights(experiment(CLIP_FT, profile_name, **overrides))
@@ -91,9 +91,9 @@ def checkpoint_path(name: str, profile_name: str, seed: int = 0, **overrides: An
 
 
 def weights_of(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> Weights:
-    """Return a description of the weights of a run, which need not exist yet.
+    """Return a description of the weights of a run; the weights need not exist yet.
 
-    For "base", these are the weights that the profile's runs start from. For another run, they are
+    For "base", these are the weights that the run "clip-ft" starts from. For another run, they are
     its checkpoint. The arguments are those of `checkpoint_path`.
     """
     if name != BASE:
@@ -103,7 +103,7 @@ def weights_of(name: str, profile_name: str, seed: int = 0, **overrides: Any) ->
 
 
 def has_training(name: str, profile_name: str, **overrides: Any) -> bool:
-    """Return whether a run of a profile is trained, which "base" and runs with 0 steps are not.
+    """Return whether a run of a profile has a training: all but "base" and runs with 0 steps do.
 
     A run with 0 steps is measured with the weights that it starts from.
     """
@@ -111,7 +111,7 @@ def has_training(name: str, profile_name: str, **overrides: Any) -> bool:
 
 
 def external_model(config: Experiment) -> ExternalModel:
-    """Return how to load the model of a run with 0 steps, which is its initial weights.
+    """Return how to load the model of a run with 0 steps, whose weights are the initial ones.
 
     Raises:
         ConfigError: If the run has no weights.
@@ -201,17 +201,19 @@ def is_trained(path: Path, inputs: Mapping[str, str]) -> bool:
 
 
 def require_training_inputs(config: Experiment) -> None:
-    """Check that the weights that a run starts from and generated datasets are on this machine.
+    """Check that what the training of a run needs is on this machine.
 
-    Real training data are not checked.
+    With real data, only the weights that the run starts from are checked. With generated data,
+    these are the base model, if the run starts from it, and the datasets.
 
     Raises:
         DataError: If downloaded weights are missing, or the datasets were not generated yet; the
             message names the command that fetches or builds them.
-        CheckpointError: If the base model is missing; the message names the command that trains it.
+        CheckpointError: If the run starts from the base model and it is missing; the message names
+            the command that trains it.
     """
     profile_name, start = config.profile, initial_weights(config)
-    if find_profile(profile_name).real:
+    if find_profile(profile_name).is_real:
         needs.require_weights(config.model, start)
         return
     base = initial_weights(experiment(CLIP_FT, profile_name))
@@ -309,8 +311,8 @@ def open_run(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> C
 def is_run(name: str, profile_name: str) -> bool:
     """Return whether a name in tables belongs to a run of a profile.
 
-    Its base model, the `GELU_CONTROLS`, and runs with other settings (`clip-ft+lr=5e-07`) count as
-    runs.
+    The base model ("base"), the `GELU_CONTROLS`, and runs with other settings (`clip-ft+lr=5e-07`)
+    count as runs.
     """
     return parse_run_name(name, profile_name)[0] in (
         BASE,
@@ -360,10 +362,11 @@ def open_model(
 def required_sources(profile_name: str) -> list[str]:
     """Return the names of all data sources that a profile with real data reads.
 
-    These are the sources of the weights, the training data and the benchmarks with their images, as
-    named in `cae_lib/data/sources.yml`. The list is empty for a profile without real data.
+    These are the sources of the first weights, of the training data, and of the data of all
+    `RUN_SUITES` with their images. `cae_lib/data/sources.yml` has their names. The list is empty
+    for a profile without real data.
     """
-    if not find_profile(profile_name).real:
+    if not find_profile(profile_name).is_real:
         return []
     names = [
         *_needed_to_train(profile_name),
@@ -382,17 +385,17 @@ def _needed_to_train(profile_name: str) -> list[str]:
 
 
 def check_real_data(profile_name: str) -> None:
-    """Check that a profile's real data suffice for training, and print what benchmarks lack.
+    """Check that a profile's real data suffice for training, and print what other data lack.
 
     Missing files of benchmarks raise no error, since benchmarks are measured on the items that are
-    present. Profiles with generated data and rehearsals are not checked.
+    present. Rehearsals and profiles with generated data are not checked.
 
     Raises:
         DataError: If training data or the weights that training starts from are missing, or a file
             of a benchmark is malformed.
     """
     profile = find_profile(profile_name)
-    if not profile.real or profile.drawn:
+    if not profile.is_real or profile.drawn:
         return
     reports = needs.source_reports(required_sources(profile_name))
     required = {name: reports.pop(name) for name in _needed_to_train(profile_name)}

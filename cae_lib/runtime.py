@@ -85,10 +85,12 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
     Yields:
         The path of a temporary file in the same folder, for the `with` block to write. The
-        temporary file replaces `path` after the block; if the block raises, it is removed.
+        temporary file replaces `path` after the block. If the block raises, the temporary file is
+        removed, and `path` stays as it was.
 
     Raises:
-        WriteError: If the file cannot be written. Any OSError of the block counts as such.
+        WriteError: If the file cannot be written. It replaces every OSError of the block, and the
+            RuntimeError that `torch.save` raises on a full disk.
     """
     temporary = None
     try:
@@ -194,7 +196,8 @@ def has_uncommitted_changes(files: Iterable[Path] = (PACKAGE_FOLDER,)) -> bool |
         files: The files or folders; by default the folder of the package.
 
     Returns:
-        True also if there are untracked files; None without git or outside of a git repository.
+        Whether there are changed or untracked files; None without git or outside of a git
+        repository.
     """
     command = ["git", "status", "--porcelain", "--", *map(str, files)]
     try:
@@ -206,11 +209,11 @@ def has_uncommitted_changes(files: Iterable[Path] = (PACKAGE_FOLDER,)) -> bool |
     return bool(result.stdout) if result.returncode == 0 else None
 
 
-def current_provenance(profile: str, seed: int | None, **extra: Any) -> dict[str, Any]:
+def current_provenance(profile_name: str, seed: int | None, **extra: Any) -> dict[str, Any]:
     """Describe how and where a table was computed, as plain JSON values without absolute paths.
 
     Args:
-        profile: Name of the table's profile.
+        profile_name: Name of the table's profile.
         seed: The seed; None if several were used.
         **extra: Further entries, which replace those of the same name.
 
@@ -218,27 +221,29 @@ def current_provenance(profile: str, seed: int | None, **extra: Any) -> dict[str
         The entries of `environment_info`, and `seed`, `dtype` ("float32" unless `extra` has another
         value) and `dirty`, the value of `has_uncommitted_changes`.
     """
-    state = {"dirty": has_uncommitted_changes(), **environment_info(profile)}
+    state = {"dirty": has_uncommitted_changes(), **environment_info(profile_name)}
     return {**state, "seed": seed, "dtype": "float32"} | extra
 
 
-def environment_info(profile: str) -> dict[str, Any]:
+def environment_info(profile_name: str) -> dict[str, Any]:
     """Return the software, machine and data of this process, as plain JSON values.
 
     Args:
-        profile: Name of a profile.
+        profile_name: Name of a profile.
 
     Returns:
-        `versions` and `device`, see the functions `versions` and `device_name`; `profile`; `data`,
-        a digest of the manifest of the profile's generated datasets (None without a manifest); and
-        `wall_seconds`, the seconds since this module was imported.
+        `versions` and `device`, see the functions `versions` and `device_name`; `profile_name`;
+        `data`, a digest of the manifest of the profile's generated datasets (None without a
+        manifest); and `wall_seconds`, the seconds since this module was imported.
     """
-    manifests = [paths().raw / name / "manifest.json" for name in (f"world-{profile}", profile)]
+    manifests = [
+        paths().raw / name / "manifest.json" for name in (f"world-{profile_name}", profile_name)
+    ]
     data = next((file_hash(path)[:12] for path in manifests if path.is_file()), None)
     return {
         "versions": versions(),
         "device": device_name(),
-        "profile": profile,
+        "profile": profile_name,
         "data": data,
         "wall_seconds": round(time.monotonic() - _START_TIME, 1),
     }
@@ -251,10 +256,10 @@ def versions() -> dict[str, str]:
 
 
 def device_name() -> str:
-    """Return the name of the GPU or, without a GPU, of the processor.
+    """Return the name of the GPU or of the processor.
 
-    If PyTorch is not imported yet, it is not imported for this, and the processor is named. If it
-    is imported, the number of its threads follows the name of the processor.
+    PyTorch is not imported for this. If it is imported already and finds a GPU, the GPU is named.
+    Otherwise the processor is named, followed by PyTorch's number of threads if it is imported.
     """
     torch = sys.modules.get("torch")
     if torch and torch.cuda.is_available():

@@ -1,13 +1,14 @@
 """Store results as files.
 
-Each measurement gives tidy tables. A profile keeps one Parquet file for each table, which pandas
-can read as well. New rows are first staged in one file for each run and seed, so that many
-processes can measure at once. Readers see the staged rows, and `collect` moves them into the table.
+Each measurement gives tidy tables. A profile keeps one Parquet file for each table; pandas can read
+these files, too. New rows are first staged in one file for each run and seed, so that many
+processes can measure at once. Readers see staged rows as well, and `collect` moves them into the
+table.
 
 The files are small for two reasons. `save` leaves out columns and rows that no page shows, and
 rounds numbers to the precision that pages need (`DROPPED_COLUMNS`, `DROPPED_ROLES`,
-`ROUNDED_TABLES`). In addition, the rows of all runs for one item follow each other, so that all
-columns except the measured one repeat their values, which Parquet stores in almost no space.
+`ROUNDED_TABLES`). In addition, the rows of all runs for one item follow each other. Columns that
+describe the item then repeat their values, and Parquet stores repeated values in almost no space.
 
 The rows of a run and seed are stored with their provenance (see
 `cae_lib.runtime.current_provenance`) and with a key, which changes whenever something that the
@@ -101,13 +102,13 @@ Index = dict[tuple[str, int], StoredRows]
 """The rows of a table by run name and seed."""
 
 
-def file_of(table: str, profile_name: str) -> Path:
+def file_of(table_name: str, profile_name: str) -> Path:
     """Return the path of the file that holds all runs and seeds of a table."""
-    return find_profile(profile_name).records / f"{table}.parquet"
+    return find_profile(profile_name).records / f"{table_name}.parquet"
 
 
 def save(
-    table: str,
+    table_name: str,
     run: str,
     seed: int,
     frame: pd.DataFrame,
@@ -123,7 +124,7 @@ def save(
     `DROPPED_ROLES` and `ROUNDED_TABLES`.
 
     Args:
-        table: Name of the table.
+        table_name: Name of the table.
         run: Name of the run.
         seed: Seed of the run.
         frame: The rows, without the columns run and seed.
@@ -136,13 +137,13 @@ def save(
         DataError: If no rows are left to store.
         WriteError: If the file cannot be written.
     """
-    path = _folder(profile_name, in_request_store) / table / run / f"{seed}.parquet"
-    frame = frame.drop(columns=[*DROPPED_COLUMNS.get(table, ())], errors="ignore")
-    if table in DROPPED_ROLES:
-        frame = frame[~frame["role"].isin(DROPPED_ROLES[table])]
+    path = _folder(profile_name, in_request_store) / table_name / run / f"{seed}.parquet"
+    frame = frame.drop(columns=[*DROPPED_COLUMNS.get(table_name, ())], errors="ignore")
+    if table_name in DROPPED_ROLES:
+        frame = frame[~frame["role"].isin(DROPPED_ROLES[table_name])]
     if frame.empty:
         raise DataError(f"{path}: there is no row to store; measure something, or store nothing")
-    if table in ROUNDED_TABLES:
+    if table_name in ROUNDED_TABLES:
         frame = frame.assign(**round_numbers(frame.select_dtypes("floating")))
     frame = frame.assign(run=run, seed=np.int8(seed) if -128 <= seed < 128 else np.int32(seed))
     frame = frame[["run", "seed", *frame.columns.difference(["run", "seed"], sort=False)]]
@@ -164,20 +165,22 @@ def round_numbers(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def discard(
-    table: str, run: str, seed: int, profile_name: str, in_request_store: bool = False
+    table_name: str, run: str, seed: int, profile_name: str, in_request_store: bool = False
 ) -> None:
     """Remove the rows of one run and seed from a table.
 
-    A file with the suffix `TOMBSTONE` is staged; `collect` then removes rows that are in the table.
+    A staged file of rows is deleted. A file with the suffix `TOMBSTONE` is staged: it hides rows
+    that are in the table from readers, until `collect` removes the rows.
 
     Args:
-        table: Name of the table.
+        table_name: Name of the table.
         run: Name of the run.
         seed: Seed of the run.
         profile_name: Name of the profile.
-        in_request_store: Remove rows that are stored apart from the profile's tables.
+        in_request_store: Remove rows that are stored apart from the profile's tables, instead of
+            rows of the profile's table.
     """
-    path = _folder(profile_name, in_request_store) / table / run / f"{seed}{TOMBSTONE}"
+    path = _folder(profile_name, in_request_store) / table_name / run / f"{seed}{TOMBSTONE}"
     write_atomic(path, "")
     path.with_suffix(".parquet").unlink(missing_ok=True)
 
@@ -213,7 +216,14 @@ def _folder(profile_name: str, in_request_store: bool = False) -> Path:
 
 
 def _write(index: Index, content: pa.Table, path: Path) -> None:
-    """Write the rows of runs and seeds, which follow each other in the order of the index."""
+    """Write rows and their index to a Parquet file.
+
+    Args:
+        index: Location, columns, key and provenance of the rows of each run and seed.
+        content: The rows, one run and seed after the other in the order of `index`. In the file,
+            `_order_by_item` determines their order.
+        path: The file.
+    """
     stored = [[*key, rows.columns, rows.key, rows.provenance] for key, rows in index.items()]
     content = content.take(_order_by_item(content))
     for number, field in enumerate(content.schema):
@@ -247,9 +257,10 @@ def _write(index: Index, content: pa.Table, path: Path) -> None:
 
 
 def _order_by_item(content: pa.Table) -> np.ndarray:
-    """Return the order in which the first rows of all runs come first, then the second ones.
+    """Return the order of rows that takes the first row of each run, then the second, and so on.
 
-    Runs with different numbers of rows, which are of different items, follow each other.
+    Only runs with the same number of rows are mixed in this way, since others have different items.
+    Runs with fewer rows precede runs with more rows. Each seed of a run counts as a run here.
     """
     whose = content.select(["run", "seed"]).to_pandas()
     number = (whose != whose.shift()).any(axis=1).cumsum().to_numpy() - 1
@@ -259,15 +270,15 @@ def _order_by_item(content: pa.Table) -> np.ndarray:
     return np.lexsort((number, position, sizes[number]))
 
 
-def read(rows_to_read: list[StoredRows]) -> pa.Table:
+def read_rows(stored_rows: list[StoredRows]) -> pa.Table:
     """Read the rows of some runs and seeds, with all columns that occur in any of them.
 
-    The rows are concatenated in the order of `rows_to_read`, which must not be empty.
+    The rows are concatenated in the order of `stored_rows`; this list must not be empty.
 
     Raises:
         DataError: If a file cannot be read.
     """
-    content = _read(rows_to_read)
+    content = _read(stored_rows)
     plain = [
         pa.field(field.name, pa.large_string()) if pa.types.is_dictionary(field.type) else field
         for field in content.schema
@@ -276,7 +287,7 @@ def read(rows_to_read: list[StoredRows]) -> pa.Table:
 
 
 def _read(rows_to_read: list[StoredRows]) -> pa.Table:
-    """Read as `read` does, with texts as dictionaries, which take less memory."""
+    """Do the same as `read_rows`, but keep texts encoded by dictionaries, which saves memory."""
     by_path: dict[Path, dict[tuple[str, int], int]] = {}
     for place, rows in enumerate(rows_to_read):
         by_path.setdefault(rows.path, {})[rows.run, rows.seed] = place
@@ -302,11 +313,11 @@ def _read_file(
 
     Args:
         path: The file.
-        place_of: The place of each run and seed among those that are read.
+        place_of: For each run and seed to read, its position in the final order.
         columns: Names of the columns.
 
     Returns:
-        The rows in the order of the file, and the place of each of them.
+        The rows in the order of the file, and for each row the position of its run and seed.
     """
     texts = [field.name for field in pq.read_schema(path) if pa.types.is_string(field.type)]
     file = pq.ParquetFile(path, read_dictionary=texts)
@@ -322,7 +333,7 @@ def _read_file(
     return part, places[rows]
 
 
-def index_of(table: str, profile_name: str, in_request_store: bool = False) -> Index:
+def index_of(table_name: str, profile_name: str, in_request_store: bool = False) -> Index:
     """Return where the rows of a table are stored, sorted by run and seed.
 
     Staged rows take precedence over collected ones. With `in_request_store`, the index covers only
@@ -331,9 +342,9 @@ def index_of(table: str, profile_name: str, in_request_store: bool = False) -> I
     Raises:
         DataError: If a file cannot be read.
     """
-    path = file_of(table, profile_name)
+    path = file_of(table_name, profile_name)
     index = read_index(path) if path.is_file() and not in_request_store else {}
-    for staged in (_folder(profile_name, in_request_store) / table).glob("*/[0-9]*"):
+    for staged in (_folder(profile_name, in_request_store) / table_name).glob("*/[0-9]*"):
         if staged.suffix == TOMBSTONE:
             index.pop((staged.parent.name, int(staged.stem)), None)
         else:
@@ -363,7 +374,7 @@ def _broken(path: Path, error: Exception) -> DataError:
 
 
 def load(
-    table: str,
+    table_name: str,
     profile_name: str = "mini",
     runs: Iterable[str] | None = None,
     seeds: int | Collection[int] | None = None,
@@ -373,17 +384,18 @@ def load(
     `cae_lib.results.load` explains the arguments; it calls this function unless it computes.
 
     Raises:
-        DataError: If one of the `runs` or of its requested seeds is not stored, or if nothing is.
+        DataError: If a run in `runs` or one of its requested seeds is not stored, or if there are
+            no rows to return.
     """
-    index, rows_to_read = index_of(table, profile_name), []
+    index, rows_to_read = index_of(table_name, profile_name), []
     for run in dict.fromkeys(run for run, _ in index) if runs is None else runs:
         rows, absent = select(index, run, seeds)
         if absent and runs is not None:
-            raise not_stored_error(table, run, profile_name, rows, seeds)
+            raise not_stored_error(table_name, run, profile_name, rows, seeds)
         rows_to_read += rows.values()
     if not rows_to_read:
-        raise not_stored_error(table, "base", profile_name)
-    return read(rows_to_read).to_pandas()
+        raise not_stored_error(table_name, "base", profile_name)
+    return read_rows(rows_to_read).to_pandas()
 
 
 def select(
@@ -410,7 +422,7 @@ def select(
 
 
 def not_stored_error(
-    table: str,
+    table_name: str,
     run: str,
     profile_name: str,
     rows: Collection[int] = (),
@@ -419,7 +431,7 @@ def not_stored_error(
     """Return an error which says that a table has no rows of a run, and which command gives them.
 
     Args:
-        table: Name of the table.
+        table_name: Name of the table.
         run: Name of the run.
         profile_name: Name of the profile.
         rows: The seeds that are stored.
@@ -435,17 +447,17 @@ def not_stored_error(
             else f"seeds {[seed for seed in seeds if seed not in rows]} are missing. "
         )
     )
-    return DataError(f"{few}{_advice(table, run, profile_name)}")
+    return DataError(f"{few}{_advice(table_name, run, profile_name)}")
 
 
-def missing_runs(table: str, runs: Iterable[str], profile_name: str) -> list[str]:
+def missing_runs(table_name: str, runs: Iterable[str], profile_name: str) -> list[str]:
     """Return those of the `runs` for which a profile has no stored rows of a table."""
-    stored = {run for run, _ in index_of(table, profile_name)}
+    stored = {run for run, _ in index_of(table_name, profile_name)}
     return [run for run in runs if run not in stored]
 
 
-def _advice(table: str, run: str, profile_name: str) -> str:
-    where = f"{file_of(table, profile_name)}: nothing is stored for {run!r}"
+def _advice(table_name: str, run: str, profile_name: str) -> str:
+    where = f"{file_of(table_name, profile_name)}: nothing is stored for {run!r}"
     train = (
         "" if run in ("base", DATA_RUN) else f"`cae train {run} --profile {profile_name}`, then "
     )

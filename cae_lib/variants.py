@@ -17,15 +17,16 @@ from cae_lib.methods import PAPER_METHODS
 from cae_lib.profiles import experiment, find_profile
 
 BASE, CLIP_FT, NEGCLIP = "base", "clip-ft", "negclip"
-"""Names of the base model, of the run without CAE (CLIP-FT), and of the positive control."""
+"""Names of the base model, of the run without CAE (CLIP-FT), and of NegCLIP, the positive
+control."""
 
 DATA_RUN = "data"
 """Name that stands for a run in tables that describe the data and involve no model."""
 
 GELU_CONTROLS: Mapping[str, str] = {f"{run}-gelu": run for run in (BASE, CLIP_FT)}
-"""Controls whose weights were trained with QuickGELU but are evaluated with GELU: the run that
-trained the weights, by the name of the control. Open_clip loads a file in this way under the plain
-model name, and so do the evaluations of NegCLIP, CAE and MACCO."""
+"""Controls whose weights were trained with QuickGELU but are evaluated with GELU. The name of each
+control maps to the run or base model that has these weights. Open_clip evaluates a weight file with
+GELU under the plain model name, and so do the evaluations of NegCLIP, CAE and MACCO."""
 
 ABLATED_RUN = "cae-gradcam"
 """The CAE run whose settings the ablations vary. Its attribution method has all the settings that
@@ -47,10 +48,11 @@ NAME_SAFE_VALUE = re.compile(r"[\w.-]{1,24}")
 
 
 class Variant(NamedTuple):
-    """A run of a profile, or its base model, with changed settings and a number of seeds.
+    """A run with changed settings and a number of seeds.
 
     Attributes:
-        run: Name of the run in the profile, "base", or "data".
+        run: Name of the run in the profile; or "base" for the profile's base model, or "data" for
+            its datasets.
         settings: Settings that differ from the profile's.
         seeds: Number of seeds that the studies train.
     """
@@ -69,8 +71,8 @@ def run_name(name: str, profile_name: str, **overrides: Any) -> str:
 
     "short" stands for the profile's `short` settings. `base=600` stands for a run that starts from
     the base model with 600 training steps, and `steps=600` for that base model itself. Parameters
-    of the attribution method are written as settings. A value that is longer than 24 characters or
-    contains unusual ones is replaced by its hash.
+    of the attribution method are written as settings. A value with more than 24 characters, or with
+    others than letters, digits, "_", "." and "-", is replaced by its hash.
 
     Args:
         name: Name of the run in the profile, "base", or "data".
@@ -82,7 +84,7 @@ def run_name(name: str, profile_name: str, **overrides: Any) -> str:
         parts.append("short")
         rest = {key: value for key, value in rest.items() if key not in profile.short}
     for steps in profile.earlier_bases:
-        if rest.get("weights") == earlier_base_weights(profile_name, steps):
+        if rest.get("weights") == base_weights_at_step(profile_name, steps):
             del rest["weights"]
             parts.append(f"{'steps' if name == BASE else 'base'}={steps}")
     rest |= dict(rest.pop("attribution", ()))
@@ -169,7 +171,7 @@ def parse_setting(key: str, text: str) -> Any:
     return float(text) if hints[key] is float and type(value) is int else value
 
 
-def earlier_base_weights(profile_name: str, steps: int) -> str:
+def base_weights_at_step(profile_name: str, steps: int) -> str:
     """Return the value of `weights` for runs that start from the base model with `steps` steps.
 
     `steps` is one of the profile's `earlier_bases`: a base model with a shorter training.
@@ -182,9 +184,9 @@ def ablations(profile_name: str) -> list[Variant]:
 
     They are variants of `CLIP_FT` and `ABLATED_RUN`, and all have the profile's `short` settings.
     The first variant of each run is the reference, in which nothing else is changed. Each further
-    variant changes one setting; only `image_gradient=False` also unlocks the image tower, which it
-    needs. Values that the profile already uses are left out. The list is empty for a profile
-    without `short` settings.
+    variant changes one setting. The exception is the variant with `image_gradient=False`, which
+    needs an unlocked image tower and therefore unlocks it as well. Values that the profile already
+    uses are left out. The list is empty for a profile without `short` settings.
     """
     short = find_profile(profile_name).short
     if not short:
@@ -224,7 +226,7 @@ def base_variants(profile_name: str) -> list[Variant]:
     """
     profile = find_profile(profile_name)
     starts = [
-        {"weights": earlier_base_weights(profile_name, steps)} for steps in profile.earlier_bases
+        {"weights": base_weights_at_step(profile_name, steps)} for steps in profile.earlier_bases
     ]
     runs = [
         Variant(run, profile.short | start, 2)

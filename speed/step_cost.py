@@ -99,7 +99,9 @@ class Trainer:
             for name, settings in OURS.items()
         }
         self.cae |= {
-            f"reference-{name}": CAELoss(self.model, name, margin=MARGIN, path="reference")
+            f"reference-{name}": CAELoss(
+                self.model, name, margin=MARGIN, implementation="reference"
+            )
             for name in PAPER_METHODS
         }
         self.candidates: dict[str, Callable[[Batch], Tensor]] = {

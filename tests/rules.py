@@ -51,6 +51,9 @@ def check_notebook(notebook: NotebookNode) -> list[str]:
 def _problems(cell: NotebookNode) -> Iterator[str]:
     if cell.cell_type == "markdown":
         yield from _images(cell.source)
+        for line in cell.source.splitlines():
+            if line.startswith("%"):  # a comment in MyST
+                yield f"the book does not show the line {line!r}"
     if "injected-parameters" in cell.metadata.get("tags", []):
         yield "injected parameters: only runs with the page's own defaults are stored"
     for output in cell.get("outputs", ()):

@@ -32,7 +32,7 @@ def make_data(profile: str, selection: Selection, real: str | None = None) -> No
         from rehearsal import lay_out
 
         lay_out(profile, Path(real) if real else None)
-    elif not find_profile(profile).real:
+    elif not find_profile(profile).is_real:
         build_datasets(profile)
     for name, tagger in grid.training_sets_of(profile, selection):
         training_set(profile, name, experiment(CLIP_FT, profile).model, tagger)
@@ -43,7 +43,7 @@ def make_base(profile: str, selection: Selection) -> None:
     from cae_lib.runs import checkpoint_path
     from data.recipes.base import train_base
 
-    if find_profile(profile).real:
+    if find_profile(profile).is_real:
         return
     if not checkpoint_path(BASE, profile).is_file():
         train_base(profile)

@@ -438,7 +438,7 @@ def image_sheet(refs: Sequence[ImageRef], tile: int = SCENE_SIZE) -> bytes:
 
 
 def _tile(profile: str) -> int:
-    return SCENE_SIZE if find_profile(profile).synthetic else PHOTOGRAPH_SIZE
+    return SCENE_SIZE if find_profile(profile).is_synthetic else PHOTOGRAPH_SIZE
 
 
 def word_table(collection: Collection) -> dict[str, Any]:

@@ -109,7 +109,7 @@ class Selection:
 
     def has(self, table: str, runs: Iterable[str]) -> bool:
         """Return whether a table of runs is stored, or its data can be built."""
-        can_be_built = not find_profile(self.profile).real
+        can_be_built = not find_profile(self.profile).is_real
         return can_be_built or not results.missing_runs(table, runs, self.profile)
 
     def complete(self, suite: str, families: Collection[str] | None = None) -> bool:

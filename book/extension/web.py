@@ -95,7 +95,7 @@ def _with_explorer(app: Any) -> None:
 
     copies = {f"{name}-book": name for name in PROFILES}
     profile = copies.get(Path(app.srcdir).name, PUBLISHED)
-    if not find_profile(profile).synthetic:  # the copy of a profile without synthetic scenes
+    if not find_profile(profile).is_synthetic:  # the copy of a profile without synthetic scenes
         return
     draw_scenes(profile)
     folder = Path(app.outdir).parent / "explorer"

@@ -70,7 +70,7 @@ def heatmap_table(
         - "example word": share of a word's score (part is the word, row its number);
         - "example cosine": of image and caption.
     """
-    if not find_profile(profile).synthetic:
+    if not find_profile(profile).is_synthetic:
         return pd.DataFrame(ROW, index=[0])[:0]
     paths = retrieval_pairs(profile, "coco").image_paths
     ground_truth = labelled_scenes(find_profile(profile).root / GRAPHS_FILE)

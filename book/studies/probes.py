@@ -112,7 +112,7 @@ def probe_table(encoder: Encoder, profile: str) -> pd.DataFrame:
         `target`, `picture`, `truth`, `answer`, `correct`, and `commonest`, the answer that is right
         most often in training (of the two nouns the one that is). Empty without ground truth.
     """
-    if not find_profile(profile).synthetic:
+    if not find_profile(profile).is_synthetic:
         return pd.DataFrame()
     root = find_profile(profile).root
     ground_truth = {

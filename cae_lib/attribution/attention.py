@@ -16,8 +16,9 @@ from cae_lib.errors import ConfigError
 class AttentionAttribution(AttributionMethod):
     """Attribution by the attention from the end-of-text token, averaged over layers and heads.
 
-    CAE, attention instance: `a_j = mean over l, h of A^{l,h}[EOT, j]`. The scores do not depend on
-    the image. In a text tower that takes its features at other positions, these replace EOT.
+    CAE, attention instance: `a_j = mean over l, h of A^{l,h}[EOT, j]`, where A^{l,h} holds the
+    attention weights of head h in layer l, and EOT is the end-of-text token. In a text tower that
+    takes its features at other positions, these replace EOT. The scores do not depend on the image.
 
     Attributes:
         layers: Indices of the layers to average; negative ones count from the top. None averages

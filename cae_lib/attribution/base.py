@@ -28,12 +28,13 @@ class Attribution:
     """Scores of the tokens of each caption for its matched image.
 
     Attributes:
-        scores: a_j `(B, T)`, float32 or wider. In a causal text tower, tokens after the end-of-text
-            token score 0. A method that scores words gives each token the score of its whole word.
-            Where `has_score` is False, the score is 0 and has no meaning.
+        scores: Score of each token `(B, T)`, float32 or wider. In a causal text tower, tokens after
+            the end-of-text token score 0. A method that scores words gives each token the score of
+            its whole word. Where `has_score` is False, the score is 0 and has no meaning.
         text_features: `(B, E)`, not normalised. In training mode they are computed with dropout,
             also by methods that disable dropout to compute scores.
-        has_score: `(B, T)` bool, which tokens have a score; None if all requested tokens have one.
+        has_score: `(B, T)` bool, which tokens have a score; None if all tokens have one that
+            `Captions.requested` marks.
     """
 
     scores: Tensor
@@ -41,22 +42,22 @@ class Attribution:
     has_score: Tensor | None = None
 
     @property
-    def length(self) -> int:
+    def sequence_length(self) -> int:
         """T, the number of scored positions, at most the number of columns of the tokens."""
         return self.scores.shape[1]
 
 
 class AttributionMethod:
-    """Base class of attribution methods, which are frozen dataclasses of their parameters.
+    """Base class of attribution methods.
 
-    A subclass implements `score`. Its constructor raises ConfigError if a parameter has the wrong
-    type or value.
+    A subclass implements `score`. It is a frozen dataclass, whose fields are the parameters of the
+    method. The constructor raises ConfigError if a parameter has the wrong type or value.
 
     Attributes:
         scores_words: Whether each token has the score of its whole word; if False, each token has a
             score of its own.
-        differentiates: Whether `score` takes derivatives of S, which need gradients even if the
-            caller has disabled them.
+        differentiates: Whether `score` takes derivatives of the similarity. If True, gradients are
+            enabled in `score` even if the caller has disabled them.
         positive_parameters: Names of the parameters that must be at least 1; None is also allowed
             for those whose type admits it.
     """
@@ -89,14 +90,14 @@ class AttributionMethod:
 
         Args:
             model: A model that `text_encoder` accepts, or a `TextEncoder`.
-            tokens: Token ids `(B, C)`, on the model's device.
+            tokens: Token ids of B captions in C columns `(B, C)`, on the model's device.
             image_features: Features of the matched images `(B, E)`, not necessarily normalised.
             create_graph: Whether the result can be differentiated.
             words: Word number of each token `(B, C)`; None derives them from CLIP's tokens.
             requested: Bool `(B, C)`, the tokens whose scores are needed; None stands for all.
             roles: Role of each token's word `(B, C)`.
             arguments: Arguments of each token's word `(B, C, 2)`.
-            swaps: Possible swaps of each caption `(B, W, 5, 2)`.
+            swaps: Up to W possible swaps of each caption `(B, W, 5, 2)`.
 
         Raises:
             ConfigError: If the model is unknown, a tensor is on another device, or the method needs
@@ -141,11 +142,11 @@ class Captions:
 
     Attributes:
         encoder: The model's text encoder.
-        tokens: Token ids `(B, C)`, on the model's device.
+        tokens: Token ids of B captions in C columns `(B, C)`, on the model's device.
         image_features: `(B, E)`, not necessarily normalised; row i belongs to caption i.
         create_graph: If True, scores and text features can be differentiated with respect to the
-            model's parameters, and scores also with respect to the image features. If False, both
-            are detached.
+            model's parameters, and scores also with respect to the image features. If False, scores
+            and text features are detached.
         words: Word number of each token `(B, C)`, counted from 1 in each caption; 0 stands for no
             word. None derives the numbers from tokens of CLIP's vocabulary.
         requested: `(B, C)` bool, the tokens whose scores are needed; other tokens may score 0. None
@@ -153,7 +154,7 @@ class Captions:
         roles: Role of each token's word `(B, C)`: 0 other, 1 object, 2 attribute, 3 relation.
         arguments: Numbers of the words that each token's word relates or describes `(B, C, 2)`; see
             `Alignment`.
-        swaps: Token positions of the possible swaps of each caption `(B, W, 5, 2)`; see
+        swaps: Token positions of up to W possible swaps of each caption `(B, W, 5, 2)`; see
             `Alignment`.
     """
 
@@ -170,9 +171,9 @@ class Captions:
     def validate(self) -> Captions:
         """Check all tensors and return the captions in the form that `score` expects.
 
-        Tokens become int64, and image features are detached unless `create_graph` is set. Either
-        tensor is copied if it was made in inference mode, because autograd cannot save such a
-        tensor for the backward pass.
+        Tokens become int64, and image features are detached unless `create_graph` is set. Each of
+        the two tensors is copied if it was made in inference mode, because autograd cannot save
+        such a tensor for the backward pass.
 
         Raises:
             ConfigError: If a tensor is on another device than the model.
@@ -209,7 +210,7 @@ class Captions:
         return resolve_word_numbers(self.words, self.tokens, self.encoder)[:, :length]
 
     def is_requested(self, caption_rows: Tensor, masks: Tensor) -> Tensor:
-        """Return which of V words have a requested token, bool `(V,)`.
+        """Return which of V words have a token that `requested` marks, bool `(V,)`.
 
         Args:
             caption_rows: Row of each word's caption `(V,)`.
@@ -220,9 +221,9 @@ class Captions:
         return (masks & self.requested[caption_rows, : masks.shape[1]]).any(dim=1)
 
     def embeddings(self) -> Tensor:
-        """Return token embeddings `(B, S, D)` that require a gradient, even of a frozen model.
+        """Return token embeddings `(B, T, D)` that require a gradient, even of a frozen model.
 
-        S is the number of columns that affect the features; see `TextEncoder.n_used_columns`.
+        T is the number of columns that affect the features; see `TextEncoder.n_used_columns`.
         """
         embeddings = self.encoder.embed(self.tokens)
         return embeddings if embeddings.requires_grad else embeddings.requires_grad_()
@@ -230,7 +231,7 @@ class Captions:
     def similarity(
         self, text_features: Tensor, use_temperature: bool = False, train_temperature: bool = False
     ) -> Tensor:
-        """Return S `(B,)` of text features `(B, E)` and the matched images.
+        """Return the similarity S `(B,)` of text features `(B, E)` and the matched images.
 
         See `matched_similarity` for the arguments.
         """
@@ -245,16 +246,18 @@ class Captions:
     def score_variants(
         self, variants: Tensor, caption_rows: Tensor, changed_tokens: Tensor
     ) -> Attribution:
-        """Score each token by the mean drop in S over the variants that are made for it.
+        """Score tokens by the drop in similarity from a caption to modified variants of it.
+
+        The score of a token is the mean drop over the variants that mark it in `changed_tokens`.
+        Where no variant marks a token, its score is 0 and `has_score` is False.
 
         Args:
-            variants: Token ids of V variants, which are modified captions `(V, C)`.
+            variants: Token ids of V variants, in the C columns of the captions `(V, C)`.
             caption_rows: Row of the caption that each variant is made from `(V,)`.
-            changed_tokens: Tokens of that caption that receive the variant's drop `(V, C)` bool.
+            changed_tokens: Tokens of this caption that the variant scores `(V, C)` bool.
 
         Returns:
-            Scores `(B, S)`, with S as in `TextEncoder.n_used_columns`. Tokens that receive no drop
-            score 0, and `has_score` is False for them.
+            Scores of the first T columns `(B, T)`, where T is `TextEncoder.n_used_columns`.
         """
         counts = torch.zeros_like(self.tokens).index_add(0, caption_rows, changed_tokens.long())
         drops, features = self.similarity_drops(
@@ -265,7 +268,10 @@ class Captions:
         return Attribution(mean[:, :length], features, (counts > 0)[:, :length])
 
     def _encode_with(self, variants: Tensor, caption: Tensor) -> Tensor:
-        """Return features `(B + V, E)` of captions and variants; shared prefixes run once."""
+        """Return features `(B + V, E)` of B captions, then V variants.
+
+        They are encoded in an order in which a packed encoder computes shared prefixes once.
+        """
         columns = self.tokens.shape[1]
         first_change = (variants != self.tokens[caption]).int().argmax(dim=1)
         # Each caption is followed by its variants, the latest change first: all share its prefix.
@@ -282,20 +288,23 @@ class Captions:
         changed_tokens: Tensor,
         use_temperature: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Compute the drop S(I, T) - S(I, T') of each variant T' and add it to its changed tokens.
+        """Compute how much the similarity drops from captions to variants, and sum it by token.
 
-        Dropout is disabled for this comparison, because its masks differ from row to row, which
-        changes S more than a word does. The returned features are computed with dropout if the
-        model is in training mode.
+        The drop of a variant is the similarity of its caption minus its own, with the same image.
+        Dropout is disabled for this comparison: dropout masks differ from row to row, and would
+        change the similarity more than a word does. The returned features are computed with dropout
+        if the model is in training mode.
 
         Args:
-            encode: Function that returns features `(B + V, E)` of the captions, then the variants.
+            encode: Function that returns features `(B + V, E)` of the B captions, then of the V
+                variants.
             caption_rows: Row of the caption that each variant is made from `(V,)`.
             changed_tokens: Tokens that receive the drop of each variant `(V, T)` bool.
-            use_temperature: Multiply S by 1/tau; see `matched_similarity`.
+            use_temperature: Multiply the similarity by 1/tau; see `matched_similarity`.
 
         Returns:
-            Sum of the drops of each token `(B, T)`, and the features of the captions `(B, E)`.
+            Sum of the drops that each token receives `(B, T)`, and the features of the captions
+            `(B, E)`.
         """
         with self.encoder.dropout_disabled() as has_dropout:
             features = encode()
@@ -377,7 +386,7 @@ def word_masks(words: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         For each of V words, in the order of the captions: the row of its caption `(V,)`, and which
-        tokens belong to it `(V, T)` bool.
+        tokens of this caption belong to the word `(V, T)` bool.
     """
     numbers = torch.arange(int(words.max()) + 1, device=words.device)
     masks = words.unsqueeze(1) == numbers[1:, None]  # (B, W, T)
@@ -394,14 +403,16 @@ def matched_similarity(
 ) -> Tensor:
     """Return the similarity S(I, T) of matched pairs `(B,)`, float32 or wider.
 
-    S is the cosine of the features, multiplied by the inverse temperature 1/tau on request.
+    S is the cosine of the features of image I and caption T. It is multiplied by the inverse
+    temperature 1/tau if `use_temperature` is set.
 
     Args:
         model: Model whose attribute `logit_scale` is log(1/tau); tau is 1 without this attribute.
         image_features: `(B, E)`, not necessarily normalised; row i belongs to caption i.
         text_features: `(B, E)`, not necessarily normalised.
         use_temperature: Multiply the cosine by 1/tau.
-        train_temperature: Let gradients flow into `logit_scale`, if `use_temperature` is set.
+        train_temperature: Let gradients flow into `logit_scale`; without effect unless
+            `use_temperature` is set.
 
     Raises:
         DataError: If the features differ in shape.

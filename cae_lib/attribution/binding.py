@@ -23,14 +23,17 @@ SwapKind = Literal["noun", "phrase", "half"]
 
 @dataclass(frozen=True)
 class BindingAttribution(AttributionMethod):
-    """Attribution to words that bind others, which is zero for any bag-of-words model.
+    """Attribution to relation and attribute words by the drop in similarity after a swap.
 
     This method is not in the paper. The score of a relation word is `a_j = S(I, T) - S(I, T with
-    the two arguments of the relation swapped)`. The score of an attribute word is the mean, over
-    the attributes of other objects, of `S(I, T) - S(I, T with both attributes swapped)`. Scores are
-    zero if S does not depend on the order of words, except where a swap changes "a" to "an" or the
-    reverse. Object words and words without a swap have no score; see `Attribution.has_score`. All
-    similarities are computed with dropout disabled.
+    the two arguments of the relation swapped)`, where S(I, T) is the cosine similarity of image I
+    and caption T. An attribute word can be swapped with attributes of other objects. Its score is
+    the mean of `S(I, T) - S(I, T with both attributes swapped)` over these swaps. All similarities
+    are computed with dropout disabled.
+
+    A bag-of-words model, whose S does not depend on the order of words, scores 0, except where a
+    swap changes "a" to "an" or the reverse. Object words and words without a swap have no score;
+    see `Attribution.has_score`.
 
     The swaps are those of `Captions.swaps`, which a tagger has found. If `Captions.swaps` is None,
     swaps are derived from the roles (see `swapped_captions`). Derived swaps include those of mutual
@@ -41,9 +44,9 @@ class BindingAttribution(AttributionMethod):
         exchange: "bound" for the swaps above, or "any" for a placebo that swaps two random words in
             place of each of them.
         swap: What a swap of the tagger moves: the "noun" alone, the whole noun "phrase" with its
-            attributes, or each of them with probability 0.5 ("half"). If a swap of nouns would be
-            ungrammatical, the phrases are swapped, and the reverse. The setting does not affect
-            swaps that are derived from roles.
+            attributes, or either one with probability 0.5 ("half"). If the swap of one kind would
+            be ungrammatical, the other kind is swapped. The setting does not affect swaps that are
+            derived from roles, nor the random swaps of `exchange="any"`.
     """
 
     scores_words: ClassVar[bool] = True
@@ -80,7 +83,7 @@ class BindingAttribution(AttributionMethod):
 
 
 class RoleChunk(NamedTuple):
-    """Adjacent tokens of one role in a caption.
+    """Adjacent tokens of one role in a caption; each attribute word is a chunk of its own.
 
     Attributes:
         start: Position of the first token.
@@ -129,12 +132,12 @@ def swapped_captions(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return variants of captions in which two parts are swapped.
 
-    A tagger's `swaps` each make a relation or an attribute false. If `swaps` is None, swaps are
-    derived from the roles in two ways:
+    If `swaps` are given, a tagger has found them, and each makes a relation or two attributes
+    false. If `swaps` is None, swaps are derived from the roles in two ways:
 
     - The subject and the object of a relation are swapped. They are the words that `arguments`
       names, or else the nearest object words before and after the relation.
-    - Two attributes are swapped if they belong to different objects by `arguments` or, where these
+    - Two attributes are swapped if `arguments` gives them different objects or, where their objects
       are unknown, if an object word is between them. (Swapping two adjectives of one noun changes
       nothing.)
 
@@ -143,22 +146,26 @@ def swapped_captions(
     left out.
 
     Args:
-        tokens: Token ids `(B, C)`; see `Alignment` for this and the next four tensors.
+        tokens: Token ids of B captions in C columns `(B, C)`; see `Alignment` for this and the next
+            four tensors.
         words: Word number of each token `(B, C)`.
         roles: Role of each token's word `(B, C)`.
         arguments: Numbers of the words that each token's word relates or describes `(B, C, 2)`.
-        swaps: Token positions of the swaps that the tagger found `(B, W, 5, 2)`.
+        swaps: Token positions of up to W swaps of each caption that the tagger found
+            `(B, W, 5, 2)`.
         swap_kind: What a swap of the tagger moves; see `BindingAttribution`.
         samples: Maximum number of swaps of a caption, drawn at random; None uses all swaps.
-        exchange: "bound" for these swaps, or "any" to swap two random words in place of each.
-        requested: Bool `(B, C)`; swaps whose binding words have no requested token are left out.
-        vocabulary_size: If it is the size of CLIP's vocabulary, each "a" or "an" before a word that
-            the swap has changed is adapted to the new word; otherwise articles stay unchanged.
+        exchange: "bound" for the swaps above, or "any" to swap two random words in place of each.
+        requested: Bool `(B, C)`, the tokens whose scores are needed. A swap is left out if none of
+            them belongs to its binding words. None keeps all swaps.
+        vocabulary_size: If it is the size of CLIP's vocabulary, each "a" or "an" that precedes
+            another word after the swap is adapted to this word; otherwise articles stay unchanged.
         generator: Source of random numbers; None uses torch's global generator.
 
     Returns:
-        For each of V variants: the row of its caption `(V,)`; which tokens belong to the binding
-        words, which are a relation or two attributes, bool `(V, C)`; and its token ids `(V, C)`.
+        Three tensors with a row for each of V variants. The first is the row of its caption `(V,)`.
+        The second marks the tokens of the binding words in this caption, bool `(V, C)`: those of
+        the relation, or of both attributes. The third holds the token ids of the variant `(V, C)`.
     """
     length = tokens.shape[1]
     rows, binding, orders = [], [], []
@@ -210,7 +217,7 @@ def swapped_captions(
 
 
 def _tagger_candidates(swaps: list[list[list[int]]]) -> list[SwapCandidate]:
-    """Return the swaps in a caption's rows of `Alignment.swaps`, without the padding."""
+    """Return the swaps of one caption from its part of `Alignment.swaps`, without the padding."""
     candidates = []
     for first, second, first_phrase, second_phrase, binder in swaps:
         nouns = [first, second] if first[1] else None
@@ -224,7 +231,10 @@ def _tagger_candidates(swaps: list[list[list[int]]]) -> list[SwapCandidate]:
 def _moved_parts(
     candidate: SwapCandidate, swap: SwapKind, generator: torch.Generator | None
 ) -> Sequence[Sequence[int]]:
-    """Return the two parts to swap, nouns or phrases; the other kind if one is impossible."""
+    """Return the two nouns or the two phrases to swap, as `swap` says; "half" draws the kind.
+
+    If parts of this kind cannot be swapped, those of the other kind are returned.
+    """
     if swap == "half":
         takes_nouns = bool(torch.rand((), generator=generator) < 0.5)
     else:
@@ -235,7 +245,7 @@ def _moved_parts(
 
 
 def _units(words: list[int], roles: list[int]) -> list[RoleChunk]:
-    """Return the runs of tokens that have a role, in the order of the caption."""
+    """Return the runs of tokens of one role, in order; each attribute word is a run of its own."""
     units, start = [], 0
     tokens = [*zip(words, roles, strict=True), (0, OTHER)]
     for position, ((word, role), following) in enumerate(pairwise(tokens)):
@@ -254,7 +264,7 @@ def _role_candidates(
     objects = [unit for unit in units if unit.role == OBJECT]
 
     def arguments_of(unit: RoleChunk) -> list[RoleChunk | None]:
-        """Return the two objects that a word relates or describes; None if unknown."""
+        """Return the objects that `unit` relates or describes, two entries; None if unknown."""
         words = said_of[unit.start] if said_of else (0, 0)
         return [
             next((o for o in objects if o.first_word <= word <= o.last_word), None)
@@ -309,8 +319,8 @@ def _with_articles(variants: Tensor, has_new_follower: Tensor, by_sound: bool) -
     """Adapt "a" and "an" to the token that comes after them, where a swap has changed that token.
 
     Args:
-        variants: Ids of CLIP's tokens `(V, C)`.
-        has_new_follower: Bool `(V, C)`: whether the next token differs from that of the original.
+        variants: Ids of CLIP's tokens, C for each of V variants `(V, C)`.
+        has_new_follower: Bool `(V, C)`: whether another token than in the original comes next.
         by_sound: Whether the sound decides ("an hour", "a uniform") instead of the first letter.
     """
     a, an, vowels = _articles(by_sound)
@@ -321,7 +331,10 @@ def _with_articles(variants: Tensor, has_new_follower: Tensor, by_sound: bool) -
 
 @functools.cache
 def _articles(by_sound: bool) -> tuple[int, int, Tensor]:
-    """Return CLIP's tokens for "a" and "an", and which tokens require "an" before them `(V,)`."""
+    """Return CLIP's tokens for "a" and "an", and whether each token requires "an" before it.
+
+    The last result is a bool tensor over CLIP's vocabulary.
+    """
     tokenizer = SimpleTokenizer()
     texts = [
         tokenizer.decoder[i].removesuffix(END_OF_WORD) or "." for i in range(tokenizer.vocab_size)

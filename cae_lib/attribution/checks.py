@@ -31,15 +31,15 @@ def check_tensors(tokens: Any, image_features: Any, **optional: Any) -> None:
     """Check the types, shapes and devices of the tensors that describe a batch of captions.
 
     Args:
-        tokens: Token ids `(B, C)`, int64 or int32, with B of 1 or more.
+        tokens: Token ids of B captions in C columns `(B, C)`, int64 or int32; B is 1 or more.
         image_features: `(B, E)`, floating point.
-        optional: Further tensors by name, or None: "words" and "roles" `(B, C)`, integers;
-            "requested" `(B, C)`, bool; "arguments" `(B, C, 2)`, integers; "swaps" `(B, W, 5, 2)`,
-            integers, which are positions of tokens from 0 to C.
+        optional: Further tensors by name, each of which may be None: "words" and "roles" `(B, C)`,
+            integers; "requested" `(B, C)`, bool; "arguments" `(B, C, 2)`, integers; "swaps", up to
+            W for each caption `(B, W, 5, 2)`, integers that are positions of tokens from 0 to C.
 
     Raises:
-        DataError: If a value is not a tensor or has another shape or type, or if swaps contain
-            other positions.
+        DataError: If a value is not a tensor or has another shape or type, or if a position in
+            "swaps" is not from 0 to C.
         ConfigError: If an optional tensor is on another device than the tokens.
     """
     optional = {name: value for name, value in optional.items() if value is not None}
@@ -115,8 +115,9 @@ def check_annotations(
     Args:
         encoder: Text encoder of the model, which knows the size of the vocabulary and which tokens
             belong to no word.
-        tokens: Token ids `(B, C)`.
-        words: Word number of each token `(B, C)`; None if unknown, as for the next two.
+        tokens: Token ids of B captions in C columns `(B, C)`.
+        words: Word number of each token `(B, C)`. None skips the check of this tensor; so it does
+            for the next two.
         roles: Role of each token's word `(B, C)`.
         arguments: Numbers of the words that each token's word relates or describes `(B, C, 2)`.
 
@@ -164,8 +165,9 @@ def _annotation_errors(
 
     With CLIP's vocabulary the words have to be those that the tokens form (`word_numbers`). With
     another vocabulary the words of the tokens are not known. Then tokens that certainly belong to
-    no word must have no word and no role, and the tokens of a word must not have two roles. See
-    `check_annotations` for the arguments.
+    no word must have no word and no role, and the tokens of a word must not have two roles. With
+    any vocabulary, `arguments` have to be numbers of words of the caption; where its words are not
+    known, numbers up to C, the number of columns. The parameters are those of `check_annotations`.
 
     Returns:
         Bool tensors by kind of error; the kinds are keys of `EXPECTED_ANNOTATIONS`.
@@ -197,7 +199,10 @@ def _annotation_errors(
 
 
 def _has_second_role(words: Tensor, roles: Tensor) -> Tensor:
-    """Return which tokens `(B, C)` have another role than the previous token of the same word."""
+    """Return which tokens have another role than the previous token of the same word.
+
+    Role 0 does not count. Words, roles and the result are `(B, C)`, with C tokens for each caption.
+    """
     same_word = (words[:, 1:] == words[:, :-1]) & (words[:, 1:] > 0)
     both = (roles[:, 1:] > 0) & (roles[:, :-1] > 0)
     second = torch.zeros_like(words, dtype=torch.bool)

@@ -21,19 +21,21 @@ class CounterfactualAttribution(AttributionMethod):
     """Attribution by the drop in similarity when a word is replaced by another of its role.
 
     This method is not in the paper. Each token of word j has the score
-    `a_j = S(I, T) - S(I, T with word j replaced)`, computed with dropout disabled. The role of a
-    word is the highest role of its tokens.
+    `a_j = S(I, T) - S(I, T with word j replaced)`, where S(I, T) is the cosine similarity of image
+    I and caption T, computed with dropout disabled. The role of a word is the highest role of its
+    tokens.
 
-    The replacement is drawn with torch's global generator from the words of that role in the batch,
-    with a probability proportional to their frequency. Two kinds of words are excluded: words that
-    the caption contains, and words with so many tokens that the caption's padding, which has to be
-    at its end, cannot make room for them. In a caption without padding, words with fewer tokens are
-    excluded as well. A word without a role or without a possible replacement has no score; see
+    The replacement is drawn with torch's global generator from the words in the batch that have the
+    role of word j, with a probability proportional to their frequency. Words that the caption
+    contains are excluded. So are words with more tokens than word j if the padding at the end of
+    the caption does not make room for them, and words with fewer tokens if the caption has no
+    padding there. A word without a role or without a possible replacement has no score; see
     `Attribution.has_score`.
 
     Attributes:
-        samples: Maximum number of object words that are scored in a caption, and maximum number of
-            its attribute and relation words, drawn at random; None scores all words.
+        samples: Maximum number of words that are scored in a caption, once for its object words and
+            once for its attribute and relation words together. They are drawn at random. None
+            scores all words.
     """
 
     scores_words: ClassVar[bool] = True
@@ -71,7 +73,8 @@ def _draw_replacements(tokens: Tensor, caption: Tensor, masks: Tensor, role: Ten
         role: Role of each word `(N,)`.
 
     Returns:
-        The token ids of the replacements `(N, L)`, padded by `NO_TOKEN`.
+        The token ids of the replacements `(N, L)`, padded by `NO_TOKEN` to the L tokens of the
+        longest word. A word without a possible replacement has a row of padding alone.
     """
     all_texts = _word_texts(tokens[caption], masks)
     texts, text = torch.unique(all_texts, dim=0, return_inverse=True)
@@ -93,7 +96,10 @@ def _draw_replacements(tokens: Tensor, caption: Tensor, masks: Tensor, role: Ten
 
 
 def _word_texts(tokens: Tensor, masks: Tensor) -> Tensor:
-    """Return the masked tokens of rows `(N, C)`, moved left and padded by `NO_TOKEN`: `(N, L)`."""
+    """Return the tokens that `masks` marks in each row of `(N, C)`, moved to the left.
+
+    The result `(N, L)` is padded by `NO_TOKEN` to the largest number L of marked tokens.
+    """
     length = max(masks.sum(dim=1).tolist(), default=1)
     texts = tokens.new_full((len(tokens), length + 1), NO_TOKEN)
     target_column = torch.where(masks, masks.cumsum(dim=1) - 1, length)
@@ -111,7 +117,10 @@ def _sample_per_group(group: Tensor, selected: Tensor, samples: int) -> Tensor:
 
 
 def _replace_words(tokens: Tensor, masks: Tensor, texts: Tensor) -> Tensor:
-    """Replace the masked tokens of captions `(V, C)` by the words `texts` `(V, L)`."""
+    """Replace the masked tokens of captions `(V, C)` by words.
+
+    A row of `texts` `(V, L)` holds the up to L tokens of the word, padded by `NO_TOKEN`.
+    """
     columns, length = tokens.shape[1], texts.shape[1]
     discard = columns + length - 1  # the column that takes tokens that are left out
     first = masks.int().argmax(dim=1, keepdim=True)

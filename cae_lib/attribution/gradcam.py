@@ -16,10 +16,11 @@ from cae_lib.errors import ConfigError
 class GradcamAttribution(AttributionMethod):
     """Relevance of each token for S, by the rule of Chefer et al. (2021); CAE, GradCAM instance.
 
-    With `C^l = mean_h ReLU(dS/dA^{l,h} * A^{l,h})`, the rule starts from `R = I`, applies
-    `R <- R + C^l R` from the bottom layer up, and takes `a_j = R[EOT, j]`, where EOT is the
-    end-of-text token. Only this row is computed, from the top layer down: `r <- r + r C^l`. EOT
-    itself scores at least 1.
+    S is the similarity of image and caption, and A^{l,h} holds the attention weights of head h in
+    layer l. With `C^l = mean_h ReLU(dS/dA^{l,h} * A^{l,h})`, the rule starts from the identity
+    matrix R, applies `R <- R + C^l R` from the bottom layer up, and takes `a_j = R[EOT, j]`, where
+    EOT is the end-of-text token. Only this row r of R is computed, from the top layer down:
+    `r <- r + r C^l`. EOT itself scores at least 1.
 
     Attributes:
         start_layer: First layer of the rule; negative numbers count from the top. 0 uses all
@@ -28,8 +29,8 @@ class GradcamAttribution(AttributionMethod):
             as a constant.
         temperature: Multiply S by 1/tau, the inverse temperature of the contrastive loss, as the
             CLIP notebook of Chefer et al. does.
-        train_temperature: Let the loss train tau, which requires `temperature`. A smaller 1/tau
-            reduces the difference of any two scores.
+        train_temperature: Let the loss on the scores train tau. This requires `temperature`. A
+            smaller 1/tau reduces the difference of any two scores.
     """
 
     start_layer: int = 0
@@ -81,13 +82,13 @@ def propagate_relevance(
 ) -> Tensor:
     """Return the relevance `(B, T)` of each position for the positions that give the features.
 
-    This is the row of R that `readout` selects, computed from the top layer down; see
-    `GradcamAttribution` for the rule.
+    The rule of `GradcamAttribution` gives a matrix R. The result is the sum of its rows with the
+    weights `readout`, computed from the top layer down.
 
     Args:
-        maps: Attention weights of each layer, the bottom one first: `(B, H, T, T)`, or only the
-            selected row `(B, H, 1, T)`.
-        attention_grads: dS/dA of each layer, of the same shapes.
+        maps: Attention weights of the H heads of each layer, the bottom layer first:
+            `(B, H, T, T)`, or `(B, H, 1, T)` for a layer that computes only the row of the readout.
+        attention_grads: Derivatives of the similarity with respect to `maps`, of the same shapes.
         readout: Weight of each position in the features `(B, T)`: 1 for the end-of-text or class
             token and 0 elsewhere, or equal weights for a mean.
     """

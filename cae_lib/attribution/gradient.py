@@ -13,24 +13,24 @@ from cae_lib.attribution.base import Attribution, AttributionMethod, Captions
 
 @dataclass(frozen=True)
 class GradientAttribution(AttributionMethod):
-    """Attribution by the norm of the similarity's gradient at each token's embedding.
+    """Attribution by the similarity's gradient at each token's embedding.
 
-    CAE, gradient instance: `a_j = ||dS/dx_j||_2`, where x_j is the token embedding before the
-    position embedding is added. Training differentiates S twice. The paper does not say which norm
-    it takes.
+    CAE, gradient instance: `a_j = ||dS/dx_j||_2`, where S is the similarity of image and caption,
+    and x_j is the token embedding before the position embedding is added. Training differentiates S
+    twice. The paper does not say which norm it takes.
 
     Attributes:
-        reduction: "l2" or "l1" for this norm of `dS/dx_j`; "grad_x" for `dS/dx_j . x_j`; or
+        reduction: "l2" or "l1" for that norm of `dS/dx_j`; "grad_x" for `dS/dx_j . x_j`; or
             "abs_grad_x" for the absolute value of `dS/dx_j . x_j`.
-        temperature: Multiply S by 1/tau, the inverse temperature of the contrastive loss, as a
-            constant.
+        temperature: Multiply S by 1/tau, the inverse temperature of the contrastive loss. The loss
+            on the scores does not train tau.
     """
 
     reduction: Literal["l2", "l1", "abs_grad_x", "grad_x"] = "l2"
     temperature: bool = False
 
     def score(self, captions: Captions) -> Attribution:
-        """Compute dS/dx at each token and reduce it to one number, as `reduction` says."""
+        """Compute the similarity's gradient at each token, and reduce it as `reduction` says."""
         embeddings, create_graph = captions.embeddings(), captions.create_graph
         output = captions.encoder.encode(
             captions.tokens, embeddings=embeddings, second_order=create_graph

@@ -38,11 +38,12 @@ def image_relevances(
 ) -> ImageRelevances:
     """Compute the relevance of each patch for the similarity of matched pairs.
 
-    The rule is that of Chefer et al. (2021), applied to the image tower. With
-    `C^l = mean_h ReLU(dS/dA^{l,h} * A^{l,h})`, it starts from `R = I` and applies `R <- R + C^l R`
-    from the start layer up. The map is `R[CLS, 1:]` on the grid of patches, where CLS is the class
-    token. Its values are not negative, and float32 or wider. S is multiplied by exp(logit_scale),
-    as in the CLIP notebook of Chefer et al.
+    The rule is that of Chefer et al. (2021), applied to the image tower. S is the similarity,
+    multiplied by exp(logit_scale) as in the CLIP notebook of these authors, and A^{l,h} holds the
+    attention weights of head h in layer l. With `C^l = mean_h ReLU(dS/dA^{l,h} * A^{l,h})`, the
+    rule starts from the identity matrix R and applies `R <- R + C^l R` from the start layer up. The
+    map is `R[CLS, 1:]` on the grid of patches, where CLS is the class token. Its values are not
+    negative, and float32 or wider.
 
     Args:
         model: A model of open_clip whose image tower is a vision transformer with a class token, or
@@ -53,7 +54,8 @@ def image_relevances(
             top, and 0 uses all layers.
 
     Raises:
-        ConfigError: If the attention of the image tower cannot be read, or it has no such layer.
+        ConfigError: If the attention of the image tower cannot be read, or the tower has no layer
+            of a number in `start_layers`.
         DataError: If images and captions differ in number, or their features in width.
     """
     if len(images) != len(text_features):

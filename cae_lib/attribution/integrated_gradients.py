@@ -16,19 +16,20 @@ from cae_lib.attribution.base import Attribution, AttributionMethod, Captions, m
 class IntegratedGradientsAttribution(AttributionMethod):
     """Share of each token in S(I, T) - S(I, T with every word masked); not in the paper.
 
-    Integrated gradients (Sundararajan et al., 2017) follow the straight line from x' to the token
-    embeddings x of the caption. In x' every token of a word has the mean token embedding. The score
-    is `a_j = (x_j - x'_j) . mean over t in [0, 1] of dS/dx_j (x' + t (x - x'))`, and 0 for tokens
-    of no word. Gradients are computed with dropout disabled.
+    S(I, T) is the cosine similarity of image I and caption T. Integrated gradients (Sundararajan et
+    al., 2017) follow the straight line from x' to the token embeddings x of the caption. In x'
+    every token of a word has the mean token embedding. The score is
+    `a_j = (x_j - x'_j) . mean over t in [0, 1] of dS/dx_j (x' + t (x - x'))`, and 0 for tokens of
+    no word. Gradients are computed with dropout disabled.
 
     Attributes:
-        points: Number of values of t when no graph is created, at the nodes of Gauss-Legendre
-            quadrature.
-        training_points: Number of values of t when a graph is created. The interval [0, 1] is cut
-            into that many equal parts, and one t is drawn from each.
-        expected: Use expected gradients (Erion et al., 2021) instead, which are unbiased: one t is
-            drawn for each caption, and every token of a word in x' has the embedding of a random
-            token of a word in the batch.
+        points: Number of values of t, the nodes of Gauss-Legendre quadrature, if
+            `Captions.create_graph` is not set.
+        training_points: Number of values of t if `Captions.create_graph` is set. The interval
+            [0, 1] is cut into this many equal parts, and one t is drawn from each.
+        expected: Use expected gradients (Erion et al., 2021), an unbiased estimate, instead. Then
+            one t is drawn for each caption, whatever the numbers above, and in x' every token of a
+            word has the embedding of a random token of a word in the batch.
     """
 
     positive_parameters: ClassVar[tuple[str, ...]] = ("points", "training_points")
@@ -68,7 +69,7 @@ class IntegratedGradientsAttribution(AttributionMethod):
 
 
 def _gradient(captions: Captions, embeddings: Tensor) -> Tensor:
-    """Return dS/dx `(B, S, D)` at the token embeddings `(B, S, D)`."""
+    """Return the gradient of the similarity `(B, T, D)` at the token embeddings `(B, T, D)`."""
     embeddings = embeddings if embeddings.requires_grad else embeddings.requires_grad_()
     graph = captions.create_graph
     output = captions.encoder.encode(captions.tokens, embeddings=embeddings, second_order=graph)

@@ -24,21 +24,24 @@ from cae_lib.errors import ConfigError
 class PerturbationAttribution(AttributionMethod):
     """Attribution by the drop in similarity when a word is masked (CAE, perturbation instance).
 
-    The score is `a_j = S(I, T) - S(I, T with word j masked)`, both computed with dropout disabled.
-    All masked captions are encoded as one batch. Tokens of no word score 0. The paper does not say
-    how it masks a word.
+    The score is `a_j = S(I, T) - S(I, T with word j masked)`, where S(I, T) is the cosine
+    similarity of image I and caption T. Both terms are computed with dropout disabled. All masked
+    captions are encoded as one batch. Tokens of no word score 0. The paper does not say how it
+    masks a word.
 
     Attributes:
-        replacement: What replaces the embedding of a masked token: "mean", the current mean of all
-            token embeddings, as a constant, so that the loss does not train the embeddings of
-            tokens outside the batch through it; "zero"; "token", the embedding of CLIP's token "*";
-            or "random", that of a different masked token of the batch, drawn with a seed that
-            depends only on the batch's tokens.
+        replacement: What replaces the embedding of a masked token.
+            "mean": The current mean of all token embeddings. It is a constant, so that the loss
+            does not train the embeddings of tokens outside the batch.
+            "zero": A vector of zeros.
+            "token": The embedding of CLIP's token "*".
+            "random": The embedding of another token that is masked in the batch, with a different
+            id. The seed of the draw depends only on the tokens of the batch.
         unit: "word" masks all tokens of a word at once and gives each of them the drop; "token"
             masks each token alone.
         clamp: Set negative drops to 0.
-        temperature: Multiply S by 1/tau, the inverse temperature of the contrastive loss, as a
-            constant.
+        temperature: Multiply S by 1/tau, the inverse temperature of the contrastive loss. The loss
+            on the scores does not train tau.
     """
 
     differentiates: ClassVar[bool] = False
@@ -56,8 +59,9 @@ class PerturbationAttribution(AttributionMethod):
         """Mask each word in turn and compute by how much the similarity drops.
 
         Raises:
-            ConfigError: If `replacement` is "token" and the vocabulary is not CLIP's, or it is
-                "random" and fewer than two different tokens are masked in the batch.
+            ConfigError: If `replacement` is "token" and the vocabulary is not CLIP's, or if
+                `replacement` is "random" and fewer than two different tokens are masked in the
+                batch.
         """
         tokens = captions.tokens[:, : captions.encoder.n_used_columns(captions.tokens)]
         words = captions.word_numbers(tokens.shape[1]).long()
@@ -72,7 +76,10 @@ class PerturbationAttribution(AttributionMethod):
         return Attribution(scores.relu() if self.clamp else scores, features)
 
     def _replacement(self, captions: Captions, masked: Tensor) -> Tensor:
-        """Return an embedding `(D,)`, or ids `(B, C)`, to replace the masked ids `(n,)`."""
+        """Return what replaces the masked tokens, whose ids are `masked` `(n,)`.
+
+        This is one embedding `(D,)` for all of them, or ids `(B, C)` by position in the batch.
+        """
         tokens = captions.tokens
         if self.replacement == "mean" or self.replacement == "zero":
             return mask_embedding(captions.encoder, self.replacement)

@@ -19,7 +19,10 @@ from cae_lib.words.alignment import word_numbers
 def _merge_tokens(
     scores: Tensor, words: Tensor, reduction: Literal["mean", "sum"], missing: float
 ) -> Tensor:
-    """Merge scores of tokens `(B, T)` by word `(B, W)`; rows are padded with `missing`."""
+    """Merge scores of tokens `(B, T)` into scores of words `(B, W)`, padded with `missing`.
+
+    W is the largest number of words in a caption.
+    """
     zeros = scores.new_zeros(len(words), int(words.max()) + 1)
     sums = zeros.scatter_add(1, words, scores)[:, 1:]
     counts = zeros.scatter_add(1, words, torch.ones_like(scores))[:, 1:]
@@ -50,18 +53,20 @@ def word_scores(
 ) -> Tensor:
     """Score the words of captions for their matched images.
 
-    The score of a word is the sum of the scores of its tokens. A method that scores whole words
-    (`AttributionMethod.scores_words`) gives each token the score of its word; then it is the mean.
+    The score of a word is the sum of the scores of its tokens. If the method scores whole words
+    (`AttributionMethod.scores_words`), each token already has the score of its word, and the mean
+    takes the place of the sum.
 
     Args:
         clip: A model with CLIP's vocabulary.
-        tokens: Token ids of the captions `(B, C)`.
+        tokens: Token ids of B captions in C columns `(B, C)`.
         image_features: `(B, E)`; row i belongs to caption i.
         method: Name of an attribution method; see `get_method`.
         parameters: Parameters of the method.
 
     Returns:
-        Scores of words `(B, W)`, 0 after a caption's last word.
+        Scores of words `(B, W)`, 0 after a caption's last word. W is the largest number of words in
+        a caption.
 
     Raises:
         ConfigError: If the vocabulary is not CLIP's, or the method or a parameter is unknown.
@@ -73,9 +78,13 @@ def word_scores(
 
 
 def positive_shares(scores: Tensor) -> Tensor:
-    """Set negative scores to 0 and divide each row `(B, W)` by its sum, as in the paper's Fig. 6.
+    """Convert scores of words to shares of their caption, as in the paper's Fig. 6.
 
-    A row without a positive score becomes 0.
+    Negative scores become 0. Then each row is divided by its sum; a row without a positive score
+    becomes 0.
+
+    Args:
+        scores: Scores of up to W words in each caption `(B, W)`.
     """
     positive = scores.clamp(min=0)
     return positive / positive.sum(dim=1, keepdim=True).clamp(min=1e-30)

@@ -22,8 +22,8 @@ ANSWER_COLUMNS = ("correct", "rank")
 def compare_tables(profile_name: str, commit_or_folder: str) -> None:
     """Compare all tables of a profile with those of a commit or of another folder.
 
-    Staged rows are first moved into the tables. Then a line is printed for each table and run that
-    differs.
+    Staged rows are first moved into the tables. Then one line is printed for each run of a table
+    whose rows differ, and a line with totals.
 
     Args:
         profile_name: Name of the profile.
@@ -73,7 +73,7 @@ def print_differences(old_folder: Path, new_folder: Path, old_name: str) -> None
     n_rows = 0
     for name in in_both:
         compared, text = compare_frames(
-            store.read(old_rows[name]).to_pandas(), store.read(new_rows[name]).to_pandas()
+            store.read_rows(old_rows[name]).to_pandas(), store.read_rows(new_rows[name]).to_pandas()
         )
         n_rows += compared
         lines += [f"{name}: {text}"] if text else []
@@ -85,10 +85,10 @@ def compare_frames(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, str]:
     """Compare two tables row by row.
 
     Returns:
-        The number of compared rows and a description. The description gives the numbers of changed
-        answers and the largest difference of a number; it is empty if the tables are equal. If the
-        tables differ in their columns or numbers of rows, no rows are compared, and the description
-        says so.
+        The number of compared rows, and a description of the differences, which is empty if the
+        tables are equal. The description gives the numbers of changed answers, the largest
+        difference of a number, and the columns in which other values differ. If the tables differ
+        in their columns or numbers of rows, no rows are compared, and the description says so.
     """
     if list(old.columns) != list(new.columns):
         changed = sorted(set(old.columns) ^ set(new.columns)) or ["their order"]

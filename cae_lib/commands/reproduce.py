@@ -21,7 +21,7 @@ from cae_lib import grid
 from cae_lib.config import paths, repository_root
 from cae_lib.errors import CaeError, Terminated
 from cae_lib.machine import find_gpus, max_cpu_jobs
-from cae_lib.profiles import find_profile, set_profile_home
+from cae_lib.profiles import find_profile, use_profile_home
 from cae_lib.runtime import format_seconds
 
 SNAKEMAKE_OPTIONS_VARIABLE = "CAE_SNAKEMAKE"
@@ -50,8 +50,8 @@ def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
             "this needs a clone of the repository and Snakemake: pip install -e '.[book]'"
         )
     selection = grid.parse_selection(profile.name, config)
-    set_profile_home(profile.name)
-    if profile.real:
+    use_profile_home(profile.name)
+    if profile.is_real:
         from cae_lib.runs import check_real_data  # which imports PyTorch
 
         check_real_data(profile.name)
@@ -88,11 +88,14 @@ def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
 
 
 def describe_unfinished(folder: Path, outputs: Sequence[Path]) -> str:
-    """Return how many jobs are not done, and the last lines of the log of the first such job.
+    """Return a text: how many jobs are not done, and the end of the log of one of them.
+
+    This is the first unfinished job that has a log. Without one, the text only gives the number.
 
     Args:
         folder: Folder of the profile's jobs.
-        outputs: Files `done.json` that the jobs write, without those of the data and the base.
+        outputs: Files `done.json` that the jobs write. Those of the two jobs that make the datasets
+            and the base model are added.
     """
     first = [folder / "data" / "done.json", folder / "base" / "done.json"]
     unfinished = [path for path in (*first, *outputs) if not path.is_file()]
@@ -183,7 +186,7 @@ def print_progress(
     pages_follow: bool,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Print the number of finished runs whenever it changes, until there is an exit code.
+    """Print the number of finished runs whenever it changes, until the process ends.
 
     The remaining time is estimated from the runs that have finished since the start.
 

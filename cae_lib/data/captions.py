@@ -77,7 +77,7 @@ def load_karpathy(
     Raises:
         DataError: If the file is missing or has another layout, no image belongs to the split, an
             image file is missing (only with `missing_images="raise"`), or the number of captions is
-            not `n_expected` (not with `missing_images="drop"`).
+            not `n_expected` (only without `missing_images="drop"`).
     """
     path = Path(file)
     splits = {"train", "restval"} if split == "train" else {split}
@@ -111,7 +111,7 @@ def load_caption_list(
 
     Raises:
         DataError: If the file is missing or has another layout, an image file is missing (only with
-            `missing_images="raise"`), or the number of captions is not `n_expected` (not with
+            `missing_images="raise"`), or the number of captions is not `n_expected` (only without
             `missing_images="drop"`).
     """
     path = Path(file)
@@ -126,7 +126,7 @@ def load_caption_list(
 def load_coco_captions(
     file: str | Path, image_dir: str | Path, missing_images: MissingPolicy = "raise"
 ) -> ImageCaptionPairs:
-    """Read COCO's `captions_{train,val}{2014,2017}.json`, in the order of its annotations.
+    """Read one of COCO's `captions_{train,val}{2014,2017}.json`, in the order of the annotations.
 
     Images without a caption are left out.
 
@@ -170,8 +170,8 @@ def load_negclip_tsv(
     Raises:
         DataError: If the file or a column is missing, a cell of neg_caption or neg_image is not a
             Python list, neg_image names a row that does not exist, an image file is missing (only
-            with `missing_images="raise"`), or the number of rows is not `n_expected` (not with
-            `missing_images="drop"`).
+            with `missing_images="raise"`), or the number of rows is not `n_expected` (only
+            without `missing_images="drop"`).
     """
     path = Path(tsv)
     captioned, negatives, hard = [], [], []
@@ -244,7 +244,7 @@ def load_retrieval_set(
         ConfigError: If the name is unknown.
         DataError: If neither file exists, the file that is read is malformed, an image file is
             missing (only with `missing_images="raise"`), or the number of captions is not the
-            expected one (not with `missing_images="drop"`).
+            expected one (only without `missing_images="drop"`).
     """
     if name not in RETRIEVAL_SETS:
         raise ConfigError(f"no retrieval set {name!r}. Known: {', '.join(RETRIEVAL_SETS)}.")
@@ -268,9 +268,11 @@ def _listed(path: Path, name: str) -> list[Row]:
 
 
 def _image_folder(root: Root, images: Sequence[Path]) -> Path:
-    """Return the first folder of `root` that has any of the images.
+    """Return the folder that image paths are relative to.
 
-    If none has, return the first folder, or its parent if image paths begin with its name.
+    A single folder is returned as it is. Of several candidates, it is the first that has any of the
+    images. If none has, it is the first candidate; but if the first image path begins with the name
+    of this candidate, it is the candidate's parent.
     """
     if isinstance(root, str | Path):
         return Path(root)
@@ -290,8 +292,7 @@ def _pairs(
 ) -> tuple[ImageCaptionPairs, list[int]]:
     """Build pairs from rows (image, caption), and return them with the numbers of the kept rows.
 
-    `missing_images` decides whether rows without a usable image are dropped or raise an error; see
-    `MissingPolicy`.
+    `missing_images` decides what happens to rows without a usable image; see `MissingPolicy`.
     """
     folder = _image_folder(root, [image for image, _ in pairs])
     files = [folder / image for image, _ in pairs]

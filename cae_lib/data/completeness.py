@@ -71,8 +71,8 @@ class SourceReport:
 
     Attributes:
         source: The source.
-        tallies: The count of files, then those of rows (or items of a benchmark) and of images if
-            the source has any.
+        tallies: The count of files. After it, if the source has any, the count of rows (or items of
+            a benchmark) and that of images.
         faults: Messages about files that cannot be read.
     """
 
@@ -112,7 +112,7 @@ def source_report(source: Source) -> SourceReport:
 
     Files that cannot be read raise no error; they are listed as faults of the report. If
     `sources.yml` lists neither weights in the hub's cache nor rows of the source, and no benchmark
-    reads this source alone, all files in its folder are counted and no number is expected.
+    reads this source and no other, all files in its folder are counted and no number is expected.
     """
     files, rows, images = Tally("files"), Tally("rows"), Tally("images")
     faults: list[str] = []
@@ -137,7 +137,8 @@ def source_report(source: Source) -> SourceReport:
 def annotation_files(source: Source) -> list[Path]:
     """Return the annotation files of a source that are on this machine, sorted by path.
 
-    They are the files whose rows are counted, and the files that the source's benchmarks read.
+    They are the files that `sources.yml` lists under `rows` by names without a `*`, and the files
+    of the benchmarks that read this source and no other.
     """
     patterns = [
         name for row in source.rows if "*" not in row.file for name in expand_braces(row.file)
@@ -230,10 +231,10 @@ def _count_listed_rows(
 
 
 def expected_images(source: Source, faults: list[str]) -> Iterator[tuple[str, tuple[Path, ...]]]:
-    """Yield each image that the annotation files of a source name, once.
+    """Yield the images that the annotation files of a source name, each image once.
 
     Args:
-        source: The source; its entries under `images` say which files name images.
+        source: The source. The attribute `images` says which files name images.
         faults: List to which the messages about annotation files that cannot be read are appended
             while the iterator is consumed.
 
@@ -255,8 +256,8 @@ def expected_images(source: Source, faults: list[str]) -> Iterator[tuple[str, tu
 def _image_names(path: Path, entry: ReferencedImages, faults: list[str]) -> Iterable[str]:
     """Return the distinct image names in an annotation file, in order.
 
-    White space around a name, the prefix `entry.drop` and the suffix ".0" are removed. Rows without
-    the field are skipped.
+    White space around a name, the prefix `entry.drop` and the suffix ".0" are removed. A row that
+    lacks one of the fields `entry.field` gives no name for this field.
     """
     names = {}
     try:
@@ -291,7 +292,7 @@ def checksum_of(path: Path, algorithm: str = "sha256") -> str:
 
     Args:
         path: The file.
-        algorithm: Name of an algorithm of `hashlib`, or "git" for the id of the file as a git blob.
+        algorithm: Name of an algorithm of `hashlib`, or "git" for the id that git gives the file.
     """
     digest = hashlib.new("sha1" if algorithm == "git" else algorithm)
     if algorithm == "git":

@@ -47,8 +47,8 @@ def fetch_source(source: Source) -> list[str]:
         Instructions for the files that have to be fetched by hand, a sentence or more for each.
 
     Raises:
-        DataError: If files could not be fetched, checked or unpacked; the message names each with
-            its address and says what to do.
+        DataError: If files could not be fetched, checked or unpacked; the message names each file
+            with its address and says what to do.
     """
     by_hand, failures = [], []
     unreached: dict[str, UnreachableError] = {}
@@ -77,12 +77,15 @@ def fetch_source(source: Source) -> list[str]:
 def _fetch_file(
     source: Source, item: Download, unreached: dict[str, UnreachableError]
 ) -> list[str]:
-    """Fetch one item and move it to its place; return what the user still has to do.
+    """Fetch one file or repository of a source and move it to its place, or unpack it there.
 
     Args:
         source: The source that the item belongs to.
-        item: The item.
+        item: The file or repository. If it is already in its place, nothing is fetched.
         unreached: Errors of the hosts that did not answer, by host; such a host is not asked again.
+
+    Returns:
+        Instructions for what the user has to fetch by hand; [] if there is nothing to do.
     """
     place = source.local_path(item)
     marker = source.root / item.unpack / f".{item.name}.unpacked"
@@ -180,8 +183,8 @@ def _translated_errors(item: Download, gated: str | None) -> Iterator[None]:
     """Turn errors of the downloading libraries into DataErrors that say what to do.
 
     Args:
-        item: The item that is downloaded.
-        gated: Page where the user has to accept the terms; None for the item's page on the hub.
+        item: The file or repository that is downloaded.
+        gated: Page where the user has to accept the terms; None for the page of `item` on the hub.
     """
     try:
         yield

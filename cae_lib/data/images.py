@@ -39,16 +39,16 @@ class TrainingImages:
 
     Args:
         paths: Image files; row i is the image of `paths[i]`.
-        size: Side S of the square images that are returned, in pixels.
+        size: Side of the square images that are returned, in pixels.
 
     Attributes:
         paths: The image files.
-        size: The side S.
+        size: Side of the square images that are returned, in pixels.
         normalization: Scale and shift, `(3, 1, 1)` each, that normalise pixels from 0 to 255 by the
             mean and standard deviation of OpenAI's CLIP; see `normalize_pixels`.
 
     Raises:
-        DataError: If files are missing; with an `ImagesInMemory` also if one is broken or
+        DataError: If files are missing. `ImagesInMemory` also raises it if a file is broken or
             truncated.
     """
 
@@ -79,7 +79,7 @@ class TrainingImages:
             index: Rows of the images, `(B,)`.
 
         Returns:
-            Pixels, float32 `(B, 3, S, S)`.
+            Pixels, float32 `(B, 3, size, size)`.
 
         Raises:
             DataError: If a file is broken or truncated; the message names the file and its row.
@@ -98,7 +98,8 @@ class TrainingImages:
                 as if the whole batch were returned. None returns all B images.
 
         Returns:
-            Pixels from 0 to 255, uint8 `(M, 3, S, S)`, or `(B, 3, S, S)` without `subset`.
+            Pixels from 0 to 255, uint8 `(M, 3, size, size)`, or `(B, 3, size, size)` without
+            `subset`.
 
         Raises:
             DataError: If a file is broken or truncated; the message names the file and its row.
@@ -119,7 +120,7 @@ class TrainingImages:
             seed: Seed of a random resized crop, an integer `()`; None returns the central square.
 
         Returns:
-            Pixels, uint8 `(3, S, S)`.
+            Pixels, uint8 `(3, size, size)`.
 
         Raises:
             DataError: If the file is broken or truncated.
@@ -128,16 +129,17 @@ class TrainingImages:
 
 
 class ImagesInMemory(TrainingImages):
-    """All images of a dataset in one uint8 tensor `(N, 3, S, S)`, decoded once by a thread pool.
+    """All images of a dataset in one tensor in memory, decoded once by a thread pool.
 
-    An image of another size is resized (bicubic) to S pixels on its shorter side and cut to its
+    The tensor is uint8 `(number of images, 3, size, size)`. An image that does not have
+    `size` x `size` pixels is resized (bicubic) to `size` pixels on its shorter side and cut to its
     central square. CLIP's preprocessing for evaluation does the same; pixels may differ by rounding
     and because a large JPEG is decoded at a smaller size. Random crops are torchvision's
     RandomResizedCrop of that square.
 
     Args:
         paths: Image files; row i is the image of `paths[i]`.
-        size: Side S of the square images, in pixels.
+        size: Side of the square images, in pixels.
 
     Raises:
         DataError: If a file is missing, broken or truncated.
@@ -155,7 +157,7 @@ class ImagesInMemory(TrainingImages):
             list(pool.map(decode, range(len(self))))
 
     def pixels_of(self, row: int, seed: Tensor | None) -> Tensor:
-        """Return an image, or the random crop of it that a seed selects, as uint8 `(3, S, S)`."""
+        """Return an image as uint8 `(3, size, size)`, or the random crop that a seed selects."""
         return self.pixels[row] if seed is None else _crop(self.pixels[row], seed, self.size)
 
 
@@ -163,11 +165,11 @@ class ImagesOnDisk(TrainingImages):
     """Images that are decoded, cropped and resized (bicubic) anew for each batch.
 
     Random crops are torchvision's RandomResizedCrop of the whole image. A large JPEG is decoded at
-    a smaller size, with at least 2 S pixels on each side.
+    a smaller size, with at least 2 * `size` pixels on each side.
 
     Args:
         paths: Image files; row i is the image of `paths[i]`.
-        size: Side S of the square images that are returned, in pixels.
+        size: Side of the square images that are returned, in pixels.
 
     Raises:
         DataError: If a file is missing.
@@ -181,7 +183,7 @@ class ImagesOnDisk(TrainingImages):
             seed: Seed of the crop, an integer `()`; None returns the central square.
 
         Returns:
-            Pixels from 0 to 255, uint8 `(3, S, S)`.
+            Pixels from 0 to 255, uint8 `(3, size, size)`.
 
         Raises:
             DataError: If the file is broken or truncated.
@@ -195,18 +197,20 @@ class ImagesOnDisk(TrainingImages):
 
 
 def open_images(paths: Sequence[str | Path], size: int) -> ImagesInMemory | ImagesOnDisk:
-    """Open the images of a training set, in memory if that is possible without other crops.
+    """Open the images of a training set, in memory if they fit and already have the right size.
 
     Images are held in memory if their pixels take at most `MAX_BYTES_IN_MEMORY` bytes and the first
-    image has `size` x `size` pixels. Images of another size are decoded from disk for each batch,
-    because `ImagesInMemory` would cut them to their central square before a crop is drawn.
+    image has `size` x `size` pixels. Otherwise they are decoded from disk for each batch. Images of
+    another size are not held in memory because `ImagesInMemory` would cut them to their central
+    square before a crop is drawn.
 
     Args:
         paths: Image files; row i is the image of `paths[i]`.
         size: Side of the square images that the model takes, in pixels.
 
     Raises:
-        DataError: If a file is missing, or one that is decoded here is broken or truncated.
+        DataError: If a file is missing, or if a file that this function decodes is broken or
+            truncated: all files for `ImagesInMemory`, else at most the first.
     """
     fits = len(paths) * 3 * size * size <= MAX_BYTES_IN_MEMORY
     if fits and len(paths):
@@ -218,7 +222,7 @@ def normalize_pixels(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
     """Return `pixels * scale + shift` as a new float32 tensor.
 
     Args:
-        pixels: Pixels from 0 to 255, `(..., 3, H, W)`.
+        pixels: Pixels from 0 to 255, `(..., 3, height, width)`.
         scale: Factor of each channel, `(3, 1, 1)`: 1 / (255 * standard deviation).
         shift: Summand of each channel, `(3, 1, 1)`: -mean / standard deviation.
     """
@@ -280,7 +284,7 @@ def to_uint8_tensor(image: Image.Image) -> Tensor:
 
 
 def draw_crop_seeds(n_crops: int, generator: torch.Generator) -> Tensor:
-    """Draw a seed for the random crop of each of `n_crops` images, int64 `(count,)`."""
+    """Draw a seed for the random crop of each of `n_crops` images, int64 `(n_crops,)`."""
     return torch.randint(2**62, (n_crops,), generator=generator)
 
 

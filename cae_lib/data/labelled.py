@@ -30,14 +30,14 @@ class LabelledImages:
 
 
 def load_labelled_folder(folder: str | Path) -> LabelledImages:
-    """Load images that each have one class from a folder.
+    """Load the images of a folder, each with one class.
 
     Args:
-        folder: Folder with one subfolder of images for each class, which has the name of the class.
-            An underscore in the name stands for a space. Files that are no images are ignored.
+        folder: Folder with one subfolder of images for each class. The name of the subfolder is the
+            name of the class, with underscores for spaces. Files that are no images are ignored.
 
     Returns:
-        The images, sorted by class and file name. All of them are expected to be there.
+        The images, sorted by class and file name. Their expected number is the number found.
 
     Raises:
         DataError: If there is no image.

@@ -26,7 +26,7 @@ SOURCES_OF_FAMILY: Mapping[str, tuple[str, ...]] = {
 }
 # Source of each retrieval set, by the name of the set.
 RETRIEVAL_SOURCES: Mapping[str, str] = {"coco": "coco-retrieval", "flickr30k": "flickr30k"}
-SIMILARITY_SOURCE = "senteval"  # source of the sentence pairs with human scores
+TEXT_SIMILARITY_SOURCE = "senteval"  # source of the sentence pairs with human scores
 ZERO_SHOT_SUITE = "zero_shot"  # the suite that classifies any labelled images that the user has
 # Suites that read the captions and images of COCO's retrieval set.
 CAPTION_SUITES = ("attribution", "bindings", "phrases", "faithfulness", "sensitivity")
@@ -34,12 +34,12 @@ CAPTION_SUITES = ("attribution", "bindings", "phrases", "faithfulness", "sensiti
 # the ground-truth boxes of the synthetic scenes.
 SOURCES_OF_SUITE: Mapping[str, tuple[str, ...]] = {
     "retrieval": tuple(RETRIEVAL_SOURCES.values()),
-    "similarity": (SIMILARITY_SOURCE,),
+    "similarity": (TEXT_SIMILARITY_SOURCE,),
     **dict.fromkeys(CAPTION_SUITES, (RETRIEVAL_SOURCES["coco"],)),
     ZERO_SHOT_SUITE: (),
     "heatmaps": (),
 }
-MISSING_STATES = ("incomplete", "not here")  # values of `Report.state` if data are missing
+MISSING_STATES = ("incomplete", "not here")  # `SourceReport.state` if data are missing
 VALIDATION_SUITE = "validation"  # the suite on the validation captions of the training data
 
 
@@ -101,8 +101,8 @@ def describe_missing_data(reports: Mapping[str, SourceReport]) -> list[str]:
         reports: Reports of the sources by name, as from `source_reports`.
 
     Returns:
-        The lines of the reports that are not complete, then the command that fetches the data; an
-        empty list if nothing is known to be missing.
+        The lines of the reports whose state is one of `MISSING_STATES`, then the command that
+        fetches these sources; an empty list if there is no such report.
     """
     missing = [report for report in reports.values() if report.state in MISSING_STATES]
     lines = [line for report in missing for line in report.lines()]
@@ -128,8 +128,8 @@ def require_weights(model: str, weights: object) -> None:
 def require_some_data(profile_name: str, suites: Iterable[str]) -> None:
     """Check that each suite of a profile with real data has at least one file to read.
 
-    This is faster than counting all data. Profiles whose data are generated on this machine are not
-    checked.
+    This is faster than counting all data. Profiles whose data are generated on this machine, and
+    suites that read no source, are not checked.
 
     Args:
         profile_name: Name of the profile.
@@ -139,7 +139,7 @@ def require_some_data(profile_name: str, suites: Iterable[str]) -> None:
         MissingDataError: If none of the files that a suite reads is here; the message says how to
             get them.
     """
-    for suite in suites if find_profile(profile_name).real else ():
+    for suite in suites if find_profile(profile_name).is_real else ():
         names = sources_of(suite)
         if names and not any(annotation_files(find_source(name)) for name in names):
             raise MissingDataError(
@@ -162,7 +162,7 @@ def data_digests(profile_name: str, suites: Iterable[str]) -> dict[str, str]:
         DataError: If the data have to be generated on this machine first.
     """
     suites = list(suites)
-    if not find_profile(profile_name).real:
+    if not find_profile(profile_name).is_real:
         return dict.fromkeys(suites, _manifest_digest(profile_name))
     reports = source_reports(name for suite in suites for name in sources_of(suite))
     digests = {suite: sources_digest(reports, sources_of(suite)) for suite in suites}
@@ -187,9 +187,9 @@ def training_digest(profile_name: str, train_data: str) -> str:
     Raises:
         DataError: If the data have to be generated on this machine first.
     """
-    if find_profile(profile_name).real:
+    if find_profile(profile_name).is_real:
         return sources_digest(source_reports(TRAINING_SOURCES), TRAINING_SOURCES)
-    apart = train_data == "pretrain" and find_profile(profile_name).synthetic
+    apart = train_data == "pretrain" and find_profile(profile_name).is_synthetic
     return _manifest_digest(profile_name, "pretrain" if apart else "")
 
 

@@ -1,7 +1,7 @@
 """Make hard negatives like NegCLIP's: captions with two parts swapped.
 
-NegCLIP swaps nouns, phrases or adjectives, but its generator is not public. The rules that decide
-which of them may be swapped are therefore our own.
+NegCLIP swaps nouns, phrases or adjectives, but its generator is not public. The rules here that
+decide which words may be swapped are therefore our own.
 """
 
 from __future__ import annotations
@@ -33,17 +33,20 @@ MODIFIER_DEPENDENCIES = ("amod", "nummod", "poss", "acl", "relcl")
 
 
 def swap_negatives(
-    captions: Sequence[str], seed: int = 0, limit: int = 5, keep_meaning: bool = False
+    captions: Sequence[str], seed: int = 0, limit: int = 5, preserve_meaning: bool = False
 ) -> list[list[str]]:
-    """Make hard negatives of captions by swapping nouns, noun phrases or adjectives (NegCLIP).
+    """Swap two parts of each caption, by default to make hard negatives like NegCLIP's.
+
+    Hard negatives are the results of `meaning_changing_swaps`: two nouns, noun phrases or
+    adjectives are swapped. With `preserve_meaning`, `meaning_preserving_swaps` is used instead.
 
     Args:
         captions: The captions.
         seed: Seed of the random choice among the possible swaps. The choice for a caption depends
             only on the seed and on this caption.
-        limit: Largest number of swaps of a caption.
-        keep_meaning: Whether to return swaps that keep the meaning of the caption, for a control,
-            instead of hard negatives.
+        limit: Largest number of results for a caption.
+        preserve_meaning: Whether the swaps should keep the meaning of the caption, for a control,
+            instead of making it false.
 
     Returns:
         For each caption, a list of up to `limit` different captions with two parts swapped; it is
@@ -60,7 +63,7 @@ def swap_negatives(
     def swaps(doc: Doc) -> list[str]:
         texts = (
             meaning_preserving_swaps(doc)
-            if keep_meaning
+            if preserve_meaning
             else (text for _, text in meaning_changing_swaps(doc))
         )
         return _sample(doc, texts, seed, limit)
@@ -87,7 +90,7 @@ def _sample(doc: Doc, texts: Iterable[str], seed: int, limit: int) -> list[str]:
 
 
 def meaning_changing_swaps(doc: Doc) -> Iterator[tuple[str, str]]:
-    """Yield the kind and the text of every swap of two parts that should make a caption false.
+    """Yield all swaps of two parts that should make a caption false, each with its kind.
 
     Two nouns or noun phrases are swapped if they agree in number, two adjectives if they agree in
     degree. Nouns of a compound preposition ("on top of"), nouns followed by "of" ("a group of"),
@@ -109,7 +112,7 @@ def meaning_changing_swaps(doc: Doc) -> Iterator[tuple[str, str]]:
 
 
 def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
-    """Yield the kind and the two parts of every swap, the earlier part first."""
+    """Yield the kind and the two parts of each possible swap, the earlier part first."""
     nouns = [token for token in doc if _is_movable(token)]
     for first, second in combinations(nouns, 2):
         agree = first.tag_ == second.tag_ and _has(first, "nummod") == _has(second, "nummod")
@@ -141,13 +144,16 @@ def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
 
 
 def meaning_preserving_swaps(doc: Doc) -> Iterator[str]:
-    """Yield the text of every swap of two words that keeps the meaning of a caption.
+    """Yield the results of all swaps of two words that keep the meaning of a caption.
 
-    These are swaps of two nouns without modifiers that a conjunction such as "and" joins, and swaps
-    of two adjectives of one noun.
+    Two nouns are swapped if a conjunction such as "and" joins them and neither has a modifier. Two
+    adjectives are swapped if they describe the same noun.
 
     Args:
         doc: The caption, parsed by spaCy.
+
+    Yields:
+        The caption after the swap.
     """
     for first, second in combinations(doc, 2):
         joined = second.dep_ == "conj" and second.head == first and first.tag_ == second.tag_

@@ -28,7 +28,7 @@ class MissingFileError(MissingDataError):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of an annotation file, whose methods read and check its fields.
+    """A row of an annotation file, with methods that read and check the fields of the row.
 
     Each method that reads a field raises a DataError if the field is missing, null, or of another
     type. The message names the file, the row and the field.
@@ -137,7 +137,7 @@ class Row:
         return left, top, left + wide, top + high
 
     def literal_list(self, field: str, element_type: type = str) -> list[Any]:
-        """Return the list in a field that is written as a Python list or set.
+        """Parse the text of a field as a Python list or set, and return its elements as a list.
 
         Args:
             field: Name of the field or path to it, as in `value`.

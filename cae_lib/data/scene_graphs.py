@@ -51,7 +51,7 @@ def read_scene_graphs(path: Path, key: str) -> list[dict[str, Any]]:
     """Read one list of entries from a JSON file of scene graphs or captions.
 
     Args:
-        path: The file, an object of lists.
+        path: JSON file with an object of lists.
         key: Name of the list: "images", with an entry for each image, or "annotations", with an
             entry for each caption.
 

@@ -71,8 +71,8 @@ class SentencePairs:
             similar.
         part_sizes: Number of pairs of each part that was found, in the order of the pairs.
         n_expected: Number of pairs that the dataset should have.
-        counts: Numbers of further pairs by reason; `{"unscored": 5500}` are pairs that nobody
-            scored, which are left out.
+        counts: Numbers of pairs that were left out, by reason. The only reason is "unscored":
+            nobody scored the pair.
     """
 
     name: str
@@ -97,8 +97,8 @@ def load_similarity_set(
     Args:
         name: Name of the dataset, one of `SIMILARITY_SETS`.
         root: Folder with `STS/` and `SICK/`.
-        is_published: Whether the published number of pairs is expected, and missing pairs are
-            printed; otherwise the pairs that are there are expected.
+        is_published: Whether to expect the published number of pairs, and print how many are
+            missing. Otherwise the number of pairs found is expected.
 
     Raises:
         ConfigError: If the dataset is unknown.
@@ -145,7 +145,7 @@ def available_similarity_sets(root: str | Path) -> tuple[str, ...]:
         root: Folder with `STS/` and `SICK/`.
 
     Raises:
-        DataError: If there is no such dataset.
+        DataError: If no dataset has a test file.
     """
     folder = Path(root)
     names = [n for n in STS_PARTS if any((folder / "STS" / f"{n}-en-test").glob("STS.input.*.txt"))]
@@ -202,7 +202,7 @@ def _scored_pairs(path: Path, name: str, counts: Counter[str]) -> list[tuple[str
 
 
 def _lines(path: Path) -> list[str]:
-    """Return the lines of a file, split at newlines only; other line ends stay in the text."""
+    """Return the lines of a file, split only at LF and CR LF; other line ends stay in the text."""
     text = read_text(path).replace("\r\n", "\n")
     return text.removesuffix("\n").split("\n") if text else []
 

@@ -46,8 +46,9 @@ class Download:
     Exactly one of `url`, `drive`, `hub` and `how` says where it comes from.
 
     Raises:
-        ValueError: If none or several of these fields are set, `checksum` or `revision` has another
-            form, or `revision` is missing for a repository of the hub or set for anything else.
+        ValueError: If none or several of these four fields are set, or `checksum` does not match
+            `CHECKSUM_PATTERN`. If `hub` is set, also if `revision` is missing or does not match
+            `REVISION_PATTERN`; otherwise if `revision` is set.
     """
 
     url: str | None = None  # address of a plain download
@@ -130,8 +131,9 @@ class ReferencedImages:
             `ExpectedRows`.
         field: Fields of a row that each name an image, as `Row.value` reads them. In a text file,
             each line is a name.
-        names: Paths that the image may have in the folder of the source; `{}` stands for its name.
-        drop: Prefix that is removed from the name.
+        names: Paths that an image may have in the folder of the source; `{}` stands for the name of
+            the image.
+        drop: Prefix that is removed from the name of an image.
     """
 
     file: str
@@ -185,7 +187,8 @@ class Source:
 def load_sources(path: Path = SOURCES_FILE) -> Mapping[str, Source]:
     """Read all sources, and return them by name.
 
-    The sources of a benchmark that the file does not list are added without downloads.
+    If a benchmark reads a source that the file does not list, this source is added without
+    downloads.
 
     Args:
         path: The list of sources; by default the one that comes with the package.

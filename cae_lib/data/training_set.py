@@ -71,10 +71,11 @@ def _find_tagger(name: str, profile_name: str) -> Tagger:
 def has_ground_truth(profile_name: str) -> bool:
     """Return whether the word roles of a profile's captions are known without a parser.
 
-    They are known for synthetic scenes and for paired photographs, whose captions are generated.
+    They are known for synthetic scenes and for paired photographs, because both have generated
+    captions.
     """
     profile = find_profile(profile_name)
-    return profile.synthetic or (profile.sets or profile.name) == "paired"
+    return profile.is_synthetic or (profile.sets or profile.name) == "paired"
 
 
 def ground_truth_tagger(profile_name: str) -> Tagger:
@@ -92,7 +93,7 @@ def ground_truth_tagger(profile_name: str) -> Tagger:
             "no roles are known by construction; choose 'scene-graph' or 'dependency'."
         )
     profile = find_profile(profile_name)
-    if profile.synthetic:
+    if profile.is_synthetic:
         folder = profile.root / "coco" / "annotations"
         return SyntheticSceneTagger(
             (folder / f"captions_{split}2014.json", folder / f"scene_graphs_{split}2014.json")
@@ -121,11 +122,12 @@ def training_set(
         model: Name of the model whose tokenizer and image size are used.
         tagger: Name of the tagger that finds the roles of words: "scene-graph" (the paper's
             parser), "dependency" (rules on spaCy's dependency tree), or "truth" (the ground truth
-            of captions that were generated, not written by people).
+            of captions that were generated, not written by people). It is not used for the
+            training set "pretrain".
 
     Raises:
         ConfigError: If the profile, the training set, the model or the tagger is unknown, or the
-            tagger "truth" does not fit the profile.
+            tagger is "truth" and the profile has no ground truth.
         DataError: If files are missing or malformed; the message says how to get them.
     """
     clip = load_clip(model)
@@ -155,8 +157,8 @@ def training_set(
 def _parsed_negatives(captions: Sequence[str], name: str) -> list[list[str]]:
     """Return the swaps of each caption, from the cached file if there is one.
 
-    The name of the file depends on the captions and on the versions of spaCy and its model, so
-    another model writes a new file.
+    The name of the file depends on the captions, the versions of spaCy and its model, and
+    `NEGATIVES_VERSION`. If one of them changes, a new file is written.
 
     Args:
         captions: The captions.
@@ -168,7 +170,7 @@ def _parsed_negatives(captions: Sequence[str], name: str) -> list[list[str]]:
     key = hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]
     path = paths().cache / name / f"{key}.json"
     if not path.is_file():
-        write_atomic(path, json.dumps(swap_negatives(captions, keep_meaning=name == "kept")))
+        write_atomic(path, json.dumps(swap_negatives(captions, preserve_meaning=name == "kept")))
     return json.loads(path.read_text(encoding="utf-8"))
 
 
@@ -184,7 +186,7 @@ def training_pairs(profile_name: str) -> ImageCaptionPairs:
     """
     profile = find_profile(profile_name)
     path = profile.root / "coco" / "train_neg_clip.tsv"
-    if not profile.real or profile.drawn:
+    if not profile.is_real or profile.drawn:
         return load_negclip_tsv(path, profile.root)
     try:
         return load_negclip_tsv(path, profile.root, n_expected=N_TRAINING_ROWS)

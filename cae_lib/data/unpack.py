@@ -33,8 +33,8 @@ _Member = zipfile.ZipInfo | tarfile.TarInfo
 def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None:
     """Unpack a zip or tar archive to a folder, and replace existing files.
 
-    Files are moved to the folder once all of them are unpacked. Hidden files are left out. If one
-    outer folder contains everything else, its content is moved without the folder itself.
+    Files are moved to the folder once all of them are unpacked. Hidden files are left out. If all
+    other files are in one outer folder, its content is moved without the folder itself.
 
     Args:
         archive: The archive.
@@ -45,8 +45,8 @@ def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None
     Raises:
         DataError: If the archive is damaged, contains links or devices, contains none of the files
             to keep, or unpacks to more than `MAX_UNPACK_RATIO` times its size and more than
-            `ALWAYS_ALLOWED_BYTES` bytes; also if a symbolic link leads a file out of `root` or
-            stands in its place.
+            `ALWAYS_ALLOWED_BYTES` bytes. Also if the path of an unpacked file is a symbolic link,
+            or a symbolic link leads this path out of `root`.
     """
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{archive.name}.", dir=root) as name:

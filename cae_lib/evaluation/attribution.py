@@ -113,12 +113,13 @@ class CaptionSample:
     """A sample of C captions with at least one word each, and the features of their images.
 
     Attributes:
-        caption_index: Position of each caption in `Pairs.captions` `(C,)`, int32.
-        image_index: Position of each caption's image in `Pairs.image_paths` `(C,)`, int32.
+        caption_index: Position of each caption in `ImageCaptionPairs.captions`, int32 `(C,)`.
+        image_index: Position of each caption's image in `ImageCaptionPairs.image_paths`, int32
+            `(C,)`.
         tokens: Token ids `(C, T)`; T is at most the context length.
         words: Number of each token's word in its caption, from 1 `(C, T)`; 0 for no word.
         roles: Role of each token's word `(C, T)`, an index into `ROLE_NAMES`.
-        arguments: Numbers of the words that each token's word is said of `(C, T, 2)`, see
+        arguments: Numbers of the words that each token's word relates or describes `(C, T, 2)`, see
             `Alignment`.
         image_features: Unit vectors of the captions' images `(C, E)`.
     """
@@ -156,7 +157,8 @@ class CaptionSample:
             **parameters: Parameters of the attribution method.
 
         Returns:
-            `(C, W)`, float64; NaN after a caption's last word.
+            Scores, float64 `(captions, words)`, with as many columns as the longest caption has
+            words; NaN after a caption's last word.
         """
         return merge_token_scores(
             self.token_scores(model, method, **parameters), self.words, reduction
@@ -174,8 +176,8 @@ class CaptionSample:
             **parameters: Parameters of the attribution method.
 
         Returns:
-            `(C, T)`, float32; NaN for tokens that the method does not score. With a causal text
-            encoder, tokens after the end of the text have the score 0.
+            Scores, float32 `(captions, T)`; NaN for tokens that the method does not score. With a
+            causal text encoder, tokens after the end of the text have the score 0.
         """
         scorer, scores = get_method(method, **parameters), torch.zeros(self.tokens.shape)
         for rows in torch.arange(len(self.tokens)).split(batch_size):
@@ -190,11 +192,11 @@ class CaptionSample:
             batch_scores = output.scores.float()
             if output.has_score is not None:
                 batch_scores = batch_scores.masked_fill(~output.has_score, torch.nan)
-            scores[rows, : output.length] = batch_scores.cpu()
+            scores[rows, : output.sequence_length] = batch_scores.cpu()
         return scores.to(self.tokens.device)
 
     def word_roles(self, row: int) -> list[str]:
-        """Return the role name of each word of a caption, which is that of its first token."""
+        """Return the role name of each word of a caption: the role of the word's first token."""
         words, roles = self.words[row].tolist(), self.roles[row].tolist()
         return [ROLE_NAMES[roles[words.index(n)]] for n in range(1, max(words) + 1)]
 

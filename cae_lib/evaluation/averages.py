@@ -44,12 +44,12 @@ class AveragingRule:
     """How one score is averaged.
 
     Attributes:
-        tree: The subsets and how their accuracies are averaged. Within a subset, items have the
-            weights of the benchmark's own average (column `weight` of the table "items").
+        tree: The subsets and how their accuracies are averaged.
         label: The full name of the score.
-        pooled: Give all items of these subsets the same weight. The shape of the tree and the
-            benchmarks' own averages are then ignored.
-        average: How items are averaged within a subset; None for the benchmark's own average.
+        pooled: Whether all items of these subsets have the same weight. If so, neither the shape of
+            the tree nor `average` nor the benchmarks' own averages affect the weights.
+        average: How items are averaged within a subset. None for the benchmark's own average, which
+            is the column `weight` of the table "items".
     """
 
     tree: SubsetTree
@@ -114,7 +114,11 @@ belongs to none."""
 
 
 def _family_tree(name: str) -> SubsetTree:
-    """Join the trees of a family's columns; only a tree can be joined, not a rule's other parts."""
+    """Return the list of the trees of a family's columns.
+
+    Raises:
+        ConfigError: If the rule of a column is pooled or has an average of its own.
+    """
     rules = [TABLE1_RULES[column] for column in COLUMNS_OF_FAMILY[name]]
     if any(rule.pooled or rule.average for rule in rules):
         raise ConfigError(
@@ -128,7 +132,7 @@ _BY_FAMILY: Mapping[str, SubsetTree] = {name: _family_tree(name) for name in COL
 
 
 def _aro(symmetric: frozenset[str]) -> Mapping[str, AveragingRule]:
-    """Return the rules of ARO's two sets, which leave out the given symmetric relations."""
+    """Return the rules of ARO's two sets; that of "aro/relation" leaves out symmetric relations."""
     relations = Average(over_groups=True, excluded_groups=symmetric)
     pairs = Average(over_groups=True, min_items=MIN_ITEMS_PER_PAIR)
     return {
@@ -184,7 +188,8 @@ PROTOCOLS: Mapping[str, Mapping[str, AveragingRule]] = {
 """The rule of each score, by protocol and name of the score:
 
 - "table": the columns of the paper's Table 1.
-- "family": the paper's seven families, each the mean of its columns, and "mean", their mean.
+- "family": a score for each of the paper's seven families, the mean of the family's columns, and
+  "mean", the mean of these seven scores.
 - "official": the averages of each benchmark's own paper and script.
 - "authors": the averages of the evaluation of CAE's authors, read in the code of their later work.
 """
@@ -197,7 +202,7 @@ def score_weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
     `items` lacks leaves its weight to the other members of its list in the rule.
 
     Args:
-        items: The stored table "items", or the result of `choice.weighted_items`.
+        items: The stored table "items", or a table that `choice.weighted_items` returns.
         protocol: "table" for the columns of Table 1, "family", "official" or "authors" (see
             `PROTOCOLS`); or "subset" for the benchmark's own average of each subset.
 
@@ -269,15 +274,15 @@ def weighted_average(
 
 
 def item_weights(groups: Sequence[str] | pd.Series, average: Average) -> np.ndarray:
-    """Return the weight `(n,)` of each item of a subset.
+    """Return the weights `(n,)` of the n items of a subset.
 
     Args:
-        groups: The group `(n,)` of each item, such as the relation that it is about.
+        groups: The group `(n,)` of each item, such as the relation that the item is about.
         average: How the items are averaged: with equal weights for items, or for groups.
 
     Returns:
-        Weights that sum to 1. Items of groups that `average` leaves out have weight 0. If it leaves
-        out all groups, all weights are 0.
+        Weights that sum to 1; items of groups that `average` leaves out have weight 0. But if
+        `average` leaves out all groups, all weights are 0.
     """
     if not average.over_groups:
         return np.full(len(groups), 1 / len(groups))
@@ -295,9 +300,10 @@ def _weighted(rule: AveragingRule, items: pd.DataFrame, share: float) -> pd.Data
         share: Weight of the whole subset in the score.
 
     Returns:
-        The rows with a column `weight` that sums to `share`, and a column `stratum` that is equal
-        for items that are averaged together. Both are taken from the table and scaled; if the rule
-        has an average of its own, they are computed from the groups instead.
+        The rows with a column `weight`, which sums to `share`, and a column `stratum`, which is
+        equal for items that are averaged together. If the rule has an average of its own, it gives
+        the weights, and the groups are the strata. Otherwise the weights of the table are scaled,
+        and the strata are those of the table.
     """
     if rule.average is None:
         return items.assign(weight=items["weight"] * share)
@@ -306,7 +312,12 @@ def _weighted(rule: AveragingRule, items: pd.DataFrame, share: float) -> pd.Data
 
 
 def _shares(tree: SubsetTree, keys: list[str]) -> dict[str, float]:
-    """Return the weight of each subset in the nested mean over the members that are present."""
+    """Return the weight of each subset in the nested mean `tree`.
+
+    Args:
+        tree: The nested mean. A member without any present subset is left out.
+        keys: The subsets that are present, as "family/subset".
+    """
     if isinstance(tree, str):
         matching = [key for key in keys if fnmatchcase(key, tree)]
         return {key: 1 / len(matching) for key in matching}

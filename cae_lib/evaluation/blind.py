@@ -56,7 +56,7 @@ def blind_answers(
 ) -> pd.DataFrame:
     """Answer the benchmarks that compare captions, by each text-only baseline.
 
-    Benchmarks with a single caption for each item are left out, and so are those of the tasks
+    Benchmarks that have an item with a single caption are left out, and so are those of the tasks
     "image" and "tot".
 
     Args:
@@ -65,8 +65,8 @@ def blind_answers(
 
     Returns:
         A row for each baseline and item: `chooser`, the name of the baseline; `family`, `subset`,
-        `item` and `picture` as in `choice.item_frame`; and `share`, the expected accuracy. Without
-        such benchmarks, the table is empty and has no columns.
+        `item` and `picture` as in `choice.item_frame`; and `share`, the expected accuracy. If all
+        benchmarks are left out, the table is empty and has no columns.
     """
     benchmarks = scorable_benchmarks(benchmarks)
     items = [(subset.task, item) for subset in benchmarks for item in subset.items]
@@ -98,9 +98,10 @@ def n_tied_answers(item: Item, task: str, text_scores: Mapping[str, float]) -> i
     """Count the tied best answers that a baseline guesses among; 0 if none of them is right.
 
     An item with one image and three texts that have to be in order (`CLOSER_TEXT_PAIRS`) is right
-    or wrong, and a tie is wrong. An item with two images needs a different caption for each image,
-    but a baseline prefers the same caption for both. It is wrong unless the two captions tie, and
-    then guesses among all answers of the task (see `CHANCE_ACCURACY_OF_TASK`).
+    or wrong, and a tie is wrong: the result is 1 or 0. An item with two images needs a different
+    caption for each image, but a baseline prefers the same caption for both. If the two captions do
+    not tie, the baseline is therefore wrong. If they tie, it guesses among all answers of the task
+    (see `CHANCE_ACCURACY_OF_TASK`).
 
     Args:
         item: The item.
@@ -128,7 +129,7 @@ class TrigramModel:
         texts: The texts that the model is fitted on.
 
     Attributes:
-        vocabulary_size: Number of distinct words and punctuation marks, and 1 for the end of a
+        vocabulary_size: Number of distinct words and punctuation marks, plus 1 for the end of a
             text.
     """
 
@@ -160,15 +161,18 @@ class TrigramModel:
 
         Args:
             text: The text.
-            per_word: Divide it by the number of words and punctuation marks, plus 1 for the end of
-                the text.
+            per_word: Whether to divide the log probability by the number of words and punctuation
+                marks plus 1, for the end of the text.
         """
         logs = [math.log(self.probability(word, context)) for context, word in _trigrams(text)]
         return math.fsum(logs) / len(logs) if per_word else math.fsum(logs)
 
 
 def _trigrams(text: str) -> Iterator[tuple[tuple[str, str], str]]:
-    """Yield each word or mark in lower case, and the end, with the two that precede it."""
+    """Yield a pair for each word or mark of a text, and one for its end.
+
+    The pair has the two preceding symbols and the word (in lower case), mark or `END`.
+    """
     padded = [START, START, *TOKEN_PATTERN.findall(text.lower()), END]
     for first, second, word in zip(padded, padded[1:], padded[2:], strict=False):
         yield (first, second), word

@@ -32,8 +32,8 @@ def benchmark_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
 def answer_benchmarks(benchmarks: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
     """Answer every item of benchmarks by the cosine similarity of images and texts.
 
-    An item is right if its margin is positive, so a tie is wrong. Only a negative item of
-    `svo_match_benchmark` is also right if its margin is 0.
+    A negative item of `svo_match_benchmark` is right if its margin is at least 0. Any other item is
+    right if its margin is positive, so a tie is wrong.
 
     Args:
         benchmarks: The benchmarks; those without items are left out.
@@ -44,8 +44,8 @@ def answer_benchmarks(benchmarks: Sequence[Benchmark], encoder: Encoder) -> pd.D
 
         - `correct` (bool).
         - `margin` (float32): a difference of cosines, see `margin` and `match_margins`.
-        - `rank` (int16): 1 plus the number of other options that are at least as close as the true
-          one; 0 for other tasks than "choice" and for `svo_match_benchmark`.
+        - `rank` (int16): for the task "choice", 1 plus the number of other options that are at
+          least as close as the true one; 0 for other tasks and for `svo_match_benchmark`.
 
     Raises:
         DataError: If two benchmarks have the same name and subset, or an image is missing, cannot
@@ -130,8 +130,8 @@ def weighted_items(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
         The columns of `item_frame` and three more:
 
         - `weight`: the headline of a subset is the sum of the weights of its right answers.
-        - `stratum`: equal for items whose accuracy the headline averages first, which are those of
-          a subset or, if it averages over groups, those of a group.
+        - `stratum`: equal for items whose accuracy the headline averages first. If the headline
+          averages over groups, these are the items of a group, else the items of the subset.
         - `chance`: the probability of guessing the item right.
 
     Raises:
@@ -159,7 +159,7 @@ def chance(benchmark: Benchmark, item: Item) -> float:
 
 
 def item_scores(items: Sequence[Item], encoder: Encoder) -> list[np.ndarray]:
-    """Return the cosines of each item's images and texts, `(images, texts)` float32 for each item.
+    """Return for each item the cosines of its images with its texts, float32 `(images, texts)`.
 
     An option that occurs twice in an item gets exactly the same cosine twice, so ties are exact.
     """
@@ -200,7 +200,7 @@ def _judge(subset: Benchmark, encoder: Encoder) -> tuple[np.ndarray, np.ndarray,
 
 
 def match_margins(items: Sequence[Item], cosines: np.ndarray) -> np.ndarray:
-    """Return the margins of the items of `svo_match_benchmark` `(n,)`.
+    """Return the margins `(n,)` of the n items of `svo_match_benchmark`.
 
     A cosine gives no yes or no, so the threshold is the median cosine of the distinct pairs of a
     sentence and an image. A positive pair has to lie above it, a negative pair at or below it. The
@@ -208,7 +208,7 @@ def match_margins(items: Sequence[Item], cosines: np.ndarray) -> np.ndarray:
     threshold minus its cosine.
 
     Args:
-        items: The items, each with one image and one sentence.
+        items: The n items, each with one image and one sentence.
         cosines: The cosine of each item `(n,)`.
     """
     distinct = {
@@ -223,8 +223,8 @@ def margin(task: str, scores: np.ndarray, truth: int) -> float:
     """Return the smallest of the differences that have to be positive for an item to be right.
 
     For the task "choice", it is the cosine of the true option minus the largest other cosine. Of
-    Winoground's scores, "text" compares the two texts for each image, "image" compares the two
-    images for each text, and "group" does both.
+    Winoground's tasks, "text" compares the two texts for each image, "image" compares the two
+    images for each text, and "group" does both. The other tasks compare three texts.
 
     Args:
         task: How the item is scored, see `Benchmark.task`.

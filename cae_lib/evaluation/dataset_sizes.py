@@ -30,13 +30,14 @@ def subset_table(profile_name: str) -> pd.DataFrame:
     Returns:
         A row for each subset of a benchmark, and for each dataset of another suite. Columns:
 
-        - `suite`, `family` (of other suites than "benchmarks": the name of the dataset), `subset`.
+        - `suite`; `family`, for other suites than "benchmarks" the name of the dataset; `subset`,
+          for other suites "".
         - `n_used`, `n_expected`: numbers of items, captions, images or pairs of sentences.
         - `headline`, `rule`: how the items of a benchmark are averaged, see `Benchmark`.
         - `chance`: mean probability of guessing an item of a benchmark right; NaN elsewhere.
         - `counts`: further counts as JSON, see `Benchmark.counts`.
     """
-    real = find_profile(profile_name).real
+    real = find_profile(profile_name).is_real
     retrieval = datasets.retrieval_sets(profile_name)
     labelled: Mapping[str, LabelledImages] = {}
     with datasets.skip_if_missing("zero_shot", real):
@@ -65,7 +66,7 @@ def drop_rescored(table: pd.DataFrame) -> pd.DataFrame:
     Sums of `n_used` and `n_expected` then count each item once.
 
     Args:
-        table: A table of `subset_table`.
+        table: The sizes, as `subset_table` returns them.
     """
     rescored = [
         row.suite == "benchmarks" and is_rescored(row.family, row.subset)
@@ -121,10 +122,10 @@ def _sample_rows(profile_name: str, pairs: ImageCaptionPairs | None) -> Iterator
     The suites "attribution" and "faithfulness" do not use captions without a word.
     """
     profile = find_profile(profile_name)
-    if pairs is None and not profile.real:
+    if pairs is None and not profile.is_real:
         return
     for suite, limit in datasets.SAMPLE_SIZES.items():
-        if suite == "heatmaps" and not profile.synthetic:
+        if suite == "heatmaps" and not profile.is_synthetic:
             continue
         if pairs is None:
             yield _row(suite, "coco", 0, limit)

@@ -71,7 +71,7 @@ def evenly_spaced_indices(total: int, limit: int | None) -> np.ndarray:
 
 @contextmanager
 def skip_if_missing(name: str, may_be_missing: bool) -> Iterator[None]:
-    """Print what is left out if the `with` block raises a MissingDataError, and suppress the error.
+    """Suppress a MissingDataError that the `with` block raises, and print what is left out.
 
     The rest of the block is skipped. The same message is printed once in a process.
 
@@ -90,19 +90,20 @@ def skip_if_missing(name: str, may_be_missing: bool) -> Iterator[None]:
 def load_benchmarks(profile_name: str, families: Iterable[str] = ()) -> tuple[Benchmark, ...]:
     """Load the benchmarks of a profile, a `Benchmark` for each subset.
 
-    A subset of real data that is missing has no items; it is left out if its size is unknown.
+    If the annotation file of a real subset is missing, the subset is returned without items, or
+    left out if its expected size is unknown.
 
     Args:
         profile_name: Name of the profile.
-        families: Names of the families to load; by default all `benchmark_families` the profile.
+        families: Names of the families to load; by default those of `benchmark_families`.
 
     Raises:
         ConfigError: If a family is unknown.
-        DataError: If data are malformed, generated data are incomplete, or one of the requested
-            `families` has no usable item.
+        DataError: If data are malformed, generated data are incomplete, or a family that `families`
+            names has no usable item.
     """
     families, root = tuple(families), find_profile(profile_name).root
-    available = [*FOLDER_OF_FAMILY] if find_profile(profile_name).real else _built_families(root)
+    available = [*FOLDER_OF_FAMILY] if find_profile(profile_name).is_real else _built_families(root)
     if unknown := [name for name in families if name not in available]:
         raise ConfigError(f"no benchmark {', '.join(unknown)}. Known: {', '.join(available)}.")
     requested = [
@@ -127,10 +128,10 @@ def benchmark_families(profile_name: str) -> list[str]:
     """Return the names of the benchmark families that a profile has.
 
     A profile of real data has the paper's benchmarks, even if they are missing, and every other
-    benchmark whose folder exists.
+    benchmark whose folder exists. A profile of generated data has those that its manifest lists.
     """
     profile = find_profile(profile_name)
-    if not profile.real:
+    if not profile.is_real:
         return _built_families(profile.root)
     return [
         name
@@ -151,8 +152,8 @@ def load_family(profile_name: str, name: str) -> list[Benchmark]:
         DataError: If data are malformed, or generated data are incomplete.
     """
     profile = find_profile(profile_name)
-    parts = load_benchmark(name, profile.root, is_published=profile.real)
-    for part in parts if not profile.real else ():
+    parts = load_benchmark(name, profile.root, is_published=profile.is_real)
+    for part in parts if not profile.is_real else ():
         if part.n_used != part.n_expected:
             raise DataError(
                 f"{profile.root}: {part.n_used} of {part.n_expected} items of {part.key} are "
@@ -174,7 +175,7 @@ def retrieval_pairs(profile_name: str, name: str) -> ImageCaptionPairs:
         DataError: If the captions are missing or malformed, no image can be used, or a generated
             set is incomplete.
     """
-    root, real = find_profile(profile_name).root, find_profile(profile_name).real
+    root, real = find_profile(profile_name).root, find_profile(profile_name).is_real
     pairs = load_retrieval_set(
         name, root, missing_images="drop" if real else "raise", is_published=real
     )
@@ -193,19 +194,19 @@ def retrieval_sets(profile_name: str) -> dict[str, ImageCaptionPairs]:
         DataError: If a set is malformed, or a generated one is missing or incomplete.
     """
     profile, pairs = find_profile(profile_name), {}
-    for name in RETRIEVAL_SETS if profile.real else _manifest_counts(profile.root)["order"]:
-        with skip_if_missing(f"retrieval on {name}", profile.real):
+    for name in RETRIEVAL_SETS if profile.is_real else _manifest_counts(profile.root)["order"]:
+        with skip_if_missing(f"retrieval on {name}", profile.is_real):
             pairs[name] = retrieval_pairs(profile_name, name)
     return pairs
 
 
 def available_training_pairs(profile_name: str) -> ImageCaptionPairs | None:
-    """Load the training captions and images of a profile; None if real ones are incomplete.
+    """Load the training pairs of a profile; return None if real ones are missing or incomplete.
 
     Raises:
         DataError: If data are malformed, or generated data are missing or incomplete.
     """
-    with skip_if_missing("blind", find_profile(profile_name).real):
+    with skip_if_missing("blind", find_profile(profile_name).is_real):
         return training_pairs(profile_name)
     return None
 
@@ -219,9 +220,9 @@ def similarity_sets(profile_name: str) -> tuple[SentencePairs, ...]:
     """
     profile, pairs = find_profile(profile_name), []
     folder = profile.root / SENTEVAL_FOLDER
-    for name in SIMILARITY_SETS if profile.real else available_similarity_sets(folder):
-        with skip_if_missing(name, profile.real):
-            pairs.append(load_similarity_set(name, folder, is_published=profile.real))
+    for name in SIMILARITY_SETS if profile.is_real else available_similarity_sets(folder):
+        with skip_if_missing(name, profile.is_real):
+            pairs.append(load_similarity_set(name, folder, is_published=profile.is_real))
     return tuple(pairs)
 
 
@@ -233,12 +234,13 @@ def classification_sets(profile_name: str) -> Mapping[str, LabelledImages]:
     profile of real data has the user's folders in `LABELLED_FOLDER`. Other profiles have none.
 
     Raises:
-        DataError: If the profile has real data and no folder, or a dataset is missing or malformed.
+        DataError: If the profile has real data and `LABELLED_FOLDER` has no subfolder, or if a
+            dataset is missing or malformed.
     """
     profile = find_profile(profile_name)
-    if profile.synthetic:
+    if profile.is_synthetic:
         return {name: _images_with_nouns(profile_name, name) for name in SCENE_GRAPH_FILES}
-    if not profile.real:
+    if not profile.is_real:
         return {}
     root = profile.root / LABELLED_FOLDER
     folders = sorted(path for path in root.glob("*") if path.is_dir())
@@ -250,10 +252,10 @@ def classification_sets(profile_name: str) -> Mapping[str, LabelledImages]:
     return {path.name: load_labelled_folder(path) for path in folders}
 
 
-def _images_with_nouns(profile: str, name: str) -> LabelledImages:
+def _images_with_nouns(profile_name: str, name: str) -> LabelledImages:
     """Return the images of a synthetic retrieval set with the nouns of their scene graphs."""
-    paths = retrieval_pairs(profile, name).image_paths
-    graphs = read_scene_graphs(find_profile(profile).root / SCENE_GRAPH_FILES[name], "images")
+    paths = retrieval_pairs(profile_name, name).image_paths
+    graphs = read_scene_graphs(find_profile(profile_name).root / SCENE_GRAPH_FILES[name], "images")
     nouns = {entry["file_name"]: [thing["noun"] for thing in entry["things"]] for entry in graphs}
     labels = [tuple(NOUNS.index(noun) for noun in nouns[path.name]) for path in paths]
     return LabelledImages(paths, labels, NOUNS, len(paths))

@@ -93,7 +93,7 @@ class Weights:
         weights, it covers the model and the activation.
 
         Raises:
-            CheckpointError: If the file is missing, or cannot be downloaded.
+            CheckpointError: If the file of the weights is missing or cannot be downloaded.
         """
         if isinstance(self.source, Path):
             return checkpoint_digest(self.source)
@@ -145,8 +145,8 @@ class DecodedImage(NamedTuple):
 
     Attributes:
         ref: The file, and the crop that was cut out of it.
-        pixels: RGB values `(3, H, W)`, uint8.
-        content: Hash of `pixels`, in hexadecimal.
+        pixels: RGB values, uint8 `(3, height, width)`.
+        pixel_hash: Hash of `pixels`, in hexadecimal.
     """
 
     ref: ImageRef
@@ -160,8 +160,8 @@ class ImageReader:
     Args:
         preprocess: The preprocessing of open_clip, which ends in the conversion to a tensor and the
             normalisation.
-        workers: Number of threads; None for one for each core that the process may use, at most
-            `MAX_WORKERS`.
+        workers: Number of threads. None stands for the number of cores that the process may use,
+            but at most `MAX_WORKERS`.
     """
 
     def __init__(self, preprocess: Compose, workers: int | None = None) -> None:
@@ -196,9 +196,9 @@ class ImageReader:
                     yield from images
 
     def normalize(self, images: Sequence[DecodedImage], device: torch.device) -> Tensor:
-        """Return the model's input `(n, 3, H, W)`, float32, on a device.
+        """Return images as the model's input, float32 `(images, 3, height, width)`, on a device.
 
-        It equals the output of the whole preprocessing.
+        This input equals the output of the whole preprocessing.
         """
         pixels = torch.stack([image.pixels for image in images]).to(device)
         return pixels.float().div_(255).sub_(self._mean.to(device)).div_(self._std.to(device))
@@ -250,8 +250,8 @@ class Encoder:
         clip: The model with its preprocessing and tokenizer.
         profile_name: Name of the profile whose data are encoded. If its runs lock the image tower,
             the vectors of images are also stored in a file named by `image_vectors_key`, which
-            these runs share. If its data are real, a progress bar is shown. With None, neither
-            happens.
+            these runs share. If its data are real, a progress bar is shown for
+            `PROGRESS_THRESHOLD` new images or texts or more. With None, neither happens.
         workers: Number of threads that decode images, see `ImageReader`.
     """
 
@@ -307,7 +307,7 @@ class Encoder:
         return np.array([self._images[ref] for ref in refs], dtype=np.float32)
 
     def pixel_values(self, refs: Sequence[ImageRef]) -> Tensor:
-        """Read images as the model's input `(n, 3, H, W)`, float32, on the model's device.
+        """Read images as the model's input, float32 `(images, 3, height, width)`, on its device.
 
         Raises:
             DataError: If an image is missing, cannot be decoded, or has an empty crop.
@@ -345,7 +345,7 @@ class Encoder:
     def _read_unseen(
         self, refs: list[ImageRef], contents: dict[ImageRef, str]
     ) -> Iterator[DecodedImage]:
-        """Yield each image whose pixels have no vector; add the hashes of all to `contents`."""
+        """Yield one image for each new pixel hash; add the hashes of all `refs` to `contents`."""
         seen = set(self._vectors)
         for image in self._reader.read(refs):
             contents[image.ref] = image.pixel_hash
@@ -368,7 +368,12 @@ class Encoder:
 
 
 def _read_shared(path: Path | None) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Read the stored pixel hash by `file_fingerprint`, and the stored vector by this hash."""
+    """Read the file of shared vectors; without a file, both results are empty.
+
+    Returns:
+        The hash of an image's pixels by the image's `file_fingerprint`, and the vector of an image
+        by the hash of its pixels.
+    """
     if path is None or not path.is_file():
         return {}, {}
     with np.load(path) as stored:

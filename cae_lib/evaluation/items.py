@@ -46,14 +46,15 @@ def data_tables(profile_name: str) -> Tables:
         - "texts": the texts and images that each item offers.
         - "blind": answers of text-only baselines; only if the training captions are complete.
         - "captions": what COCO's test captions state; only if they are present.
-        - "roles": the roles of the words of these captions; only if known by construction.
+        - "roles": the ground-truth roles of the words of these captions; only if the captions are
+          present and generated.
         - "parser": how the roles that the parser finds agree with the ground truth; only for
           synthetic scenes.
 
     Raises:
         DataError: If data are malformed, or generated data are missing or incomplete.
     """
-    world, tagger = find_profile(profile_name).synthetic, default_tagger()
+    world, tagger = find_profile(profile_name).is_synthetic, default_tagger()
     parts, retrieval = load_benchmarks(profile_name), retrieval_sets(profile_name)
     training = available_training_pairs(profile_name)
     texts = None if training is None else training.captions
@@ -74,7 +75,7 @@ def data_tables(profile_name: str) -> Tables:
 def item_table(
     benchmarks: Sequence[Benchmark],
     tagger: SceneGraphTagger,
-    synthetic: bool,
+    is_synthetic: bool,
     training_captions: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Return a row for each benchmark item, with what its true caption states.
@@ -82,18 +83,18 @@ def item_table(
     Args:
         benchmarks: The benchmarks; those without items are left out.
         tagger: The parser of captions.
-        synthetic: Whether the captions are those of synthetic scenes.
+        is_synthetic: Whether the captions are those of synthetic scenes.
         training_captions: The captions of the training data; None if they are not available.
 
     Returns:
         The columns of `weighted_items`, and:
 
-        - the columns of `stated_counts` of the true caption; of two true captions, the larger
-          counts;
-        - `bindings`: number of attributes with their object, and of relations with their two
-          objects, that the true captions state;
-        - `seen`: number of these bindings that a caption of `training_captions` states; 0 if it is
-          None.
+        - the columns of `stated_role_counts` for the true caption; if there are two true captions,
+          the larger value of each column;
+        - `bindings`: number of bindings that the true captions state. A binding is an attribute
+          with its object, or a relation with its two objects;
+        - `seen`: number of these bindings that a caption of `training_captions` states; 0 if
+          `training_captions` is None.
 
         The table is empty if there are no items.
     """
@@ -103,7 +104,7 @@ def item_table(
     true = [true_captions(item) for part in benchmarks for item in part.items]
     texts = [text for captions in true for text in captions]
     row = np.repeat(np.arange(len(true)), [len(captions) for captions in true])
-    counts = stated_counts(texts, tagger, synthetic).groupby(row).max()
+    counts = stated_role_counts(texts, tagger, is_synthetic).groupby(row).max()
     return frame.join(counts).join(_seen(texts, tagger, training_captions).groupby(row).sum())
 
 
@@ -111,17 +112,17 @@ def option_table(
     benchmarks: Sequence[Benchmark],
     retrieval: Mapping[str, ImageCaptionPairs],
     root: Path,
-    synthetic: bool,
+    is_synthetic: bool,
 ) -> pd.DataFrame:
-    """Return a row for each text and image that an item offers.
+    """Return a row for each image and, for synthetic scenes, each text that an item offers.
 
-    A retrieval set counts as a family without subsets, whose items are its captions.
+    A retrieval set counts as a family without subsets, and each of its captions as an item.
 
     Args:
         benchmarks: The benchmarks.
         retrieval: The retrieval sets by name.
         root: Folder of all datasets of the profile.
-        synthetic: Whether the captions are those of synthetic scenes. If not, only images are
+        is_synthetic: Whether the captions are those of synthetic scenes. If not, only images are
             listed, because we cannot redistribute captions that people wrote.
 
     Returns:
@@ -138,7 +139,7 @@ def option_table(
             for index, image in enumerate(item.images):
                 is_true = len(item.texts) > 1 or index == item.truth
                 table.append((*names, "picture", index, is_true, _path_below(image.path, root)))
-            for index, text in enumerate(item.texts if synthetic else ()):
+            for index, text in enumerate(item.texts if is_synthetic else ()):
                 is_true = len(item.images) > 1 or index == item.truth
                 table.append((*names, "text", index, is_true, text))
     for name, pairs in retrieval.items():
@@ -146,7 +147,7 @@ def option_table(
             names = (name, "", number, str(number))
             path = pairs.image_paths[pairs.image_index[number]]
             table.append((*names, "picture", 0, True, _path_below(path, root)))
-            if synthetic:
+            if is_synthetic:
                 table.append((*names, "text", 0, True, text))
     columns = ["family", "subset", "item", "id", "kind", "place", "true", "content"]
     return pd.DataFrame(table, columns=columns).astype({"item": "int32", "place": "int8"})
@@ -160,7 +161,7 @@ def _path_below(path: Path, root: Path) -> str:
 def true_captions(item: Item) -> tuple[str, ...]:
     """Return the true caption of an item, or both if it has two images and two texts.
 
-    Of several captions that are true of one image, this is only the first.
+    If several captions are true of the one image of an item, only the first is returned.
     """
     if len(item.images) > 1 and len(item.texts) > 1:
         return item.texts
@@ -181,7 +182,7 @@ def _seen(
 
 
 def caption_table(
-    name: str, pairs: ImageCaptionPairs, tagger: SceneGraphTagger, synthetic: bool
+    name: str, pairs: ImageCaptionPairs, tagger: SceneGraphTagger, is_synthetic: bool
 ) -> pd.DataFrame:
     """Return a row for each caption of a retrieval set, with what the caption states.
 
@@ -189,17 +190,17 @@ def caption_table(
         name: Name of the set.
         pairs: Its captions and images.
         tagger: The parser of captions.
-        synthetic: Whether the captions are those of synthetic scenes.
+        is_synthetic: Whether the captions are those of synthetic scenes.
 
     Returns:
         The columns `set` (the name); `caption` and `picture` (positions in `pairs.captions` and
-        `pairs.image_paths`); and the columns of `stated_counts`.
+        `pairs.image_paths`); and the columns of `stated_role_counts`.
     """
     index = np.asarray(pairs.image_index).astype(np.int32)
     frame = pd.DataFrame(
         {"set": name, "caption": np.arange(len(index), dtype=np.int32), "picture": index}
     )
-    return pd.concat([frame, stated_counts(pairs.captions, tagger, synthetic)], axis=1)
+    return pd.concat([frame, stated_role_counts(pairs.captions, tagger, is_synthetic)], axis=1)
 
 
 def token_role_table(pairs: ImageCaptionPairs, tagger: Tagger) -> pd.DataFrame:
@@ -218,24 +219,24 @@ def token_role_table(pairs: ImageCaptionPairs, tagger: Tagger) -> pd.DataFrame:
     return frame.astype({"position": np.int16})
 
 
-def stated_counts(
-    captions: Sequence[str], tagger: SceneGraphTagger, synthetic: bool
+def stated_role_counts(
+    captions: Sequence[str], tagger: SceneGraphTagger, is_synthetic: bool
 ) -> pd.DataFrame:
     """Count the objects, attributes, relations and words that captions state.
 
     Args:
         captions: The captions.
         tagger: The parser, whose scene graphs are counted.
-        synthetic: Whether the captions are those of synthetic scenes.
+        is_synthetic: Whether the captions are those of synthetic scenes.
 
     Returns:
         A row for each caption, int16: `COUNT_COLUMNS`; `words`, the number of words between white
-        space; and with `synthetic` also `world_objects`, `world_attributes` and `world_relations`,
-        which are counted by the vocabulary of the scenes (see `count_roles`).
+        space; and with `is_synthetic` also `world_objects`, `world_attributes` and
+        `world_relations`, which are counted by the vocabulary of the scenes (see `count_roles`).
     """
     counts = pd.DataFrame(map(graph_counts, tagger.graphs(captions)), columns=[*COUNT_COLUMNS])
     counts["words"] = [len(caption.split()) for caption in captions]
-    if synthetic:
+    if is_synthetic:
         counts[[f"world_{name}" for name in COUNT_COLUMNS]] = [
             count_roles(caption) for caption in captions
         ]

@@ -31,12 +31,12 @@ class PairAttribution:
     """Attribution of the similarity of an image and its caption in one model.
 
     Attributes:
-        image: The image as the model reads it, RGB `(H, W, 3)` in [0, 1].
+        image: The image as the model reads it, RGB `(height, width, 3)` in [0, 1].
         relevance: Heat map over the patches of the image `(rows, columns)`, which sums to 1.
         roles: Name of the role of each word of the caption.
         scores: Scores with a row for each word and a column for each attribution method. Each
             method has its own unit. Words beyond the context length are left out.
-        shares: The scores of each method divided by their sum, with negative scores set to 0.
+        shares: The scores, with negative ones set to 0 and each column then divided by its sum.
         cosine: Cosine similarity of image and caption.
     """
 

@@ -35,8 +35,8 @@ def draw(attributions: Mapping[str, PairAttribution], caption: str, start_layer:
         attributions: The attribution of the same image and caption in each model, by the title of
             the model's column.
         caption: The caption.
-        start_layer: The argument of `attribute` that the heat maps were computed with, for the
-            label of the colour bar.
+        start_layer: The `start_layer` that `attribute` was called with for these heat maps. The
+            label of the colour bar names it.
 
     Raises:
         DataError: If the models read images of different sizes.
@@ -82,7 +82,7 @@ def draw(attributions: Mapping[str, PairAttribution], caption: str, start_layer:
 
 
 def _draw_heat_map(axis: Axes, pair: PairAttribution, norm: PowerNorm) -> None:
-    """Draw the heat map of an image over the image in grey; where it is low, the image shows."""
+    """Draw a heat map over its image in grey, more transparent where the relevance is low."""
     height, width = pair.image.shape[:2]
     axis.imshow(pair.image.mean(axis=-1), cmap="gray", vmin=0, vmax=1.2, interpolation="nearest")
     small = torch.as_tensor(pair.relevance, dtype=torch.float64)[None]

@@ -74,8 +74,8 @@ def choice_scores(answer_table: pd.DataFrame, items: pd.DataFrame) -> pd.DataFra
         are fractions.
 
     Raises:
-        DataError: If an item of such a subset does not have exactly one answer, or an answer has no
-            item.
+        DataError: If an item of a subset with answers does not have exactly one answer, or an
+            answer has no item.
     """
     answered = answer_table[["family", "subset"]].drop_duplicates()
     rows = join_by_item(items.merge(answered), answer_table[[*ITEM_KEY, "correct"]])
@@ -124,7 +124,7 @@ def evaluate(
         DataError: If datasets are missing or malformed; the message says how to get them.
     """
     for name in BENCHMARK_FAMILIES.keys() & {*families}:
-        if not find_profile(profile_name).real and name not in datasets.benchmark_families(
+        if not find_profile(profile_name).is_real and name not in datasets.benchmark_families(
             profile_name
         ):
             raise ConfigError(
@@ -139,7 +139,7 @@ def evaluate(
 
 
 def is_measured(run: str, profile_name: str, suites: Iterable[str] = ()) -> bool:
-    """Return whether a table of a run is stored.
+    """Return whether the table of at least one suite is stored for a run.
 
     Args:
         run: The run's name in tables.
@@ -159,7 +159,7 @@ def qualified_dataset_names(datasets: pd.Series, profile_name: str) -> pd.Series
         datasets: The names.
         profile_name: Name of the profile that the datasets belong to.
     """
-    return datasets if find_profile(profile_name).real else f"{profile_name}-" + datasets
+    return datasets if find_profile(profile_name).is_real else f"{profile_name}-" + datasets
 
 
 def stored_scores(
@@ -234,9 +234,10 @@ def format_scores(table: pd.DataFrame) -> str:
 
 
 def write_scores(table: pd.DataFrame, model_name: str, folder: Path, tag: str = "") -> list[Path]:
-    """Write scores as a CSV of CLIP_benchmark and as evaluation results of the Hugging Face hub.
+    """Write scores to a CSV file and to a YAML file.
 
-    The second file is written only if `hub_entries` returns an entry.
+    The CSV file has the layout of CLIP_benchmark. The YAML file holds the evaluation results that
+    `hub_entries` returns for the Hugging Face hub; it is not written if there are none.
 
     Args:
         table: Scores with the columns `SCORE_COLUMNS`.
@@ -245,7 +246,7 @@ def write_scores(table: pd.DataFrame, model_name: str, folder: Path, tag: str = 
         tag: open_clip's name of the pretrained weights; "" if they have none.
 
     Returns:
-        The paths of the written files, `TITLE.csv` and `TITLE.yaml`.
+        The paths of the written files, named after `model_name` with ".csv" and ".yaml" added.
 
     Raises:
         WriteError: If a file cannot be written.
@@ -283,8 +284,8 @@ def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
         table: Scores as fractions, with the columns `SCORE_COLUMNS`.
 
     Returns:
-        An entry for each subset of a real benchmark that is complete, if the benchmark is a dataset
-        of the hub. There are no entries for retrieval and similarity.
+        An entry for each complete subset of a real benchmark that is a dataset of the hub. Other
+        subsets, retrieval and similarity have no entries.
     """
     entries = []
     for row in table[table["task"] == "choice"].itertuples():
@@ -314,8 +315,9 @@ def describe_dataset_sizes(profile_name: str) -> list[str]:
     """Describe how many items each suite uses, and which datasets are incomplete.
 
     Returns:
-        A line for each family or dataset of a suite. Then a line for each incomplete subset, with
-        the numbers of items that were left out for missing and for broken images.
+        First a line for each suite and each of its benchmark families or datasets. Then a line for
+        each incomplete subset, with the numbers of items that were left out because of missing and
+        of broken images.
 
     Raises:
         DataError: If the profile has no stored table "subsets".

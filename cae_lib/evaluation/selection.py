@@ -1,9 +1,10 @@
 """Choose the weight λ of the attribution loss by the object-word gap on validation captions.
 
-λ enforces a constraint, a small gap A_obj - A_comp, so the smallest λ that enforces it is chosen.
-Choosing λ by the validation score would choose 0 wherever CAE does not help. If CLIP-FT has no gap,
-there is nothing to close and no λ to choose. The settings of runs that train on bindings are chosen
-by the score instead, in `data/recipes/choose_settings.py`.
+The object-word gap is A_obj - A_comp: the mean attribution score of object words minus that of
+attribute and relation words. λ serves to make it small, so the smallest λ that does so is chosen.
+Choosing λ by the validation score would choose 0 wherever CAE does not help. If CLIP-FT, the model
+fine-tuned without CAE, has no gap, there is nothing to close and no λ to choose. The settings of
+runs that train on bindings are chosen by the score instead, in `data/recipes/choose_settings.py`.
 
 This module does not import PyTorch, so pages that only read scores start at once.
 """
@@ -27,8 +28,9 @@ def is_closed(gap: float, reference_gap: float) -> bool:
     """Return whether a gap is at most `GAP_TOLERANCE` times the gap of CLIP-FT.
 
     Args:
-        gap: Object-word gap A_obj - A_comp of a model; it may be negative.
-        reference_gap: The gap of CLIP-FT, which has to be positive.
+        gap: Object-word gap of a model, the mean attribution score of object words minus that of
+            attribute and relation words; it may be negative.
+        reference_gap: The gap of CLIP-FT, the model fine-tuned without CAE; it has to be positive.
     """
     return gap <= GAP_TOLERANCE * reference_gap
 
@@ -38,9 +40,12 @@ def first_gap_closing_row(
 ) -> ScoreRow:
     """Return the row of the smallest λ that closes the gap, or of the largest λ if none does.
 
+    The gap is the mean attribution score of object words minus that of attribute and relation
+    words. `is_closed` decides whether it is closed.
+
     Args:
         rows: Scores of trainings, sorted by ascending λ; not empty.
-        reference_gap: The gap of CLIP-FT, which has to be positive.
-        gap_column: Name of the column that holds the gap A_obj - A_comp.
+        reference_gap: The gap of CLIP-FT, the model fine-tuned without CAE; it has to be positive.
+        gap_column: Name of the column that holds the gap.
     """
     return next((row for row in rows if is_closed(row[gap_column], reference_gap)), rows[-1])

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class Suite(NamedTuple):
-    """A measurement of a model on the data of a profile, which gives one table.
+    """A measurement that computes one table about a model on the data of a profile.
 
     Attributes:
         name: Name of the suite and of its table.
-        module: Module of the function, which is imported when the suite is called.
+        module: Module of the function; it is imported when the suite is called.
         function: Name of the function that measures. Its arguments are an `Encoder` and the name of
-            a profile. It returns the table, which is empty if the profile has no such data.
+            a profile. It returns the table, which is empty if the profile lacks the data.
     """
 
     name: str
@@ -57,7 +57,7 @@ def register(name: str, module: str, function: str, *, base_only: bool = False) 
         name: Name of the suite and of its table.
         module: See `Suite`.
         function: See `Suite`.
-        base_only: Measure only the base model by this suite, not every run.
+        base_only: Whether only the base model is measured by this suite, instead of every run.
     """
     ALL_SUITES[name] = Suite(name, module, function)
     (BASE_SUITES if base_only else RUN_SUITES)[name] = ALL_SUITES[name]
@@ -95,7 +95,8 @@ def measure_if_stale(
     """Compute and store the tables of a measurement, unless all are stored with the same key.
 
     Tables without rows are not stored. Stored tables that the measurement no longer gives are
-    removed.
+    removed. A measurement that gave no rows in this clone of the repository is not repeated with
+    the same key.
 
     Args:
         suite: Name of the measurement.
@@ -104,9 +105,10 @@ def measure_if_stale(
         profile_name: Name of the profile.
         key: Digest of everything that the numbers depend on, see `cae_lib.keys.table_key`.
         compute: Function that measures and returns the tables by name.
-        remeasure: Compute stored tables again, unless they were computed in this clone of the
-            repository.
-        in_request_store: Read and store the tables apart from those of the profile.
+        remeasure: Whether stored tables with the same key are computed again if they were computed
+            elsewhere than in this clone of the repository.
+        in_request_store: Whether the tables are read and stored apart from those of the profile, as
+            tables are that `cae_lib.results.load` computes on request.
         **settings: Further entries of the tables' provenance.
 
     Raises:

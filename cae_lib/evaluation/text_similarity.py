@@ -31,15 +31,15 @@ def similarity_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
 
 
 def pair_similarities(encoder: Encoder, pairs: SentencePairs) -> pd.DataFrame:
-    """Return the cosine of each pair of sentences with its ground-truth similarity.
+    """Return the cosine and the ground-truth similarity of each pair of sentences.
 
-    Spearman's correlation is meant to be computed over all pairs of a dataset together, as is usual
-    since SimCSE (Gao et al. 2021), not as the mean over its parts.
+    The scores of models are Spearman's correlations over all pairs of a dataset together, as is
+    usual since SimCSE (Gao et al. 2021), not means over the parts of the dataset.
 
     Returns:
         A row for each pair: `set`, the name of the dataset; `part`, the part that the pair belongs
-        to; `pair`, its position in the dataset; `gold`, the ground-truth similarity, from 0 to 5
-        (SICK: 1 to 5); and `score`, the cosine.
+        to; `pair`, the position of the pair in the dataset; `gold`, the ground-truth similarity,
+        from 0 to 5 (SICK-R: 1 to 5); and `score`, the cosine.
     """
     encoder.encode_texts([*pairs.first, *pairs.second])
     cosine = (encoder.encode_texts(pairs.first) * encoder.encode_texts(pairs.second)).sum(axis=1)
@@ -55,12 +55,14 @@ def pair_similarities(encoder: Encoder, pairs: SentencePairs) -> pd.DataFrame:
 
 
 def phrase_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
-    """Compare a sample of COCO's test captions with their own phrases and those of the others.
+    """Compare each caption of a sample with its own phrases and with those of the other captions.
+
+    The sample is drawn from COCO's test captions.
 
     Returns:
         A row for each caption and kind of phrase: `caption` and `picture`, the positions of the
         caption and its image in the retrieval set; `kind`, one of
-        `cae_lib.words.phrases.PHRASE_KINDS`; and the values of `phrase_cosines`.
+        `cae_lib.words.phrases.PHRASE_KINDS`; and `n`, `own` and `other`, see `phrase_cosines`.
     """
     pairs = datasets.retrieval_pairs(profile_name, "coco")
     rows = datasets.evenly_spaced_indices(
@@ -88,7 +90,7 @@ def caption_phrases(captions: tuple[str, ...], profile_name: str) -> list[Phrase
             otherwise the paper's parser finds them.
     """
     profile_settings = find_profile(profile_name)
-    if not profile_settings.synthetic:
+    if not profile_settings.is_synthetic:
         return parsed_phrases(default_tagger().graphs(captions))
     root = profile_settings.root
     phrases = load_ground_truth_phrases(root / CAPTIONS_FILE, root / GRAPHS_FILE)
@@ -106,10 +108,12 @@ def phrase_cosines(
         phrases: The distinct phrases of each caption.
 
     Returns:
-        Three arrays `(N,)`: "n", the number of a caption's phrases, int16; "own", the mean cosine
-        of the caption to its own phrases, float32; and "other", its mean cosine to the distinct
-        phrases of all captions that are not its own, float32. A caption without phrases has NaN for
-        both means. "other" is also NaN if there are no other phrases.
+        Three arrays `(N,)` with a value for each caption:
+
+        - "n": the number of its own phrases, int16.
+        - "own": the mean cosine of the caption to its own phrases, float32; NaN if it has none.
+        - "other": the mean cosine of the caption to the distinct phrases that only other captions
+          have, float32; NaN if there are none, or if the caption has no phrase of its own.
     """
     distinct = list(dict.fromkeys(phrase for of_caption in phrases for phrase in of_caption))
     n = np.array([len(of_caption) for of_caption in phrases], dtype=np.int16)

@@ -26,9 +26,9 @@ def validation_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
     """Measure a model on the validation captions of a profile.
 
     Returns:
-        One row with the values of `validation_scores`, and with a column `gap_METHOD` for each of
-        the paper's attribution methods that a run of the profile trains with: the object-word gap
-        that `validation_gaps` returns.
+        One row. Its columns are the values of `validation_scores`, and a column `gap_METHOD` for
+        each of the paper's attribution methods that a run `cae-METHOD` of the profile trains with.
+        This column is the object-word gap that `validation_gaps` returns for the method.
 
     Raises:
         DataError: If the validation captions or their images are missing or malformed.

@@ -60,8 +60,8 @@ def find_modification(roots: Iterable[nn.Module]) -> str | None:
     """Describe the first module that the functional towers cannot reproduce.
 
     Such a module has a type outside `KNOWN_MODULES`, a `forward` that was replaced on the instance,
-    hooks or a dropout rate above 0, or computes attention in another way than by a plain softmax
-    with biases.
+    hooks, or a dropout rate above 0; or it computes attention in another way than by a plain
+    softmax with biases.
 
     Args:
         roots: Modules to search, with all their submodules.
@@ -108,12 +108,13 @@ def project_heads(
 
     Args:
         block: The block with the projection.
-        normed: States after the block's first layer norm, `(B, T, D)`, or packed `(N, D)`.
+        normed: States after the block's first layer norm: `(B, T, D)`, or N packed states `(N, D)`.
         projections: The projections to compute: "qkv", "q" or "kv".
-        pad_fn: For packed states, a function from packed tensors `(N, ...)` to `(B, T, ...)`.
+        pad_fn: For packed states, a function from packed tensors `(N, ...)` to `(B, T, ...)`; None
+            for states `(B, T, D)`.
 
     Returns:
-        A tensor `(B, H, T, D / H)` for each letter of `projections`.
+        A tensor `(B, H, T, D / H)` for each letter of `projections`, with H heads.
     """
     attn = block.attn
     width = attn.out_proj.in_features
@@ -132,7 +133,7 @@ def attention_weights(
     """Return softmax attention `(B, H, Q, T)` in float32 or wider, also under autocast.
 
     Args:
-        q: Queries `(B, H, Q, d)`.
+        q: Queries at Q positions, by H heads of width d, `(B, H, Q, d)`.
         k: Keys `(B, H, T, d)`.
         attn_mask: Bool, True where a query may read a key, or a float tensor that is added to the
             scores. Its shape broadcasts to `(B, H, Q, T)`. None allows all keys.
@@ -155,18 +156,18 @@ def attend(
     """Compute scaled dot-product attention and concatenate the heads.
 
     Args:
-        q: Queries `(B, H, Q, d)`.
+        q: Queries at Q positions, by H heads of width d, `(B, H, Q, d)`.
         k: Keys `(B, H, T, d)`.
         v: Values `(B, H, T, d)`.
         attn_mask: Bool, True where a query may read a key, in a shape that broadcasts to
-            `(B, H, Q, T)`. None allows all keys. If `explicit` is False, the mask has to be the
-            causal one, because its values are not read.
+            `(B, H, Q, T)`. None allows all keys. If `explicit` is False, the values are not read:
+            any mask is taken for the causal one.
         explicit: Compute and return the attention weights. If False, the fused kernel is used,
             which returns no weights.
 
     Returns:
-        Weighted sums of the values `(B, Q, H * d)`, before the output projection, and the attention
-        weights `(B, H, Q, T)` or None.
+        Weighted sums of the values `(B, Q, H * d)`, before the output projection; and the attention
+        weights `(B, H, Q, T)`, or None if `explicit` is False.
     """
     if explicit:
         weights = attention_weights(q, k, attn_mask)
@@ -193,7 +194,11 @@ def finish_block(block: ResidualAttentionBlock, x: Tensor, attention_output: Ten
 
 
 def _apply_mlp(mlp: Any, x: Tensor) -> Tensor:
-    """Apply a block's MLP; QuickGELU by one kernel, `x * sigmoid(a * x) = silu(a * x) / a`."""
+    """Apply a block's MLP.
+
+    QuickGELU is computed by one kernel, as `x * sigmoid(a * x) = silu(a * x) / a` with the factor
+    a = `QUICK_GELU_FACTOR`.
+    """
     if [type(layer) for layer in mlp] != [nn.Linear, QuickGELU, nn.Linear]:
         return mlp(x)
     first, _, second = mlp

@@ -24,7 +24,8 @@ METADATA_KEY = "cae_lib"
 """Key of the header under which a file stores its `CheckpointMeta` as JSON."""
 
 WHOLE_FILE_DIGEST_KEY = "cae_lib_whole"
-"""Key of the header of a file without its image trunk, for the SHA-256 of the file with it."""
+"""Key of the header in a file that leaves out its image trunk. Its value is the SHA-256 of the same
+file with the trunk."""
 
 TOKEN_EMBEDDING_NAMES = ("token_embedding.weight", "text.token_embedding.weight")
 """Name of the token embedding in the state dict of a `CLIP` and of a `CustomTextCLIP`."""
@@ -66,7 +67,8 @@ def save_checkpoint(
 
     Args:
         path: File to write; its suffix becomes `.safetensors`.
-        weights: An `nn.Module`, an object whose `.model` is one, or a state dict.
+        weights: An `nn.Module`, an object whose attribute `model` is an `nn.Module`, or a state
+            dict.
         meta: Stored in the file's header and in a `.json` beside it.
         dtype: Storage type of the floating-point weights; None keeps theirs.
         kept_token_ids: Ids, in any shape, of the K tokens whose rows of the token embedding
@@ -167,7 +169,7 @@ def read_meta(path: str | Path) -> CheckpointMeta | None:
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    """Return the header of a `.safetensors` file; nothing for other files."""
+    """Return the header of a `.safetensors` file; an empty dictionary for other files."""
     if path.suffix != ".safetensors":
         return {}
     try:

@@ -1,7 +1,8 @@
 """Load CLIP models by name.
 
-OpenAI's weights need QuickGELU, but open_clip builds models with GELU by default. Both run without
-an error, but scores differ by several points, so checkpoints store the activation.
+OpenAI's weights need QuickGELU, but open_clip builds models with GELU by default. With the wrong
+activation a model runs without an error, but its scores differ by several points. Checkpoints
+therefore store the activation.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class Clip:
         name: Name of the open_clip model, or of the folder or hub repository of the model.
         activation: "quickgelu" or "gelu".
         image_size: Height and width of the input in pixels.
-        weights_id: SHA-256 of the weight file, open_clip tag, or "random-<seed>". For a folder or
-            hub repository, the SHA-256 of its weights (`state_digest`).
+        weights_id: Where the weights come from: the SHA-256 of a weight file, an open_clip tag, the
+            `state_digest` of a folder or hub repository, or "random-<seed>" for random weights.
     """
 
     model: nn.Module
@@ -210,7 +211,11 @@ def _weights_path(name: str, weights: str | Path | None) -> Path | None:
 def _trained_activation(
     name: str, config: dict[str, Any], weights: str | Path | None, path: Path | None
 ) -> str | None:
-    """Return the activation of the weights; None for a plain state dict, which does not say."""
+    """Return the activation that the weights were trained with.
+
+    Without weights, this is the activation in the configuration. For a plain state dict, which does
+    not say its activation, it is None.
+    """
     if path is None:
         quick = config.get("quick_gelu", False)
         if weights is not None:

@@ -35,7 +35,7 @@ from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE
 # Prefixes of a source in open_clip's format, and of a model of transformers.
 OPEN_CLIP_PREFIXES, TRANSFORMERS_PREFIX = ("hf-hub:", "local-dir:"), "hf:"
 OPENAI_WEIGHTS = ("ViT-B-32", "openai")
-"""Architecture and open_clip tag of the weights that a file is averaged with, by its `share`."""
+"""Architecture and open_clip tag of the weights that `ExternalModel.share` averages a file with."""
 
 PROCESSOR_FILES = {
     "tokenizer": ("tokenizer.json", "vocab.json", "tokenizer_config.json"),
@@ -71,8 +71,8 @@ class ExternalModel:
             checkpoint of `save_checkpoint`, which states it.
         activation: "quickgelu" or "gelu"; None for the activation that the source states. Weight
             files state none, except checkpoints of `save_checkpoint`.
-        share: Weight of the file in a weighted mean of its weights and `OPENAI_WEIGHTS`; 1 is the
-            file alone. Used only for a weight file with `model` and `activation`.
+        share: Share of the file in a weighted mean of the file's weights and `OPENAI_WEIGHTS`; 1 is
+            the file alone. Another value needs a weight file, and `model` and `activation` of it.
         processor: For a model of transformers, the folder or hub repository of its tokenizer and
             preprocessing. None for the model's own; a CLIP that has none gets OpenAI's.
     """
@@ -216,7 +216,7 @@ def _load_from_folder(source: str, activation: str | None, device: str | torch.d
 
 
 def _check_vocabulary(tokenizer: Any, vocabulary: int, source: str, spare: int = 0) -> None:
-    """Raise a CheckpointError unless a tokenizer has the model's tokens, or up to `spare` fewer."""
+    """Raise CheckpointError unless a tokenizer has `vocabulary - spare` to `vocabulary` tokens."""
     simple = isinstance(tokenizer, SimpleTokenizer)
     n_tokens = tokenizer.vocab_size if simple else len(tokenizer.tokenizer)
     if not vocabulary - spare <= n_tokens <= vocabulary:
@@ -274,7 +274,11 @@ def _load_from_transformers(
 
 
 def _processors(source: str, other: str | None, config: Any) -> tuple[Any, Callable[[Any], Tensor]]:
-    """Return the tokenizer and preprocessing of `other` or the source, or OpenAI's."""
+    """Return the tokenizer and preprocessing of `other`, or of the source if `other` is None.
+
+    If the source is a CLIP with OpenAI's vocabulary and lacks the files of one of the two, OpenAI's
+    is taken.
+    """
     from transformers import AutoImageProcessor
     from transformers.utils.hub import has_file
 

@@ -33,8 +33,9 @@ class ImageOutput:
 
     Attributes:
         features: `(B, E)`, not normalised, equal to `model.encode_image(images)` up to rounding.
-        attention: If requested, a map `(B, H, T, T)` for each layer, else empty. The last map is
-            `(B, H, 1, T)`, the row of the class token, if functional blocks were used.
+        attention: Empty without the option `attention`; otherwise a map `(B, H, T, T)` for each
+            layer, or a single one for timm's attention pooling. If functional blocks were used, the
+            last map has only the row of the class token, `(B, H, 1, T)`.
     """
 
     features: Tensor
@@ -50,16 +51,16 @@ def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -
 
     Args:
         model: A model of open_clip.
-        images: `(B, 3, H, W)`, normalised.
-        attention: Also return the attention maps that the features are computed from, float32 or
-            wider, which can be differentiated twice. A timm network with attention pooling
-            ("abs_attn") has one map, that of its pooling, whose first token is the mean of the
-            patches.
+        images: `(B, 3, height, width)`, normalised.
+        attention: Also return the attention maps that the features are computed from. The maps are
+            float32 or wider and can be differentiated twice. A timm network with attention pooling
+            ("abs_attn") has one map, that of its pooling. The first token of this map is the mean
+            of the patches.
 
     Raises:
-        ConfigError: Attention is requested of a tower that is neither a vision transformer read at
-            its class token nor ends in timm's attention pooling, or that does not call torch's
-            `scaled_dot_product_attention`.
+        ConfigError: With `attention`, if the tower is neither a vision transformer that is read at
+            its class token nor a timm network with attention pooling, or if its own code is run and
+            does not call torch's `scaled_dot_product_attention`.
     """
     tower: Any = model.visual
     if (
@@ -107,7 +108,7 @@ def _pools_by_attention(tower: Any) -> bool:
 
 
 def _embed_patches(tower: VisionTransformer, images: Tensor) -> Tensor:
-    """Return states `(B, T, D)` before the first block.
+    """Return the states `(B, T, D)` of the class token and the patches before the first block.
 
     On a CPU one matrix product over the patches is faster than the convolution.
     """
@@ -129,7 +130,12 @@ def _embed_patches(tower: VisionTransformer, images: Tensor) -> Tensor:
 def _run_block(
     block: ResidualAttentionBlock, x: Tensor, is_last: bool, attention: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Return a block's states `(B, T, D)` (last block: `(B, 1, D)`), and its map if requested."""
+    """Run a block; the last block computes only the class token.
+
+    Returns:
+        States `(B, T, D)`, or `(B, 1, D)` of the last block, and the attention map. The map is None
+        if the fused kernel was used.
+    """
     normed = block.ln_1(x)
     if is_last:
         x = x[:, :1]

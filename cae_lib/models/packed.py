@@ -60,18 +60,19 @@ def find_packing_obstacle(model: nn.Module) -> str | None:
 
 @dataclass(frozen=True)
 class Packing:
-    """How the states of R texts, rows of at most T positions, are stored as N packed states.
+    """How the states of R texts are stored as N packed states `(N, D)`.
 
-    States `(N, D)` are stored once if rows share them, and without positions after a row's end.
-    Layers that treat each position alone run on the packed states; attention needs the rows.
+    Each text is a row of T positions. Positions after the end-of-text token of a row are left out,
+    and a state that several rows share is stored once. Layers that treat each position alone run on
+    the packed states; attention needs the rows.
 
     Attributes:
         active: row * T + position of each packed state `(N,)`.
         source: Index of the packed state for each position of each row `(R * T,)`. Positions after
-            a row's end have the index of its end.
+            the end-of-text token of a row have the index of that token.
         ends: Index of the packed state at the end-of-text token of each row `(R,)`.
         eot: Position of the end-of-text token of each row `(R,)`.
-        length: T, the number of positions of the longest row.
+        length: T, the number of positions up to the end-of-text token in the longest text.
     """
 
     active: Tensor
@@ -92,7 +93,7 @@ class Packing:
 
     @property
     def eot_key_mask(self) -> Tensor:
-        """Mask of the keys that a row's EOT may read `(R, 1, 1, T)`, True up to its position."""
+        """Mask of the keys that the EOT of each row may read `(R, 1, 1, T)`: True up to the EOT."""
         positions = torch.arange(self.length, device=self.eot.device)
         return (positions <= self.eot[:, None])[:, None, None]
 
@@ -106,12 +107,13 @@ class Packing:
 
 
 def plan_packing(eot_positions: Tensor, source_rows: Tensor | None = None) -> Packing:
-    """Plan the packing of R texts; T is `eot.max() + 1`.
+    """Plan the packing of R texts as rows of T positions; T is `eot_positions.max() + 1`.
 
     Args:
         eot_positions: Position of the end-of-text token of each text `(R,)`.
-        source_rows: For each position, the row whose state is used there `(R, T)`. This is another
-            row in a prefix that texts share. None if no text shares a prefix.
+        source_rows: For each position of each text, the row whose state is used there `(R, T)`: the
+            text's own row or, in a prefix that both texts share, the row of another text. None if
+            every text uses its own states alone.
     """
     rows = torch.arange(len(eot_positions), device=eot_positions.device)[:, None]
     length = int(eot_positions.max()) + 1
@@ -126,14 +128,17 @@ def plan_packing(eot_positions: Tensor, source_rows: Tensor | None = None) -> Pa
 
 
 def prefix_source_rows(tokens: Tensor, eot_positions: Tensor) -> Tensor:
-    """Return the row whose state is used at each position `(R, T)`; T is `eot.max() + 1`.
+    """Return the `source_rows` of `plan_packing` for texts that begin like the text before them.
 
-    In the prefix that a text shares with the previous text this is the row of that text, or of an
-    earlier text that shares the prefix too. After the prefix it is the text's own row.
+    In the prefix that a text shares with the previous text, the source row is that of the previous
+    text, or of an earlier text with the same prefix. After the prefix it is the text's own row.
 
     Args:
-        tokens: Ids of the texts `(R, C)`.
+        tokens: Ids of R texts in C columns `(R, C)`.
         eot_positions: Position of the end-of-text token of each text `(R,)`.
+
+    Returns:
+        Row numbers `(R, T)`, where T is `eot_positions.max() + 1`.
     """
     length = int(eot_positions.max()) + 1
     tokens = tokens[:, :length]
@@ -150,7 +155,8 @@ def prefix_source_rows(tokens: Tensor, eot_positions: Tensor) -> Tensor:
 class PackedEncoder(TextEncoder):
     """Packed implementation, exact for models in which `find_packing_obstacle` finds nothing.
 
-    T is the length of the batch's longest caption. See `TextEncoder` for the methods.
+    It computes the positions up to the end-of-text token of the longest caption in the batch.
+    `TextEncoder` describes the methods and the letters of the shapes.
     """
 
     implementation = "packed"
@@ -184,7 +190,7 @@ class PackedEncoder(TextEncoder):
     ) -> TextOutput:
         """Encode captions up to the end-of-text token of each.
 
-        Later rows of the attention maps have no meaning, and features do not depend on them.
+        Rows of the attention maps after this token have no meaning, and do not affect the features.
         """
         packing = plan_packing(self.eot(tokens))
         states = self.embedding(tokens[:, : packing.length]) if embeddings is None else embeddings
@@ -195,7 +201,7 @@ class PackedEncoder(TextEncoder):
     def encode_variants(
         self, tokens: Tensor, caption_index: Tensor, masked: Tensor, replacement: Tensor
     ) -> Tensor:
-        """Encode captions and variants, which share the states before their first masked token."""
+        """Encode captions and variants; states before the first masked token are computed once."""
         parents = torch.cat([torch.arange(len(tokens), device=tokens.device), caption_index])
         eot = self.eot(tokens)[parents]
         length = int(eot.max()) + 1
@@ -227,7 +233,12 @@ class PackedEncoder(TextEncoder):
         attention: AttentionKind | None = None,
         second_order: bool = False,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Return features `(R, E)` of packed token embeddings `(N, D)`, and the requested maps."""
+        """Encode R texts, given their packed token embeddings `(N, D)`.
+
+        Returns:
+            Features `(R, E)`, and the attention of each layer as `TextEncoder.encode` describes it;
+            empty if `attention` is None.
+        """
         text, transformer = self.text, self.text.transformer
         dtype = transformer.get_cast_dtype()
         x = embeddings.to(dtype) + text.positional_embedding[packing.positions].to(dtype)
@@ -262,7 +273,12 @@ def _run_block(
     explicit: bool,
     row: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Run a block at every position; returns states `(N, D)` and its map, or the EOT's row."""
+    """Run a block on packed states `(N, D)`.
+
+    Returns:
+        The states after the block, and attention weights: with `row` those of each text's EOT,
+        otherwise the whole map, or None if the fused kernel was used.
+    """
     q, k, v = project_heads(block, block.ln_1(x), "qkv", packing.pad)
     mixed, weights = attend(q, k, v, mask, explicit=explicit)
     if row:
@@ -278,7 +294,11 @@ def _run_block(
 def _run_last_block(
     block: ResidualAttentionBlock, x: Tensor, packing: Packing
 ) -> tuple[Tensor, Tensor | None]:
-    """Run the last block at EOT only; returns states `(R, D)` and EOT's row `(R, H, 1, T)`."""
+    """Run the last block at the EOT of each of R texts only.
+
+    Returns:
+        States `(R, D)` and the attention of EOT by H heads over T positions `(R, H, 1, T)`.
+    """
     normed = block.ln_1(x)
     (q,) = project_heads(block, normed.index_select(0, packing.ends).unsqueeze(1), "q")
     k, v = project_heads(block, normed, "kv", packing.pad)

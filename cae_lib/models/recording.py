@@ -29,8 +29,9 @@ def record_attention(tower: nn.Module) -> Iterator[list[Tensor]]:
     disabled meanwhile, because it would recompute layers after the recording.
 
     Yields:
-        A list that receives the maps `(B, H, T, T)` in the order in which they are computed,
-        float32 or wider. It stays empty if the tower does not call `scaled_dot_product_attention`.
+        A list that receives the maps of H heads over T positions `(B, H, T, T)`, float32 or wider,
+        in the order in which they are computed. The list stays empty if the tower does not call
+        `scaled_dot_product_attention`.
     """
     maps: list[Tensor] = []
     supports_sdpa = any(getattr(module, "_supports_sdpa", False) for module in tower.modules())

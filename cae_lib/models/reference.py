@@ -36,12 +36,14 @@ HUGGING_FACE_CLASSES = {"CLIPModel", "SiglipModel", "Siglip2Model"}
 """Names of the classes of transformers whose text tower is supported."""
 
 WRAPPER_ATTRIBUTES = {"_orig_mod": "torch.compile", "module": "DataParallel"}
-"""Wrapper of a model by the attribute in which it holds the model."""
+"""Names of wrappers of models, by the attribute in which the wrapper holds the model."""
 
 
 @dataclass(frozen=True)
 class TextModel:
     """A model of any library, with the functions and modules that encode its text.
+
+    Shapes: B texts, C columns of tokens, E the size of the features.
 
     Attributes:
         model: The model.
@@ -50,8 +52,8 @@ class TextModel:
         tower: The text tower, whose attention is recorded.
         position: Tokens -> the position at which features are read `(B,)`, -1 for the last; None
             if features are a mean over tokens.
-        attended: Tokens -> mask `(B, C)` of the tokens that such a mean is over; needed if
-            `position` is None.
+        attended: Tokens -> mask `(B, C)` of the tokens that the features are a mean over. Used only
+            if `position` is None, and then needed.
         non_word_mask: Tokens -> mask `(B, C)` of the tokens that belong to no word; None if
             unknown.
     """
@@ -68,7 +70,8 @@ class TextModel:
 class ReferenceEncoder(TextEncoder):
     """Reference implementation, which runs the model's own code.
 
-    T is C, or C + 1 if the tower appends a class token. See `TextEncoder` for the methods.
+    It computes as many positions as the tokens have columns, and one more if the tower appends a
+    class token. `TextEncoder` describes the methods and the letters of the shapes.
     """
 
     implementation = "reference"
@@ -85,7 +88,10 @@ class ReferenceEncoder(TextEncoder):
 
     @contextmanager
     def dropout_disabled(self) -> Iterator[bool]:
-        """Put the model into eval mode if it has dropout, and yield whether it has any."""
+        """Switch dropout off, and yield whether any was active before.
+
+        If any was, modules in training mode are in eval mode inside this context.
+        """
         training = [module for module in self.model.modules() if module.training]
         dropout = any(map(has_dropout, training))
         with eval_without_checkpointing(training) if dropout else nullcontext():
@@ -244,7 +250,7 @@ def _special_tokens(config: Any, first: bool) -> Callable[[Tensor], Tensor]:
 
     Args:
         config: Hugging Face's configuration, which names these tokens.
-        first: Whether the first token of each row is one of them.
+        first: Count the first token of each row among them, whatever its id.
     """
     names = (f"{name}_token_id" for name in ("bos", "eos", "sep", "pad"))
     ids = [value for name in names if isinstance(value := getattr(config, name, None), int)]

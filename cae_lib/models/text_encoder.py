@@ -17,37 +17,40 @@ from cae_lib.models.packed import PackedEncoder, find_packing_obstacle
 from cae_lib.models.reference import ReferenceEncoder, text_model
 from cae_lib.models.text_tower import TextEncoder, TextOutput
 
-EncoderPath = Literal["auto", "packed", "reference"]
+EncoderImplementation = Literal["auto", "packed", "reference"]
 _log = logging.getLogger("cae_lib")
 _logged_obstacles: WeakKeyDictionary[nn.Module, str | None] = WeakKeyDictionary()
 
 
 def text_encoder(
-    model: nn.Module | TextEncoder, implementation: EncoderPath = "auto"
+    model: nn.Module | TextEncoder, implementation: EncoderImplementation = "auto"
 ) -> TextEncoder:
-    """Return the text encoder of a model; an encoder is returned unchanged.
+    """Return the text encoder of a model.
 
-    The model is inspected in each call, so hooks and adapters that are added later take effect. The
-    logger "cae_lib" says which encoder "auto" chooses and why, once for each model and again when
-    the model changes. The message is a warning for "reference", which is slower.
+    An encoder in place of the model is returned unchanged, whatever `implementation` says. A model
+    is inspected in each call, so hooks and adapters that are added later take effect. The logger
+    "cae_lib" says which encoder "auto" chooses and why, once for each model and again when the
+    model changes. The message is a warning for "reference", which is slower.
 
     Args:
         model: `CLIP`, `CustomTextCLIP` or `CoCa` of open_clip, or CLIP, SigLIP or SigLIP 2 of
-            Hugging Face; each may hold peft adapters.
+            Hugging Face, each with or without peft adapters; or a `TextEncoder`.
         implementation: "packed", "reference" (the model's own code), or "auto" for "packed" where
             it is exact and else "reference".
 
     Raises:
         ConfigError: The model is unknown, or "packed" is not exact for it.
     """
-    check_type("path", implementation, EncoderPath)
+    check_type("implementation", implementation, EncoderImplementation)
     if not isinstance(model, nn.Module):
         return model
     if implementation == "reference":
         return ReferenceEncoder(text_model(model))
     obstacle = find_packing_obstacle(model)
     if obstacle is not None and implementation == "packed":
-        raise ConfigError(f"the packed path is not exact here: {obstacle}. Use path='auto'.")
+        raise ConfigError(
+            f"the packed encoder is not exact here: {obstacle}. Use implementation='auto'."
+        )
     encoder = PackedEncoder(model) if obstacle is None else ReferenceEncoder(text_model(model))
     if implementation == "auto":
         _log_once(model, obstacle)
@@ -70,7 +73,7 @@ def encode_text(model: nn.Module | TextEncoder, tokens: Tensor, **options: Any) 
 
     Args:
         model: A model or an encoder, as for `text_encoder`.
-        tokens: Ids `(B, C)`.
+        tokens: Ids of B captions in C columns `(B, C)`.
         **options: Options of `TextEncoder.encode`.
 
     Raises:

@@ -22,15 +22,18 @@ AttentionKind = Literal["row", "maps"]
 
 @dataclass(frozen=True)
 class TextOutput:
-    """Output of a text encoder; T is the number of positions that the encoder computes.
+    """Output of a text encoder.
+
+    Shapes: B captions, S columns of tokens that affect the features, T >= S positions that the
+    encoder computes.
 
     Attributes:
         features: `(B, E)`, not normalised, equal to those of the model up to rounding.
-        attention: One tensor for each layer if requested, else empty; for shapes see
-            `TextEncoder.encode`.
-        embeddings: Token embeddings `(B, S, D)`, before position embeddings are added; S <= T.
-        readout: Weights `(B, T)` by which the states of the last layer are pooled: one-hot, or
-            equal weights that sum to 1 if features are a mean.
+        attention: One tensor for each layer, as the option `attention` of `TextEncoder.encode`
+            describes it. Empty if that option is None.
+        embeddings: Token embeddings `(B, S, D)`, before position embeddings are added.
+        readout: Weights `(B, T)` by which the states of the last layer are pooled: one-hot, or, if
+            features are a mean, equal weights that sum to 1.
     """
 
     features: Tensor
@@ -66,20 +69,20 @@ class TextEncoder(ABC):
         """Embeddings of the whole vocabulary `(V, D)`, detached."""
 
     def dropout_disabled(self) -> AbstractContextManager[bool]:
-        """Return a context that disables dropout and yields whether the model has dropout."""
+        """Return a context that disables dropout and yields whether any was active before."""
         return nullcontext(False)
 
     def non_word_mask(self, tokens: Tensor) -> Tensor:
         """Return a mask of the tokens that certainly belong to no word.
 
-        Two or more equal tokens at the end of a row are padding. Encoders that know the start or
-        end token of the model include it.
+        Two or more equal tokens at the end of a row are padding. An encoder that knows the start or
+        end token of its model marks this token as well.
 
         Args:
             tokens: Ids `(B, C)`.
 
         Returns:
-            Bool `(B, C)`, True for such tokens.
+            Bool `(B, C)`, True for tokens that belong to no word.
         """
         equals_previous = tokens[:, 1:] == tokens[:, :-1]
         at_end = equals_previous.flip(1).long().cumprod(dim=1).flip(1).bool()
@@ -90,7 +93,7 @@ class TextEncoder(ABC):
 
     @abstractmethod
     def n_used_columns(self, tokens: Tensor) -> int:
-        """Return S, the number of first columns of tokens `(B, C)` that affect the features."""
+        """Return S: only the first S columns of the tokens `(B, C)` affect the features."""
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Return token embeddings `(B, S, D)` that `encode` accepts; see `n_used_columns`."""
@@ -110,15 +113,15 @@ class TextEncoder(ABC):
         Args:
             tokens: Ids `(B, C)`.
             embeddings: `(B, S, D)` to use in place of the token embeddings; see `embed`.
-            attention: Attention of every layer to return, float32 or wider and differentiable.
-                "row": the attention `(B, H, T)` of the position at which features are read, or the
-                mean over positions if features are a mean. "maps": the maps `(B, H, T, T)`; a layer
-                that computes only the position at which features are read has `(B, H, 1, T)`. None:
-                no attention.
+            attention: What to return of the attention of every layer, by H heads over T positions,
+                float32 or wider and differentiable. "row": the attention `(B, H, T)` of the
+                position at which features are read; if features are a mean over positions, the mean
+                attention of these positions. "maps": the maps `(B, H, T, T)`, or `(B, H, 1, T)` of
+                a layer that computes only the position at which features are read. None: nothing.
             second_order: Let the features be differentiated twice.
 
         Raises:
-            ConfigError: The attention of the model cannot be read.
+            ConfigError: `attention` is not None, and the attention of the model cannot be read.
             DataError: A caption has no end-of-text token, and the model reads features there.
         """
 
@@ -129,14 +132,14 @@ class TextEncoder(ABC):
         """Encode captions together with variants of them in which some tokens are replaced.
 
         A variant has the same tokens as its caption before the first replaced token. In a causal
-        tower it has the same states there, too, which the packed encoder computes only once.
+        tower the states before this token are also the same. The packed encoder computes them once.
 
         Args:
             tokens: Ids of the B captions `(B, C)`.
             caption_index: For each of the V variants, the row of its caption `(V,)`.
             masked: Bool `(V, S)`, the tokens that each variant replaces; S as in `n_used_columns`.
-            replacement: What replaces them: one embedding `(D,)` for all of them, or ids `(B, C)`
-                with a replacement for each token of each caption.
+            replacement: What replaces masked tokens: one embedding `(D,)` for all of them, or ids
+                `(B, C)` with a replacement for each token of each caption.
 
         Returns:
             Features `(B + V, E)`, not normalised: first the captions, then the variants.
@@ -168,15 +171,17 @@ def pooling_position_fn(
 ) -> Callable[[Tensor], Tensor]:
     """Return a function that finds the position at which the features of each text are read.
 
-    The function takes tokens `(B, C)` and returns positions `(B,)`, which are -1 for "last". It
-    raises DataError for a caption without an end-of-text token.
+    The function takes tokens of B texts in C columns `(B, C)` and returns positions `(B,)`. For
+    "last" these are -1. For "eos" and "argmax" the function raises DataError if a text has no
+    end-of-text token.
 
     Args:
-        pool: "first" or "last" position, "eos" for the token `eos_token_id`, or "argmax" for the
-            token with the highest id, which is then the end-of-text token.
+        pool: "first" or "last" position, or the end-of-text token: "eos" finds it by the id
+            `eos_token_id`, and "argmax" as the token with the highest id.
         eos_token_id: Id of the end-of-text token, for "eos".
-        vocabulary_size: Size of the model's vocabulary, for "argmax". If it is CLIP's, the highest
-            id is its last one, else the highest id in the batch.
+        vocabulary_size: Size of the model's vocabulary, for "argmax". For the size of CLIP's
+            vocabulary, the highest id is the last id of the vocabulary. Otherwise it is the highest
+            id in the batch.
 
     Raises:
         ConfigError: `pool` has another value.
@@ -190,7 +195,7 @@ def pooling_position_fn(
 
 
 def _find_end(eos: int | None, tokens: Tensor) -> Tensor:
-    """Return the position `(B,)` of the token `eos`; None stands for the batch's highest."""
+    """Return the position `(B,)` of the first token `eos`; None is the highest id in the batch."""
     ends = tokens == (tokens.max() if eos is None else eos)
     has_end = ends.any(dim=1)
     if not bool(has_end.all()):
@@ -220,7 +225,8 @@ def end_and_padding_mask(position_fn: Callable[[Tensor], Tensor], tokens: Tensor
 def pool_type(tower: Any) -> str | None:
     """Return how an open_clip text tower pools its states, such as "argmax" or "eos".
 
-    A tower that appends a class token, as in CoCa, pools by "last". None if the tower does not say.
+    The result is "last" for a tower that appends a class token, as in CoCa, and None for a tower
+    that does not say how it pools.
     """
     if getattr(tower, "cls_emb", None) is not None:
         return "last"

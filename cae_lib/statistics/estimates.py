@@ -66,8 +66,9 @@ class VarianceComponents:
         three seeds closest to 95 %.
 
         Args:
-            assume_true_variances: Whether the components are true variances instead of estimates. A
-                true variance by seed or by item is at least the part of `rest` that it contains.
+            assume_true_variances: Whether the components are true variances instead of estimates.
+                If so, `by_seed` and `by_item` are raised to the part of `rest` that they contain
+                where they are smaller, which true variances cannot be.
         """
         n, total, by_seed, by_item = self.n_seeds, self.variance(), self.by_seed, self.by_item
         if assume_true_variances:
@@ -83,17 +84,18 @@ def crossed_mean(
 ) -> tuple[np.ndarray, VarianceComponents]:
     """Compute the weighted mean of each seed, and the variance components of the mean over seeds.
 
-    The mean of a seed is the weighted sum of its means within groups of items (strata). Items that
-    share an image form a cluster. The residuals of a cluster are summed before they are squared,
-    and the sum is divided by `sqrt(1 - h)`, where h is the cluster's share of the items of its
-    group (Bell and McCaffrey, 2002). A group with a single cluster takes the variance of a cluster
+    There are S seeds, n items and G groups of items (strata). The mean of a seed is the weighted
+    sum of its means within the groups. Items that share an image form a cluster. Within a group,
+    the residuals of a cluster are summed before they are squared, and the sum is divided by
+    `sqrt(1 - h)`, where h is the cluster's share of the items of the group (Bell and McCaffrey,
+    2002). A group with a single cluster has a residual of 0. It takes the variance of a cluster
     that is pooled over the other groups. If no group has two clusters, all variances are NaN.
 
     Args:
-        values: Value of each seed and item `(S, n)`.
-        strata: Number of the group that each item is averaged in `(n,)`, from 0 to G - 1.
+        values: Value of each seed on each item `(S, n)`.
+        strata: Index of the group of each item `(n,)`, from 0 to G - 1.
         weights: Weight of each group's mean `(G,)`.
-        clusters: Number of each item's image `(n,)`.
+        clusters: Integer that identifies the image of each item `(n,)`.
 
     Returns:
         The mean of each seed `(S,)`, and the variance components.
@@ -133,11 +135,11 @@ def crossed_mean(
 
 
 def _sums_of_squares(residuals: np.ndarray) -> np.ndarray:
-    """Sum squares over the residuals of seeds and clusters `(S, C)`.
+    """Return two sums of squares of the residuals of S seeds and C clusters `(S, C)`.
 
     Returns:
-        The sum of squares of the means over seeds, and that of the deviations from these means,
-        divided by S - 1.
+        An array of two numbers. The first is the sum of squares of the C means over seeds. The
+        second is the sum of squares of the deviations from these means, divided by S - 1.
     """
     means = residuals.mean(axis=0)
     rest = ((residuals - means) ** 2).sum() / max(1, len(residuals) - 1)
@@ -148,7 +150,7 @@ def minimal_detectable_effect(components: VarianceComponents) -> float:
     """Return the smallest true difference from 0 that a test finds with probability `POWER`.
 
     The test is the two-sided t-test at the level `1 - CONFIDENCE`. The result has the unit of the
-    mean; it is NaN if the variance is.
+    mean. It is NaN if the variance is NaN.
     """
     error, freedom = (
         components.variance() ** 0.5,
@@ -165,7 +167,7 @@ def summarize(by_seed: np.ndarray, components: VarianceComponents) -> dict[str, 
     """Return the estimate, interval and test of one mean, as a row of a table.
 
     Args:
-        by_seed: Mean of each seed `(S,)`.
+        by_seed: Mean of each of S seeds `(S,)`.
         components: Variance components of the mean over seeds.
 
     Returns:
@@ -207,20 +209,24 @@ def mean_ci(
         value: Column to average.
         items: Columns that together identify an item.
         by: Columns whose combinations of values are averaged separately.
-        weights: Weighted means to compute, as `cae_lib.evaluation.averages.score_weights` returns
-            them: a table with the columns `score`, those of `items`, `weight`, and `stratum`, the
-            group that an item is averaged in. None computes one unweighted mean over all items.
+        weights: Weighted means (scores) to compute, as a table like that of
+            `cae_lib.evaluation.averages.score_weights`, with a row for each item of each score. Its
+            columns are those of `items`; `score`, the name of the score; `weight`, the weight of
+            the item in the score; and `stratum`, which is the same for items that are averaged
+            together first. None computes one unweighted mean over all items.
         cluster: Column with the image of an item. Items of the same image are not independent.
 
     Returns:
-        A row for each group, and for each score if there are weights. Its columns are those of
-        `by`, `score` if there are weights, those of `summarize`, and four numbers: `n` of items,
-        `pictures` of images, `nonzero` of images with a value other than 0 for some seed (see
-        `MIN_NONZERO_CLUSTERS`), and `seeds`. Over a single image the interval is NaN.
+        A row for each group or, with `weights`, for each score of each group. The columns are those
+        of `by`, with `weights` also `score`, those of `summarize`, and four counts: `n`, the number
+        of items; `pictures`, the number of images; `nonzero`, the number of images with a value
+        other than 0 for some seed (see `MIN_NONZERO_CLUSTERS`); and `seeds`, the number of seeds.
+        If there is only one image, the interval is NaN.
 
     Raises:
-        DataError: If a column is missing or has missing values, an item has two images or occurs
-            twice, or a seed or a score lacks items that others have.
+        DataError: If a column is missing or has missing values, an item has two images, an item
+            occurs twice for a seed of a group, a seed lacks items that other seeds of its group
+            have, or a group lacks items of a score.
     """
     frame = frame.reset_index(drop=True)
     matrix = _ItemMatrix(frame, value, items, cluster, weights)
@@ -243,8 +249,9 @@ def contrasts(
 ) -> pd.DataFrame:
     """Compute mean paired differences between runs on the same seeds and items, with intervals.
 
-    Seeds are paired by their values. A side with a single seed is compared with each seed of a side
-    with several, and a run without seeds, such as "base", with any seed.
+    The two sides of a difference are runs, or other values of `key`. The same seeds of both sides
+    are paired. If one side has a single seed and the other several, the single seed is paired with
+    each of them. A run without seeds, such as "base", is paired with any seeds.
 
     Args:
         frame: As for `mean_ci`.
@@ -293,14 +300,15 @@ def contrasts(
 def ratios(
     frame: pd.DataFrame, numerator: str, denominator: str, by: Sequence[str] = ("run",)
 ) -> pd.Series:
-    """Return a value for each row, whose mean in each group of `by` is the ratio of two means.
+    """Return one value for each row; their mean in each group of `by` is the ratio of two means.
 
-    With r the ratio of the group, the value of a row is `r + (top - r * bottom) / mean(bottom)`.
-    `mean_ci` and `contrasts` can average these values like any others. Their spread is that of the
-    ratio to first order (the delta method), so the mean of `denominator` must not be close to zero.
+    Let r be the ratio of a group, x and y the values of a row in the columns `numerator` and
+    `denominator`, and m the group's mean of y. Then the value of the row is `r + (x - r * y) / m`.
+    `mean_ci` and `contrasts` can average these values like any others. To first order, the spread
+    of the values is that of the ratio (the delta method), so m must not be close to zero.
 
     Args:
-        frame: Table with these columns.
+        frame: Table with the columns that the other arguments name.
         numerator: Column whose mean is the numerator, such as the gap that is left after training.
         denominator: Column whose mean is the denominator, such as the gap before training.
         by: Columns whose combinations of values have a ratio each.
@@ -320,7 +328,7 @@ class _Side(NamedTuple):
         label: Name of this side in error messages.
         run: Name of the run.
         seeds: Seeds of the run, ascending.
-        values: Value of each seed and item `(S, N)`.
+        values: Value of each of S seeds on each of N items `(S, N)`; NaN for items that it lacks.
     """
 
     label: str
@@ -359,7 +367,7 @@ class _Score(NamedTuple):
 
 
 class _ItemMatrix:
-    """Items of a table, numbered by first appearance, and means of matrices of seeds and items."""
+    """Items of a table, numbered by first appearance; computes means of values by seed and item."""
 
     def __init__(
         self,
@@ -414,14 +422,14 @@ class _ItemMatrix:
         }
 
     def describe(self, numbers: np.ndarray) -> str:
-        """Return the number of the given items and the names of the first few, as text."""
+        """Return a text that says how many items are given, and names the first three."""
         names = self.names.set_index("number").loc[numbers].sort_values(self.items)
         few = [" ".join(map(str, row)) for row in names.head(3).itertuples(index=False)]
         more = ", ..." if len(names) > len(few) else ""
         return f"{len(names)} item{'s' * (len(names) > 1)} ({', '.join(few)}{more})"
 
     def side(self, group: pd.DataFrame, label: str, run: str = "") -> _Side:
-        """Return the values of one group `(S, N)`; items that the group lacks are NaN."""
+        """Return the values of one group, by seed and item; NaN for items that the group lacks."""
         seeds, row = np.unique(group["seed"], return_inverse=True)
         number = self.number.loc[group.index].to_numpy()
         unknown = np.unique(number[group[self.value].isna()])
@@ -443,7 +451,7 @@ class _ItemMatrix:
     def require_same_items(self, first: _Side, second: _Side) -> None:
         """Raise a DataError if one side has items that the other lacks.
 
-        Where items belong to weighted scores, nothing is checked here: `tests` checks each score.
+        With weighted scores, nothing is checked here: `tests` checks the items of each score.
         """
         if self.scores is not None:
             return
@@ -459,7 +467,11 @@ class _ItemMatrix:
             )
 
     def tests(self, matrix: np.ndarray) -> list[dict[str, object]]:
-        """Return a row for each score, with the estimate and test of its mean."""
+        """Return the estimate and test of each score's mean; without scores, of the mean of all.
+
+        Args:
+            matrix: Value of each seed on each item; NaN for items without a value.
+        """
         if self.scores is None:
             answered = np.flatnonzero(~np.isnan(matrix[0]))
             score = _Score(answered, np.zeros(len(answered), int), np.ones(1))
@@ -495,11 +507,12 @@ def correlations(
         seed: Seed of the bootstrap.
 
     Returns:
-        A row for each set and run, and, if there are several sets, one for the mean over the sets,
-        as the set "mean". Its columns are `set`, `run`, those of `summarize`, the number `n` of
-        pairs, `nonzero`, and the number `seeds`. `nonzero` is the number of pairs that can change
-        the estimate: pairs that the two runs rank differently for some seed or, without `against`,
-        pairs whose score is not the most frequent one.
+        A row for each set and run. If there are several sets, each run also has a row for the mean
+        over the sets, with the set "mean". The columns are `set`, `run`, those of `summarize`, and
+        three counts: `n`, the number of pairs; `nonzero`, the number of pairs that can change the
+        estimate; and `seeds`, the number of seeds. With `against`, `nonzero` counts the pairs that
+        the two runs rank differently for some seed. Without it, these are the pairs whose score is
+        not the most frequent one, for the seed with the most such pairs.
 
     Raises:
         DataError: If runs do not have the same pairs, a pair has two ratings, sets do not have the
@@ -551,7 +564,19 @@ def correlations(
 
 
 def _scores_by_pair(name: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return the scores of a set, pairs by runs and seeds, and the human ratings `(n,)`."""
+    """Return the scores and the human ratings of the n pairs of a set.
+
+    Args:
+        name: Name of the set, for error messages.
+        rows: The rows of the set.
+
+    Returns:
+        The scores, with a row for each pair and a column for each run and seed; and the human
+        rating of each pair `(n,)`.
+
+    Raises:
+        DataError: If runs do not have the same pairs, or if a pair has two ratings.
+    """
     scores = rows.pivot(index="pair", columns=["run", "seed"], values="score")
     if scores.isna().any().any():
         raise DataError(f"set {name}: the runs do not share their pairs, or scores are missing")
@@ -564,7 +589,14 @@ def _scores_by_pair(name: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, np.nda
 def _count_movable_pairs(
     ranks: Mapping[str, pd.DataFrame], name: str, run: str, against: str | None
 ) -> int:
-    """Count `nonzero` of `correlations` from ranks by run and seed; for "mean", over all sets."""
+    """Count the pairs in the column `nonzero` of `correlations`.
+
+    Args:
+        ranks: For each set, the rank of each pair (rows) for each run and seed (columns).
+        name: Name of the set; "mean" sums the counts of all sets.
+        run: The run.
+        against: The run that is subtracted; None for none.
+    """
     if name not in ranks:
         return sum(_count_movable_pairs(ranks, subset, run, against) for subset in ranks)
     by_seed = ranks[name][run].to_numpy()
@@ -575,7 +607,12 @@ def _count_movable_pairs(
 
 
 def _summarize_resamples(values: np.ndarray, freedom: int) -> dict[str, object]:
-    """Return `summarize` of `(S, 1 + R)` values: for each seed the estimate, then R resamples."""
+    """Return `summarize` of a statistic that was computed on resamples, too.
+
+    Args:
+        values: For each of S seeds the estimate, followed by its R resamples `(S, 1 + R)`.
+        freedom: Degrees of freedom of the variance over items.
+    """
     moves = values[:, 1:] - np.nanmean(values[:, 1:], axis=1, keepdims=True)
     by_item, rest = _sums_of_squares(np.nan_to_num(moves)) / (moves.shape[1] - 1)
     spread = float(values[:, 0].var(ddof=1)) if len(values) > 1 else 0.0
@@ -584,13 +621,13 @@ def _summarize_resamples(values: np.ndarray, freedom: int) -> dict[str, object]:
 
 
 def weighted_spearman(first: np.ndarray, second: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Compute Spearman's correlation of two columns in each of R bootstrap samples.
+    """Compute Spearman's correlation of two columns of n rows in each of R bootstrap samples.
 
     Ties share their mean rank.
 
     Args:
-        first: Column `(n,)`.
-        second: Column `(n,)`.
+        first: The first column `(n,)`.
+        second: The second column `(n,)`.
         counts: Number of times that each row is in each sample `(R, n)`.
 
     Returns:
@@ -606,7 +643,15 @@ def weighted_spearman(first: np.ndarray, second: np.ndarray, counts: np.ndarray)
 
 
 def _ranks(column: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return mean ranks `(R, n)`, from sums of counts in the order of the column, sorted once."""
+    """Return the rank of each of n rows in each of R bootstrap samples `(R, n)`.
+
+    Ties share their mean rank, and all ranks of a sample are shifted by the same constant. The
+    column is sorted only once: sums of `counts` in this order give the ranks.
+
+    Args:
+        column: The values `(n,)`.
+        counts: Number of times that each row is in each sample `(R, n)`.
+    """
     order = np.argsort(column, kind="stable")
     ordered = column[order]
     starts = np.flatnonzero(np.append(True, np.diff(ordered) != 0))

@@ -13,8 +13,8 @@ from cae_lib.statistics.estimates import CONFIDENCE
 OUTCOMES = ("contradicted", "undecided", "negligible", "supported")
 """Outcomes of a test of a claim.
 
-A method may have several tests, such as one for each of two word roles. Its outcome is then the
-first of their outcomes in this order.
+A method may have several tests, such as one for each of two word roles. The outcome of the method
+is then the one that comes first in this order among the outcomes of its tests.
 """
 
 MIN_NONZERO_CLUSTERS = 6
@@ -23,10 +23,11 @@ MIN_NONZERO_CLUSTERS = 6
 If chance decides the sign of each of m such values, all m have the same sign with probability
 `2 * 0.5**m` (sign test): .0625 for five, .031 for six. With fewer than six, no test that assumes
 nothing about the distribution of the values can find a sign at the 5 % level, whatever the values
-are; an interval that excludes 0 then owes this to its assumption of normal values, and has width
-zero if the values are alike. Few values other than 0 do not show that a difference is small either:
-if n images are alike, 3 / n of all images may still differ (rule of three), by any amount. For
-`correlations`, pairs that can change the estimate are counted instead of images."""
+are. An interval may still exclude 0, but only because it assumes normal values; it even has width
+zero if all values are equal. Nor do few values other than 0 show that a difference is small: if n
+images have the value 0, up to 3 / n of all possible images may have another value (rule of three),
+of any size. For `correlations`, pairs that can change the estimate are counted instead of
+images."""
 
 UNTESTED, UNDECIDABLE = "not tested", "not decidable here"
 """Verdicts without an outcome: there are no tests, or the positive control fails."""
@@ -77,7 +78,7 @@ def classify(tests: pd.DataFrame, delta: float, claim: str = "gain") -> pd.Serie
       interval lies below 0, the estimate is at most `-delta`, and the difference is significant.
       *Negligible*: the interval lies inside (`-delta`, `delta`).
     - "level", the estimate is 0. *Supported*: the interval lies inside (`-delta`, `delta`).
-      *Contradicted*: it lies outside.
+      *Contradicted*: it lies outside and does not overlap (`-delta`, `delta`).
     - "kept", the estimate does not fall. *Supported*: the interval lies above `-delta`.
       *Contradicted*: it lies below.
 
@@ -124,18 +125,21 @@ def verdict(
     """Return the verdict on a claim: the outcome that most methods have, as text.
 
     Args:
-        tests: As for `classify`. If None or empty, the verdict is `UNTESTED`.
+        tests: As for `classify`. If None or empty, the verdict is `UNTESTED`, whatever `decidable`
+            is.
         delta: As for `classify`.
         claim: As for `classify`.
         by: Column whose values are the methods. `OUTCOMES` says which of several tests of a method
             counts.
         decidable: Whether the positive control shows the effect that the claim is about. If not,
-            the verdict is `UNDECIDABLE`.
+            and there are tests, the verdict is `UNDECIDABLE`.
 
     Returns:
-        The outcome, if at least a share `MAJORITY` of the methods has it, with the numbers of
-        methods unless all have it: "negligible (3 of 4, 1 undecided)". Otherwise "mixed" with the
-        most frequent outcomes: "mixed (2 of 4 negligible)".
+        `UNTESTED`, `UNDECIDABLE`, or the outcomes of the methods in one of three forms. If all
+        methods have the same outcome, it is this outcome: "negligible". If at least a share
+        `MAJORITY` of the methods has one, it is followed by the numbers of methods: "negligible (3
+        of 4, 1 undecided)". Otherwise it is "mixed" with the most frequent outcomes: "mixed (2 of 4
+        negligible)".
 
     Raises:
         DataError: If the claim is unknown.

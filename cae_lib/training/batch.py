@@ -28,15 +28,16 @@ ROLE_ASSIGNMENTS = ("parsed", "permuted", "random")
 class Batch:
     """Input of one training step, or the share of it that one process has.
 
-    M is the number of image-caption pairs of this process: `batch_size` divided by the number of
-    processes, and twice as many with NegCLIP's negatives.
+    Shapes: M image-caption pairs of this process, T tokens of a caption, S x S pixels of an image,
+    W swaps of a caption. M is `batch_size` divided by the number of processes, and twice that
+    number with NegCLIP's negatives.
 
     Attributes:
         rows: Row numbers `(B,)` of the dataset, B = `batch_size`, over all processes and without
             the rows that NegCLIP's negatives add.
         pixels: Images `(M, 3, S, S)`: uint8 from 0 to 255 if `normalization` is set, otherwise
-            normalised float32. With `PrecomputedFeatures`, the output of the locked part of the
-            image tower `(M, ...)`.
+            normalised float32. If images are replaced by `PrecomputedFeatures`, these features
+            `(M, ...)`.
         tokens: Token ids of the captions `(M, T)`.
         roles: Role of each token's word `(M, T)`: 0 other, 1 object, 2 attribute, 3 relation.
         words: Number of each token's word `(M, T)`, 0 for none.
@@ -44,7 +45,7 @@ class Batch:
         swaps: Swaps of each caption `(M, W, 5, 2)`; see `Alignment`.
         masked: Bool `(M, T)`, tokens that are masked in the captions of the contrastive loss; None
             if the run masks no words.
-        negatives: Token ids of the hard negative captions `(K, T)`, K <= M; None without them.
+        negatives: Token ids of K <= M hard negative captions `(K, T)`; None if the run has none.
         owners: Index of each negative's caption among the M captions `(K,)`.
         n_negatives: K of each process.
         n_similar: Number of `rows` for which NegCLIP's file lists similar images.
@@ -104,12 +105,16 @@ class ImageSource(Protocol):
     def crops(
         self, index: Tensor, generator: torch.Generator | None = None, subset: Tensor | None = None
     ) -> Tensor:
-        """Return images by their numbers: uint8 crops `(n, 3, S, S)`, or features `(n, ...)`.
+        """Return images by their numbers, as square crops or as features.
 
         Args:
             index: Numbers of the images `(n,)`.
             generator: Source of random crops; None for the central square.
-            subset: Positions in `index`; only their images are returned. None returns all.
+            subset: Positions in `index` `(m,)`; only the images there are returned. None returns
+                all, so that m = n.
+
+        Returns:
+            Crops of S x S pixels, uint8 `(m, 3, S, S)`, or features `(m, ...)`.
         """
         ...
 
@@ -126,13 +131,14 @@ class Batches:
         images: The images of `pairs.image_paths`, in the same order.
         tokenizer: Turns n texts into token ids `(n, T)`.
         ranks: The processes that train together; None for a single one.
-        parsed_roles: For `match_gradient`, the roles `(n, T)` before they were shuffled.
+        parsed_roles: For `match_gradient`, the roles before they were shuffled, in the shape of
+            `alignment.roles`.
 
     Raises:
-        DataError: If captions and alignment or paths and images differ in length, or hard negatives
-            are missing.
+        DataError: If captions and alignment or paths and images differ in length, or if the
+            settings need hard negatives and `pairs` has none.
         ConfigError: If the batch size is not between 1 and the number of captions or not a multiple
-            of the number of processes, or `masked` is not a share from 0 to 1.
+            of the number of processes, or if `experiment.masked` is not a share from 0 to 1.
     """
 
     def __init__(
@@ -243,7 +249,8 @@ class Batches:
             source: Source of random numbers.
 
         Returns:
-            For each swap the position of its caption in the batch `(K,)`, and its tokens `(K, T)`.
+            For each of K swaps, the position of its caption in the batch `(K,)`, and the tokens of
+            the swapped caption `(K, T)`.
         """
         captions = self.alignment.take(rows)
         caption, _, tokens = swapped_captions(
@@ -286,7 +293,7 @@ def seeded_generator(seed: int, stream: RandomStream, step_or_epoch: int) -> tor
     Args:
         seed: Seed of the run.
         stream: What the numbers are used for.
-        step_or_epoch: Step of the run, from 0; for `Stream.ORDER` the epoch.
+        step_or_epoch: Step of the run, from 0; for `RandomStream.ORDER` the epoch.
     """
     state = np.random.SeedSequence([seed, int(stream), step_or_epoch]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
@@ -307,7 +314,8 @@ def _shares(count: int, size: int, processes: int) -> Tensor:
         processes: Number of processes.
 
     Returns:
-        Positions `(processes, count / processes)`. A process has the same positions of each block.
+        Positions in the batch `(processes, count / processes)`. A process has the same places in
+        both blocks.
     """
     blocks = torch.arange(count).view(count // size, processes, -1)
     return blocks.transpose(0, 1).flatten(1)
@@ -316,7 +324,11 @@ def _shares(count: int, size: int, processes: int) -> Tensor:
 def choose_negatives(
     pairs: ImageCaptionPairs, rows: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, list[str | None], int]:
-    """Draw NegCLIP's negatives: for each row a row with a similar image, and captions for both.
+    """Draw NegCLIP's negatives: similar images, and hard negative captions.
+
+    Each of the B rows gets a second row: one with a similar image, or a random other row if no
+    similar image is known. Each of the 2B rows gets one of its hard negative captions, if it has
+    any.
 
     Args:
         pairs: Captions and images, with hard negatives and similar images.
@@ -324,9 +336,9 @@ def choose_negatives(
         generator: Source of random numbers.
 
     Returns:
-        A tuple of the row numbers `(2B,)`, which are `rows` and then a row with a similar image for
-        each of them; a hard negative caption for each of these 2B rows, None for a row without any;
-        and the number of `rows` that have similar images. The others get a random other row.
+        A tuple of three: the row numbers `(2B,)`, first `rows` and then the second row of each; the
+        hard negative captions of these 2B rows, None for a row that has none; and the number of
+        `rows` that have similar images.
     """
     draws = torch.rand(3, len(rows), generator=generator, dtype=torch.float64)
     hard_images, similar = pairs.hard_images or [], []
@@ -350,7 +362,7 @@ def _pick(choices: list[Any], draw: float, otherwise: Any) -> Any:
 
 
 def masked_words(roles: Tensor, words: Tensor, draws: Tensor) -> Tensor:
-    """Select one word in each caption, among its words with a role, and mark its tokens.
+    """Select one word with a role in each caption, and mark the tokens of the word.
 
     Args:
         roles: Role of each token's word `(M, T)`, 0 for none.
@@ -358,7 +370,8 @@ def masked_words(roles: Tensor, words: Tensor, draws: Tensor) -> Tensor:
         draws: Uniform random number in [0, 1) for each caption `(M,)`, which selects the word.
 
     Returns:
-        Bool `(M, T)`: the tokens of the selected words. A caption without roles has none.
+        Bool `(M, T)`: the tokens of the selected words; all False in a caption that has no word
+        with a role.
     """
     of_words = roles.new_zeros(len(words), int(words.max()) + 1)
     with_role = of_words.scatter_reduce(1, words, roles, "amax") > 0
@@ -370,8 +383,9 @@ def masked_words(roles: Tensor, words: Tensor, draws: Tensor) -> Tensor:
 def placebo_roles(alignment: Alignment, kind: str, seed: int) -> Alignment:
     """Shuffle the roles of each caption among its words, as a control.
 
-    A caption keeps the number of its words with each role, but loses its arguments and swaps. The
-    shuffle of a caption depends only on `seed` and on the caption's row number.
+    The kind "parsed" changes nothing. With the others, a caption keeps the number of its words with
+    each role, but loses its arguments and swaps. The shuffle of a caption depends only on `seed`
+    and on the caption's row number.
 
     Args:
         alignment: Tokens and roles of captions.

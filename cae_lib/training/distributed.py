@@ -1,4 +1,4 @@
-"""Data-parallel training over processes started by `torchrun`, with the gradient of one process.
+"""Data-parallel training: processes started by `torchrun` share each batch.
 
 Each process computes the loss of the whole batch. The backward passes of `gather` and `sum` add up
 the gradients of all processes, so the average that `DistributedDataParallel` takes is the gradient
@@ -83,10 +83,12 @@ class Ranks:
 
 @contextmanager
 def init_distributed(device: torch.device) -> Iterator[Ranks]:
-    """Initialise torch.distributed when launched by `torchrun`; otherwise yield `Ranks()`.
+    """Yield the processes of a run, and initialise torch.distributed if there are several.
 
-    The backend is NCCL for GPUs and gloo for other devices. If torch.distributed is initialised
-    already, its default group is used and not destroyed at the end.
+    If torch.distributed is initialised already, its default group is used and not destroyed at the
+    end. If it is not and `torchrun` has started several processes, a group is made, with the
+    backend NCCL for GPUs and gloo for other devices, and destroyed at the end. Otherwise this
+    process is the only one.
 
     Args:
         device: The device of the model in this process.

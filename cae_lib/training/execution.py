@@ -78,12 +78,12 @@ class ExecutionOptions:
     def worker_count(self, decodes_images: bool) -> int:
         """Return the number of worker processes that this process starts.
 
-        If `workers` is None and images are decoded, it is the number of processor cores, at least 1
-        and at most `MAX_WORKERS`. If `torchrun` has started several processes on this machine, each
-        gets an equal share of the cores.
+        This is `workers`, unless that is None. In this case it is 0 if no images are decoded,
+        otherwise the number of processor cores, at least 1 and at most `MAX_WORKERS`. If `torchrun`
+        has started several processes on this machine, each gets an equal share of the cores.
 
         Args:
-            decodes_images: Whether batches decode image files. If not, None stands for 0 workers.
+            decodes_images: Whether batches decode image files.
         """
         if self.workers is not None or not decodes_images:
             return self.workers or 0

@@ -29,7 +29,8 @@ BATCH_SIZE = 256
 """Number of images whose features are computed at once."""
 
 ImageEncoder = Callable[[nn.Module, Tensor], Tensor]
-"""Function that returns the features of images, given a model and the images `(M, 3, S, S)`."""
+"""Function that returns features of M images, given a model and its input: images `(M, 3, S, S)` of
+S x S pixels, or the output of a locked part of the image tower for them."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class PrecomputedFeatures:
 
     Attributes:
         values: Features `(N, E)` of a locked image tower, or feature maps of a locked trunk, such
-            as `(N, C, h, w)`.
+            as `(N, channels, height, width)`.
     """
 
     values: Tensor
@@ -60,13 +61,14 @@ class PrecomputedFeatures:
         Args:
             index: Numbers of the images `(n,)`.
             generator: Not used, since features cannot be cropped.
-            subset: Positions in `index`; only their features are returned. None returns all.
+            subset: Positions in `index`; only the features of the images there are returned. None
+                returns all.
         """
         return self.values[index if subset is None else index[subset]]
 
 
 def image_features(model: nn.Module, images: Tensor) -> Tensor:
-    """Return the features `(M, E)` of images `(M, 3, S, S)`, not scaled to unit length."""
+    """Return the features `(M, E)` of M images `(M, 3, height, width)`, not normalised."""
     return encode_image(model, images).features
 
 
@@ -76,9 +78,9 @@ class SplitTower(NamedTuple):
     Attributes:
         locked: The locked part; None if the whole tower is trained.
         encode_locked: Function that returns the output of the locked part for images. If nothing is
-            locked, it returns their features.
-        encode_rest: Function that returns the features for outputs of the locked part. If nothing
-            is locked, its input is images.
+            locked, it returns the features of the images.
+        encode_rest: Function that turns outputs of the locked part into features. If the whole
+            tower is locked, it returns its input. If nothing is locked, its input is images.
     """
 
     locked: nn.Module | None
@@ -93,11 +95,11 @@ def split_image_tower(model: nn.Module, experiment: Experiment) -> SplitTower:
 
     Args:
         model: A model of open_clip.
-        experiment: Settings of the run. `lock_image` locks the whole tower, `lock_trunk` the trunk
-            of a tower of timm.
+        experiment: Settings of the run. `lock_image` locks the whole tower. Without it,
+            `lock_trunk` locks the trunk of a tower of timm.
 
     Raises:
-        ConfigError: If the trunk is to be locked, but the tower is not one of timm.
+        ConfigError: If only the trunk is to be locked, but the tower is not one of timm.
     """
     tower: Any = model.visual
     if experiment.lock_image:

@@ -20,10 +20,10 @@ from cae_lib.attribution.base import AttributionMethod, Captions, get_method
 from cae_lib.attribution.checks import is_integer
 from cae_lib.config import AttributionLossConfig
 from cae_lib.errors import ConfigError, DataError, check_type
-from cae_lib.models.text_encoder import EncoderPath, TextEncoder, text_encoder
+from cae_lib.models.text_encoder import EncoderImplementation, TextEncoder, text_encoder
 
 LOG_FLOOR = 1e-6
-"""With the hinge "log", lower mean attributions are raised to this value before the logarithm."""
+"""The hinge "log" raises mean attributions below this value to it before it takes logarithms."""
 
 
 def contrastive_loss(
@@ -32,15 +32,18 @@ def contrastive_loss(
     logit_scale: Tensor,
     negatives: Tensor | None = None,
 ) -> Tensor:
-    """Compute the symmetric cross-entropy over the batch, `(L_i2t + L_t2i) / 2` (CLIP).
+    """Compute CLIP's symmetric cross-entropy over a batch.
+
+    This is the mean of two losses: one finds the caption of each image among all captions, the
+    other the image of each caption among all images.
 
     Args:
         image_features: `(M, E)`, normalised; row i belongs to caption i.
         text_features: `(M, E)`, normalised.
         logit_scale: Inverse temperature, already exponentiated.
         negatives: Features of hard negative captions `(K, E)`, normalised, in any order, K >= 0.
-            They are further candidates for each image (NegCLIP, Yuksekgonul et al. 2023), so they
-            enter L_i2t alone. None for no hard negatives.
+            They are further captions among which that of an image is found (NegCLIP, Yuksekgonul et
+            al. 2023), so they enter the first loss alone. None for no hard negatives.
 
     Returns:
         The loss, a 0-dimensional tensor.
@@ -74,11 +77,11 @@ class AttributionLossOutput:
     """The attribution loss and its parts; all tensors but the features are 0-dimensional.
 
     Attributes:
-        loss: L_attr, multiplied by `weight` if `CAELoss` returns it. Without object words, or
-            without attribute and relation words, it is 0; the hinge "margin" needs no object words.
-            `role_masks` says which captions are used.
-        objects: A_obj, the mean attribution of the object words used, detached; 0 without any. With
-            scope "caption" it is the mean of the captions' means.
+        loss: L_attr, multiplied by `weight` if `CAELoss` returns it. It is 0 if the captions used
+            (see `role_masks`) have neither attribute nor relation words. Unless the hinge is
+            "margin", it is also 0 if they have no object words.
+        objects: A_obj, the mean attribution of the object words in these captions, detached; 0 if
+            there are none. With scope "caption" it is the mean of the captions' means.
         composition: A_comp, the same for attribute and relation words.
         n_objects: Number of tokens (scope "word": words) that `objects` averages.
         n_composition: Number of tokens (scope "word": words) that `composition` averages.
@@ -126,7 +129,7 @@ class FeaturesAndStats(NamedTuple):
 
     Attributes:
         text_features: `(B, E)`, normalised.
-        stats: `(B, K)`, the `per_caption_stats`.
+        stats: The K columns of `per_caption_stats` `(B, K)`.
     """
 
     text_features: Tensor
@@ -145,13 +148,13 @@ class CAELoss(nn.Module):
         model: A model of open_clip or Hugging Face that `text_encoder` accepts, or a `TextEncoder`.
         method: Name of an attribution method, or an `AttributionMethod`.
         weight: λ, 0 or more; the paper does not report its values.
-        image_gradient: Let L_attr train the image tower too, because S depends on both features and
-            no formula of the paper treats one of them as a constant. If False, image features are a
-            constant.
+        image_gradient: Let L_attr train the image tower too, because the similarity depends on the
+            features of image and text, and no formula of the paper treats one of them as a
+            constant. If False, image features are a constant.
         all_sum: Function that sums a tensor, with gradient, over the processes that share a batch,
-            such as `Ranks.sum`; A_obj and A_comp are then means over the whole batch. None for a
-            single process.
-        path: "packed", "reference", or "auto"; see `text_encoder`.
+            such as `Ranks.sum`; the loss is then that of the whole batch. None for a single
+            process.
+        implementation: "packed", "reference", or "auto"; see `text_encoder`.
         settings: Fields of `AttributionLossConfig`, such as `margin`, and parameters of the named
             method. The method named "binding" takes the hinge "margin" by default, which needs a
             `margin` above 0.
@@ -168,11 +171,11 @@ class CAELoss(nn.Module):
         *,
         image_gradient: bool = True,
         all_sum: Callable[[Tensor], Tensor] | None = None,
-        path: EncoderPath = "auto",
+        implementation: EncoderImplementation = "auto",
         **settings: Any,
     ) -> None:
         super().__init__()
-        text_encoder(model, path)  # refuses unknown models
+        text_encoder(model, implementation)  # refuses unknown models
         self._model = (model,)  # in a tuple, so that it is not registered as a submodule
         if method == "binding":  # whose object words have no score to compare with
             settings.setdefault("hinge", "margin")
@@ -186,7 +189,7 @@ class CAELoss(nn.Module):
         if all_sum is not None and not callable(all_sum):
             raise ConfigError(f"all_sum is {all_sum!r}: expected a function such as `Ranks.sum`.")
         self.weight, self.all_sum = weight, all_sum
-        self.path: EncoderPath = path
+        self.implementation: EncoderImplementation = implementation
         self.image_gradient = image_gradient
 
     @property
@@ -206,8 +209,8 @@ class CAELoss(nn.Module):
         """Score the captions against their images and compute the loss.
 
         Args:
-            image_features: `(B, E)`, of any length; row i belongs to caption i.
-            tokens: Token ids `(B, C)`.
+            image_features: `(B, E)`, normalised or not; row i belongs to caption i.
+            tokens: Token ids in C columns `(B, C)`.
             roles: Role of each token's word `(B, C)`, integers such as int8: 0 other, 1 object, 2
                 attribute, 3 relation. Tokens that belong to no word have role 0.
             words: Number of each token's word `(B, C)`, 0 for none. If None, words are found from
@@ -215,8 +218,8 @@ class CAELoss(nn.Module):
                 that came with the roles, so that roles of other captions can be detected.
             arguments: `(B, C, 2)`, see `Alignment`; for the method "binding". None takes the
                 nearest object words.
-            swaps: `(B, W, 5, 2)`, see `Alignment`; for the method "binding". None derives swaps
-                from the roles.
+            swaps: W swaps of each caption `(B, W, 5, 2)`, see `Alignment`; for the method
+                "binding". None derives swaps from the roles.
 
         Returns:
             The loss, multiplied by `weight`, with its parts and the text features.
@@ -248,7 +251,7 @@ class CAELoss(nn.Module):
         if roles is None:
             raise DataError("roles are None: expected those of `token_roles`, a tensor (B, C).")
         captions = Captions(
-            text_encoder(self.model, self.path),
+            text_encoder(self.model, self.implementation),
             tokens,
             image_features if self.image_gradient else image_features.detach(),
             create_graph=torch.is_grad_enabled(),
@@ -259,7 +262,7 @@ class CAELoss(nn.Module):
         ).validate()
         objects, composition = role_masks(roles, self.config)
         attribution = self.method.attribute(replace(captions, requested=objects | composition))
-        length = attribution.length
+        length = attribution.sequence_length
         roles = roles[:, :length]
         if attribution.has_score is not None:
             roles = roles * attribution.has_score
@@ -272,7 +275,8 @@ class CAELoss(nn.Module):
     def extra_repr(self) -> str:
         """Return the settings as text, for `repr`."""
         return (
-            f"{self.method}, weight={self.weight}, {self.config}, path={self.path}, "
+            f"{self.method}, weight={self.weight}, {self.config}, "
+            f"implementation={self.implementation}, "
             f"image_gradient={self.image_gradient}"
         )
 
@@ -291,8 +295,9 @@ def _warn_of_missing_swaps(has_score: Tensor) -> None:
 def role_masks(roles: Tensor, config: AttributionLossConfig) -> tuple[Tensor, Tensor]:
     """Return bool masks `(B, T)` of the tokens that enter A_obj, and of those that enter A_comp.
 
-    With `complete_captions` or scope "caption", captions without object words, or without attribute
-    and relation words, are left out. The hinge "margin" uses all captions.
+    With the hinge "margin", every caption is used. With another hinge and either
+    `complete_captions` or scope "caption", a caption is used only if it has an object word and also
+    an attribute or relation word. In all other cases every caption is used.
 
     Args:
         roles: `(B, T)`: 0 other, 1 object, 2 attribute, 3 relation.
@@ -356,13 +361,13 @@ def reduce_attribution_loss(
     """Compute the attribution loss of captions from their `per_caption_stats`.
 
     Args:
-        stats: `(B, K)`; the stats of several parts of a batch may be concatenated.
+        stats: K columns `(B, K)`; the stats of several parts of a batch may be concatenated.
         config: The settings that the stats were computed with.
         all_sum: Function that sums a tensor, with gradient, over the processes that share the
             batch; None for a single process.
 
     Returns:
-        The loss, not multiplied by a weight, and its parts, without text features.
+        The loss and its parts. The loss is not multiplied by a weight, and `text_features` is None.
     """
     columns = stats.T.contiguous()  # (K, B)
     if config.scope != "caption":
@@ -398,11 +403,11 @@ def reduce_attribution_loss(
 def attribution_gap(stats: Tensor) -> Tensor:
     """Compute A_obj - A_comp, without a hinge.
 
-    A_obj and A_comp are the mean attributions of all captions' object words, and of their attribute
-    and relation words; a mean over no words counts as 0.
+    A_obj is the mean attribution of the object tokens in the stats, and A_comp that of the
+    attribute and relation tokens; a mean over no tokens counts as 0.
 
     Args:
-        stats: Statistics of the captions `(B, K)`, as `per_caption_stats` returns them.
+        stats: The K columns of `per_caption_stats` for B captions `(B, K)`.
 
     Returns:
         The difference, a 0-dimensional tensor.
@@ -446,8 +451,9 @@ def _compute_hinges(
         config: Settings of the loss.
 
     Returns:
-        The hinges, `(G,)` or with hinge "margin" `(2, G)`, and bool of the same shape: whether the
-        words that a hinge needs exist.
+        The hinges, one for each group `(G,)`, or with hinge "margin" one for attributes and one for
+        relations `(2, G)`; and bool of the same shape, True where the group has the words that the
+        hinge needs.
     """
     if config.hinge == "margin":
         summed: Any = (sums.attribute_hinges, sums.relation_hinges)
@@ -461,7 +467,11 @@ def _compute_hinges(
 
 
 def _sum_groups(scores: Tensor, weight: Tensor, groups: tuple[Tensor, ...]) -> list[Tensor]:
-    """Return by caption `(B,)` each group's weighted sum of scores, then its sum of weights."""
+    """Return sums over the tokens of each caption `(B,)`, for groups of tokens.
+
+    The list holds first the weighted sums of scores of all groups, then the sums of weights of all
+    groups.
+    """
     sums = [torch.where(group, scores * weight, 0).sum(1) for group in groups]
     return sums + [(weight * group).sum(1) for group in groups]
 

@@ -1,4 +1,4 @@
-"""The training loss of a batch, and its optimiser and learning rate."""
+"""The training loss of a batch, the optimiser, and the learning rate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from cae_lib.training.losses import (
 )
 
 HARD_NEGATIVE_SOURCES = ("given", "exchanged")
-"""Values of `Experiment.foils`: hard negatives of the training data, or swaps of each caption."""
+"""Values of `Experiment.foils`: "given" takes hard negatives of the training data, "exchanged"
+makes a swap of each caption."""
 
 MARGIN_RULES = ("fixed", "adaptive")
 """Values of `Experiment.margin_rule`: a constant margin, or one that follows the similarity gap."""
@@ -40,16 +41,18 @@ LOGGED_FIELDS = ("objects", "composition", "n_objects", "n_composition")
 class Objective(nn.Module):
     """Training loss of a batch: the contrastive loss, plus `weight * L_attr` if the run uses CAE.
 
-    Hard negatives enter either as extra negatives of the contrastive loss, as in NegCLIP, or
-    through a margin loss against their source caption. The margin loss has the weight and the
+    Hard negatives enter as extra negatives of the contrastive loss, as in NegCLIP, unless
+    `experiment.foil_hinge` is set. They then enter through a margin loss instead, which compares
+    each of them with the caption that it belongs to. The margin loss has the weight and the
     margin of the run, and is added to `weight * L_attr` if the run uses CAE. If several processes
-    share a batch, each of them computes the losses of the whole batch.
+    share a batch, each process computes the losses of the whole batch.
 
     Args:
         model: The model to train.
         experiment: Settings of the run. It uses CAE if `experiment.method` is not None.
         ranks: The processes of the run.
-        image_encoder: Image encoder: returns the features `(M, E)` of images, not normalised.
+        image_encoder: Function that returns the features `(M, E)` of `Batch.pixels`, not
+            normalised, given the model and the pixels of M images.
 
     Raises:
         ConfigError: If settings do not fit together, or `CAELoss` does not accept them.
@@ -94,11 +97,12 @@ class Objective(nn.Module):
             batch: The share of a batch that this process has, on the model's device.
 
         Returns:
-            0-dimensional tensors for the whole batch: "loss", the sum to minimise; "contrastive";
-            with CAE or a margin loss, "attribution", which is weighted; with CAE, the fields named
-            in `LOGGED_FIELDS`; with hard negatives in the contrastive loss, their number
-            "n_negatives" and the number of rows with a similar image "n_similar"; and the inverse
-            temperature "logit_scale", exponentiated.
+            0-dimensional tensors for the whole batch, by name. "loss" is the sum to minimise,
+            "contrastive" the contrastive loss, and "logit_scale" the inverse temperature,
+            exponentiated. With CAE or a margin loss, "attribution" is that loss, weighted, or the
+            sum of both. With CAE, there are also the fields named in `LOGGED_FIELDS`. With hard
+            negatives in the contrastive loss, "n_negatives" is their number, and "n_similar" the
+            number of rows with a similar image.
         """
         with torch.autocast(batch.pixels.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             images = F.normalize(self.encoder(self.model, batch.pixels).float(), dim=-1)
@@ -124,7 +128,11 @@ class Objective(nn.Module):
     def _encode_texts(
         self, images: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-        """Return normalised features of captions and of negatives, and the values of CAE to log."""
+        """Return normalised features of captions and of hard negatives, and the values of CAE.
+
+        The features of hard negatives are None if `batch.negatives` is. The values are
+        "attribution", the weighted loss, and those of `LOGGED_FIELDS`; without CAE there are none.
+        """
         tokens, negatives = batch.tokens, batch.negatives
         if self.cae_loss is None:
             if negatives is None:
@@ -170,7 +178,7 @@ class Objective(nn.Module):
 
         Args:
             texts: Normalised features of the captions without masks `(M, E)`.
-            tokens: Token ids `(M, C)`.
+            tokens: Token ids of M captions in C columns `(M, C)`.
             masked: Bool `(M, C)`, tokens whose embedding is replaced by the mean token embedding.
         """
         rows = masked.any(1).nonzero()[:, 0]
@@ -185,17 +193,18 @@ class Objective(nn.Module):
     def _hard_negative_margin_loss(
         self, images: Tensor, captions: Tensor, negatives: Tensor
     ) -> Tensor:
-        """Return `weight * mean max(0, margin - (S(I, T) - S(I, T')))` over all processes.
+        """Return `weight * mean max(0, margin - gap)` over the hard negatives of all processes.
 
-        With the rule "fixed", the margin is the run's. With the rule "adaptive", it is 0 in the
-        first step, and then the mean of `S(I, T) - S(I, T')` in the batch of the step before,
-        clamped to between 0 and the run's margin. This is the threshold of CE-CLIP (Zhang et al.
-        2024), with cosines in place of logits, and one threshold for all kinds of negatives.
+        The gap of a hard negative is the cosine of image and caption, less the cosine of image and
+        hard negative. With the margin rule "fixed", the margin is the run's. With the rule
+        "adaptive", it is 0 in the first step, and then the mean gap in the step before, clamped to
+        between 0 and the run's margin. This is the threshold of CE-CLIP (Zhang et al. 2024), with
+        cosines in place of logits, and one threshold for all kinds of negatives.
 
         Args:
-            images: `(K, E)`.
-            captions: The captions T of the images `(K, E)`.
-            negatives: The hard negatives T' of the captions `(K, E)`.
+            images: Normalised features of the image of each of K hard negatives `(K, E)`.
+            captions: Normalised features of the captions of these images `(K, E)`.
+            negatives: Normalised features of the hard negatives `(K, E)`.
         """
         similarity_gap = (images * (captions - negatives)).sum(dim=1)
         margin = self.experiment.margin if self.adaptive_margin is None else self.adaptive_margin
@@ -277,9 +286,9 @@ def adamw(
 ) -> torch.optim.AdamW:
     """Build AdamW over the trainable parameters, with weight decay for matrices only.
 
-    Parameters with fewer than two dimensions have no weight decay. These are gains, biases, single
-    vectors and `logit_scale`, as in open_clip. On CPUs and CUDA GPUs the fused kernel is used,
-    which is several times faster for an embedding table of 49,408 tokens, on a CPU as well.
+    As in open_clip, parameters with fewer than two dimensions have no weight decay: gains, biases,
+    single vectors and `logit_scale`. On CPUs and CUDA GPUs the fused kernel is used. It is several
+    times faster for an embedding table of 49,408 tokens, on a CPU as well.
 
     Args:
         model: The model.

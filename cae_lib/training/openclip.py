@@ -97,16 +97,17 @@ class CAEModel(nn.Module):
         self.__dict__.update(model=model, attribution=attribution)  # no submodules of this one
 
     def forward(self, image: Tensor | None = None, text: Tensor | None = None) -> Any:
-        """Run the model, and in training mode compute the stats of captions with roles.
+        """Run the model, and in training mode also compute the stats of captions with roles.
 
         Args:
-            image: Normalised images `(B, 3, S, S)`.
+            image: Normalised images `(B, 3, height, width)`.
             text: Output of `RoleTokenizer` `(B, 3, T)`, or tokens alone `(B, T)`.
 
         Returns:
-            The output of the model. In training mode, if the text has roles: a dictionary of
-            `image_features` and `text_features` `(B, E)`, both normalised, `logit_scale`,
-            exponentiated, and `attribution_stats` `(B, K)`; see `per_caption_stats`.
+            In training mode, if the text has roles: a dictionary of "image_features" and
+            "text_features" `(B, E)`, both normalised; "logit_scale", exponentiated; and
+            "attribution_stats", the K columns of `per_caption_stats` `(B, K)`. Otherwise the output
+            of the model.
 
         Raises:
             ConfigError: In training mode, if the text has roles and there are no images.
@@ -147,7 +148,7 @@ class CAEModel(nn.Module):
 
 
 class CAEClipLoss(ClipLoss):
-    """open_clip's contrastive loss with the attribution loss `weight * L_attr`.
+    """open_clip's contrastive loss plus the attribution loss `weight * L_attr`.
 
     Under `DistributedDataParallel` the gradient equals that of one process with the whole batch.
     This class corrects two gradients of open_clip's training loop. First, without
@@ -182,16 +183,20 @@ class CAEClipLoss(ClipLoss):
         attribution_stats: Tensor | None = None,
         output_dict: bool = False,
     ) -> dict[str, Tensor] | Tensor:
-        """Compute the contrastive loss and the attribution loss, 0-dimensional.
+        """Compute the contrastive loss and the weighted attribution loss.
+
+        The first four arguments are the output of a `CAEModel` in training mode.
 
         Args:
-            image_features: `(B, E)`, normalised. The first four arguments are the output of a
-                `CAEModel` in training mode.
+            image_features: `(B, E)`, normalised.
             text_features: `(B, E)`, normalised.
             logit_scale: Inverse temperature, exponentiated.
-            attribution_stats: `(B, K)`; see `per_caption_stats`.
-            output_dict: Return the losses under the keys "contrastive_loss" and
-                "attribution_loss", which is weighted, instead of their sum.
+            attribution_stats: The K columns of `per_caption_stats` `(B, K)`.
+            output_dict: Return the losses separately.
+
+        Returns:
+            The sum of the two losses, 0-dimensional. With `output_dict`, a dictionary of both, with
+            the keys "contrastive_loss" and "attribution_loss".
 
         Raises:
             DataError: If there are no stats, because the texts have no roles or the model is not in

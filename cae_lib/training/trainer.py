@@ -39,7 +39,7 @@ PROGRESS_LABELS = {"loss": "loss", "objects": "A_obj", "composition": "A_comp"}
 """Labels of the logged values that the progress bar shows, by the name of the value."""
 
 TIMED_STEPS = 2
-"""Number of steps timed to estimate the duration of a training, by the fastest one of them."""
+"""Number of first steps that are timed. The fastest of them gives the estimate of the duration."""
 
 MAX_LOGIT_SCALE = math.log(100)
 """Upper bound of the parameter `logit_scale`, so that the inverse temperature is at most 100."""
@@ -72,7 +72,7 @@ def train(
 
     Everything random is a function of (seed, step), so a resumed run takes the same steps as an
     uninterrupted one. Processes started by `torchrun` share each batch and take the same steps as
-    one process, up to rounding; only the first writes files, shows progress and calls `on_step`.
+    one process, up to rounding; only rank 0 writes files, shows progress and calls `on_step`.
     At the end the model is in evaluation mode.
 
     Args:
@@ -84,13 +84,14 @@ def train(
         out_dir: Folder for `model.safetensors`, `log.jsonl` (one line for each step) and, until the
             run is complete, `state.pt`.
         show_progress: Show a progress bar.
-        on_step_every: Number of steps between two calls of `on_step`, which is also called after
-            the last step. None never calls it.
-        on_step: Function that is called with the model in evaluation mode; see `StepHook`.
+        on_step_every: Number of steps between two calls of `on_step`. There is also a call after
+            the last step. None for no calls.
+        on_step: Function that is called with the model in evaluation mode; see `StepHook`. None for
+            no calls.
         save_every: Number of steps between two saves of the state.
         execution: Options of speed and memory; None for the default ones.
-        inputs: What the run depends on; None for the result of `cae_lib.keys.run_inputs`. Only a
-            state with the same inputs can be continued.
+        inputs: Digests of what the run depends on, by name; None for those that
+            `cae_lib.keys.run_inputs` returns. A state with other inputs is not continued.
         hours: Largest number of hours that the remaining steps may take, as estimated after the
             first `TIMED_STEPS` steps; None for no limit.
 
@@ -173,9 +174,9 @@ def _too_long_error(
 class Run:
     """Model, data, loss and optimiser of one training run.
 
-    The output of a locked tower or trunk is computed once, unless images are cropped at random.
-    `ranks` are the processes of the run, None for a single one. See `train` for the other arguments
-    and the errors.
+    The output of a locked image tower or trunk is computed once for each image, unless images are
+    cropped at random. `ranks` are the processes of the run, None for a single one. See `train` for
+    the other arguments and the errors.
     """
 
     def __init__(
@@ -226,9 +227,10 @@ class Run:
         self.objective = self.ranks.wrap(self.loss)
 
     def prefetch(self, start: int, end: int) -> AbstractContextManager[Iterator[Batch]]:
-        """Return a context manager that yields the batches of steps `start` to `end` (exclusive).
+        """Return a context manager that yields an iterator over the batches of some steps.
 
-        Worker processes prepare the batches ahead of time; see `cae_lib.training.execution`.
+        The steps are `start` to `end` - 1. Worker processes, if there are any, prepare the batches
+        ahead of time; see `cae_lib.training.execution`.
         """
         steps, on_gpu = range(start, end), self.device.type == "cuda"
         return prefetch(self.batches.at, steps, self.workers, pin=on_gpu)
@@ -290,7 +292,10 @@ class Run:
 def _step_reporter(
     run: Run, start: int, out: Path, log: bool, every: int | None, on_step: StepHook | None
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield a function that logs a step's values, updates the progress bar and calls the hook."""
+    """Yield a function that logs a step's values, updates the progress bar and calls the hook.
+
+    The function does nothing in processes other than the main one.
+    """
     if not run.ranks.is_main:
         yield lambda values: None
         return
@@ -320,10 +325,10 @@ def _step_reporter(
 
 @contextmanager
 def _caught_signals() -> Iterator[list[int]]:
-    """Yield a list that collects Ctrl-C and SIGTERM; a second Ctrl-C interrupts at once.
+    """Yield a list that collects Ctrl-C and SIGTERM; a further Ctrl-C interrupts at once.
 
     SIGTERM may come twice, to a process and to its group (`timeout` sends both), so a second one
-    changes nothing. Only the main thread can catch signals.
+    changes nothing. Outside the main thread, which alone can catch signals, the list stays empty.
     """
     received: list[int] = []
 

@@ -48,15 +48,15 @@ class Alignment:
         roles: Role of each token's word, int8 `(n, context_length)`: 0 other, 1 object, 2
             attribute, 3 relation.
         n_truncated: Number of captions that were too long for the context.
-        n_unmatched: Number of spans without a token, because their word was not found in the
-            caption or was cut off with its end.
+        n_unmatched: Number of spans without a token. Their words were not found in the caption, or
+            cleaning or truncation of the caption removed them.
         n_spans: Number of all spans.
         words: Word number of each token, int64 `(n, context_length)`.
         arguments: Word numbers of the arguments of each token's word, int16
-            `(n, context_length, 2)`: subject and object of a relation, or the object that an
-            attribute describes, and 0. An argument of several words has the number of its first
-            word, and an argument that the tagger does not find has 0. None if the roles are not
-            those of a tagger, as in placebos.
+            `(n, context_length, 2)`. For a relation they are its subject and its object; for an
+            attribute, the object that it describes, then 0. An argument of several words has the
+            number of its first word, and an argument that the tagger does not find has 0. None if
+            the roles are not those of a tagger, as in placebos.
         swaps: Up to W swaps of each caption, int16 `(n, W, 5, 2)`. A swap is five ranges of tokens,
             each as its first token and the position after its last: the two nouns, the two noun
             phrases, and the words that bind them (see `Swap`). Ranges and swaps that do not exist
@@ -73,7 +73,7 @@ class Alignment:
     swaps: Tensor | None = None
 
     def take(self, rows: Tensor) -> Alignment:
-        """Return the alignment of the captions `rows` `(M,)`, with the counts of all captions."""
+        """Return the tensors of the captions `rows` `(M,)`; counts remain those of all captions."""
         tensors = {name: v[rows] for name, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **tensors)
 
@@ -87,8 +87,8 @@ def token_roles(
 ) -> Alignment:
     """Find the roles of the words in captions and align them with tokens; see `align`.
 
-    A stored result in `cache_dir` is used if it was computed from the same captions, the same
-    identity of the tagger, and a tokenizer with the same vocabulary, cleaning and context length.
+    A stored result in `cache_dir` is used if it was computed from the same captions, with a tagger
+    of the same identity, and with a tokenizer of the same vocabulary, cleaning and context length.
 
     Args:
         captions: The captions.
@@ -100,7 +100,8 @@ def token_roles(
         context_length: Number of tokens of a caption; None uses that of the tokenizer.
 
     Raises:
-        ConfigError: If the tokenizer or the name of the tagger is unknown.
+        ConfigError: If the tokenizer or the name of the tagger is unknown, the context length is
+            out of range, or no English spaCy model is installed.
         DataError: If the captions are not a list of texts, or the stored result is damaged.
     """
     check_captions(captions)
@@ -165,11 +166,11 @@ def align(
 
     The tokens are those that a call of the tokenizer returns. Tokenizers of open_clip clean a
     caption (mojibake, HTML entities, white space), but spans refer to the caption as given. If
-    spans share a token, the first span in the list determines its role.
+    spans share a token, the first span in the list determines the role of the token.
 
-    Words are defined as in CLIP's tokenizer, also for other tokenizers: runs of letters, single
-    digits, and runs of other characters. A token belongs to the word that contains its first
-    character other than a space; with CLIP's vocabulary, `word_numbers` finds the words.
+    With CLIP's vocabulary, `word_numbers` finds the words. For other tokenizers, words are defined
+    as in CLIP's: runs of letters, single digits, and runs of other characters. A token then belongs
+    to the word that contains the token's first character other than a space.
 
     Args:
         captions: The captions.
@@ -240,7 +241,10 @@ def _align_swaps(
 
 
 def _swap_table(swaps: Sequence[Sequence[Sequence[Offsets]]]) -> Tensor:
-    """Return the swaps of all captions as one tensor `(n, W, 5, 2)`, padded with 0."""
+    """Return the swaps of n captions as one tensor `(n, W, 5, 2)`, padded with 0.
+
+    W is the largest number of swaps of a caption.
+    """
     table = torch.zeros(len(swaps), max(map(len, swaps), default=0), 5, 2, dtype=torch.int16)
     for row, places in enumerate(swaps):
         if places:
@@ -259,7 +263,7 @@ def word_numbers(tokens: Tensor, vocabulary_size: int) -> Tensor:
         vocabulary_size: Size of the vocabulary that the ids belong to.
 
     Raises:
-        ConfigError: If it is not the size of CLIP's vocabulary.
+        ConfigError: If `vocabulary_size` is not the size of CLIP's vocabulary.
     """
     if vocabulary_size != CLIP_VOCABULARY_SIZE:
         raise ConfigError(
@@ -279,7 +283,7 @@ def word_numbers(tokens: Tensor, vocabulary_size: int) -> Tensor:
 
 @functools.cache
 def _ends_word(device: torch.device) -> Tensor:
-    """Return whether each token of CLIP's vocabulary is the last of a word `(V,)`."""
+    """Return for each token of CLIP's vocabulary whether it is the last token of a word."""
     tokenizer = SimpleTokenizer()
     marks = [tokenizer.decoder[i].endswith(END_OF_WORD) for i in range(tokenizer.vocab_size)]
     return torch.tensor(marks, device=device)
@@ -305,10 +309,10 @@ def check_captions(captions: Sequence[str]) -> None:
 
 
 def _check_spans(spans: Sequence[Sequence[Span]], count: int) -> None:
-    """Check that each of `count` captions has a list of spans with roles 0 to 3.
+    """Check that there is a list of spans with roles 0 to 3 for each of `count` captions.
 
     Raises:
-        DataError: If a caption has no such list.
+        DataError: If there are more or fewer lists than captions, or one has another content.
     """
     if len(spans) != count:
         raise DataError(f"{count} captions with {len(spans)} lists of spans.")
@@ -377,7 +381,7 @@ def _key(captions: Sequence[str], tagger: Tagger, tokenizer: Any, length: int | 
 
 
 def _fast(tokenizer: Any) -> Any:
-    """Return the Hugging Face tokenizer that one of open_clip wraps, or else the given one."""
+    """Return the Hugging Face tokenizer in a wrapper of open_clip; any other tokenizer itself."""
     return tokenizer.tokenizer if isinstance(tokenizer, TOKENIZER_WRAPPERS) else tokenizer
 
 

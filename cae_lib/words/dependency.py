@@ -28,12 +28,13 @@ NOUN_OR_PRONOUN_POS = (*NOUN_POS, "PRON")
 class DependencyTagger:
     """Tagger that finds roles by rules on spaCy's dependency tree.
 
-    - Objects: common and proper nouns, but not pronouns. Adjacent nouns form one span.
+    - Objects: common and proper nouns that are not part of a relation. Pronouns do not count.
+      Adjacent nouns form one span.
     - Attributes: adjectives and participles that modify a noun, numbers, predicate adjectives, and
-      words conjoined with one of these, but not determiners.
+      adjectives, verbs and numbers conjoined with one of these. Determiners do not count.
     - Relations: prepositions with a noun or pronoun, and verbs with an object, an agent or such a
-      preposition, but not forms of "be". A preposition includes its noun ("on top of") or adverb
-      ("next to").
+      preposition. Forms of "be" do not count. A preposition includes its noun ("on top of") or
+      adverb ("next to").
 
     Raises:
         ConfigError: If no English spaCy model is installed.

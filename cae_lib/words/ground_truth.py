@@ -1,7 +1,8 @@
 """Taggers for captions whose roles and swaps are known by construction, without a parser.
 
 Captions of the synthetic scenes are stored with their scene graphs, and captions of the paired
-photographs all have the same form. Every swapped caption is false for the image of its caption.
+photographs all have the same form. A caption in which one of the swaps is made is false for the
+image of the original caption.
 """
 
 from __future__ import annotations
@@ -41,11 +42,12 @@ words that occur in these phrases were reviewed; the others are attributes."""
 
 
 class SyntheticSceneTagger:
-    """Tagger for captions of the synthetic scenes, which reads their stored scene graphs.
+    """Tagger that reads the stored scene graphs of captions of the synthetic scenes.
 
     Args:
-        file_pairs: Pairs of paths of JSON files: captions, and their scene graphs in the same
-            order. If a caption occurs several times, its first scene graph counts.
+        file_pairs: Pairs of paths of JSON files. The first file of a pair holds captions, the
+            second their scene graphs in the same order. If a caption occurs several times, its
+            first scene graph counts.
 
     Raises:
         DataError: If a file is missing or malformed.
@@ -106,8 +108,8 @@ def _digest(entries: Mapping[str, Any]) -> str:
 def _scene_swaps(caption: str, entry: Mapping[str, Any]) -> list[Swap]:
     """Return the swaps of a caption of the synthetic scenes.
 
-    The arguments of its relation are swapped, if it states one, and attributes of different objects
-    that contradict each other.
+    If the caption states a relation, there is a swap of the two arguments. There is also a swap for
+    each pair of attributes that belong to different objects and contradict each other.
     """
     nouns: list[Offsets] = []
     phrases: list[Offsets] = []
@@ -210,7 +212,7 @@ def _noun(caption: str, words: Sequence[Offsets]) -> Offsets:
 def _fit(first: str, second: str) -> bool:
     """Return whether the nouns of two phrases can be swapped.
 
-    They can if both are singular and both or neither have a determiner, or if both are plural.
+    They can if both are plural, or if both are singular and both or neither have a determiner.
     """
     plurals = [_is_plural(text.split()[-1].lower()) for text in (first, second)]
     determined = [

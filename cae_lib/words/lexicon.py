@@ -105,8 +105,7 @@ COUNT_SCALE = tuple((word,) for word in "two three four five six seven eight nin
 def are_contradictory(first: str, second: str) -> bool:
     """Return whether two attributes, given in lower case, cannot both be true of one object.
 
-    This is so if a scale of `ATTRIBUTE_SCALES` or `COUNT_SCALE` contains both of them in different
-    groups.
+    This is so if one of `ATTRIBUTE_SCALES`, or `COUNT_SCALE`, contains them in different groups.
     """
     return any(
         _group(scale, first) != _group(scale, second)

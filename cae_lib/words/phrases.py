@@ -54,15 +54,16 @@ def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[PhrasesByKind]:
 def ground_truth_phrases(text: str, entry: Mapping[str, Any]) -> PhrasesByKind:
     """Return the phrases of a caption of the synthetic scenes from its scene graph.
 
-    A relation keeps the wording of the caption without "is", adjectives, and the article of the
-    second object: "cat to the left of dog".
+    The phrase of a relation has the wording of the caption. Left out are "is", adjectives, and the
+    article of the second object: "cat to the left of dog".
 
     Args:
         text: The caption.
-        entry: Scene graph of the caption, as the file of scene graphs stores it: "spans", each a
-            list `[start, end, role]` of character offsets and a role; "objects", the ids of the
-            objects in the order of the caption; "attributes", pairs of an object's id and a word;
-            and "relations", triples of the subject's id, the relation and the object's id.
+        entry: Scene graph of the caption, as the file of scene graphs stores it, with four keys.
+            "spans": Lists `[start, end, role]`; start and end are character offsets.
+            "objects": The ids of the objects, in the order of the caption.
+            "attributes": Pairs of an object's id and a word.
+            "relations": Triples of the subject's id, the relation and the object's id.
     """
     spans = entry["spans"]
     places = [(start, end) for start, end, role in spans if role == OBJECT]

@@ -35,7 +35,7 @@ class Tagger(Protocol):
 
 @runtime_checkable
 class SwapTagger(Tagger, Protocol):
-    """Protocol of a tagger that also finds swaps of two parts that make a caption false."""
+    """Protocol of a tagger that also finds two parts whose swap makes a caption false."""
 
     def tag_with_swaps(self, captions: Sequence[str]) -> list[tuple[list[Span], list[Swap]]]:
         """Return the spans and swaps of each caption, as character offsets in the given text."""
@@ -88,7 +88,7 @@ def parse_captions(
 ) -> Iterator[T]:
     """Parse captions and yield the result of `convert` for each caption, in the given order.
 
-    Equal captions are parsed and read once.
+    Equal captions are parsed and converted once.
 
     Args:
         nlp: A spaCy pipeline.

@@ -21,10 +21,10 @@ class Span:
         start: Offset of the first character.
         end: Offset after the last character.
         role: One of `OTHER`, `OBJECT`, `ATTRIBUTE` and `RELATION`.
-        of: Character offsets of the objects that the span relates or describes, if they are known:
-            subject and object of a relation, or the object that has an attribute. `NO_OFFSETS`
-            stands for an object that the caption does not name. The comparison of spans ignores
-            `of`.
+        of: Character offsets of the objects that the span relates or describes: subject and object
+            of a relation, or the object that an attribute describes. Empty if they are not known;
+            `NO_OFFSETS` stands for an object that the caption does not name. The comparison of
+            spans ignores `of`.
     """
 
     start: int
@@ -35,15 +35,16 @@ class Span:
 
 @dataclass(frozen=True)
 class Swap:
-    """A swap of two parts of a caption that makes a relation or two attributes false.
+    """Two parts of a caption; swapping them makes a relation or two attributes false.
 
     All parts are given by their character offsets, the earlier of two parts first.
 
     Attributes:
         nouns: The two arguments of a relation as nouns alone, or two attributes; `NO_OFFSETS` twice
             if swapping them would be ungrammatical or change nothing.
-        phrases: The two arguments as whole noun phrases, with articles and attributes; `NO_OFFSETS`
-            twice as above. For two attributes the same as `nouns`.
+        phrases: The two arguments of a relation as whole noun phrases, with articles and
+            attributes; `NO_OFFSETS` twice if swapping them would be ungrammatical or change
+            nothing. For two attributes, `phrases` equals `nouns`.
         binder: The words that state the relation; `NO_OFFSETS` if two attributes are swapped.
     """
 

@@ -27,8 +27,8 @@ class SceneGraphTagger:
     The head of an entity is an object, its modifiers are attributes, and the words of a relation
     are relation words. The parser returns words without their positions. The tagger takes the first
     place in the caption at which these words occur as whole words and in this order. Code of
-    another publication by CAE's authors has the same rule, but compares token ids, which can also
-    match the end of a longer word that consists of several tokens.
+    another publication by CAE's authors has the same rule, but compares token ids. That code can
+    also match the end of a longer word that consists of several tokens.
 
     If a word occurs twice in a caption, only its first occurrence is found. The parser reverses the
     order of several compounds before a head, so such a head is not found in the caption. It becomes
@@ -62,8 +62,9 @@ class SceneGraphTagger:
         """Parse captions into scene graphs.
 
         Returns:
-            The result of `sng_parser.Parser.parse` for each caption: its "entities", with their
-            head and modifiers, and its "relations" between two entities.
+            The result of `sng_parser.Parser.parse` for each caption. Its key "entities" holds each
+            entity with its head and modifiers, and its key "relations" the relations, each between
+            two entities.
         """
         return list(parse_captions(self._nlp, captions, self._parser.parse))
 

@@ -1,6 +1,6 @@
-"""Find parts of a caption whose swap makes it false and leaves it grammatical.
+"""Find pairs of parts of a caption that make it false but leave it grammatical if swapped.
 
-The parts are the two arguments of a relation, or two attributes. They are found by rules on spaCy's
+A pair is the two arguments of a relation, or two attributes. Pairs are found by rules on spaCy's
 dependency tree.
 """
 
@@ -37,10 +37,10 @@ SWAPS_VERSION = 2
 
 NOUN_POS = ("NOUN", "PROPN")
 COUNT_WORDS = frozenset(word for group in COUNT_SCALE for word in group)
-_PLACE = "|".join(sorted(PLACE_NOUNS, key=len, reverse=True))
+_PLACE_PATTERN = "|".join(sorted(PLACE_NOUNS, key=len, reverse=True))
 COMPOUND_PREPOSITION = re.compile(
     rf"\b((?:(?:to|on|at|in|from|near|by|along|around|of) )?(?:the )?(?:other |left |right )?"
-    rf"(?:{_PLACE}) of|(?:next|close|adjacent|attached|connected) to|across from|far from"
+    rf"(?:{_PLACE_PATTERN}) of|(?:next|close|adjacent|attached|connected) to|across from|far from"
     r"|away from|along with|together with|close by|out of|off of|up against"
     r"|(?:to|on|at|in|from) the (?:left|right|top|bottom|back|front|side|middle|background"
     r"|foreground|distance|corner)(?! of))\b",
@@ -61,8 +61,9 @@ class NounPhrase:
         start: Index of the first token.
         end: Index after the last token.
         head: Head noun, such as "group" in "a group of people".
-        noun: Range of tokens of the head noun with its compound modifiers, as start and end; None
-            if the noun cannot be moved without its phrase, as in "a group of people".
+        noun: Head noun with its compound modifiers, as the index of the first token and the index
+            after the last; None if the noun cannot be moved without its phrase, as in "a group of
+            people".
     """
 
     start: int
@@ -84,14 +85,15 @@ class NounPhrase:
 
 
 def find_swaps(doc: Doc) -> list[Swap]:
-    """Return every swap in a caption: of the arguments of a relation, and of two attributes.
+    """Return every swap in a caption, first those of arguments of a relation, then of attributes.
 
-    - A relation is a preposition of one or several words, with the verb right before it, or a verb
-      with an object. It has no swap if it is mutual ("near") or states nothing whose reversal would
-      be false ("during").
-    - An argument is a noun phrase that names an object. The nouns alone can be swapped if they
-      agree in number and in having a determiner. The phrases can be swapped if the verb still
-      agrees with its subject. Nothing is swapped if an argument contains a possessive.
+    - A relation is a preposition of one or several words, with the verb, adjective or adverb right
+      before it, or a verb with an object. It has no swap if it is mutual ("near") or states nothing
+      whose reversal would be false ("during").
+    - An argument is a noun phrase that names an object. The nouns alone can be swapped if both are
+      plural, or if both are singular and both or neither have a determiner. The phrases can be
+      swapped if the verb still agrees with its subject. Arguments are not swapped if one of them
+      contains a possessive.
     - Two attributes are swapped if they contradict each other (`are_contradictory`) and describe
       different objects.
 
@@ -157,7 +159,7 @@ class _Reader:
         )
 
     def relation_swaps(self) -> Iterator[Swap]:
-        """Yield a swap of the arguments of each directed relation, once for each pair."""
+        """Yield a swap for each pair of noun phrases that a directed relation has as arguments."""
         seen: set[tuple[int, int]] = set()
         for binder, subject, target in self._relations():
             if subject is None or target is None:
@@ -176,7 +178,10 @@ class _Reader:
                 yield swap
 
     def _relations(self) -> Iterator[tuple[tuple[int, int], NounPhrase | None, NounPhrase | None]]:
-        """Yield the tokens of each directed relation, its subject and its object."""
+        """Yield the range of tokens, the subject and the object of each directed relation.
+
+        Subject and object are None if they are not found.
+        """
         for span in self.compounds:
             target = self._first_phrase(span.end)
             binder = self._with_verb(span.start, span.end)
@@ -238,8 +243,9 @@ class _Reader:
     def _subject(self, token: Token) -> NounPhrase | None:
         """Return the noun phrase that is the subject of a preposition or verb.
 
-        It is the noun that the word depends on, or the subject of the verb that it depends on. If
-        the tree has neither, it is the noun phrase right before the word.
+        The noun of the phrase is the one on which the preposition or verb depends, or the subject
+        of the verb on which it depends. If the tree has neither, the result is the noun phrase
+        right before the preposition or verb, or None.
         """
         start, word = token, token
         for _ in range(len(self.doc)):
@@ -300,7 +306,7 @@ class _Reader:
         return bool(first.determiner) == bool(second.determiner) or first.is_plural
 
     def _phrases_fit(self, first: NounPhrase, second: NounPhrase) -> bool:
-        """Return whether phrases can be swapped.
+        """Return whether two whole phrases can be swapped.
 
         They can if neither has a possessive and the verb still agrees with its subject.
         """
@@ -314,7 +320,7 @@ class _Reader:
         return not governs or first.is_plural == second.is_plural
 
     def _is_owned(self, phrase: NounPhrase) -> bool:
-        """Return whether a phrase has a possessive, which a swap could move before its owner."""
+        """Return whether a phrase has a possessive; a swap could move it before its owner."""
         words = self.doc[phrase.start : phrase.end]
         return any(token.lower_ in POSSESSIVES or token.tag_ == "POS" for token in words)
 
@@ -344,7 +350,7 @@ class _Reader:
             yield Swap(places, places)
 
     def _differ(self, first: NounPhrase, second: NounPhrase, *left_out: Token) -> bool:
-        """Return whether phrases of one noun differ in more than `left_out` and determiners."""
+        """Return whether two phrases differ in other words than `left_out` and determiners."""
         texts = [
             [
                 token.lower_
@@ -356,7 +362,7 @@ class _Reader:
         return texts[0] != texts[1]
 
     def _bearer(self, token: Token) -> NounPhrase | None:
-        """Return the noun phrase that an attribute describes."""
+        """Return the noun phrase that a token describes as an attribute; None if there is none."""
         if token.i in self.compound_of or self._is_hyphenated(token):
             return None
         phrase = self.phrase_of.get(token.i)

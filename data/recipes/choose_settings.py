@@ -113,7 +113,7 @@ def control(profile: str) -> None:
     changes: list[Row] = [{"lr": lr} for lr in search.rates]
     changes += [{"steps": max(1, int(configured.steps * share))} for share in search.shares]
     changes += [{"lock_image": False}] * configured.lock_image
-    asked = benchmark_scores if find_profile(profile).synthetic else lambda *_, **__: {}
+    asked = benchmark_scores if find_profile(profile).is_synthetic else lambda *_, **__: {}
     rows = [
         score(name, profile, **settings | change) | asked(name, profile, **settings | change)
         for change in changes

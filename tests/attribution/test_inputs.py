@@ -56,7 +56,7 @@ class WordNumbers(AttributionMethod):
 )
 def test_a_shuffled_batch_is_refused(method, path, model, words, images) -> None:
     """Roles and words that belong together, but not to these tokens, are refused as well."""
-    loss = CAELoss(model, method, path=path, complete_captions=False)
+    loss = CAELoss(model, method, implementation=path, complete_captions=False)
     tokens, roles, numbers = words.tokens, words.roles, words.words
     output = loss(images, tokens, roles, numbers)
     if isinstance(method, WordNumbers):

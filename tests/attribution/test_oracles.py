@@ -74,8 +74,10 @@ def compare(batch: Batch, attribute: Callable[..., Attribution], rows: list[tupl
             actual = attribute(batch, name, **parameters)
             assert wanted[:, 1].abs().max() > 1e-4  # the words' scores are not all 0
             assert actual.scores.dtype == dtype
-            assert not wanted[:, actual.length :].any()
-            torch.testing.assert_close(actual.scores, wanted[:, : actual.length].to(dtype), **close)
+            assert not wanted[:, actual.sequence_length :].any()
+            torch.testing.assert_close(
+                actual.scores, wanted[:, : actual.sequence_length].to(dtype), **close
+            )
             torch.testing.assert_close(actual.text_features, features.to(dtype), **close)
 
 

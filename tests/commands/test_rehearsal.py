@@ -29,7 +29,7 @@ from cae_lib.evaluation.encoder import Weights
 from cae_lib.evaluation.suites import RUN_SUITES
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
-from cae_lib.profiles import experiment, set_profile_home
+from cae_lib.profiles import experiment, use_profile_home
 from cae_lib.statistics import mean_ci
 from data.recipes.synthetic_scenes.build import build_world
 
@@ -254,8 +254,8 @@ def test_a_rehearsal_lays_everything_out_and_real_files_go_over_it(tmp_path: Pat
     (real / "coco" / "more").mkdir(parents=True)
     monkeypatch.setattr(rehearsal, "SETS", TINY)
     with at_home(tmp_path / "home"):
-        set_profile_home("rehearsal")
-        set_profile_home("rehearsal")  # again, from within
+        use_profile_home("rehearsal")
+        use_profile_home("rehearsal")  # again, from within
         assert paths().root == (tmp_path / "home" / "build" / "rehearsal").resolve()
         rehearsal.lay_out("rehearsal", real)
         config = experiment("clip-ft", "rehearsal")

@@ -75,7 +75,7 @@ def test_exchanges_that_keep_the_meaning_by_hand() -> None:
         "a red car near a blue car": set(),
         "a dog": set(),
     }
-    assert [*map(set, swap_negatives(list(kept), keep_meaning=True))] == [*kept.values()]
+    assert [*map(set, swap_negatives(list(kept), preserve_meaning=True))] == [*kept.values()]
 
 
 def test_the_choice_is_seeded_and_limited() -> None:

@@ -109,7 +109,7 @@ def test_which_texts_and_pictures_are_true(benchmark_of):
 def test_captions_by_hand():
     texts = ["a red cat", "a red cat is chasing a small red dog", "a red cat"]
     pairs = ImageCaptionPairs([Path("a"), Path("b")], texts, torch.tensor([1, 0, 1]), "toy", 3, 3)
-    result = caption_table("coco", pairs, default_tagger(), synthetic=True)
+    result = caption_table("coco", pairs, default_tagger(), is_synthetic=True)
     names = ["objects", "attributes", "relations"]
     assert [*result] == [
         "set",

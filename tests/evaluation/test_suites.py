@@ -78,7 +78,7 @@ def test_texts_and_pictures_of_each_item_can_be_looked_up(tables, world_home):
     assert texts[texts.family == "winoground"].true.all(), "text i goes with picture i"
     pairs = datasets.retrieval_pairs("smoke", "coco")
     assert [*texts[(texts.family == "coco") & (texts.kind == "text")].content] == [*pairs.captions]
-    people = option_table([part], {"coco": pairs}, root, synthetic=False)
+    people = option_table([part], {"coco": pairs}, root, is_synthetic=False)
     assert set(people.kind) == {"picture"}, "captions of people are not stored"
 
 

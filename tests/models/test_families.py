@@ -113,7 +113,7 @@ def test_scores_and_loss_are_those_written_out(both: Both, method: str) -> None:
     assert (expected * (WORDS > 0)).abs().amax(dim=1).min() > 1e-6
     actual = get_method(method)(encoder, case.tokens, case.images, words=WORDS).scores
     torch.testing.assert_close(actual, expected.detach(), **exact)
-    task = CAELoss(case.model, method, 0.7, margin=50.0, path=encoder.implementation)
+    task = CAELoss(case.model, method, 0.7, margin=50.0, implementation=encoder.implementation)
     output = task(case.images, case.tokens, ROLES, WORDS)
     gap = expected[ROLES == 1].mean() - expected[ROLES >= 2].mean()
     torch.testing.assert_close(output.loss, 0.7 * (gap + 50), **exact)

@@ -46,7 +46,7 @@ def _scores(case: Case, method: str) -> Tensor:
 def _loss(case: Case, method: str) -> list[Tensor]:
     """Return the loss and the gradients of the text tower."""
     case.model.zero_grad()
-    task = CAELoss(case.model, method, margin=9.0, path="reference")
+    task = CAELoss(case.model, method, margin=9.0, implementation="reference")
     output = task(case.images, case.tokens.clone(), ROLES, WORDS)
     loss = output.loss + case.cosine(output.text_features).sum()
     if loss.requires_grad:

@@ -81,8 +81,8 @@ def test_papermill_alone_trains_measures_and_draws_an_experiment_once(
     stored_apart = store.index_of("benchmarks", "smoke", in_request_store=True)
     assert {(run, 1) for run in runs} <= stored_apart.keys()
     assert ("cae-gradcam", 1) not in stored_apart
-    answers = store.read([stored_apart[run, 1] for run in runs]).to_pandas()
-    items = store.read(
+    answers = store.read_rows([stored_apart[run, 1] for run in runs]).to_pandas()
+    items = store.read_rows(
         [store.index_of("items", "smoke", in_request_store=True)["data", 0]]
     ).to_pandas()
     of_mean = score_weights(items, "family").query("score == 'mean'")

@@ -120,6 +120,7 @@ def output(content: str) -> nbformat.NotebookNode:
         (1, "metadata", {}, "without alt text"),
         (2, "outputs", [output('<svg role="img" aria-label=" "><path/></svg>')], "without alt"),
         (0, "source", "![](x.svg)", "without alt text"),
+        (0, "source", "it is 88\n% of them", "does not show"),
         (2, "outputs", [new_output("stream", text="see /home/me/x.py:3")], "/home/me"),
         (2, "outputs", [output("<pre>C:\\Users\\me\\x</pre>")], "C:\\Users\\me"),
     ],

@@ -57,7 +57,7 @@ def test_parts_are_those_of_the_scores(method: str, settings: dict, model, batch
     settings = settings | {"margin": 0.7}
     output = CAELoss(model, method, weight=3.0, **settings)(*batch)
     actual = get_method(method)(model, tokens, images)
-    roles, words = (v[:, : actual.length] for v in (roles, word_numbers(tokens, 49408)))
+    roles, words = (v[:, : actual.sequence_length] for v in (roles, word_numbers(tokens, 49408)))
     expected = attribution_loss(actual.scores, roles, AttributionLossConfig(**settings), words)
     torch.testing.assert_close(output.loss.detach(), 3.0 * expected.loss)
     for name in ("objects", "composition", "n_objects", "n_composition"):
@@ -76,7 +76,7 @@ def test_whether_the_gradient_reaches_the_images_is_a_setting(method, path, mode
     """Check by finite differences; without it the contrastive loss still reaches the images."""
     images, *rest = batch
     open_loss, constant_loss = (
-        CAELoss(model, method, margin=2.0, path=path, **options)
+        CAELoss(model, method, margin=2.0, implementation=path, **options)
         for options in ({}, {"image_gradient": False})
     )
     inputs = images.clone().requires_grad_()
@@ -102,7 +102,8 @@ def test_whether_the_gradient_reaches_the_images_is_a_setting(method, path, mode
 def test_paths_and_modes_give_the_same_numbers(method, model, batch) -> None:
     """Also without a graph, where nothing can be differentiated."""
     losses = [
-        CAELoss(model, method, margin=ACTIVE, path=path) for path in ("packed", "reference", "auto")
+        CAELoss(model, method, margin=ACTIVE, implementation=path)
+        for path in ("packed", "reference", "auto")
     ]
     losses[2].eval()
     (output, expected), *others = (step(loss, batch) for loss in losses)

@@ -1,7 +1,7 @@
 """Compositionality benchmarks for CLIP, read from the files of their official releases.
 
 Each benchmark has a module, which describes it by a `Family` called `FAMILY`; two modules hold a
-second family. To add a benchmark, write such a module and add it to `BENCHMARK_FAMILIES`.
+second family. To add a benchmark, write such a module and add its family to `BENCHMARK_FAMILIES`.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class Item:
         images: The images, in the order of the benchmark's official loader.
         texts: The texts, in the order of the benchmark's official loader.
         truth: Index of the true text among k texts, or of the true image among k images. It is 0 if
-            several texts are true, and for 2 images and 2 texts, where it has no meaning.
+            several texts are true. For 2 images and 2 texts it is 0, too, and has no meaning.
         group: Category within the subset; a macro average is taken over these categories.
     """
 
@@ -163,9 +163,9 @@ class Benchmark:
             "tot": Of 3 texts, the first two are closer to each other than each is to the third.
         counts: Numbers of items or rows with a property, for example `{"identical": 66}` for items
             with another text that equals the true one.
-        item_numbers: Number of each item, which does not change if images of other items are
-            missing: its position, from 0, among all items that the annotation file yields. Rows
-            that the benchmark excludes are not counted. Empty stands for 0, 1, 2, ...
+        item_numbers: Number of each item: its position, from 0, among all items that the annotation
+            file yields, including items that are left out because of their images. Rows that the
+            benchmark excludes are not counted. Empty stands for 0, 1, 2, ...
     """
 
     name: str
@@ -200,7 +200,7 @@ class Benchmark:
         return self.average.rule.format(n=n, n_without=len(groups) - n)
 
     def numbered_items(self) -> zip[tuple[int, Item]]:
-        """Return an iterator over pairs `(number, item)`; see `numbers`."""
+        """Return an iterator over pairs `(number, item)`; see `item_numbers`."""
         return zip(self.item_numbers or range(self.n_used), self.items, strict=True)
 
 
@@ -229,8 +229,8 @@ class Family:
             another subset again. Totals of items leave these subsets out.
         sources: Entries of `sources.yml` that the family reads; by default the entry that has the
             family's name, with hyphens for underscores.
-        summarize: Function of a subset's name and its items, which returns further entries of
-            `Benchmark.counts`; None if there are none.
+        summarize: Function of a subset's name and the items of the subset. It returns further
+            entries of `Benchmark.counts`. None if there are no further entries.
     """
 
     name: str
@@ -268,7 +268,7 @@ class Family:
         return self.averages.get(subset, self.average)
 
     def is_rescored(self, subset: str) -> bool:
-        """Return whether a subset only scores items of another subset again; see `rescored`."""
+        """Return whether a subset only scores items of another subset again, by `rescored`."""
         return any(fnmatchcase(subset, pattern) for pattern in self.rescored)
 
 

@@ -1,9 +1,10 @@
 """CREPE (Ma et al. 2023): the true caption of a region of an image among hard negatives.
 
-Productivity has one file for each complexity of captions, and its score is the mean over
-complexities. Systematicity has two files for each pretraining dataset, with compounds that are seen
-and unseen in it, and is meaningful only for models that were trained on this dataset. The true
-caption is option 0. An item is right if it ranks first (R@1).
+The subsets belong to two parts, productivity and systematicity. Productivity has one file for each
+kind of negatives and complexity of captions, and the score of a kind is the mean over complexities.
+Systematicity has two files for each pretraining dataset: one with compounds that occur in this
+dataset, one with compounds that do not. They are meaningful only for models that were trained on
+it. The true caption is option 0. An item is right if this caption ranks first (R@1).
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ CORPUS_SPLITS = [
 """Pretraining dataset and split of each file of systematicity."""
 
 IMAGES_ADVICE = "Visual Genome's: put them into crepe/VG_100K and crepe/VG_100K_2"
-"""Value of `Family.images` for productivity and systematicity."""
+"""Value of `Family.images_advice` for productivity and systematicity."""
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:
@@ -41,7 +42,7 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
 
     The group of an item is the complexity of its caption. The cell of the negatives holds a Python
     list of five texts or, in some rows, a Python set. The elements of a set are taken in the order
-    in which they are written, without duplicates; there may be fewer than five.
+    in which they are written, without duplicates; a set may have any number of them.
 
     Args:
         root: Folder of all datasets.

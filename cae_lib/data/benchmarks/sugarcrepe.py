@@ -1,8 +1,8 @@
 """SugarCrepe (Hsieh et al. 2023) and SugarCrepe++ (Dumpala et al. 2024).
 
 SugarCrepe pairs a COCO caption with a fluent hard negative, in which an object, attribute or
-relation is added, replaced or swapped. The true caption is option 0, as in CLIP_benchmark. There,
-argmax counts a tie as right; here a tie is wrong, as in the official script.
+relation is added, replaced or swapped. The true caption is option 0, as in CLIP_benchmark.
+CLIP_benchmark counts a tie as right by its argmax; here a tie is wrong, as in the official script.
 
 SugarCrepe++ has two true captions of an image that mean the same, and a negative caption. In the
 task ITT (image to text), both true captions must be closer to the image than the negative. In the
@@ -28,7 +28,7 @@ ITEM_COUNTS = {
 """Number of items of the annotation files that SugarCrepe and SugarCrepe++ both have, by name."""
 
 IMAGES_ADVICE = "COCO's val2017: put them into coco/val2017"
-"""Value of `Family.images` for both benchmarks."""
+"""Value of `Family.images_advice` for both benchmarks."""
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:

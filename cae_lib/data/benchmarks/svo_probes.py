@@ -1,8 +1,8 @@
 """SVO-Probes (Hendricks and Nematzadeh 2021): a sentence, a matching image and a negative image.
 
-The negative image shows another subject, verb or object. Three flags of a row say which of them
-differs; rows with no flag or several flags form the group "mixed". Here an item is right if the
-matching image is closer to the sentence. For the official metric see
+The negative image shows another subject, verb or object. Three flags of a row say which of the
+three differs; rows with no flag or several flags set form the group "mixed". Here an item is right
+if the matching image is closer to the sentence. For the official metric see
 `cae_lib.evaluation.choice.svo_match_benchmark`.
 """
 

@@ -1,7 +1,7 @@
 """What'sUp (Kamath et al. 2023): captions that differ in a spatial preposition.
 
-The images are from COCO, from Visual Genome, or taken for this benchmark. The latter are the
-subsets "controlled_images" and "controlled_clevr", where each pair of objects is shown in four
+The images are from COCO, from Visual Genome, or taken for this benchmark. Those taken for it form
+the subsets "controlled_images" and "controlled_clevr", where each pair of objects is shown in four
 arrangements. The true caption is option 0. The group of an item is its preposition.
 """
 
@@ -69,8 +69,9 @@ def _read_controlled(folder: Path, subset: str) -> Iterator[Item]:
 def _preposition(caption: str) -> str:
     """Return the preposition of a caption about one or two objects.
 
-    It is the last word if that is a preposition, as in "a photo of a cup on the left". Otherwise it
-    is given by the first of `PREPOSITION_OF_PHRASE` that occurs, or else it is the last word.
+    If the last word is a preposition, as in "a photo of a cup on the left", it is returned.
+    Otherwise the first phrase of `PREPOSITION_OF_PHRASE` that occurs in the caption gives the
+    preposition. If none occurs, the last word is returned.
     """
     last = caption.split()[-1].strip(".")
     if last in PREPOSITION_OF_PHRASE.values():
