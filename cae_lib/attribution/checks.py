@@ -18,7 +18,7 @@ EXPECTED_DTYPES = {
 }
 """Types that error messages ask for, by name of the tensor; all other tensors hold integers."""
 
-EXPECTED_ANNOTATIONS = {
+EXPECTED_BY_ERROR_KIND = {
     "role": "roles 0 to 3, and a word wherever a role is",
     "word": "the words that the tokens form, and none where a text starts, ends or is padded",
     "second role": "one role for all tokens of a word that have a role",
@@ -149,7 +149,7 @@ def check_annotations(
     )
     raise DataError(
         f"caption {row} of the batch has {values} at token {column}: expected "
-        f"{EXPECTED_ANNOTATIONS[kind]}. Tokens, roles, words and arguments have to be rows of one "
+        f"{EXPECTED_BY_ERROR_KIND[kind]}. Tokens, roles, words and arguments have to be rows of one "
         "`token_roles`, in the same order."
     )
 
@@ -170,7 +170,7 @@ def _annotation_errors(
     known, numbers up to C, the number of columns. The parameters are those of `check_annotations`.
 
     Returns:
-        Bool tensors by kind of error; the kinds are keys of `EXPECTED_ANNOTATIONS`.
+        Bool tensors by kind of error; the kinds are keys of `EXPECTED_BY_ERROR_KIND`.
     """
     errors: dict[str, Tensor] = {}
     if encoder.vocabulary_size == CLIP_VOCABULARY_SIZE:

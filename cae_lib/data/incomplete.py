@@ -88,11 +88,11 @@ def image_problem(path: Path, decode: bool = True) -> str:
     """
     if not path.is_file():
         return f"its image {path} is missing"
-    reason = decode_problem(path) if decode else ""
+    reason = decoding_problem(path) if decode else ""
     return reason and f"its image {path} cannot be decoded ({reason})"
 
 
-def decode_problem(path: Path) -> str:
+def decoding_problem(path: Path) -> str:
     """Return why Pillow cannot decode an image file completely.
 
     The result is "" if the file can be decoded or does not exist. It is cached until the size or
@@ -107,7 +107,7 @@ def decode_problem(path: Path) -> str:
 
 @cache
 def _decode_problem(path: Path, size: int, changed: int) -> str:
-    """Compute the result of `decode_problem`, once for each size and modification time."""
+    """Compute the result of `decoding_problem`, once for each size and modification time."""
     if not size:
         return "the file is empty"
     try:

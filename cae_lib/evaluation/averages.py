@@ -48,8 +48,8 @@ class AveragingRule:
         label: The full name of the score.
         pooled: Whether all items of these subsets have the same weight. If so, neither the shape of
             the tree nor `average` nor the benchmarks' own averages affect the weights.
-        average: How items are averaged within a subset. None for the benchmark's own average, which
-            is the column `weight` of the table "items".
+        average: How items are averaged within a subset. If None, the average is the benchmark's
+            own: the mean that is weighted by the column `weight` of the table "items".
     """
 
     tree: SubsetTree

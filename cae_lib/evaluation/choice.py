@@ -130,8 +130,8 @@ def weighted_items(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
         The columns of `item_frame` and three more:
 
         - `weight`: the headline of a subset is the sum of the weights of its right answers.
-        - `stratum`: equal for items whose accuracy the headline averages first. If the headline
-          averages over groups, these are the items of a group, else the items of the subset.
+        - `stratum`: label of the items that are averaged together with equal weights: the group
+          of the item if the headline is a mean of the accuracies of groups, else the subset.
         - `chance`: the probability of guessing the item right.
 
     Raises:

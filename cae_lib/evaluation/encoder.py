@@ -90,7 +90,7 @@ class Weights:
 
         For a checkpoint, it is the digest of the file. For a tag of open_clip, it covers the model,
         the activation and the weight file, which is downloaded if it is not cached. For random
-        weights, it covers the model and the activation.
+        weights, which are always drawn with the same seed, it covers the model and the activation.
 
         Raises:
             CheckpointError: If the file of the weights is missing or cannot be downloaded.

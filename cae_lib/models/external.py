@@ -67,12 +67,13 @@ class ExternalModel:
 
     Attributes:
         source: The model, in a form that `MODEL_SOURCE_HELP` describes.
-        model: open_clip's architecture of a weight file. None for other sources, and for a
-            checkpoint of `save_checkpoint`, which states it.
+        model: open_clip's name of the architecture of a weight file. None for other sources, and
+            for checkpoints of `save_checkpoint`, which store the architecture.
         activation: "quickgelu" or "gelu"; None for the activation that the source states. Weight
             files state none, except checkpoints of `save_checkpoint`.
         share: Share of the file in a weighted mean of the file's weights and `OPENAI_WEIGHTS`; 1 is
-            the file alone. Another value needs a weight file, and `model` and `activation` of it.
+            the file alone. Another value is allowed only if `source` is a weight file and both
+            `model` and `activation` are given.
         processor: For a model of transformers, the folder or hub repository of its tokenizer and
             preprocessing. None for the model's own; a CLIP that has none gets OpenAI's.
     """

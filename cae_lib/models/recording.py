@@ -62,8 +62,8 @@ def eval_without_checkpointing(modules: list[nn.Module]) -> Iterator[None]:
 def has_dropout(module: nn.Module) -> bool:
     """Return whether a module, apart from its children, has a dropout rate above 0.
 
-    This is the rate of a dropout layer, or a number with "drop" in its name among the attributes of
-    the module or of its `config`.
+    A dropout rate is the rate of a dropout layer, or any numeric attribute of the module or of its
+    `config` whose name contains "drop".
     """
     numbers = {**vars(module), **getattr(getattr(module, "config", None), "__dict__", {})}
     return (isinstance(module, _DropoutNd) and module.p > 0) or any(

@@ -295,9 +295,9 @@ def _warn_of_missing_swaps(has_score: Tensor) -> None:
 def role_masks(roles: Tensor, config: AttributionLossConfig) -> tuple[Tensor, Tensor]:
     """Return bool masks `(B, T)` of the tokens that enter A_obj, and of those that enter A_comp.
 
-    With the hinge "margin", every caption is used. With another hinge and either
-    `complete_captions` or scope "caption", a caption is used only if it has an object word and also
-    an attribute or relation word. In all other cases every caption is used.
+    Every caption is used, with one exception: if the hinge is not "margin", and `complete_captions`
+    is set or the scope is "caption", a caption is used only if it has both an object word and an
+    attribute or relation word.
 
     Args:
         roles: `(B, T)`: 0 other, 1 object, 2 attribute, 3 relation.

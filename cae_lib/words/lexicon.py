@@ -33,7 +33,7 @@ POSTURE_VERBS = frozenset("lean lie locate park place position seat set sit stan
 MUTUAL_VERBS_TO = frozenset("chat speak talk".split())
 """Lemmas of verbs that are mutual if "to" follows, as in "talk to"."""
 
-MUTUAL_AFTER_NOUN = frozenset({"against", "along"})
+MUTUAL_WORDS_AFTER_NOUN = frozenset({"against", "along"})
 """Prepositions that are mutual after a noun ("trees along a road", "a bike against a wall") and
 directed after a verb ("walking along a road", "leaning against a wall")."""
 

@@ -17,10 +17,10 @@ from cae_lib.words.lexicon import (
     COUNT_SCALE,
     DETERMINERS,
     IMAGE_NOUNS,
-    MUTUAL_AFTER_NOUN,
     MUTUAL_PREPOSITIONS,
     MUTUAL_VERBS,
     MUTUAL_VERBS_TO,
+    MUTUAL_WORDS_AFTER_NOUN,
     NON_OBJECT_NOUNS,
     PLACE_NOUNS,
     PLURAL_DETERMINERS,
@@ -215,7 +215,7 @@ class _Reader:
             return last.head.tag_ != "VBN" and self.doc[end - 2].tag_ != "VBN"
         if last.lower_ == "to" and last.head.lemma_ in MUTUAL_VERBS_TO:
             return True
-        if last.lower_ in MUTUAL_AFTER_NOUN and last.head.pos_ in NOUN_POS:
+        if last.lower_ in MUTUAL_WORDS_AFTER_NOUN and last.head.pos_ in NOUN_POS:
             return True
         return any("_".join(words[at:]) in MUTUAL_PREPOSITIONS for at in range(len(words)))
 

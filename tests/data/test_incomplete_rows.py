@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from cae_lib.data.incomplete import decode_problem, validate_row_count
+from cae_lib.data.incomplete import decoding_problem, validate_row_count
 from cae_lib.errors import DataError
 
 
@@ -15,19 +15,20 @@ def whole(request, tmp_path):
 
 
 def test_a_file_is_looked_into_as_it_is_now(whole, tmp_path):
-    assert decode_problem(whole) == "" == decode_problem(tmp_path / "absent.jpg")
+    assert decoding_problem(whole) == "" == decoding_problem(tmp_path / "absent.jpg")
     content = whole.read_bytes()
     whole.write_bytes(b"")
-    assert decode_problem(whole) == "the file is empty"
+    assert decoding_problem(whole) == "the file is empty"
     whole.write_text("<!DOCTYPE html><title>404</title>")
-    assert "identify" in decode_problem(whole) and str(tmp_path) not in decode_problem(whole)
+    assert "identify" in decoding_problem(whole) and str(tmp_path) not in decoding_problem(whole)
     for cut in (-40, len(content) * 2 // 3):
         whole.write_bytes(content[:cut])
-        assert "truncated" in decode_problem(whole).lower() and str(tmp_path) not in decode_problem(
+        assert "truncated" in decoding_problem(whole).lower() and str(tmp_path) not in
+        decoding_problem(
             whole
         )
     whole.write_bytes(content)
-    assert decode_problem(whole) == ""
+    assert decoding_problem(whole) == ""
 
 
 def test_rows_that_are_missing_or_unusable_are_refused(tmp_path):
