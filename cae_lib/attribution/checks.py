@@ -149,8 +149,8 @@ def check_annotations(
     )
     raise DataError(
         f"caption {row} of the batch has {values} at token {column}: expected "
-        f"{EXPECTED_BY_ERROR_KIND[kind]}. Tokens, roles, words and arguments have to be rows of one "
-        "`token_roles`, in the same order."
+        f"{EXPECTED_BY_ERROR_KIND[kind]}. Tokens, roles, words and arguments have to be rows of "
+        "one `token_roles`, in the same order."
     )
 
 

@@ -23,10 +23,8 @@ def test_a_file_is_looked_into_as_it_is_now(whole, tmp_path):
     assert "identify" in decoding_problem(whole) and str(tmp_path) not in decoding_problem(whole)
     for cut in (-40, len(content) * 2 // 3):
         whole.write_bytes(content[:cut])
-        assert "truncated" in decoding_problem(whole).lower() and str(tmp_path) not in
-        decoding_problem(
-            whole
-        )
+        problem = decoding_problem(whole)
+        assert "truncated" in problem.lower() and str(tmp_path) not in problem
     whole.write_bytes(content)
     assert decoding_problem(whole) == ""
 
