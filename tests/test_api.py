@@ -79,7 +79,7 @@ def test_without_an_extra_the_error_names_it() -> None:
 import sys
 sys.modules["pandas"] = None
 import cae_lib
-for name in ("evaluate", "weights", "contrasts", "attribute", "results"):
+for name in ("evaluate", "score_weights", "contrasts", "attribute", "results"):
     try:
         getattr(cae_lib, name)
     except ModuleNotFoundError as error:
