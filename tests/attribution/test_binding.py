@@ -223,7 +223,7 @@ def test_scores_are_those_of_the_texts_by_hand(path, named, call, words, tokeniz
     whole = named.similarity(named.model.encode_text(named.tokens))
     for row, (caption, texts_of) in enumerate(CASES.items()):
         for number, word in enumerate(caption.replace("-", " - ").split(), start=1):
-            inside = (words.words[row] == number)[: actual.length]
+            inside = (words.words[row] == number)[: actual.sequence_length]
             texts = texts_of.get(word, [])
             expected = torch.zeros((), dtype=torch.float64)
             if texts:
@@ -261,10 +261,10 @@ def test_samples_and_requested_words(named, call, attribute, words) -> None:
         for numbers, scored in zip(words.words[:, : has_score.shape[1]], has_score, strict=True):
             assert len(numbers[scored].unique()) <= 2  # the two attributes of one swap
         seen[:, : has_score.shape[1]] |= has_score
-    assert torch.equal(seen[:, : every.length], every.has_score)
+    assert torch.equal(seen[:, : every.sequence_length], every.has_score)
     requested = words.roles == RELATION
     actual = attribute(named, NAME, call | {"requested": requested})
-    assert torch.equal(actual.has_score, every.has_score & requested[:, : every.length])
+    assert torch.equal(actual.has_score, every.has_score & requested[:, : every.sequence_length])
 
 
 @pytest.mark.parametrize("source", ["roles", "tagger"])
@@ -298,7 +298,7 @@ def test_the_hinge_is_on_words_with_a_score(named, call, attribute) -> None:
     loss = CAELoss(named.model, NAME, 3.0, margin=0.5, hinge="margin")
     output = loss(named.image_features, named.tokens, call["roles"], call["words"])
     actual = attribute(named, NAME, call)
-    roles = call["roles"][:, : actual.length]
+    roles = call["roles"][:, : actual.sequence_length]
     hinges = [
         (0.5 - actual.scores[actual.has_score & (roles == role)]).clamp(min=0).mean()
         for role in (ATTRIBUTE, RELATION)

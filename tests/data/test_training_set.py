@@ -13,8 +13,8 @@ CAPTIONS = ["a red dog sees a black cat", "a dog"]
 def test_stored_swaps_belong_to_the_parser_that_found_them(home: Path, monkeypatch, name: str):
     parsed: list[bool] = []
 
-    def swap(captions: list[str], keep_meaning: bool) -> list[list[str]]:
-        parsed.append(keep_meaning)
+    def swap(captions: list[str], preserve_meaning: bool) -> list[list[str]]:
+        parsed.append(preserve_meaning)
         return [[f"swap {len(parsed)}"] for _ in captions]
 
     monkeypatch.setattr(negatives, "swap_negatives", swap)

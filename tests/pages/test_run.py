@@ -129,6 +129,6 @@ def test_a_command_ends_in_one_message(text, monkeypatch, capsys, words, error, 
 def test_cae_calls_the_commands_of_a_clone_alone(home: Path, monkeypatch, capfd):
     assert cli.main(["run", "nowhere"]) == 2
     assert "'nowhere'" in capfd.readouterr().err
-    monkeypatch.setattr(cli, "repository", lambda: None)
+    monkeypatch.setattr(cli, "repository_root", lambda: None)
     assert cli.main(["run", "nowhere"]) == 2
     assert "clone" in capfd.readouterr().err

@@ -112,7 +112,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def shorten(profile: str, methods: dict[str, Any], **base: Any) -> None:
         own, few = PROFILES[profile], {"steps": 2, "batch_size": 4, "warmup": 1}
         assert own.base is not None
-        monkeypatch.setattr("cae_lib.config.repository", lambda: None)
+        monkeypatch.setattr("cae_lib.config.repository_root", lambda: None)
         monkeypatch.setitem(
             PROFILES,
             profile,

@@ -72,7 +72,7 @@ def test_a_base_that_is_trained_elsewhere_leaves_the_shipped_one(
     for path in (shipped, made_here):
         path.parent.mkdir(parents=True)
         path.write_bytes(b"of the repository")
-    monkeypatch.setattr("cae_lib.config.repository", lambda: repository)
+    monkeypatch.setattr("cae_lib.config.repository_root", lambda: repository)
     assert checkpoint_path("base", "smoke").is_relative_to(at_smoke), "its products stay there"
     known = PROFILES["smoke"]
     monkeypatch.setitem(
