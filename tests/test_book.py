@@ -98,17 +98,23 @@ def test_figures_lie_in_the_book_as_drawings_alone(rendered: Path):
     assert "data:image/png" not in text and "_images" not in text
 
 
-@needs_browser
-def test_what_scrolls_says_so_and_keys_reach_it(tmp_path: Path):
+def page_of_a_table(table: plots.CellOutput, folder: Path) -> Path:
+    """Write a page with the table, and with the style sheet and the script of the book."""
     for name in ("cae.css", "page.js"):
-        shutil.copy(REPOSITORY / "book" / "_static" / name, tmp_path)
-    frame = pd.DataFrame(1, ["row"], [f"column {number}" for number in range(6)])
-    page = tmp_path / "page.html"
+        shutil.copy(REPOSITORY / "book" / "_static" / name, folder)
+    page = folder / "page.html"
     page.write_text(
         '<!doctype html><meta name="viewport" content="width=device-width">'
         '<script src="page.js"></script><link rel="stylesheet" href="cae.css">'
-        f'<article class="bd-article">{plots.table(frame, fold=["column 1"]).html}'
+        f'<article class="bd-article">{table.html}'
     )
+    return page
+
+
+@needs_browser
+def test_what_scrolls_says_so_and_keys_reach_it(tmp_path: Path):
+    frame = pd.DataFrame(1, ["row"], [f"column {number}" for number in range(6)])
+    page = page_of_a_table(plots.table(frame, fold=["column 1"]), tmp_path)
     look = """(() => { const box = document.querySelector(".cae-box");
       const heads = [...box.querySelectorAll("thead th")].filter(x => x.getClientRects().length);
       return [box.tabIndex, heads.length]; })()"""
@@ -125,16 +131,9 @@ def test_what_scrolls_says_so_and_keys_reach_it(tmp_path: Path):
 
 @needs_browser
 def test_headers_of_rows_stay_beside_each_other_and_the_hint_goes_at_the_end(tmp_path: Path):
-    for name in ("cae.css", "page.js"):
-        shutil.copy(REPOSITORY / "book" / "_static" / name, tmp_path)
     index = pd.MultiIndex.from_product([["first"], ["one", "two"]], names=["a", "b"])
     frame = pd.DataFrame(1, index, [f"column {number}" for number in range(9)])
-    page = tmp_path / "page.html"
-    page.write_text(
-        '<!doctype html><meta name="viewport" content="width=device-width">'
-        '<script src="page.js"></script><link rel="stylesheet" href="cae.css">'
-        f'<article class="bd-article">{plots.table(frame).html}'
-    )
+    page = page_of_a_table(plots.table(frame), tmp_path)
     look = """(async () => { const box = document.querySelector(".cae-box");
       box.scrollLeft = %d;
       await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));

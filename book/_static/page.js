@@ -40,10 +40,10 @@
       ends.push(ends.at(-1) + cell.getBoundingClientRect().width);
     }
     for (const row of rows) {
-      const own = row.parentElement.tagName === "THEAD" || count === 1
+      const nHeaders = row.parentElement.tagName === "THEAD" || count === 1
         ? count : [...row.cells].filter(isHeader).length;  // without those that span several rows
-      [...row.cells].slice(0, own).forEach((cell, place) => {
-        const column = count - own + place;
+      [...row.cells].slice(0, nHeaders).forEach((cell, place) => {
+        const column = count - nHeaders + place;
         const stays = scrolls && ends[column + 1] <= MOST_HEADERS * box.clientWidth;
         cell.classList.toggle("cae-stays", stays);
         cell.style.left = `${Math.floor(ends[column]) - BORDER * (column + 1)}px`;

@@ -139,3 +139,13 @@ def test_tag_brings_its_activation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert create.call_args.kwargs.items() >= {("force_quick_gelu", True), ("pretrained", "openai")}
     with pytest.raises(CheckpointError, match="trained with quickgelu"):
         load_clip("ViT-B-32", weights="openai", activation="gelu")
+
+
+def test_random_weights_leave_the_generators_of_gpus_alone(monkeypatch) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    before = torch.random.get_rng_state()
+    load_clip("clip-mini", seed=3)
+    assert not seeded and torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(0)
+    assert seeded == [0], "the check would notice"

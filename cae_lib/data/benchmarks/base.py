@@ -81,19 +81,6 @@ class Item:
     group: str = ""
 
 
-def true_text_indices(item: Item, task: Task) -> tuple[int, ...]:
-    """Return the indices of the texts of an item that are true of an image of the item.
-
-    Args:
-        item: The item.
-        task: The task of its benchmark. Of the three texts in "itt", "tot" and "ordered", the first
-            two are true.
-    """
-    if len(item.images) > 1:
-        return tuple(range(len(item.texts)))
-    return (0, 1) if task in ("itt", "tot", "ordered") else (item.truth,)
-
-
 @dataclass(frozen=True, slots=True)
 class ExcludedRow:
     """A row of an annotation file that the benchmark itself excludes from its items.

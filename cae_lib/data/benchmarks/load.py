@@ -14,7 +14,7 @@ from cae_lib.data.benchmarks.base import (
     ExcludedRow,
     Family,
     Item,
-    true_text_indices,
+    Task,
 )
 from cae_lib.data.incomplete import image_problem, log_left_out, log_once
 from cae_lib.data.rows import MissingFileError, read_json
@@ -122,9 +122,7 @@ def _load_subset(
             items.append(item)
             numbers.append(number)
             if len(item.images) == 1 and len(item.texts) > 1:
-                true = true_text_indices(item, family.task_of(subset))
-                false = [text for i, text in enumerate(item.texts) if i not in true]
-                counts["identical"] += any(item.texts[i] in false for i in true)
+                counts["identical"] += _has_repeated_true_text(item, family.task_of(subset))
     except MissingFileError as error:
         problem = str(error)
     n_expected = expected.get(subset)
@@ -156,3 +154,10 @@ def _load_subset(
         tuple(numbers),
     )
     return benchmark, problem
+
+
+def _has_repeated_true_text(item: Item, task: Task) -> bool:
+    """Return whether a false text of an item with one image equals a true one."""
+    true = (0, 1) if task in ("itt", "tot", "ordered") else (item.truth,)
+    false = [text for index, text in enumerate(item.texts) if index not in true]
+    return any(item.texts[index] in false for index in true)
