@@ -129,7 +129,7 @@ def runs(profile_name: str, selection: Selection) -> dict[str, Run]:
     everything = [Run(Variant(DATA_RUN, {})), Run(Variant(BASE, {}))]
     settings = find_profile(profile_name).runs
     for seed in range(seed_count(profile_name, selection)):
-        for variant in variants_of(profile_name, selection):
+        for variant in _variants_of(profile_name, selection):
             changed = {**settings[variant.run], **variant.settings}
             if seed and changed.get("steps") == 0:
                 continue  # released weights, which no seed changes
@@ -156,7 +156,7 @@ def jobs(profile_name: str, selection: Selection) -> list[tuple[str, list[str]]]
     return list(grouped.items())
 
 
-def variants_of(profile_name: str, selection: Selection) -> list[Variant]:
+def _variants_of(profile_name: str, selection: Selection) -> list[Variant]:
     """Return the runs that a selection stands for, without seeds.
 
     If the selection names runs, these are returned. Otherwise all trained runs of the profile are

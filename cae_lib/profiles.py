@@ -32,7 +32,7 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """The loader in C, where PyYAML has it: all profiles are read at each start."""
 
 
-def config_folder() -> Path:
+def _config_folder() -> Path:
     """Return the folder of the profiles' files, in the repository or in the installed package."""
     home = repository_root()
     return home / "configs" if home else Path(__file__).parent / "configs"
@@ -172,7 +172,7 @@ def _resolved(
 
 
 PROFILES: dict[str, Profile] = {
-    path.stem: read_profile(path) for path in sorted(config_folder().glob("*.yaml"))
+    path.stem: read_profile(path) for path in sorted(_config_folder().glob("*.yaml"))
 }
 """All profiles, by name."""
 

@@ -165,7 +165,7 @@ def train_run(
     target = checkpoint_path(name, profile_name, seed, **overrides)
     require_training_inputs(config)
     inputs = training_inputs(config)
-    if is_trained(target, inputs):
+    if _is_trained(target, inputs):
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     lock = (
@@ -190,7 +190,7 @@ def training_inputs(config: Experiment) -> dict[str, str]:
     return run_inputs(config, needs.training_digest(config.profile, config.train_data), start)
 
 
-def is_trained(path: Path, inputs: Mapping[str, str]) -> bool:
+def _is_trained(path: Path, inputs: Mapping[str, str]) -> bool:
     """Return whether a checkpoint exists and its run was trained with these `training_inputs`.
 
     Raises:
@@ -236,7 +236,7 @@ def _train_if_stale(
     from cae_lib.training.state import describe_changes
     from cae_lib.training.trainer import STATE_FILE, train
 
-    if is_trained(target, inputs):  # by another process, meanwhile
+    if _is_trained(target, inputs):  # by another process, meanwhile
         return target
     if target.is_file():
         why = describe_changes(

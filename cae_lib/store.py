@@ -144,7 +144,7 @@ def save(
     if frame.empty:
         raise DataError(f"{path}: there is no row to store; measure something, or store nothing")
     if table_name in ROUNDED_TABLES:
-        frame = frame.assign(**round_numbers(frame.select_dtypes("floating")))
+        frame = frame.assign(**_round_numbers(frame.select_dtypes("floating")))
     frame = frame.assign(run=run, seed=np.int8(seed) if -128 <= seed < 128 else np.int32(seed))
     frame = frame[["run", "seed", *frame.columns.difference(["run", "seed"], sort=False)]]
     rows = StoredRows(path, run, seed, list(frame), key, dict(provenance))
@@ -153,7 +153,7 @@ def save(
     return path
 
 
-def round_numbers(numbers: pd.DataFrame) -> pd.DataFrame:
+def _round_numbers(numbers: pd.DataFrame) -> pd.DataFrame:
     """Round a frame of floats to `SIGNIFICANT_BITS` binary digits; NaN and infinity are kept.
 
     The relative error is at most `2 ** -SIGNIFICANT_BITS`, and the types of the columns are kept.

@@ -36,7 +36,7 @@ def compare_tables(profile_name: str, commit_or_folder: str) -> None:
     store.collect(profile_name)
     profile = find_profile(profile_name)
     if Path(commit_or_folder).is_dir():
-        print_differences(Path(commit_or_folder), profile.records, commit_or_folder)
+        _print_differences(Path(commit_or_folder), profile.records, commit_or_folder)
         return
     if not profile.recorded:
         raise ConfigError(
@@ -48,10 +48,10 @@ def compare_tables(profile_name: str, commit_or_folder: str) -> None:
         for entry in tables:
             if (content := tables.extractfile(entry)) is not None:  # it is a file
                 Path(scratch, Path(entry.name).name).write_bytes(content.read())
-        print_differences(Path(scratch), profile.records, commit_or_folder)
+        _print_differences(Path(scratch), profile.records, commit_or_folder)
 
 
-def print_differences(old_folder: Path, new_folder: Path, old_name: str) -> None:
+def _print_differences(old_folder: Path, new_folder: Path, old_name: str) -> None:
     """Print how the tables in the folder `new_folder` differ from those in the folder `old_folder`.
 
     Args:
@@ -72,7 +72,7 @@ def print_differences(old_folder: Path, new_folder: Path, old_name: str) -> None
     in_both = sorted(old_rows.keys() & new_rows)
     n_rows = 0
     for name in in_both:
-        compared, text = compare_frames(
+        compared, text = _compare_frames(
             store.read_rows(old_rows[name]).to_pandas(), store.read_rows(new_rows[name]).to_pandas()
         )
         n_rows += compared
@@ -81,7 +81,7 @@ def print_differences(old_folder: Path, new_folder: Path, old_name: str) -> None
     print("\n".join([*lines, f"{len(lines)} differ; {total}"] if lines else [f"same: {total}"]))
 
 
-def compare_frames(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, str]:
+def _compare_frames(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, str]:
     """Compare two tables row by row.
 
     Returns:

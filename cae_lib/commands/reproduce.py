@@ -69,7 +69,7 @@ def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
     lock = folder / "controller.lock"
     try:
         with FileLock(lock, timeout=0):
-            command = snakemake_command(home, config, executor)
+            command = _snakemake_command(home, config, executor)
             code = run_snakemake(command, folder / "snakemake.log", runs, pages_follow=bool(pages))
     except Timeout as error:
         raise CaeError(
@@ -78,7 +78,7 @@ def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
     outputs = [*runs, *pages, *([folder / "book" / "done.json"] if pages else [])]
     if code:
         raise CaeError(
-            f"{describe_unfinished(folder, outputs)}\nThe log of Snakemake is "
+            f"{_describe_unfinished(folder, outputs)}\nThe log of Snakemake is "
             f"{folder / 'snakemake.log'}. The same command resumes the work."
         )
     if pages:
@@ -87,7 +87,7 @@ def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
         print("The studies beside the paper are left as they were; `cae reproduce --all` does them")
 
 
-def describe_unfinished(folder: Path, outputs: Sequence[Path]) -> str:
+def _describe_unfinished(folder: Path, outputs: Sequence[Path]) -> str:
     """Return a text: how many jobs are not done, and the end of the log of one of them.
 
     This is the first unfinished job that has a log. Without one, the text only gives the number.
@@ -108,7 +108,7 @@ def describe_unfinished(folder: Path, outputs: Sequence[Path]) -> str:
     return text
 
 
-def snakemake_command(home: Path, config: Mapping[str, Any], executor: str) -> list[str]:
+def _snakemake_command(home: Path, config: Mapping[str, Any], executor: str) -> list[str]:
     """Return the command line of Snakemake as a list of words.
 
     Snakemake's own lock is disabled because it remains when Snakemake is killed. The file lock that
@@ -149,21 +149,21 @@ def run_snakemake(
             command, env=environment, stdout=file, stderr=file, cwd=log.parent
         )
     reporter = threading.Thread(
-        target=print_progress, args=(process.poll, run_outputs, pages_follow), daemon=True
+        target=_print_progress, args=(process.poll, run_outputs, pages_follow), daemon=True
     )
     reporter.start()
     try:
         code = process.wait()
     except KeyboardInterrupt as interrupt:  # Ctrl-C reached Snakemake and its jobs, too
         if isinstance(interrupt, Terminated):
-            terminate_snakemake(process)
+            _terminate_snakemake(process)
         process.wait()  # its jobs save their state
         raise
     reporter.join()
     return code
 
 
-def terminate_snakemake(process: subprocess.Popen) -> None:
+def _terminate_snakemake(process: subprocess.Popen) -> None:
     """Stop Snakemake and its jobs, as Ctrl-C does.
 
     Snakemake gets SIGINT, after which it starts no further job but waits for the running ones. Its
@@ -180,7 +180,7 @@ def terminate_snakemake(process: subprocess.Popen) -> None:
                     child.terminate()
 
 
-def print_progress(
+def _print_progress(
     poll: Callable[[], int | None],
     run_outputs: Sequence[Path],
     pages_follow: bool,

@@ -123,7 +123,7 @@ def source_report(source: Source) -> SourceReport:
             )
     for entry in source.rows:
         _count_listed_rows(source, entry, files, rows, faults)
-    for name, places in expected_images(source, faults):
+    for name, places in _expected_images(source, faults):
         images.count(any(path.is_file() for path in places), name)
     for family in _families_of(source):
         _count_benchmark(family, files, rows, images, faults)
@@ -230,7 +230,7 @@ def _count_listed_rows(
                 faults.append(str(error))
 
 
-def expected_images(source: Source, faults: list[str]) -> Iterator[tuple[str, tuple[Path, ...]]]:
+def _expected_images(source: Source, faults: list[str]) -> Iterator[tuple[str, tuple[Path, ...]]]:
     """Yield the images that the annotation files of a source name, each image once.
 
     Args:

@@ -102,7 +102,7 @@ def _fetch_file(
             check_destination(path, paths().raw)
         place.parent.mkdir(parents=True, exist_ok=True)
     if place.is_file():
-        verify_checksum(place, item.checksum)
+        _verify_checksum(place, item.checksum)
     elif item.host in unreached:
         raise unreached[item.host]
     else:
@@ -126,7 +126,7 @@ def _download(item: Download, place: Path) -> None:
     if item.open_clip:
         path = Path(hf_hub_download(name, file))  # without a revision, as open_clip asks
         try:
-            verify_checksum(path, item.checksum)
+            _verify_checksum(path, item.checksum)
         except DataError:  # else open_clip would use it
             path.resolve().unlink()
             path.unlink(missing_ok=True)
@@ -155,11 +155,11 @@ def _download(item: Download, place: Path) -> None:
             bar = sys.stderr.isatty()
             http = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 20, timeout=60)
             pooch.retrieve(item.url, None, path.name, folder, downloader=http)
-        verify_checksum(path, item.checksum)
+        _verify_checksum(path, item.checksum)
         path.replace(place)
 
 
-def verify_checksum(path: Path, checksum: str | None) -> None:
+def _verify_checksum(path: Path, checksum: str | None) -> None:
     """Check that a file has a published checksum.
 
     Args:

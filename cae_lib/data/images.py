@@ -151,7 +151,7 @@ class ImagesInMemory(TrainingImages):
 
         def decode(row: int) -> None:
             image = read_image(self.paths[row], row, 2 * size)
-            self.pixels[row] = to_uint8_tensor(resize_and_center_crop(image, size))
+            self.pixels[row] = _to_uint8_tensor(_resize_and_center_crop(image, size))
 
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(decode, range(len(self))))
@@ -189,8 +189,8 @@ class ImagesOnDisk(TrainingImages):
             DataError: If the file is broken or truncated.
         """
         image = read_image(self.paths[row], row, 2 * self.size)
-        return to_uint8_tensor(
-            resize_and_center_crop(image, self.size)
+        return _to_uint8_tensor(
+            _resize_and_center_crop(image, self.size)
             if seed is None
             else _crop(image, seed, self.size)
         )
@@ -264,7 +264,7 @@ def read_image(
         ) from error
 
 
-def resize_and_center_crop(image: Image.Image, size: int) -> Image.Image:
+def _resize_and_center_crop(image: Image.Image, size: int) -> Image.Image:
     """Resize an image (bicubic) to `size` pixels on its shorter side and crop its central square.
 
     An image of `size` x `size` pixels is returned as it is.
@@ -278,7 +278,7 @@ def resize_and_center_crop(image: Image.Image, size: int) -> Image.Image:
     return resized.crop((left, top, left + size, top + size))
 
 
-def to_uint8_tensor(image: Image.Image) -> Tensor:
+def _to_uint8_tensor(image: Image.Image) -> Tensor:
     """Return an RGB image as a uint8 tensor `(3, height, width)` with values from 0 to 255."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 

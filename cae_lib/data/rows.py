@@ -199,7 +199,7 @@ def read_json(path: Path, *kinds: type[list] | type[dict]) -> Any:
         DataError: If the file is malformed or holds something else.
     """
     top = Row(path, "top level", read_text(path))
-    content = parse_json(top)
+    content = _parse_json(top)
     kinds = kinds or (list, dict)
     if not isinstance(content, kinds):
         expected = " or ".join(kind.__name__ for kind in kinds)
@@ -207,7 +207,7 @@ def read_json(path: Path, *kinds: type[list] | type[dict]) -> Any:
     return content
 
 
-def parse_json(row: Row) -> Any:
+def _parse_json(row: Row) -> Any:
     """Parse the content of a row, which is a text, as JSON.
 
     Raises:
@@ -257,7 +257,7 @@ def jsonl_rows(path: Path) -> Iterator[Row]:
         DataError: If a line is no valid JSON; the message names the line.
     """
     for row in text_rows(path):
-        yield Row(path, row.place, parse_json(row), row.key)
+        yield Row(path, row.place, _parse_json(row), row.key)
 
 
 def csv_rows(path: Path, columns: tuple[str, ...] = (), delimiter: str = ",") -> Iterator[Row]:

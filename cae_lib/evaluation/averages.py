@@ -268,7 +268,7 @@ def weighted_average(
             f"{repeated['score'].iloc[0]!r}, which would count it twice: pass the weights of one "
             "protocol at a time."
         )
-    require_items(weights, table)
+    _require_items(weights, table)
     rows = table[[*items, column]].merge(weights[[*items, "score", "weight"]], on=items)
     return (rows[column] * rows["weight"]).groupby(rows["score"]).sum()
 
@@ -342,8 +342,8 @@ def join_by_item(items: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     """
     require_unique_items(items)
     require_unique_items(answers)
-    require_items(items, answers)
-    require_items(answers, items)
+    _require_items(items, answers)
+    _require_items(answers, items)
     return items.merge(answers, on=list(ITEM_KEY), how="left")
 
 
@@ -357,7 +357,7 @@ def require_unique_items(table: pd.DataFrame) -> None:
         )
 
 
-def require_items(required: pd.DataFrame, table: pd.DataFrame) -> None:
+def _require_items(required: pd.DataFrame, table: pd.DataFrame) -> None:
     """Raise a DataError if an item of the table `required` is missing in `table`."""
     names = pd.MultiIndex.from_frame(table[list(ITEM_KEY)])
     missing = required[~pd.MultiIndex.from_frame(required[list(ITEM_KEY)]).isin(names)]

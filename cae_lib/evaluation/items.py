@@ -101,7 +101,7 @@ def item_table(
     frame, benchmarks = weighted_items(benchmarks), scorable_benchmarks(benchmarks)
     if not benchmarks:
         return pd.DataFrame()
-    true = [true_captions(item) for part in benchmarks for item in part.items]
+    true = [_true_captions(item) for part in benchmarks for item in part.items]
     texts = [text for captions in true for text in captions]
     row = np.repeat(np.arange(len(true)), [len(captions) for captions in true])
     counts = stated_role_counts(texts, tagger, is_synthetic).groupby(row).max()
@@ -158,7 +158,7 @@ def _path_below(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
-def true_captions(item: Item) -> tuple[str, ...]:
+def _true_captions(item: Item) -> tuple[str, ...]:
     """Return the true caption of an item, or both if it has two images and two texts.
 
     If several captions are true of the one image of an item, only the first is returned.
@@ -234,7 +234,7 @@ def stated_role_counts(
         space; and with `is_synthetic` also `world_objects`, `world_attributes` and
         `world_relations`, which are counted by the vocabulary of the scenes (see `count_roles`).
     """
-    counts = pd.DataFrame(map(graph_counts, tagger.graphs(captions)), columns=[*COUNT_COLUMNS])
+    counts = pd.DataFrame(map(_graph_counts, tagger.graphs(captions)), columns=[*COUNT_COLUMNS])
     counts["words"] = [len(caption.split()) for caption in captions]
     if is_synthetic:
         counts[[f"world_{name}" for name in COUNT_COLUMNS]] = [
@@ -243,7 +243,7 @@ def stated_role_counts(
     return counts.astype(np.int16)
 
 
-def graph_counts(graph: SceneGraph) -> tuple[int, int, int]:
+def _graph_counts(graph: SceneGraph) -> tuple[int, int, int]:
     """Count the entities, the adjectives and numbers that modify them, and the relations."""
     modifiers = (modifier for entity in graph["entities"] for modifier in entity["modifiers"])
     attributes = sum(modifier["dep"] in ATTRIBUTE_DEPENDENCIES for modifier in modifiers)
@@ -272,14 +272,14 @@ def parser_confusion_table(profile_name: str) -> pd.DataFrame:
     for caption, spans in zip(captions, tagged, strict=True):
         text, graph = caption["caption"], graphs[caption["id"]]
         relation = graph["relations"][0][1] if graph["relations"] else ""
-        true_roles = word_role_ids(text, [Span(*span) for span in graph["spans"]])
-        for role, true_role in zip(word_role_ids(text, spans), true_roles, strict=True):
+        true_roles = _word_role_ids(text, [Span(*span) for span in graph["spans"]])
+        for role, true_role in zip(_word_role_ids(text, spans), true_roles, strict=True):
             counts[relation, ROLE_NAMES[role], ROLE_NAMES[true_role]] += 1
     rows = [(*key, n) for key, n in sorted(counts.items())]
     return pd.DataFrame(rows, columns=["relation", "found", "gold", "n"])
 
 
-def word_role_ids(text: str, spans: Sequence[Span]) -> list[int]:
+def _word_role_ids(text: str, spans: Sequence[Span]) -> list[int]:
     """Return the role of each word of a caption: `OTHER`, or that of the first span that covers it.
 
     Words are separated by white space, and punctuation belongs to its word. For example, a span of

@@ -70,7 +70,7 @@ def phrase_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
     ).astype(np.int32)
     captions = [pairs.captions[row] for row in rows]
     image_index = np.asarray(pairs.image_index)[rows].astype(np.int32)
-    phrases = caption_phrases(tuple(captions), profile_name)
+    phrases = _caption_phrases(tuple(captions), profile_name)
     tables = []
     for kind in PHRASE_KINDS:
         cosines = phrase_cosines(encoder, captions, [by_kind[kind] for by_kind in phrases])
@@ -81,7 +81,7 @@ def phrase_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
 
 
 @lru_cache(maxsize=2)
-def caption_phrases(captions: tuple[str, ...], profile_name: str) -> list[PhrasesByKind]:
+def _caption_phrases(captions: tuple[str, ...], profile_name: str) -> list[PhrasesByKind]:
     """Return the phrases of captions by kind, from the ground truth or from a parser.
 
     Args:

@@ -82,7 +82,7 @@ def load_clip(
         CheckpointError: The weights are missing, damaged, of another architecture, or trained with
             another activation.
     """
-    config = model_config(name)
+    config = _model_config(name)
     path = _weights_path(name, weights)
     trained_with = _trained_activation(name, config, weights, path)
     activation = activation or trained_with
@@ -103,7 +103,7 @@ def load_clip(
     return Clip(
         model.eval().to(device),
         preprocess,
-        tokenizer_of(name),
+        _tokenizer_of(name),
         name,
         activation,
         image_height(model),
@@ -134,7 +134,7 @@ def build_with_state_dict(
         CheckpointError: The weights do not fit the model.
     """
     positions = len(state.get("positional_embedding", ()))
-    default = model_config(name)["text_cfg"].get("context_length", 77)
+    default = _model_config(name)["text_cfg"].get("context_length", 77)
     context = positions if positions not in (0, default) else None
     model, preprocess = _build(name, activation, None, 0, context)
     initial = model.state_dict()
@@ -152,7 +152,7 @@ def build_with_state_dict(
     return Clip(
         model.eval().to(device),
         preprocess,
-        tokenizer_of(name, context),
+        _tokenizer_of(name, context),
         name,
         activation,
         image_height(model),
@@ -161,7 +161,7 @@ def build_with_state_dict(
 
 
 @cache
-def tokenizer_of(name: str, context_length: int | None = None) -> Any:
+def _tokenizer_of(name: str, context_length: int | None = None) -> Any:
     """Return open_clip's tokenizer of an architecture; the result is cached.
 
     Args:
@@ -178,7 +178,7 @@ def image_height(model: Any) -> int:
     return size if isinstance(size, int) else size[0]
 
 
-def model_config(name: str) -> dict[str, Any]:
+def _model_config(name: str) -> dict[str, Any]:
     """Return a copy of open_clip's configuration of an architecture.
 
     Raises:
@@ -225,7 +225,7 @@ def _trained_activation(
     if meta is None:
         return None
     any_activation = {"quick_gelu": None}  # the activation is the checkpoint's own
-    if model_config(meta.model) | any_activation != config | any_activation:
+    if _model_config(meta.model) | any_activation != config | any_activation:
         raise CheckpointError(f"{path} holds {meta.model}, not {name}: pass name={meta.model!r}.")
     return meta.activation
 

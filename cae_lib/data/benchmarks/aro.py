@@ -58,7 +58,7 @@ AVERAGE_OF_SUBSET = {
 """How the items of each subset are averaged."""
 
 
-def count_excluded_from_average(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
+def _count_excluded_from_average(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
     """Count the items of the groups that do not count in the macro average of a subset."""
     counted = AVERAGE_OF_SUBSET[subset].counted_group_sizes(item.group for item in items)
     name = "symmetric_items" if subset == "relation" else "items_of_small_groups"
@@ -74,5 +74,5 @@ FAMILY = Family(
     images_advice="in the official vgr_vga_images.zip: put them into aro/images",
     in_paper=True,
     averages=AVERAGE_OF_SUBSET,
-    summarize=count_excluded_from_average,
+    summarize=_count_excluded_from_average,
 )

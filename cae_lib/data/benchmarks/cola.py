@@ -37,7 +37,7 @@ def _image(root: Path, address: str) -> ImageRef:
     return find_image(*(root / folder / name for folder in IMAGE_FOLDERS))
 
 
-def count_identical_captions(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
+def _count_identical_captions(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
     """Count the items whose two captions are equal."""
     return {"identical": sum(item.texts[0] == item.texts[1] for item in items)}
 
@@ -51,5 +51,5 @@ FAMILY = Family(
     images_advice="Visual Genome's, as GQA has them: put them into cola/images",
     task="image",
     average=Average("mean over items, image score of 2 x 2"),
-    summarize=count_identical_captions,
+    summarize=_count_identical_captions,
 )

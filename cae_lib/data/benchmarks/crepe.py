@@ -66,7 +66,7 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
             yield _item(root, row, f"{complexity}/{row.key}", negatives, complexity)
 
 
-def read_systematicity_items(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
+def _read_systematicity_items(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
     """Yield the items of a subset of systematicity, which may have any number of negatives.
 
     A row without valid negatives is an `ExcludedRow`.
@@ -107,7 +107,7 @@ def _item(root: Path, row: Row, key: str, negatives: Sequence[str], group: str) 
     return Item(key, (image,), (row.text("caption"), *negatives), group=group)
 
 
-def count_items_short_of_negatives(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
+def _count_items_short_of_negatives(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
     """Count the items with fewer than five negatives; an empty mapping if there are none."""
     n = sum(len(item.texts) <= N_NEGATIVES for item in items)
     return {"fewer_negatives": n} if n else {}
@@ -122,14 +122,14 @@ FAMILY = Family(
     images_advice=IMAGES_ADVICE,
     in_paper=True,
     average=Average("mean over complexities, R@1 among 6", over_groups=True),
-    summarize=count_items_short_of_negatives,
+    summarize=_count_items_short_of_negatives,
 )
 """CREPE's productivity subsets."""
 
 SYSTEMATICITY_FAMILY = Family(
     "crepe_systematicity",
     "crepe",
-    read_systematicity_items,
+    _read_systematicity_items,
     published_counts={
         f"{c}/{split}/{kind}": None for c, split in CORPUS_SPLITS for kind in ("atom", "comp")
     },

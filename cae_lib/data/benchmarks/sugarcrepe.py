@@ -39,7 +39,7 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
         yield Item(row.key, (image,), texts, group=subset)
 
 
-def read_plus_plus_items(root: Path, subset: str) -> Iterator[Item]:
+def _read_plus_plus_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield the items of a subset of SugarCrepe++, such as "itt/swap_obj".
 
     An item has two true captions, then the negative caption.
@@ -55,7 +55,7 @@ def _bag_of_words(caption: str) -> list[str]:
     return sorted(re.findall(r"[a-z0-9']+", caption.lower()))
 
 
-def count_same_words(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
+def _count_same_words(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
     """Count the items whose two captions consist of the same words, in any order.
 
     Case and punctuation are ignored. A bag-of-words model cannot get such an item right.
@@ -64,7 +64,7 @@ def count_same_words(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
     return {"same_words": sum(same)}
 
 
-def count_unwinnable(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
+def _count_unwinnable(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
     """Count the items whose negative caption equals one of the true captions.
 
     No model can get such an item right.
@@ -80,20 +80,20 @@ FAMILY = Family(
     files=tuple(f"sugar-crepe/data/{name}.json" for name in ("add_att", "add_obj", *ITEM_COUNTS)),
     images_advice=IMAGES_ADVICE,
     in_paper=True,
-    summarize=count_same_words,
+    summarize=_count_same_words,
 )
 """SugarCrepe."""
 
 PLUS_PLUS_FAMILY = Family(
     "sugarcrepe_pp",
     "sugarcrepe-pp",
-    read_plus_plus_items,
+    _read_plus_plus_items,
     published_counts={
         f"{task}/{name}": n for task in ("itt", "tot") for name, n in ITEM_COUNTS.items()
     },
     files=tuple(f"sugarcrepe-pp/data/{name}.json" for name in ITEM_COUNTS),
     images_advice=IMAGES_ADVICE,
     rescored=("tot/*",),
-    summarize=count_unwinnable,
+    summarize=_count_unwinnable,
 )
 """SugarCrepe++."""

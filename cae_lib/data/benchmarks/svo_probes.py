@@ -45,7 +45,7 @@ def _flag(row: Row, field: str) -> bool:
     return word == "true"
 
 
-def count_mixed(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
+def _count_mixed(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
     """Count the items of the group "mixed", which have no flag or several flags."""
     return {MIXED_GROUP: sum(item.group == MIXED_GROUP for item in items)}
 
@@ -61,5 +61,5 @@ FAMILY = Family(
     ),
     in_paper=True,
     rescored=("match",),
-    summarize=count_mixed,
+    summarize=_count_mixed,
 )
