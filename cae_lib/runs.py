@@ -284,17 +284,20 @@ def _drop_other_state(path: Path, identity: Mapping[str, str]) -> None:
 
 
 def open_run(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> Clip:
-    """Load the model of a run, the base model "base", or one of `GELU_CONTROLS`.
+    """Load the model of a run on the device that `pick_device` returns.
+
+    Nothing is trained. A checkpoint is loaded even if the settings or the data of its run have
+    changed since; `train_run` brings it up to date.
 
     Args:
-        name: Name of the run.
+        name: Name of the run, "base" for the base model, or one of `GELU_CONTROLS`.
         profile_name: Name of the profile.
-        seed: Seed of the run.
+        seed: Seed of the run; "base" has none.
         **overrides: Settings that differ from the profile's.
 
     Raises:
         ConfigError: If the run, the profile or a setting is unknown.
-        CheckpointError: If the run is not trained, or its weights are damaged.
+        CheckpointError: If the run is not trained, or its weights are missing or damaged.
         DataError: If downloaded weights are missing; the message says how to get them.
     """
     if name not in (BASE, *GELU_CONTROLS) and not has_training(name, profile_name, **overrides):

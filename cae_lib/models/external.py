@@ -94,7 +94,8 @@ def load_external(external: ExternalModel, device: str | torch.device = "cpu") -
 
     Raises:
         ConfigError: If the source has no form that `MODEL_SOURCE_HELP` describes, if the
-            architecture or the activation is not known, or if the source takes no `processor`.
+            architecture or the activation is not known, or if the source takes no `processor` or
+            no `share` other than 1.
         CheckpointError: If the weights are missing or damaged, or do not fit the model.
     """
     return model_loader(external, device)()
@@ -191,7 +192,11 @@ def _load_from_folder(source: str, activation: str | None, device: str | torch.d
         stated = open_clip.get_model_config(source).get("quick_gelu")
         quick = bool(stated) if activation is None else activation == "quickgelu"
         model, _, preprocess = open_clip.create_model_and_transforms(
-            source, device=device, force_quick_gelu=quick, quick_gelu=quick
+            source,
+            device=device,
+            force_quick_gelu=quick,
+            quick_gelu=quick,
+            require_pretrained=True,
         )
         tokenizer = open_clip.get_tokenizer(source)
     except (OSError, RuntimeError, ValueError, KeyError, AttributeError) as error:

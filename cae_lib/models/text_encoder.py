@@ -76,7 +76,11 @@ def encode_text(model: nn.Module | TextEncoder, tokens: Tensor, **options: Any) 
         tokens: Ids of B captions in C columns `(B, C)`.
         **options: Options of `TextEncoder.encode`.
 
+    Returns:
+        The output of the encoder. Its `features` `(B, E)` are not normalised.
+
     Raises:
-        ConfigError: The model is unknown, or its attention is requested and cannot be read.
+        ConfigError: If the model is unknown, or its attention is requested and cannot be read.
+        DataError: If a caption has no end-of-text token, and the model reads its features there.
     """
     return text_encoder(model).encode(tokens, **options)

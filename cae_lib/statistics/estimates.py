@@ -85,11 +85,16 @@ def crossed_mean(
     """Compute the weighted mean of each seed, and the variance components of the mean over seeds.
 
     There are S seeds, n items and G groups of items (strata). The mean of a seed is the weighted
-    sum of its means within the groups. Items that share an image form a cluster. Within a group,
-    the residuals of a cluster are summed before they are squared, and the sum is divided by
-    `sqrt(1 - h)`, where h is the cluster's share of the items of the group (Bell and McCaffrey,
-    2002). A group with a single cluster has a residual of 0. It takes the variance of a cluster
-    that is pooled over the other groups. If no group has two clusters, all variances are NaN.
+    sum of its means within the groups.
+
+    Items that share an image form a cluster, which may extend over several groups. The residuals
+    of a cluster are summed within each group, and each sum is divided by `sqrt(1 - h)`, where h is
+    the cluster's share of the items of the group (Bell and McCaffrey, 2002). These sums are added
+    over the groups with the groups' weights, and only then squared.
+
+    In a group with a single cluster the residual is 0. The group gets the variance of a cluster
+    that is pooled over the other groups instead. If no group has two clusters, all variances are
+    NaN.
 
     Args:
         values: Value of each seed on each item `(S, n)`.

@@ -253,13 +253,13 @@ def _swap_table(swaps: Sequence[Sequence[Sequence[Offsets]]]) -> Tensor:
 
 
 def word_numbers(tokens: Tensor, vocabulary_size: int) -> Tensor:
-    """Return the word number of each token of CLIP's vocabulary `(B, T)`, int64.
+    """Return the number of the word that each token of B captions belongs to, int64 `(B, T)`.
 
     Words count from 1 in each caption. Start, end and padding tokens have 0, and so have all tokens
     of a caption without an end-of-text token.
 
     Args:
-        tokens: Token ids `(B, T)`.
+        tokens: Token ids `(B, T)` of CLIP's tokenizer.
         vocabulary_size: Size of the vocabulary that the ids belong to.
 
     Raises:
