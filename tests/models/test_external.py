@@ -120,6 +120,14 @@ def test_the_activation_is_read_from_a_folder_and_can_be_chosen(clip, tmp_path, 
         load(f"local-dir:{tmp_path}")
 
 
+def test_a_folder_without_weights_is_not_loaded_with_random_ones(clip, tmp_path):
+    save_folder(clip, tmp_path)
+    for file in tmp_path.glob("open_clip_model.*"):
+        file.unlink()
+    with pytest.raises(CheckpointError, match="cannot read"):
+        load(tmp_path)
+
+
 def test_a_file_with_adapters_is_a_model(clip, tmp_path):
     state = {f"module.{name}": value for name, value in clip.model.state_dict().items()}
     name = next(name for name in state if name.endswith("mlp.c_fc.weight"))
