@@ -1,4 +1,4 @@
-"""The command `cae`. Its subcommands call the public API and import modules only when they run."""
+"""The command `cae`, whose subcommands import most modules only when they run."""
 
 from __future__ import annotations
 
@@ -529,10 +529,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def invoke(command: click.Command, name: str, arguments: Sequence[str]) -> int | None:
-    """Parse a command line and run the command; print errors of usage.
+    """Parse a command line and run the command; print usage errors.
 
-    Other exceptions propagate, also KeyboardInterrupt: `click.Command.main`, which is not used
-    here, would replace KeyboardInterrupt by Abort.
+    Other exceptions propagate. `click.Command.main` is not used, because it would replace
+    KeyboardInterrupt by click's `Abort`.
 
     Args:
         command: The command.
@@ -553,10 +553,10 @@ def invoke(command: click.Command, name: str, arguments: Sequence[str]) -> int |
 
 
 def run_reporting_errors(action: Callable[[], int | None], resume_command: str) -> int:
-    """Call a function, and print an error that the user can correct as a message without traceback.
+    """Call a function; print a message, not a traceback, for errors that the user can correct.
 
-    Such errors are CaeError, a missing package, missing permissions for a file, and a full disk.
-    Other exceptions propagate.
+    These errors are CaeError, a missing package, missing permissions for a file, and a full disk.
+    Other exceptions propagate, except KeyboardInterrupt.
 
     Args:
         action: The function; it returns an exit code, and None counts as 0.

@@ -1,7 +1,8 @@
-"""Folders, profiles, and the configuration of every training run.
+"""Folders, profiles, and the configuration of training runs.
 
-The same code serves all profiles, such as `smoke` (takes minutes; its numbers are meaningless),
-`mini` (the published book, on two CPU cores) and `paper` (the paper's setting, on one large GPU).
+A profile sets the model, the data and the runs. Examples are `smoke` (takes minutes; its numbers
+are meaningless), `mini` (the published book, on two CPU cores) and `paper` (the paper's setting, on
+one large GPU).
 """
 
 from __future__ import annotations
@@ -144,48 +145,51 @@ class Experiment(AttributionLossConfig):
     The comments beside the fields explain them. `key` hashes the configuration.
     """
 
-    name: str  # row of the tables, such as "clip-ft" or "cae-attention"
+    name: str  # name of the run, such as "clip-ft" or "cae-attention"
     profile: str  # one of `PROFILES`
     model: str = "clip-mini"  # or a model of open_clip
     activation: str = "quickgelu"  # or "gelu"
-    # The weights to start from: a file or folder in the data folder, a tag of open_clip,
-    # hf-hub:OWNER/NAME or hf:OWNER/NAME; None for random weights.
+    # The weights to start from: a file in the data folder, or a tag of open_clip; None for random
+    # weights. If `steps` is 0, also a folder there, hf-hub:OWNER/NAME or hf:OWNER/NAME.
     weights: str | None = None
-    weights_share: float = 1.0  # of a weight file in the mean of its weights and OpenAI's
-    train_data: str = "coco"  # name of the training set
+    # If `steps` is 0: share of a weight file in the mean of its weights and OpenAI's.
+    weights_share: float = 1.0
+    train_data: str = "coco"  # name of the training set, see `training_set`
     augment: bool = True  # crop images at random; False takes the crop of evaluation
-    method: str | None = None  # attribution method of the CAE loss; None trains CLIP-FT
-    attribution: tuple[tuple[str, Any], ...] = ()  # parameters of the method: names, values
-    weight: float = 0.0  # lambda, the weight of the attribution loss
+    method: str | None = None  # attribution method of the CAE loss; None trains without it
+    # Parameters of the method, as names and values; `swap` also applies to foils "exchanged".
+    attribution: tuple[tuple[str, Any], ...] = ()
+    weight: float = 0.0  # λ, the weight of the attribution loss
     image_gradient: bool = True  # see `CAELoss`
     roles: str = "parsed"  # or "permuted", "random": see `cae_lib.training.batch.placebo_roles`
-    match_gradient: bool = False  # of a placebo: its loss is A_obj - A_comp without a hinge, scaled
-    # at each step so that its gradient is as large as the loss with the parsed roles would have it
-    tagger: str = "scene-graph"  # what finds the roles of words: the paper's, or "dependency"
+    # For a placebo: the loss is A_obj - A_comp without a hinge, scaled at each step so that its
+    # gradient has the norm that the loss with the parsed roles would give.
+    match_gradient: bool = False
+    tagger: str = "scene-graph"  # the paper's; or "dependency", "truth": see `training_set`
     negatives: bool = False  # NegCLIP's hard negatives: two images and four texts for each row
-    # Hard negative captions without NegCLIP's images: one of the data's own for each caption
-    # ("given"), or a swap as `cae_lib.attribution.binding` makes it ("exchanged").
+    # Hard negative captions without NegCLIP's images, one for each caption that has any: from the
+    # training set ("given"), or a swap that `cae_lib.attribution.binding` makes ("exchanged").
     foils: str | None = None
-    # Compare them with their source caption by a margin loss, of the run's weight and margin;
-    # otherwise they are negatives of the contrastive loss.
+    # Compare these `foils` with their source captions by a margin loss, with the run's `weight` and
+    # `margin`; otherwise they are negatives of the contrastive loss.
     foil_hinge: bool = False
-    # Or "adaptive": the margin of that loss is the mean similarity gap of the step before, between
-    # 0 and `margin`, as in CE-CLIP.
+    # "adaptive": the margin of that loss is the mean similarity gap of the step before, but at least
+    # 0 and at most `margin`, as in CE-CLIP.
     margin_rule: str = "fixed"
-    # Share of the captions with a role that the contrastive loss sees with one word masked, as
-    # perturbation masks it by default.
+    # Share of the captions in which one word with a role is masked for the contrastive loss, by the
+    # mean token embedding.
     masked: float = 0.0
     lock_image: bool = False  # keep the image tower as it is, and train the text tower alone
-    lock_trunk: bool = False  # keep the network of a tower of timm, and train the tower's head
-    tower_steps: int = 0  # steps that train the image tower alone, before, on its images' labels
-    steps: int = 300  # of the optimiser; 0 measures the weights that it starts from
-    batch_size: int = 128  # pairs a step
+    lock_trunk: bool = False  # keep only the trunk of a timm image tower as it is
+    tower_steps: int = 0  # for a base model: steps that first train the image tower alone
+    steps: int = 300  # of the optimiser; 0 measures the weights that the run starts from
+    batch_size: int = 128  # pairs in a step
     warmup: int = 30  # steps of linear warm-up
-    lr: float = 3e-4  # this and the next three: of AdamW
+    lr: float = 3e-4  # learning rate; this and the next three are settings of AdamW
     weight_decay: float = 0.2
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
-    precision: str = "fp32"  # or "bf16" (autocast), or "auto": bf16 where the processor has it
+    precision: str = "fp32"  # or "bf16" (autocast), or "auto": bf16 if the device supports it
     seed: int = 0  # of the order of the data, crops, negatives, masks, placebos
 
     def key(self) -> str:
@@ -204,7 +208,7 @@ class Experiment(AttributionLossConfig):
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Candidate settings of a profile's runs; scores on validation captions choose among them.
+    """Candidate settings of a profile's runs, which are tried on validation captions.
 
     Attributes:
         rates: Learning rates of CLIP-FT and NegCLIP.
@@ -232,25 +236,30 @@ class Profile:
     """
 
     name: str
-    seeds: int  # of each run
-    base: dict[str, Any] | None  # of the base model's own training; None where it is downloaded
-    training: dict[str, Any]  # fields of `Experiment` that every run of the profile shares
-    runs: dict[str, dict[str, Any]]  # of each run, the fields of it alone
-    title: str = ""  # what its images are, as pages say it
-    labels: dict[str, str] = field(default_factory=dict)  # what tables and figures call some runs
-    studies: frozenset[str] = frozenset()  # runs of the studies beside the paper
-    short: dict[str, Any] = field(default_factory=dict)  # of the shorter runs that are compared
-    # with each other only, see `study_runs`; empty where there are none
-    earlier_bases: tuple[int, ...] = ()  # steps of bases of shorter trainings than `base`
+    seeds: int  # number of seeds of each run
+    base: dict[str, Any] | None  # settings of the base model's training; None if it is downloaded
+    training: dict[str, Any]  # fields of `Experiment` that all runs share unless they set them
+    runs: dict[str, dict[str, Any]]  # by the name of the run, the fields that it sets
+    title: str = ""  # what its images are, such as "synthetic scenes"
+    labels: dict[str, str] = field(default_factory=dict)  # of some runs, for tables and figures
+    studies: frozenset[str] = frozenset()  # names of the runs of the studies beside the paper
+    # Settings of shorter runs, which are compared only with each other, see `ablations`; empty if
+    # there are none.
+    short: dict[str, Any] = field(default_factory=dict)
+    earlier_bases: tuple[int, ...] = ()  # numbers of steps of base models with a shorter training
     search: SearchSpace = SearchSpace()
     photographs: bool = False  # whether its datasets are built from photographs (Flickr8k)
-    studies_apart: bool = False  # whether `cae reproduce` runs them on request alone
-    own_book: str | None = None  # what stands above each page of its copy of the book; None where
-    # its pages are those of the book itself
-    recorded: bool = True  # whether its numbers mean something, and are kept among the records
-    sets: str = ""  # the profile whose data sets it reads; its own where there is none
-    like: str = ""  # the profile whose file it takes, so that the same pages describe it
-    drawn: bool = False  # whether drawn scenes stand in for its real datasets, all in `build/NAME`
+    studies_apart: bool = False  # whether `cae reproduce` includes the studies only with `--all`
+    # Announcement above each page of its own copy of the book; None if it has no copy.
+    own_book: str | None = None
+    recorded: bool = True  # whether its numbers mean something, and are kept in `data/records`
+    sets: str = ""  # name of the profile whose datasets it reads; "" if it has its own
+    # Name of the profile that its chain of `like` keys ends at; pages that describe that one
+    # describe it, too. "" without such a key.
+    like: str = ""
+    # Whether it is a rehearsal: drawn scenes replace its real datasets, with all files in
+    # `build/NAME`.
+    drawn: bool = False
 
     @property
     def is_real(self) -> bool:
@@ -271,7 +280,7 @@ class Profile:
 
     @property
     def build_command(self) -> str:
-        """Command that builds the profile's datasets, to be run in a clone of the repository."""
+        """Command that builds the profile's datasets, if they are generated; it needs a clone."""
         recipe = "photographs" if self.photographs else "synthetic_scenes"
         return f"python -m data.recipes.{recipe}.build --profile {self.name}"
 

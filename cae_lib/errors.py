@@ -15,7 +15,7 @@ class CaeError(Exception):
 
 
 class ConfigError(CaeError):
-    """An unknown name, or a value of the wrong type or range, in a configuration."""
+    """An unknown name, a wrong or missing setting, or a model or device that does not fit."""
 
 
 class DataError(CaeError):

@@ -1,7 +1,7 @@
 """The runs, suites and pages that `cae reproduce` computes for a profile.
 
-A suite is a measurement of a model, and a page is a page of the book. Nothing here loads a model or
-reads a dataset; `workflow/Snakefile` schedules and executes the work.
+A suite is a measurement of a model, and a page is a page of the book. The work is scheduled and
+executed by `workflow/Snakefile`.
 """
 
 from __future__ import annotations
@@ -82,11 +82,11 @@ class Run(NamedTuple):
         return experiment(run, profile_name, seed=self.seed, **settings)
 
     def key(self, profile_name: str, studies: bool) -> str:
-        """Return a digest of what determines the results of the run.
+        """Return a digest that changes when the run has to be trained or measured again.
 
-        The digest covers the settings, the version of training, and the suites with their versions.
-        It covers neither the seed nor the data nor the weights that the run starts from. For the
-        base model and the data, their name takes the place of settings and training.
+        The digest covers the settings, the version of training, and the suites with their versions;
+        for the base model and the data, it covers their names instead of settings and training. It
+        does not cover the seed. `data_key` and `base_key` cover the data and the base model.
 
         Args:
             profile_name: Name of the profile.
@@ -206,7 +206,7 @@ def suites_of(settings: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
 
 
 def training_sets_of(profile_name: str, selection: Selection) -> list[tuple[str, str]]:
-    """Return the names of the training sets, each with the tagger that parses its captions."""
+    """Return the training sets that the runs use: the name of each, and the name of its tagger."""
     configs = [run.experiment(profile_name) for run in runs(profile_name, selection).values()]
     return sorted(
         {(config.train_data, config.tagger) for config in configs if config and config.steps}
@@ -217,9 +217,9 @@ def pages_of(profile_name: str, selection: Selection) -> list[str]:
     """Return the names of the pages that show a profile.
 
     If the selection is limited to some runs, there are none. A profile with real data has the
-    `REAL_DATA_PAGES`. Of other profiles, one whose numbers are meaningless has all pages. The rest
-    have the `STATUS_PAGE` and the pages that show the profile by default; `STUDY_PAGES` are among
-    these only if the selection includes the studies.
+    `REAL_DATA_PAGES`. Another profile has all pages if its numbers are meaningless. Otherwise it
+    has the `STATUS_PAGE` and the pages that show it by default; `STUDY_PAGES` are among these only
+    if the selection includes the studies.
     """
     profile = find_profile(profile_name)
     if selection.rows:

@@ -84,9 +84,9 @@ def max_cpu_jobs() -> int:
 
 
 def shares_cpu() -> bool:
-    """Return whether other jobs may run on the CPU cores of this machine at the same time.
+    """Return whether jobs compute side by side on the CPU of this machine, each on one core.
 
-    This is so if the machine has no GPU and the job does not run under Slurm.
+    This is so if no GPU is visible and the job does not run under Slurm.
     """
     return not find_gpus() and "SLURM_JOB_ID" not in os.environ
 

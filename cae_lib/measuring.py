@@ -1,4 +1,4 @@
-"""Measure the runs of a profile.
+"""Measure runs, models that were not trained here, and the datasets of a profile.
 
 A stored table is reused until one of its inputs changes. Processes do not wait for each other: if
 two request the same missing table at once, both compute it. The tables of a run with other settings
@@ -71,7 +71,7 @@ def measure_run(
 
     Raises:
         ConfigError: If the run, the profile, a setting or a suite is unknown.
-        CheckpointError: If the run is not trained.
+        CheckpointError: If the run is not trained, or its weights are missing or damaged.
         DataError: If data are malformed, or if generated data or downloaded weights are missing.
     """
     available = {**RUN_SUITES, **BASE_SUITES} if name == BASE else {**RUN_SUITES}
@@ -124,8 +124,8 @@ def measure_external(
 ) -> None:
     """Measure the missing or outdated tables of a model that was not trained here.
 
-    The model is loaded after the data were checked. Suites that need the characters of each token
-    are left out, with a message, if the tokenizer does not provide them.
+    The model is loaded even if no table has to be measured. Suites that need the characters of each
+    token are left out, with a message, if the tokenizer does not provide them.
 
     Args:
         external: How to load the model.
@@ -250,7 +250,7 @@ def name_in_tables(name: str, profile_name: str, **overrides: Any) -> str:
 def compute_table(
     table_name: str, variant: Variant, profile_name: str, seed: int, hours: float | None = None
 ) -> None:
-    """Measure a table of a run, trained first if needed; store it apart from the profile's tables.
+    """Train a run if needed, measure one table, and store it apart from the profile's tables.
 
     A finished training and a stored table are reused if their inputs have not changed.
 
@@ -266,8 +266,8 @@ def compute_table(
     Raises:
         ConfigError: If the run or a setting is unknown.
         DataError: If data are missing; the message names the command that gets them.
-        CheckpointError: If the weights that the run starts from are missing; the message names the
-            command that gets them.
+        CheckpointError: If the base model or the weights that the run starts from are missing; the
+            message names the command that gets them.
         TimeLimitError: If the training would take more than `hours`.
     """
     run, settings, _ = variant
@@ -338,7 +338,7 @@ def measure_suites(
     settings: Mapping[str, Any] | None = None,
     in_request_store: bool = False,
 ) -> None:
-    """Measure the tables of some suites that are missing or out of date, and store them.
+    """Measure and store the tables of some suites, unless they are stored and up to date.
 
     A suite whose real data are missing on this machine is left out with a message, unless
     `in_request_store` is true.
@@ -350,7 +350,8 @@ def measure_suites(
         suites: The suites to measure, by name.
         model_digest: Digest of the run's inputs or of downloaded weights.
         data_digests: Digest of the data that each suite reads, by the name of the suite.
-        load_encoder: Function that returns the model; called once for each suite that is computed.
+        load_encoder: Function that returns the model's encoder; called once for each suite that is
+            computed.
         remeasure: Measure stored tables again, unless this clone measured them itself.
         settings: Settings that are recorded in the provenance; None for none.
         in_request_store: Store the tables apart from the profile's, and raise an error for missing

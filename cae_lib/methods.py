@@ -36,7 +36,7 @@ METHODS: dict[str, Method] = {
         "IntegratedGradientsAttribution", "integrated gradients", "#949494"
     ),
 }
-"""All attribution methods, by name: the paper's four (`PAPER_METHODS`) and ours."""
+"""All attribution methods, by name: the paper's four (`PAPER_METHODS`) and further ones."""
 
 PAPER_METHODS = ("attention", "gradcam", "perturbation", "gradient")
 """Names of the paper's four methods, in the paper's order."""

@@ -38,9 +38,11 @@ from cae_lib.errors import DataError
 from cae_lib.profiles import PROFILES
 
 FIGURE_MIME_TYPE = "application/vnd.cae.figure+html"
-"""MIME type of a figure's HTML, which the book shows as HTML. It replaces `text/html` in outputs
-that have an image: JupyterLab and GitHub would show `text/html` instead of the image, but without
-the drawing in notebooks that they do not trust."""
+"""MIME type of a figure's HTML, which only the book shows.
+
+With `text/html`, JupyterLab and GitHub would show the HTML instead of the PNG. In notebooks that
+they do not trust, they would remove the SVG from it.
+"""
 
 INK = "#010101"
 """A colour that becomes the page's own text colour. Pass it for marks that are black in light
@@ -59,7 +61,11 @@ NARROW_WIDTH_INCHES = 3.8
 """Width of a figure on a telephone, in inches."""
 
 NARROW_LINE_LENGTHS = 22, 26
-"""Largest numbers of characters in a line of a narrow figure: of a tick label, of an axis label."""
+"""Largest numbers of characters in a line of a narrow figure.
+
+The first applies to tick labels, to texts in a panel and to the label of the y axis, the second to
+the title of a panel and the label of the x axis.
+"""
 
 LINE_HEIGHT_INCHES = 0.16
 """Height of a line of a tick label, in inches."""
@@ -135,7 +141,7 @@ MODEL_LOOKS = {
 """Marker and colour of runs on all pages, by the name of the run; see `marker_and_color`."""
 
 OTHER_LOOK = ("d", GRAY)
-"""Marker and colour of runs for which `marker_and_color` finds no other ones."""
+"""Marker and colour of runs to which no other rule of `marker_and_color` applies."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +181,8 @@ def label(run: str) -> str:
 def method_label(run: str) -> str:
     """Return the label of the attribution method in a run's name.
 
-    It is "GradCAM" for `cae-gradcam`, and "" if the name does not contain `cae-METHOD`.
+    For `cae-gradcam` it is "GradCAM". It is "" unless the name ends in `cae-METHOD` or contains
+    `cae-METHOD+`.
     """
     name = run.rpartition("cae-")[2].partition("+")[0] if "cae-" in run else ""
     return METHOD_LABELS.get(name, "")
@@ -185,9 +192,8 @@ def marker_and_color(run: str) -> tuple[str, str]:
     """Return the marker and the colour that a run has on all pages.
 
     `MODEL_LOOKS` takes precedence. Otherwise, placebos and other controls (names that start with
-    "placebo", "negclip-placebo", "wrong", "kept" or "random") are grey triangles, runs whose names
-    contain `cae-METHOD` have the marker and colour of this method, and all others have
-    `OTHER_LOOK`.
+    "placebo", "negclip-placebo", "wrong", "kept" or "random") are grey triangles, runs with a
+    `method_label` have the marker and colour of this method, and all others have `OTHER_LOOK`.
     """
     if run in MODEL_LOOKS:
         return MODEL_LOOKS[run]
@@ -240,16 +246,13 @@ def show(
     """Close a figure and return it as inline SVG with an alt text.
 
     A figure that is wider than a telephone's screen is drawn twice: as it is, and narrow (see
-    `narrow_figure`). The style sheet of the book shows the drawing that fits. Viewers of notebooks
-    show a PNG instead. Panels may stand side by side in the first drawing, and below each other in
-    the narrow one. A script of the book adds a note about this to captions that speak of left and
-    right.
+    `narrow_figure`). The book shows the drawing that fits. Viewers of notebooks show a PNG instead.
 
     Args:
         figure: The figure.
         alt: Text that says what the figure shows, in 1 to `MAX_ALT_LENGTH` characters.
-        data: The rows that the figure was drawn from; a link below the figure saves them. The book
-            moves the link to the end of the caption. None adds no link.
+        data: The rows that the figure was drawn from; a link below the figure saves them. None adds
+            no link.
         name: Name of the file that the link saves, without the suffix `.csv`.
 
     Raises:
@@ -279,10 +282,10 @@ def _count_columns(figure: Figure) -> int:
 def narrow_figure(figure: Figure) -> None:
     """Narrow a figure in place to the width of a telephone, with its panels in one or two columns.
 
-    The width is `NARROW_WIDTH_INCHES`. Panels that stand side by side are moved into two columns if
-    some of them show images, and into one column otherwise. Panels that shared the labels of an
-    axis get labels of their own, long labels are wrapped, and legends that stand outside of the
-    panels get as many columns (1 to 3) as fit.
+    The width is `NARROW_WIDTH_INCHES`. Panels that stand side by side in one grid are moved into
+    two columns if some of them show images, or points without lines, and into one column otherwise.
+    Panels that shared the labels of an axis or the title of a column get their own, long labels are
+    wrapped, and legends that stand outside of the panels get as many columns (1 to 3) as fit.
     """
     middle = figure.bbox.height / 2
     legends = {legend: legend.get_window_extent().y0 < middle for legend in figure.legends}
@@ -292,7 +295,7 @@ def narrow_figure(figure: Figure) -> None:
     figure.set_size_inches(
         NARROW_WIDTH_INCHES, figure.get_figheight() * float(np.average(heights, weights=shares))
     )
-    if figure.subfigs:  # matplotlib does not tell publicly which grid they are in
+    if figure.subfigs:  # matplotlib has no public access to the grid that they are in
         subfigure: Any = figure.subfigs[0]
         grid = subfigure._subplotspec.get_gridspec()
         ratios = grid.get_height_ratios() or [1] * grid.nrows
@@ -349,13 +352,21 @@ def _label_height(ax: Axes) -> float:
 
 
 def _is_image(ax: Axes) -> bool:
-    """Whether a panel shows an image, and not lines or a table of colours."""
+    """Return whether a panel shows an image or a collection, but no lines.
+
+    A table of colours does not count as a collection.
+    """
     drawn = [*ax.images, *(part for part in ax.collections if not isinstance(part, QuadMesh))]
     return bool(drawn) and not ax.lines
 
 
 def _wrap_texts(ax: Axes) -> None:
-    """Wrap the title, the texts, the labels of the axes, and tick labels that a page has given."""
+    """Fit the texts of a panel to the width of a narrow figure.
+
+    The title, the labels of the axes, texts in the panel and fixed labels of the y ticks are
+    wrapped, and long fixed labels of the x ticks are rotated. In a table of colours, the texts in
+    the panel get a smaller font instead, and the labels of the y ticks are horizontal.
+    """
     of_tick, of_axis = NARROW_LINE_LENGTHS
     is_table = any(isinstance(part, QuadMesh) for part in ax.collections)
     if is_table:
@@ -440,7 +451,7 @@ def _refit_legends(figure: Figure, own_legends: Mapping[Legend, bool]) -> None:
 
 
 def _svg(figure: Figure, alt: str) -> str:
-    """Return a figure as an SVG element, in the text's colour and with ids of its own."""
+    """Return a figure as a compact SVG element, in which `INK` is the page's text colour."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
     svg = stream.getvalue().partition("<svg")
@@ -458,12 +469,12 @@ def _svg(figure: Figure, alt: str) -> str:
 
 
 def _share_images(svg: str) -> str:
-    """Write each image of an SVG once: one that is drawn again refers to the first."""
+    """Write each image of an SVG only once, and refer to it where it is drawn again."""
     first: dict[tuple[str, str, str], str] = {}
 
     def share(image: re.Match[str]) -> str:
         attributes = dict(re.findall(r'([\w:]+)="([^"]*)"', image[1]))
-        attributes.pop("id", None)  # nothing asks for it
+        attributes.pop("id", None)  # nothing refers to it
         key = (attributes.pop("xlink:href"), attributes.pop("width"), attributes.pop("height"))
         definition = ""
         if key not in first:
@@ -495,7 +506,7 @@ def _with_short_ids(svg: str) -> str:
 
 
 def _shortened(path: re.Match[str]) -> str:
-    """Round the coordinates of an SVG path or place to hundredths of a point.
+    """Return the matched coordinates of an SVG, rounded to hundredths of a point.
 
     Matplotlib writes millionths, a difference that nobody can see.
     """
@@ -554,14 +565,15 @@ def forest(
             them, and with the columns that `y` and `hue` name.
         y: Column whose values label the lines, from top to bottom in the order of the rows.
         hue: Column whose values distinguish the marks of a line; None if each line has one mark.
-            Roles, methods and models have the same markers on each page.
+            Word roles and the labels of the paper's methods and of the runs in `MODEL_LOOKS` have
+            the same markers on each page.
         ax: Axes to draw into; None creates a figure of fitting height.
         scale: Factor of the numbers; 100 gives percentage points.
-        palette: Colours of the marks, as seaborn takes them: a name, a list with a colour for each
-            value of `hue`, or a mapping from some or all of these values to colours. With a name,
-            the models in `MODEL_LOOKS` have their own colours instead. So have, with a mapping, the
-            models that it leaves out.
-        zero: Draw a vertical line at zero.
+        palette: Colours of the marks: the name of a seaborn palette, a list with a colour for each
+            value of `hue`, or a mapping from values of `hue` to colours. `MODEL_LOOKS` takes
+            precedence over a name, but not over a list or a mapping. Other values that a mapping
+            leaves out get colours of "colorblind".
+        zero: Whether to draw a vertical line at zero.
 
     Returns:
         The axes.
@@ -640,7 +652,10 @@ def script_json(content: Any) -> str:
 
 
 def csv_link(data: pd.DataFrame, name: str) -> str:
-    """Return an HTML link that saves a frame as NAME.csv; the link contains the data."""
+    """Return an HTML link that saves a frame as NAME.csv; the link contains the data.
+
+    The index is left out, and floats have six significant digits.
+    """
     rows = data.to_csv(index=False, float_format="%.6g")
     content = base64.b64encode(rows.encode()).decode("ascii")
     name = html.escape(name)
@@ -667,8 +682,8 @@ def table(
         caption: Text above the table.
         fold: Columns that a narrow screen shows only if the reader asks for all columns. If there
             are two header rows, these are names in the upper one.
-        data: Further rows, which the table leaves out; a link below the table saves them. None adds
-            no link.
+        data: Rows that a link below the table saves, such as the unformatted numbers of the table
+            or rows that it leaves out. None adds no link.
         name: Name of the file that the link saves, without the suffix `.csv`.
 
     Raises:

@@ -26,10 +26,10 @@ RUN_KEYS: Mapping[str, Any] = {"label": str, "like": str | list, "study": bool}
 types."""
 
 _FIXED = ("name", "profile", "seed")
-"""Fields of `Experiment` that no file sets."""
+"""Fields of `Experiment` that no file may set."""
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The loader in C, where PyYAML has it: all profiles are read at each start."""
+"""The YAML loader, in C if PyYAML has it, because all profiles are read at each start."""
 
 
 def _config_folder() -> Path:

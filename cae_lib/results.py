@@ -39,15 +39,15 @@ def load(
     Args:
         table_name: Name of a table, such as "benchmarks".
         profile_name: Name of the profile.
-        runs: Names of runs, in the order of the rows; "cae-gradcam+weight=0.3" is a run with
-            another setting. None reads all runs that the profile's table contains.
+        runs: Names of runs, whose rows are returned in this order; "cae-gradcam+weight=0.3" is a
+            run with another setting. None reads all runs that the profile's table contains.
         seeds: Number of seeds of each trained run, or the seeds themselves. None reads all stored
             seeds; for a run without any, `compute` then computes seed 0.
         compute: Train and measure runs and seeds that are not stored; needs `runs`.
         hours: The longest time in hours that a training may take on this machine, as estimated from
             its first steps; None for no limit.
-        **settings: Settings that differ from the profile's, such as `weight=0.3`. They apply to all
-            `runs`, which have to be passed in this case.
+        **settings: Settings that differ from the profile's, such as `weight=0.3`; they need `runs`.
+            They apply to all `runs` except "base" and "data".
 
     Returns:
         The rows of all runs and seeds, with the columns `run` and `seed` and those of the table.

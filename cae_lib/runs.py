@@ -201,10 +201,10 @@ def _is_trained(path: Path, inputs: Mapping[str, str]) -> bool:
 
 
 def require_training_inputs(config: Experiment) -> None:
-    """Check that what the training of a run needs is on this machine.
+    """Check that the weights and datasets that a training needs are on this machine.
 
-    With real data, only the weights that the run starts from are checked. With generated data,
-    these are the base model, if the run starts from it, and the datasets.
+    With real data, only the weights that the run starts from are checked. With generated data, the
+    datasets are checked and, if the run starts from it, the base model.
 
     Raises:
         DataError: If downloaded weights are missing, or the datasets were not generated yet; the
@@ -316,6 +316,9 @@ def is_run(name: str, profile_name: str) -> bool:
 
     The base model ("base"), the `GELU_CONTROLS`, and runs with other settings (`clip-ft+lr=5e-07`)
     count as runs.
+
+    Raises:
+        ConfigError: If the profile, or a setting in the name, is unknown.
     """
     return parse_run_name(name, profile_name)[0] in (
         BASE,
@@ -352,6 +355,7 @@ def open_model(
         ConfigError: If the name is neither a run nor a form of a model, or if the architecture or
             the activation is not known.
         CheckpointError: If the weights cannot be read, or the run is not trained.
+        DataError: If downloaded weights of a run are missing; the message says how to get them.
     """
     if is_run(name, profile_name):
         run, settings = parse_run_name(name, profile_name)
@@ -395,7 +399,7 @@ def check_real_data(profile_name: str) -> None:
 
     Raises:
         DataError: If training data or the weights that training starts from are missing, or a file
-            of a benchmark is malformed.
+            of the other data is malformed.
     """
     profile = find_profile(profile_name)
     if not profile.is_real or profile.drawn:

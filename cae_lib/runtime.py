@@ -126,9 +126,10 @@ def file_hash(path: Path) -> str:
 
 
 def end_with_parent() -> None:
-    """End this `multiprocessing` worker when its parent process ends, even if that is killed.
+    """End this `multiprocessing` worker when its parent process ends, even if the parent is killed.
 
-    A thread waits for the parent. In a process that has no such parent, nothing is done.
+    A thread waits for the parent. In a process that `multiprocessing` did not start, nothing is
+    done.
     """
     parent = multiprocessing.parent_process()
 
@@ -159,7 +160,7 @@ class Progress(tqdm):
         disable: Print nothing.
     """
 
-    monitor_interval = 0  # no thread of its own beside processes that fork
+    monitor_interval = 0  # no monitor thread, since forking a process with threads is unsafe
 
     def __init__(self, total: int, label: str, disable: bool = False) -> None:
         in_place = PROGRESS_LINES_VARIABLE not in os.environ and sys.stderr.isatty()
@@ -190,13 +191,13 @@ class _Lines:
 
 
 def has_uncommitted_changes(files: Iterable[Path] = (PACKAGE_FOLDER,)) -> bool | None:
-    """Return whether some files or folders differ from the last commit.
+    """Return whether any of the given files or folders differ from the last commit.
 
     Args:
         files: The files or folders; by default the folder of the package.
 
     Returns:
-        Whether there are changed or untracked files; None without git or outside of a git
+        Whether there are changed or untracked files; None if git cannot tell, as outside of a
         repository.
     """
     command = ["git", "status", "--porcelain", "--", *map(str, files)]
@@ -232,8 +233,8 @@ def environment_info(profile_name: str) -> dict[str, Any]:
         profile_name: Name of a profile.
 
     Returns:
-        `versions` and `device`, see the functions `versions` and `device_name`; `profile_name`;
-        `data`, a digest of the manifest of the profile's generated datasets (None without a
+        `versions` and `device`, see the functions `versions` and `device_name`; `profile`, the
+        name; `data`, a digest of the manifest of the profile's generated datasets (None without a
         manifest); and `wall_seconds`, the seconds since this module was imported.
     """
     manifests = [

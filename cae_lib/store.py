@@ -99,11 +99,11 @@ class StoredRows(NamedTuple):
 
 
 Index = dict[tuple[str, int], StoredRows]
-"""The rows of a table by run name and seed."""
+"""Where the rows of a table are stored, by run name and seed."""
 
 
 def file_of(table_name: str, profile_name: str) -> Path:
-    """Return the path of the file that holds all runs and seeds of a table."""
+    """Return the path of the file that holds the collected rows of a table."""
     return find_profile(profile_name).records / f"{table_name}.parquet"
 
 
@@ -169,8 +169,8 @@ def discard(
 ) -> None:
     """Remove the rows of one run and seed from a table.
 
-    A staged file of rows is deleted. A file with the suffix `TOMBSTONE` is staged: it hides rows
-    that are in the table from readers, until `collect` removes the rows.
+    A staged file of rows is deleted. A file with the suffix `TOMBSTONE` is staged. It hides
+    collected rows from readers until `collect` removes them.
 
     Args:
         table_name: Name of the table.

@@ -41,7 +41,7 @@ WEIGHT_MULTIPLIERS = (0.1, 0.3, 3.0, 10.0)
 larger than needed to close the object-word gap."""
 
 NAMED_VALUES = {"none": None, "true": True, "false": False}
-"""Values of settings that are written as words in a name or on the command line, in any case."""
+"""Values of settings that are written as words, in upper or lower case, in a name or an option."""
 
 NAME_SAFE_VALUE = re.compile(r"[\w.-]{1,24}")
 """Values that `run_name` writes as they are; other values are replaced by a hash."""
@@ -72,7 +72,7 @@ def run_name(name: str, profile_name: str, **overrides: Any) -> str:
     "short" stands for the profile's `short` settings. `base=600` stands for a run that starts from
     the base model with 600 training steps, and `steps=600` for that base model itself. Parameters
     of the attribution method are written as settings. A value with more than 24 characters, or with
-    others than letters, digits, "_", "." and "-", is replaced by its hash.
+    characters other than letters, digits, "_", "." and "-", is replaced by its hash.
 
     Args:
         name: Name of the run in the profile, "base", or "data".
@@ -102,7 +102,8 @@ def parse_run_name(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
 
     The name is that of a run or of a variant that the studies train, or it is a run followed by
     settings, such as `clip-ft+lr=5e-07+steps=100`. Any other name, such as the path of a weight
-    file, is returned unchanged and without settings.
+    file, is returned unchanged and without settings. Names that `run_name` gives to other variants
+    cannot be read back if they contain `base=`, parameters of an attribution method, or a hash.
 
     Raises:
         ConfigError: If a setting in the name is unknown.
@@ -129,10 +130,10 @@ def parse_run_name(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
 
 
 def find_variant(run: str, profile_name: str, **settings: Any) -> Variant:
-    """Return the variant that a run, given by its name in tables, becomes with some settings.
+    """Return the variant of a run that its name in tables and further settings define.
 
-    Settings that the run has anyway are left out of the variant. For "base" and "data", all of
-    `settings` are ignored.
+    Settings that the run has anyway are left out, unless all of the profile's `short` settings
+    apply, which are then kept. For "base" and "data", all of `settings` are ignored.
 
     Raises:
         ConfigError: If the run or a setting is unknown, or a value has the wrong type.
@@ -239,8 +240,8 @@ def base_variants(profile_name: str) -> list[Variant]:
 def weight_variants(profile_name: str) -> list[Variant]:
     """Return the CAE runs of the paper's methods with multiples of their weights λ.
 
-    The multiples are `WEIGHT_MULTIPLIERS`. The method in `RUNS_FROM_EACH_BASE` gets three seeds,
-    the others one. The list is empty for a profile without `earlier_bases`.
+    The multiples are `WEIGHT_MULTIPLIERS`. The run that is in `RUNS_FROM_EACH_BASE` gets three
+    seeds, the others one. The list is empty for a profile without `earlier_bases`.
     """
     methods = PAPER_METHODS if find_profile(profile_name).earlier_bases else ()
     rows = {f"cae-{method}": experiment(f"cae-{method}", profile_name) for method in methods}

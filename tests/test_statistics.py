@@ -191,6 +191,9 @@ def test_each_stratum_keeps_its_own_weight_whatever_its_name_and_place(names: tu
     for order in ([0, 1, 2, 3, 4, 5], [5, 0, 4, 1, 3, 2]):
         result = mean_ci(rows, items=["item"], weights=weights.iloc[order]).iloc[0]
         assert result.estimate == pytest.approx(0.8)
+    uneven = weights.assign(weight=[0.5, 0.3] + [0.05] * 4)
+    with pytest.raises(DataError, match=names[0]):
+        mean_ci(rows, items=["item"], weights=uneven)
 
 
 def test_other_keys_are_contrasted_within_runs():
@@ -289,6 +292,10 @@ def test_items_meet_by_their_names_and_one_sided_items_are_an_error():
     ("change", "message"),
     [
         (lambda f: f.drop(columns="picture"), "no column picture"),
+        (lambda f: f.drop(columns="subset"), "no column subset"),
+        (lambda f: f.assign(subset=f["subset"].mask(f.index == 4)), "no subset"),
+        (lambda f: f.drop(columns="run"), "no column run"),
+        (lambda f: f.assign(run=f["run"].mask(f.index == 4)), "no run"),
         (lambda f: pd.concat([f, f.head(1)]), "occurs twice"),
         (lambda f: f.iloc[1:], "not answered by every seed"),
         (lambda f: f[f["run"] != "b"], "no .b. among"),
@@ -296,9 +303,9 @@ def test_items_meet_by_their_names_and_one_sided_items_are_an_error():
 )
 def test_what_does_not_fit_is_an_error(change, message):
     values = np.random.default_rng(0).random((3, 6))
-    both = pd.concat([frame(values), frame(values, "b")], ignore_index=True)
+    both = pd.concat([frame(values), frame(values, "b")], ignore_index=True).assign(subset="one")
     with pytest.raises(DataError, match=message):
-        contrasts(change(both), "b", items=["item"])
+        contrasts(change(both), "b", items=["item"], by=["subset"])
 
 
 def differences(values: list[float], n_seeds: int = 1, pictures: list | None = None):
@@ -561,6 +568,10 @@ def test_pairs_meet_their_gold_and_sets_their_seeds_by_name():
         assert result.to_dict() == pytest.approx({"a": 0, "b": 1})
     with pytest.raises(DataError, match="gold"):
         correlations(table.assign(gold=table["gold"].where(table["run"] == "a", 3.0)))
+    with pytest.raises(DataError, match="gold"):
+        correlations(table.assign(gold=table["gold"].where(table["pair"] != 2)))
+    with pytest.raises(DataError):
+        correlations(table.iloc[:0])
     other = table.assign(set="other")
     for wrong in (
         other.assign(seed=other["seed"] + 1),

@@ -33,8 +33,8 @@ class Attribution:
             its whole word. Where `has_score` is False, the score is 0 and has no meaning.
         text_features: `(B, E)`, not normalised. In training mode they are computed with dropout,
             also by methods that disable dropout to compute scores.
-        has_score: `(B, T)` bool, which tokens have a score; None if all tokens have one that
-            `Captions.requested` marks.
+        has_score: `(B, T)` bool, which tokens have a score; None if every requested token has one
+            (see `Captions.requested`).
     """
 
     scores: Tensor
@@ -100,10 +100,10 @@ class AttributionMethod:
             swaps: Up to W possible swaps of each caption `(B, W, 5, 2)`.
 
         Raises:
-            ConfigError: If the model is unknown, a tensor is on another device, or the method needs
-                roles and there are none.
-            DataError: If a tensor has the wrong shape or type; words, roles or arguments do not
-                belong to the tokens; or a caption has no end-of-text token.
+            ConfigError: If the model is unknown or does not allow the method, a tensor is on
+                another device, or the method needs roles or words that are missing.
+            DataError: If a tensor has the wrong shape, type or values, such as words or roles that
+                do not belong to the tokens, or if a caption has no end-of-text token.
         """
         encoder = text_encoder(model)
         captions = Captions(
@@ -117,7 +117,10 @@ class AttributionMethod:
         The result is detached unless `captions.create_graph` is set.
 
         Raises:
-            DataError: If image features and text features differ in shape.
+            ConfigError: If the model does not allow the method, or the method needs roles or words
+                that are missing.
+            DataError: If image features and text features differ in shape, or a caption has no
+                end-of-text token.
         """
         graph = captions.create_graph
         with enable_gradients() if self.differentiates else torch.set_grad_enabled(graph):
@@ -206,6 +209,9 @@ class Captions:
         """Return the word number of each token in the first `length` columns `(B, length)`.
 
         Words count from 1 in each caption; 0 stands for no word.
+
+        Raises:
+            ConfigError: If `words` is None and the vocabulary is not CLIP's.
         """
         return resolve_word_numbers(self.words, self.tokens, self.encoder)[:, :length]
 

@@ -41,12 +41,12 @@ class BindingAttribution(AttributionMethod):
 
     Attributes:
         samples: Maximum number of swaps of a caption, drawn at random; None uses all swaps.
-        exchange: "bound" for the swaps above, or "any" for a placebo that swaps two random words in
-            place of each of them.
+        exchange: "bound" for the swaps above, or "any" for a placebo that scores the same words
+            but swaps two random words in place of each of these swaps.
         swap: What a swap of the tagger moves: the "noun" alone, the whole noun "phrase" with its
             attributes, or either one with probability 0.5 ("half"). If the swap of one kind would
-            be ungrammatical, the other kind is swapped. The setting does not affect swaps that are
-            derived from roles, nor the random swaps of `exchange="any"`.
+            be ungrammatical or change nothing, the other kind is swapped. The setting does not
+            affect swaps that are derived from roles, nor the random swaps of `exchange="any"`.
     """
 
     scores_words: ClassVar[bool] = True
@@ -63,7 +63,8 @@ class BindingAttribution(AttributionMethod):
             captions: Captions with roles, and with swaps if the tagger finds swaps.
 
         Raises:
-            ConfigError: If the captions have no roles.
+            ConfigError: If roles are missing, or word numbers are missing and the vocabulary is not
+                CLIP's.
         """
         if captions.roles is None:
             raise ConfigError("binding needs roles: 1 object, 2 attribute, 3 relation.")
@@ -107,8 +108,9 @@ class SwapCandidate(NamedTuple):
 
     Attributes:
         binders: The words that are scored by the swap: those of a relation, or both attributes.
-        nouns: The two nouns or attributes to swap; None if swapping them alone is ungrammatical.
-        phrases: The two noun phrases to swap; None if swapping them is ungrammatical.
+        nouns: The two nouns or attributes to swap; None if they cannot be swapped alone.
+        phrases: The two noun phrases to swap; None if they cannot be swapped, or if the swap is
+            derived from roles.
     """
 
     binders: Sequence[Sequence[int]]
@@ -137,9 +139,9 @@ def swapped_captions(
 
     - The subject and the object of a relation are swapped. They are the words that `arguments`
       names, or else the nearest object words before and after the relation.
-    - Two attributes are swapped if `arguments` gives them different objects or, where their objects
-      are unknown, if an object word is between them. (Swapping two adjectives of one noun changes
-      nothing.)
+    - Two attributes are swapped if `arguments` gives them different objects or, where it lacks the
+      object of either, if an object word is between them. (Swapping two adjectives of one noun
+      changes nothing.)
 
     A derived swap moves one attribute word or a run of object words ("fire hydrant"). Derived swaps
     of mutual relations such as "near" leave a caption true. Derived swaps that change no token are
@@ -156,15 +158,15 @@ def swapped_captions(
         swap_kind: What a swap of the tagger moves; see `BindingAttribution`.
         samples: Maximum number of swaps of a caption, drawn at random; None uses all swaps.
         exchange: "bound" for the swaps above, or "any" to swap two random words in place of each.
-        requested: Bool `(B, C)`, the tokens whose scores are needed. A swap is left out if none of
-            them belongs to its binding words. None keeps all swaps.
-        vocabulary_size: If it is the size of CLIP's vocabulary, each "a" or "an" that precedes
-            another word after the swap is adapted to this word; otherwise articles stay unchanged.
+        requested: Bool `(B, C)`, the tokens whose scores are needed. A swap that scores none of
+            them (see Returns) is left out. None keeps all swaps.
+        vocabulary_size: If it is the size of CLIP's vocabulary, each "a" or "an" whose next token
+            changes is adapted to the new one; otherwise articles stay unchanged.
         generator: Source of random numbers; None uses torch's global generator.
 
     Returns:
         Three tensors with a row for each of V variants. The first is the row of its caption `(V,)`.
-        The second marks the tokens of the binding words in this caption, bool `(V, C)`: those of
+        The second marks the tokens of this caption that the swap scores, bool `(V, C)`: those of
         the relation, or of both attributes. The third holds the token ids of the variant `(V, C)`.
     """
     length = tokens.shape[1]
@@ -191,6 +193,7 @@ def swapped_captions(
             candidates = [candidates[number] for number in drawn]
         word_pairs: list[tuple[RoleChunk, RoleChunk]] = []
         if exchange == "any" and candidates:
+            # With word numbers in place of roles, each word is a chunk.
             single_words = _units(all_words[row], all_words[row])
             word_pairs = [pair for pair in combinations(single_words, 2) if _differ(ids, *pair)]
         for candidate in candidates:
@@ -245,7 +248,7 @@ def _moved_parts(
 
 
 def _units(words: list[int], roles: list[int]) -> list[RoleChunk]:
-    """Return the runs of tokens of one role, in order; each attribute word is a run of its own."""
+    """Return the chunks of one caption in order, from the word number and role of each token."""
     units, start = [], 0
     tokens = [*zip(words, roles, strict=True), (0, OTHER)]
     for position, ((word, role), following) in enumerate(pairwise(tokens)):
@@ -302,7 +305,7 @@ def _differ(ids: list[int], first: RoleChunk, second: RoleChunk) -> bool:
 def _order_after_swap(
     length: int, first_place: Sequence[int], second_place: Sequence[int]
 ) -> list[int]:
-    """Return the original positions of a caption's tokens after two parts of it are swapped.
+    """Return the original positions of a caption's tokens, in their order after a swap.
 
     Args:
         length: Number of tokens of the caption.

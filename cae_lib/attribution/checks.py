@@ -110,14 +110,12 @@ def check_annotations(
 ) -> None:
     """Check that the model has these tokens, and that words, roles and arguments belong to them.
 
-    On a GPU the check synchronizes with the device once.
-
     Args:
         encoder: Text encoder of the model, which knows the size of the vocabulary and which tokens
             belong to no word.
         tokens: Token ids of B captions in C columns `(B, C)`.
-        words: Word number of each token `(B, C)`. None skips the check of this tensor; so it does
-            for the next two.
+        words: Word number of each token `(B, C)`. This tensor and the next two are not checked if
+            they are None.
         roles: Role of each token's word `(B, C)`.
         arguments: Numbers of the words that each token's word relates or describes `(B, C, 2)`.
 
@@ -166,8 +164,9 @@ def _annotation_errors(
     With CLIP's vocabulary the words have to be those that the tokens form (`word_numbers`). With
     another vocabulary the words of the tokens are not known. Then tokens that certainly belong to
     no word must have no word and no role, and the tokens of a word must not have two roles. With
-    any vocabulary, `arguments` have to be numbers of words of the caption; where its words are not
-    known, numbers up to C, the number of columns. The parameters are those of `check_annotations`.
+    any vocabulary, `arguments` have to be numbers of words of the caption; if `words` is None and
+    the vocabulary is not CLIP's, numbers up to C, the number of columns. The parameters are those
+    of `check_annotations`.
 
     Returns:
         Bool tensors by kind of error; the kinds are keys of `EXPECTED_BY_ERROR_KIND`.

@@ -33,9 +33,8 @@ class CounterfactualAttribution(AttributionMethod):
     `Attribution.has_score`.
 
     Attributes:
-        samples: Maximum number of words that are scored in a caption, once for its object words and
-            once for its attribute and relation words together. They are drawn at random. None
-            scores all words.
+        samples: Maximum number of object words that are scored in a caption, and of its attribute
+            and relation words together. They are drawn at random. None scores all words.
     """
 
     scores_words: ClassVar[bool] = True
@@ -47,7 +46,8 @@ class CounterfactualAttribution(AttributionMethod):
         """Replace each word in turn and compute by how much the similarity drops.
 
         Raises:
-            ConfigError: If the captions have no roles.
+            ConfigError: If roles are missing, or word numbers are missing and the vocabulary is not
+                CLIP's.
         """
         if captions.roles is None:
             raise ConfigError("counterfactual needs roles: 1 object, 2 attribute, 3 relation.")
@@ -107,7 +107,10 @@ def _word_texts(tokens: Tensor, masks: Tensor) -> Tensor:
 
 
 def _sample_per_group(group: Tensor, selected: Tensor, samples: int) -> Tensor:
-    """Return which of the selected words `(N,)` are sampled: at most `samples` of each group."""
+    """Return which of the selected words `(N,)` are sampled: at most `samples` of each group.
+
+    The result has no meaning for words that are not selected.
+    """
     group = torch.where(selected, group, NO_TOKEN)
     order = torch.rand(len(group)).to(group.device).argsort()
     order = order[group[order].argsort(stable=True)]

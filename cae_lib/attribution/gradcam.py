@@ -14,13 +14,13 @@ from cae_lib.errors import ConfigError
 
 @dataclass(frozen=True)
 class GradcamAttribution(AttributionMethod):
-    """Relevance of each token for S, by the rule of Chefer et al. (2021); CAE, GradCAM instance.
+    """Attribution by gradient-weighted attention, by the rule of Chefer et al. (2021).
 
-    S is the similarity of image and caption, and A^{l,h} holds the attention weights of head h in
-    layer l. With `C^l = mean_h ReLU(dS/dA^{l,h} * A^{l,h})`, the rule starts from the identity
-    matrix R, applies `R <- R + C^l R` from the bottom layer up, and takes `a_j = R[EOT, j]`, where
-    EOT is the end-of-text token. Only this row r of R is computed, from the top layer down:
-    `r <- r + r C^l`. EOT itself scores at least 1.
+    CAE, GradCAM instance: S is the similarity of image and caption, and A^{l,h} holds the attention
+    weights of head h in layer l. With `C^l = mean_h ReLU(dS/dA^{l,h} * A^{l,h})`, the rule starts
+    from the identity matrix R, applies `R <- R + C^l R` from the bottom layer up, and takes
+    `a_j = R[EOT, j]`, where EOT is the end-of-text token. Only this row r of R is computed, from
+    the top layer down: `r <- r + r C^l`. EOT itself scores at least 1.
 
     Attributes:
         start_layer: First layer of the rule; negative numbers count from the top. 0 uses all
@@ -30,7 +30,7 @@ class GradcamAttribution(AttributionMethod):
         temperature: Multiply S by 1/tau, the inverse temperature of the contrastive loss, as the
             CLIP notebook of Chefer et al. does.
         train_temperature: Let the loss on the scores train tau. This requires `temperature`. A
-            smaller 1/tau reduces the difference of any two scores.
+            smaller 1/tau gives lower scores.
     """
 
     start_layer: int = 0
@@ -44,7 +44,7 @@ class GradcamAttribution(AttributionMethod):
             raise ConfigError("train_temperature moves tau^-1: it needs temperature=True.")
 
     def score(self, captions: Captions) -> Attribution:
-        """Propagate gradient-weighted attention to the end-of-text token.
+        """Compute the relevance of each token for the similarity.
 
         Raises:
             ConfigError: If the tower has no layer `start_layer`, or the attention of the model
@@ -80,14 +80,14 @@ def resolve_start_layer(start_layer: int, depth: int) -> int:
 def propagate_relevance(
     maps: Sequence[Tensor], attention_grads: Sequence[Tensor], readout: Tensor
 ) -> Tensor:
-    """Return the relevance `(B, T)` of each position for the positions that give the features.
+    """Return the relevance `(B, T)` of each position, by the rule of `GradcamAttribution`.
 
-    The rule of `GradcamAttribution` gives a matrix R. The result is the sum of its rows with the
-    weights `readout`, computed from the top layer down.
+    The rule gives a matrix R. The result is the sum of its rows, weighted by `readout`.
 
     Args:
         maps: Attention weights of the H heads of each layer, the bottom layer first:
-            `(B, H, T, T)`, or `(B, H, 1, T)` for a layer that computes only the row of the readout.
+            `(B, H, T, T)`, or `(B, H, 1, T)` for a top layer that computes only the position at
+            which the features are read.
         attention_grads: Derivatives of the similarity with respect to `maps`, of the same shapes.
         readout: Weight of each position in the features `(B, T)`: 1 for the end-of-text or class
             token and 0 elsewhere, or equal weights for a mean.

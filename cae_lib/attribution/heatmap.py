@@ -42,8 +42,8 @@ def image_relevances(
     multiplied by exp(logit_scale) as in the CLIP notebook of these authors, and A^{l,h} holds the
     attention weights of head h in layer l. With `C^l = mean_h ReLU(dS/dA^{l,h} * A^{l,h})`, the
     rule starts from the identity matrix R and applies `R <- R + C^l R` from the start layer up. The
-    map is `R[CLS, 1:]` on the grid of patches, where CLS is the class token. Its values are not
-    negative, and float32 or wider.
+    map is `R[CLS, 1:]` on the grid of patches, where CLS is the class token or, in attention
+    pooling, the mean of the patches. Its values are not negative, and float32 or wider.
 
     Args:
         model: A model of open_clip whose image tower is a vision transformer with a class token, or
@@ -54,8 +54,8 @@ def image_relevances(
             top, and 0 uses all layers.
 
     Raises:
-        ConfigError: If the attention of the image tower cannot be read, or the tower has no layer
-            of a number in `start_layers`.
+        ConfigError: If the attention of the image tower cannot be read, or a layer in
+            `start_layers` does not exist.
         DataError: If images and captions differ in number, or their features in width.
     """
     if len(images) != len(text_features):

@@ -27,9 +27,9 @@ class IntegratedGradientsAttribution(AttributionMethod):
             `Captions.create_graph` is not set.
         training_points: Number of values of t if `Captions.create_graph` is set. The interval
             [0, 1] is cut into this many equal parts, and one t is drawn from each.
-        expected: Use expected gradients (Erion et al., 2021), an unbiased estimate, instead. Then
-            one t is drawn for each caption, whatever the numbers above, and in x' every token of a
-            word has the embedding of a random token of a word in the batch.
+        expected: Estimate expected gradients (Erion et al., 2021) instead. Then a single random t
+            is used for each caption, and in x' every token of a word has the embedding of a random
+            token of a word in the batch. `points` and `training_points` have no effect.
     """
 
     positive_parameters: ClassVar[tuple[str, ...]] = ("points", "training_points")
@@ -38,7 +38,11 @@ class IntegratedGradientsAttribution(AttributionMethod):
     expected: bool = False
 
     def score(self, captions: Captions) -> Attribution:
-        """Integrate the gradient of S along the line from the masked caption to the caption."""
+        """Integrate the gradient of S along the line from the masked caption to the caption.
+
+        Raises:
+            ConfigError: If word numbers are missing and the vocabulary is not CLIP's.
+        """
         output = captions.encoder.encode(captions.tokens, second_order=captions.create_graph)
         end = output.embeddings
         in_word = captions.word_numbers(end.shape[1]) > 0
@@ -69,7 +73,7 @@ class IntegratedGradientsAttribution(AttributionMethod):
 
 
 def _gradient(captions: Captions, embeddings: Tensor) -> Tensor:
-    """Return the gradient of the similarity `(B, T, D)` at the token embeddings `(B, T, D)`."""
+    """Return the gradient `(B, T, D)` of the similarity at the token embeddings `(B, T, D)`."""
     embeddings = embeddings if embeddings.requires_grad else embeddings.requires_grad_()
     graph = captions.create_graph
     output = captions.encoder.encode(captions.tokens, embeddings=embeddings, second_order=graph)

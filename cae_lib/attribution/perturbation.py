@@ -59,9 +59,9 @@ class PerturbationAttribution(AttributionMethod):
         """Mask each word in turn and compute by how much the similarity drops.
 
         Raises:
-            ConfigError: If `replacement` is "token" and the vocabulary is not CLIP's, or if
-                `replacement` is "random" and fewer than two different tokens are masked in the
-                batch.
+            ConfigError: If the vocabulary is not CLIP's, and word numbers are missing or
+                `replacement` is "token"; or if `replacement` is "random" and fewer than two
+                different tokens are masked in the batch.
         """
         tokens = captions.tokens[:, : captions.encoder.n_used_columns(captions.tokens)]
         words = captions.word_numbers(tokens.shape[1]).long()

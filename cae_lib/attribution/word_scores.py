@@ -69,7 +69,8 @@ def word_scores(
         a caption.
 
     Raises:
-        ConfigError: If the vocabulary is not CLIP's, or the method or a parameter is unknown.
+        ConfigError: If the vocabulary is not CLIP's, the method or a parameter is unknown, the
+            model does not allow the method, or the method needs roles, as "binding" does.
     """
     scorer = get_method(method, **parameters)
     scores = scorer(clip.model, tokens, image_features).scores

@@ -23,15 +23,16 @@ def compare_tables(profile_name: str, commit_or_folder: str) -> None:
     """Compare all tables of a profile with those of a commit or of another folder.
 
     Staged rows are first moved into the tables. Then one line is printed for each run of a table
-    whose rows differ, and a line with totals.
+    that differs or exists on one side only, and a line with totals.
 
     Args:
         profile_name: Name of the profile.
         commit_or_folder: Path of a folder with tables, or a commit in the notation of git.
 
     Raises:
-        ConfigError: If git cannot read the commit, or if the profile's tables are in no commit.
-        DataError: If the commit or folder has no tables of the profile.
+        ConfigError: If the profile is unknown or one whose tables are in no commit, or if git is
+            missing or cannot read the tables from the commit.
+        DataError: If there are no tables to compare with, or a table cannot be read.
     """
     store.collect(profile_name)
     profile = find_profile(profile_name)

@@ -41,8 +41,9 @@ def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
     Raises:
         CaeError: If there is no clone of the repository or no Snakemake, if another process
             reproduces the profile, or if a job fails; the message quotes the job's log.
-        ConfigError: If the profile or a selected run is unknown.
-        DataError: If real data that training needs are missing.
+        ConfigError: If the profile, a selected run or one of its settings is unknown.
+        DataError: If real data that training needs are missing, or a file of a benchmark is
+            malformed.
     """
     home, profile = repository_root(), find_profile(config["profile"])
     if home is None or find_spec("snakemake") is None:
@@ -88,9 +89,9 @@ def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
 
 
 def _describe_unfinished(folder: Path, outputs: Sequence[Path]) -> str:
-    """Return a text: how many jobs are not done, and the end of the log of one of them.
+    """Describe how many jobs are not done, and quote the end of the first log of such a job.
 
-    This is the first unfinished job that has a log. Without one, the text only gives the number.
+    If no such job has a log, only the number is given.
 
     Args:
         folder: Folder of the profile's jobs.

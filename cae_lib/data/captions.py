@@ -160,18 +160,17 @@ def load_negclip_tsv(
     """Read `train_neg_clip.tsv` or `valid_neg_clip.tsv` of NegCLIP (Yuksekgonul et al. 2023).
 
     Args:
-        tsv: Tab-separated file with the columns title, filepath, neg_caption and neg_image; quoted
-            captions may hold tabs and newlines.
+        tsv: Tab-separated file with the columns title, filepath, neg_caption and neg_image, the
+            last two written as Python lists. Quoted captions may hold tabs and newlines.
         root: Folder that the `filepath` column is relative to.
         missing_images: What to do about rows without a usable image; see `MissingPolicy`. Rows that
             are left out are also removed from `hard_images`, and the others are numbered anew.
         n_expected: Number of rows that the file should have; None takes the number it has.
 
     Raises:
-        DataError: If the file or a column is missing, a cell of neg_caption or neg_image is not a
-            Python list, neg_image names a row that does not exist, an image file is missing (only
-            with `missing_images="raise"`), or the number of rows is not `n_expected` (only
-            without `missing_images="drop"`).
+        DataError: If the file or a column is missing, a row is malformed, neg_image names a row
+            that does not exist, an image file is missing (only with `missing_images="raise"`), or
+            the number of rows is not `n_expected` (only without `missing_images="drop"`).
     """
     path = Path(tsv)
     captioned, negatives, hard = [], [], []
@@ -262,7 +261,7 @@ def load_retrieval_set(
 
 
 def _listed(path: Path, name: str) -> list[Row]:
-    """Return the entries of the list `name` in a JSON file that holds an object of lists."""
+    """Return the entries of the list `name` in the top-level object of a JSON file."""
     entries = Row(path, "top level", read_json(path, dict)).value(name)
     return [Row(path, f"{name[:-1]} {i}", entry) for i, entry in enumerate(entries)]
 

@@ -71,8 +71,8 @@ class SourceReport:
 
     Attributes:
         source: The source.
-        tallies: The count of files. After it, if the source has any, the count of rows (or items of
-            a benchmark) and that of images.
+        tallies: The tally of files, then a tally of rows (of items, for a benchmark) and a tally of
+            images, each only if some are expected or present.
         faults: Messages about files that cannot be read.
     """
 
@@ -110,9 +110,10 @@ class SourceReport:
 def source_report(source: Source) -> SourceReport:
     """Count the files, rows and images of a source and name those that are missing.
 
-    Files that cannot be read raise no error; they are listed as faults of the report. If
-    `sources.yml` lists neither weights in the hub's cache nor rows of the source, and no benchmark
-    reads this source and no other, all files in its folder are counted and no number is expected.
+    The expected files are weights in the hub's cache, the files under `rows` in `sources.yml`, and
+    the annotation files of benchmarks that read this source only. If there are none, all files in
+    the folder of the source are counted, and their expected number is None. Files that cannot be
+    read raise no error; they are listed as faults of the report.
     """
     files, rows, images = Tally("files"), Tally("rows"), Tally("images")
     faults: list[str] = []

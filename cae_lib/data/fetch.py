@@ -38,13 +38,15 @@ def fetch_source(source: Source) -> list[str]:
 
     An archive is removed once it is unpacked. A file that the user has already put at its path, or
     an archive in the source's download folder, is checked and used instead of a download. If one
-    file fails, the others are still fetched. A host that does not answer is asked only once.
+    file fails, the others are still fetched. A host that does not answer is asked only once. If no
+    file fails, the symbolic links in `source.links` are created.
 
     Args:
         source: The source.
 
     Returns:
-        Instructions for the files that have to be fetched by hand, a sentence or more for each.
+        Instructions for the files that have to be fetched by hand. They are also returned if such a
+        file is already there, unless it is an archive.
 
     Raises:
         DataError: If files could not be fetched, checked or unpacked; the message names each file
@@ -85,7 +87,7 @@ def _fetch_file(
         unreached: Errors of the hosts that did not answer, by host; such a host is not asked again.
 
     Returns:
-        Instructions for what the user has to fetch by hand; [] if there is nothing to do.
+        Instructions if the user has to fetch the item by hand, as in `fetch_source`; otherwise [].
     """
     place = source.local_path(item)
     marker = source.root / item.unpack / f".{item.name}.unpacked"
@@ -180,7 +182,7 @@ def _verify_checksum(path: Path, checksum: str | None) -> None:
 
 @contextmanager
 def _translated_errors(item: Download, gated: str | None) -> Iterator[None]:
-    """Turn errors of the downloading libraries into DataErrors that say what to do.
+    """Turn errors of the downloading libraries into DataErrors.
 
     Args:
         item: The file or repository that is downloaded.

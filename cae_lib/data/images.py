@@ -48,8 +48,7 @@ class TrainingImages:
             mean and standard deviation of OpenAI's CLIP; see `normalize_pixels`.
 
     Raises:
-        DataError: If files are missing. `ImagesInMemory` also raises it if a file is broken or
-            truncated.
+        DataError: If files are missing.
     """
 
     def __init__(self, paths: Sequence[str | Path], size: int) -> None:
@@ -157,7 +156,7 @@ class ImagesInMemory(TrainingImages):
             list(pool.map(decode, range(len(self))))
 
     def pixels_of(self, row: int, seed: Tensor | None) -> Tensor:
-        """Return an image as uint8 `(3, size, size)`, or the random crop that a seed selects."""
+        """Return the central square of an image, or the random crop that a seed selects."""
         return self.pixels[row] if seed is None else _crop(self.pixels[row], seed, self.size)
 
 
@@ -176,18 +175,7 @@ class ImagesOnDisk(TrainingImages):
     """
 
     def pixels_of(self, row: int, seed: Tensor | None) -> Tensor:
-        """Return the central square of an image, or the random crop that a seed selects.
-
-        Args:
-            row: Row of the image.
-            seed: Seed of the crop, an integer `()`; None returns the central square.
-
-        Returns:
-            Pixels from 0 to 255, uint8 `(3, size, size)`.
-
-        Raises:
-            DataError: If the file is broken or truncated.
-        """
+        """Return the central square of an image, or the random crop that a seed selects."""
         image = read_image(self.paths[row], row, 2 * self.size)
         return _to_uint8_tensor(
             _resize_and_center_crop(image, self.size)
@@ -209,8 +197,8 @@ def open_images(paths: Sequence[str | Path], size: int) -> ImagesInMemory | Imag
         size: Side of the square images that the model takes, in pixels.
 
     Raises:
-        DataError: If a file is missing, or if a file that this function decodes is broken or
-            truncated: all files for `ImagesInMemory`, else at most the first.
+        DataError: If a file is missing, broken or truncated. For `ImagesOnDisk`, at most the first
+            file is decoded here.
     """
     fits = len(paths) * 3 * size * size <= MAX_BYTES_IN_MEMORY
     if fits and len(paths):

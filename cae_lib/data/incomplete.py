@@ -46,9 +46,9 @@ def log_left_out(
 ) -> None:
     """Print how many rows of a dataset are used, and why others are left out.
 
-    Nothing is printed if all rows are used. At most `MAX_ROWS_LISTED` of the left-out rows are
-    listed, or one if no row is used. Rows whose image is missing come last, because an incomplete
-    dataset may have many of them.
+    Nothing is printed if the expected number of rows is used and none is left out. At most
+    `MAX_ROWS_LISTED` of the left-out rows are listed, or one if no row is used. Rows whose image is
+    missing come last, because an incomplete dataset may have many of them.
 
     Args:
         name: Name of the dataset.

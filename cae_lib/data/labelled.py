@@ -34,7 +34,8 @@ def load_labelled_folder(folder: str | Path) -> LabelledImages:
 
     Args:
         folder: Folder with one subfolder of images for each class. The name of the subfolder is the
-            name of the class, with underscores for spaces. Files that are no images are ignored.
+            name of the class, with underscores for spaces. Files are ignored if their ending is not
+            one of `IMAGE_SUFFIXES`.
 
     Returns:
         The images, sorted by class and file name. Their expected number is the number found.

@@ -30,8 +30,8 @@ TEXT_SIMILARITY_SOURCE = "senteval"  # source of the sentence pairs with human s
 ZERO_SHOT_SUITE = "zero_shot"  # the suite that classifies any labelled images that the user has
 # Suites that read the captions and images of COCO's retrieval set.
 CAPTION_SUITES = ("attribution", "bindings", "phrases", "faithfulness", "sensitivity")
-# Sources that each suite reads, except suites on benchmarks. "heatmaps" reads none because it needs
-# the ground-truth boxes of the synthetic scenes.
+# Sources that each suite reads; `sources_of` adds the suites on benchmarks and `VALIDATION_SUITE`.
+# "heatmaps" reads none because it needs the ground-truth boxes of the synthetic scenes.
 SOURCES_OF_SUITE: Mapping[str, tuple[str, ...]] = {
     "retrieval": tuple(RETRIEVAL_SOURCES.values()),
     "similarity": (TEXT_SIMILARITY_SOURCE,),
@@ -202,7 +202,7 @@ def _manifest_digest(profile_name: str, folder: str = "") -> str:
 
 
 def sources_digest(reports: Mapping[str, SourceReport], names: Iterable[str]) -> str:
-    """Return a digest of the annotation files of sources and of the names of missing files.
+    """Return a digest of sources: annotation files, and names of missing files and images.
 
     The content of images is not hashed, so the digest stays the same if an image file is replaced
     by another one of the same name.

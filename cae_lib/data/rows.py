@@ -17,7 +17,7 @@ from typing import Any
 from cae_lib.errors import DataError, MissingDataError
 from cae_lib.runtime import write_atomic
 
-_END = "\x1fend of file"
+_END = "\x1fend of file"  # line that `csv_rows` appends, to detect a quoted field that is open
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 """Delimiter of the columns of a file, by the suffix of its name."""
 
@@ -254,7 +254,8 @@ def jsonl_rows(path: Path) -> Iterator[Row]:
 
     Raises:
         MissingFileError: If there is no such file.
-        DataError: If a line is no valid JSON; the message names the line.
+        DataError: If the file cannot be read as UTF-8, or a line is no valid JSON; the message then
+            names the line.
     """
     for row in text_rows(path):
         yield Row(path, row.place, _parse_json(row), row.key)
@@ -264,9 +265,8 @@ def csv_rows(path: Path, columns: tuple[str, ...] = (), delimiter: str = ",") ->
     """Yield the rows of a file with delimited columns and a header, such as CSV or TSV.
 
     Quotes are read leniently, as the official scripts read them. Fields may be of any length and
-    contain line breaks. The key of a row is the number of its last line. A row with fewer or more
-    fields than the header keeps them as a list, and reading a column of it by name raises a
-    DataError.
+    contain line breaks. Empty lines are skipped. A row with fewer or more fields than the header
+    keeps them as a list, and reading a column of it by name raises a DataError.
 
     Args:
         path: The file.
@@ -275,7 +275,8 @@ def csv_rows(path: Path, columns: tuple[str, ...] = (), delimiter: str = ",") ->
 
     Raises:
         MissingFileError: If there is no such file.
-        DataError: If one of `columns` is missing, or the file ends inside a quoted field.
+        DataError: If the file cannot be read as UTF-8, one of `columns` is missing, or the file
+            ends inside a quoted field.
     """
     csv.field_size_limit(sys.maxsize)
     content = read_text(path).rstrip("\r\n") + "\n" + _END
@@ -338,7 +339,8 @@ def parquet_rows(path: Path, unpack_images_to: Path) -> Iterator[Row]:
 def rows_of(path: Path) -> Iterator[Row]:
     """Return an iterator over the rows of a file in the format that its suffix names.
 
-    The suffixes are .csv, .tsv, .json and .jsonl; of any other file, each line is a row.
+    The suffixes are .csv, .tsv, .json and .jsonl; of any other file, each line that is not
+    blank is a row.
 
     Raises:
         MissingFileError: If there is no such file.

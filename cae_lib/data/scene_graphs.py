@@ -13,13 +13,13 @@ from typing import Any
 from cae_lib.errors import DataError
 
 CAPTIONS_FILE = "coco/annotations/captions_val2014.json"
-"""Captions of the scenes in COCO's folder val2014, below the folder of a profile."""
+"""File with the captions of the scenes in `coco/val2014`, relative to a profile's folder."""
 
 GRAPHS_FILE = "coco/annotations/scene_graphs_val2014.json"
-"""Scene graphs of the scenes in COCO's folder val2014, below the folder of a profile."""
+"""File with the scene graphs of the scenes in `coco/val2014`, relative to a profile's folder."""
 
 FLICKR_GRAPHS_FILE = "flickr30k/scene_graphs_test.json"
-"""Scene graphs of the test scenes in Flickr30K's folder, below the folder of a profile."""
+"""File with the scene graphs of Flickr30K's test scenes, relative to a profile's folder."""
 
 NOUNS = tuple(
     "cat dog horse elephant person bird sheep cow rabbit duck turtle bear car bus truck boat train "
@@ -70,9 +70,10 @@ def read_scene_graphs(path: Path, key: str) -> list[dict[str, Any]]:
 def count_roles(caption: str) -> tuple[int, int, int]:
     """Count the object, attribute and relation words in a caption of a synthetic scene.
 
-    Only words of the scenes' own vocabulary count, in lower case and without punctuation. Vague
-    relations such as "near" count as relations. "on top of" counts as one relation, and a position
-    in the image such as "on the left" as none.
+    Only words of the scenes' own vocabulary count, and only in lower case. An object or attribute
+    with punctuation attached, such as "cat,", does not count. Vague relations such as "near" count
+    as relations. "on top of" counts as one relation, and a position in the image such as "on the
+    left" as none.
 
     Returns:
         The numbers of objects, attributes and relations.

@@ -28,7 +28,7 @@ STS_PARTS: Mapping[str, tuple[str, ...]] = {
     "STS15": ("answers-forums", "answers-students", "belief", "headlines", "images"),
     "STS16": ("answer-answer", "headlines", "plagiarism", "postediting", "question-question"),
 }
-"""Parts of STS12 to STS16 in SentEval's order; STS13 lacks SMT, whose licence forbids it."""
+"""Parts of STS12 to STS16 in SentEval's order. SentEval omits STS13's part SMT for its licence."""
 
 STSB, SICKR = "STS-B", "SICK-R"
 SIMILARITY_SETS: tuple[str, ...] = (*STS_PARTS, STSB, SICKR)
@@ -90,9 +90,9 @@ def load_similarity_set(
     """Load the test split of a dataset of sentence pairs; the pairs keep the order of their files.
 
     Pairs of STS12 to STS16 with a blank line in the file of scores were never scored. They are left
-    out, counted as `unscored`, and not expected. Columns are separated by tabs, quotes have no
-    special meaning, and further columns are ignored. The first line of SICK-R is a header if it has
-    no score.
+    out, counted as "unscored", and not expected. Parts whose files are missing are left out, too.
+    Columns are separated by tabs, quotes have no special meaning, and further columns are ignored.
+    The first line of SICK-R is a header if it has no score.
 
     Args:
         name: Name of the dataset, one of `SIMILARITY_SETS`.

@@ -59,9 +59,9 @@ class Download:
     path: str | None = None  # the file in the repository; None for the whole repository
     open_clip: tuple[str, ...] = ()  # model and tag of weights that stay in the hub's own cache
     file: str = ""  # name of an archive, where its address does not end in it
-    to: str = ""  # place of a plain file; "." for a whole repository
-    unpack: str = ""  # folder for the content of an archive, less the one folder that holds it all
-    only: tuple[str, ...] = ()  # beginnings of the wanted paths in the archive; () for all of them
+    to: str = ""  # path of the file, or folder of a whole repository; by default, `path` or "."
+    unpack: str = ""  # folder for the content of an archive, without its outer folder
+    only: tuple[str, ...] = ()  # prefixes of the paths to keep from the archive; () keeps all
     checksum: str | None = None  # sha256:..., md5:... or git:..., the id of a git blob; None where
     # none is published
 
@@ -113,7 +113,7 @@ class ExpectedRows:
             expected, and `*` for any text.
         n: Number of rows, or of files if `file` contains `*`; None if it has not been published.
         lines: Whether rows are the lines that are not blank, whatever the suffix of the file.
-        skip: Number of rows at the beginning that are not counted, such as a header.
+        skip: Number of rows at the beginning of each file that are not counted, such as a header.
     """
 
     file: str
@@ -157,7 +157,7 @@ class Source:
     gb: float | None = None  # rough size of the downloads
     gated: str | None = None  # page where the terms have to be accepted first
     needs: tuple[str, ...] = ()  # sources whose images this one shows
-    links: Mapping[str, str] = field(default_factory=dict)  # new name: folder shown
+    links: Mapping[str, str] = field(default_factory=dict)  # path of a symbolic link: its target
     rows: tuple[ExpectedRows, ...] = ()
     images: tuple[ReferencedImages, ...] = ()
     note: str = ""  # what else one should know
@@ -214,7 +214,7 @@ def load_sources(path: Path = SOURCES_FILE) -> Mapping[str, Source]:
             sources[name] = _build(Source, {"name": name, **entry, **fields})
         except (TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}, {name}: {error}") from error
-    for family in BENCHMARK_FAMILIES.values():  # of which a new one may have no entry
+    for family in BENCHMARK_FAMILIES.values():  # a new benchmark may have no entry
         for name in family.source_names:
             new = Source(name, name, "benchmark", "", "unknown", "", family.folder, ())
             sources.setdefault(name, new)
@@ -242,7 +242,7 @@ def fetch_command(names: Iterable[str]) -> str:
     """Return the shell command that fetches the named sources and those whose images they use."""
     fetched: dict[str, None] = {}
     for name in names:
-        entry = load_sources().get(name)  # none of a benchmark that was registered since
+        entry = load_sources().get(name)  # None if registered after the sources were read
         fetched |= dict.fromkeys([*(entry.needs if entry else ()), name])
     return f"cae data get {' '.join(fetched)}"
 

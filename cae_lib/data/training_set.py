@@ -126,8 +126,9 @@ def training_set(
             training set "pretrain".
 
     Raises:
-        ConfigError: If the profile, the training set, the model or the tagger is unknown, or the
-            tagger is "truth" and the profile has no ground truth.
+        ConfigError: If the profile, the training set, the model or the tagger is unknown, the
+            tagger is "truth" and the profile has no ground truth, or an English spaCy model is
+            needed and none is installed.
         DataError: If files are missing or malformed; the message says how to get them.
     """
     clip = load_clip(model)

@@ -45,8 +45,8 @@ def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None
     Raises:
         DataError: If the archive is damaged, contains links or devices, contains none of the files
             to keep, or unpacks to more than `MAX_UNPACK_RATIO` times its size and more than
-            `ALWAYS_ALLOWED_BYTES` bytes. Also if the path of an unpacked file is a symbolic link,
-            or a symbolic link leads this path out of `root`.
+            `ALWAYS_ALLOWED_BYTES` bytes. Also if the path of an unpacked file or its folder is a
+            symbolic link, or a symbolic link leads this path out of `root`.
     """
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{archive.name}.", dir=root) as name:

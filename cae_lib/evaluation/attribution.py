@@ -30,17 +30,16 @@ from cae_lib.words.roles import ROLE_NAMES
 def coco_pairs_and_alignment(
     encoder: Encoder, profile_name: str
 ) -> tuple[ImageCaptionPairs, Alignment]:
-    """Load COCO's test captions and images, and align the captions with words and roles.
+    """Load COCO's test captions with their image paths, and align the captions with word roles.
 
     Args:
         encoder: The model, whose tokenizer splits the captions.
         profile_name: Name of the profile whose COCO is loaded.
 
-    Returns:
-        The image-caption pairs, and the alignment of their captions.
-
     Raises:
-        DataError: If the captions, or all of their images, are missing or malformed.
+        ConfigError: If `token_roles` does not support the tokenizer, or no English spaCy model is
+            installed.
+        DataError: If `retrieval_pairs` cannot load COCO.
     """
     pairs, cache = retrieval_pairs(profile_name, "coco"), paths().cache / "roles"
     return pairs, token_roles(pairs.captions, encoder.clip.tokenizer, default_tagger(), cache)
@@ -49,12 +48,12 @@ def coco_pairs_and_alignment(
 def coco_attribution_table(
     encoder: Encoder, profile_name: str, methods: Iterable[str] = PAPER_METHODS
 ) -> pd.DataFrame:
-    """Score the words of a sample of COCO's test captions; see `attribution_table`."""
+    """Score the tokens of a sample of COCO's test captions; see `attribution_table`."""
     return attribution_table(encoder, *coco_pairs_and_alignment(encoder, profile_name), methods)
 
 
 def coco_binding_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
-    """Score the words of a sample of COCO's test captions by the method "binding"."""
+    """Score the tokens of a sample of COCO's test captions by the method "binding"."""
     return coco_attribution_table(encoder, profile_name, ["binding"])
 
 
@@ -67,12 +66,12 @@ def attribution_table(
     batch_size: int = 100,
     **parameters: Any,
 ) -> pd.DataFrame:
-    """Score the words of captions, each caption for its own image.
+    """Score the tokens of captions, each caption for its own image.
 
     Args:
         encoder: The model.
         pairs: Captions and images.
-        alignment: Tokens of the captions with words and roles.
+        alignment: Tokens of the captions with words, roles and arguments.
         methods: Names of attribution methods.
         limit: Number of captions to sample, evenly spaced; None takes all. Captions without a word
             are dropped from the sample.
@@ -111,6 +110,8 @@ def attribution_table(
 @dataclass(frozen=True)
 class CaptionSample:
     """A sample of C captions with at least one word each, and the features of their images.
+
+    All tensors are on the device of the model.
 
     Attributes:
         caption_index: Position of each caption in `ImageCaptionPairs.captions`, int32 `(C,)`.
@@ -157,8 +158,8 @@ class CaptionSample:
             **parameters: Parameters of the attribution method.
 
         Returns:
-            Scores, float64 `(captions, words)`, with as many columns as the longest caption has
-            words; NaN after a caption's last word.
+            Scores, float64 `(C, W)`, where W is the largest number of words in a caption. They are
+            NaN after a caption's last word, and for words that the method does not score.
         """
         return merge_token_scores(
             self.token_scores(model, method, **parameters), self.words, reduction
@@ -176,8 +177,8 @@ class CaptionSample:
             **parameters: Parameters of the attribution method.
 
         Returns:
-            Scores, float32 `(captions, T)`; NaN for tokens that the method does not score. With a
-            causal text encoder, tokens after the end of the text have the score 0.
+            Scores, float32 `(C, T)`. Tokens of words that the method does not score are NaN. Scores
+            of tokens that belong to no word have no meaning.
         """
         scorer, scores = get_method(method, **parameters), torch.zeros(self.tokens.shape)
         for rows in torch.arange(len(self.tokens)).split(batch_size):

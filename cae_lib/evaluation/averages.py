@@ -8,10 +8,10 @@ members. For example, the rule of "VALSE-Rel" has the tree
 
 so this score is the mean of two numbers: the mean accuracy of the two subsets on actions, and the
 accuracy on spatial relations. An item of "valse/actant-swap" has 1/4 of the weight that it has in
-the headline of its subset, and an item of "valse/relations" 1/2. A pattern such as "valse/*" is the
+the accuracy of its subset, and an item of "valse/relations" 1/2. A pattern such as "valse/*" is the
 mean over all subsets that fit it. A subset that is absent leaves its weight to the other members of
 its list. `score_weights` computes the weight of each item in each score of a protocol, and
-`weighted_average` adds up the answers.
+`weighted_average` adds up the weights of the right answers.
 
 Items and answers are matched by family, subset and item, whatever their order.
 """
@@ -132,7 +132,7 @@ _BY_FAMILY: Mapping[str, SubsetTree] = {name: _family_tree(name) for name in COL
 
 
 def _aro(symmetric: frozenset[str]) -> Mapping[str, AveragingRule]:
-    """Return the rules of ARO's two sets; that of "aro/relation" leaves out symmetric relations."""
+    """Return the rules of ARO's two sets; the relation score leaves out `symmetric` relations."""
     relations = Average(over_groups=True, excluded_groups=symmetric)
     pairs = Average(over_groups=True, min_items=MIN_ITEMS_PER_PAIR)
     return {
@@ -191,7 +191,7 @@ PROTOCOLS: Mapping[str, Mapping[str, AveragingRule]] = {
 - "family": a score for each of the paper's seven families, the mean of the family's columns, and
   "mean", the mean of these seven scores.
 - "official": the averages of each benchmark's own paper and script.
-- "authors": the averages of the evaluation of CAE's authors, read in the code of their later work.
+- "authors": the averages that CAE's authors compute, according to the code of their later work.
 """
 
 

@@ -97,11 +97,11 @@ def _is_text_choice(benchmark: Benchmark) -> bool:
 def n_tied_answers(item: Item, task: str, text_scores: Mapping[str, float]) -> int:
     """Count the tied best answers that a baseline guesses among; 0 if none of them is right.
 
-    An item with one image and three texts that have to be in order (`CLOSER_TEXT_PAIRS`) is right
-    or wrong, and a tie is wrong: the result is 1 or 0. An item with two images needs a different
-    caption for each image, but a baseline prefers the same caption for both. If the two captions do
-    not tie, the baseline is therefore wrong. If they tie, it guesses among all answers of the task
-    (see `CHANCE_ACCURACY_OF_TASK`).
+    For the tasks in `CLOSER_TEXT_PAIRS` there is no guess: the result is 1 if the item is right,
+    else 0, and a tie is wrong. An item with two images needs a different caption for each image,
+    but a baseline prefers the same caption for both. If the two captions do not tie, the baseline
+    is therefore wrong. If they tie, it guesses among all answers of the task (see
+    `CHANCE_ACCURACY_OF_TASK`).
 
     Args:
         item: The item.
@@ -122,8 +122,7 @@ class TrigramModel:
 
     The trigram model is interpolated with the bigram model, which is interpolated with the unigram
     model. The unigram model is interpolated with a uniform distribution over the known words and
-    one symbol for all unknown words. Therefore no text has probability zero, unlike in `nltk.lm`,
-    whose recursion ends at the unigrams.
+    one symbol for all unknown words. Therefore no text has probability zero.
 
     Args:
         texts: The texts that the model is fitted on.

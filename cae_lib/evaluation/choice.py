@@ -32,18 +32,20 @@ def benchmark_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
 def answer_benchmarks(benchmarks: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
     """Answer every item of benchmarks by the cosine similarity of images and texts.
 
-    A negative item of `svo_match_benchmark` is right if its margin is at least 0. Any other item is
-    right if its margin is positive, so a tie is wrong.
+    An item is right if its margin is positive, so a tie is wrong. Only the negative items of
+    `svo_match_benchmark` are right at a margin of 0, too.
 
     Args:
-        benchmarks: The benchmarks; those without items are left out.
+        benchmarks: The benchmarks. Those without items are left out, and `svo_match_benchmark` is
+            added after SVO-Probes.
         encoder: The model.
 
     Returns:
         A row for each item, with the columns of `item_frame` and three more:
 
         - `correct` (bool).
-        - `margin` (float32): a difference of cosines, see `margin` and `match_margins`.
+        - `margin` (float32): a difference of cosines, see the functions `margin` and
+          `match_margins`.
         - `rank` (int16): for the task "choice", 1 plus the number of other options that are at
           least as close as the true one; 0 for other tasks and for `svo_match_benchmark`.
 
@@ -80,7 +82,8 @@ def svo_match_benchmark(benchmark: Benchmark) -> Benchmark:
     case or white space.
 
     Args:
-        benchmark: SVO-Probes, with one item for each row of its file.
+        benchmark: SVO-Probes. For each of its items that is missing, two items are added to the
+            expected number.
     """
     pairs: dict[tuple, Item] = {}
     for item in benchmark.items:
@@ -129,9 +132,9 @@ def weighted_items(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
     Returns:
         The columns of `item_frame` and three more:
 
-        - `weight`: the headline of a subset is the sum of the weights of its right answers.
-        - `stratum`: label of the items that are averaged together with equal weights: the group
-          of the item if the headline is a mean of the accuracies of groups, else the subset.
+        - `weight`: the headline score of a subset is the sum of the weights of its right answers.
+        - `stratum`: label of the items that are averaged together with equal weights: the subset
+          and the item's group if the headline is a mean over groups, else the subset alone.
         - `chance`: the probability of guessing the item right.
 
     Raises:

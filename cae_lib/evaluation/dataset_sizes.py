@@ -30,12 +30,13 @@ def subset_table(profile_name: str) -> pd.DataFrame:
     Returns:
         A row for each subset of a benchmark, and for each dataset of another suite. Columns:
 
-        - `suite`; `family`, for other suites than "benchmarks" the name of the dataset; `subset`,
-          for other suites "".
+        - `suite`.
+        - `family`, `subset`: the family and the subset of a benchmark. For other suites than
+          "benchmarks", `family` is the name of the dataset and `subset` is "".
         - `n_used`, `n_expected`: numbers of items, captions, images or pairs of sentences.
-        - `headline`, `rule`: how the items of a benchmark are averaged, see `Benchmark`.
+        - `headline`, `rule`: `average_kind` and `averaging_rule` of a `Benchmark`; "" elsewhere.
         - `chance`: mean probability of guessing an item of a benchmark right; NaN elsewhere.
-        - `counts`: further counts as JSON, see `Benchmark.counts`.
+        - `counts`: `counts` of a `Benchmark` or of `SentencePairs`, as JSON; "{}" elsewhere.
     """
     real = find_profile(profile_name).is_real
     retrieval = datasets.retrieval_sets(profile_name)

@@ -63,7 +63,7 @@ def _manifest_counts(root: Path) -> Mapping[str, Mapping[str, int]]:
 
 
 def evenly_spaced_indices(total: int, limit: int | None) -> np.ndarray:
-    """Return up to `limit` evenly spaced indices of 0 to `total - 1`, sorted; None returns all."""
+    """Return up to `limit` evenly spaced indices from 0 to `total - 1`, sorted; None returns all."""
     return np.unique(
         np.linspace(0, total - 1, total if limit is None else min(limit, total)).astype(int)
     )
@@ -98,7 +98,8 @@ def load_benchmarks(profile_name: str, families: Iterable[str] = ()) -> tuple[Be
         families: Names of the families to load; by default those of `benchmark_families`.
 
     Raises:
-        ConfigError: If a family is unknown.
+        ConfigError: If the profile is unknown or does not have one of the `families`, or if the
+            family "order" finds no English spaCy model.
         DataError: If data are malformed, generated data are incomplete, or a family that `families`
             names has no usable item.
     """
@@ -149,6 +150,8 @@ def load_family(profile_name: str, name: str) -> list[Benchmark]:
         name: Name of the family.
 
     Raises:
+        ConfigError: If the profile or the family is unknown, or the family "order" finds no English
+            spaCy model.
         DataError: If data are malformed, or generated data are incomplete.
     """
     profile = find_profile(profile_name)
@@ -164,7 +167,7 @@ def load_family(profile_name: str, name: str) -> list[Benchmark]:
 
 @lru_cache(maxsize=4)
 def retrieval_pairs(profile_name: str, name: str) -> ImageCaptionPairs:
-    """Load the images and captions of a retrieval set; a real one may be incomplete.
+    """Load the image-caption pairs of a retrieval set; a real one may be incomplete.
 
     Args:
         profile_name: Name of the profile.
@@ -216,7 +219,7 @@ def similarity_sets(profile_name: str) -> tuple[SentencePairs, ...]:
     """Load the text similarity datasets of a profile; real ones that are missing are left out.
 
     Raises:
-        DataError: If a dataset is malformed, or a generated one is missing.
+        DataError: If a dataset is malformed, or a profile of generated data has none.
     """
     profile, pairs = find_profile(profile_name), []
     folder = profile.root / SENTEVAL_FOLDER

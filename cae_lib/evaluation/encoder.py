@@ -75,8 +75,9 @@ class Weights:
     """Where the weights of a model come from; they are read by `load`.
 
     Attributes:
-        source: A checkpoint of `save_checkpoint`, which names its own model and activation; the
-            name of pretrained weights of open_clip (a tag); or None for random weights.
+        source: The `Path` of a checkpoint of `save_checkpoint`, which names its own model and
+            activation; a text with the tag of pretrained weights of open_clip; or None for random
+            weights.
         model: Name of the open_clip model; not used for a checkpoint.
         activation: "quickgelu" or "gelu"; not used for a checkpoint.
     """
@@ -93,7 +94,7 @@ class Weights:
         weights, which are always drawn with the same seed, it covers the model and the activation.
 
         Raises:
-            CheckpointError: If the file of the weights is missing or cannot be downloaded.
+            CheckpointError: If the weight file is missing or damaged, or cannot be downloaded.
         """
         if isinstance(self.source, Path):
             return checkpoint_digest(self.source)
@@ -108,8 +109,8 @@ class Weights:
 
         Raises:
             ConfigError: If the model or the activation is unknown.
-            CheckpointError: If the weights are missing or damaged, do not fit the model, or are a
-                checkpoint that does not name its model.
+            CheckpointError: If the weights are missing or damaged, do not fit the model or the
+                activation, or are a checkpoint that does not name its model.
         """
         if not isinstance(self.source, Path):
             return load_clip(self.model, self.source, self.activation, device)
@@ -322,7 +323,7 @@ class Encoder:
         Texts of similar length and with the same beginning are encoded in the same batch where
         possible, which is faster.
         """
-        # thousands of items ask for encoded texts one at a time: the model is then not looked at
+        # most calls ask only for encoded texts and skip `text_encoder`, which inspects the model
         if new := [text for text in dict.fromkeys(texts) if text not in self._texts]:
             encoder = text_encoder(self.clip.model)
             with eval_mode(self.clip.model), self._progress(len(new), "texts") as progress:

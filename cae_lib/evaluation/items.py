@@ -43,8 +43,8 @@ def data_tables(profile_name: str) -> Tables:
 
         - "subsets": sizes of the subsets of benchmarks and of other datasets.
         - "items": the items of benchmarks.
-        - "texts": the texts and images that each item offers.
-        - "blind": answers of text-only baselines; only if the training captions are complete.
+        - "texts": the images and, for synthetic scenes, the texts that each item offers.
+        - "blind": answers of text-only baselines; only if the training data are complete.
         - "captions": what COCO's test captions state; only if they are present.
         - "roles": the ground-truth roles of the words of these captions; only if the captions are
           present and generated.
@@ -52,6 +52,7 @@ def data_tables(profile_name: str) -> Tables:
           synthetic scenes.
 
     Raises:
+        ConfigError: If the profile is unknown, or no English spaCy model is installed.
         DataError: If data are malformed, or generated data are missing or incomplete.
     """
     world, tagger = find_profile(profile_name).is_synthetic, default_tagger()
@@ -154,7 +155,7 @@ def option_table(
 
 
 def _path_below(path: Path, root: Path) -> str:
-    """Return an image's path relative to `root`; only its name if it was unpacked from a table."""
+    """Return an image's path relative to `root`; only its name if it is not below `root`."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else path.name
 
 
@@ -171,7 +172,7 @@ def _true_captions(item: Item) -> tuple[str, ...]:
 def _seen(
     captions: Sequence[str], tagger: SceneGraphTagger, trained_on: Sequence[str] | None
 ) -> pd.DataFrame:
-    """Return the columns `bindings` and `seen` of `items`, with a row for each caption."""
+    """Return the columns `bindings` and `seen` of `item_table`, with a row for each caption."""
     tokenizer, cache = SimpleTokenizer(), paths().cache / "roles"
     trained = set()
     if trained_on:
@@ -222,7 +223,7 @@ def token_role_table(pairs: ImageCaptionPairs, tagger: Tagger) -> pd.DataFrame:
 def stated_role_counts(
     captions: Sequence[str], tagger: SceneGraphTagger, is_synthetic: bool
 ) -> pd.DataFrame:
-    """Count the objects, attributes, relations and words that captions state.
+    """Count the words of captions, and the objects, attributes and relations that they state.
 
     Args:
         captions: The captions.
@@ -230,7 +231,7 @@ def stated_role_counts(
         is_synthetic: Whether the captions are those of synthetic scenes.
 
     Returns:
-        A row for each caption, int16: `COUNT_COLUMNS`; `words`, the number of words between white
+        A row for each caption, int16: `COUNT_COLUMNS`; `words`, the number of words, split at white
         space; and with `is_synthetic` also `world_objects`, `world_attributes` and
         `world_relations`, which are counted by the vocabulary of the scenes (see `count_roles`).
     """

@@ -71,8 +71,10 @@ def attribute(
         the caption's words.
 
     Raises:
-        ConfigError: If the model is no `Clip`, its image tower has no attention maps or no such
-            layer, its vocabulary is not CLIP's, or a method is unknown.
+        ConfigError: If `clip` is no `Clip`, or its model is one of transformers, has an image tower
+            without attention maps or without the start layer, or has another vocabulary than CLIP;
+            if a method is unknown or needs the roles of words; or if no English spaCy model is
+            installed.
         DataError: If the image cannot be read, or the caption is not a text or has no word.
     """
     if not isinstance(clip, Clip):
@@ -119,18 +121,18 @@ def attribute(
     )
 
 
-_tagger = cache(DependencyTagger)  # which takes a second to load, once for all models
+_tagger = cache(DependencyTagger)  # loading takes a second, so all models share one tagger
 
 
 def word_roles(clip: Clip, caption: str) -> list[str]:
-    """Return the name of the role of each word of a caption, found by our dependency parser.
+    """Return the name of the role of each word of a caption, as `DependencyTagger` finds it.
 
     Args:
-        clip: A model with CLIP's tokenizer, which splits the caption into words.
+        clip: A model with CLIP's `SimpleTokenizer`, which splits the caption into words.
         caption: The caption.
 
     Raises:
-        ConfigError: If the tokenizer is not CLIP's.
+        ConfigError: If no English spaCy model is installed.
     """
     alignment = token_roles([caption], clip.tokenizer, _tagger())
     words = word_numbers(alignment.tokens, clip.tokenizer.vocab_size)[0]

@@ -121,7 +121,8 @@ def evaluate(
 
     Raises:
         ConfigError: If a family or the profile is unknown, or the profile lacks a family.
-        DataError: If datasets are missing or malformed; the message says how to get them.
+        DataError: If data are malformed, generated data are incomplete, or a family that is named
+            has no usable item; the message says how to get it.
     """
     for name in BENCHMARK_FAMILIES.keys() & {*families}:
         if not find_profile(profile_name).is_real and name not in datasets.benchmark_families(
@@ -176,7 +177,8 @@ def stored_scores(
 
     Returns:
         A row for each score, with the columns `SCORE_COLUMNS`. `value` is a fraction or, for
-        similarity, Spearman's correlation. `chance` is NaN except for accuracies.
+        similarity, Spearman's correlation over all pairs of a dataset together, as is usual since
+        SimCSE (Gao et al. 2021). `chance` is NaN except for accuracies.
 
     Raises:
         DataError: If the datasets, from which the numbers of items are read, are missing or

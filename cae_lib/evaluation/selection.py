@@ -28,9 +28,8 @@ def is_closed(gap: float, reference_gap: float) -> bool:
     """Return whether a gap is at most `GAP_TOLERANCE` times the gap of CLIP-FT.
 
     Args:
-        gap: Object-word gap of a model, the mean attribution score of object words minus that of
-            attribute and relation words; it may be negative.
-        reference_gap: The gap of CLIP-FT, the model fine-tuned without CAE; it has to be positive.
+        gap: Object-word gap of a model; it may be negative.
+        reference_gap: Object-word gap of CLIP-FT, which has to be positive.
     """
     return gap <= GAP_TOLERANCE * reference_gap
 
@@ -40,12 +39,11 @@ def first_gap_closing_row(
 ) -> ScoreRow:
     """Return the row of the smallest λ that closes the gap, or of the largest λ if none does.
 
-    The gap is the mean attribution score of object words minus that of attribute and relation
-    words. `is_closed` decides whether it is closed.
+    `is_closed` decides whether the object-word gap is closed.
 
     Args:
         rows: Scores of trainings, sorted by ascending λ; not empty.
-        reference_gap: The gap of CLIP-FT, the model fine-tuned without CAE; it has to be positive.
-        gap_column: Name of the column that holds the gap.
+        reference_gap: Object-word gap of CLIP-FT, which has to be positive.
+        gap_column: Name of the column that holds the object-word gap.
     """
     return next((row for row in rows if is_closed(row[gap_column], reference_gap)), rows[-1])

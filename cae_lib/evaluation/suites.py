@@ -24,7 +24,8 @@ class Suite(NamedTuple):
         name: Name of the suite and of its table.
         module: Module of the function; it is imported when the suite is called.
         function: Name of the function that measures. Its arguments are an `Encoder` and the name of
-            a profile. It returns the table, which is empty if the profile lacks the data.
+            a profile, and it returns the table. If the profile lacks the data, it returns an empty
+            table or raises a MissingDataError.
     """
 
     name: str
@@ -107,8 +108,8 @@ def measure_if_stale(
         compute: Function that measures and returns the tables by name.
         remeasure: Whether stored tables with the same key are computed again if they were computed
             elsewhere than in this clone of the repository.
-        in_request_store: Whether the tables are read and stored apart from those of the profile, as
-            tables are that `cae_lib.results.load` computes on request.
+        in_request_store: Whether to use the separate store for tables that `cae_lib.results.load`
+            computes on request, instead of the tables of the profile.
         **settings: Further entries of the tables' provenance.
 
     Raises:

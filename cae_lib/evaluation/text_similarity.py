@@ -33,9 +33,6 @@ def similarity_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
 def pair_similarities(encoder: Encoder, pairs: SentencePairs) -> pd.DataFrame:
     """Return the cosine and the ground-truth similarity of each pair of sentences.
 
-    The scores of models are Spearman's correlations over all pairs of a dataset together, as is
-    usual since SimCSE (Gao et al. 2021), not means over the parts of the dataset.
-
     Returns:
         A row for each pair: `set`, the name of the dataset; `part`, the part that the pair belongs
         to; `pair`, the position of the pair in the dataset; `gold`, the ground-truth similarity,

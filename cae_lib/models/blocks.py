@@ -1,8 +1,9 @@
 """Functional versions of open_clip's residual attention block.
 
-They read the parameters of the block's own modules, expose its attention maps and support double
-backward, which the fused kernel behind `nn.MultiheadAttention` does not. They are exact for towers
-in which `find_modification` finds nothing; other towers run their own code.
+They read the parameters of the block's own modules. With explicit attention they return attention
+maps and support double backward, which the fused kernel behind `nn.MultiheadAttention` does not.
+They are exact for towers in which `find_modification` finds nothing; other towers run their own
+code.
 
 Shapes: B images or texts, H heads, T positions, D the width of the states, d = D / H.
 """
@@ -21,8 +22,8 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.utils.checkpoint import checkpoint
 
 OPEN_CLIP_MODELS = (CLIP, CustomTextCLIP)
-"""Classes whose towers may run as functional versions. Subclasses, such as CoCa, are excluded,
-because they may encode in other ways."""
+"""Classes whose towers may run as functional versions. Other classes, such as CoCa or subclasses of
+these, are excluded, because they may encode in other ways."""
 
 KNOWN_MODULES = (
     transformer.Attention,
@@ -160,8 +161,8 @@ def attend(
         k: Keys `(B, H, T, d)`.
         v: Values `(B, H, T, d)`.
         attn_mask: Bool, True where a query may read a key, in a shape that broadcasts to
-            `(B, H, Q, T)`. None allows all keys. If `explicit` is False, the values are not read:
-            any mask is taken for the causal one.
+            `(B, H, Q, T)`. None allows all keys. If `explicit` is False, the causal mask is used in
+            place of any mask.
         explicit: Compute and return the attention weights. If False, the fused kernel is used,
             which returns no weights.
 

@@ -81,7 +81,7 @@ def save_checkpoint(
 
     Raises:
         CheckpointError: The model does not have the tokens, `kept_token_ids` is empty, or the
-            trunk's package is missing.
+            package that contains the trunk is missing or contains other weights.
         WriteError: The file cannot be written.
     """
     path = Path(path).with_suffix(".safetensors")
@@ -134,7 +134,8 @@ def restore_embedding_rows(state: dict[str, Tensor], path: Path) -> None:
         path: The file, for error messages.
 
     Raises:
-        CheckpointError: The stored rows, their ids and the size of the vocabulary do not match.
+        CheckpointError: The stored rows, their ids and the size of the vocabulary are incomplete or
+            do not match.
     """
     for name in TOKEN_EMBEDDING_NAMES:
         stored = [suffix for suffix in PARTIAL_EMBEDDING_SUFFIXES if f"{name}.{suffix}" in state]

@@ -40,9 +40,10 @@ class Clip:
             chooses. It is in eval mode.
         preprocess: PIL image -> `(3, H, W)` float tensor, normalised.
         tokenizer: List of n strings -> `(n, context_length)` long.
-        name: Name of the open_clip model, or of the folder or hub repository of the model.
+        name: Name of the open_clip model; for a folder or hub repository, its name without the
+            owner.
         activation: "quickgelu" or "gelu".
-        image_size: Height and width of the input in pixels.
+        image_size: Height of the input in pixels; most models take square images.
         weights_id: Where the weights come from: the SHA-256 of a weight file, an open_clip tag, the
             `state_digest` of a folder or hub repository, or "random-<seed>" for random weights.
     """
@@ -69,8 +70,8 @@ def load_clip(
 
     Args:
         name: One of `BUNDLED_ARCHITECTURES` or the name of an open_clip model.
-        weights: An open_clip tag, a checkpoint of `save_checkpoint`, or a plain state dict (`.pt`,
-            `.safetensors`), which needs `activation`. None for random weights.
+        weights: An open_clip tag, a checkpoint of `save_checkpoint`, or another file that
+            `read_state_dict` reads, which needs `activation`. None for random weights.
         activation: "quickgelu", "gelu", or None for the one that the weights were trained with
             (without weights: the one in the model's configuration).
         device: Device to put the model on.

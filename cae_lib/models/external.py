@@ -67,15 +67,16 @@ class ExternalModel:
 
     Attributes:
         source: The model, in a form that `MODEL_SOURCE_HELP` describes.
-        model: open_clip's name of the architecture of a weight file. None for other sources, and
-            for checkpoints of `save_checkpoint`, which store the architecture.
+        model: open_clip's name of the architecture of a weight file. Checkpoints of
+            `save_checkpoint` store it and do not need this. Not used for other sources.
         activation: "quickgelu" or "gelu"; None for the activation that the source states. Weight
             files state none, except checkpoints of `save_checkpoint`.
         share: Share of the file in a weighted mean of the file's weights and `OPENAI_WEIGHTS`; 1 is
             the file alone. Another value is allowed only if `source` is a weight file and both
             `model` and `activation` are given.
         processor: For a model of transformers, the folder or hub repository of its tokenizer and
-            preprocessing. None for the model's own; a CLIP that has none gets OpenAI's.
+            preprocessing. None for the model's own; a CLIP with OpenAI's vocabulary that lacks one
+            of the two gets OpenAI's.
     """
 
     source: str
@@ -86,17 +87,17 @@ class ExternalModel:
 
 
 def load_external(external: ExternalModel, device: str | torch.device = "cpu") -> Clip:
-    """Load a model, and print its architecture, activation and number of tensors.
+    """Load a model, and print its name, activation and number of tensors.
 
     Missing and unexpected weights are errors. A model of transformers is not converted:
-    `Clip.model` is the model that transformers loads, and `Clip.name` the name of its folder or
-    repository.
+    `Clip.model` is the model that transformers loads.
 
     Raises:
         ConfigError: If the source has no form that `MODEL_SOURCE_HELP` describes, if the
             architecture or the activation is not known, or if the source takes no `processor` or
             no `share` other than 1.
-        CheckpointError: If the weights are missing or damaged, or do not fit the model.
+        CheckpointError: If the weights or other files of the model are missing or damaged, or if
+            the weights or the tokenizer do not fit the model.
     """
     return model_loader(external, device)()
 
@@ -104,11 +105,12 @@ def load_external(external: ExternalModel, device: str | torch.device = "cpu") -
 def model_loader(external: ExternalModel, device: str | torch.device = "cpu") -> Callable[[], Clip]:
     """Return a function that does what `load_external` does.
 
-    A source of unknown form, a missing setting and a missing weight file raise here, before
-    anything is loaded. Other errors are raised when the function is called.
+    A source of unknown form, a wrong or missing setting and a missing weight file raise errors
+    here, before weights are loaded. Other errors are raised when the function is called.
 
     Raises:
-        ConfigError: As for `load_external`.
+        ConfigError: As for `load_external`, except for an architecture that open_clip does not
+            have.
         CheckpointError: If a weight file is missing, or its header is damaged.
     """
     load = _loader(external, device)
@@ -182,7 +184,7 @@ def _load_from_file(external: ExternalModel, path: Path, device: str | torch.dev
 
 
 def _cut(start: Tensor, like: Tensor) -> Tensor:
-    """Cut OpenAI's positional embedding to the number of positions of the file's embedding."""
+    """Cut a tensor of OpenAI's to the length of the file's, which may have fewer positions."""
     return start[: len(like)] if start.ndim and start.ndim == like.ndim else start
 
 
@@ -238,7 +240,8 @@ def _load_from_transformers(
 ) -> Clip:
     """Load a CLIP or SigLIP of transformers with its own modules.
 
-    Attention is computed as matrices, so that it can be read and differentiated.
+    Attention is computed by matrix products instead of a fused kernel, so that it can be read and
+    differentiated twice.
     """
     from transformers import AutoConfig, AutoModel
 
@@ -282,8 +285,8 @@ def _load_from_transformers(
 def _processors(source: str, other: str | None, config: Any) -> tuple[Any, Callable[[Any], Tensor]]:
     """Return the tokenizer and preprocessing of `other`, or of the source if `other` is None.
 
-    If the source is a CLIP with OpenAI's vocabulary and lacks the files of one of the two, OpenAI's
-    is taken.
+    If `other` is None and the source is a CLIP with OpenAI's vocabulary that lacks the files of one
+    of the two, OpenAI's is taken.
     """
     from transformers import AutoImageProcessor
     from transformers.utils.hub import has_file

@@ -1,8 +1,8 @@
 """Packed text encoder: computes only what the features of open_clip's causal text tower depend on.
 
 Features are taken at the end-of-text token (EOT), so positions after it are not computed, and the
-last layer computes EOT alone. Prefixes that texts share are computed once. Nothing is approximated:
-the features equal those of the model's own code up to rounding.
+last layer computes EOT alone. `encode_variants` and `encode_features` compute shared prefixes only
+once. Nothing is approximated: the features equal those of the model's own code up to rounding.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ def plan_packing(eot_positions: Tensor, source_rows: Tensor | None = None) -> Pa
     Args:
         eot_positions: Position of the end-of-text token of each text `(R,)`.
         source_rows: For each position of each text, the row whose state is used there `(R, T)`: the
-            text's own row or, in a prefix that both texts share, the row of another text. None if
-            every text uses its own states alone.
+            text's own row or, in a prefix that both texts share, the row of another text, which has
+            to use its own state there. None if every text uses its own states alone.
     """
     rows = torch.arange(len(eot_positions), device=eot_positions.device)[:, None]
     length = int(eot_positions.max()) + 1
@@ -130,8 +130,8 @@ def plan_packing(eot_positions: Tensor, source_rows: Tensor | None = None) -> Pa
 def prefix_source_rows(tokens: Tensor, eot_positions: Tensor) -> Tensor:
     """Return the `source_rows` of `plan_packing` for texts that begin like the text before them.
 
-    In the prefix that a text shares with the previous text, the source row is that of the previous
-    text, or of an earlier text with the same prefix. After the prefix it is the text's own row.
+    In the prefix that a text shares with the previous text, each position has the same source row
+    as in the previous text. After this prefix, the source row is the text's own row.
 
     Args:
         tokens: Ids of R texts in C columns `(R, C)`.
@@ -155,8 +155,9 @@ def prefix_source_rows(tokens: Tensor, eot_positions: Tensor) -> Tensor:
 class PackedEncoder(TextEncoder):
     """Packed implementation, exact for models in which `find_packing_obstacle` finds nothing.
 
-    It computes the positions up to the end-of-text token of the longest caption in the batch.
-    `TextEncoder` describes the methods and the letters of the shapes.
+    `TextEncoder` describes the methods and the letters of the shapes. Here S and T are both the
+    number of tokens of the longest caption in the batch, EOT included. Methods that take tokens
+    raise DataError if a text has no EOT.
     """
 
     implementation = "packed"
@@ -276,8 +277,9 @@ def _run_block(
     """Run a block on packed states `(N, D)`.
 
     Returns:
-        The states after the block, and attention weights: with `row` those of each text's EOT,
-        otherwise the whole map, or None if the fused kernel was used.
+        The states after the block, and attention weights. With `row`, these are the weights of the
+        EOT of each of R texts, `(R, H, T)` or `(R, H, 1, T)`. Without `row`, they are the maps
+        `(R, H, T, T)`, or None if `explicit` is False.
     """
     q, k, v = project_heads(block, block.ln_1(x), "qkv", packing.pad)
     mixed, weights = attend(q, k, v, mask, explicit=explicit)

@@ -93,7 +93,7 @@ def _attend(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> Tensor:
-    """Stand in for torch's `scaled_dot_product_attention`; adds the map to `maps`."""
+    """Stand in for torch's `scaled_dot_product_attention`, and add the map to `maps`."""
     if enable_gqa:
         key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
     if is_causal:

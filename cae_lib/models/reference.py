@@ -183,8 +183,8 @@ def text_model(model: Any) -> TextModel:
         model: A model of open_clip or Hugging Face, as for `text_encoder`.
 
     Raises:
-        ConfigError: If the model is unknown or sharded, reads features in an unsupported way, or is
-            in a wrapper that has to be removed.
+        ConfigError: If the model is unknown or sharded, reads features in an unsupported way, uses
+            peft's prompt learning, or is in a wrapper that has to be removed.
     """
     if hasattr(model, "get_base_model"):  # peft's wrapper: adapters of layers lie in the model
         if model.active_peft_config.is_prompt_learning:
@@ -246,7 +246,7 @@ def _open_clip(model: Any) -> TextModel:
 
 
 def _special_tokens(config: Any, first: bool) -> Callable[[Tensor], Tensor]:
-    """Return a function that tells which tokens `(B, C)` start, end or pad a text.
+    """Return a function from tokens `(B, C)` to a mask of those that start, end or pad a text.
 
     Args:
         config: Hugging Face's configuration, which names these tokens.

@@ -39,7 +39,8 @@ def text_encoder(
             it is exact and else "reference".
 
     Raises:
-        ConfigError: The model is unknown, or "packed" is not exact for it.
+        ConfigError: The model is not supported, "packed" is not exact for it, or `implementation`
+            has another value.
     """
     check_type("implementation", implementation, EncoderImplementation)
     if not isinstance(model, nn.Module):
@@ -80,7 +81,8 @@ def encode_text(model: nn.Module | TextEncoder, tokens: Tensor, **options: Any) 
         The output of the encoder. Its `features` `(B, E)` are not normalised.
 
     Raises:
-        ConfigError: If the model is unknown, or its attention is requested and cannot be read.
+        ConfigError: If the model is not supported, or its attention is requested and cannot be
+            read.
         DataError: If a caption has no end-of-text token, and the model reads its features there.
     """
     return text_encoder(model).encode(tokens, **options)

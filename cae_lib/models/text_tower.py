@@ -33,7 +33,7 @@ class TextOutput:
             describes it. Empty if that option is None.
         embeddings: Token embeddings `(B, S, D)`, before position embeddings are added.
         readout: Weights `(B, T)` by which the states of the last layer are pooled: one-hot, or, if
-            features are a mean, equal weights that sum to 1.
+            features are a mean over tokens, equal weights of these tokens that sum to 1.
     """
 
     features: Tensor
@@ -131,8 +131,8 @@ class TextEncoder(ABC):
     ) -> Tensor:
         """Encode captions together with variants of them in which some tokens are replaced.
 
-        A variant has the same tokens as its caption before the first replaced token. In a causal
-        tower the states before this token are also the same. The packed encoder computes them once.
+        For the tokens before the first replaced one, the packed encoder uses the states of the
+        caption.
 
         Args:
             tokens: Ids of the B captions `(B, C)`.
@@ -147,7 +147,9 @@ class TextEncoder(ABC):
 
     @abstractmethod
     def encode_features(self, tokens: Tensor) -> Tensor:
-        """Encode texts without attention, fastest if consecutive texts begin with the same tokens.
+        """Encode texts without returning their attention.
+
+        The packed encoder computes a prefix only once for consecutive texts that share it.
 
         Args:
             tokens: Ids `(B, C)`.

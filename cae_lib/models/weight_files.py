@@ -40,7 +40,7 @@ TORCH_COMPILE_PREFIX = "_orig_mod."
 """What `torch.compile` puts before the names of tensors in modules that it compiles."""
 
 CS_CLIP_HEAD_PREFIX = "head."
-"""Prefix of the names in a head; CS-CLIP trains this head beside the model, but does not use it."""
+"""Prefix of the names of a head that CS-CLIP trains beside the model and does not use."""
 
 STORAGE_DTYPES = {
     "HalfStorage": torch.float16,
@@ -64,9 +64,7 @@ def read_state_dict(path: str | Path, lora_alpha: float | None = None) -> dict[s
 
     In a file of `save_checkpoint`, missing rows of the token embedding become the mean of the
     stored rows, and a missing image trunk is taken from `trunk_weights`. `extract_state_dict`
-    translates the names in other files. If the state dict is nested in a dictionary, the other
-    entries of this dictionary are ignored. A state dict in which some values are not tensors is
-    refused.
+    translates the names in other files.
 
     Args:
         path: The file.
@@ -77,8 +75,9 @@ def read_state_dict(path: str | Path, lora_alpha: float | None = None) -> dict[s
         Tensors by open_clip's names, on the CPU.
 
     Raises:
-        CheckpointError: If the file is missing, cannot be read or holds no weights, if it needs the
-            image trunk and its package is missing, or if an adapter is incomplete.
+        CheckpointError: If the file is missing, cannot be read or holds no dictionary of tensors,
+            if it needs the image trunk and its package is missing or contains other weights, or if
+            an adapter is incomplete.
     """
     path = require_file(path)
     try:
@@ -156,11 +155,12 @@ def _tensors(module: _Other, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def extract_state_dict(content: Any) -> dict[str, Tensor] | None:
-    """Return the tensors of a state dict by open_clip's names; None if it is no state dict.
+    """Return the tensors of a state dict by open_clip's names; None if `content` holds none.
 
-    The state dict may lie under a key of `STATE_DICT_KEYS`. `TORCH_COMPILE_PREFIX` and a leading
-    "module." are removed from every name. Another one of `WRAPPER_PREFIXES` is removed only if all
-    names begin with it, except those that begin with `CS_CLIP_HEAD_PREFIX`. Tensors of this head,
+    The state dict may lie under a key of `STATE_DICT_KEYS`, and all its values have to be tensors.
+    Entries beside the state dict are ignored. `TORCH_COMPILE_PREFIX` and a leading "module." are
+    removed from every name. Another one of `WRAPPER_PREFIXES` is removed only if all names begin
+    with it, except those that begin with `CS_CLIP_HEAD_PREFIX`. Tensors of this head,
     `OPENAI_SIZE_ENTRIES` and the causal mask are left out, because open_clip's models do not need
     them.
 

@@ -1,8 +1,8 @@
 """Means, rank correlations, and their differences, with intervals over items and seeds.
 
 Estimates are computed from tables with a row for each run, seed and item. Their variance has two
-sources of chance, the items and the seeds, and every seed answers the same items. Correlations are
-not means, so the bootstrap gives their variance over items.
+sources, the items and the seeds, and every seed answers the same items. Correlations are not means,
+so the bootstrap gives their variance over items.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class VarianceComponents:
 
         Args:
             assume_true_variances: Whether the components are true variances instead of estimates.
-                If so, `by_seed` and `by_item` are raised to the part of `rest` that they contain
-                where they are smaller, which true variances cannot be.
+                If so, `by_seed` counts as at least `rest`, and `by_item` as at least
+                `rest / n_seeds`.
         """
         n, total, by_seed, by_item = self.n_seeds, self.variance(), self.by_seed, self.by_item
         if assume_true_variances:
@@ -92,9 +92,8 @@ def crossed_mean(
     the cluster's share of the items of the group (Bell and McCaffrey, 2002). These sums are added
     over the groups with the groups' weights, and only then squared.
 
-    In a group with a single cluster the residual is 0. The group gets the variance of a cluster
-    that is pooled over the other groups instead. If no group has two clusters, all variances are
-    NaN.
+    In a group with a single cluster the residual is 0. Its variance is instead the variance of one
+    cluster, pooled over the other groups. If no group has two clusters, all variances are NaN.
 
     Args:
         values: Value of each seed on each item `(S, n)`.
@@ -218,7 +217,8 @@ def mean_ci(
             `cae_lib.evaluation.averages.score_weights`, with a row for each item of each score. Its
             columns are those of `items`; `score`, the name of the score; `weight`, the weight of
             the item in the score; and `stratum`, which is the same for items that are averaged
-            together first. None computes one unweighted mean over all items.
+            together first. Items of a stratum must have equal weights. None computes one unweighted
+            mean over all items.
         cluster: Column with the image of an item. Items of the same image are not independent.
 
     Returns:
@@ -226,15 +226,16 @@ def mean_ci(
         of `by`, with `weights` also `score`, those of `summarize`, and four counts: `n`, the number
         of items; `pictures`, the number of images; `nonzero`, the number of images with a value
         other than 0 for some seed (see `MIN_NONZERO_CLUSTERS`); and `seeds`, the number of seeds.
-        If there is only one image, the interval is NaN.
+        If there is only one image, or with `weights` only one in each stratum, the interval is NaN.
 
     Raises:
-        DataError: If a column is missing or has missing values, an item has two images, an item
-            occurs twice for a seed of a group, a seed lacks items that other seeds of its group
-            have, or a group lacks items of a score.
+        DataError: If the table is empty, a column is missing or has missing values, items of a
+            stratum have different weights, an item has two images, an item occurs twice for a seed
+            of a group, a seed lacks items that other seeds of its group have, or a group lacks items
+            of a score.
     """
     frame = frame.reset_index(drop=True)
-    matrix = _ItemMatrix(frame, value, items, cluster, weights)
+    matrix = _ItemMatrix(frame, value, items, cluster, weights, by)
     rows = []
     for names, group in frame.groupby(list(by), sort=False, observed=True):
         values = matrix.side(group, _label(by, names)).values
@@ -261,7 +262,7 @@ def contrasts(
     Args:
         frame: As for `mean_ci`.
         against: The run (or other value of `key`) that is subtracted from each other one, such as
-            "clip-ft". Or a mapping from each run to compare to the run that is subtracted from it.
+            "clip-ft". Or a mapping from runs to the runs that are subtracted from them.
         value: As for `mean_ci`.
         items: As for `mean_ci`.
         by: Columns whose combinations of values are compared separately.
@@ -274,11 +275,11 @@ def contrasts(
         a difference, and `against`, with the side that is subtracted. `estimate` is the difference.
 
     Raises:
-        DataError: As for `mean_ci`, or if a side is missing, or the two sides do not have the same
-            seeds and items (with `weights`: the same items of each score).
+        DataError: As for `mean_ci`, or if a side is missing, the seeds of two sides cannot be
+            paired, or, without `weights`, two sides do not have the same items.
     """
     frame = frame.reset_index(drop=True)
-    matrix = _ItemMatrix(frame, value, items, cluster, weights)
+    matrix = _ItemMatrix(frame, value, items, cluster, weights, (*by, key))
     rows = []
     groups = frame.groupby(list(by), sort=False, observed=True) if by else [((), frame)]
     for names, group in groups:
@@ -334,6 +335,7 @@ class _Side(NamedTuple):
         run: Name of the run.
         seeds: Seeds of the run, ascending.
         values: Value of each of S seeds on each of N items `(S, N)`; NaN for items that it lacks.
+            In `correlations`, the estimate of each seed and its R resamples `(S, 1 + R)`.
     """
 
     label: str
@@ -343,7 +345,7 @@ class _Side(NamedTuple):
 
 
 def _subtract(first: _Side, second: _Side) -> np.ndarray:
-    """Return the differences on the same seeds; `contrasts` explains sides with a single seed."""
+    """Return the differences of the values of paired seeds; `contrasts` explains the pairing."""
     counts = [len(side.seeds) for side in (first, second)]
     stands_for_all = max(counts) > 1 or any(
         side.run.startswith(SINGLE_SEED_PREFIXES) for side in (first, second)
@@ -372,7 +374,7 @@ class _Score(NamedTuple):
 
 
 class _ItemMatrix:
-    """Items of a table, numbered by first appearance; computes means of values by seed and item."""
+    """Items of a table, numbered by first appearance; computes means over them and their tests."""
 
     def __init__(
         self,
@@ -381,13 +383,14 @@ class _ItemMatrix:
         items: Sequence[str],
         cluster: str,
         weights: pd.DataFrame | None,
+        by: Sequence[str],
     ) -> None:
-        missing = {"seed", value, cluster, *items} - set(frame.columns)
+        missing = {"seed", value, cluster, *items, *by} - set(frame.columns)
         if missing:
             raise DataError(f"no column {', '.join(sorted(missing))} among {list(frame.columns)}")
         if frame.empty:
             raise DataError("there are no rows to average")
-        unknown = frame[["seed", cluster, *items]].isna()
+        unknown = frame[[*dict.fromkeys(["seed", cluster, *items, *by])]].isna()
         if unknown.any(axis=None):
             columns = dict.fromkeys(unknown.columns[unknown.any()])
             raise DataError(
@@ -416,6 +419,14 @@ class _ItemMatrix:
             raise DataError(
                 f"{row['score']}: no answer to item {[row[name] for name in self.items]}; "
                 "measure the run again, or leave the score out"
+            )
+        spread = weights.groupby(["score", "stratum"], sort=False)["weight"].agg(["min", "max"])
+        unequal = spread.index[~np.isclose(spread["min"], spread["max"])]
+        if len(unequal):
+            score, stratum = unequal[0]
+            raise DataError(
+                f"{score}: items of stratum {stratum!r} have different weights; give the items of "
+                "a stratum one weight, or put them into several strata"
             )
         return {
             name: _Score(
@@ -472,7 +483,7 @@ class _ItemMatrix:
             )
 
     def tests(self, matrix: np.ndarray) -> list[dict[str, object]]:
-        """Return the estimate and test of each score's mean; without scores, of the mean of all.
+        """Return the estimate and test of each score's mean, or without scores of the overall mean.
 
         Args:
             matrix: Value of each seed on each item; NaN for items without a value.
@@ -499,7 +510,7 @@ class _ItemMatrix:
 def correlations(
     frame: pd.DataFrame, against: str | None = None, resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Compute Spearman's correlation of similarities with human ratings, or differences of it.
+    """Compute Spearman correlations of similarities with human ratings, or their differences.
 
     Args:
         frame: Table `similarity`, with the columns run, seed, set, pair, gold (the human rating of
@@ -520,9 +531,12 @@ def correlations(
         not the most frequent one, for the seed with the most such pairs.
 
     Raises:
-        DataError: If runs do not have the same pairs, a pair has two ratings, sets do not have the
-            same runs and seeds, seeds of two runs cannot be paired, or `against` is missing.
+        DataError: If the table is empty, runs do not have the same pairs, scores or ratings are
+            missing, a pair has two ratings, sets do not have the same runs and seeds, seeds of two
+            runs cannot be paired, or `against` is missing.
     """
+    if frame.empty:
+        raise DataError("there are no pairs to correlate")
     generator = np.random.default_rng(seed)
     sides: dict[str, dict[str, _Side]] = {}
     sizes: dict[str, int] = {}
@@ -580,11 +594,14 @@ def _scores_by_pair(name: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, np.nda
         rating of each pair `(n,)`.
 
     Raises:
-        DataError: If runs do not have the same pairs, or if a pair has two ratings.
+        DataError: If runs do not have the same pairs, scores or ratings are missing, or a pair has
+            more than one rating.
     """
     scores = rows.pivot(index="pair", columns=["run", "seed"], values="score")
     if scores.isna().any().any():
         raise DataError(f"set {name}: the runs do not share their pairs, or scores are missing")
+    if rows["gold"].isna().any():
+        raise DataError(f"set {name}: {int(rows['gold'].isna().sum())} rows have no value of gold")
     if (rows.groupby("pair", observed=True)["gold"].nunique(dropna=False) > 1).any():
         raise DataError(f"set {name}: a pair has more than one value of gold")
     gold = rows.drop_duplicates("pair").set_index("pair")["gold"]
@@ -612,7 +629,7 @@ def _count_movable_pairs(
 
 
 def _summarize_resamples(values: np.ndarray, freedom: int) -> dict[str, object]:
-    """Return `summarize` of a statistic that was computed on resamples, too.
+    """Return `summarize` of a statistic, with its variance over items from bootstrap resamples.
 
     Args:
         values: For each of S seeds the estimate, followed by its R resamples `(S, 1 + R)`.

@@ -78,7 +78,7 @@ def classify(tests: pd.DataFrame, delta: float, claim: str = "gain") -> pd.Serie
       interval lies below 0, the estimate is at most `-delta`, and the difference is significant.
       *Negligible*: the interval lies inside (`-delta`, `delta`).
     - "level", the estimate is 0. *Supported*: the interval lies inside (`-delta`, `delta`).
-      *Contradicted*: it lies outside and does not overlap (`-delta`, `delta`).
+      *Contradicted*: it does not overlap (`-delta`, `delta`).
     - "kept", the estimate does not fall. *Supported*: the interval lies above `-delta`.
       *Contradicted*: it lies below.
 

@@ -41,7 +41,8 @@ class Batch:
         tokens: Token ids of the captions `(M, T)`.
         roles: Role of each token's word `(M, T)`: 0 other, 1 object, 2 attribute, 3 relation.
         words: Number of each token's word `(M, T)`, 0 for none.
-        arguments: Words that each token's word describes `(M, T, 2)`; see `Alignment`.
+        arguments: Numbers of the words that each token's word relates or describes `(M, T, 2)`; see
+            `Alignment`.
         swaps: Swaps of each caption `(M, W, 5, 2)`; see `Alignment`.
         masked: Bool `(M, T)`, tokens that are masked in the captions of the contrastive loss; None
             if the run masks no words.
@@ -136,7 +137,7 @@ class Batches:
 
     Raises:
         DataError: If captions and alignment or paths and images differ in length, or if the
-            settings need hard negatives and `pairs` has none.
+            settings need hard negatives or similar images that `pairs` does not have.
         ConfigError: If the batch size is not between 1 and the number of captions or not a multiple
             of the number of processes, or if `experiment.masked` is not a share from 0 to 1.
     """
@@ -383,9 +384,9 @@ def masked_words(roles: Tensor, words: Tensor, draws: Tensor) -> Tensor:
 def placebo_roles(alignment: Alignment, kind: str, seed: int) -> Alignment:
     """Shuffle the roles of each caption among its words, as a control.
 
-    The kind "parsed" changes nothing. With the others, a caption keeps the number of its words with
-    each role, but loses its arguments and swaps. The shuffle of a caption depends only on `seed`
-    and on the caption's row number.
+    A caption with shuffled roles keeps the number of its words with each role, but loses its
+    arguments and swaps. The shuffle of a caption depends only on `seed`, the caption's row number
+    and the context length.
 
     Args:
         alignment: Tokens and roles of captions.

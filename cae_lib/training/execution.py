@@ -65,7 +65,10 @@ class ExecutionOptions:
     Attributes:
         checkpointing: Recompute activations in the backward pass: less memory, more time.
         workers: Number of processes that prepare batches ahead; 0 prepares them in the main
-            process. None uses several processes if images are decoded from files, else 0.
+            process. None chooses the number; see `worker_count`.
+
+    Raises:
+        ConfigError: If `workers` is negative.
     """
 
     checkpointing: bool = False
@@ -78,7 +81,7 @@ class ExecutionOptions:
     def worker_count(self, decodes_images: bool) -> int:
         """Return the number of worker processes that this process starts.
 
-        This is `workers`, unless that is None. In this case it is 0 if no images are decoded,
+        This is `workers` if it is set. If it is None, the number is 0 if no images are decoded,
         otherwise the number of processor cores, at least 1 and at most `MAX_WORKERS`. If `torchrun`
         has started several processes on this machine, each gets an equal share of the cores.
 
@@ -122,8 +125,8 @@ def prefetch(
         worker_init_fn=_start_worker,
         generator=torch.Generator(),
     )
-    resource_tracker.ensure_running()  # when it starts, it lets signals through
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # for the workers, too
+    resource_tracker.ensure_running()  # before the next line, since its start unblocks signals
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # workers inherit this
     try:
         batches: Any = iter(loader)
     finally:

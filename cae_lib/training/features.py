@@ -29,8 +29,8 @@ BATCH_SIZE = 256
 """Number of images whose features are computed at once."""
 
 ImageEncoder = Callable[[nn.Module, Tensor], Tensor]
-"""Function that returns features of M images, given a model and its input: images `(M, 3, S, S)` of
-S x S pixels, or the output of a locked part of the image tower for them."""
+"""Function of a model and M inputs that computes its image tower or a part of the tower. The inputs
+are normalised images `(M, 3, S, S)` of S x S pixels, or outputs of the locked part of the tower."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class PrecomputedFeatures:
 
 
 def image_features(model: nn.Module, images: Tensor) -> Tensor:
-    """Return the features `(M, E)` of M images `(M, 3, height, width)`, not normalised."""
+    """Return the unnormalised features `(M, E)` of M normalised images `(M, 3, height, width)`."""
     return encode_image(model, images).features
 
 
@@ -143,7 +143,9 @@ def precompute_features(
         show_progress: Show the progress.
 
     Raises:
-        DataError: If an image is missing or damaged, or the stored file is damaged.
+        ConfigError: If the precision is unknown.
+        DataError: If an image or the stored file is damaged.
+        WriteError: If the features cannot be stored.
     """
     device, weights = next(clip.model.parameters()).device, locked.state_dict()
     bf16 = uses_bf16(precision, device)

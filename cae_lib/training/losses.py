@@ -23,7 +23,7 @@ from cae_lib.errors import ConfigError, DataError, check_type
 from cae_lib.models.text_encoder import EncoderImplementation, TextEncoder, text_encoder
 
 LOG_FLOOR = 1e-6
-"""The hinge "log" raises mean attributions below this value to it before it takes logarithms."""
+"""The hinge "log" raises smaller mean attributions to this value before it takes logarithms."""
 
 
 def contrastive_loss(
@@ -42,15 +42,14 @@ def contrastive_loss(
         text_features: `(M, E)`, normalised.
         logit_scale: Inverse temperature, already exponentiated.
         negatives: Features of hard negative captions `(K, E)`, normalised, in any order, K >= 0.
-            They are further captions among which that of an image is found (NegCLIP, Yuksekgonul et
-            al. 2023), so they enter the first loss alone. None for no hard negatives.
+            They are additional candidates in the first loss and do not enter the second (NegCLIP,
+            Yuksekgonul et al. 2023). None for no hard negatives.
 
     Returns:
         The loss, a 0-dimensional tensor.
 
     Raises:
-        DataError: If the numbers of captions and images differ or are 0, or the features differ in
-            width.
+        DataError: If the features do not have these shapes, or M is 0.
     """
     shape = tuple(image_features.shape)
     negatives_shape = shape if negatives is None else tuple(negatives.shape)
@@ -148,16 +147,16 @@ class CAELoss(nn.Module):
         model: A model of open_clip or Hugging Face that `text_encoder` accepts, or a `TextEncoder`.
         method: Name of an attribution method, or an `AttributionMethod`.
         weight: λ, 0 or more; the paper does not report its values.
-        image_gradient: Let L_attr train the image tower too, because the similarity depends on the
-            features of image and text, and no formula of the paper treats one of them as a
-            constant. If False, image features are a constant.
+        image_gradient: Let L_attr train the image tower too, since no formula of the paper treats
+            the features of images or texts as constant. If False, image features are detached.
         all_sum: Function that sums a tensor, with gradient, over the processes that share a batch,
             such as `Ranks.sum`; the loss is then that of the whole batch. None for a single
             process.
         implementation: "packed", "reference", or "auto"; see `text_encoder`.
         settings: Fields of `AttributionLossConfig`, such as `margin`, and parameters of the named
-            method. The method named "binding" takes the hinge "margin" by default, which needs a
-            `margin` above 0.
+            method. The name "binding" changes the default hinge to "margin", which needs a `margin`
+            above 0. With another hinge the loss of this method is 0, because it does not score
+            object words.
 
     Raises:
         ConfigError: If the model, the method or a setting is unknown or not allowed.
@@ -282,7 +281,7 @@ class CAELoss(nn.Module):
 
 
 def _warn_of_missing_swaps(has_score: Tensor) -> None:
-    """Warn, once in a process, if more than `MAX_SHARE_WITHOUT_SWAP` of captions lack a swap."""
+    """Warn if more than `MAX_SHARE_WITHOUT_SWAP` of the captions have no swap."""
     if (~has_score.any(dim=1)).float().mean() > MAX_SHARE_WITHOUT_SWAP:
         warnings.warn(
             f"More than {MAX_SHARE_WITHOUT_SWAP:.0%} of the captions of a batch have no swap, and "
@@ -295,9 +294,9 @@ def _warn_of_missing_swaps(has_score: Tensor) -> None:
 def role_masks(roles: Tensor, config: AttributionLossConfig) -> tuple[Tensor, Tensor]:
     """Return bool masks `(B, T)` of the tokens that enter A_obj, and of those that enter A_comp.
 
-    Every caption is used, with one exception: if the hinge is not "margin", and `complete_captions`
-    is set or the scope is "caption", a caption is used only if it has both an object word and an
-    attribute or relation word.
+    With the hinge "margin", all captions are used. With other hinges, if `complete_captions` is set
+    or the scope is "caption", only captions that have both an object word and an attribute or
+    relation word are used; tokens of the others are False in both masks.
 
     Args:
         roles: `(B, T)`: 0 other, 1 object, 2 attribute, 3 relation.
@@ -319,6 +318,8 @@ def per_caption_stats(
     scores: Tensor, roles: Tensor, config: AttributionLossConfig, words: Tensor | None = None
 ) -> Tensor:
     """Sum the scores of each caption by role, as one tensor that processes can exchange.
+
+    The sums of captions that `role_masks` leaves out are 0.
 
     Args:
         scores: Attribution of each token `(B, T)`.

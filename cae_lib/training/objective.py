@@ -41,11 +41,10 @@ LOGGED_FIELDS = ("objects", "composition", "n_objects", "n_composition")
 class Objective(nn.Module):
     """Training loss of a batch: the contrastive loss, plus `weight * L_attr` if the run uses CAE.
 
-    Hard negatives enter as extra negatives of the contrastive loss, as in NegCLIP, unless
-    `experiment.foil_hinge` is set. They then enter through a margin loss instead, which compares
-    each of them with the caption that it belongs to. The margin loss has the weight and the
-    margin of the run, and is added to `weight * L_attr` if the run uses CAE. If several processes
-    share a batch, each process computes the losses of the whole batch.
+    Hard negatives enter as extra negatives of the contrastive loss, as in NegCLIP. If
+    `experiment.foil_hinge` is set, they enter through a margin loss instead, which compares each of
+    them with the caption that it belongs to. The margin loss has the weight and the margin of the
+    run. If several processes share a batch, each process computes the losses of the whole batch.
 
     Args:
         model: The model to train.
@@ -54,8 +53,13 @@ class Objective(nn.Module):
         image_encoder: Function that returns the features `(M, E)` of `Batch.pixels`, not
             normalised, given the model and the pixels of M images.
 
+    Attributes:
+        adaptive_margin: Margin of the margin loss in the next step, which `forward` updates; None
+            if the margin is fixed.
+
     Raises:
-        ConfigError: If settings do not fit together, or `CAELoss` does not accept them.
+        ConfigError: If a setting is unknown, settings do not fit together, or `CAELoss` does not
+            accept them.
     """
 
     def __init__(
@@ -94,7 +98,8 @@ class Objective(nn.Module):
         """Compute the loss of a batch and the values to log.
 
         Args:
-            batch: The share of a batch that this process has, on the model's device.
+            batch: This process's share of a batch, as `Batch.prepare` returns it for the model's
+                device.
 
         Returns:
             0-dimensional tensors for the whole batch, by name. "loss" is the sum to minimise,
@@ -130,7 +135,7 @@ class Objective(nn.Module):
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
         """Return normalised features of captions and of hard negatives, and the values of CAE.
 
-        The features of hard negatives are None if `batch.negatives` is. The values are
+        The features of hard negatives are None if `batch.negatives` is None. The values are
         "attribution", the weighted loss, and those of `LOGGED_FIELDS`; without CAE there are none.
         """
         tokens, negatives = batch.tokens, batch.negatives
@@ -158,10 +163,10 @@ class Objective(nn.Module):
     def _matched_placebo(
         self, cae_loss: CAELoss, images: Tensor, batch: Batch
     ) -> AttributionLossOutput:
-        """Return the loss of shuffled roles, with a gradient as large as that of the parsed roles.
+        """Return the loss of shuffled roles, scaled to the gradient norm of the parsed roles' loss.
 
-        The loss is A_obj - A_comp of the shuffled roles, scaled. It has no hinge, since a hinge
-        would mostly be inactive: shuffled roles have about the same mean scores.
+        The loss is A_obj - A_comp of the shuffled roles. It has no hinge, since a hinge would often
+        be inactive: once roles are shuffled, A_obj and A_comp are about equal.
         """
         parsed = cae_loss(images, batch.tokens, batch.parsed_roles, batch.words)
         texts, stats = cae_loss.encode_and_score(images, batch.tokens, batch.roles, batch.words)
@@ -197,9 +202,10 @@ class Objective(nn.Module):
 
         The gap of a hard negative is the cosine of image and caption, less the cosine of image and
         hard negative. With the margin rule "fixed", the margin is the run's. With the rule
-        "adaptive", it is 0 in the first step, and then the mean gap in the step before, clamped to
-        between 0 and the run's margin. This is the threshold of CE-CLIP (Zhang et al. 2024), with
-        cosines in place of logits, and one threshold for all kinds of negatives.
+        "adaptive", it is 0 in the first step, and then the mean gap in the last step that had hard
+        negatives, clamped to between 0 and the run's margin. This is the threshold of CE-CLIP
+        (Zhang et al. 2024), with cosines in place of logits, and one threshold for all kinds of
+        negatives.
 
         Args:
             images: Normalised features of the image of each of K hard negatives `(K, E)`.
@@ -284,7 +290,7 @@ def adamw(
     betas: tuple[float, float] = (0.9, 0.98),
     eps: float = 1e-6,
 ) -> torch.optim.AdamW:
-    """Build AdamW over the trainable parameters, with weight decay for matrices only.
+    """Build AdamW over the trainable parameters, without weight decay for gains and biases.
 
     As in open_clip, parameters with fewer than two dimensions have no weight decay: gains, biases,
     single vectors and `logit_scale`. On CPUs and CUDA GPUs the fused kernel is used. It is several

@@ -28,7 +28,8 @@ SHARED_MODULE_ATTRIBUTES = (
     "_modules",
     "training",
 )
-"""Attributes of `nn.Module` that a `CAEModel` shares with the model that it wraps."""
+"""Attributes of `nn.Module` that a `CAEModel` takes from the model that it wraps. The containers
+are shared with this model; the flag `training` is copied."""
 
 
 class RoleTokenizer:
@@ -40,6 +41,9 @@ class RoleTokenizer:
         tokenizer: A tokenizer of `open_clip.get_tokenizer`.
         tagger: Finds the object, attribute and relation words of captions; None takes the paper's
             scene-graph parser.
+
+    Raises:
+        ConfigError: If `tagger` is None and no English spaCy model is installed.
     """
 
     def __init__(self, tokenizer: Any, tagger: Tagger | None = None) -> None:
@@ -82,7 +86,7 @@ class CAEModel(nn.Module):
 
     Raises:
         ConfigError: If the model is trained with another loss than the contrastive one (CoCa,
-            SigLIP), or `CAELoss` does not accept a setting.
+            SigLIP), or `CAELoss` does not accept the model or a setting.
     """
 
     def __init__(self, model: nn.Module, **settings: Any) -> None:

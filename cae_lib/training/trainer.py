@@ -71,9 +71,10 @@ def train(
     """Train `clip.model` in place, continuing from the state in `out_dir` if there is one.
 
     Everything random is a function of (seed, step), so a resumed run takes the same steps as an
-    uninterrupted one. Processes started by `torchrun` share each batch and take the same steps as
-    one process, up to rounding; only rank 0 writes files, shows progress and calls `on_step`.
-    At the end the model is in evaluation mode.
+    uninterrupted one. Processes started by `torchrun` share each batch. They take the same steps as
+    one process, up to rounding, unless the model or the attribution method draws random numbers.
+    Only rank 0 writes files, shows progress and calls `on_step`. At the end the model is in
+    evaluation mode.
 
     Args:
         experiment: The settings of the run.
@@ -104,8 +105,9 @@ def train(
         CheckpointError: If the state in `out_dir` is damaged or belongs to another run.
         NotFiniteError: If a loss or gradient is not finite. The state before the step is saved.
         TimeLimitError: If the remaining steps would take more than `hours`. The state is saved.
-        KeyboardInterrupt: On Ctrl-C or SIGTERM, at the end of the current step. The state is saved,
-            unless a further Ctrl-C interrupts that step.
+        KeyboardInterrupt: On Ctrl-C or (as `Terminated`) SIGTERM, at the end of the current step.
+            The state is saved, unless a further Ctrl-C interrupts that step. If it is the last
+            step, the run is completed instead.
         WriteError: If a file cannot be written.
     """
     out, end = Path(out_dir), experiment.steps

@@ -55,8 +55,9 @@ class Alignment:
         arguments: Word numbers of the arguments of each token's word, int16
             `(n, context_length, 2)`. For a relation they are its subject and its object; for an
             attribute, the object that it describes, then 0. An argument of several words has the
-            number of its first word, and an argument that the tagger does not find has 0. None if
-            the roles are not those of a tagger, as in placebos.
+            number of its first word. An argument has 0 if the tagger does not find it, or if
+            cleaning or truncation removes it. None if the roles are not those of a tagger, as in
+            placebos.
         swaps: Up to W swaps of each caption, int16 `(n, W, 5, 2)`. A swap is five ranges of tokens,
             each as its first token and the position after its last: the two nouns, the two noun
             phrases, and the words that bind them (see `Swap`). Ranges and swaps that do not exist
@@ -73,7 +74,7 @@ class Alignment:
     swaps: Tensor | None = None
 
     def take(self, rows: Tensor) -> Alignment:
-        """Return the tensors of the captions `rows` `(M,)`; counts remain those of all captions."""
+        """Return the alignment of captions `rows` `(M,)`; counts remain those of all captions."""
         tensors = {name: v[rows] for name, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **tensors)
 
@@ -94,15 +95,15 @@ def token_roles(
         captions: The captions.
         tokenizer: A tokenizer that `align` accepts.
         tagger: The tagger that finds the words, or its name: "scene-graph" (the default) is the
-            paper's parser, and "dependency" is ours, which also finds swaps for the method
-            "binding".
+            paper's parser, and "dependency" is ours, which also finds swaps.
         cache_dir: Folder of stored results; None stores nothing.
         context_length: Number of tokens of a caption; None uses that of the tokenizer.
 
     Raises:
         ConfigError: If the tokenizer or the name of the tagger is unknown, the context length is
             out of range, or no English spaCy model is installed.
-        DataError: If the captions are not a list of texts, or the stored result is damaged.
+        DataError: If the captions are not a list of texts, the tagger does not accept one of them,
+            or the stored result is damaged.
     """
     check_captions(captions)
     if tagger is None or isinstance(tagger, str):
@@ -175,15 +176,16 @@ def align(
     Args:
         captions: The captions.
         spans: Spans of each caption.
-        tokenizer: A tokenizer of open_clip, or a fast one of Hugging Face.
+        tokenizer: open_clip's `SimpleTokenizer` without a reduction mask, or a fast Hugging Face
+            tokenizer with a padding token, alone or in open_clip's `HFTokenizer` or
+            `SigLipTokenizer`.
         context_length: Number of tokens that captions are padded or cut to; None uses that of the
             tokenizer.
         swaps: Swaps of each caption, to be converted to positions of tokens. A swap with a part
             that cleaning or truncation removes is left out.
 
     Raises:
-        ConfigError: If the tokenizer is neither open_clip's nor a fast one of Hugging Face, or the
-            context length is out of range.
+        ConfigError: If the tokenizer is of another kind, or the context length is out of range.
         DataError: If captions or spans are not lists of the expected form, or differ in number.
     """
     length = _checked(tokenizer, context_length)
@@ -293,7 +295,7 @@ def check_captions(captions: Sequence[str]) -> None:
     """Check that captions are a list of texts.
 
     Raises:
-        DataError: If they are a single text, lack an order or a length, or hold anything but texts.
+        DataError: If they are a single text, not a sequence, or hold anything but texts.
     """
     is_ordered = hasattr(captions, "__len__") and hasattr(captions, "__getitem__")
     if isinstance(captions, str | bytes | Mapping) or not is_ordered:
@@ -386,7 +388,11 @@ def _fast(tokenizer: Any) -> Any:
 
 
 def _checked(tokenizer: Any, context_length: int | None) -> int:
-    """Check that `_encode` supports the tokenizer, and return the context length."""
+    """Check that `_encode` supports the tokenizer, and return the context length.
+
+    Raises:
+        ConfigError: If the tokenizer is not supported, or the context length is out of range.
+    """
     if isinstance(tokenizer, SimpleTokenizer):
         readable = tokenizer.reduction_fn is None
     else:  # without offsets (not fast) a token's characters are unknown

@@ -115,8 +115,8 @@ def stated_bindings(alignment: Alignment) -> list[set[tuple[Any, ...]]]:
     """Return the distinct bindings that each caption states, as tuples of a role and token ids.
 
     There is a tuple for each attribute or relation word whose arguments are all known. It holds the
-    role of the word, the token ids of the word, and the token ids of each argument: the object of
-    an attribute, or the subject and the object of a relation.
+    role of the word, the token ids of the word, and the token ids of the first word of each
+    argument: the object of an attribute, or the subject and the object of a relation.
     """
     assert alignment.arguments is not None, "only the roles of placebos have no arguments"
     columns = (alignment.tokens, alignment.words, alignment.roles, alignment.arguments)

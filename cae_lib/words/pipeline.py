@@ -35,7 +35,7 @@ class Tagger(Protocol):
 
 @runtime_checkable
 class SwapTagger(Tagger, Protocol):
-    """Protocol of a tagger that also finds two parts whose swap makes a caption false."""
+    """Protocol of a tagger that also finds pairs of parts whose swap makes a caption false."""
 
     def tag_with_swaps(self, captions: Sequence[str]) -> list[tuple[list[Span], list[Swap]]]:
         """Return the spans and swaps of each caption, as character offsets in the given text."""

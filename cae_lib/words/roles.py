@@ -23,8 +23,8 @@ class Span:
         role: One of `OTHER`, `OBJECT`, `ATTRIBUTE` and `RELATION`.
         of: Character offsets of the objects that the span relates or describes: subject and object
             of a relation, or the object that an attribute describes. Empty if they are not known;
-            `NO_OFFSETS` stands for an object that the caption does not name. The comparison of
-            spans ignores `of`.
+            `NO_OFFSETS` stands for an object that the tagger does not find in the caption. The
+            comparison of spans ignores `of`.
     """
 
     start: int
@@ -54,7 +54,7 @@ class Swap:
 
     @property
     def allowed_pairs(self) -> tuple[tuple[Offsets, Offsets], ...]:
-        """The distinct pairs of parts that may be swapped: nouns, phrases, or both."""
+        """The distinct pairs of parts that may be swapped: nouns, phrases, both or none."""
         return tuple(
             pair for pair in dict.fromkeys((self.nouns, self.phrases)) if NO_OFFSETS not in pair
         )

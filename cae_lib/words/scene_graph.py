@@ -24,11 +24,10 @@ SceneGraph = dict[str, list[dict[str, Any]]]
 class SceneGraphTagger:
     """Tagger that finds the entities, modifiers and relations of SceneGraphParser.
 
-    The head of an entity is an object, its modifiers are attributes, and the words of a relation
-    are relation words. The parser returns words without their positions. The tagger takes the first
-    place in the caption at which these words occur as whole words and in this order. Code of
-    another publication by CAE's authors has the same rule, but compares token ids. That code can
-    also match the end of a longer word that consists of several tokens.
+    The head of an entity is an object, its adjectives and numbers are attributes, and the words of
+    a relation are relation words. The parser returns words without their positions. The tagger
+    takes the first place in the caption at which these words occur one after the other as whole
+    words. Code of another publication by CAE's authors has the same rule, but compares token ids.
 
     If a word occurs twice in a caption, only its first occurrence is found. The parser reverses the
     order of several compounds before a head, so such a head is not found in the caption. It becomes
@@ -45,7 +44,7 @@ class SceneGraphTagger:
     def __init__(self, determiners: bool = False) -> None:
         self._parser = sng_parser.Parser("spacy", model=spacy_model_name())
         self._nlp = disable_entity_recognizer(self._parser.unwrapped.nlp)
-        self._parser.unwrapped.nlp = _itself  # it gets what is parsed already
+        self._parser.unwrapped.nlp = _itself  # the parser is given parsed captions
         self.determiners = determiners
 
     def __reduce__(self) -> tuple[Any, ...]:

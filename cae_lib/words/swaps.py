@@ -95,7 +95,8 @@ def find_swaps(doc: Doc) -> list[Swap]:
       swapped if the verb still agrees with its subject. Arguments are not swapped if one of them
       contains a possessive.
     - Two attributes are swapped if they contradict each other (`are_contradictory`) and describe
-      different objects.
+      different objects. If both objects have the same noun, their phrases must differ in another
+      word that is not a determiner.
 
     Args:
         doc: A caption that spaCy has parsed.
@@ -243,9 +244,9 @@ class _Reader:
     def _subject(self, token: Token) -> NounPhrase | None:
         """Return the noun phrase that is the subject of a preposition or verb.
 
-        The noun of the phrase is the one on which the preposition or verb depends, or the subject
-        of the verb on which it depends. If the tree has neither, the result is the noun phrase
-        right before the preposition or verb, or None.
+        The search goes up the tree from `token`, and ends at the first verb that has a noun as
+        subject or at the first noun before `token`. If it reaches neither, the result is the noun
+        phrase right before `token`. The result is None if there is none or it names no object.
         """
         start, word = token, token
         for _ in range(len(self.doc)):

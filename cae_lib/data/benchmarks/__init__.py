@@ -99,6 +99,7 @@ def load_benchmark(
         DataError: If a file or a row is malformed, two items of a subset have the same key, a
             subset has more items than expected, or all annotation files are missing and
             `is_published` is False.
+        WriteError: If an image that an annotation file contains cannot be written to disk.
     """
     from cae_lib.data.benchmarks.load import load_family  # needs Pillow, and the names above do not
 

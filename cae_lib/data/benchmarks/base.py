@@ -29,7 +29,7 @@ CHANCE_ACCURACY_OF_TASK: Mapping[str, float] = {
     "tot": 1 / 3,
     "ordered": 1 / 6,
 }
-"""Probability of getting an item right by random scores, by task.
+"""Probability that random scores get an item right, for each task.
 
 The task "choice" is missing, because its probability is 1 divided by the item's number of options.
 """
@@ -66,7 +66,8 @@ class Item:
     goes with text i.
 
     Attributes:
-        key: Identifies the item in its subset: its key, id or row number in the annotation file.
+        key: Identifies the item in its subset, for example by its id or row number in the
+            annotation file.
         images: The images, in the order of the benchmark's official loader.
         texts: The texts, in the order of the benchmark's official loader.
         truth: Index of the true text among k texts, or of the true image among k images. It is 0 if
@@ -150,9 +151,8 @@ class Benchmark:
             "tot": Of 3 texts, the first two are closer to each other than each is to the third.
         counts: Numbers of items or rows with a property, for example `{"identical": 66}` for items
             with another text that equals the true one.
-        item_numbers: Number of each item: its position, from 0, among all items that the annotation
-            file yields, including items that are left out because of their images. Rows that the
-            benchmark excludes are not counted. Empty stands for 0, 1, 2, ...
+        item_numbers: Number of each item: its position, from 0, in the subset before items are left
+            out because of their images. Empty stands for 0, 1, 2, ...
     """
 
     name: str
@@ -203,7 +203,8 @@ class Family:
             that is not `in_paper` is used only if this folder exists.
         read_items: Function of the folder of all datasets and the name of a subset. It yields the
             items of the subset, and an `ExcludedRow` for each row that the benchmark excludes. It
-            may have further optional arguments.
+            raises a `MissingFileError` if the annotation file is missing. It may have further
+            optional arguments.
         published_counts: Published number of items of each subset; None where no verified number is
             known.
         files: Glob patterns of the annotation files.

@@ -22,6 +22,7 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
     Raises:
         MissingFileError: If there is no file.
         DataError: If a file cannot be read, or a row is malformed.
+        WriteError: If an image cannot be written.
     """
     folder, number = root / "bivlc/images", 0
     paths = sorted(root.glob(ANNOTATION_PATTERN))

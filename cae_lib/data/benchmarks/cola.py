@@ -1,4 +1,4 @@
-"""COLA (Ray et al. 2023): two images and two captions with the attributes on different objects.
+"""COLA (Ray et al. 2023): two image-caption pairs that combine attributes and objects differently.
 
 This is the multi-object task of COLA. An item is right if each caption is strictly closer to its
 own image than to the other one.
@@ -22,8 +22,7 @@ IMAGE_FOLDERS = ("cola/images", "vg/VG_100K", "vg/VG_100K_2")
 def read_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield the multi-object items, from rows `[image 1, caption 1, image 2, caption 2]`.
 
-    A row names an image by an address or by a path on another machine. Only the file name in it is
-    used.
+    A row names an image by a URL or by a path on another machine. Only the file name is used.
     """
     for row in json_rows(root / ANNOTATION_FILE, list):
         if isinstance(row.content, list) and len(row.content) != 4:

@@ -3,8 +3,8 @@
 The subsets belong to two parts, productivity and systematicity. Productivity has one file for each
 kind of negatives and complexity of captions, and the score of a kind is the mean over complexities.
 Systematicity has two files for each pretraining dataset: one with compounds that occur in this
-dataset, one with compounds that do not. They are meaningful only for models that were trained on
-it. The true caption is option 0. An item is right if this caption ranks first (R@1).
+dataset, one with compounds that do not. Both are meaningful only for models that were trained on
+this dataset. The true caption is option 0. An item is right if this caption ranks first (R@1).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
 
     Raises:
         MissingFileError: If there is no file.
-        DataError: If a row is malformed, or a list does not have five negatives.
+        DataError: If a file or a row is malformed, or a list does not have five negatives.
     """
     pattern = PRODUCTIVITY_PATTERN.format(subset)
     paths = sorted(root.glob(pattern), key=_complexity)

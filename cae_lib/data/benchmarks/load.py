@@ -29,14 +29,13 @@ def load_family(
 ) -> list[Benchmark]:
     """Load the subsets of a family, each as a `Benchmark`.
 
+    See `load_benchmark` for the subsets that are left out, and for the errors.
+
     Args:
         family: The family.
         root: Folder of all datasets.
-        is_published: Whether the files are the published ones; see `load_benchmark`.
+        is_published: Whether the files are the published ones.
         options: Further arguments of the family's reader.
-
-    Raises:
-        DataError: In the cases that `load_benchmark` lists.
     """
     expected = family.published_counts if is_published else _manifest_counts(root, family.name)
     names = list(family.published_counts)
@@ -83,15 +82,15 @@ def _load_subset(
     later.
 
     Args:
-        family: The benchmark.
+        family: The family.
         root: Folder of all datasets.
         subset: Name of the subset.
         expected: Numbers of items by subset, where they are known.
-        is_published: Whether the dataset is the published one.
+        is_published: Whether the files are the published ones.
         options: Further arguments of the family's reader.
 
     Returns:
-        The benchmark, and the error message if its annotation file is missing, else "".
+        The subset, and the error message if its annotation file is missing, else "".
     """
     items: list[Item] = []
     numbers: list[int] = []

@@ -111,7 +111,7 @@ def _untagged(captions: Sequence[str]) -> list[TaggedWords]:
 
 
 def clean_caption(caption: str) -> str:
-    """Return a caption in the form in which ARO encodes it, as `pre_caption` of BLIP makes it.
+    """Clean a caption as ARO does before encoding it, with the rules of BLIP's `pre_caption`.
 
     The caption is put in lower case, each of the characters `.!"()*#:;~` is replaced by a space,
     runs of white space become one space, and only the first `MAX_WORDS` words are kept. Other

@@ -34,7 +34,7 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
 
 
 def _image(root: Path, number: str) -> ImageRef:
-    name = number.strip().removesuffix(".0")  # some went through floats
+    name = number.strip().removesuffix(".0")  # some ids are written as floats
     return ImageRef(root / f"svo-probes/images/{name}.jpg")
 
 

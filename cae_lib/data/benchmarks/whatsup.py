@@ -32,10 +32,7 @@ PREPOSITION_OF_PHRASE = {
     "top": "top",
     "bottom": "bottom",
 }
-"""Preposition, as a name of a group, by the phrase that expresses it in a caption.
-
-The first phrase that occurs in the caption counts.
-"""
+"""Preposition, as a name of a group, by the phrase that expresses it in a caption."""
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:
@@ -62,7 +59,7 @@ def _read_controlled(folder: Path, subset: str) -> Iterator[Item]:
                 f"its image is {path!r}, a name like thing_PREPOSITION_thing.jpeg was expected "
                 f"with one of {', '.join(CONTROLLED_PREPOSITIONS[subset])}"
             )
-        image = ImageRef(folder / path.removeprefix("data/"))  # the official name of the folder
+        image = ImageRef(folder / path.removeprefix("data/"))  # the official data folder
         yield Item(row.key, (image,), row.texts("caption_options", at_least=2), group=parts[1])
 
 
