@@ -173,8 +173,8 @@ class Experiment(AttributionLossConfig):
     # Compare these `foils` with their source captions by a margin loss, with the run's `weight` and
     # `margin`; otherwise they are negatives of the contrastive loss.
     foil_hinge: bool = False
-    # "adaptive": the margin of that loss is the mean similarity gap of the step before, but at least
-    # 0 and at most `margin`, as in CE-CLIP.
+    # "adaptive": the margin of that loss is the mean similarity gap of the step before, but not
+    # below 0 or above `margin`, as in CE-CLIP.
     margin_rule: str = "fixed"
     # Share of the captions in which one word with a role is masked for the contrastive loss, by the
     # mean token embedding.

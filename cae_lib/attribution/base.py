@@ -71,7 +71,7 @@ class AttributionMethod:
         for name in self.positive_parameters:
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ConfigError(f"{name} is {value}: expected 1 or more, or None for all.")
+                raise ConfigError(f"{name} is {value}: expected 1 or more.")
 
     def __call__(
         self,

@@ -66,7 +66,7 @@ class PerturbationAttribution(AttributionMethod):
         tokens = captions.tokens[:, : captions.encoder.n_used_columns(captions.tokens)]
         words = captions.word_numbers(tokens.shape[1]).long()
         if self.unit == "token":
-            words = torch.arange(tokens.shape[1], device=tokens.device) * (words > 0)
+            words = torch.arange(1, tokens.shape[1] + 1, device=tokens.device) * (words > 0)
         caption, masked = word_masks(words)
         is_requested = captions.is_requested(caption, masked)
         caption, masked = caption[is_requested], masked[is_requested]

@@ -86,7 +86,7 @@ def load_karpathy(
         splits_of_file.add(image.text("split"))
         if image.text("split") in splits:
             name = Path(image.content.get("filepath", ""), image.text("filename"))
-            sentences = [Row(path, image.place, one) for one in image.value("sentences")]
+            sentences = [Row(path, image.place, one) for one in image.values("sentences")]
             pairs += [(name, sentence.text("raw")) for sentence in sentences]
     if not pairs:
         raise DataError(
@@ -262,7 +262,7 @@ def load_retrieval_set(
 
 def _listed(path: Path, name: str) -> list[Row]:
     """Return the entries of the list `name` in the top-level object of a JSON file."""
-    entries = Row(path, "top level", read_json(path, dict)).value(name)
+    entries = Row(path, "top level", read_json(path, dict)).values(name)
     return [Row(path, f"{name[:-1]} {i}", entry) for i, entry in enumerate(entries)]
 
 

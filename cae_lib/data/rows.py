@@ -75,6 +75,17 @@ class Row:
                 raise self.error(f"has no field '{field}'")
         return inner
 
+    def values(self, field: str) -> list[Any]:
+        """Return the list in a field, whatever its entries are.
+
+        Raises:
+            DataError: If the field is missing or is no list.
+        """
+        value = self.value(field)
+        if not isinstance(value, list):
+            raise self.error(f"field '{field}' is {value!r}, a list was expected")
+        return value
+
     def text(self, field: str) -> str:
         """Return the text in a field unchanged.
 

@@ -60,7 +60,7 @@ def read_scene_graphs(path: Path, key: str) -> list[dict[str, Any]]:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))[key]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
             f"{path}: cannot be read ({error!r}); build the synthetic scenes with `python -m "
             "data.recipes.synthetic_scenes.build`"

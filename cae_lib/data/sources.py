@@ -239,11 +239,17 @@ def find_source(name: str) -> Source:
 
 
 def fetch_command(names: Iterable[str]) -> str:
-    """Return the shell command that fetches the named sources and those whose images they use."""
+    """Return the shell command that fetches the named sources and all that they need."""
     fetched: dict[str, None] = {}
-    for name in names:
+
+    def add(name: str) -> None:
         entry = load_sources().get(name)  # None if registered after the sources were read
-        fetched |= dict.fromkeys([*(entry.needs if entry else ()), name])
+        for needed in entry.needs if entry else ():
+            add(needed)
+        fetched[name] = None
+
+    for name in names:
+        add(name)
     return f"cae data get {' '.join(fetched)}"
 
 

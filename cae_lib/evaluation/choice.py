@@ -82,8 +82,7 @@ def svo_match_benchmark(benchmark: Benchmark) -> Benchmark:
     case or white space.
 
     Args:
-        benchmark: SVO-Probes. For each of its items that is missing, two items are added to the
-            expected number.
+        benchmark: SVO-Probes. Each of its missing items adds two to the expected number of items.
     """
     pairs: dict[tuple, Item] = {}
     for item in benchmark.items:

@@ -30,7 +30,7 @@ def subset_table(profile_name: str) -> pd.DataFrame:
     Returns:
         A row for each subset of a benchmark, and for each dataset of another suite. Columns:
 
-        - `suite`.
+        - `suite`: name of the suite.
         - `family`, `subset`: the family and the subset of a benchmark. For other suites than
           "benchmarks", `family` is the name of the dataset and `subset` is "".
         - `n_used`, `n_expected`: numbers of items, captions, images or pairs of sentences.

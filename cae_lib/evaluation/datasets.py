@@ -63,7 +63,7 @@ def _manifest_counts(root: Path) -> Mapping[str, Mapping[str, int]]:
 
 
 def evenly_spaced_indices(total: int, limit: int | None) -> np.ndarray:
-    """Return up to `limit` evenly spaced indices from 0 to `total - 1`, sorted; None returns all."""
+    """Return up to `limit` evenly spaced indices below `total`, sorted; None returns all."""
     return np.unique(
         np.linspace(0, total - 1, total if limit is None else min(limit, total)).astype(int)
     )
@@ -98,8 +98,8 @@ def load_benchmarks(profile_name: str, families: Iterable[str] = ()) -> tuple[Be
         families: Names of the families to load; by default those of `benchmark_families`.
 
     Raises:
-        ConfigError: If the profile is unknown or does not have one of the `families`, or if the
-            family "order" finds no English spaCy model.
+        ConfigError: If the profile is unknown or lacks one of the `families`, or the family "order"
+            finds no English spaCy model.
         DataError: If data are malformed, generated data are incomplete, or a family that `families`
             names has no usable item.
     """

@@ -76,7 +76,7 @@ class Weights:
 
     Attributes:
         source: The `Path` of a checkpoint of `save_checkpoint`, which names its own model and
-            activation; a text with the tag of pretrained weights of open_clip; or None for random
+            activation; a `str`, the tag of pretrained weights of open_clip; or None for random
             weights.
         model: Name of the open_clip model; not used for a checkpoint.
         activation: "quickgelu" or "gelu"; not used for a checkpoint.

@@ -71,10 +71,9 @@ def attribute(
         the caption's words.
 
     Raises:
-        ConfigError: If `clip` is no `Clip`, or its model is one of transformers, has an image tower
-            without attention maps or without the start layer, or has another vocabulary than CLIP;
-            if a method is unknown or needs the roles of words; or if no English spaCy model is
-            installed.
+        ConfigError: If `clip` is no `Clip`, its model is one of transformers, its image tower has
+            no attention maps or no such layer, or its vocabulary is not CLIP's; if a method is
+            unknown or needs the roles of words; or if no English spaCy model is installed.
         DataError: If the image cannot be read, or the caption is not a text or has no word.
     """
     if not isinstance(clip, Clip):

@@ -17,6 +17,7 @@ import torch
 from open_clip.tokenizer import HFTokenizer, SimpleTokenizer
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from cae_lib.errors import CheckpointError, ConfigError
@@ -175,10 +176,15 @@ def _load_from_file(external: ExternalModel, path: Path, device: str | torch.dev
     state = read_state_dict(path, LORA_ALPHA)
     if external.share != 1:
         start = load_clip(*OPENAI_WEIGHTS).model.state_dict()
-        state = {
-            name: value.float().lerp(_cut(start[name].float(), value), 1 - external.share)
-            for name, value in state.items()
-        }
+        try:
+            state = {
+                name: value.float().lerp(_cut(start[name].float(), value), 1 - external.share)
+                for name, value in state.items()
+            }
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{path} cannot be averaged with {OPENAI_WEIGHTS[0]}, OpenAI's weights: {error}"
+            ) from error
     model, activation = external.model or "", external.activation or ""  # `_loader` checks both
     return build_with_state_dict(model, state, path, activation, device)
 
@@ -201,7 +207,7 @@ def _load_from_folder(source: str, activation: str | None, device: str | torch.d
             require_pretrained=True,
         )
         tokenizer = open_clip.get_tokenizer(source)
-    except (OSError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+    except (*UNREADABLE_ERRORS, AttributeError) as error:
         raise CheckpointError(
             f"cannot read {source} as open_clip's: {error}. A model of transformers is given as "
             f"hf:OWNER/NAME or as its folder."
@@ -260,7 +266,7 @@ def _load_from_transformers(
             source, config=config, attn_implementation="eager", output_loading_info=True
         )
         tokenizer, preprocess = _processors(source, external.processor, config)
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (*UNREADABLE_ERRORS, ImportError) as error:
         raise CheckpointError(
             f"cannot read {source} as a model of transformers: {error}. Expected config.json, "
             "weights, tokenizer and preprocessor_config.json of a CLIP or SigLIP."

@@ -210,7 +210,8 @@ def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor
         All weights by name, without the adapters.
 
     Raises:
-        CheckpointError: If one tensor of an adapter is missing, or the weight that it belongs to.
+        CheckpointError: If one tensor of an adapter is missing, or the weight that it belongs to,
+            or if their shapes do not fit.
     """
     merged = {name: value for name, value in state.items() if "lora_" not in name}
     for stem in sorted({name[:-1] for name in state if name.endswith(("lora_A", "lora_B"))}):
@@ -221,10 +222,13 @@ def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor
             raise CheckpointError(f"the adapter {stem}A, {stem}B of {target} lacks {names}")
         weight, down, up = merged[target], state[f"{stem}A"], state[f"{stem}B"]
         kernel = weight.shape[-1] if weight.ndim == 4 else 1
-        product = up.float() @ down.float()
-        if product.shape == weight.shape[::-1] != weight.shape:
-            product = product.T
-        change = product.reshape(weight.shape) * alpha * kernel / len(down)
+        try:
+            product = up.float() @ down.float()
+            if product.shape == weight.shape[::-1] != weight.shape:
+                product = product.T
+            change = product.reshape(weight.shape) * alpha * kernel / len(down)
+        except RuntimeError as error:
+            raise CheckpointError(f"the adapter of {target} does not fit it: {error}") from error
         merged[target] = (weight.float() + change).to(weight.dtype)
     return merged
 
