@@ -283,12 +283,14 @@ def evaluate(
     """
     from cae_lib import measuring, runs
     from cae_lib.evaluation import scores
+    from cae_lib.store import SINGLE_SEED_PREFIXES
     from cae_lib.variants import DATA_RUN
 
     is_ours = name == DATA_RUN or runs.is_run(name, "mini")
     profile = profile or ("mini" if is_ours else scores.REAL_PROFILE)
     suites, families = split_suites_and_benchmarks(only)
-    seed = seed if runs.is_run(name, profile) else 0
+    if name.startswith(SINGLE_SEED_PREFIXES) or not runs.is_run(name, profile):
+        seed = 0
     how = {"model": model, "activation": activation, "processor": processor, **dict(overrides)}
     if name == DATA_RUN:
         measuring.measure_data(profile)

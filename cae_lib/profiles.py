@@ -57,16 +57,17 @@ def read_profile(path: Path) -> Profile:
     types: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Profile)}
     _check_keys(f"{path}", content, types.keys() - {"name", "runs", "labels", "studies"})
     for key in ("base", "training", "short"):
-        if content.get(key) is not None:
+        if key in content and (key != "base" or content[key] is not None):
             content[key] = _settings(f"{path}: {key}", content[key])
     entries = {name: _entry(f"{path}: runs: {name}", entry) for name, entry in entries.items()}
     if "search" in content:
-        search = {key: tuple(value) for key, value in content["search"].items()}
-        _check_keys(
-            f"{path}: search", search, {field.name for field in dataclasses.fields(SearchSpace)}
-        )
+        search, location = content["search"], f"{path}: search"
+        if not isinstance(search, dict):
+            raise ConfigError(f"{location}: expected a mapping from settings to lists of values")
+        _check_keys(location, search, {field.name for field in dataclasses.fields(SearchSpace)})
+        search = {key: _tuple(f"{location}: {key}", value) for key, value in search.items()}
         content["search"] = SearchSpace(**search)
-    content["earlier_bases"] = tuple(content.get("earlier_bases", ()))
+    content["earlier_bases"] = _tuple(f"{path}: earlier_bases", content.get("earlier_bases", []))
     runs = {name: _resolved(path, name, entries) for name in entries}
     labels = {name: entry["label"] for name, entry in entries.items() if "label" in entry}
     studies = frozenset(name for name, entry in entries.items() if entry.get("study"))
@@ -80,6 +81,12 @@ def read_profile(path: Path) -> Profile:
         if types[name] in ("int", "bool"):
             check_type(f"{path}: {name}", value, {"int": int, "bool": bool}[types[name]])
     return Profile(name=path.stem, **fields)
+
+
+def _tuple(location: str, value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise ConfigError(f"{location}: expected a list, got {value!r}")
+    return tuple(value)
 
 
 def _load(path: Path, below: tuple[str, ...] = ()) -> dict[str, Any]:

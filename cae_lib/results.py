@@ -84,6 +84,8 @@ def load(
             variant = find_variant(run, profile_name, **settings)
             rows[seed] = _computed(table_name, variant, profile_name, seed, hours)
         rows_to_read += [rows[seed] for seed in sorted(rows)]
+    if not rows_to_read:
+        raise DataError("no runs are given, so there is nothing to load")
     return store.read_rows(rows_to_read).to_pandas()
 
 

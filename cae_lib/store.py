@@ -40,6 +40,7 @@ from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import atomic_file, write_atomic
 from cae_lib.variants import DATA_RUN as DATA_RUN
+from cae_lib.variants import GELU_CONTROLS
 
 ITEM_KEY = ("family", "subset", "item")
 """Columns that together identify an item of a benchmark."""
@@ -458,9 +459,10 @@ def missing_runs(table_name: str, runs: Iterable[str], profile_name: str) -> lis
 
 def _advice(table_name: str, run: str, profile_name: str) -> str:
     where = f"{file_of(table_name, profile_name)}: nothing is stored for {run!r}"
-    train = (
-        "" if run in ("base", DATA_RUN) else f"`cae train {run} --profile {profile_name}`, then "
-    )
+    trained = GELU_CONTROLS.get(run, run)
+    train = f"`cae train {trained} --profile {profile_name}`, then "
+    if run.startswith(SINGLE_SEED_PREFIXES):
+        train = ""
     measure = f"`cae evaluate {run} --profile {profile_name}`"
     return f"{where}. Run {train}{measure}, or `cae reproduce --profile {profile_name}` for all"
 

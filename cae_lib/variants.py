@@ -167,9 +167,9 @@ def parse_setting(key: str, text: str) -> Any:
         value = (
             NAMED_VALUES[text.lower()] if text.lower() in NAMED_VALUES else ast.literal_eval(text)
         )
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError):
         return text
-    return float(text) if hints[key] is float and type(value) is int else value
+    return float(value) if hints[key] is float and type(value) is int else value
 
 
 def base_weights_at_step(profile_name: str, steps: int) -> str:

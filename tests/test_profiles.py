@@ -67,6 +67,10 @@ RUN = "runs:\n  one: "
     (f"{HEAD}{RUN}{{seed: 3}}", ["one", "seed"]),
     (f"{HEAD}{RUN}{{like: one}}", ["one", "like"]),
     (f"{HEAD}search: {{rate: [1.0]}}\n{RUN}{{}}", ["search", "rate", "rates"]),
+    (f"{HEAD}search: 3\n{RUN}{{}}", ["search"]),
+    (f"{HEAD}search: {{rates: 3}}\n{RUN}{{}}", ["search", "rates"]),
+    (f"{HEAD}earlier_bases: 3\n{RUN}{{}}", ["earlier_bases"]),
+    (f"{HEAD}short:\n{RUN}{{}}", ["short"]),
     ("seeds: [", ["YAML"]),
 ])  # fmt: skip
 def test_an_error_names_the_file_the_key_and_what_is_allowed(text, named, tmp_path) -> None:

@@ -130,6 +130,8 @@ def test_what_is_wrong_is_said_before_anything_is_trained(measured, monkeypatch)
             compute(**options)
     with pytest.raises(DataError, match="nothing is stored"):
         results.load("blind spots", "smoke", ["clip-ft"], 1, compute=True)
+    with pytest.raises(DataError):
+        results.load("retrieval", "smoke", [], 1, compute=True)
 
 
 @pytest.mark.parametrize("options", [{"compute": True}, {"weight": 0.5}])

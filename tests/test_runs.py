@@ -25,6 +25,7 @@ from cae_lib.variants import (
     base_variants,
     find_variant,
     parse_run_name,
+    parse_setting,
     run_name,
     study_runs,
 )
@@ -206,6 +207,12 @@ def test_runs_of_the_studies_are_found_by_name(name: str, chosen: str, settings:
     row, found = parse_run_name(name, chosen)
     assert (row, found) == (name.partition("+")[0], settings)
     assert run_name(row, chosen, **settings) == name
+
+
+def test_values_are_read_as_python_reads_them():
+    values = {"lr=0x10": 16.0, "lr=1": 1.0, "weights={[]: 1}": "{[]: 1}"}
+    for text, value in values.items():
+        assert parse_setting(*text.split("=", 1)) == value
 
 
 def test_a_path_with_a_plus_is_no_run():

@@ -311,6 +311,15 @@ def test_the_readme_beside_the_records_names_every_column() -> None:
     assert files
 
 
+@pytest.mark.parametrize(
+    ("run", "trained"),
+    [("released-clip", None), ("base-gelu", None), ("clip-ft-gelu", "clip-ft"), ("cae", "cae")],
+)
+def test_the_advice_for_a_missing_run_can_be_followed(run: str, trained: str | None) -> None:
+    message = str(store.not_stored_error("benchmarks", run, "mini"))
+    assert re.findall(r"cae train (\S+)", message) == ([trained] if trained else [])
+
+
 def test_runs_without_training_have_one_seed() -> None:
     index = {("released-clip", 0): None, ("cae", 0): None}
     assert store.select(index, "released-clip", 3)[1] == []

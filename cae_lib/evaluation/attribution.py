@@ -23,7 +23,7 @@ from cae_lib.evaluation.datasets import SAMPLE_SIZES, evenly_spaced_indices, ret
 from cae_lib.evaluation.encoder import Encoder, eval_mode
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.text_encoder import text_encoder
-from cae_lib.words.alignment import Alignment, token_roles
+from cae_lib.words.alignment import Alignment, token_roles, unwrap_tokenizer
 from cae_lib.words.roles import ROLE_NAMES
 
 
@@ -204,6 +204,7 @@ class CaptionSample:
     def word_texts(self, row: int, tokenizer: Any) -> list[str]:
         """Return the words of the caption in a row as text."""
         words, tokens = self.words[row], self.tokens[row]
+        tokenizer = unwrap_tokenizer(tokenizer)
         return [
             tokenizer.decode(tokens[words == number].tolist()).strip()
             for number in range(1, int(self.n_words[row]) + 1)

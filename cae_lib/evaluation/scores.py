@@ -14,7 +14,7 @@ from cae_lib import store
 from cae_lib.data.benchmarks import BENCHMARK_FAMILIES, Benchmark
 from cae_lib.data.benchmarks.load import BROKEN_IMAGES_KEY, MISSING_IMAGES_KEY
 from cae_lib.data.sources import find_source
-from cae_lib.errors import ConfigError
+from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.averages import join_by_item, score_weights, weighted_average
 from cae_lib.evaluation.choice import answer_benchmarks, scorable_benchmarks, weighted_items
@@ -202,6 +202,8 @@ def stored_scores(
         pairs = datasets.retrieval_sets(profile_name)
         by_direction = rows_of("retrieval").groupby(["set", "direction"], sort=False)
         for (name, way), ranks in by_direction:
+            if name not in pairs:
+                raise _no_dataset_error(name, profile_name)
             amounts = pairs[name].n_used, pairs[name].n_expected
             for k in (1, 5, 10):
                 recall = float((ranks["rank"] <= k).mean())
@@ -209,11 +211,20 @@ def stored_scores(
     if "similarity" in measured:
         expected = {part.name: part.n_expected for part in datasets.similarity_sets(profile_name)}
         for name, rows in rows_of("similarity").groupby("set", sort=False):
+            if name not in expected:
+                raise _no_dataset_error(name, profile_name)
             spearman = float(rows["gold"].corr(rows["score"], "spearman"))
             amounts = len(rows), expected[name]
             scores.append((name, "similarity", "Spearman", spearman, math.nan, *amounts))
     tables.append(pd.DataFrame(scores, columns=SCORE_COLUMNS))
     return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+
+
+def _no_dataset_error(name: Any, profile_name: str) -> DataError:
+    return DataError(
+        f"{name} of {profile_name} is not on this machine, but its number of items is read from "
+        "its files: `cae data list` says how to get it"
+    )
 
 
 def format_scores(table: pd.DataFrame) -> str:

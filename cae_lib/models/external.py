@@ -38,6 +38,9 @@ OPEN_CLIP_PREFIXES, TRANSFORMERS_PREFIX = ("hf-hub:", "local-dir:"), "hf:"
 OPENAI_WEIGHTS = ("ViT-B-32", "openai")
 """Architecture and open_clip tag of the weights that `ExternalModel.share` averages a file with."""
 
+UNREADABLE_ERRORS = (OSError, RuntimeError, ValueError, KeyError, SafetensorError)
+"""Errors that other libraries raise if the files of a model are missing, damaged or do not fit."""
+
 PROCESSOR_FILES = {
     "tokenizer": ("tokenizer.json", "vocab.json", "tokenizer_config.json"),
     "preprocessing": ("preprocessor_config.json", "processor_config.json"),

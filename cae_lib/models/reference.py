@@ -56,6 +56,7 @@ class TextModel:
             if `position` is None, and then needed.
         non_word_mask: Tokens -> mask `(B, C)` of the tokens that belong to no word; None if
             unknown.
+        n_appended: Number of tokens that the tower appends to a text, such as CoCa's class token.
     """
 
     model: nn.Module
@@ -65,6 +66,7 @@ class TextModel:
     position: Callable[[Tensor], Tensor] | None
     attended: Callable[[Tensor], Tensor] | None = None
     non_word_mask: Callable[[Tensor], Tensor] | None = None
+    n_appended: int = 0
 
 
 class ReferenceEncoder(TextEncoder):
@@ -123,7 +125,8 @@ class ReferenceEncoder(TextEncoder):
         with self._with_embeddings(embeddings), recorder as maps:
             features = self.text.features(tokens)
         if attention is None:
-            return TextOutput(features, [], embeddings, self._readout(tokens, tokens.shape[1]))
+            readout = self._readout(tokens, tokens.shape[1] + self.text.n_appended)
+            return TextOutput(features, [], embeddings, readout)
         if not maps:
             raise ConfigError(
                 f"the attention of {type(self.text.tower).__name__} cannot be read: it does not "
@@ -228,6 +231,7 @@ def _open_clip(model: Any) -> TextModel:
             text.transformer,
             position,
             non_word_mask=non_word_mask,
+            n_appended=int(getattr(text, "cls_emb", None) is not None),
         )
     pooler = type(text.pooler).__name__  # a text tower of Hugging Face
     if pooler not in ("MeanPooler", "ClsPooler", "ClsLastHiddenStatePooler"):

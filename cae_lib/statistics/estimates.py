@@ -231,8 +231,8 @@ def mean_ci(
     Raises:
         DataError: If the table is empty, a column is missing or has missing values, items of a
             stratum have different weights, an item has two images, an item occurs twice for a seed
-            of a group, a seed lacks items that other seeds of its group have, or a group lacks items
-            of a score.
+            of a group, a seed lacks items that other seeds of its group have, or a group lacks
+            items of a score.
     """
     frame = frame.reset_index(drop=True)
     matrix = _ItemMatrix(frame, value, items, cluster, weights, by)

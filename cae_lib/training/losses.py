@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cae_lib.attribution.base import AttributionMethod, Captions, get_method
+from cae_lib.attribution.binding import BindingAttribution
 from cae_lib.attribution.checks import is_integer
 from cae_lib.config import AttributionLossConfig
 from cae_lib.errors import ConfigError, DataError, check_type
@@ -154,9 +155,8 @@ class CAELoss(nn.Module):
             process.
         implementation: "packed", "reference", or "auto"; see `text_encoder`.
         settings: Fields of `AttributionLossConfig`, such as `margin`, and parameters of the named
-            method. The name "binding" changes the default hinge to "margin", which needs a `margin`
-            above 0. With another hinge the loss of this method is 0, because it does not score
-            object words.
+            method. The method "binding" does not score object words, so its hinge is "margin", by
+            default and necessarily; it needs a `margin` above 0.
 
     Raises:
         ConfigError: If the model, the method or a setting is unknown or not allowed.
@@ -176,11 +176,16 @@ class CAELoss(nn.Module):
         super().__init__()
         text_encoder(model, implementation)  # refuses unknown models
         self._model = (model,)  # in a tuple, so that it is not registered as a submodule
-        if method == "binding":  # whose object words have no score to compare with
-            settings.setdefault("hinge", "margin")
         names = {field.name for field in fields(AttributionLossConfig)} & settings.keys()
-        self.config = AttributionLossConfig(**{name: settings.pop(name) for name in names})
+        of_loss = {name: settings.pop(name) for name in names}
         self.method = get_method(method, **settings)
+        scores_objects = not isinstance(self.method, BindingAttribution)
+        if not scores_objects and of_loss.setdefault("hinge", "margin") != "margin":
+            raise ConfigError(
+                f"hinge {of_loss['hinge']!r} compares with object words, which the method "
+                "'binding' does not score: expected 'margin'."
+            )
+        self.config = AttributionLossConfig(**of_loss)
         check_type("image_gradient", image_gradient, bool)
         check_type("weight", weight, float)
         if weight < 0:

@@ -108,7 +108,8 @@ def train(
         KeyboardInterrupt: On Ctrl-C or (as `Terminated`) SIGTERM, at the end of the current step.
             The state is saved, unless a further Ctrl-C interrupts that step. If it is the last
             step, the run is completed instead.
-        WriteError: If a file cannot be written.
+        WriteError: If the state or the weights cannot be written.
+        OSError: If the folder or the log cannot be written.
     """
     out, end = Path(out_dir), experiment.steps
     out.mkdir(parents=True, exist_ok=True)

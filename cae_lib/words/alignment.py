@@ -376,13 +376,13 @@ def _key(captions: Sequence[str], tagger: Tagger, tokenizer: Any, length: int | 
     if isinstance(tokenizer, SimpleTokenizer):
         vocabulary = "\n".join(tokenizer.encoder)
     else:  # with padding and truncation as the probe left them
-        vocabulary = _fast(tokenizer).backend_tokenizer.to_str()
+        vocabulary = unwrap_tokenizer(tokenizer).backend_tokenizer.to_str()
     vocabulary = hashlib.sha256(vocabulary.encode()).hexdigest()
     text = json.dumps([[CACHE_VERSION, tagger.identity, vocabulary, probe], list(captions)])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _fast(tokenizer: Any) -> Any:
+def unwrap_tokenizer(tokenizer: Any) -> Any:
     """Return the Hugging Face tokenizer in a wrapper of open_clip; any other tokenizer itself."""
     return tokenizer.tokenizer if isinstance(tokenizer, TOKENIZER_WRAPPERS) else tokenizer
 
@@ -396,7 +396,7 @@ def _checked(tokenizer: Any, context_length: int | None) -> int:
     if isinstance(tokenizer, SimpleTokenizer):
         readable = tokenizer.reduction_fn is None
     else:  # without offsets (not fast) a token's characters are unknown
-        fast = _fast(tokenizer)
+        fast = unwrap_tokenizer(tokenizer)
         readable = getattr(fast, "is_fast", False) and fast.pad_token_id is not None
     if not readable:
         raise ConfigError(
@@ -428,7 +428,9 @@ def _encode(caption: str, tokenizer: Any, length: int) -> tuple[str, list[TokenS
     wrapped = isinstance(tokenizer, TOKENIZER_WRAPPERS)
     clean = getattr(tokenizer, "clean_fn", get_clean_fn("canonicalize")) if wrapped else str
     cleaned = clean(caption)
-    read = _fast(tokenizer)(cleaned, max_length=length, padding="max_length", truncation=True)
+    read = unwrap_tokenizer(tokenizer)(
+        cleaned, max_length=length, padding="max_length", truncation=True
+    )
     (encoding,) = read.encodings
     ids = tokenizer([caption], length)[0].tolist() if wrapped else encoding.ids
     row, is_cut = [], bool(encoding.overflowing)
@@ -442,7 +444,7 @@ def _encode(caption: str, tokenizer: Any, length: int) -> tuple[str, list[TokenS
 
 def _vocabulary_size(tokenizer: Any) -> int:
     simple = isinstance(tokenizer, SimpleTokenizer)
-    return tokenizer.vocab_size if simple else len(_fast(tokenizer))
+    return tokenizer.vocab_size if simple else len(unwrap_tokenizer(tokenizer))
 
 
 def _words(row: list[TokenSpan], cleaned: str) -> list[int]:

@@ -24,6 +24,7 @@ from cae_lib.data.sources import (
     ReferencedImages,
     Source,
     expand_braces,
+    fetch_command,
     load_sources,
 )
 from cae_lib.data.training_set import N_TRAINING_ROWS, TRAINING_SOURCE, training_pairs
@@ -169,6 +170,17 @@ def test_benchmarks_are_counted_by_their_readers(world_as_raw: Path, family: str
 def test_pictures_of_captions_are_found(world_as_raw: Path, name: str):
     images = source_report(SOURCES[name]).tallies[-1]
     assert images.what == "images" and images.n_present == images.expected > 0
+
+
+def test_what_a_needed_source_needs_is_fetched_as_well():
+    assert fetch_command(["vl-checklist"]).split()[3:] == [
+        "visual-genome",
+        "swig",
+        "coco-train2014",
+        "coco-val2014",
+        "hake",
+        "vl-checklist",
+    ]
 
 
 def test_missing_and_unreadable_files_are_named(toy: Source):

@@ -15,7 +15,7 @@ from cae_lib import measuring
 from cae_lib.cli import main, split_suites_and_benchmarks
 from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import Average, Benchmark, ImageRef, Item
-from cae_lib.errors import ConfigError
+from cae_lib.errors import ConfigError, DataError
 from cae_lib.evaluation.scores import (
     SCORE_COLUMNS,
     choice_scores,
@@ -93,6 +93,9 @@ def test_recall_counts_ranks_up_to_k(home, monkeypatch):
     pairs = {"coco": Mock(n_used=4, n_expected=5)}
     monkeypatch.setattr("cae_lib.evaluation.datasets.retrieval_sets", lambda profile: pairs)
     assert stored_scores("own", "smoke", 0)["value"].tolist() == [0.25, 0.5, 0.75]
+    pairs.clear()
+    with pytest.raises(DataError, match="coco"):
+        stored_scores("own", "smoke", 0)
 
 
 def test_similarity_is_the_correlation_of_ranks_over_all_parts(home, monkeypatch):
@@ -116,6 +119,9 @@ def test_similarity_is_the_correlation_of_ranks_over_all_parts(home, monkeypatch
     # 1 - 6 * (1 + 1) / (4 * (16 - 1)), since two ranks differ by one
     assert found["value"].tolist() == pytest.approx([1.0, 0.8])
     assert found["n_expected"].tolist() == [4, 9] and found["n_used"].tolist() == [4, 4]
+    parts.pop()
+    with pytest.raises(DataError, match="STS14"):
+        stored_scores("own", "smoke", 0)
 
 
 def test_how_a_model_is_read_makes_its_measurement_another_one(home, monkeypatch, tiny_clip):

@@ -128,6 +128,22 @@ def test_a_folder_without_weights_is_not_loaded_with_random_ones(clip, tmp_path)
         load(tmp_path)
 
 
+def test_damaged_weights_of_a_folder_are_an_error_of_the_checkpoint(clip, tmp_path):
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    save_folder(clip, ours)
+    save_hugging_face("clip", theirs)
+    for folder in (ours, theirs):
+        (file,) = folder.glob("*.safetensors")
+        file.write_bytes(file.read_bytes()[:1000])
+        with pytest.raises(CheckpointError, match="cannot read"):
+            load(folder)
+    save_hugging_face("clip", theirs)
+    config = json.loads((theirs / "config.json").read_text())
+    (theirs / "config.json").write_text(json.dumps(config | {"projection_dim": 12}))
+    with pytest.raises(CheckpointError, match="cannot read"):
+        load(theirs)
+
+
 def test_a_file_with_adapters_is_a_model(clip, tmp_path):
     state = {f"module.{name}": value for name, value in clip.model.state_dict().items()}
     name = next(name for name in state if name.endswith("mlp.c_fc.weight"))
@@ -156,6 +172,9 @@ def test_weights_are_mixed_with_the_start_and_a_shorter_context_is_kept(
     for name, value in mixed.model.state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value, 0.6 * state[name] + 0.4 * start[name])
+    torch.save(state | {"extra.weight": torch.ones(1)}, path)
+    with pytest.raises(CheckpointError, match="short.pt"):
+        load(path, "clip-mini", "quickgelu", share=0.6)
 
 
 def test_a_model_for_images_of_any_size_is_refused(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ def test_maps_are_those_written_out(both: Both) -> None:
     output = encoder.encode(case.tokens, attention="maps")
     torch.testing.assert_close(output.features, features, **exact)
     torch.testing.assert_close(output.readout, case.readout)
+    torch.testing.assert_close(encoder.encode(case.tokens).readout, case.readout)
     assert len(output.attention) == len(expected) == 2
     rows = [torch.einsum("bt,bhts->bhs", case.readout, m) for m in expected]
     actual = encoder.encode(case.tokens, attention="row").attention

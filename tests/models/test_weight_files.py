@@ -183,3 +183,6 @@ def test_adapters_are_merged_by_their_own_scale() -> None:
     for lost in ("mlp.lora_B", "mlp.lora_A", "mlp.weight"):
         with pytest.raises(CheckpointError, match=f"mlp.lora.*lacks.*{lost}"):
             merge_lora({k: v for k, v in state.items() if k != lost})
+    for misfit in ({"mlp.lora_A": random(2, 7)}, {"mlp.lora_B": random(5, 2)}):
+        with pytest.raises(CheckpointError, match="mlp.weight"):
+            merge_lora(state | misfit)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from open_clip import SimpleTokenizer
 
 import cae_lib as cae
-from cae_lib.attribution.binding import swapped_captions
+from cae_lib.attribution.binding import BindingAttribution, swapped_captions
 from cae_lib.errors import ConfigError
 
 TOKENIZER = SimpleTokenizer()
@@ -55,6 +55,15 @@ def test_the_loss_is_the_hinge_on_the_drop_by_the_swap(model) -> None:
     true, swapped = (model.encode_text(texts, normalize=True) @ images.T).flatten()
     expected = 3 * torch.relu(0.5 - (true - swapped))
     torch.testing.assert_close(output.loss, expected, rtol=1e-5, atol=1e-6)
+    by_object = cae.CAELoss(model, method=BindingAttribution(), margin=0.5, weight=3.0)
+    actual = by_object(images, words.tokens, words.roles, words.words, swaps=words.swaps)
+    assert actual.loss == output.loss
+
+
+@pytest.mark.parametrize("method", ["binding", BindingAttribution()])
+def test_a_hinge_that_needs_scores_of_object_words_is_refused(method, model) -> None:
+    with pytest.raises(ConfigError, match="hinge"):
+        cae.CAELoss(model, method=method, hinge="difference", margin=0.5)
 
 
 def test_a_batch_with_few_swaps_warns(model) -> None:

@@ -2,6 +2,7 @@
 
 from functools import cache
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import open_clip
 import pytest
@@ -9,6 +10,7 @@ import torch
 from open_clip.tokenizer import HFTokenizer, SigLipTokenizer
 
 from cae_lib.errors import ConfigError
+from cae_lib.evaluation.attribution import CaptionSample
 from cae_lib.words.alignment import Alignment, align, token_roles
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 
@@ -250,3 +252,11 @@ def test_the_cache_tells_tokenizers_apart(tmp_path):
     for number, (tokenizer, length) in enumerate(others, start=2):
         token_roles(["dog"], tokenizer, tagger, tmp_path, length)
         assert len(list(tmp_path.iterdir())) == number
+
+
+def test_the_words_of_a_sample_are_decoded_by_wrapped_tokenizers(tmp_path):
+    fast = word_piece()
+    for tokenizer in (wrapped(fast, tmp_path, context_length=8), siglip(fast, 8), fast):
+        aligned = align(["a red dog"], [[]], tokenizer, 8)
+        sample = Mock(words=aligned.words, tokens=aligned.tokens, n_words=[3])
+        assert CaptionSample.word_texts(sample, 0, tokenizer) == ["a", "red", "dog"]
