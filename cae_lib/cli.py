@@ -385,7 +385,7 @@ def attribute(
     """Draw the heat map of an image and the scores of its caption's words in one figure."""
     from cae_lib.data.images import read_image
     from cae_lib.evaluation.pair import attribute
-    from cae_lib.evaluation.pair_figure import draw
+    from cae_lib.evaluation.pair_figure import draw_attributions
     from cae_lib.plots import METHOD_LABELS, format_number, label
     from cae_lib.runs import open_model
     from cae_lib.runtime import atomic_file
@@ -399,7 +399,7 @@ def attribute(
         title = Path(name).stem if title == name else title
         title = name if title in pairs else title
         pairs[title] = attribute(clip, pixels, caption, start_layer, methods)
-    figure = draw(pairs, caption, start_layer)
+    figure = draw_attributions(pairs, caption, start_layer)
     with atomic_file(output) as path:
         figure.savefig(path, format="png", dpi=200)
     for title, pair in pairs.items():

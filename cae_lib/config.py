@@ -253,13 +253,13 @@ class Profile:
     # Announcement above each page of its own copy of the book; None if it has no copy.
     own_book: str | None = None
     recorded: bool = True  # whether its numbers mean something, and are kept in `data/records`
-    sets: str = ""  # name of the profile whose datasets it reads; "" if it has its own
+    datasets_profile: str = ""  # name of the profile whose datasets it reads; "" if it has its own
     # Name of the profile that its chain of `like` keys ends at; pages that describe that one
     # describe it, too. "" without such a key.
     like: str = ""
     # Whether it is a rehearsal: drawn scenes replace its real datasets, with all files in
     # `build/NAME`.
-    drawn: bool = False
+    is_rehearsal: bool = False
 
     @property
     def is_real(self) -> bool:
@@ -274,7 +274,7 @@ class Profile:
     @property
     def root(self) -> Path:
         """Folder that contains the profile's datasets."""
-        name = self.sets or self.name
+        name = self.datasets_profile or self.name
         folder = f"world-{name}" if self.is_synthetic else name
         return paths().raw if self.is_real else paths().raw / folder
 

@@ -56,7 +56,7 @@ class Selection(NamedTuple):
     seeds: int | None = None
 
 
-class Run(NamedTuple):
+class PlannedRun(NamedTuple):
     """A run of a profile with one seed, and the suites that are measured for it.
 
     Attributes:
@@ -114,7 +114,7 @@ def parse_selection(profile_name: str, config: Mapping[str, Any]) -> Selection:
     return Selection(studies, tuple(filter(None, rows)), None if seeds is None else int(seeds))
 
 
-def runs(profile_name: str, selection: Selection) -> dict[str, Run]:
+def runs(profile_name: str, selection: Selection) -> dict[str, PlannedRun]:
     """Return every run of a reproduction, named NAME/SEED.
 
     The first two entries stand for the data and the base model.
@@ -126,7 +126,7 @@ def runs(profile_name: str, selection: Selection) -> dict[str, Run]:
     Raises:
         ConfigError: If the profile, a selected run or one of its settings is unknown.
     """
-    everything = [Run(Variant(DATA_RUN, {})), Run(Variant(BASE, {}))]
+    everything = [PlannedRun(Variant(DATA_RUN, {})), PlannedRun(Variant(BASE, {}))]
     settings = find_profile(profile_name).runs
     for seed in range(seed_count(profile_name, selection)):
         for variant in _variants_of(profile_name, selection):
@@ -134,10 +134,11 @@ def runs(profile_name: str, selection: Selection) -> dict[str, Run]:
             if seed and changed.get("steps") == 0:
                 continue  # released weights, which no seed changes
             suites = suites_of(changed, selection.studies)
-            everything.append(Run(variant, seed, suites))
+            everything.append(PlannedRun(variant, seed, suites))
     if selection.studies and not selection.rows:
         everything += [
-            Run(variant, seed, STUDY_RUN_SUITES) for variant, seed in study_runs(profile_name)
+            PlannedRun(variant, seed, STUDY_RUN_SUITES)
+            for variant, seed in study_runs(profile_name)
         ]
     return {f"{run.variant.name(profile_name)}/{run.seed}": run for run in everything}
 
@@ -250,7 +251,7 @@ def data_key(profile_name: str, selection: Selection, generator_key: str = "") -
         generator_key: Digest of the generator's settings, for synthetic scenes.
     """
     captions, profile = training_sets_of(profile_name, selection), find_profile(profile_name)
-    if profile.drawn or profile.photographs:
+    if profile.is_rehearsal or profile.photographs:
         return digest(captions)
     if profile.is_real:
         from cae_lib.data.needs import source_reports, sources_digest

@@ -158,7 +158,7 @@ def measure_external(
         clip.weights_id,
         clip.activation,
         LORA_ALPHA,
-        external.share,
+        external.weights_share,
         external.processor,
         EXTERNAL_LOADER_VERSION,
     )

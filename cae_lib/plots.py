@@ -118,7 +118,7 @@ ROLE_MARKERS: dict[str, str] = dict(zip(ROLES, "os^", strict=True))
 GRAY = "#949494"
 """Colour of placebos and of runs without a colour of their own."""
 
-MODEL_LOOKS = {
+RUN_MARKERS_AND_COLORS = {
     "base": ("P", INK),
     "clip-ft": ("*", INK),
     "negclip": ("D", "#56b4e9"),
@@ -140,7 +140,7 @@ MODEL_LOOKS = {
 }
 """Marker and colour of runs on all pages, by the name of the run; see `marker_and_color`."""
 
-OTHER_LOOK = ("d", GRAY)
+DEFAULT_MARKER_AND_COLOR = ("d", GRAY)
 """Marker and colour of runs to which no other rule of `marker_and_color` applies."""
 
 
@@ -191,17 +191,18 @@ def method_label(run: str) -> str:
 def marker_and_color(run: str) -> tuple[str, str]:
     """Return the marker and the colour that a run has on all pages.
 
-    `MODEL_LOOKS` takes precedence. Otherwise, placebos and other controls (names that start with
-    "placebo", "negclip-placebo", "wrong", "kept" or "random") are grey triangles, runs with a
-    `method_label` have the marker and colour of this method, and all others have `OTHER_LOOK`.
+    `RUN_MARKERS_AND_COLORS` takes precedence. Otherwise, placebos and other controls (names that
+    start with "placebo", "negclip-placebo", "wrong", "kept" or "random") are grey triangles, runs
+    with a `method_label` have the marker and colour of this method, and all others have
+    `DEFAULT_MARKER_AND_COLOR`.
     """
-    if run in MODEL_LOOKS:
-        return MODEL_LOOKS[run]
+    if run in RUN_MARKERS_AND_COLORS:
+        return RUN_MARKERS_AND_COLORS[run]
     if run.startswith(("placebo", "wrong", "kept", "random", "negclip-placebo")):
         return "^", GRAY
     method = method_label(run)
     if not method:
-        return OTHER_LOOK
+        return DEFAULT_MARKER_AND_COLOR
     return METHOD_MARKERS.get(method, "o"), METHOD_COLORS[method]
 
 
@@ -565,14 +566,14 @@ def forest(
             them, and with the columns that `y` and `hue` name.
         y: Column whose values label the lines, from top to bottom in the order of the rows.
         hue: Column whose values distinguish the marks of a line; None if each line has one mark.
-            Word roles and the labels of the paper's methods and of the runs in `MODEL_LOOKS` have
-            the same markers on each page.
+            Word roles and the labels of the paper's methods and of the runs in
+            `RUN_MARKERS_AND_COLORS` have the same markers on each page.
         ax: Axes to draw into; None creates a figure of fitting height.
         scale: Factor of the numbers; 100 gives percentage points.
         palette: Colours of the marks: the name of a seaborn palette, a list with a colour for each
-            value of `hue`, or a mapping from values of `hue` to colours. `MODEL_LOOKS` takes
-            precedence over a name, but not over a list or a mapping. Other values that a mapping
-            leaves out get colours of "colorblind".
+            value of `hue`, or a mapping from values of `hue` to colours. `RUN_MARKERS_AND_COLORS`
+            takes precedence over a name, but not over a list or a mapping. Other values that a
+            mapping leaves out get colours of "colorblind".
         zero: Whether to draw a vertical line at zero.
 
     Returns:
@@ -594,7 +595,7 @@ def forest(
     step = 0.6 / max(1, len(marks) - 1)  # marks of a line lie around its middle
     named_colors = dict(palette) if isinstance(palette, Mapping) else {}
     palette_name = "colorblind" if isinstance(palette, Mapping) else palette
-    looks = {label(run): marker_and_color(run) for run in MODEL_LOOKS}
+    looks = {label(run): marker_and_color(run) for run in RUN_MARKERS_AND_COLORS}
     own_colors = {mark: looks[mark][1] for mark in marks if mark in looks}
     colors = dict(zip(marks, sns.color_palette(palette_name, len(marks)), strict=True))
     colors |= (own_colors if isinstance(palette, Mapping | str) else {}) | named_colors

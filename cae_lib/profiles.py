@@ -198,11 +198,11 @@ def find_profile(name: str) -> Profile:
 def use_profile_home(profile_name: str) -> None:
     """Set `CAE_HOME` to the profile's own folder, for this process and its children.
 
-    Only rehearsals (profiles whose field `drawn` is true) have such a folder: they write invented
-    datasets and results into `build/NAME`, so that these never mix with real ones. Nothing is done
-    for other profiles, or if the project's folder is this folder already.
+    Only rehearsals (profiles whose field `is_rehearsal` is true) have such a folder: they write
+    invented datasets and results into `build/NAME`, so that these never mix with real ones. Nothing
+    is done for other profiles, or if the project's folder is this folder already.
     """
-    if find_profile(profile_name).drawn and paths().root.name != profile_name:
+    if find_profile(profile_name).is_rehearsal and paths().root.name != profile_name:
         os.environ["CAE_HOME"] = str(paths().build / profile_name)
 
 

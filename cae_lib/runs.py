@@ -402,7 +402,7 @@ def check_real_data(profile_name: str) -> None:
             of the other data is malformed.
     """
     profile = find_profile(profile_name)
-    if not profile.is_real or profile.drawn:
+    if not profile.is_real or profile.is_rehearsal:
         return
     reports = needs.source_reports(required_sources(profile_name))
     required = {name: reports.pop(name) for name in _needed_to_train(profile_name)}

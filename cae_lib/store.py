@@ -426,7 +426,7 @@ def not_stored_error(
     table_name: str,
     run: str,
     profile_name: str,
-    rows: Collection[int] = (),
+    stored_seeds: Collection[int] = (),
     seeds: int | Collection[int] | None = None,
 ) -> DataError:
     """Return an error which says that a table has no rows of a run, and which command gives them.
@@ -435,17 +435,17 @@ def not_stored_error(
         table_name: Name of the table.
         run: Name of the run.
         profile_name: Name of the profile.
-        rows: The seeds that are stored.
+        stored_seeds: The seeds that are stored.
         seeds: The number of seeds that were requested, or the seeds themselves; None if no
             particular seeds were requested.
     """
     few = (
         ""
-        if seeds is None or not rows
+        if seeds is None or not stored_seeds
         else (
-            f"{len(rows)} of {seeds} seeds. "
+            f"{len(stored_seeds)} of {seeds} seeds. "
             if isinstance(seeds, int)
-            else f"seeds {[seed for seed in seeds if seed not in rows]} are missing. "
+            else f"seeds {[seed for seed in seeds if seed not in stored_seeds]} are missing. "
         )
     )
     return DataError(f"{few}{_advice(table_name, run, profile_name)}")

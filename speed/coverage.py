@@ -28,7 +28,14 @@ from cae_lib import plots, results, store
 from cae_lib.evaluation.averages import score_weights
 from cae_lib.keys import digest
 from cae_lib.runtime import current_provenance
-from cae_lib.statistics import ITEM_KEY, correlations, crossed_mean, mean_ci, ratios, summarize
+from cae_lib.statistics import (
+    ITEM_KEY,
+    correlations,
+    crossed_mean,
+    linearized_ratios,
+    mean_ci,
+    summarize,
+)
 
 TUNED, CAE = (
     "clip-ft",
@@ -152,7 +159,7 @@ def leads(profile: str) -> tuple[int, Held]:
         )
         before, after = parts[0][:, None] + (item + seed + rest).reshape(2, -1)
         rows = table.assign(before=before, after=after)
-        rows["left"] = ratios(rows, "after", "before")
+        rows["left"] = linearized_ratios(rows, "after", "before")
         found = mean_ci(rows, "left", ["caption"]).iloc[0]
         return bool(found["low"] <= parts[0][1] / parts[0][0] <= found["high"])
 

@@ -22,7 +22,7 @@ from cae_lib.data.training_set import training_set
 from cae_lib.models.clip import load_clip
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runs import initial_weights
-from cae_lib.training.trainer import Run
+from cae_lib.training.trainer import TrainingRun
 from cae_lib.variants import CLIP_FT
 from speed.common import common_options, interleaved, median_table, prepare, seconds, store
 
@@ -57,7 +57,7 @@ def _steps(
     config = experiment(name, profile_name)
     clip = load_clip(config.model, initial_weights(config), config.activation, device)
     data = training_set(profile_name, config.train_data, config.model, config.tagger)
-    run = Run(config, clip, data.pairs, data.alignment, data.images)
+    run = TrainingRun(config, clip, data.pairs, data.alignment, data.images)
     run.set_train_mode()
     with run.prefetch(0, rounds) as source:
         batches = list(source)

@@ -29,7 +29,7 @@ from cae_lib.methods import PAPER_METHODS
 from cae_lib.models import text_encoder
 from cae_lib.models.clip import Clip
 from cae_lib.training.execution import ExecutionOptions
-from cae_lib.training.trainer import Run
+from cae_lib.training.trainer import TrainingRun
 from cae_lib.words.alignment import token_roles
 from data.recipes.synthetic_scenes.build import build_world
 
@@ -157,7 +157,7 @@ def test_steps_of_training(world: Path, method: str | None, scope: str, negative
     def measure(encoder: Encoder) -> list[dict[str, float]]:
         alignment = token_roles(pairs.captions, encoder.clip.tokenizer, default_tagger())
         images = source(pairs.image_paths, encoder.clip.image_size)
-        run = Run(
+        run = TrainingRun(
             experiment, encoder.clip, pairs, alignment, images, None, ExecutionOptions(workers=0)
         )
         with run.prefetch(0, 2) as batches:

@@ -107,7 +107,7 @@ def test_a_run_without_a_declared_look_is_drawn_in_a_neutral_one_with_its_label(
     """A page that draws a new run of `configs` must neither fail nor mistake it for another."""
     new = plots.marker_and_color("my-new-run")
     assert new[1] == plots.GRAY and plots.label("my-new-run") == "my-new-run"
-    named = [*plots.MODEL_LOOKS, "placebo-attention", "random-gradient"]
+    named = [*plots.RUN_MARKERS_AND_COLORS, "placebo-attention", "random-gradient"]
     named += [f"cae-{name}" for name in plots.METHOD_LABELS]
     assert new not in [plots.marker_and_color(run) for run in named]
 

@@ -17,9 +17,9 @@ from cae_lib.statistics import (
     correlations,
     crossed_mean,
     holm,
+    linearized_ratios,
     mean_ci,
     minimal_detectable_effect,
-    ratios,
     summarize,
     verdict,
 )
@@ -625,12 +625,14 @@ def test_a_ratio_has_the_mean_and_the_spread_of_a_ratio_of_means():
             "bottom": bottom[0],
         }
     )
-    table["ratio"] = ratios(table, "top", "bottom")
+    table["ratio"] = linearized_ratios(table, "top", "bottom")
     result = mean_ci(table, "ratio", ["item"]).iloc[0]
     assert result["estimate"] == pytest.approx(top[0].mean() / bottom[0].mean())
     assert result["error"] == pytest.approx((top.mean(1) / bottom.mean(1)).std(), rel=0.25)
     runs = pd.DataFrame({"run": list("aabb"), "top": [1.0, 3, 1, 1], "bottom": [4.0, 4, 1, 3]})
-    result = ratios(runs, "top", "bottom")  # of each run its own, 1/2 + (top - bottom / 2) / mean
+    result = linearized_ratios(
+        runs, "top", "bottom"
+    )  # of each run its own, 1/2 + (top - bottom / 2) / mean
     assert result.tolist() == [0.25, 0.75, 0.75, 0.25]
 
 

@@ -229,7 +229,9 @@ def test_the_block_on_false_captions_is_the_book_s_row(page: dict) -> None:
     run = toy_run(replace(FT, **row, batch_size=8))
     batch, model = run.batches.at(0), toy_clip().model
     images = model.encode_image(batch.pixels, normalize=True)
-    _, hinge = names["margin_loss"](model, images, batch.tokens, batch.negatives, batch.owners)
+    _, hinge = names["margin_loss"](
+        model, images, batch.tokens, batch.negatives, batch.caption_of_negative
+    )
     assert hinge.item() == pytest.approx(run.step(0, batch)["attribution"], rel=1e-4)
 
 

@@ -22,7 +22,7 @@ from cae_lib.data.training_set import training_set
 from cae_lib.evaluation import datasets
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.training.state import read_log
-from cae_lib.training.trainer import Run, train
+from cae_lib.training.trainer import TrainingRun, train
 from cae_lib.words.alignment import Alignment, align
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 from data.recipes.synthetic_scenes.config import Sizes, WorldConfig
@@ -158,8 +158,8 @@ def toy_run(
     pairs: ImageCaptionPairs | None = None,
     images: Any = None,
     **options: Any,
-) -> Run:
-    return Run(experiment, *_parts(clip, pairs, images), **options)
+) -> TrainingRun:
+    return TrainingRun(experiment, *_parts(clip, pairs, images), **options)
 
 
 def toy_train(

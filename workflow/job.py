@@ -28,7 +28,7 @@ def make_data(profile: str, selection: Selection, real: str | None = None) -> No
     from cae_lib.data.training_set import training_set
     from data.recipes.base import build_datasets
 
-    if find_profile(profile).drawn:
+    if find_profile(profile).is_rehearsal:
         from rehearsal import lay_out
 
         lay_out(profile, Path(real) if real else None)

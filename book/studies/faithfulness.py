@@ -262,7 +262,7 @@ def choices(depth: int, activation: str) -> list[tuple[str, str, dict[str, Any]]
         ("attention", "upper half of the layers", {"layers": upper_half}),
         ("gradcam", "last layer", {"start_layer": -1}),
         ("gradcam", "upper half of the layers", {"start_layer": depth // 2}),
-        ("gradcam", "S without 1/τ", {"temperature": False}),
+        ("gradcam", "S without 1/τ", {"use_temperature": False}),
         ("perturbation", "zero vector as the mask", {"replacement": "zero"}),
         ("perturbation", "the token * as the mask", {"replacement": "token"}),
         ("perturbation", "a random other token as the mask", {"replacement": "random"}),

@@ -11,7 +11,7 @@ import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
 from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.data.scene_graphs import GRAPHS_FILE, read_scene_graphs
+from cae_lib.data.scene_graphs import GRAPHS_FILE, read_scene_entries
 from cae_lib.data.training_set import training_pairs
 from cae_lib.evaluation.attribution import coco_attribution_table
 from cae_lib.evaluation.choice import answer_benchmarks
@@ -118,7 +118,7 @@ def probe_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     ground_truth = {
         entry["file_name"]: entry
         for name in (TRAIN_GRAPHS_FILE, GRAPHS_FILE)
-        for entry in read_scene_graphs(root / name, "images")
+        for entry in read_scene_entries(root / name, "images")
     }
     train_paths = sorted(set(training_pairs(profile).image_paths))
     test_paths = sorted(set(retrieval_pairs(profile, "coco").image_paths))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cae_lib.data.scene_graphs import read_scene_graphs
+from cae_lib.data.scene_graphs import read_scene_entries
 from data.recipes.synthetic_scenes.draw import IMAGE_SIZE
 from data.recipes.synthetic_scenes.layout import Placement
 from data.recipes.synthetic_scenes.scenes import Content, Scene, Thing, arrange
@@ -71,7 +71,7 @@ EXAMPLES: tuple[Example, ...] = (
 def labelled_scenes(path: Path) -> dict[str, LabelledScene]:
     """Return the scenes of a file of scene graphs by the file name of their image."""
     scenes = {}
-    for entry in read_scene_graphs(path, "images"):
+    for entry in read_scene_entries(path, "images"):
         subject, obj = (thing["noun"] for thing in entry["things"][:2])
         places = tuple(Placement(**place) for place in entry["placements"][:2])
         scenes[entry["file_name"]] = LabelledScene(subject, entry["relation"], obj, places)

@@ -250,24 +250,24 @@ class Captions:
         )
 
     def score_variants(
-        self, variants: Tensor, caption_rows: Tensor, changed_tokens: Tensor
+        self, variants: Tensor, caption_rows: Tensor, scored_tokens: Tensor
     ) -> Attribution:
         """Score tokens by the drop in similarity from a caption to modified variants of it.
 
-        The score of a token is the mean drop over the variants that mark it in `changed_tokens`.
+        The score of a token is the mean drop over the variants that mark it in `scored_tokens`.
         Where no variant marks a token, its score is 0 and `has_score` is False.
 
         Args:
             variants: Token ids of V variants, in the C columns of the captions `(V, C)`.
             caption_rows: Row of the caption that each variant is made from `(V,)`.
-            changed_tokens: Tokens of this caption that the variant scores `(V, C)` bool.
+            scored_tokens: Tokens of this caption that the variant scores `(V, C)` bool.
 
         Returns:
             Scores of the first T columns `(B, T)`, where T is `TextEncoder.n_used_columns`.
         """
-        counts = torch.zeros_like(self.tokens).index_add(0, caption_rows, changed_tokens.long())
+        counts = torch.zeros_like(self.tokens).index_add(0, caption_rows, scored_tokens.long())
         drops, features = self.similarity_drops(
-            lambda: self._encode_with(variants, caption_rows), caption_rows, changed_tokens
+            lambda: self._encode_with(variants, caption_rows), caption_rows, scored_tokens
         )
         length = self.encoder.n_used_columns(self.tokens)
         mean = drops / counts.clamp(min=1)
@@ -291,7 +291,7 @@ class Captions:
         self,
         encode: Callable[[], Tensor],
         caption_rows: Tensor,
-        changed_tokens: Tensor,
+        scored_tokens: Tensor,
         use_temperature: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Compute how much the similarity drops from captions to variants, and sum it by token.
@@ -305,7 +305,7 @@ class Captions:
             encode: Function that returns features `(B + V, E)` of the B captions, then of the V
                 variants.
             caption_rows: Row of the caption that each variant is made from `(V,)`.
-            changed_tokens: Tokens that receive the drop of each variant `(V, T)` bool.
+            scored_tokens: Tokens that receive the drop of each variant `(V, T)` bool.
             use_temperature: Multiply the similarity by 1/tau; see `matched_similarity`.
 
         Returns:
@@ -317,8 +317,8 @@ class Captions:
         images = torch.cat([self.image_features, self.image_features[caption_rows]])
         similarity = matched_similarity(self.encoder.model, images, features, use_temperature)
         of_captions, of_variants = similarity.tensor_split([len(self.tokens)])
-        drop = (of_captions[caption_rows] - of_variants).unsqueeze(1) * changed_tokens
-        sums = drop.new_zeros(len(self.tokens), changed_tokens.shape[1]).index_add(
+        drop = (of_captions[caption_rows] - of_variants).unsqueeze(1) * scored_tokens
+        sums = drop.new_zeros(len(self.tokens), scored_tokens.shape[1]).index_add(
             0, caption_rows, drop
         )
         if has_dropout:

@@ -180,8 +180,10 @@ def swapped_captions(
         if all_swaps is not None:
             candidates = _tagger_candidates(all_swaps[row])
         else:
-            said_of = None if all_arguments is None else all_arguments[row]
-            candidates = _role_candidates(_units(all_words[row], all_roles[row]), said_of, ids)
+            word_arguments = None if all_arguments is None else all_arguments[row]
+            candidates = _role_candidates(
+                _units(all_words[row], all_roles[row]), word_arguments, ids
+            )
         if requested_rows is not None:
             candidates = [
                 candidate
@@ -261,14 +263,14 @@ def _units(words: list[int], roles: list[int]) -> list[RoleChunk]:
 
 
 def _role_candidates(
-    units: list[RoleChunk], said_of: list[list[int]] | None, ids: list[int]
+    units: list[RoleChunk], word_arguments: list[list[int]] | None, ids: list[int]
 ) -> list[SwapCandidate]:
     """Return the swaps that roles and arguments suggest, and that change the tokens `ids`."""
     objects = [unit for unit in units if unit.role == OBJECT]
 
     def arguments_of(unit: RoleChunk) -> list[RoleChunk | None]:
         """Return the objects that `unit` relates or describes, two entries; None if unknown."""
-        words = said_of[unit.start] if said_of else (0, 0)
+        words = word_arguments[unit.start] if word_arguments else (0, 0)
         return [
             next((o for o in objects if o.first_word <= word <= o.last_word), None)
             for word in words

@@ -27,21 +27,21 @@ class GradcamAttribution(AttributionMethod):
             layers, and -1 only the last one, as the CLIP notebook of Chefer et al. does.
         second_order: In training, differentiate through dS/dA as well; if False, dS/dA is treated
             as a constant.
-        temperature: Multiply S by 1/tau, the inverse temperature of the contrastive loss, as the
-            CLIP notebook of Chefer et al. does.
-        train_temperature: Let the loss on the scores train tau. This requires `temperature`. A
+        use_temperature: Multiply S by 1/tau, the inverse temperature of the contrastive loss, as
+            the CLIP notebook of Chefer et al. does.
+        train_temperature: Let the loss on the scores train tau. This requires `use_temperature`. A
             smaller 1/tau gives lower scores.
     """
 
     start_layer: int = 0
     second_order: bool = True
-    temperature: bool = True
+    use_temperature: bool = True
     train_temperature: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.train_temperature and not self.temperature:
-            raise ConfigError("train_temperature moves tau^-1: it needs temperature=True.")
+        if self.train_temperature and not self.use_temperature:
+            raise ConfigError("train_temperature moves tau^-1: it needs use_temperature=True.")
 
     def score(self, captions: Captions) -> Attribution:
         """Compute the relevance of each token for the similarity.
@@ -54,7 +54,9 @@ class GradcamAttribution(AttributionMethod):
         embeddings = captions.embeddings()
         output = captions.encoder.encode(tokens, attention="maps", embeddings=embeddings)
         maps = output.attention[resolve_start_layer(self.start_layer, len(output.attention)) :]
-        similarity = captions.similarity(output.features, self.temperature, self.train_temperature)
+        similarity = captions.similarity(
+            output.features, self.use_temperature, self.train_temperature
+        )
         attention_grads = torch.autograd.grad(
             similarity.sum(), maps, create_graph=graph and self.second_order, retain_graph=graph
         )

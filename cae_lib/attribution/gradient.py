@@ -22,12 +22,12 @@ class GradientAttribution(AttributionMethod):
     Attributes:
         reduction: "l2" or "l1" for that norm of `dS/dx_j`; "grad_x" for `dS/dx_j . x_j`; or
             "abs_grad_x" for the absolute value of `dS/dx_j . x_j`.
-        temperature: Multiply S by 1/tau, the inverse temperature of the contrastive loss. The loss
-            on the scores does not train tau.
+        use_temperature: Multiply S by 1/tau, the inverse temperature of the contrastive loss. The
+            loss on the scores does not train tau.
     """
 
     reduction: Literal["l2", "l1", "abs_grad_x", "grad_x"] = "l2"
-    temperature: bool = False
+    use_temperature: bool = False
 
     def score(self, captions: Captions) -> Attribution:
         """Compute the similarity's gradient at each token, and reduce it as `reduction` says."""
@@ -35,7 +35,7 @@ class GradientAttribution(AttributionMethod):
         output = captions.encoder.encode(
             captions.tokens, embeddings=embeddings, second_order=create_graph
         )
-        similarity = captions.similarity(output.features, self.temperature)
+        similarity = captions.similarity(output.features, self.use_temperature)
         (gradient,) = torch.autograd.grad(similarity.sum(), embeddings, create_graph=create_graph)
         return Attribution(self._reduce(gradient, embeddings), output.features)
 

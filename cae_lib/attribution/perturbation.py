@@ -40,15 +40,15 @@ class PerturbationAttribution(AttributionMethod):
         unit: "word" masks all tokens of a word at once and gives each of them the drop; "token"
             masks each token alone.
         clamp: Set negative drops to 0.
-        temperature: Multiply S by 1/tau, the inverse temperature of the contrastive loss. The loss
-            on the scores does not train tau.
+        use_temperature: Multiply S by 1/tau, the inverse temperature of the contrastive loss. The
+            loss on the scores does not train tau.
     """
 
     differentiates: ClassVar[bool] = False
     replacement: Literal["mean", "zero", "token", "random"] = "mean"
     unit: Literal["word", "token"] = "word"
     clamp: bool = False
-    temperature: bool = False
+    use_temperature: bool = False
 
     @property
     def scores_words(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -72,7 +72,7 @@ class PerturbationAttribution(AttributionMethod):
         caption, masked = caption[is_requested], masked[is_requested]
         replacement = self._replacement(captions, tokens[caption][masked])
         encode = partial(captions.encoder.encode_variants, tokens, caption, masked, replacement)
-        scores, features = captions.similarity_drops(encode, caption, masked, self.temperature)
+        scores, features = captions.similarity_drops(encode, caption, masked, self.use_temperature)
         return Attribution(scores.relu() if self.clamp else scores, features)
 
     def _replacement(self, captions: Captions, masked: Tensor) -> Tensor:

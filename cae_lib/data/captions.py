@@ -86,7 +86,7 @@ def load_karpathy(
         splits_of_file.add(image.text("split"))
         if image.text("split") in splits:
             name = Path(image.content.get("filepath", ""), image.text("filename"))
-            sentences = [Row(path, image.place, one) for one in image.values("sentences")]
+            sentences = [Row(path, image.location, one) for one in image.values("sentences")]
             pairs += [(name, sentence.text("raw")) for sentence in sentences]
     if not pairs:
         raise DataError(
@@ -175,7 +175,7 @@ def load_negclip_tsv(
     path = Path(tsv)
     captioned, negatives, hard = [], [], []
     rows = [
-        replace(row, place=f"row {number}")  # as neg_image counts them
+        replace(row, location=f"row {number}")  # as neg_image counts them
         for number, row in enumerate(csv_rows(path, NEGCLIP_COLUMNS, "\t"))
     ]
     for row in rows:

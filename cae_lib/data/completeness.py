@@ -33,20 +33,20 @@ class Tally:
     Attributes:
         what: What is counted, such as "files", for printing.
         n_present: How many are on this machine.
-        expected: How many there should be; None if the number is unknown.
+        n_expected: How many there should be; None if the number is unknown.
         missing: Names of missing files or images: paths or patterns below `data/raw`, or the model
             and tag of weights that open_clip keeps in the hub's cache. Missing rows have no names.
     """
 
     what: str
     n_present: int = 0
-    expected: int | None = 0
+    n_expected: int | None = 0
     missing: list[str] = field(default_factory=list)
 
     @property
     def is_complete(self) -> bool:
         """Whether nothing is missing or surplus, as far as the expected number is known."""
-        return not self.missing and self.expected in (None, self.n_present)
+        return not self.missing and self.n_expected in (None, self.n_present)
 
     def count(self, is_present: bool, name: str) -> None:
         """Count one expected file or image, and note its name if it is missing.
@@ -55,13 +55,13 @@ class Tally:
             is_present: Whether it is on this machine.
             name: Its name in the list of missing ones.
         """
-        self.expected = (self.expected or 0) + 1
+        self.n_expected = (self.n_expected or 0) + 1
         self.n_present += is_present
         if not is_present:
             self.missing.append(name)
 
     def __str__(self) -> str:
-        of = "" if self.expected is None else f" of {self.expected:,}"
+        of = "" if self.n_expected is None else f" of {self.n_expected:,}"
         return f"{self.n_present:,}{of} {self.what}"
 
 
@@ -90,7 +90,7 @@ class SourceReport:
             return "not here"
         if self.faults or not all(tally.is_complete for tally in self.tallies):
             return "incomplete"
-        return "complete" if any(tally.expected for tally in self.tallies) else "unknown"
+        return "complete" if any(tally.n_expected for tally in self.tallies) else "unknown"
 
     def lines(self) -> list[str]:
         """Return the report as lines of text: the counts, then missing names, then the faults.
@@ -128,10 +128,10 @@ def source_report(source: Source) -> SourceReport:
         images.count(any(path.is_file() for path in places), name)
     for family in _families_of(source):
         _count_benchmark(family, files, rows, images, faults)
-    if not files.expected and not source.rows:
-        files.expected = None
+    if not files.n_expected and not source.rows:
+        files.n_expected = None
         files.n_present = sum(path.is_file() for path in source.root.rglob("*"))
-    tallies = [files, *(tally for tally in (rows, images) if tally.expected or tally.n_present)]
+    tallies = [files, *(tally for tally in (rows, images) if tally.n_expected or tally.n_present)]
     return SourceReport(source, tallies, list(dict.fromkeys(faults)))
 
 
@@ -191,7 +191,9 @@ def _count_benchmark(
         except DataError as error:
             faults.append(str(error))
         items.n_present += n_items
-        items.expected = (items.expected or 0) + (family.published_counts.get(subset) or n_items)
+        items.n_expected = (items.n_expected or 0) + (
+            family.published_counts.get(subset) or n_items
+        )
     items.what = "items"
     for path in sorted(image_paths):
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
@@ -214,12 +216,14 @@ def _count_listed_rows(
     if "*" in entry.file:
         n_files = sum(path.is_file() for path in source.root.glob(entry.file))
         files.n_present += n_files
-        files.expected = (files.expected or 0) + ((n_files or 1) if entry.n is None else entry.n)
+        files.n_expected = (files.n_expected or 0) + (
+            (n_files or 1) if entry.n is None else entry.n
+        )
         if n_files < (entry.n or 1):
             number = f"{entry.n - n_files:,}" if entry.n else "all"
             files.missing.append(f"{source.folder}/{entry.file} ({number})")
         return
-    rows.expected = (rows.expected or 0) + (entry.n or 0)
+    rows.n_expected = (rows.n_expected or 0) + (entry.n or 0)
     for name in expand_braces(entry.file):
         path = source.root / name
         files.count(path.is_file(), f"{source.folder}/{name}")

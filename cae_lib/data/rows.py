@@ -35,20 +35,20 @@ class Row:
 
     Attributes:
         path: The annotation file.
-        place: Name of the row in error messages, for example "row 3".
+        location: Name of the row in error messages, for example "row 3".
         content: A mapping from fields to values, a list of values, or a line of text.
         key: Name of the row in its file: its key in a JSON object, the number of its last line in a
             CSV file, or else its position counted from 0.
     """
 
     path: Path
-    place: str
+    location: str
     content: Any
     key: str = ""
 
     def error(self, problem: str) -> DataError:
         """Return a DataError that names the file and the row and says what is wrong with it."""
-        return DataError(f"{self.path}, {self.place}: {problem}. Fetch the file again.")
+        return DataError(f"{self.path}, {self.location}: {problem}. Fetch the file again.")
 
     def value(self, field: str) -> Any:
         """Return the value of a field, or a nested value by its path.
@@ -269,7 +269,7 @@ def jsonl_rows(path: Path) -> Iterator[Row]:
             names the line.
     """
     for row in text_rows(path):
-        yield Row(path, row.place, _parse_json(row), row.key)
+        yield Row(path, row.location, _parse_json(row), row.key)
 
 
 def csv_rows(path: Path, columns: tuple[str, ...] = (), delimiter: str = ",") -> Iterator[Row]:

@@ -47,7 +47,7 @@ _RELATION = re.compile(rf"\b({'|'.join(_WORDINGS)})\b")
 _POSITION = re.compile(r"\b(on the (left|right)|at the (top|bottom))\b(?! of)")
 
 
-def read_scene_graphs(path: Path, key: str) -> list[dict[str, Any]]:
+def read_scene_entries(path: Path, key: str) -> list[dict[str, Any]]:
     """Read one list of entries from a JSON file of scene graphs or captions.
 
     Args:

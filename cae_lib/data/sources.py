@@ -149,7 +149,7 @@ class Source:
     name: str  # as in `cae data get NAME`
     title: str
     kind: str  # "weights", or what a data set is for
-    home: str  # page that describes it
+    homepage: str  # page that describes it
     licence: str  # short name of the licence, or that none is given
     terms: str  # what it demands, in a sentence
     folder: str  # below data/raw

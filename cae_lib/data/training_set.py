@@ -75,7 +75,7 @@ def has_ground_truth(profile_name: str) -> bool:
     captions.
     """
     profile = find_profile(profile_name)
-    return profile.is_synthetic or (profile.sets or profile.name) == "paired"
+    return profile.is_synthetic or (profile.datasets_profile or profile.name) == "paired"
 
 
 def ground_truth_tagger(profile_name: str) -> Tagger:
@@ -187,7 +187,7 @@ def training_pairs(profile_name: str) -> ImageCaptionPairs:
     """
     profile = find_profile(profile_name)
     path = profile.root / "coco" / "train_neg_clip.tsv"
-    if not profile.is_real or profile.drawn:
+    if not profile.is_real or profile.is_rehearsal:
         return load_negclip_tsv(path, profile.root)
     try:
         return load_negclip_tsv(path, profile.root, n_expected=N_TRAINING_ROWS)

@@ -33,9 +33,11 @@ def subset_table(profile_name: str) -> pd.DataFrame:
         - `family`, `subset`: the family and the subset of a benchmark. For other suites than
           "benchmarks", `family` is the name of the dataset and `subset` is "".
         - `n_used`, `n_expected`: numbers of items, captions, images or pairs of sentences.
-        - `headline`, `rule`: `average_kind` and `averaging_rule` of a `Benchmark`; "" elsewhere.
+        - `headline`, `rule`: `average_kind` and `average_description` of a `Benchmark`; ""
+          elsewhere.
         - `chance`: mean probability of guessing an item of a benchmark right; NaN elsewhere.
-        - `counts`: `counts` of a `Benchmark` or of `SentencePairs`, as JSON; "{}" elsewhere.
+        - `counts`: `property_counts` of a `Benchmark` or of `SentencePairs`, as JSON; "{}"
+          elsewhere.
     """
     real = find_profile(profile_name).is_real
     retrieval = datasets.retrieval_sets(profile_name)
@@ -110,9 +112,9 @@ def _benchmark_rows(profile_name: str) -> Iterator[dict[str, Any]]:
                 part.n_expected,
                 subset=part.subset,
                 headline=part.average_kind,
-                rule=part.averaging_rule,
+                rule=part.average_description,
                 chance=float(np.mean(chances)) if chances else np.nan,
-                counts=part.counts,
+                counts=part.property_counts,
             )
 
 

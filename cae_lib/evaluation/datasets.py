@@ -25,7 +25,7 @@ from cae_lib.data.captions import RETRIEVAL_SETS, ImageCaptionPairs, load_retrie
 from cae_lib.data.incomplete import log_once
 from cae_lib.data.labelled import LabelledImages, load_labelled_folder
 from cae_lib.data.rows import read_json
-from cae_lib.data.scene_graphs import FLICKR_GRAPHS_FILE, GRAPHS_FILE, NOUNS, read_scene_graphs
+from cae_lib.data.scene_graphs import FLICKR_GRAPHS_FILE, GRAPHS_FILE, NOUNS, read_scene_entries
 from cae_lib.data.similarity import (
     SENTEVAL_FOLDER,
     SIMILARITY_SETS,
@@ -258,7 +258,7 @@ def classification_sets(profile_name: str) -> Mapping[str, LabelledImages]:
 def _images_with_nouns(profile_name: str, name: str) -> LabelledImages:
     """Return the images of a synthetic retrieval set with the nouns of their scene graphs."""
     paths = retrieval_pairs(profile_name, name).image_paths
-    graphs = read_scene_graphs(find_profile(profile_name).root / SCENE_GRAPH_FILES[name], "images")
+    graphs = read_scene_entries(find_profile(profile_name).root / SCENE_GRAPH_FILES[name], "images")
     nouns = {entry["file_name"]: [thing["noun"] for thing in entry["things"]] for entry in graphs}
     labels = [tuple(NOUNS.index(noun) for noun in nouns[path.name]) for path in paths]
     return LabelledImages(paths, labels, NOUNS, len(paths))

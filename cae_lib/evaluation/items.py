@@ -14,7 +14,7 @@ from open_clip import SimpleTokenizer
 from cae_lib.config import paths
 from cae_lib.data.benchmarks.base import Benchmark, Item
 from cae_lib.data.captions import ImageCaptionPairs
-from cae_lib.data.scene_graphs import CAPTIONS_FILE, GRAPHS_FILE, count_roles, read_scene_graphs
+from cae_lib.data.scene_graphs import CAPTIONS_FILE, GRAPHS_FILE, count_roles, read_scene_entries
 from cae_lib.data.training_set import default_tagger, ground_truth_tagger, has_ground_truth
 from cae_lib.evaluation.blind import blind_answers, text_only_baselines
 from cae_lib.evaluation.choice import scorable_benchmarks, weighted_items
@@ -106,7 +106,9 @@ def item_table(
     texts = [text for captions in true for text in captions]
     row = np.repeat(np.arange(len(true)), [len(captions) for captions in true])
     counts = stated_role_counts(texts, tagger, is_synthetic).groupby(row).max()
-    return frame.join(counts).join(_seen(texts, tagger, training_captions).groupby(row).sum())
+    return frame.join(counts).join(
+        _binding_counts(texts, tagger, training_captions).groupby(row).sum()
+    )
 
 
 def option_table(
@@ -169,14 +171,14 @@ def _true_captions(item: Item) -> tuple[str, ...]:
     return (item.texts[item.truth if len(item.images) == 1 else 0],)
 
 
-def _seen(
-    captions: Sequence[str], tagger: SceneGraphTagger, trained_on: Sequence[str] | None
+def _binding_counts(
+    captions: Sequence[str], tagger: SceneGraphTagger, training_captions: Sequence[str] | None
 ) -> pd.DataFrame:
     """Return the columns `bindings` and `seen` of `item_table`, with a row for each caption."""
     tokenizer, cache = SimpleTokenizer(), paths().cache / "roles"
     trained = set()
-    if trained_on:
-        trained.update(*stated_bindings(token_roles(trained_on, tokenizer, tagger, cache)))
+    if training_captions:
+        trained.update(*stated_bindings(token_roles(training_captions, tokenizer, tagger, cache)))
     stated = stated_bindings(align(captions, tagger.tag(captions), tokenizer))
     counts = [(len(caption), len(caption & trained)) for caption in stated]
     return pd.DataFrame(counts, columns=["bindings", "seen"]).astype(np.int16)
@@ -266,8 +268,8 @@ def parser_confusion_table(profile_name: str) -> pd.DataFrame:
         DataError: If the captions or their scene graphs cannot be read.
     """
     root = find_profile(profile_name).root
-    graphs = {entry["id"]: entry for entry in read_scene_graphs(root / GRAPHS_FILE, "annotations")}
-    captions = read_scene_graphs(root / CAPTIONS_FILE, "annotations")
+    graphs = {entry["id"]: entry for entry in read_scene_entries(root / GRAPHS_FILE, "annotations")}
+    captions = read_scene_entries(root / CAPTIONS_FILE, "annotations")
     tagged = default_tagger().tag([entry["caption"] for entry in captions])
     counts: Counter[tuple[str, str, str]] = Counter()
     for caption, spans in zip(captions, tagged, strict=True):

@@ -28,7 +28,9 @@ WORD_HEIGHT_INCHES, PANEL_INCHES = 0.19, 2.4
 """Height of a word's row, and width and height of a heat map, in inches."""
 
 
-def draw(attributions: Mapping[str, PairAttribution], caption: str, start_layer: int) -> Figure:
+def draw_attributions(
+    attributions: Mapping[str, PairAttribution], caption: str, start_layer: int
+) -> Figure:
     """Draw the image with its caption and, for each model, a heat map above the words' shares.
 
     Args:
@@ -63,7 +65,7 @@ def draw(attributions: Mapping[str, PairAttribution], caption: str, start_layer:
     for (title, pair), (above, table) in zip(attributions.items(), axes.T[1:], strict=True):
         _draw_heat_map(above, pair, norm)
         above.set_title(f"{title}\ncosine {format_number(pair.cosine, 2)}", fontsize=10)
-        _shares(table, pair, longest, pair is first)
+        _draw_shares(table, pair, longest, pair is first)
     layout: Any = figure.get_layout_engine()
     layout.set(rect=(0, 0, 1, 0.97))  # else a square picture's title is cut
     ticks = [0, highest / 4, highest]
@@ -97,7 +99,7 @@ def _draw_heat_map(axis: Axes, pair: PairAttribution, norm: PowerNorm) -> None:
     axis.set_axis_off()
 
 
-def _shares(axis: Axes, pair: PairAttribution, longest: float, with_words: bool) -> None:
+def _draw_shares(axis: Axes, pair: PairAttribution, longest: float, with_words: bool) -> None:
     """Draw the shares of the words by method, with the words in the colours of their roles."""
     texts = pair.shares.map(lambda value: format_number(value, 2))
     sns.heatmap(

@@ -150,17 +150,17 @@ def is_measured(run: str, profile_name: str, suites: Iterable[str] = ()) -> bool
     return not all(store.missing_runs(suite, [run], profile_name) for suite in suites or RUN_SUITES)
 
 
-def qualified_dataset_names(datasets: pd.Series, profile_name: str) -> pd.Series:
+def qualified_dataset_names(names: pd.Series, profile_name: str) -> pd.Series:
     """Prefix the names of generated datasets with the name of their profile and a hyphen.
 
     Generated datasets have the names of the real ones whose layout they share. Names of real
     datasets are returned unchanged.
 
     Args:
-        datasets: The names.
+        names: The names.
         profile_name: Name of the profile that the datasets belong to.
     """
-    return datasets if find_profile(profile_name).is_real else f"{profile_name}-" + datasets
+    return names if find_profile(profile_name).is_real else f"{profile_name}-" + names
 
 
 def stored_scores(

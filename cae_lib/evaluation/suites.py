@@ -49,7 +49,7 @@ ALL_SUITES: dict[str, Suite] = {}
 settings."""
 
 
-def register(name: str, module: str, function: str, *, base_only: bool = False) -> None:
+def register_suite(name: str, module: str, function: str, *, base_only: bool = False) -> None:
     """Register a suite, or replace the one with the same name.
 
     The version of the suite has to be listed in `cae_lib.keys.SUITE_VERSIONS`.
@@ -73,7 +73,7 @@ for _name, _module, _function in (
     ("bindings", "attribution", "coco_binding_table"),
     ("phrases", "text_similarity", "phrase_table"),
 ):
-    register(_name, f"{__package__}.{_module}", _function)
+    register_suite(_name, f"{__package__}.{_module}", _function)
 ALL_SUITES["validation"] = Suite("validation", f"{__package__}.validation", "validation_table")
 
 

@@ -36,7 +36,8 @@ from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE
 # Prefixes of a source in open_clip's format, and of a model of transformers.
 OPEN_CLIP_PREFIXES, TRANSFORMERS_PREFIX = ("hf-hub:", "local-dir:"), "hf:"
 OPENAI_WEIGHTS = ("ViT-B-32", "openai")
-"""Architecture and open_clip tag of the weights that `ExternalModel.share` averages a file with."""
+"""Architecture and open_clip tag of the weights with which `ExternalModel.weights_share` averages a
+file."""
 
 UNREADABLE_ERRORS = (OSError, RuntimeError, ValueError, KeyError, SafetensorError)
 """Errors that other libraries raise if the files of a model are missing, damaged or do not fit."""
@@ -75,9 +76,9 @@ class ExternalModel:
             `save_checkpoint` store it and do not need this. Not used for other sources.
         activation: "quickgelu" or "gelu"; None for the activation that the source states. Weight
             files state none, except checkpoints of `save_checkpoint`.
-        share: Share of the file in a weighted mean of the file's weights and `OPENAI_WEIGHTS`; 1 is
-            the file alone. Another value is allowed only if `source` is a weight file and both
-            `model` and `activation` are given.
+        weights_share: Share of the file in a weighted mean of the file's weights and
+            `OPENAI_WEIGHTS`; 1 is the file alone. Another value is allowed only if `source` is a
+            weight file and both `model` and `activation` are given.
         processor: For a model of transformers, the folder or hub repository of its tokenizer and
             preprocessing. None for the model's own; a CLIP with OpenAI's vocabulary that lacks one
             of the two gets OpenAI's.
@@ -86,7 +87,7 @@ class ExternalModel:
     source: str
     model: str | None = None
     activation: str | None = None
-    share: float = 1.0
+    weights_share: float = 1.0
     processor: str | None = None
 
 
@@ -99,7 +100,7 @@ def load_external(external: ExternalModel, device: str | torch.device = "cpu") -
     Raises:
         ConfigError: If the source has no form that `MODEL_SOURCE_HELP` describes, if the
             architecture or the activation is not known, or if the source takes no `processor` or
-            no `share` other than 1.
+            no `weights_share` other than 1.
         CheckpointError: If the weights or other files of the model are missing or damaged, or if
             the weights or the tokenizer do not fit the model.
     """
@@ -136,8 +137,10 @@ def _loader(external: ExternalModel, device: str | torch.device) -> Callable[[],
     source, activation = external.source, external.activation
     if activation not in (None, *ACTIVATIONS):
         raise ConfigError(f"unknown activation {activation!r}: expected one of {ACTIVATIONS}.")
-    if external.share != 1 and Path(source).suffix not in WEIGHT_SUFFIXES:
-        raise ConfigError(f"share={external.share}: only a weight file is averaged, not {source}.")
+    if external.weights_share != 1 and Path(source).suffix not in WEIGHT_SUFFIXES:
+        raise ConfigError(
+            f"share={external.weights_share}: only a weight file is averaged, not {source}."
+        )
     if Path(source).is_dir():
         kind = (
             "local-dir:" if Path(source, "open_clip_config.json").is_file() else TRANSFORMERS_PREFIX
@@ -153,7 +156,7 @@ def _loader(external: ExternalModel, device: str | torch.device) -> Callable[[],
         return partial(_load_from_folder, source, activation, device)
     if Path(source).suffix in WEIGHT_SUFFIXES:
         meta = read_meta(source)
-        if meta is not None and external.share == 1:  # a checkpoint of `save_checkpoint`
+        if meta is not None and external.weights_share == 1:  # a checkpoint of `save_checkpoint`
             return partial(load_clip, external.model or meta.model, source, activation, device)
         options = {
             "its architecture (--model, a name of open_clip such as ViT-B-32)": external.model,
@@ -177,11 +180,13 @@ def _loader(external: ExternalModel, device: str | torch.device) -> Callable[[],
 
 def _load_from_file(external: ExternalModel, path: Path, device: str | torch.device) -> Clip:
     state = read_state_dict(path, LORA_ALPHA)
-    if external.share != 1:
+    if external.weights_share != 1:
         start = load_clip(*OPENAI_WEIGHTS).model.state_dict()
         try:
             state = {
-                name: value.float().lerp(_cut(start[name].float(), value), 1 - external.share)
+                name: value.float().lerp(
+                    _cut(start[name].float(), value), 1 - external.weights_share
+                )
                 for name, value in state.items()
             }
         except (KeyError, RuntimeError) as error:

@@ -67,43 +67,43 @@ class Packing:
     the packed states; attention needs the rows.
 
     Attributes:
-        active: row * T + position of each packed state `(N,)`.
-        source: Index of the packed state for each position of each row `(R * T,)`. Positions after
-            the end-of-text token of a row have the index of that token.
-        ends: Index of the packed state at the end-of-text token of each row `(R,)`.
-        eot: Position of the end-of-text token of each row `(R,)`.
+        padded_indices: row * T + position of each packed state `(N,)`.
+        packed_indices: Index of the packed state for each position of each row `(R * T,)`.
+            Positions after the end-of-text token of a row have the index of that token.
+        packed_eot_indices: Index of the packed state at the end-of-text token of each row `(R,)`.
+        eot_positions: Position of the end-of-text token of each row `(R,)`.
         length: T, the number of positions up to the end-of-text token in the longest text.
     """
 
-    active: Tensor
-    source: Tensor
-    ends: Tensor
-    eot: Tensor
+    padded_indices: Tensor
+    packed_indices: Tensor
+    packed_eot_indices: Tensor
+    eot_positions: Tensor
     length: int
 
     @property
     def positions(self) -> Tensor:
         """Position of each packed state in its row `(N,)`."""
-        return self.active % self.length
+        return self.padded_indices % self.length
 
     @property
     def row_indices(self) -> Tensor:
         """Row of each packed state `(N,)`."""
-        return self.active // self.length
+        return self.padded_indices // self.length
 
     @property
     def eot_key_mask(self) -> Tensor:
         """Mask of the keys that the EOT of each row may read `(R, 1, 1, T)`: True up to the EOT."""
-        positions = torch.arange(self.length, device=self.eot.device)
-        return (positions <= self.eot[:, None])[:, None, None]
+        positions = torch.arange(self.length, device=self.eot_positions.device)
+        return (positions <= self.eot_positions[:, None])[:, None, None]
 
     def pack(self, padded: Tensor) -> Tensor:
         """Select the packed states `(N, ...)` from rows `(R, T, ...)`."""
-        return padded.flatten(0, 1).index_select(0, self.active)
+        return padded.flatten(0, 1).index_select(0, self.padded_indices)
 
     def pad(self, packed: Tensor) -> Tensor:
         """Return packed states `(N, ...)` as rows `(R, T, ...)`, padded with the state at EOT."""
-        return packed.index_select(0, self.source).unflatten(0, (-1, self.length))
+        return packed.index_select(0, self.packed_indices).unflatten(0, (-1, self.length))
 
 
 def plan_packing(eot_positions: Tensor, source_rows: Tensor | None = None) -> Packing:
@@ -124,7 +124,13 @@ def plan_packing(eot_positions: Tensor, source_rows: Tensor | None = None) -> Pa
     clipped = torch.minimum(position, eot_positions[:, None])
     source = number[source_rows.gather(1, clipped), clipped]
     active = computed.flatten().nonzero().squeeze(1)
-    return Packing(active, source.flatten(), ends=source[:, -1], eot=eot_positions, length=length)
+    return Packing(
+        active,
+        source.flatten(),
+        packed_eot_indices=source[:, -1],
+        eot_positions=eot_positions,
+        length=length,
+    )
 
 
 def prefix_source_rows(tokens: Tensor, eot_positions: Tensor) -> Tensor:
@@ -164,22 +170,22 @@ class PackedEncoder(TextEncoder):
 
     def __init__(self, model: nn.Module) -> None:
         self.model = model
-        self.text: Any = text_tower(model)
-        self.embedding = self.text.token_embedding
-        self.eot = open_clip_pooling_position_fn(self.text)
+        self.text_tower: Any = text_tower(model)
+        self.embedding = self.text_tower.token_embedding
+        self.eot_position_fn = open_clip_pooling_position_fn(self.text_tower)
 
     @property
     def embedding_table(self) -> Tensor:
         """Embeddings of the whole vocabulary `(V, D)`, detached."""
-        return self.text.token_embedding.weight.detach()
+        return self.text_tower.token_embedding.weight.detach()
 
     def non_word_mask(self, tokens: Tensor) -> Tensor:
         """Return a mask `(B, C)` of the end-of-text tokens and the padding after them."""
-        return end_and_padding_mask(self.eot, tokens)
+        return end_and_padding_mask(self.eot_position_fn, tokens)
 
     def n_used_columns(self, tokens: Tensor) -> int:
         """Return the number of tokens of the longest caption, EOT included."""
-        return int(self.eot(tokens).max()) + 1
+        return int(self.eot_position_fn(tokens).max()) + 1
 
     def encode(
         self,
@@ -193,10 +199,10 @@ class PackedEncoder(TextEncoder):
 
         Rows of the attention maps after this token have no meaning, and do not affect the features.
         """
-        packing = plan_packing(self.eot(tokens))
+        packing = plan_packing(self.eot_position_fn(tokens))
         states = self.embedding(tokens[:, : packing.length]) if embeddings is None else embeddings
         features, maps = self._run(packing.pack(states), packing, attention, second_order)
-        readout = one_hot(packing.eot, packing.length, states)
+        readout = one_hot(packing.eot_positions, packing.length, states)
         return TextOutput(features, maps, states, readout)
 
     def encode_variants(
@@ -204,7 +210,7 @@ class PackedEncoder(TextEncoder):
     ) -> Tensor:
         """Encode captions and variants; states before the first masked token are computed once."""
         parents = torch.cat([torch.arange(len(tokens), device=tokens.device), caption_index])
-        eot = self.eot(tokens)[parents]
+        eot = self.eot_position_fn(tokens)[parents]
         length = int(eot.max()) + 1
         tokens = tokens[:, :length]
         masked = torch.cat([torch.zeros_like(tokens, dtype=torch.bool), masked[:, :length]])
@@ -223,7 +229,7 @@ class PackedEncoder(TextEncoder):
 
     def encode_features(self, tokens: Tensor) -> Tensor:
         """Encode texts; a prefix that a text shares with the previous text is computed once."""
-        eot = self.eot(tokens)
+        eot = self.eot_position_fn(tokens)
         packing = plan_packing(eot, prefix_source_rows(tokens, eot))
         return self._run(self.embedding(packing.pack(tokens[:, : packing.length])), packing)[0]
 
@@ -240,7 +246,7 @@ class PackedEncoder(TextEncoder):
             Features `(R, E)`, and the attention of each layer as `TextEncoder.encode` describes it;
             empty if `attention` is None.
         """
-        text, transformer = self.text, self.text.transformer
+        text, transformer = self.text_tower, self.text_tower.transformer
         dtype = transformer.get_cast_dtype()
         x = embeddings.to(dtype) + text.positional_embedding[packing.positions].to(dtype)
         explicit = second_order or attention == "maps" or not _fused_is_faster(x.device)
@@ -286,9 +292,9 @@ def _run_block(
     if row:
         rows = torch.arange(len(q), device=x.device)
         if weights is not None:
-            weights = weights[rows, :, packing.eot]
+            weights = weights[rows, :, packing.eot_positions]
         else:
-            eot_query = q[rows, :, packing.eot].unsqueeze(2)
+            eot_query = q[rows, :, packing.eot_positions].unsqueeze(2)
             weights = attention_weights(eot_query, k, packing.eot_key_mask)
     return finish_block(block, x, packing.pack(mixed)), weights
 
@@ -302,7 +308,11 @@ def _run_last_block(
         States `(R, D)` and the attention of EOT by H heads over T positions `(R, H, 1, T)`.
     """
     normed = block.ln_1(x)
-    (q,) = project_heads(block, normed.index_select(0, packing.ends).unsqueeze(1), "q")
+    (q,) = project_heads(
+        block, normed.index_select(0, packing.packed_eot_indices).unsqueeze(1), "q"
+    )
     k, v = project_heads(block, normed, "kv", packing.pad)
     mixed, weights = attend(q, k, v, packing.eot_key_mask, explicit=True)
-    return finish_block(block, x.index_select(0, packing.ends), mixed.squeeze(1)), weights
+    return finish_block(
+        block, x.index_select(0, packing.packed_eot_indices), mixed.squeeze(1)
+    ), weights

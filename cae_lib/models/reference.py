@@ -50,10 +50,10 @@ class TextModel:
         features: Tokens `(B, C)` -> features `(B, E)`, not normalised.
         embedding: The layer that turns tokens into embeddings.
         tower: The text tower, whose attention is recorded.
-        position: Tokens -> the position at which features are read `(B,)`, -1 for the last; None
-            if features are a mean over tokens.
-        attended: Tokens -> mask `(B, C)` of the tokens that the features are a mean over. Used only
-            if `position` is None, and then needed.
+        pooling_position: Tokens -> the position at which features are read `(B,)`, -1 for the last;
+            None if features are a mean over tokens.
+        pooling_mask: Tokens -> mask `(B, C)` of the tokens that the features are a mean over. Used
+            only if `pooling_position` is None, and then needed.
         non_word_mask: Tokens -> mask `(B, C)` of the tokens that belong to no word; None if
             unknown.
         n_appended: Number of tokens that the tower appends to a text, such as CoCa's class token.
@@ -63,8 +63,8 @@ class TextModel:
     features: Callable[[Tensor], Tensor]
     embedding: nn.Module
     tower: nn.Module
-    position: Callable[[Tensor], Tensor] | None
-    attended: Callable[[Tensor], Tensor] | None = None
+    pooling_position: Callable[[Tensor], Tensor] | None
+    pooling_mask: Callable[[Tensor], Tensor] | None = None
     non_word_mask: Callable[[Tensor], Tensor] | None = None
     n_appended: int = 0
 
@@ -78,8 +78,12 @@ class ReferenceEncoder(TextEncoder):
 
     implementation = "reference"
 
-    def __init__(self, text: TextModel) -> None:
-        self.text, self.model, self.embedding = text, text.model, text.embedding
+    def __init__(self, text_model: TextModel) -> None:
+        self.text_model, self.model, self.embedding = (
+            text_model,
+            text_model.model,
+            text_model.embedding,
+        )
 
     @property
     def embedding_table(self) -> Tensor:
@@ -102,7 +106,7 @@ class ReferenceEncoder(TextEncoder):
     def non_word_mask(self, tokens: Tensor) -> Tensor:
         """Return a mask `(B, C)` of the tokens that certainly belong to no word."""
         outside = super().non_word_mask(tokens)
-        find = self.text.non_word_mask
+        find = self.text_model.non_word_mask
         return outside if find is None else outside | find(tokens)
 
     def n_used_columns(self, tokens: Tensor) -> int:
@@ -121,16 +125,17 @@ class ReferenceEncoder(TextEncoder):
         if embeddings is None:
             embeddings = self.embed(tokens)
         is_explicit = attention is not None or second_order
-        recorder = record_attention(self.text.tower) if is_explicit else nullcontext([])
+        recorder = record_attention(self.text_model.tower) if is_explicit else nullcontext([])
         with self._with_embeddings(embeddings), recorder as maps:
-            features = self.text.features(tokens)
+            features = self.text_model.features(tokens)
         if attention is None:
-            readout = self._readout(tokens, tokens.shape[1] + self.text.n_appended)
+            readout = self._readout(tokens, tokens.shape[1] + self.text_model.n_appended)
             return TextOutput(features, [], embeddings, readout)
         if not maps:
             raise ConfigError(
-                f"the attention of {type(self.text.tower).__name__} cannot be read: it does not "
-                "call scaled_dot_product_attention. Use the method 'perturbation' or 'gradient'."
+                f"the attention of {type(self.text_model.tower).__name__} cannot be read: it does "
+                "not call scaled_dot_product_attention. Use the method 'perturbation' or "
+                "'gradient'."
             )
         readout = self._readout(tokens, maps[0].shape[-1])
         if attention == "row":
@@ -150,22 +155,24 @@ class ReferenceEncoder(TextEncoder):
         variants = torch.where(masked.unsqueeze(-1), stand_in, embeddings[caption_index])
         rows = torch.cat([torch.arange(len(tokens), device=tokens.device), caption_index])
         with self._with_embeddings(torch.cat([embeddings, variants])):
-            return self.text.features(tokens[rows])
+            return self.text_model.features(tokens[rows])
 
     def encode_features(self, tokens: Tensor) -> Tensor:
         """Encode texts as one batch."""
-        return self.text.features(tokens)
+        return self.text_model.features(tokens)
 
     def _readout(self, tokens: Tensor, length: int) -> Tensor:
         """Return the readout of `TextOutput`.
 
         `length` exceeds the number of tokens where a class token is appended.
         """
-        like = next(self.text.tower.parameters())
-        if self.text.position is not None:
-            return one_hot(self.text.position(tokens) % length, length, like)
-        assert self.text.attended is not None, "a mean needs the tokens that it is over"
-        attended = self.text.attended(tokens).to(torch.promote_types(like.dtype, torch.float32))
+        like = next(self.text_model.tower.parameters())
+        if self.text_model.pooling_position is not None:
+            return one_hot(self.text_model.pooling_position(tokens) % length, length, like)
+        assert self.text_model.pooling_mask is not None, "a mean needs the tokens that it is over"
+        attended = self.text_model.pooling_mask(tokens).to(
+            torch.promote_types(like.dtype, torch.float32)
+        )
         return attended / attended.sum(dim=1, keepdim=True)
 
     @contextmanager
@@ -244,7 +251,7 @@ def _open_clip(model: Any) -> TextModel:
         text.transformer.get_input_embeddings(),
         text.transformer,
         position,
-        attended=lambda tokens: tokens != padding,
+        pooling_mask=lambda tokens: tokens != padding,
         non_word_mask=_special_tokens(text.config, first=position is not None),
     )
 

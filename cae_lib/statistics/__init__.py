@@ -6,9 +6,9 @@ from cae_lib.statistics.estimates import (
     contrasts,
     correlations,
     crossed_mean,
+    linearized_ratios,
     mean_ci,
     minimal_detectable_effect,
-    ratios,
     summarize,
 )
 from cae_lib.statistics.verdicts import MIN_NONZERO_CLUSTERS, classify, holm, verdict
@@ -24,7 +24,7 @@ __all__ = [
     "holm",
     "mean_ci",
     "minimal_detectable_effect",
-    "ratios",
+    "linearized_ratios",
     "summarize",
     "verdict",
 ]

@@ -167,11 +167,11 @@ def minimal_detectable_effect(components: VarianceComponents) -> float:
     return error * brentq(lambda shift: nct.sf(critical, freedom, shift) - POWER, 0, highest)
 
 
-def summarize(by_seed: np.ndarray, components: VarianceComponents) -> dict[str, object]:
+def summarize(seed_means: np.ndarray, components: VarianceComponents) -> dict[str, object]:
     """Return the estimate, interval and test of one mean, as a row of a table.
 
     Args:
-        by_seed: Mean of each of S seeds `(S,)`.
+        seed_means: Mean of each of S seeds `(S,)`.
         components: Variance components of the mean over seeds.
 
     Returns:
@@ -180,7 +180,7 @@ def summarize(by_seed: np.ndarray, components: VarianceComponents) -> dict[str, 
         degrees of freedom; and `minimal_detectable_effect`. Without any variance, `p` is 1 if the
         estimate is 0, otherwise 0.
     """
-    estimate, error = float(by_seed.mean()), components.variance() ** 0.5
+    estimate, error = float(seed_means.mean()), components.variance() ** 0.5
     freedom = components.degrees_of_freedom()
     half_width = t.isf((1 - CONFIDENCE) / 2, freedom) * error
     p = 0.0 if estimate else 1.0  # where nothing varies
@@ -303,7 +303,7 @@ def contrasts(
     return pd.DataFrame(rows)
 
 
-def ratios(
+def linearized_ratios(
     frame: pd.DataFrame, numerator: str, denominator: str, by: Sequence[str] = ("run",)
 ) -> pd.Series:
     """Return one value for each row; their mean in each group of `by` is the ratio of two means.

@@ -32,7 +32,7 @@ images."""
 UNTESTED, UNDECIDABLE = "not tested", "not decidable here"
 """Verdicts without an outcome: there are no tests, or the positive control fails."""
 
-MAJORITY = 0.75
+MIN_VERDICT_SHARE = 0.75
 """An outcome becomes the verdict if at least this share of the methods has it."""
 
 
@@ -137,9 +137,9 @@ def verdict(
     Returns:
         `UNTESTED`, `UNDECIDABLE`, or the outcomes of the methods in one of three forms. If all
         methods have the same outcome, it is this outcome: "negligible". If at least a share
-        `MAJORITY` of the methods has one, it is followed by the numbers of methods: "negligible (3
-        of 4, 1 undecided)". Otherwise it is "mixed" with the most frequent outcomes: "mixed (2 of 4
-        negligible)".
+        `MIN_VERDICT_SHARE` of the methods has one, it is followed by the numbers of methods:
+        "negligible (3 of 4, 1 undecided)". Otherwise it is "mixed" with the most frequent outcomes:
+        "mixed (2 of 4 negligible)".
 
     Raises:
         DataError: If the claim is unknown.
@@ -151,7 +151,7 @@ def verdict(
     ranks = classify(tests, delta, claim).map(OUTCOMES.index)
     counts = ranks.groupby(tests[by]).min().map(dict(enumerate(OUTCOMES))).value_counts()
     n, commonest = counts.sum(), counts[counts == counts.max()].sort_index()
-    if counts.max() < MAJORITY * n:
+    if counts.max() < MIN_VERDICT_SHARE * n:
         texts = (f"{count} of {n} {outcome}" for outcome, count in commonest.items())
         return f"mixed ({', '.join(texts)})"
     outcome, *others = [*commonest.index, *counts.index.difference(commonest.index)]

@@ -47,8 +47,8 @@ class Batch:
         masked: Bool `(M, T)`, tokens that are masked in the captions of the contrastive loss; None
             if the run masks no words.
         negatives: Token ids of K <= M hard negative captions `(K, T)`; None if the run has none.
-        owners: Index of each negative's caption among the M captions `(K,)`.
-        n_negatives: K of each process.
+        caption_of_negative: Index of each negative's caption among the M captions `(K,)`.
+        negative_counts: K of each process.
         n_similar: Number of `rows` for which NegCLIP's file lists similar images.
         parsed_roles: For `match_gradient`, the roles `(M, T)` before they were shuffled.
         normalization: Scale and shift that normalise `pixels`; None if they need no normalisation.
@@ -63,8 +63,8 @@ class Batch:
     swaps: Tensor | None = None
     masked: Tensor | None = None
     negatives: Tensor | None = None
-    owners: Tensor | None = None
-    n_negatives: tuple[int, ...] = ()
+    caption_of_negative: Tensor | None = None
+    negative_counts: tuple[int, ...] = ()
     n_similar: int = 0
     parsed_roles: Tensor | None = None
     normalization: tuple[Tensor, Tensor] | None = None
@@ -238,9 +238,13 @@ class Batches:
             negatives = [text for text in texts if text]
             tokens = self.tokenizer(negatives) if negatives else self.alignment.tokens[:0]
         matches = [(positions[:, None] == caption).nonzero() for positions in shares]
-        owners, numbers = matches[self.ranks.rank].unbind(1)
-        n_negatives = tuple(map(len, matches))
-        return replace(batch, negatives=tokens[numbers], owners=owners, n_negatives=n_negatives)
+        caption_of_negative, numbers = matches[self.ranks.rank].unbind(1)
+        return replace(
+            batch,
+            negatives=tokens[numbers],
+            caption_of_negative=caption_of_negative,
+            negative_counts=tuple(map(len, matches)),
+        )
 
     def _swapped_captions(self, rows: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return one random swap of each caption that has any.

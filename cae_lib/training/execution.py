@@ -63,7 +63,7 @@ class ExecutionOptions:
     """Options that change the speed and memory of a run, and its numbers only by rounding.
 
     Attributes:
-        checkpointing: Recompute activations in the backward pass: less memory, more time.
+        grad_checkpointing: Recompute activations in the backward pass: less memory, more time.
         workers: Number of processes that prepare batches ahead; 0 prepares them in the main
             process. None chooses the number; see `worker_count`.
 
@@ -71,7 +71,7 @@ class ExecutionOptions:
         ConfigError: If `workers` is negative.
     """
 
-    checkpointing: bool = False
+    grad_checkpointing: bool = False
     workers: int | None = None
 
     def __post_init__(self) -> None:

@@ -67,7 +67,7 @@ class PrecomputedFeatures:
         return self.values[index if subset is None else index[subset]]
 
 
-def image_features(model: nn.Module, images: Tensor) -> Tensor:
+def encode_image_features(model: nn.Module, images: Tensor) -> Tensor:
     """Return the unnormalised features `(M, E)` of M normalised images `(M, 3, height, width)`."""
     return encode_image(model, images).features
 
@@ -103,9 +103,9 @@ def split_image_tower(model: nn.Module, experiment: Experiment) -> SplitTower:
     """
     tower: Any = model.visual
     if experiment.lock_image:
-        return SplitTower(tower, image_features, lambda model, features: features)
+        return SplitTower(tower, encode_image_features, lambda model, features: features)
     if not experiment.lock_trunk:
-        return SplitTower(None, image_features, image_features)
+        return SplitTower(None, encode_image_features, encode_image_features)
     if not isinstance(tower, TimmModel):
         raise ConfigError(
             f"lock_trunk needs an image tower of timm, with trunk and head; {experiment.model} has "
@@ -120,7 +120,7 @@ def precompute_features(
     clip: Clip,
     locked: nn.Module,
     images: TrainingImages,
-    encoder: ImageEncoder,
+    encode_locked: ImageEncoder,
     precision: str,
     ranks: Ranks,
     workers: int,
@@ -136,7 +136,7 @@ def precompute_features(
         clip: The model.
         locked: The locked part of its image tower.
         images: The images.
-        encoder: Function that returns the output of the locked part for images.
+        encode_locked: Function that returns the output of the locked part for images.
         precision: Precision of the computation; see `uses_bf16`.
         ranks: The processes of the run.
         workers: Number of worker processes that decode images, for each process of the run.
@@ -175,7 +175,7 @@ def precompute_features(
         Progress(len(shares[0]), "image features") if show_progress else nullcontext() as progress,
     ):
         for pixels in batches:
-            chunks.append(encoder(clip.model, pixels.to(device, non_blocking=True)).detach())
+            chunks.append(encode_locked(clip.model, pixels.to(device, non_blocking=True)).detach())
             if progress:
                 progress.update(len(pixels))
     features = ranks.gather(torch.cat(chunks), list(map(len, shares))).cpu().contiguous()

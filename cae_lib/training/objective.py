@@ -75,7 +75,7 @@ class Objective(nn.Module):
         _check_hard_negatives(experiment)
         _check_match_gradient(experiment, ranks)
         self.model: Any = model
-        self.ranks, self.encoder, self.experiment = ranks, image_encoder, experiment
+        self.ranks, self.image_encoder, self.experiment = ranks, image_encoder, experiment
         device = next(model.parameters()).device
         self.bf16 = uses_bf16(experiment.precision, device)
         self.adaptive_margin = None
@@ -110,11 +110,11 @@ class Objective(nn.Module):
             number of rows with a similar image.
         """
         with torch.autocast(batch.pixels.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            images = F.normalize(self.encoder(self.model, batch.pixels).float(), dim=-1)
+            images = F.normalize(self.image_encoder(self.model, batch.pixels).float(), dim=-1)
             texts, negatives, values = self._encode_texts(images, batch)
             if self.experiment.foil_hinge and negatives is not None:
                 margin_loss = self._hard_negative_margin_loss(
-                    images[batch.owners], texts[batch.owners], negatives
+                    images[batch.caption_of_negative], texts[batch.caption_of_negative], negatives
                 )
                 values["attribution"] = values.get("attribution", 0) + margin_loss
                 negatives = None
@@ -122,7 +122,7 @@ class Objective(nn.Module):
                 texts = self._mask_words(texts, batch.tokens, batch.masked)
         scale = self.model.logit_scale.exp()
         if negatives is not None:
-            negatives = self.ranks.gather(negatives.float(), batch.n_negatives)
+            negatives = self.ranks.gather(negatives.float(), batch.negative_counts)
             values["n_negatives"] = scale.new_tensor(len(negatives))
             values["n_similar"] = scale.new_tensor(batch.n_similar)
         images, texts = self.ranks.gather(images), self.ranks.gather(texts.float())

@@ -96,9 +96,9 @@ class CAEModel(nn.Module):
                 f"{type(model).__name__} trains by more than the contrastive loss, which "
                 "CAEClipLoss would leave out: add CAELoss to your own loss."
             )
-        attribution = CAELoss(model, **settings)
+        cae_loss = CAELoss(model, **settings)
         self.__dict__.update({name: model.__dict__[name] for name in SHARED_MODULE_ATTRIBUTES})
-        self.__dict__.update(model=model, attribution=attribution)  # no submodules of this one
+        self.__dict__.update(model=model, cae_loss=cae_loss)  # no submodules of this one
 
     def forward(self, image: Tensor | None = None, text: Tensor | None = None) -> Any:
         """Run the model, and in training mode also compute the stats of captions with roles.
@@ -122,7 +122,7 @@ class CAEModel(nn.Module):
             raise ConfigError("captions with roles are scored for their images: pass image as well")
         images = self.model.encode_image(image, normalize=True)
         # Compiled code has no gradients within the forward pass.
-        encode_and_score: Any = torch.compiler.disable(self.attribution.encode_and_score)
+        encode_and_score: Any = torch.compiler.disable(self.cae_loss.encode_and_score)
         texts, stats = encode_and_score(images, *text.unbind(1))
         return {
             "image_features": images,
@@ -148,7 +148,7 @@ class CAEModel(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the settings of the attribution loss as text, for `repr`."""
-        return self.attribution.extra_repr()
+        return self.cae_loss.extra_repr()
 
 
 class CAEClipLoss(ClipLoss):
@@ -161,7 +161,7 @@ class CAEClipLoss(ClipLoss):
     multiplies the gradient of the temperature by `accum_freq`.
 
     Args:
-        attribution: The attribute `attribution` of a `CAEModel`.
+        cae_loss: The attribute `cae_loss` of a `CAEModel`.
         accum_freq: Number of parts of a batch whose gradients are accumulated.
         options: Options of `ClipLoss`.
 
@@ -170,14 +170,14 @@ class CAEClipLoss(ClipLoss):
             that the gradient is not that of the whole batch.
     """
 
-    def __init__(self, attribution: CAELoss, *, accum_freq: int = 1, **options: Any) -> None:
+    def __init__(self, cae_loss: CAELoss, *, accum_freq: int = 1, **options: Any) -> None:
         super().__init__(**options)
         if self.world_size > 1 and self.local_loss and not self.gather_with_grad:
             raise ConfigError(
                 "local_loss without gather_with_grad leaves out the gradient of the features of "
                 "other processes: set --gather-with-grad as well, or leave out --local-loss."
             )
-        self.attribution, self.accum_freq = attribution, accum_freq
+        self.cae_loss, self.accum_freq = cae_loss, accum_freq
 
     def forward(
         self,
@@ -217,8 +217,8 @@ class CAEClipLoss(ClipLoss):
         logit_scale = _scale_gradient(logit_scale, 1 / self.accum_freq)
         losses: Any = super().forward(image_features, text_features, logit_scale, output_dict=True)
         all_sum = Ranks(self.rank, self.world_size).sum
-        loss = reduce_attribution_loss(attribution_stats, self.attribution.config, all_sum).loss
-        losses["attribution_loss"] = self.attribution.weight * loss
+        loss = reduce_attribution_loss(attribution_stats, self.cae_loss.config, all_sum).loss
+        losses["attribution_loss"] = self.cae_loss.weight * loss
         if output_dict:
             return losses
         return losses["contrastive_loss"] + losses["attribution_loss"]

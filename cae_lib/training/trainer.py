@@ -27,7 +27,7 @@ from cae_lib.runtime import Progress, format_seconds
 from cae_lib.training.batch import Batch, Batches, RandomStream, placebo_roles, seeded_generator
 from cae_lib.training.distributed import Ranks, init_distributed
 from cae_lib.training.execution import STOP_SIGNALS, ExecutionOptions, prefetch
-from cae_lib.training.features import image_features, precompute_features, split_image_tower
+from cae_lib.training.features import encode_image_features, precompute_features, split_image_tower
 from cae_lib.training.objective import Objective, adamw, gradient_norm, learning_rate
 from cae_lib.training.state import load_state, open_log, save_state
 from cae_lib.words.alignment import Alignment
@@ -116,11 +116,15 @@ def train(
     with ExitStack() as stack:
         ranks = stack.enter_context(init_distributed(next(clip.model.parameters()).device))
         show_progress = show_progress and ranks.is_main
-        run = Run(
+        run = TrainingRun(
             experiment, clip, pairs, alignment, images, ranks, execution, show_progress, inputs
         )
         start = load_state(
-            out / STATE_FILE, run.identity, run.model, run.optimizer, run.loss.adaptive_margin
+            out / STATE_FILE,
+            run.identity,
+            run.model,
+            run.optimizer,
+            run.unwrapped_objective.adaptive_margin,
         )
         report = stack.enter_context(
             _step_reporter(run, start, out, show_progress, on_step_every, on_step)
@@ -174,7 +178,7 @@ def _too_long_error(
     )
 
 
-class Run:
+class TrainingRun:
     """Model, data, loss and optimiser of one training run.
 
     The output of a locked image tower or trunk is computed once for each image, unless images are
@@ -197,12 +201,12 @@ class Run:
         self.experiment, self.clip = experiment, clip
         self.model: Any = clip.model
         self.ranks, execution = ranks or Ranks(), execution or ExecutionOptions()
-        if execution.checkpointing:
+        if execution.grad_checkpointing:
             self.model.set_grad_checkpointing(True)
         self.device = next(clip.model.parameters()).device
         self.identity = dict(inputs or run_inputs(experiment, pairs.name, clip.weights_id))
         self.workers = execution.worker_count(isinstance(images, ImagesOnDisk))
-        encoder, source = image_features, images
+        encoder, source = encode_image_features, images
         self.locked, encode_locked, encode_rest = split_image_tower(clip.model, experiment)
         if self.locked is not None:
             self.locked.requires_grad_(False)
@@ -226,8 +230,8 @@ class Run:
         self.optimizer = adamw(
             clip.model, experiment.lr, experiment.weight_decay, experiment.betas, experiment.eps
         )
-        self.loss = Objective(clip.model, experiment, self.ranks, encoder)
-        self.objective = self.ranks.wrap(self.loss)
+        self.unwrapped_objective = Objective(clip.model, experiment, self.ranks, encoder)
+        self.objective = self.ranks.wrap(self.unwrapped_objective)
 
     def prefetch(self, start: int, end: int) -> AbstractContextManager[Iterator[Batch]]:
         """Return a context manager that yields an iterator over the batches of some steps.
@@ -265,14 +269,14 @@ class Run:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        margin = self.loss.adaptive_margin
+        margin = self.unwrapped_objective.adaptive_margin
         tensors = self.objective(batch.prepare(self.device))
         tensors["loss"].backward()
         tensors["gradient_norm"] = gradient_norm(self.model)
         numbers = torch.stack([value.detach().float() for value in tensors.values()]).tolist()
         values = {"step": step + 1, **dict(zip(tensors, numbers, strict=True)), "lr": lr}
         if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
-            self.loss.adaptive_margin = margin
+            self.unwrapped_objective.adaptive_margin = margin
             raise NotFiniteError(
                 f"step {step + 1} of {settings.name}: loss {values['loss']}, gradient norm "
                 f"{values['gradient_norm']}; expected finite numbers. Rows of "
@@ -287,13 +291,18 @@ class Run:
     def save(self, path: Path, step: int) -> None:
         """Save the state after `step` steps to `path`; only the main process writes."""
         if self.ranks.is_main:
-            margin = self.loss.adaptive_margin
+            margin = self.unwrapped_objective.adaptive_margin
             save_state(path, self.identity, step, self.model, self.optimizer, margin)
 
 
 @contextmanager
 def _step_reporter(
-    run: Run, start: int, out: Path, log: bool, every: int | None, on_step: StepHook | None
+    run: TrainingRun,
+    start: int,
+    out: Path,
+    show_progress: bool,
+    every: int | None,
+    on_step: StepHook | None,
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Yield a function that logs a step's values, updates the progress bar and calls the hook.
 
@@ -306,7 +315,7 @@ def _step_reporter(
     label = f"{settings.name}/{settings.seed}" + (f" from step {start}" if start else "")
     with (
         open_log(out / LOG_FILE, start) as lines,
-        Progress(end - start, label) if log else nullcontext() as progress,
+        Progress(end - start, label) if show_progress else nullcontext() as progress,
     ):
 
         def report(values: dict[str, Any]) -> None:
@@ -349,7 +358,7 @@ def _caught_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _finish(run: Run, out: Path) -> Path:
+def _finish(run: TrainingRun, out: Path) -> Path:
     checkpoint = out / "model.safetensors"
     if run.ranks.is_main:
         settings, clip = run.experiment, run.clip

@@ -211,7 +211,7 @@ def align(
             n_unmatched += not inside
             roles[i, inside] = span.role
             arguments[i, inside] = 0
-            for k, bounds in enumerate(span.of[:2]):
+            for k, bounds in enumerate(span.arguments[:2]):
                 bearer = _inside(row, *bounds)
                 arguments[i, inside, k] = numbers[bearer[0]] if bearer else 0
         if swaps is not None:
@@ -476,6 +476,6 @@ def _carry_over(spans: Sequence[Span], caption: str, cleaned: str) -> list[Span]
         return (new[0], new[-1] + 1) if new else (0, 0)
 
     return [
-        Span(*moved(s.start, s.end), s.role, tuple(moved(*bounds) for bounds in s.of))
+        Span(*moved(s.start, s.end), s.role, tuple(moved(*bounds) for bounds in s.arguments))
         for s in spans
     ]

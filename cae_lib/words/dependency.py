@@ -79,7 +79,7 @@ def _runs(tokens: Iterable[Token], role: int) -> list[Span]:
 
 def _is_attribute(token: Token) -> bool:
     if token.dep_ in ("nummod", "acomp") or (token.dep_ == "amod" and token.head.pos_ in NOUN_POS):
-        return not _preposition_of(token)
+        return not _begins_preposition(token)
     if token.dep_ == "conj":
         return token.pos_ in ("ADJ", "VERB", "NUM") and _is_attribute(token.head)
     return token.dep_ == "attr" and token.pos_ == "ADJ"
@@ -94,7 +94,7 @@ def _relation_words(token: Token) -> Iterator[Token]:
         yield token
         if token.head.pos_ in ("ADJ", "ADV") and token.head.i + 1 == token.i:
             yield token.head
-        if _is_place(token):
+        if _begins_compound_preposition(token):
             yield next(child for child in token.children if child.dep_ == "pobj")
 
 
@@ -103,7 +103,7 @@ def _has_second_noun(verb: Token) -> bool:
         child.dep_ in ("dobj", "dative")
         and child.pos_ in NOUN_OR_PRONOUN_POS
         or _is_preposition(child)
-        or _preposition_of(child)
+        or _begins_preposition(child)
         for child in verb.children
     )
 
@@ -121,14 +121,14 @@ def _is_preposition(token: Token) -> bool:
     )
 
 
-def _preposition_of(token: Token) -> bool:
+def _begins_preposition(token: Token) -> bool:
     """Return whether an adjective or adverb begins a preposition, as "next" does in "next to"."""
     return token.pos_ in ("ADJ", "ADV") and any(
         child.i == token.i + 1 and _is_preposition(child) for child in token.children
     )
 
 
-def _is_place(preposition: Token) -> bool:
+def _begins_compound_preposition(preposition: Token) -> bool:
     """Return whether the preposition continues as in "on top of" or "to the left of"."""
     return any(
         child.dep_ == "pobj"

@@ -21,16 +21,16 @@ class Span:
         start: Offset of the first character.
         end: Offset after the last character.
         role: One of `OTHER`, `OBJECT`, `ATTRIBUTE` and `RELATION`.
-        of: Character offsets of the objects that the span relates or describes: subject and object
-            of a relation, or the object that an attribute describes. Empty if they are not known;
-            `NO_OFFSETS` stands for an object that the tagger does not find in the caption. The
-            comparison of spans ignores `of`.
+        arguments: Character offsets of the objects that the span relates or describes: subject and
+            object of a relation, or the object that an attribute describes. Empty if they are not
+            known; `NO_OFFSETS` stands for an object that the tagger does not find in the caption.
+            The comparison of spans ignores `arguments`.
     """
 
     start: int
     end: int
     role: int
-    of: tuple[Offsets, ...] = field(default=(), compare=False)
+    arguments: tuple[Offsets, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True)

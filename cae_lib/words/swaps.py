@@ -290,13 +290,15 @@ class _Reader:
         """Return the swap of two arguments, with `NO_OFFSETS` for parts that cannot be swapped."""
         nouns = phrases = (NO_OFFSETS, NO_OFFSETS)
         if first.noun and second.noun and self._nouns_fit(first, second):
-            nouns = (self._place(*first.noun), self._place(*second.noun))
+            nouns = (self._character_offsets(*first.noun), self._character_offsets(*second.noun))
         if self._phrases_fit(first, second):
             phrases = (
-                self._place(first.start, first.end),
-                self._place(second.start, second.end),
+                self._character_offsets(first.start, first.end),
+                self._character_offsets(second.start, second.end),
             )
-        return Swap(self._unless_same(nouns), self._unless_same(phrases), self._place(*binder))
+        return Swap(
+            self._unless_same(nouns), self._unless_same(phrases), self._character_offsets(*binder)
+        )
 
     def _nouns_fit(self, first: NounPhrase, second: NounPhrase) -> bool:
         """Return whether each noun can follow the determiner of the other."""
@@ -329,7 +331,7 @@ class _Reader:
         first, second = (self.doc.text[slice(*place)].lower() for place in places)
         return (NO_OFFSETS, NO_OFFSETS) if first == second else places
 
-    def _place(self, start: int, end: int) -> Offsets:
+    def _character_offsets(self, start: int, end: int) -> Offsets:
         last = self.doc[end - 1]
         return self.doc[start].idx, last.idx + len(last)
 
@@ -347,7 +349,10 @@ class _Reader:
                 continue
             if first.lower_ in COUNT_WORDS and not (of_first.is_plural and of_second.is_plural):
                 continue
-            places = (self._place(first.i, first.i + 1), self._place(second.i, second.i + 1))
+            places = (
+                self._character_offsets(first.i, first.i + 1),
+                self._character_offsets(second.i, second.i + 1),
+            )
             yield Swap(places, places)
 
     def _differ(self, first: NounPhrase, second: NounPhrase, *left_out: Token) -> bool:

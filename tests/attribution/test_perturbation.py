@@ -103,5 +103,7 @@ def test_states_before_the_masked_word_are_shared(batch, attribute, tiny_clip, m
     monkeypatch.setattr(packed, "plan_packing", pack)
     tokens = tiny_clip.tokenizer(["red dog runs"])  # 5 positions, 3 words
     attribute(dataclasses.replace(batch.first(1), tokens=tokens), "perturbation")
-    computed = [len(plan_packing(*call.args, **call.kwargs).active) for call in pack.call_args_list]
+    computed = [
+        len(plan_packing(*call.args, **call.kwargs).padded_indices) for call in pack.call_args_list
+    ]
     assert computed == [5 + 4 + 3 + 2]  # the caption, then each variant from its word on

@@ -69,8 +69,10 @@ def test_a_broken_picture_costs_its_own_items_and_absent_files_are_expected(
     found = parts.pop("swap_obj")
     assert (found.n_used, found.n_expected, len(parts)) == (1, 245, 6)
     assert not any(part.n_used for part in parts.values())
-    assert found.counts["broken_images"] == 2 and found.counts["missing_images"] == 1
-    assert found.counts["same_words"] == 1, "rows that are not used are not counted"
+    assert (
+        found.property_counts["broken_images"] == 2 and found.property_counts["missing_images"] == 1
+    )
+    assert found.property_counts["same_words"] == 1, "rows that are not used are not counted"
     told = capsys.readouterr().out
     assert "sugarcrepe/swap_obj" in told and "1 used of 245" in told and "add_att" in told
     found = re.findall(r"item (\d): its image .*/(\d).jpg (cannot|is missing)", told)

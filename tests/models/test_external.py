@@ -84,7 +84,7 @@ def test_a_file_of_this_library_says_what_it_is_and_another_has_to_be_told(clip,
     with pytest.raises(ConfigError, match="relu"):
         load(tmp_path / "plain.pt", "clip-mini", "relu")
     with pytest.raises(ConfigError, match="share"):
-        load("ViT-B-32:openai", share=0.6)
+        load("ViT-B-32:openai", weights_share=0.6)
 
 
 @pytest.mark.parametrize(
@@ -168,13 +168,13 @@ def test_weights_are_mixed_with_the_start_and_a_shorter_context_is_kept(
     monkeypatch.setattr(external, "OPENAI_WEIGHTS", ("clip-mini", None))
     start = load_clip("clip-mini", None, "quickgelu").model.state_dict()
     start["positional_embedding"] = start["positional_embedding"][:12]
-    mixed = load(path, "clip-mini", "quickgelu", share=0.6)
+    mixed = load(path, "clip-mini", "quickgelu", weights_share=0.6)
     for name, value in mixed.model.state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value, 0.6 * state[name] + 0.4 * start[name])
     torch.save(state | {"extra.weight": torch.ones(1)}, path)
     with pytest.raises(CheckpointError, match="short.pt"):
-        load(path, "clip-mini", "quickgelu", share=0.6)
+        load(path, "clip-mini", "quickgelu", weights_share=0.6)
 
 
 def test_a_model_for_images_of_any_size_is_refused(tmp_path: Path) -> None:

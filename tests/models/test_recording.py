@@ -104,7 +104,7 @@ def _state(tower: nn.Module) -> list[tuple[Any, ...]]:
 
 def test_nothing_is_left_behind_by_an_error(case: Case) -> None:
     encoder = text_encoder(case.model, "reference")
-    tower = encoder.text.tower
+    tower = encoder.text_model.tower
     with _checkpointed(case):
         before = _state(tower)
     with record_attention(tower):
@@ -117,7 +117,7 @@ def test_nothing_is_left_behind_by_an_error(case: Case) -> None:
 
 def test_two_threads_that_record(case: Case) -> None:
     encoder = text_encoder(case.model, "reference")
-    tower, inside = encoder.text.tower, threading.Event()
+    tower, inside = encoder.text_model.tower, threading.Event()
     before, expected = _state(tower), encoder.encode(case.tokens, attention="maps")
 
     def record() -> list[Tensor]:
@@ -141,7 +141,7 @@ def _compiled(case: Case) -> Iterator[None]:
     if hasattr(case.model, "text"):
         case.model.text = torch.compile(case.model.text, backend="eager")
     else:
-        text_encoder(case.model, "reference").text.tower.compile(backend="eager")
+        text_encoder(case.model, "reference").text_model.tower.compile(backend="eager")
     features = case.features(case.tokens)  # compiled now, without hooks
     yield
     torch.testing.assert_close(case.features(case.tokens), features, atol=0, rtol=0)

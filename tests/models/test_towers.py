@@ -83,9 +83,9 @@ def test_a_beginning_in_common_is_computed_once() -> None:
     packing = plan_packing(eot, prefix_source_rows(tokens, eot))
     assert packing.positions.tolist() == [0, 1, 2, 3, 4, 4, 5, 3, 4, 1, 2, 3]
     assert packing.row_indices.tolist() == [0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 3]
-    assert packing.ends.tolist() == [4, 6, 8, 11]
+    assert packing.packed_eot_indices.tolist() == [4, 6, 8, 11]
     expected = [[0, 1, 2, 3, 4, 4], [0, 1, 2, 3, 5, 6], [0, 1, 2, 7, 8, 8], [0, 9, 10, 11, 11, 11]]
-    assert packing.source.view(4, 6).tolist() == expected
+    assert packing.packed_indices.view(4, 6).tolist() == expected
 
 
 @pytest.mark.parametrize(

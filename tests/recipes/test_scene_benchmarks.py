@@ -99,7 +99,7 @@ def test_all_items_are_used_and_as_many_as_the_manifest_says(loaded, smoke_world
     counts = json.loads((smoke_world / "manifest.json").read_text(encoding="utf-8"))["counts"]
     for part in loaded.values():
         assert 0 < part.n_used == part.n_expected == counts[part.name][part.subset]
-        assert part.counts.get("identical", 0) == 0 or part.name == "order"
+        assert part.property_counts.get("identical", 0) == 0 or part.name == "order"
     assert set(loaded) == {f"{name}/{subset}" for name in SCENE_FAMILIES for subset in counts[name]}
 
 

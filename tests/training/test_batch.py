@@ -86,7 +86,7 @@ def test_the_batch_holds_rows_neighbours_and_their_negative_captions(augment: bo
     crops = Toys().crops(both, seeded_generator(0, RandomStream.CROP, 1) if augment else None)
     assert torch.equal(batch.pixels, crops)
     false = toy_clip().tokenizer([text for text in texts if text])
-    assert torch.equal(batch.negatives, false) and batch.n_negatives == (len(false),)
+    assert torch.equal(batch.negatives, false) and batch.negative_counts == (len(false),)
 
 
 @pytest.mark.parametrize("foils", ["given", "exchanged"])
@@ -105,7 +105,7 @@ def test_a_caption_brings_one_negative_caption_if_it_has_some(foils: str) -> Non
             known[row].add(tuple(variant.tolist()))
     for step in range(40):
         batch = run.batches.at(step)
-        rows = batch.rows[batch.owners].tolist()
+        rows = batch.rows[batch.caption_of_negative].tolist()
         assert len(set(rows)) == len(rows) == len(batch.negatives) == sum(map(bool, known))
         for row, tokens in zip(rows, batch.negatives.tolist(), strict=True):
             seen[row].add(tuple(tokens))
@@ -120,7 +120,7 @@ def three_objects(on_of: tuple[str, ...]) -> Alignment:
     """`THREE` eight times, where the words that "on" is said of are known."""
     places = tuple((THREE.index(word), THREE.index(word) + len(word)) for word in on_of)
     spans = [
-        replace(span, of=places if THREE[span.start : span.end] == "on" else ())
+        replace(span, arguments=places if THREE[span.start : span.end] == "on" else ())
         for span in WordTagger().tag([THREE])[0]
     ]
     return align([THREE] * 8, [spans] * 8, toy_clip().tokenizer)
@@ -161,7 +161,7 @@ def test_a_batch_has_the_swaps_of_its_rows_and_negatives_made_by_them() -> None:
     assert torch.equal(batch.swaps, given.swaps[batch.rows])
     (expected,) = tokenizer([THREE.replace("dog", "x").replace("mat", "dog").replace("x", "mat")])
     assert len(batch.negatives) == 4 and (batch.negatives == expected).all()
-    assert batch.rows[batch.owners].remainder(2).eq(0).all()
+    assert batch.rows[batch.caption_of_negative].remainder(2).eq(0).all()
 
 
 @pytest.mark.parametrize("kind", ["permuted", "random"])

@@ -72,7 +72,7 @@ def test_features_give_the_weights_that_images_give(experiment, home, tmp_path, 
         patch.setattr(
             trainer,
             "split_image_tower",
-            lambda *inputs: (split(*inputs)[0], None, features.image_features),
+            lambda *inputs: (split(*inputs)[0], None, features.encode_image_features),
         )
         expected, plain = trained("images")
     assert log == plain

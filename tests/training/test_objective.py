@@ -29,11 +29,11 @@ def loss_and_gradients(execution: ExecutionOptions) -> dict[str, Tensor]:
 
 
 def test_checkpointing_changes_no_loss_and_no_gradient() -> None:
-    model = toy_run(SETTINGS, execution=ExecutionOptions(checkpointing=True)).model
+    model = toy_run(SETTINGS, execution=ExecutionOptions(grad_checkpointing=True)).model
     assert model.transformer.grad_checkpointing
     assert model.visual.transformer.grad_checkpointing
     assert not toy_run(SETTINGS).model.transformer.grad_checkpointing
-    actual = loss_and_gradients(ExecutionOptions(checkpointing=True))
+    actual = loss_and_gradients(ExecutionOptions(grad_checkpointing=True))
     for name, value in loss_and_gradients(ExecutionOptions()).items():
         torch.testing.assert_close(actual[name], value, atol=1e-5, rtol=1e-4, msg=name)
 
@@ -124,7 +124,10 @@ def test_hard_negatives_in_softmax_or_margin_loss(foils: str, hinge: bool) -> No
     actual = run.step(0, batch)
     assert actual["contrastive"] == pytest.approx(expected, abs=1e-4)
     if hinge:
-        own, other = images[batch.owners] * texts[batch.owners], images[batch.owners] * false
+        own, other = (
+            images[batch.caption_of_negative] * texts[batch.caption_of_negative],
+            images[batch.caption_of_negative] * false,
+        )
         lag = (0.3 - own.sum(1) + other.sum(1)).clamp(min=0).mean()
         assert actual["attribution"] == pytest.approx(2 * lag.item(), abs=1e-4)
         assert lag > 0
@@ -153,7 +156,7 @@ def test_an_adaptive_margin_is_the_limited_mean_gap_of_the_step_before() -> None
     """The toy model prefers some hard negatives, so the gap of a batch is set by hand."""
     loss = toy_run(
         replace(FT, foils="given", foil_hinge=True, margin=0.3, weight=2.0, margin_rule="adaptive")
-    ).loss
+    ).unwrapped_objective
     first, second = torch.eye(2)
     images = torch.stack([first, first])
     captions = torch.stack([first, first])
@@ -174,16 +177,16 @@ def test_an_adaptive_margin_is_kept_in_the_state_of_a_run(tmp_path) -> None:
     settings = replace(FT, foils="given", foil_hinge=True, margin=9.0, weight=1.0)
     settings = replace(settings, margin_rule="adaptive")
     run, resumed = toy_run(settings), toy_run(settings)
-    run.loss.adaptive_margin = torch.tensor(0.25)
+    run.unwrapped_objective.adaptive_margin = torch.tensor(0.25)
     run.save(tmp_path / "state.pt", 1)
     load_state(
         tmp_path / "state.pt",
         resumed.identity,
         resumed.model,
         resumed.optimizer,
-        resumed.loss.adaptive_margin,
+        resumed.unwrapped_objective.adaptive_margin,
     )
-    assert resumed.loss.adaptive_margin == 0.25
+    assert resumed.unwrapped_objective.adaptive_margin == 0.25
 
 
 def test_an_adaptive_margin_without_the_margin_loss_is_refused() -> None:
@@ -280,7 +283,7 @@ def test_features_are_float32_under_bf16_and_normalised_in_it(monkeypatch) -> No
         run = toy_run(replace(FT, precision="bf16", negatives=True, **changes))
         batch = run.batches.at(0)
         run.objective(batch)
-    run.objective(replace(batch, negatives=batch.tokens[:0], n_negatives=(0,)))
+    run.objective(replace(batch, negatives=batch.tokens[:0], negative_counts=(0,)))
     for images, texts, _, false in given:
         assert {images.dtype, texts.dtype, false.dtype} == {torch.float32}
         for features in (images, texts, false):

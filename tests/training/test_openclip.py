@@ -140,7 +140,7 @@ def assert_same(actual: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
 @pytest.mark.parametrize("accum_freq", [1, 4])
 def test_a_step_is_that_of_a_plain_loop(settings: dict, accum_freq: int, caplog) -> None:
     model = cae_model(settings)
-    loss = CAEClipLoss(model.attribution, accum_freq=accum_freq)
+    loss = CAEClipLoss(model.cae_loss, accum_freq=accum_freq)
     with caplog.at_level(logging.INFO):
         actual = in_their_loop(model, loss, accum_freq=accum_freq)
     expected = by_hand(settings)
@@ -155,7 +155,7 @@ def test_a_step_is_that_of_a_plain_loop(settings: dict, accum_freq: int, caplog)
 def test_the_packed_path_takes_the_same_step(settings: dict) -> None:
     """With open_clip's own attention, to which the packed path is exact."""
     model = cae_model(settings, with_own_attention(plain_model())).train()
-    losses = CAEClipLoss(model.attribution)(**model(pixels(), packed()), output_dict=True)
+    losses = CAEClipLoss(model.cae_loss)(**model(pixels(), packed()), output_dict=True)
     sum(losses.values()).backward()
     assert text_encoder(model.model).implementation == "packed"
     torch.optim.SGD(model.parameters(), 0.1).step()
@@ -168,7 +168,7 @@ def run_all(rank: int, folder: Path) -> None:
         model = cae_model(SETTINGS[choice])
         local_loss, gather_with_grad = FLAGS[flags]
         loss = CAEClipLoss(
-            model.attribution,
+            model.cae_loss,
             accum_freq=accum_freq,
             local_loss=local_loss,
             cache_labels=True,
@@ -210,10 +210,10 @@ def test_a_model_takes_the_same_step_in_every_form(form) -> None:
     model = cae_model({"method": "gradcam"})
     other = form(model)
     expected = by_hand({"method": "gradcam"})
-    actual = in_their_loop(other, CAEClipLoss(other.attribution))
+    actual = in_their_loop(other, CAEClipLoss(other.cae_loss))
     assert_same({name.removeprefix("_orig_mod."): v for name, v in actual.items()}, expected)
     if isinstance(other, CAEModel):
-        assert other.attribution.model is other.model is not model.model
+        assert other.cae_loss.model is other.model is not model.model
         assert_same(named(model), named(plain_model()))
 
 
@@ -228,9 +228,9 @@ def test_a_model_with_another_loss_is_refused(name: str) -> None:
 def test_flags_that_give_another_gradient_and_texts_without_roles_are_refused() -> None:
     model = cae_model({})
     with pytest.raises(ConfigError, match="gather-with-grad"):
-        CAEClipLoss(model.attribution, local_loss=True, world_size=2)
+        CAEClipLoss(model.cae_loss, local_loss=True, world_size=2)
     with pytest.raises(DataError, match="RoleTokenizer"):
-        CAEClipLoss(model.attribution)(**model(pixels(), packed()[:, 0]))
+        CAEClipLoss(model.cae_loss)(**model(pixels(), packed()[:, 0]))
 
 
 def test_mixed_precision() -> None:
@@ -240,7 +240,7 @@ def test_mixed_precision() -> None:
     for weight in (3.0, 0.0):
         weighted = settings | {"weight": weight}
         model = cae_model(weighted, plain_model(torch.float32))
-        loss = CAEClipLoss(model.attribution)
+        loss = CAEClipLoss(model.cae_loss)
         actual = in_their_loop(model, loss, precision="amp", scaler=scaler)
         steps.append(
             [
@@ -271,7 +271,7 @@ def test_what_their_options_call_reaches_the_model() -> None:
     model.set_grad_checkpointing()
     assert model.transformer.grad_checkpointing
     assert model.no_weight_decay()
-    actual = in_their_loop(model, CAEClipLoss(model.attribution))
+    actual = in_their_loop(model, CAEClipLoss(model.cae_loss))
     start = named(plain_model()).items()
     locked = {name: value for name, value in start if name.startswith("visual.")}
     assert_same(actual, by_hand({"method": "gradcam"}) | locked)

@@ -173,11 +173,11 @@ def test_a_step_that_is_not_taken_leaves_the_adaptive_margin():
         FT, foils="given", foil_hinge=True, margin=9.0, weight=1.0, margin_rule="adaptive"
     )
     run, expected = toy_run(settings), torch.tensor(0.25)
-    run.loss.adaptive_margin = expected
+    run.unwrapped_objective.adaptive_margin = expected
     run.model.visual.proj.register_hook(lambda gradient: gradient * math.inf)
     with run.prefetch(0, 1) as batches, pytest.raises(NotFiniteError):
         run.step(0, next(batches))
-    assert run.loss.adaptive_margin == expected
+    assert run.unwrapped_objective.adaptive_margin == expected
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_unknown_captions_and_broken_files_are_errors(truth, tmp_path: Path) -> 
 def test_paired_captions_by_hand(caption, roles, nouns, phrases) -> None:
     ((spans, swaps),) = PairedImageTagger().tag_with_swaps([caption])
     assert {caption[span.start : span.end]: span.role for span in spans} == roles
-    assert {ROLE_NAMES[span.role] for span in spans if span.of} <= {"attribute", "relation"}
+    assert {ROLE_NAMES[span.role] for span in spans if span.arguments} <= {"attribute", "relation"}
     assert sum(span.role == OBJECT for span in spans) == 2
     if nouns is None:
         assert swaps[0].nouns == (NO_OFFSETS, NO_OFFSETS)

@@ -87,7 +87,7 @@ def test_places_by_hand(tagger, caption, role, expected, taggers) -> None:
 def test_the_parser_says_what_words_are_said_of(taggers) -> None:
     caption = "a red dog chasing a small cat under a tree"
     (spans,) = taggers["paper"].tag([caption])
-    said = {caption[s.start : s.end]: [caption[slice(*of)] for of in s.of] for s in spans}
+    said = {caption[s.start : s.end]: [caption[slice(*of)] for of in s.arguments] for s in spans}
     assert said == {
         "dog": [],
         "cat": [],

@@ -101,11 +101,13 @@ def load_benchmark(
             `is_published` is False.
         WriteError: If an image that an annotation file contains cannot be written to disk.
     """
-    from cae_lib.data.benchmarks.load import load_family  # needs Pillow, and the names above do not
+    from cae_lib.data.benchmarks.load import (
+        load_subsets,
+    )  # needs Pillow, and the names above do not
 
     if name not in BENCHMARK_FAMILIES:
         raise ConfigError(f"no benchmark {name!r}. Known: {', '.join(BENCHMARK_FAMILIES)}.")
-    return load_family(BENCHMARK_FAMILIES[name], Path(root), is_published=is_published, **options)
+    return load_subsets(BENCHMARK_FAMILIES[name], Path(root), is_published=is_published, **options)
 
 
 def is_rescored(family: str, subset: str) -> bool:

@@ -74,5 +74,5 @@ FAMILY = Family(
     images_advice="in the official vgr_vga_images.zip: put them into aro/images",
     in_paper=True,
     averages=AVERAGE_OF_SUBSET,
-    summarize=_count_excluded_from_average,
+    extra_counts=_count_excluded_from_average,
 )

@@ -87,7 +87,7 @@ class ExcludedRow:
     """A row of an annotation file that the benchmark itself excludes from its items.
 
     Attributes:
-        reason: Key of `Benchmark.counts` under which such rows are counted, for example
+        reason: Key of `Benchmark.property_counts` under which such rows are counted, for example
             "not_valid".
     """
 
@@ -99,15 +99,15 @@ class Average:
     """How the items of a subset are averaged: the mean over items, or over the means of groups.
 
     Attributes:
-        rule: Description of the average. The placeholders `{n}` and `{n_without}` stand for the
-            number of groups that count and the number of groups that do not.
+        description: Description of the average. The placeholders `{n}` and `{n_without}` stand for
+            the number of groups that count and the number of groups that do not.
         over_groups: Whether to average the means of the groups, with equal weights (macro average),
             instead of the items (micro average). The following attributes apply only if it is True.
         excluded_groups: Names of groups that do not count.
         min_items: Number of items that a group needs in order to count.
     """
 
-    rule: str = "mean over items"
+    description: str = "mean over items"
     over_groups: bool = False
     excluded_groups: frozenset[str] = frozenset()
     min_items: int = 1
@@ -149,8 +149,8 @@ class Benchmark:
             "group": Both "text" and "image" are right (the three scores of Winoground).
             "itt", "ordered": 1 image and 3 texts, compared as `CLOSER_TEXT_PAIRS` lists.
             "tot": Of 3 texts, the first two are closer to each other than each is to the third.
-        counts: Numbers of items or rows with a property, for example `{"identical": 66}` for items
-            with another text that equals the true one.
+        property_counts: Numbers of items or rows with a property, for example `{"identical": 66}`
+            for items with another text that equals the true one.
         item_numbers: Number of each item: its position, from 0, in the subset before items are left
             out because of their images. Empty stands for 0, 1, 2, ...
     """
@@ -161,7 +161,7 @@ class Benchmark:
     n_expected: int
     average: Average = Average()
     task: Task = "choice"
-    counts: Mapping[str, int] = field(default_factory=dict)
+    property_counts: Mapping[str, int] = field(default_factory=dict)
     item_numbers: tuple[int, ...] = ()
 
     @property
@@ -180,11 +180,11 @@ class Benchmark:
         return "macro" if self.average.over_groups else "micro"
 
     @property
-    def averaging_rule(self) -> str:
+    def average_description(self) -> str:
         """Description of the average of the headline score, with the numbers of groups."""
         groups = {item.group for item in self.items}
         n = len(self.average.counted_group_sizes(item.group for item in self.items))
-        return self.average.rule.format(n=n, n_without=len(groups) - n)
+        return self.average.description.format(n=n, n_without=len(groups) - n)
 
     def numbered_items(self) -> zip[tuple[int, Item]]:
         """Return an iterator over pairs `(number, item)`; see `item_numbers`."""
@@ -217,8 +217,8 @@ class Family:
             another subset again. Totals of items leave these subsets out.
         sources: Entries of `sources.yml` that the family reads; by default the entry that has the
             family's name, with hyphens for underscores.
-        summarize: Function of a subset's name and the items of the subset. It returns further
-            entries of `Benchmark.counts`. None if there are no further entries.
+        extra_counts: Function of a subset's name and the items of the subset. It returns further
+            entries of `Benchmark.property_counts`. None if there are no further entries.
     """
 
     name: str
@@ -233,7 +233,7 @@ class Family:
     averages: Mapping[str, Average] = field(default_factory=dict)
     rescored: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
-    summarize: Callable[[str, Sequence[Item]], Mapping[str, int]] | None = None
+    extra_counts: Callable[[str, Sequence[Item]], Mapping[str, int]] | None = None
 
     @property
     def source_names(self) -> tuple[str, ...]:

@@ -50,5 +50,5 @@ FAMILY = Family(
     images_advice="Visual Genome's, as GQA has them: put them into cola/images",
     task="image",
     average=Average("mean over items, image score of 2 x 2"),
-    summarize=_count_identical_captions,
+    extra_counts=_count_identical_captions,
 )

@@ -122,7 +122,7 @@ FAMILY = Family(
     images_advice=IMAGES_ADVICE,
     in_paper=True,
     average=Average("mean over complexities, R@1 among 6", over_groups=True),
-    summarize=_count_items_short_of_negatives,
+    extra_counts=_count_items_short_of_negatives,
 )
 """CREPE's productivity subsets."""
 

@@ -21,10 +21,10 @@ from cae_lib.data.rows import MissingFileError, read_json
 from cae_lib.errors import DataError
 
 MISSING_IMAGES_KEY, BROKEN_IMAGES_KEY = "missing_images", "broken_images"
-"""Keys of `Benchmark.counts` for items that are left out because of their images."""
+"""Keys of `Benchmark.property_counts` for items that are left out because of their images."""
 
 
-def load_family(
+def load_subsets(
     family: Family, root: Path, *, is_published: bool = False, **options: Any
 ) -> list[Benchmark]:
     """Load the subsets of a family, each as a `Benchmark`.
@@ -136,7 +136,7 @@ def _load_subset(
         where = root / family.folder
         advice = f"Its images are {family.images_advice}"
         log_left_out(f"{family.name}/{subset}", where, len(items), n_expected, left_out, advice)
-    counts.update(family.summarize(subset, items) if family.summarize else {})
+    counts.update(family.extra_counts(subset, items) if family.extra_counts else {})
     average = family.average_of(subset)
     if not items:
         average = Average("nothing of it is there")

@@ -80,7 +80,7 @@ FAMILY = Family(
     files=tuple(f"sugar-crepe/data/{name}.json" for name in ("add_att", "add_obj", *ITEM_COUNTS)),
     images_advice=IMAGES_ADVICE,
     in_paper=True,
-    summarize=_count_same_words,
+    extra_counts=_count_same_words,
 )
 """SugarCrepe."""
 
@@ -94,6 +94,6 @@ PLUS_PLUS_FAMILY = Family(
     files=tuple(f"sugarcrepe-pp/data/{name}.json" for name in ITEM_COUNTS),
     images_advice=IMAGES_ADVICE,
     rescored=("tot/*",),
-    summarize=_count_unwinnable,
+    extra_counts=_count_unwinnable,
 )
 """SugarCrepe++."""

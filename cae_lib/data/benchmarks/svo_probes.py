@@ -18,7 +18,7 @@ NEGATIVE_KINDS = ("subj", "verb", "obj")
 """Parts of the sentence that may differ in the negative image; groups of items."""
 
 MIXED_GROUP = "mixed"
-"""Group of the items with no flag or several flags; `Benchmark.counts` has their number."""
+"""Group of the items with no flag or several flags, which `Benchmark.property_counts` counts."""
 
 CSV_COLUMNS = ("sentence", "pos_image_id", "neg_image_id", "subj_neg", "verb_neg", "obj_neg")
 """Columns that the annotation file must have."""
@@ -61,5 +61,5 @@ FAMILY = Family(
     ),
     in_paper=True,
     rescored=("match",),
-    summarize=_count_mixed,
+    extra_counts=_count_mixed,
 )

@@ -116,7 +116,7 @@ def world_config(profile: str) -> WorldConfig:
     Raises:
         ConfigError: If the profile has none.
     """
-    name = find_profile(profile).sets or profile
+    name = find_profile(profile).datasets_profile or profile
     if name not in WORLDS:
         raise ConfigError(
             f"profile {profile!r} has no synthetic scenes: expected one of {', '.join(WORLDS)}"

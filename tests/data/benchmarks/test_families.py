@@ -215,7 +215,7 @@ def test_rows_become_items_and_are_counted(family, put):
     write(right)
     part = read()
     unit = 2 if part.key == "order/coco" else 1  # captions of a row
-    assert part.n_used == part.n_expected == unit and "missing_images" not in part.counts
+    assert part.n_used == part.n_expected == unit and "missing_images" not in part.property_counts
     item = part.items[0]
     assert expected_item in (None, (item.texts, item.truth, item.group))
     assert all(image.path.is_file() for image in item.images)
@@ -238,7 +238,7 @@ def test_a_missing_image_is_counted_and_named(family, capsys):
     write(right, right)
     image.unlink()
     part = read()
-    assert part.n_used == 0 and part.counts["missing_images"] == part.n_expected
+    assert part.n_used == 0 and part.property_counts["missing_images"] == part.n_expected
     printed = capsys.readouterr().out
     assert f"{part.name}/" in printed and image.stem in printed
 
@@ -292,4 +292,6 @@ def test_a_caption_that_equals_the_true_one_makes_an_item_identical(put):
     rows = [[*NEG[:2], *texts, NEG[-1]] for texts in ("xyxz", "xyzy", "xyxx")]
     root = put({"negbench/images/COCO_val_mcq_llama3.1_rephrased.csv": [NEG_HEADER, *rows]})
     [part] = load_benchmark("negbench", root)
-    assert [item.truth for item in part.items] == [1] * 3 and part.counts == {"identical": 1}
+    assert [item.truth for item in part.items] == [1] * 3 and part.property_counts == {
+        "identical": 1
+    }

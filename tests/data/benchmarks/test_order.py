@@ -54,7 +54,7 @@ def test_shuffles_that_equal_the_caption_are_counted(load):
     assert coco.items[0].texts == ("dog dog dog",) * 5
     # All words are nouns here, so the shuffle of the other words leaves both captions as they are.
     assert coco.items[1].texts[2] == coco.items[1].texts[0]
-    assert coco.counts == {"identical": 2}
+    assert coco.property_counts == {"identical": 2}
 
 
 def test_clean_caption_lowers_blanks_marks_collapses_and_cuts():

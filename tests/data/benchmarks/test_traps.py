@@ -20,7 +20,7 @@ def test_aros_symmetric_relations_leave_the_average_but_stay_in_the_items(put):
     groups = [item.group for item in relation.items]
     assert [*relation.average.counted_group_sizes(groups)] == ["on", "pulling"]
     assert (relation.average_kind, relation.n_used) == ("macro", 4)
-    assert relation.counts["symmetric_items"] == 2
+    assert relation.property_counts["symmetric_items"] == 2
 
 
 def test_aros_pairs_of_attributes_need_25_items(put):
@@ -30,7 +30,7 @@ def test_aros_pairs_of_attributes_need_25_items(put):
     [attribution] = load_benchmark("aro", root)
     groups = [item.group for item in attribution.items]
     assert [*attribution.average.counted_group_sizes(groups)] == ["red_big"]
-    assert (attribution.n_used, attribution.counts["items_of_small_groups"]) == (49, 24)
+    assert (attribution.n_used, attribution.property_counts["items_of_small_groups"]) == (49, 24)
     [attribution] = load_benchmark("aro", put({file: [other]}))
     assert attribution.average_kind == "micro", "no pair is large enough"
 
@@ -46,7 +46,7 @@ def test_keys_of_sugarcrepe_have_gaps_and_items_of_the_same_words_are_counted(pu
         BENCHMARK_FAMILIES["sugarcrepe"].published_counts
     )
     assert [item.key for item in parts[0].items] == ["0", "2"]
-    assert parts[0].counts == {"same_words": 1, "identical": 0}
+    assert parts[0].property_counts == {"same_words": 1, "identical": 0}
 
 
 def test_sugarcrepe_pp_asks_by_image_and_by_text_and_some_items_cannot_be_won(put):
@@ -58,7 +58,7 @@ def test_sugarcrepe_pp_asks_by_image_and_by_text_and_some_items_cannot_be_won(pu
         ("itt/swap_obj", "itt"),
         ("tot/swap_obj", "tot"),
     ]
-    assert itt.items == tot.items and itt.counts == {"identical": 1, "unwinnable": 1}
+    assert itt.items == tot.items and itt.property_counts == {"identical": 1, "unwinnable": 1}
 
 
 @pytest.mark.parametrize("name", ["actant-swap", "foil-it"])
@@ -72,7 +72,7 @@ def test_only_valid_items_of_valse_count_and_images_lie_in_several_folders(put, 
     root = put(files | {image: None, "coco/train2014/b.jpg": None})
     [part] = load_benchmark("valse", root)
     assert (part.n_used, part.n_expected) == (2, 2)
-    assert part.counts == {"not_valid": 1, "identical": 0}
+    assert part.property_counts == {"not_valid": 1, "identical": 0}
     paths = [item.images[0].path for item in part.items]
     assert paths == [root / image, root / "coco/train2014/b.jpg"]
 
@@ -105,7 +105,7 @@ def test_svo_probes_has_the_matching_image_first_and_groups_by_flag(put):
     names = [[ref.path.name for ref in item.images] for item in part.items]
     assert names == [["1.jpg", "2.jpg"], ["2.jpg", "3.jpg"], ["1.jpg", "2.jpg"]]
     assert [item.group for item in part.items] == ["mixed", "verb", "subj"]
-    assert part.n_expected == 4 and part.counts == {"mixed": 1, "missing_images": 1}
+    assert part.n_expected == 4 and part.property_counts == {"mixed": 1, "missing_images": 1}
 
 
 def test_files_of_crepe_are_read_by_complexity_and_images_lie_in_two_folders(put):
@@ -135,7 +135,7 @@ def test_files_of_crepe_are_read_by_complexity_and_images_lie_in_two_folders(put
 def test_crepes_negatives_may_be_a_set_and_hold_the_true_caption(put, cell, negatives, counts):
     rows = s.crepe("swap", 5, [*s.CREPE[:3], cell, *s.CREPE[4:]])
     [part] = load_benchmark("crepe", put(rows | {"crepe/VG_100K/7.jpg": (20, 10)}))
-    assert part.items[0].texts[1:] == negatives and part.counts == counts
+    assert part.items[0].texts[1:] == negatives and part.property_counts == counts
 
 
 def test_rows_of_crepe_systematicity_without_valid_negatives_ask_nothing(put):
@@ -147,7 +147,7 @@ def test_rows_of_crepe_systematicity_without_valid_negatives_ask_nothing(put):
     assert list(parts) == names
     assert parts["laion/unseen/comp"].items[0].texts == ("a cup", "a", "b", "c")
     atom = parts[names[0]]
-    assert (atom.n_used, atom.n_expected, atom.counts["no_negatives"]) == (1, 1, 1)
+    assert (atom.n_used, atom.n_expected, atom.property_counts["no_negatives"]) == (1, 1, 1)
 
 
 def test_paths_of_whatsup_carry_an_official_folder_and_ids_are_padded_in_coco_only(put):
@@ -226,7 +226,7 @@ def test_images_of_cola_are_found_by_the_end_of_their_address(put):
     rows = [s.COLA, [*s.COLA[:3], s.COLA[1]]]
     root = put({"cola/data/COLA_multiobjects_matching_benchmark.json": rows})
     [part] = load_benchmark("cola", root)
-    assert (part.task, part.counts["identical"]) == ("image", 1)
+    assert (part.task, part.property_counts["identical"]) == ("image", 1)
     assert [ref.path.name for ref in part.items[0].images] == ["1.jpg", "2.jpg"]
     assert part.items[0].texts == ("a red cup on a blue plate", "a blue cup")
 
