@@ -147,7 +147,7 @@ def test_steps_of_training(world: Path, method: str | None, scope: str, negative
         method=method,
         scope=scope,
         negatives=negatives,
-        hinge="log" if negatives else "difference",
+        hinge="margin" if method == "binding" else "log" if negatives else "difference",
         masked=0.5 * negatives,
         lock_image=negatives,
         augment=not negatives,

@@ -119,10 +119,7 @@ def _benchmark_rows(profile_name: str) -> Iterator[dict[str, Any]]:
 
 
 def _sample_rows(profile_name: str, pairs: ImageCaptionPairs | None) -> Iterator[dict[str, Any]]:
-    """Yield a row for each suite that uses a sample of COCO's captions (for heat maps: images).
-
-    The suites "attribution" and "faithfulness" do not use captions without a word.
-    """
+    """Yield a row for each suite that uses a sample of COCO's captions (for heat maps: images)."""
     profile = find_profile(profile_name)
     if pairs is None and not profile.is_real:
         return
@@ -135,7 +132,4 @@ def _sample_rows(profile_name: str, pairs: ImageCaptionPairs | None) -> Iterator
         total = len(pairs.image_paths if suite == "heatmaps" else pairs.captions)
         n_expected = total if suite == "heatmaps" else pairs.n_expected
         rows = datasets.evenly_spaced_indices(total, limit)
-        n_empty = 0
-        if suite in ("attribution", "faithfulness"):
-            n_empty = sum(not pairs.captions[row].strip() for row in rows)
-        yield _row(suite, "coco", len(rows) - n_empty, min(limit, n_expected))
+        yield _row(suite, "coco", len(rows), min(limit, n_expected))

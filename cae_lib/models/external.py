@@ -139,7 +139,7 @@ def _loader(external: ExternalModel, device: str | torch.device) -> Callable[[],
         raise ConfigError(f"unknown activation {activation!r}: expected one of {ACTIVATIONS}.")
     if external.weights_share != 1 and Path(source).suffix not in WEIGHT_SUFFIXES:
         raise ConfigError(
-            f"share={external.weights_share}: only a weight file is averaged, not {source}."
+            f"weights_share={external.weights_share}: only a weight file is averaged, not {source}."
         )
     if Path(source).is_dir():
         kind = (

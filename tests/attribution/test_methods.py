@@ -17,7 +17,7 @@ GRAPH = {"create_graph": True}
         ("rollout", {}, "attention, gradcam, perturbation, gradient"),
         ("gradcam", {"depth": 2}, "start_layer, second_order"),
         ("counterfactual", {"samples": 0}, "samples is 0"),
-        ("gradcam", {"use_temperature": False, "train_temperature": True}, "needs temperature"),
+        ("gradcam", {"use_temperature": False, "train_temperature": True}, "needs use_temperature"),
         ("gradcam", {"start_layer": 4}, "start_layer=4"),
         ("attention", {"layers": (-5,)}, "4 layers"),
     ],

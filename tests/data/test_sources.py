@@ -139,7 +139,7 @@ def test_open_clip_keeps_the_weights_under_that_name():
     ],
 )
 def test_malformed_entries(tmp_path: Path, change: str, message: str):
-    fields = dict.fromkeys(("title", "home", "licence", "terms", "folder"), "x")
+    fields = dict.fromkeys(("title", "homepage", "licence", "terms", "folder"), "x")
     key, value = change.split(": ", 1)
     entry = fields | {"kind": "weights", "files": "[]"} | {key: value}
     path = tmp_path / "sources.yml"

@@ -131,7 +131,7 @@ def test_how_a_model_is_read_makes_its_measurement_another_one(home, monkeypatch
     monkeypatch.setattr(measuring, "data_digests", lambda *_: {})
     monkeypatch.setattr(measuring, "model_loader", lambda *_: lambda: tiny_clip)
     monkeypatch.setattr(measuring, "align", Mock(side_effect=ConfigError("of other characters")))
-    changes = [{}, {"share": 0.5}, {"processor": "p"}]
+    changes = [{}, {"weights_share": 0.5}, {"processor": "p"}]
     suites = {name: RUN_SUITES[name] for name in ("phrases", "faithfulness")}
     for external in (ExternalModel("x", **change) for change in changes):
         measuring.measure_external(external, "own", "smoke", suites)
