@@ -525,7 +525,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return invoke(cae, "cae", words)
         finally:
-            _collect()
+            _merge_staged()
 
     return run_reporting_errors(act, f"cae {shlex.join(words)}")
 
@@ -615,13 +615,13 @@ def raise_on_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _collect() -> None:
+def _merge_staged() -> None:
     """Move all staged results into the tables."""
     from cae_lib.profiles import PROFILES
 
     for place in (paths().cache / "staged").glob("*/"):
         if place.name in PROFILES and any(path.is_file() for path in place.rglob("*")):
-            importlib.import_module("cae_lib.store").collect(place.name)
+            importlib.import_module("cae_lib.store").merge_staged(place.name)
 
 
 if __name__ == "__main__":

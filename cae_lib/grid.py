@@ -193,7 +193,8 @@ def suites_of(settings: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
     only the studies show it. All other runs get all suites.
 
     Args:
-        settings: Settings of the run that differ from the profile's.
+        settings: All settings by which the run differs from the profile's `training`: its own in
+            `Profile.runs`, updated with those of its variant.
         studies: Whether the studies beside the paper are included.
     """
     if settings.keys() & {"roles", "tagger", "foils"}:

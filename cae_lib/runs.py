@@ -65,18 +65,21 @@ def initial_weights(config: Experiment) -> str | Path | None:
 
 
 def checkpoint_path(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> Path:
-    """Return the path of the weights of a run.
+    """Return the path of the weights of a run; the file need not exist.
 
     Args:
-        name: Name of the run. "base" stands for the weights that the run "clip-ft" starts from.
+        name: Name of the run. "base" stands for the weights that the run "clip-ft" starts from;
+            OpenAI's archive is first converted for them, see `initial_weights`.
         profile_name: Name of the profile.
-        seed: Seed of the run.
+        seed: Seed of the run; not used for "base".
         **overrides: Settings that differ from the profile's. If there are any, the weights of a run
             other than "base" are in a folder whose name is `Experiment.key` of the changed run.
 
     Raises:
-        ConfigError: If a setting is unknown; if the run is unknown, which is checked only with
-            settings; or if `name` is "base" and "clip-ft" does not start from a file.
+        ConfigError: For "base" or with settings, if the profile, the run or a setting is unknown.
+            For "base", also if "clip-ft" does not start from a file.
+        CheckpointError: If OpenAI's archive cannot be read.
+        WriteError: If the converted archive cannot be written.
     """
     if name == BASE:
         path = initial_weights(experiment(CLIP_FT, profile_name, **overrides))

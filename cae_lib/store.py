@@ -2,8 +2,8 @@
 
 Each measurement gives tidy tables. A profile keeps one Parquet file for each table; pandas can read
 these files, too. New rows are first staged in one file for each run and seed, so that many
-processes can measure at once. Readers see staged rows as well, and `collect` moves them into the
-table.
+processes can measure at once. Readers see staged rows as well, and `merge_staged` moves them into
+the table.
 
 The files are small for two reasons. `save` leaves out columns and rows that no page shows, and
 rounds numbers to the precision that pages need (`DROPPED_COLUMNS`, `DROPPED_ROLES`,
@@ -15,7 +15,7 @@ The rows of a run and seed are stored with their provenance (see
 numbers depend on changes.
 
 Tables that `cae_lib.results.load` computes on request are stored apart, also in one file for each
-run and seed. They are never collected, and only callers that pass `in_request_store` see them.
+run and seed. They are never merged, and only callers that pass `in_request_store` see them.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ Index = dict[tuple[str, int], StoredRows]
 
 
 def file_of(table_name: str, profile_name: str) -> Path:
-    """Return the path of the file that holds the collected rows of a table."""
+    """Return the path of the file that holds the merged rows of a table."""
     return find_profile(profile_name).records / f"{table_name}.parquet"
 
 
@@ -171,7 +171,7 @@ def discard(
     """Remove the rows of one run and seed from a table.
 
     A staged file of rows is deleted. A file with the suffix `TOMBSTONE` is staged. It hides
-    collected rows from readers until `collect` removes them.
+    merged rows from readers until `merge_staged` removes them.
 
     Args:
         table_name: Name of the table.
@@ -186,7 +186,7 @@ def discard(
     path.with_suffix(".parquet").unlink(missing_ok=True)
 
 
-def collect(profile_name: str) -> None:
+def merge_staged(profile_name: str) -> None:
     """Move the staged rows of a profile into its tables.
 
     Only one process at a time writes a table. Other processes may go on measuring; rows that they
@@ -337,7 +337,7 @@ def _read_file(
 def index_of(table_name: str, profile_name: str, in_request_store: bool = False) -> Index:
     """Return where the rows of a table are stored, sorted by run and seed.
 
-    Staged rows take precedence over collected ones. With `in_request_store`, the index covers only
+    Staged rows take precedence over merged ones. With `in_request_store`, the index covers only
     rows that are stored apart from the profile's tables.
 
     Raises:

@@ -255,10 +255,10 @@ def weight_variants(profile_name: str) -> list[Variant]:
 
 
 def study_runs(profile_name: str) -> list[tuple[Variant, int]]:
-    """Return each variant that the studies train together with each of its seeds.
+    """Return the runs that the studies train, each as a variant and a seed.
 
-    A variant has at most as many seeds as the profile. Base models are left out, and a variant that
-    occurs in several studies is returned once.
+    The seeds of a variant count from 0; their number is at most the profile's. A run that occurs in
+    several studies is returned once. Base models are left out.
     """
     variants = (
         *base_variants(profile_name),

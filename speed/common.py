@@ -24,7 +24,7 @@ from cae_lib.data.training_set import default_tagger
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.clip import Clip
 from cae_lib.runtime import current_provenance, pick_device
-from cae_lib.store import collect, file_of, save
+from cae_lib.store import file_of, merge_staged, save
 from cae_lib.words.alignment import align
 
 MODEL = "ViT-B-32"
@@ -289,5 +289,5 @@ def store(
     )
     run, seed = subject["model"], options.seed
     save(table, run, seed, frame, profile, key=key, provenance=provenance)
-    collect(profile)
+    merge_staged(profile)
     print(f"stored {file_of(table, profile)}", flush=True)

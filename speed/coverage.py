@@ -31,9 +31,9 @@ from cae_lib.runtime import current_provenance
 from cae_lib.statistics import (
     ITEM_KEY,
     correlations,
-    crossed_mean,
     linearized_ratios,
     mean_ci,
+    seed_means_and_components,
     summarize,
 )
 
@@ -53,7 +53,7 @@ class Crossed:
     """Differences of seeds by items, and where their variance comes from."""
 
     values: np.ndarray  # (S, n), measured
-    strata: np.ndarray  # (n,), as for `crossed_mean`
+    strata: np.ndarray  # (n,), as for `seed_means_and_components`
     weights: np.ndarray  # (G,)
     clusters: np.ndarray  # (n,)
     by_seed: float
@@ -87,7 +87,9 @@ class Crossed:
             values = seeds + values + generator.normal(0, self.rest**0.5, (n_seeds, n))
         if n_seeds == 1:
             truth += seeds[0, 0] * self.weights.sum()
-        found = summarize(*crossed_mean(values, self.strata, self.weights, self.clusters))
+        found = summarize(
+            *seed_means_and_components(values, self.strata, self.weights, self.clusters)
+        )
         return bool(found["low"] <= truth <= found["high"])
 
 
@@ -96,7 +98,7 @@ def measured(
 ) -> Crossed:
     """Differences with the shares of their variance, by moments."""
     _, clusters = np.unique(pictures, return_inverse=True)
-    _, parts = crossed_mean(values, strata, weight, clusters)
+    _, parts = seed_means_and_components(values, strata, weight, clusters)
     means = pd.DataFrame(values.T).groupby(strata).transform("mean").to_numpy().T
     residual = values - means
     middle = residual.mean(axis=0)
@@ -218,7 +220,7 @@ def designs(profile: str, resamples: int) -> Iterator[tuple[str, int, int, Held]
     answers = results.load("benchmarks", profile, [TUNED, *CAE])
     numbers = score_weights(items, "family")
     mean = differences(answers, "correct", list(ITEM_KEY), numbers.query("score == 'mean'"))
-    _, parts = crossed_mean(mean.values, mean.strata, mean.weights, mean.clusters)
+    _, parts = seed_means_and_components(mean.values, mean.strata, mean.weights, mean.clusters)
     far = replace(mean, by_seed=parts.by_item / mean.weights.sum() ** 2)
     n = mean.values.shape[1]
     yield "C3: mean of families", 3, n, mean.held
@@ -285,7 +287,7 @@ def main() -> None:
         store.save(
             "coverage", results.DATA_RUN, options.seed, frame, "mini", key=key, provenance=made
         )
-        store.collect("mini")
+        store.merge_staged("mini")
 
 
 if __name__ == "__main__":

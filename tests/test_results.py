@@ -19,7 +19,7 @@ FRAME = pd.DataFrame({"item": [0, 1], "correct": [True, False]})
 
 def publish(run: str, seed: int, table: str = "retrieval", profile: str = "smoke") -> None:
     store.save(table, run, seed, FRAME, profile, key="published", provenance={})
-    store.collect(profile)
+    store.merge_staged(profile)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_published_tables_are_read_and_never_changed(measured):
     frame = compute(seeds=[0, 1], **configured)
     assert frame["seed"].unique().tolist() == [0, 1] and measured.call_count == 1
     assert compute(seeds=2, **configured)["seed"].unique().tolist() == [0, 1]
-    store.collect("smoke")
+    store.merge_staged("smoke")
     assert path.read_bytes() == before
     assert results.load("retrieval", "smoke")["seed"].unique().tolist() == [0]
     assert list(results.provenance_table("smoke")["key"]) == ["published"]

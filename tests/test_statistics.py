@@ -15,11 +15,11 @@ from cae_lib.statistics import (
     classify,
     contrasts,
     correlations,
-    crossed_mean,
     holm,
     linearized_ratios,
     mean_ci,
     minimal_detectable_effect,
+    seed_means_and_components,
     summarize,
     verdict,
 )
@@ -83,13 +83,13 @@ def test_freedom_by_hand_as_observed_and_as_expected():
 @pytest.mark.parametrize(("second", "freedom"), [([3, 4], 3), ([2, 3], 3), ([1, 2], 2)])
 def test_groups_that_share_no_picture_have_a_mean_each(second: list[int], freedom: int):
     groups = [np.array([[1, 0, 0]]), np.array([[1, 0]])]
-    _, parts = crossed_mean(*cells(groups, [0.5, 0.5], [[0, 1, 2], second]))
+    _, parts = seed_means_and_components(*cells(groups, [0.5, 0.5], [[0, 1, 2], second]))
     assert parts.item_freedom == freedom
 
 
 def test_what_seed_and_item_share_is_counted_once():
     # means of seeds equal, of items 1.5 and 0.5; each cell is half a point off their sum
-    _, parts = crossed_mean(*cells([np.array([[2, 0], [1, 1]])]))
+    _, parts = seed_means_and_components(*cells([np.array([[2, 0], [1, 1]])]))
     assert (parts.by_seed, parts.by_item, parts.rest) == pytest.approx((0, 0.25, 0.5))
     assert parts.variance() == pytest.approx(0.25)
 
@@ -104,7 +104,9 @@ def test_without_a_difference_between_seeds_it_is_the_paired_t_test(n_seeds: int
 
 
 def test_a_group_of_one_item_takes_the_others_variance():
-    by_seed, parts = crossed_mean(*cells([np.array([[1, 0, 0, 0]]), np.array([[1]])], [0.25, 0.75]))
+    by_seed, parts = seed_means_and_components(
+        *cells([np.array([[1, 0, 0, 0]]), np.array([[1]])], [0.25, 0.75])
+    )
     assert by_seed[0] == pytest.approx(0.25 * 0.25 + 0.75)
     assert parts.by_item == pytest.approx(0.25**2 * 0.25 / 4 + 0.75**2 * 0.25)
 
@@ -119,7 +121,7 @@ def test_one_picture_gives_an_estimate_and_no_interval():
 
 def test_equal_answers_are_no_difference_and_a_constant_one_is():
     for value, p in ((0, 1.0), (1, 0.0)):
-        assert summarize(*crossed_mean(*cells([np.full((3, 5), value)])))["p"] == p
+        assert summarize(*seed_means_and_components(*cells([np.full((3, 5), value)])))["p"] == p
 
 
 def answers(n_seeds: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -148,7 +150,7 @@ def sandwich(values: list[np.ndarray], pictures: list[np.ndarray]) -> float:
 @pytest.mark.parametrize("n_seeds", [1, 3])
 def test_the_variance_is_that_of_the_corrected_sandwich(n_seeds: int):
     groups, pictures = answers(n_seeds)
-    _, parts = crossed_mean(*cells(groups, WEIGHTS, pictures))
+    _, parts = seed_means_and_components(*cells(groups, WEIGHTS, pictures))
     assert parts.by_item == pytest.approx(sandwich([g.mean(axis=0) for g in groups], pictures))
     assert parts.item_freedom == len(np.unique(np.concatenate(pictures))) - 1
     alone = [sandwich([g[s] - g.mean(axis=0) for g in groups], pictures) for s in range(n_seeds)]
@@ -165,7 +167,7 @@ def test_scores_weigh_strata_and_share_items():
     first = every[: n[0]].assign(score="only x", weight=1 / n[0])
     weights = pd.concat([every, first])
     scores = mean_ci(rows, items=["item"], weights=weights).set_index("score")
-    by_seed, parts = crossed_mean(*cells(groups, WEIGHTS, pictures))
+    by_seed, parts = seed_means_and_components(*cells(groups, WEIGHTS, pictures))
     assert scores.loc["all", "estimate"] == pytest.approx(by_seed.mean())
     assert scores.loc["all", "error"] == pytest.approx(parts.variance() ** 0.5)
     assert scores.loc["only x", "estimate"] == pytest.approx(groups[0].mean())
@@ -402,7 +404,7 @@ def test_intervals_hold_the_truth_in_about_95_percent_of_simulated_studies(
         of_images = generator.normal(size=30)[clusters] + generator.normal(size=60)
         values = by_seed * generator.normal(size=(3, 1)) + by_item * of_images
         values = values + generator.normal(size=(3, 60))
-        row = summarize(*crossed_mean(values, np.zeros(60, int), np.ones(1), clusters))
+        row = summarize(*seed_means_and_components(values, np.zeros(60, int), np.ones(1), clusters))
         held += row["low"] <= 0 <= row["high"]
     assert 0.92 <= held / n_tables <= 0.99
 

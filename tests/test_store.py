@@ -41,7 +41,7 @@ def test_a_table_survives_and_pandas_reads_it_alone(home: Path):
         rows = store.index_of("answers", "mini")["cae", 2]
         assert (rows.path, rows.key, rows.provenance) == (path, "abc", {"seed": 2})
         assert store.provenance_table("mini").iloc[0, :4].tolist() == ["answers", "cae", 2, "abc"]
-        store.collect("mini")
+        store.merge_staged("mini")
     assert not staged.exists() and [file.name for file in path.parent.iterdir()] == [path.name]
 
 
@@ -55,24 +55,24 @@ def test_the_columns_that_all_runs_share_take_little_space(home: Path):
     for number in range(73):
         answered = frame.assign(correct=rng.random(n) < 0.5)
         store.save("answers", f"run-{number}", 0, answered, "mini", key="", provenance={})
-    store.collect("mini")
+    store.merge_staged("mini")
     assert store.file_of("answers", "mini").stat().st_size < 1.3 * 73 * n / 8
 
 
 def test_what_is_staged_goes_before_what_is_collected(home: Path):
     for run, seed in (("cae", 1), ("base", 0), ("cae", 0)):
         save(run, seed)
-    store.collect("mini")
+    store.merge_staged("mini")
     store.save("answers", "cae", 0, FRAME[:1], "mini", key="new", provenance={})
     store.discard("answers", "cae", 1, "mini")
     for _ in range(2):
         assert runs_of() == [("base", 0), ("cae", 0)] and len(store.load("answers")) == 4
-        store.collect("mini")
+        store.merge_staged("mini")
     filters = [("run", "in", ["cae"])]
     assert len(pd.read_parquet(store.file_of("answers", "mini"), filters=filters)) == 1
     for run in ("base", "cae"):
         store.discard("answers", run, 0, "mini")
-    store.collect("mini")
+    store.merge_staged("mini")
     assert not store.file_of("answers", "mini").exists() and runs_of() == []
 
 
@@ -82,7 +82,7 @@ def test_rows_of_one_item_follow_each_other_and_are_read_run_by_run(home: Path):
     store.save("answers", "data", 0, other, "mini", key="", provenance={})
     for run, seed in (("cae", 1), ("base", 0), ("cae", 300)):
         save(run, seed)
-    store.collect("mini")
+    store.merge_staged("mini")
     table = pd.read_parquet(store.file_of("answers", "mini"))
     assert table["item"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, *range(5)]
     assert table["seed"].tolist() == [0, 1, 300] * 3 + [0] * 5
@@ -123,23 +123,23 @@ def test_what_is_staged_while_others_are_collected_stays(home: Path, monkeypatch
         save("cae", 1)
 
     monkeypatch.setattr(store, "_write", slow)
-    store.collect("mini")
+    store.merge_staged("mini")
     for _ in range(2):
         index = store.index_of("answers", "mini")
         assert list(index) == [("base", 0), ("cae", 0), ("cae", 1)]
         assert index["cae", 0].key == "new" and len(store.load("answers")) == 3 + 1 + 3
-        store.collect("mini")
+        store.merge_staged("mini")
     assert index["cae", 0].path == store.file_of("answers", "mini")
 
 
 def test_rows_that_are_stored_after_they_were_discarded_are_there(home: Path):
-    save(), store.collect("mini")
+    save(), store.merge_staged("mini")
     store.discard("answers", "cae", 0, "mini")
     staged = store.save("answers", "cae", 0, FRAME[:2], "mini", key="new", provenance={})
     assert [path.name for path in staged.parent.iterdir()] == [staged.name]
     for _ in range(2):
         assert runs_of() == [("cae", 0)] and len(store.load("answers")) == 2
-        store.collect("mini")
+        store.merge_staged("mini")
 
 
 def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
@@ -165,7 +165,7 @@ def test_a_column_that_is_no_longer_measured_goes_with_the_last_rows_that_had_it
             "answers", "cae", seed, FRAME.assign(word="dog"), "mini", key="old", provenance={}
         )
     save("base")
-    store.collect("mini")
+    store.merge_staged("mini")
     assert list(store.load("answers", runs=["base"])) == ["run", "seed", "item", "correct"]
     store.discard("answers", "base", 0, "mini")
     save(seed=0)
@@ -180,7 +180,7 @@ def test_processes_that_store_seeds_of_a_run_at_once_lose_none(home: Path):
         "from cae_lib import store\n"
         "frame = pd.DataFrame({'item': range(1000)})\n"
         "store.save('a', 'cae', int(sys.argv[2]), frame, 'mini', key='', provenance={})\n"
-        "store.collect('mini')"
+        "store.merge_staged('mini')"
     )
     root = str(Path(store.__file__).parent.parent)
     running = [
@@ -197,7 +197,7 @@ def test_smoke_tables_stay_out_of_the_committed_folder_and_faults_are_told(home:
     assert home / "data" / "cache" in save(profile="smoke").parents
     with pytest.raises(DataError, match="no row to store"):
         store.save("a", "cae", 0, FRAME[:0], "mini", key="", provenance={})
-    save(), store.collect("mini")
+    save(), store.merge_staged("mini")
     store.file_of("answers", "mini").write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match=r"mini/answers.parquet cannot be read.*restore it"):
         store.load("answers")
@@ -252,7 +252,7 @@ def test_fresh_measures_what_this_clone_only_received_and_no_other_suite(home: P
     assert measure(compute) == measure(other, suite="t") == 1
     assert measure(compute, fresh=True) == measure(other, suite="t") == 1, "measured here already"
     for profile in ("mini", "paper"):
-        store.collect(profile)
+        store.merge_staged(profile)
     shutil.rmtree(home / "data" / "cache")  # as after a clone: the table is there, the marker not
     assert measure(compute) == 1
     assert measure(compute, fresh=True) == 2

@@ -34,7 +34,7 @@ def compare_tables(profile_name: str, commit_or_folder: str) -> None:
             missing or cannot read the tables from the commit.
         DataError: If there are no tables to compare with, or a table cannot be read.
     """
-    store.collect(profile_name)
+    store.merge_staged(profile_name)
     profile = find_profile(profile_name)
     if Path(commit_or_folder).is_dir():
         _print_differences(Path(commit_or_folder), profile.records, commit_or_folder)

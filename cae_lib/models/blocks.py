@@ -208,8 +208,8 @@ def _apply_mlp(mlp: Any, x: Tensor) -> Tensor:
     return F.linear(F.silu(hidden), second.weight / QUICK_GELU_FACTOR, second.bias)
 
 
-def run_layer(tower: nn.Module, layer: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a layer, with gradient checkpointing if the tower has it enabled."""
+def run_layer(tower: nn.Module, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function that runs a layer, with gradient checkpointing if the tower enables it."""
     if tower.grad_checkpointing and torch.is_grad_enabled():
-        return checkpoint(layer, *arguments, use_reentrant=False)
-    return layer(*arguments)
+        return checkpoint(function, *arguments, use_reentrant=False)
+    return function(*arguments)

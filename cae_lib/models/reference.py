@@ -40,7 +40,7 @@ WRAPPER_ATTRIBUTES = {"_orig_mod": "torch.compile", "module": "DataParallel"}
 
 
 @dataclass(frozen=True)
-class TextModel:
+class TextInterface:
     """A model of any library, with the functions and modules that encode its text.
 
     Shapes: B texts, C columns of tokens, E the size of the features.
@@ -78,11 +78,11 @@ class ReferenceEncoder(TextEncoder):
 
     implementation = "reference"
 
-    def __init__(self, text_model: TextModel) -> None:
-        self.text_model, self.model, self.embedding = (
-            text_model,
-            text_model.model,
-            text_model.embedding,
+    def __init__(self, interface: TextInterface) -> None:
+        self.interface, self.model, self.embedding = (
+            interface,
+            interface.model,
+            interface.embedding,
         )
 
     @property
@@ -106,7 +106,7 @@ class ReferenceEncoder(TextEncoder):
     def non_word_mask(self, tokens: Tensor) -> Tensor:
         """Return a mask `(B, C)` of the tokens that certainly belong to no word."""
         outside = super().non_word_mask(tokens)
-        find = self.text_model.non_word_mask
+        find = self.interface.non_word_mask
         return outside if find is None else outside | find(tokens)
 
     def n_used_columns(self, tokens: Tensor) -> int:
@@ -125,15 +125,15 @@ class ReferenceEncoder(TextEncoder):
         if embeddings is None:
             embeddings = self.embed(tokens)
         is_explicit = attention is not None or second_order
-        recorder = record_attention(self.text_model.tower) if is_explicit else nullcontext([])
+        recorder = record_attention(self.interface.tower) if is_explicit else nullcontext([])
         with self._with_embeddings(embeddings), recorder as maps:
-            features = self.text_model.features(tokens)
+            features = self.interface.features(tokens)
         if attention is None:
-            readout = self._readout(tokens, tokens.shape[1] + self.text_model.n_appended)
+            readout = self._readout(tokens, tokens.shape[1] + self.interface.n_appended)
             return TextOutput(features, [], embeddings, readout)
         if not maps:
             raise ConfigError(
-                f"the attention of {type(self.text_model.tower).__name__} cannot be read: it does "
+                f"the attention of {type(self.interface.tower).__name__} cannot be read: it does "
                 "not call scaled_dot_product_attention. Use the method 'perturbation' or "
                 "'gradient'."
             )
@@ -155,22 +155,22 @@ class ReferenceEncoder(TextEncoder):
         variants = torch.where(masked.unsqueeze(-1), stand_in, embeddings[caption_index])
         rows = torch.cat([torch.arange(len(tokens), device=tokens.device), caption_index])
         with self._with_embeddings(torch.cat([embeddings, variants])):
-            return self.text_model.features(tokens[rows])
+            return self.interface.features(tokens[rows])
 
     def encode_features(self, tokens: Tensor) -> Tensor:
         """Encode texts as one batch."""
-        return self.text_model.features(tokens)
+        return self.interface.features(tokens)
 
     def _readout(self, tokens: Tensor, length: int) -> Tensor:
         """Return the readout of `TextOutput`.
 
         `length` exceeds the number of tokens where a class token is appended.
         """
-        like = next(self.text_model.tower.parameters())
-        if self.text_model.pooling_position is not None:
-            return one_hot(self.text_model.pooling_position(tokens) % length, length, like)
-        assert self.text_model.pooling_mask is not None, "a mean needs the tokens that it is over"
-        attended = self.text_model.pooling_mask(tokens).to(
+        like = next(self.interface.tower.parameters())
+        if self.interface.pooling_position is not None:
+            return one_hot(self.interface.pooling_position(tokens) % length, length, like)
+        assert self.interface.pooling_mask is not None, "a mean needs the tokens that it is over"
+        attended = self.interface.pooling_mask(tokens).to(
             torch.promote_types(like.dtype, torch.float32)
         )
         return attended / attended.sum(dim=1, keepdim=True)
@@ -186,7 +186,7 @@ class ReferenceEncoder(TextEncoder):
             hook.remove()
 
 
-def text_model(model: Any) -> TextModel:
+def find_text_interface(model: Any) -> TextInterface:
     """Return the functions and modules by which a model encodes text.
 
     Args:
@@ -219,19 +219,19 @@ def text_model(model: Any) -> TextModel:
         return _hugging_face(model, causal="CLIPModel" in names)
     raise ConfigError(
         f"cannot tell how {type(model).__name__} encodes text: expected a model of open_clip, or "
-        "Hugging Face's CLIPModel, SiglipModel or Siglip2Model. For another one, build a TextModel "
-        "and pass ReferenceEncoder(TextModel(...)) as the model."
+        "Hugging Face's CLIPModel, SiglipModel or Siglip2Model. For another one, build a "
+        "TextInterface and pass ReferenceEncoder(TextInterface(...)) as the model."
     )
 
 
-def _open_clip(model: Any) -> TextModel:
+def _open_clip(model: Any) -> TextInterface:
     features = partial(model.encode_text, normalize=False)
     text = getattr(model, "text", model)
     if hasattr(text, "token_embedding"):
         position = open_clip_pooling_position_fn(text)
         knows_end = pool_type(text) in ("argmax", "eos")
         non_word_mask = partial(end_and_padding_mask, position) if knows_end else None
-        return TextModel(
+        return TextInterface(
             model,
             features,
             text.token_embedding,
@@ -245,7 +245,7 @@ def _open_clip(model: Any) -> TextModel:
         raise ConfigError(f"the text tower is read by {pooler}, at no position and by no mean.")
     padding = text.config.pad_token_id
     position = None if pooler == "MeanPooler" else pooling_position_fn("first")
-    return TextModel(
+    return TextInterface(
         model,
         features,
         text.transformer.get_input_embeddings(),
@@ -274,7 +274,7 @@ def _special_tokens(config: Any, first: bool) -> Callable[[Tensor], Tensor]:
     return find_special
 
 
-def _hugging_face(model: Any, causal: bool) -> TextModel:
+def _hugging_face(model: Any, causal: bool) -> TextInterface:
     def features(tokens: Tensor) -> Tensor:
         output = model.get_text_features(input_ids=tokens)
         return getattr(output, "pooler_output", output)  # transformers 4 returns the tensor itself
@@ -283,7 +283,7 @@ def _hugging_face(model: Any, causal: bool) -> TextModel:
     eos = getattr(text, "eos_token_id", None)  # 2 in OpenAI's configurations, where it is wrong
     pool = ("argmax" if eos == 2 else "eos") if causal else "last"
     position = pooling_position_fn(pool, eos, text.config.vocab_size)
-    return TextModel(
+    return TextInterface(
         model,
         features,
         text.embeddings.token_embedding,

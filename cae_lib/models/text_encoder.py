@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError, check_type
 from cae_lib.models.packed import PackedEncoder, find_packing_obstacle
-from cae_lib.models.reference import ReferenceEncoder, text_model
+from cae_lib.models.reference import ReferenceEncoder, find_text_interface
 from cae_lib.models.text_tower import TextEncoder, TextOutput
 
 EncoderImplementation = Literal["auto", "packed", "reference"]
@@ -46,13 +46,15 @@ def text_encoder(
     if not isinstance(model, nn.Module):
         return model
     if implementation == "reference":
-        return ReferenceEncoder(text_model(model))
+        return ReferenceEncoder(find_text_interface(model))
     obstacle = find_packing_obstacle(model)
     if obstacle is not None and implementation == "packed":
         raise ConfigError(
             f"the packed encoder is not exact here: {obstacle}. Use implementation='auto'."
         )
-    encoder = PackedEncoder(model) if obstacle is None else ReferenceEncoder(text_model(model))
+    encoder = (
+        PackedEncoder(model) if obstacle is None else ReferenceEncoder(find_text_interface(model))
+    )
     if implementation == "auto":
         _log_once(model, obstacle)
     return encoder

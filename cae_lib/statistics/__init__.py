@@ -5,10 +5,10 @@ from cae_lib.statistics.estimates import (
     VarianceComponents,
     contrasts,
     correlations,
-    crossed_mean,
     linearized_ratios,
     mean_ci,
     minimal_detectable_effect,
+    seed_means_and_components,
     summarize,
 )
 from cae_lib.statistics.verdicts import MIN_NONZERO_CLUSTERS, classify, holm, verdict
@@ -20,7 +20,7 @@ __all__ = [
     "classify",
     "contrasts",
     "correlations",
-    "crossed_mean",
+    "seed_means_and_components",
     "holm",
     "mean_ci",
     "minimal_detectable_effect",

@@ -79,7 +79,7 @@ class VarianceComponents:
         return total**2 / spread if spread else self.item_freedom
 
 
-def crossed_mean(
+def seed_means_and_components(
     values: np.ndarray, strata: np.ndarray, weights: np.ndarray, clusters: np.ndarray
 ) -> tuple[np.ndarray, VarianceComponents]:
     """Compute the weighted mean of each seed, and the variance components of the mean over seeds.
@@ -499,7 +499,9 @@ class _ItemMatrix:
         if np.isnan(values).any():
             raise DataError("a score has items that were not answered: measure the run again")
         nonzero = np.unique(clusters[(values != 0).any(axis=0)])
-        return summarize(*crossed_mean(values, score.strata, score.weights, clusters)) | {
+        return summarize(
+            *seed_means_and_components(values, score.strata, score.weights, clusters)
+        ) | {
             "n": len(score.numbers),
             "pictures": len(np.unique(clusters)),
             "nonzero": len(nonzero),

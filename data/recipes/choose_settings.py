@@ -293,7 +293,7 @@ def keep(
         key=digest(frame.to_csv()),
         provenance=current_provenance(profile, TUNING_SEED, left_gap=GAP_TOLERANCE),
     )
-    store.collect(profile)
+    store.merge_staged(profile)
     for text in messages:
         print(f"Chosen: {text}")
 

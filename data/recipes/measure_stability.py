@@ -141,7 +141,7 @@ def main() -> None:
         key=digest(table.to_csv()),
         provenance=current_provenance(PROFILE, SEED),
     )
-    store.collect(PROFILE)
+    store.merge_staged(PROFILE)
 
 
 if __name__ == "__main__":

@@ -355,7 +355,7 @@ def store_measures() -> None:
                 key=digest(frame.to_csv()),
                 provenance=provenance,
             )
-        store.collect(profile)
+        store.merge_staged(profile)
 
 
 def main(words: Sequence[str] | None = None) -> int:

@@ -36,7 +36,7 @@ def test_differences_are_told_by_table_and_run(home: Path, capsys) -> None:
     answer([True, False], [0.1, 0.2], "gone")
     answer([True, False], [0.1, 0.2], "lost", score=[0.5, 0.5], share=[0.5, 0.5])
     answer([True, False], [0.1, 0.2], "other")
-    store.collect("mini")
+    store.merge_staged("mini")
     commit(home)
     assert main(["compare"]) == 0
     assert capsys.readouterr().out == "same: 4 tables of runs, 8 rows compared with HEAD\n"
@@ -62,7 +62,7 @@ def test_what_cannot_be_compared(home: Path, capsys, monkeypatch) -> None:
     assert main(["compare"]) == 2
     assert "not a git repository" in capsys.readouterr().err
     answer([True, False], [0.1, 0.2])
-    store.collect("mini")
+    store.merge_staged("mini")
     commit(home)
     assert main(["compare", "nothing"]) == 2
     assert "nothing" in capsys.readouterr().err
@@ -79,7 +79,7 @@ def test_tables_of_another_folder(home: Path, tmp_path: Path, capsys) -> None:
     """As they were, then one number that is not."""
     answer([True, False], [0.1, 0.2])
     answer([True, False], [0.1, 0.2], "run+hinge=log")
-    store.collect("mini")
+    store.merge_staged("mini")
     other = shutil.copytree(home / "data/records/mini", tmp_path / "theirs")
     assert main(["compare", str(other)]) == 0
     assert capsys.readouterr().out == f"same: 2 tables of runs, 4 rows compared with {other}\n"

@@ -16,7 +16,7 @@ from cae_lib.attribution import get_method
 from cae_lib.errors import ConfigError
 from cae_lib.models import text_encoder
 from cae_lib.models.recording import record_attention
-from cae_lib.models.reference import ReferenceEncoder, TextModel
+from cae_lib.models.reference import ReferenceEncoder, TextInterface
 from cae_lib.training.losses import CAELoss
 
 FUSED = F.scaled_dot_product_attention
@@ -104,7 +104,7 @@ def _state(tower: nn.Module) -> list[tuple[Any, ...]]:
 
 def test_nothing_is_left_behind_by_an_error(case: Case) -> None:
     encoder = text_encoder(case.model, "reference")
-    tower = encoder.text_model.tower
+    tower = encoder.interface.tower
     with _checkpointed(case):
         before = _state(tower)
     with record_attention(tower):
@@ -117,7 +117,7 @@ def test_nothing_is_left_behind_by_an_error(case: Case) -> None:
 
 def test_two_threads_that_record(case: Case) -> None:
     encoder = text_encoder(case.model, "reference")
-    tower, inside = encoder.text_model.tower, threading.Event()
+    tower, inside = encoder.interface.tower, threading.Event()
     before, expected = _state(tower), encoder.encode(case.tokens, attention="maps")
 
     def record() -> list[Tensor]:
@@ -141,7 +141,7 @@ def _compiled(case: Case) -> Iterator[None]:
     if hasattr(case.model, "text"):
         case.model.text = torch.compile(case.model.text, backend="eager")
     else:
-        text_encoder(case.model, "reference").text_model.tower.compile(backend="eager")
+        text_encoder(case.model, "reference").interface.tower.compile(backend="eager")
     features = case.features(case.tokens)  # compiled now, without hooks
     yield
     torch.testing.assert_close(case.features(case.tokens), features, atol=0, rtol=0)
@@ -188,7 +188,7 @@ def test_autocast(case: Case, method: str) -> None:
 
 def test_attention_that_cannot_be_read() -> None:
     layer = nn.Embedding(40, 16)
-    text = TextModel(layer, lambda tokens: layer(tokens).mean(1), layer, layer, torch.argmax)
+    text = TextInterface(layer, lambda tokens: layer(tokens).mean(1), layer, layer, torch.argmax)
     encoder, tokens = ReferenceEncoder(text), torch.tensor([[1, 2, 3]])
     assert encoder.encode_features(tokens).shape == (1, 16)
     with pytest.raises(ConfigError):
