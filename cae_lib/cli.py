@@ -331,9 +331,9 @@ def split_suites_and_benchmarks(names: Iterable[str]) -> tuple[list[str], list[s
     families = [name for name in names if name in FOLDER_OF_FAMILY]
     if len(families) == len(names):
         return [], families
-    from cae_lib.evaluation.suites import BASE_SUITES, RUN_SUITES
+    from cae_lib.evaluation.suites import BASE_ONLY_SUITES, RUN_SUITES
 
-    if families or not {*names} <= {*RUN_SUITES, *BASE_SUITES}:
+    if families or not {*names} <= {*RUN_SUITES, *BASE_ONLY_SUITES}:
         raise ConfigError(
             f"--only {','.join(names)}: expected kinds of measurement ({', '.join(RUN_SUITES)}) or "
             f"benchmarks ({', '.join(FOLDER_OF_FAMILY)}), not both"

@@ -94,13 +94,13 @@ class AttributionLossConfig:
 
     Attributes:
         hinge: "difference" is the paper's `max(0, A_obj - A_comp + eps)`, where A_obj is the mean
-            score of object words, A_comp that of attribute and relation words, and eps the setting
-            `margin`. "log" compares the logarithms of A_obj and A_comp instead, so that the loss
-            does not depend on the scale of the scores; means below 1e-6 are first raised to 1e-6.
-            "margin" does not use object words. It is `max(0, eps - a_j)` for the score a_j of each
-            attribute or relation token j, averaged over attributes and over relations separately.
-            The loss is the mean of the two averages. If one role does not occur, the loss is the
-            average of the other.
+            score of object words, A_comp is the mean score of attribute and relation words, and eps
+            is the value of the setting `margin`. "log" compares the logarithms of A_obj and A_comp
+            instead, so that the loss does not depend on the scale of the scores; means below 1e-6
+            are first raised to 1e-6. "margin" does not use object words. It is `max(0, eps - a_j)`
+            for the score a_j of each attribute or relation token j, averaged over attributes and
+            over relations separately. The loss is the mean of the two averages. If only one of the
+            two roles occurs, the loss is the average for this role.
         margin: The value eps. The hinge "margin" needs a value above 0, since most methods have no
             scores below 0.
         scope: "batch", as in the paper, averages over all tokens of the batch. We add two others:
@@ -113,8 +113,9 @@ class AttributionLossConfig:
             hinge "margin" uses all captions even if this is True.
 
     Raises:
-        ConfigError: If a value is not allowed or has the wrong type, or if the hinge "margin" is
-            combined with a `margin` of 0 or less, the scope "caption" or `stop_gradient`.
+        ConfigError: If a value is not allowed or has the wrong type. Also if the hinge "margin" is
+            combined with any of these: a `margin` of 0 or less, the scope "caption", or
+            `stop_gradient`.
     """
 
     hinge: str = "difference"
@@ -280,7 +281,10 @@ class Profile:
 
     @property
     def build_command(self) -> str:
-        """Command that builds the profile's datasets, if they are generated; it needs a clone."""
+        """Shell command that generates the profile's datasets, in a clone of the repository.
+
+        It has no meaning for a profile of published datasets (`is_real`).
+        """
         recipe = "photographs" if self.photographs else "synthetic_scenes"
         return f"python -m data.recipes.{recipe}.build --profile {self.name}"
 

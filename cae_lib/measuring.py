@@ -20,7 +20,13 @@ from cae_lib.data.needs import data_digests, sources_digest
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.encoder import Encoder, Weights
-from cae_lib.evaluation.suites import ALL_SUITES, BASE_SUITES, RUN_SUITES, Suite, measure_if_stale
+from cae_lib.evaluation.suites import (
+    ALL_SUITES,
+    BASE_ONLY_SUITES,
+    RUN_SUITES,
+    Suite,
+    measure_if_stale,
+)
 from cae_lib.keys import EXTERNAL_LOADER_VERSION, digest, table_key
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.external import LORA_ALPHA, ExternalModel, model_loader
@@ -74,7 +80,7 @@ def measure_run(
         CheckpointError: If the run is not trained, or its weights are missing or damaged.
         DataError: If data are malformed, or if generated data or downloaded weights are missing.
     """
-    available = {**RUN_SUITES, **BASE_SUITES} if name == BASE else {**RUN_SUITES}
+    available = {**RUN_SUITES, **BASE_ONLY_SUITES} if name == BASE else {**RUN_SUITES}
     if find_profile(profile_name).photographs:
         available = {suite: available[suite] for suite in available if suite not in CONTENT_SUITES}
     everything = [suite for suite in available if suite not in without]
@@ -120,7 +126,7 @@ def measure_external(
     profile_name: str,
     suites: Mapping[str, Suite],
     remeasure: bool = False,
-    in_request_store: bool = False,
+    on_request: bool = False,
 ) -> None:
     """Measure the missing or outdated tables of a model that was not trained here.
 
@@ -133,13 +139,13 @@ def measure_external(
         profile_name: Name of the profile whose data the model is measured on.
         suites: The suites to measure, by name.
         remeasure: Measure stored tables again, unless this clone measured them itself.
-        in_request_store: Store the tables apart from the profile's, and raise an error for missing
+        on_request: Store the tables apart from the profile's, and raise an error for missing
             data.
 
     Raises:
         ConfigError: If the form of the source, the architecture or the activation is not known.
         CheckpointError: If the weights are missing or cannot be read.
-        DataError: If data are malformed, or if generated data are missing; with `in_request_store`,
+        DataError: If data are malformed, or if generated data are missing; with `on_request`,
             if any data are missing.
     """
     load = model_loader(external, pick_device())
@@ -174,7 +180,7 @@ def measure_external(
         encoder,
         remeasure,
         settings=settings,
-        in_request_store=in_request_store,
+        on_request=on_request,
     )
 
 
@@ -273,7 +279,7 @@ def compute_table(
     run, settings, _ = variant
     name = variant.name(profile_name)
     if run == store.DATA_RUN:
-        measure_data(profile_name, in_request_store=True)
+        measure_data(profile_name, on_request=True)
         return
     needs.require_some_data(profile_name, [table_name])
     if run != BASE and not has_training(run, profile_name, **settings):
@@ -283,7 +289,7 @@ def compute_table(
             name,
             profile_name,
             {table_name: ALL_SUITES[table_name]},
-            in_request_store=True,
+            on_request=True,
         )
         return
     if run == BASE:
@@ -308,7 +314,7 @@ def compute_table(
         data_digests(profile_name, [table_name]),
         encoder,
         settings=settings,
-        in_request_store=True,
+        on_request=True,
     )
 
 
@@ -336,12 +342,12 @@ def measure_suites(
     load_encoder: Callable[[], Encoder],
     remeasure: bool = False,
     settings: Mapping[str, Any] | None = None,
-    in_request_store: bool = False,
+    on_request: bool = False,
 ) -> None:
     """Measure and store the tables of some suites, unless they are stored and up to date.
 
     A suite whose real data are missing on this machine is left out with a message, unless
-    `in_request_store` is true.
+    `on_request` is true.
 
     Args:
         run: Name of the run in tables.
@@ -354,14 +360,14 @@ def measure_suites(
             computed.
         remeasure: Measure stored tables again, unless this clone measured them itself.
         settings: Settings that are recorded in the provenance; None for none.
-        in_request_store: Store the tables apart from the profile's, and raise an error for missing
+        on_request: Store the tables apart from the profile's, and raise an error for missing
             data.
 
     Raises:
-        DataError: If data are malformed, or if generated data are missing; with `in_request_store`,
+        DataError: If data are malformed, or if generated data are missing; with `on_request`,
             if any data are missing.
     """
-    may_be_missing = find_profile(profile_name).is_real and not in_request_store
+    may_be_missing = find_profile(profile_name).is_real and not on_request
     for name, suite in suites.items():
         with datasets.skip_if_missing(name, may_be_missing):
             measure_if_stale(
@@ -372,7 +378,7 @@ def measure_suites(
                 table_key(name, model_digest, data_digests[name]),
                 partial(_measure_suite, suite, load_encoder, profile_name),
                 remeasure=remeasure,
-                in_request_store=in_request_store,
+                on_request=on_request,
                 model=model_digest[:12],
                 data=data_digests[name][:12],
                 settings=dict(settings or {}),
@@ -401,9 +407,7 @@ def _without_captions(tables: Tables, profile_name: str) -> Tables:
     return {name: frame.drop(columns="word", errors="ignore") for name, frame in tables.items()}
 
 
-def measure_data(
-    profile_name: str, remeasure: bool = False, in_request_store: bool = False
-) -> None:
+def measure_data(profile_name: str, remeasure: bool = False, on_request: bool = False) -> None:
     """Measure the tables that describe the data of a profile and involve no model.
 
     `cae_lib.evaluation.items.data_tables` lists them. They are stored for the run "data".
@@ -411,7 +415,7 @@ def measure_data(
     Args:
         profile_name: Name of the profile.
         remeasure: Measure stored tables again, unless this clone measured them itself.
-        in_request_store: Store the tables apart from the profile's.
+        on_request: Store the tables apart from the profile's.
 
     Raises:
         DataError: If data are malformed, or if generated data are missing.
@@ -438,6 +442,6 @@ def measure_data(
         table_key(store.DATA_RUN, "", data),
         lambda: data_tables(profile_name),
         remeasure=remeasure,
-        in_request_store=in_request_store,
+        on_request=on_request,
         data=data[:12],
     )

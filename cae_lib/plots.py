@@ -557,7 +557,7 @@ def forest(
     ax: Axes | None = None,
     scale: float = 100.0,
     palette: str | Sequence[str] | Mapping[str, str] = "colorblind",
-    zero: bool = True,
+    zero_line: bool = True,
 ) -> Axes:
     """Draw a forest plot: estimates with intervals, one line per value of `y`, dodged by `hue`.
 
@@ -574,7 +574,7 @@ def forest(
             value of `hue`, or a mapping from values of `hue` to colours. `RUN_MARKERS_AND_COLORS`
             takes precedence over a name, but not over a list or a mapping. Other values that a
             mapping leaves out get colours of "colorblind".
-        zero: Whether to draw a vertical line at zero.
+        zero_line: Whether to draw a vertical line at zero.
 
     Returns:
         The axes.
@@ -620,7 +620,7 @@ def forest(
             lw=1.4,
             label=mark,
         )
-    if zero:
+    if zero_line:
         ax.axvline(0, color=INK, lw=0.8)
     ax.set_yticks(range(len(lines)), lines)
     ax.set_ylim(len(lines) - 0.5, -0.5)

@@ -40,26 +40,27 @@ def load(
         table_name: Name of a table, such as "benchmarks".
         profile_name: Name of the profile.
         runs: Names of runs, whose rows are returned in this order; "cae-gradcam+weight=0.3" is a
-            run with another setting. None reads all runs that the profile's table contains.
-        seeds: Number of seeds of each trained run, or the seeds themselves. None reads all stored
-            seeds; for a run without any, `compute` then computes seed 0.
-        compute: Train and measure runs and seeds that are not stored; needs `runs`.
+            run with another setting. If None, all runs that the profile's table contains are read.
+        seeds: Number of seeds of each trained run, or the seeds themselves. If None, all stored
+            seeds are read; with `compute`, seed 0 is computed for each run without a stored seed.
+        compute: Train and measure those runs and seeds that are not yet stored; requires the
+            argument `runs`.
         hours: The longest time in hours that a training may take on this machine, as estimated from
             its first steps; None for no limit.
-        **settings: Settings that differ from the profile's, such as `weight=0.3`; they need `runs`.
-            They apply to all `runs` except "base" and "data".
+        **settings: Settings that differ from the profile's, such as `weight=0.3`; they require the
+            argument `runs`, and apply to all of these runs except "base" and "data".
 
     Returns:
         The rows of all runs and seeds, with the columns `run` and `seed` and those of the table.
 
     Raises:
-        DataError: If results are not stored, and they cannot be computed because `compute` is
-            false, no suite gives the table, or data are missing. The message names the command to
-            run.
-        ConfigError: If a run or setting is unknown, a value has the wrong type, or `compute` or
-            settings are passed without `runs`.
+        DataError: If results are not stored and cannot be computed, for one of three reasons:
+            `compute` is false, no suite gives the table, or data are missing. The message names the
+            command to run.
+        ConfigError: If a run or setting is unknown, if a value has the wrong type, or if the
+            argument `compute` or any settings are passed without `runs`.
         CheckpointError: If the weights that a run starts from are missing.
-        TimeLimitError: If a training would take more than `hours`.
+        TimeLimitError: If a training would take longer than the limit that `hours` sets.
     """
     if runs is None:
         if compute or settings:
@@ -100,7 +101,7 @@ def _computed(
     if variant.run != DATA_RUN and table_name not in ALL_SUITES:
         raise store.not_stored_error(table_name, run, profile_name)
     compute_table(table_name, variant, profile_name, seed, hours)
-    rows = store.index_of(table_name, profile_name, in_request_store=True).get((run, seed))
+    rows = store.index_of(table_name, profile_name, on_request=True).get((run, seed))
     if rows is None:
         raise DataError(
             f"{run}, seed {seed}: {table_name} has no rows with the data of the profile "

@@ -142,25 +142,31 @@ def train_run(
 ) -> Path:
     """Train one run, unless it is already trained with the same inputs.
 
+    A checkpoint with other inputs is replaced, and an interrupted training with the same inputs is
+    resumed. If another process trains the run, the call waits for it.
+
     Args:
         name: Name of the run.
         profile_name: Name of the profile.
         seed: Seed of the run.
         execution: Options of speed and memory; None for the defaults.
-        hours: The longest time in hours that the training may take on this machine; None for no
-            limit.
+        hours: The longest time in hours that the remaining steps may take on this machine; None for
+            no limit.
         **overrides: Settings that differ from the profile's.
 
     Returns:
         The path of the checkpoint.
 
     Raises:
-        ConfigError: If the run, the profile or a setting is unknown, or the run has 0 steps.
+        ConfigError: If the run, the profile or a setting is unknown, the settings do not fit
+            together, or the run has 0 steps.
         DataError: If training data, or downloaded weights that the run starts from, are missing.
         CheckpointError: If the base model is not trained yet, or the weights that the run starts
-            from are missing or damaged.
-        TimeLimitError: After the first steps, if they show that the training would take more than
-            `hours`.
+            from are missing or damaged, or its checkpoint or saved state is damaged.
+        NotFiniteError: If a loss or gradient is not finite. The state before the step is saved.
+        TimeLimitError: After the first steps, if they show that the remaining steps would take more
+            than `hours`. The state is saved.
+        WriteError: If the state or the checkpoint cannot be written.
     """
     config = experiment(name, profile_name, seed=seed, **overrides)
     if not config.steps:

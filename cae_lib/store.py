@@ -15,7 +15,7 @@ The rows of a run and seed are stored with their provenance (see
 numbers depend on changes.
 
 Tables that `cae_lib.results.load` computes on request are stored apart, also in one file for each
-run and seed. They are never merged, and only callers that pass `in_request_store` see them.
+run and seed. They are never merged, and only callers that pass `on_request` see them.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def save(
     *,
     key: str,
     provenance: Mapping[str, Any],
-    in_request_store: bool = False,
+    on_request: bool = False,
 ) -> Path:
     """Stage the rows of one run and seed, and return the path of the staged file.
 
@@ -132,13 +132,13 @@ def save(
         profile_name: Name of the profile.
         key: Hash of everything that the numbers depend on.
         provenance: See `cae_lib.runtime.current_provenance`.
-        in_request_store: Store the rows apart from the profile's tables.
+        on_request: Store the rows apart from the profile's tables.
 
     Raises:
         DataError: If no rows are left to store.
         WriteError: If the file cannot be written.
     """
-    path = _folder(profile_name, in_request_store) / table_name / run / f"{seed}.parquet"
+    path = _folder(profile_name, on_request) / table_name / run / f"{seed}.parquet"
     frame = frame.drop(columns=[*DROPPED_COLUMNS.get(table_name, ())], errors="ignore")
     if table_name in DROPPED_ROLES:
         frame = frame[~frame["role"].isin(DROPPED_ROLES[table_name])]
@@ -166,7 +166,7 @@ def _round_numbers(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def discard(
-    table_name: str, run: str, seed: int, profile_name: str, in_request_store: bool = False
+    table_name: str, run: str, seed: int, profile_name: str, on_request: bool = False
 ) -> None:
     """Remove the rows of one run and seed from a table.
 
@@ -178,10 +178,10 @@ def discard(
         run: Name of the run.
         seed: Seed of the run.
         profile_name: Name of the profile.
-        in_request_store: Remove rows that are stored apart from the profile's tables, instead of
+        on_request: Remove rows that are stored apart from the profile's tables, instead of
             rows of the profile's table.
     """
-    path = _folder(profile_name, in_request_store) / table_name / run / f"{seed}{TOMBSTONE}"
+    path = _folder(profile_name, on_request) / table_name / run / f"{seed}{TOMBSTONE}"
     write_atomic(path, "")
     path.with_suffix(".parquet").unlink(missing_ok=True)
 
@@ -212,8 +212,8 @@ def merge_staged(profile_name: str) -> None:
                     path.unlink()
 
 
-def _folder(profile_name: str, in_request_store: bool = False) -> Path:
-    return paths().cache / ("own" if in_request_store else "staged") / profile_name
+def _folder(profile_name: str, on_request: bool = False) -> Path:
+    return paths().cache / ("own" if on_request else "staged") / profile_name
 
 
 def _write(index: Index, content: pa.Table, path: Path) -> None:
@@ -334,18 +334,18 @@ def _read_file(
     return part, places[rows]
 
 
-def index_of(table_name: str, profile_name: str, in_request_store: bool = False) -> Index:
+def index_of(table_name: str, profile_name: str, on_request: bool = False) -> Index:
     """Return where the rows of a table are stored, sorted by run and seed.
 
-    Staged rows take precedence over merged ones. With `in_request_store`, the index covers only
+    Staged rows take precedence over merged ones. With `on_request`, the index covers only
     rows that are stored apart from the profile's tables.
 
     Raises:
         DataError: If a file cannot be read.
     """
     path = file_of(table_name, profile_name)
-    index = read_index(path) if path.is_file() and not in_request_store else {}
-    for staged in (_folder(profile_name, in_request_store) / table_name).glob("*/[0-9]*"):
+    index = read_index(path) if path.is_file() and not on_request else {}
+    for staged in (_folder(profile_name, on_request) / table_name).glob("*/[0-9]*"):
         if staged.suffix == TOMBSTONE:
             index.pop((staged.parent.name, int(staged.stem)), None)
         else:
@@ -467,15 +467,15 @@ def _advice(table_name: str, run: str, profile_name: str) -> str:
     return f"{where}. Run {train}{measure}, or `cae reproduce --profile {profile_name}` for all"
 
 
-def table_indexes(profile_name: str, in_request_store: bool = False) -> dict[str, Index]:
+def table_indexes(profile_name: str, on_request: bool = False) -> dict[str, Index]:
     """Return the index of every table of a profile, by the name of the table.
 
-    With `in_request_store`, only tables are returned that are stored apart from the profile's.
+    With `on_request`, only tables are returned that are stored apart from the profile's.
     """
-    names = {path.name for path in _folder(profile_name, in_request_store).glob("*/")}
-    if not in_request_store:
+    names = {path.name for path in _folder(profile_name, on_request).glob("*/")}
+    if not on_request:
         names |= {path.stem for path in find_profile(profile_name).records.glob("*.parquet")}
-    return {name: index_of(name, profile_name, in_request_store) for name in sorted(names)}
+    return {name: index_of(name, profile_name, on_request) for name in sorted(names)}
 
 
 def provenance_table(profile_name: str) -> pd.DataFrame:

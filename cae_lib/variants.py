@@ -130,10 +130,17 @@ def parse_run_name(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
 
 
 def find_variant(run: str, profile_name: str, **settings: Any) -> Variant:
-    """Return the variant of a run that its name in tables and further settings define.
+    """Return a run with changed settings, given by its name in tables and as arguments.
 
-    Settings that the run has anyway are left out, unless all of the profile's `short` settings
-    apply, which are then kept. For "base" and "data", all of `settings` are ignored.
+    Args:
+        run: Name of the run, which may contain settings, such as `clip-ft+lr=5e-07`.
+        profile_name: Name of the profile.
+        **settings: Further settings, which replace those in the name. "base" and "data" have none:
+            they are ignored.
+
+    Returns:
+        The variant. It contains only the settings that differ from the run's own. But if all of the
+        profile's `short` settings apply, it contains all of these.
 
     Raises:
         ConfigError: If the run or a setting is unknown, or a value has the wrong type.

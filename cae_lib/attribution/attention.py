@@ -35,9 +35,9 @@ class AttentionAttribution(AttributionMethod):
         """Average the attention from the end-of-text token over layers and heads.
 
         Raises:
-            ConfigError: If `layers` is empty or names a layer that does not exist, the attention of
-                the model cannot be read, or `renormalise` is set, word numbers are missing, and the
-                vocabulary is not CLIP's.
+            ConfigError: If `layers` is empty or names a layer that does not exist, or the attention
+                of the model cannot be read. With `renormalise`, also if word numbers are missing
+                and the vocabulary is not CLIP's.
         """
         output = captions.encoder.encode(captions.tokens, attention="row")
         rows = self._select_layers(output.attention)

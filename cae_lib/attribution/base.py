@@ -32,7 +32,7 @@ class Attribution:
             the end-of-text token score 0. A method that scores words gives each token the score of
             its whole word. Where `has_score` is False, the score is 0 and has no meaning.
         text_features: `(B, E)`, not normalised. In training mode they are computed with dropout,
-            also by methods that disable dropout to compute scores.
+            even if the method disables dropout when it computes the scores.
         has_score: `(B, T)` bool, which tokens have a score; None if every requested token has one
             (see `Captions.requested`).
     """
@@ -135,7 +135,11 @@ class AttributionMethod:
         )
 
     def score(self, captions: Captions) -> Attribution:
-        """Score every token of each caption; subclasses implement this method."""
+        """Score every token of each caption; subclasses implement this method.
+
+        Call `attribute` instead: it enables gradients if the method needs them, and detaches the
+        result unless `captions.create_graph` is set.
+        """
         raise NotImplementedError
 
 

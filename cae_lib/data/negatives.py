@@ -49,8 +49,9 @@ def swap_negatives(
             instead of making it false.
 
     Returns:
-        For each caption, a list of up to `limit` different captions with two parts swapped; it is
-        empty if no swap is possible. Runs of white space in a caption become single spaces.
+        For each caption, a list of different captions, each with two parts swapped. The list has at
+        most `limit` captions and is empty if no swap is possible. Runs of white space in a caption
+        become single spaces.
 
     Raises:
         ConfigError: If no English spaCy model is installed.

@@ -9,7 +9,7 @@ members. For example, the rule of "VALSE-Rel" has the tree
 so this score is the mean of two numbers: the mean accuracy of the two subsets on actions, and the
 accuracy on spatial relations. An item of "valse/actant-swap" has 1/4 of the weight that it has in
 the accuracy of its subset, and an item of "valse/relations" 1/2. A pattern such as "valse/*" is the
-mean over all subsets that fit it. A subset that is absent leaves its weight to the other members of
+mean over all subsets that fit it. If a subset is absent, its weight goes to the other members of
 its list. `score_weights` computes the weight of each item in each score of a protocol, and
 `weighted_average` adds up the weights of the right answers.
 
@@ -198,18 +198,20 @@ PROTOCOLS: Mapping[str, Mapping[str, AveragingRule]] = {
 def score_weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
     """Return the weight of each benchmark item in each score of an averaging protocol.
 
-    The weights of a score sum to 1, so a score is the weighted sum of right answers. A subset that
-    `items` lacks leaves its weight to the other members of its list in the rule.
+    A score is the sum of the weights of the items that are answered right; the weights of all its
+    items sum to 1. If `items` has no item of a subset, the weight of this subset goes to the other
+    members of its list in the rule.
 
     Args:
         items: The stored table "items", or a table that `choice.weighted_items` returns.
-        protocol: "table" for the columns of Table 1, "family", "official" or "authors" (see
-            `PROTOCOLS`); or "subset" for the benchmark's own average of each subset.
+        protocol: How scores are averaged. "table" gives the columns of Table 1, and "subset" gives
+            the benchmark's own average of each subset. For "family", "official" and "authors", see
+            `PROTOCOLS`.
 
     Returns:
         A row for each score and each of its items; a score without items has no row. Columns:
-        `score`, `family`, `subset`, `group`, `item`; `weight`, larger than 0; and `stratum`, equal
-        for items that are averaged together with equal weights.
+        `score`; `family`; `subset`; `group`; `item`; `weight`, which is larger than 0; and
+        `stratum`, which is the same for all items that are averaged together with equal weights.
 
     Raises:
         ConfigError: If the protocol is unknown.

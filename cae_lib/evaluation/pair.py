@@ -62,18 +62,20 @@ def attribute(
         image: The path of a file, whose EXIF orientation is not applied (see `read_image`), or a
             PIL image.
         caption: The caption.
-        start_layer: First layer of the image tower that the heat map covers, up to the last one. -1
-            is the last layer alone, 0 takes all layers.
-        methods: Names of attribution methods for the words, by default the paper's.
+        start_layer: The heat map covers the layers of the image tower from this one to the last.
+            -1 is the last layer alone, 0 takes all layers.
+        methods: Names of the methods that score the words; by default, the paper's attribution
+            methods.
 
     Returns:
         The heat map of the image by the rule of Chefer et al. (2021), and the scores and roles of
         the caption's words.
 
     Raises:
-        ConfigError: If `clip` is no `Clip`, its model is one of transformers, its image tower has
-            no attention maps or no such layer, or its vocabulary is not CLIP's; if a method is
-            unknown or needs the roles of words; or if no English spaCy model is installed.
+        ConfigError: If any of these holds: `clip` is not a `Clip`; its model is a model of
+            transformers; its image tower has no attention maps or no layer `start_layer`; its
+            vocabulary is not CLIP's; a method is unknown or needs the roles of words; no English
+            spaCy model is installed.
         DataError: If the image cannot be read, or the caption is not a text or has no word.
     """
     if not isinstance(clip, Clip):

@@ -103,8 +103,9 @@ def evaluate(
 ) -> pd.DataFrame:
     """Evaluate a model on benchmarks, without storing the results.
 
-    The datasets are read from the folder `data/raw` of the repository, or of the folder that the
-    environment variable `CAE_HOME` names. Each call reads the annotation files again.
+    The datasets are read from the folder `data/raw` in the repository or, if the environment
+    variable `CAE_HOME` names a folder, from `data/raw` in that folder. Each call reads the
+    annotation files again.
 
     Args:
         model: A model that `load_clip` returns, or a function that returns one. The function is
@@ -121,8 +122,8 @@ def evaluate(
 
     Raises:
         ConfigError: If a family or the profile is unknown, or the profile lacks a family.
-        DataError: If data are malformed, generated data are incomplete, or a family that is named
-            has no usable item; the message says how to get it.
+        DataError: If data are malformed, generated data are incomplete, or one of the `families`
+            has no usable item; the message says how to get what is missing.
     """
     for name in BENCHMARK_FAMILIES.keys() & {*families}:
         if not find_profile(profile_name).is_real and name not in datasets.benchmark_families(

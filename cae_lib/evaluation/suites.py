@@ -41,12 +41,12 @@ class Suite(NamedTuple):
 RUN_SUITES: dict[str, Suite] = {}
 """The suites by which every model is measured, by name."""
 
-BASE_SUITES: dict[str, Suite] = {}
+BASE_ONLY_SUITES: dict[str, Suite] = {}
 """The further suites by which only the base model is measured, by name."""
 
 ALL_SUITES: dict[str, Suite] = {}
-"""All suites by name: `RUN_SUITES`, `BASE_SUITES` and "validation", whose scores serve to choose
-settings."""
+"""All suites by name: `RUN_SUITES`, `BASE_ONLY_SUITES` and "validation", whose scores serve to
+choose settings."""
 
 
 def register_suite(name: str, module: str, function: str, *, base_only: bool = False) -> None:
@@ -61,7 +61,7 @@ def register_suite(name: str, module: str, function: str, *, base_only: bool = F
         base_only: Whether only the base model is measured by this suite, instead of every run.
     """
     ALL_SUITES[name] = Suite(name, module, function)
-    (BASE_SUITES if base_only else RUN_SUITES)[name] = ALL_SUITES[name]
+    (BASE_ONLY_SUITES if base_only else RUN_SUITES)[name] = ALL_SUITES[name]
 
 
 for _name, _module, _function in (
@@ -90,7 +90,7 @@ def measure_if_stale(
     compute: Callable[[], Tables],
     *,
     remeasure: bool = False,
-    in_request_store: bool = False,
+    on_request: bool = False,
     **settings: Any,
 ) -> None:
     """Compute and store the tables of a measurement, unless all are stored with the same key.
@@ -108,19 +108,19 @@ def measure_if_stale(
         compute: Function that measures and returns the tables by name.
         remeasure: Whether stored tables with the same key are computed again if they were computed
             elsewhere than in this clone of the repository.
-        in_request_store: Whether to use the separate store for tables that `cae_lib.results.load`
+        on_request: Whether to use the separate store for tables that `cae_lib.results.load`
             computes on request, instead of the tables of the profile.
         **settings: Further entries of the tables' provenance.
 
     Raises:
         WriteError: If a table cannot be written.
     """
-    folder = "own" if in_request_store else "done"
+    folder = "own" if on_request else "done"
     marker = paths().cache / profile_name / folder / f"{suite}-{run}-{seed}.key"
     computed_key = marker.read_text(encoding="utf-8") if marker.is_file() else ""
     stored = {
         table: index[run, seed]
-        for table, index in store.table_indexes(profile_name, in_request_store).items()
+        for table, index in store.table_indexes(profile_name, on_request).items()
         if (run, seed) in index and index[run, seed].provenance.get("suite") == suite
     }
     expected = {name for rows in stored.values() for name in rows.provenance["tables"]}
@@ -149,8 +149,8 @@ def measure_if_stale(
             profile_name,
             key=key,
             provenance=provenance,
-            in_request_store=in_request_store,
+            on_request=on_request,
         )
     for name in stored.keys() - measured.keys():
-        store.discard(name, run, seed, profile_name, in_request_store)
+        store.discard(name, run, seed, profile_name, on_request)
     write_atomic(marker, key if measured else f"{key}{EMPTY_RESULT_SUFFIX}")

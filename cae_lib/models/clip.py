@@ -71,9 +71,10 @@ def load_clip(
     Args:
         name: One of `BUNDLED_ARCHITECTURES` or the name of an open_clip model.
         weights: An open_clip tag, a checkpoint of `save_checkpoint`, or another file that
-            `read_state_dict` reads, which needs `activation`. None for random weights.
-        activation: "quickgelu", "gelu", or None for the one that the weights were trained with
-            (without weights: the one in the model's configuration).
+            `read_state_dict` reads; for such another file, the argument `activation` is needed too.
+            None for random weights.
+        activation: "quickgelu", "gelu" or None. None means the activation that the weights were
+            trained with or, if no weights are given, the activation in the model's configuration.
         device: Device to put the model on.
         seed: Seed of random weights.
         allow_activation_mismatch: Accept an `activation` that the weights were not trained with.

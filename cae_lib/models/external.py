@@ -72,20 +72,20 @@ class ExternalModel:
 
     Attributes:
         source: The model, in a form that `MODEL_SOURCE_HELP` describes.
-        model: open_clip's name of the architecture of a weight file. Checkpoints of
+        architecture: open_clip's name of the architecture of a weight file. Checkpoints of
             `save_checkpoint` store it and do not need this. Not used for other sources.
         activation: "quickgelu" or "gelu"; None for the activation that the source states. Weight
             files state none, except checkpoints of `save_checkpoint`.
         weights_share: Share of the file in a weighted mean of the file's weights and
             `OPENAI_WEIGHTS`; 1 is the file alone. Another value is allowed only if `source` is a
-            weight file and both `model` and `activation` are given.
+            weight file and both `architecture` and `activation` are given.
         processor: For a model of transformers, the folder or hub repository of its tokenizer and
             preprocessing. None for the model's own; a CLIP with OpenAI's vocabulary that lacks one
             of the two gets OpenAI's.
     """
 
     source: str
-    model: str | None = None
+    architecture: str | None = None
     activation: str | None = None
     weights_share: float = 1.0
     processor: str | None = None
@@ -155,11 +155,11 @@ def _loader(external: ExternalModel, device: str | torch.device) -> Callable[[],
     if source.startswith(OPEN_CLIP_PREFIXES):
         return partial(_load_from_folder, source, activation, device)
     if Path(source).suffix in WEIGHT_SUFFIXES:
-        meta = read_meta(source)
+        meta, architecture = read_meta(source), external.architecture
         if meta is not None and external.weights_share == 1:  # a checkpoint of `save_checkpoint`
-            return partial(load_clip, external.model or meta.model, source, activation, device)
+            return partial(load_clip, architecture or meta.model, source, activation, device)
         options = {
-            "its architecture (--model, a name of open_clip such as ViT-B-32)": external.model,
+            "its architecture (--model, a name of open_clip such as ViT-B-32)": architecture,
             "its activation (--activation quickgelu for OpenAI's weights and their descendants, "
             "--activation gelu for others)": activation,
         }
@@ -193,7 +193,8 @@ def _load_from_file(external: ExternalModel, path: Path, device: str | torch.dev
             raise CheckpointError(
                 f"{path} cannot be averaged with {OPENAI_WEIGHTS[0]}, OpenAI's weights: {error}"
             ) from error
-    model, activation = external.model or "", external.activation or ""  # `_loader` checks both
+    # `_loader` has checked that both are given.
+    model, activation = external.architecture or "", external.activation or ""
     return build_with_state_dict(model, state, path, activation, device)
 
 

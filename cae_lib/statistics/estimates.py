@@ -255,14 +255,16 @@ def contrasts(
 ) -> pd.DataFrame:
     """Compute mean paired differences between runs on the same seeds and items, with intervals.
 
-    The two sides of a difference are runs, or other values of `key`. The same seeds of both sides
-    are paired. If one side has a single seed and the other several, the single seed is paired with
-    each of them. A run without seeds, such as "base", is paired with any seeds.
+    The two sides of a difference are two runs or, if `key` names another column than "run", two
+    values of this column. Each seed of one side is paired with the same seed of the other side. If
+    one side has a single seed and the other several, the single seed is paired with each of them. A
+    run without seeds, such as "base", is paired with any seeds.
 
     Args:
         frame: As for `mean_ci`.
-        against: The run (or other value of `key`) that is subtracted from each other one, such as
-            "clip-ft". Or a mapping from runs to the runs that are subtracted from them.
+        against: The run (or value of `key`) to subtract from every one of the remaining runs (or
+            values), such as "clip-ft". Or a mapping from runs to the runs that are subtracted from
+            them.
         value: As for `mean_ci`.
         items: As for `mean_ci`.
         by: Columns whose combinations of values are compared separately.
@@ -271,12 +273,14 @@ def contrasts(
         cluster: As for `mean_ci`.
 
     Returns:
-        A table as from `mean_ci`, with two more columns: one named by `key`, with the first side of
-        a difference, and `against`, with the side that is subtracted. `estimate` is the difference.
+        A table as from `mean_ci`, with two more columns. The column that `key` names holds the
+        first side of a difference, and the column `against` holds the side that is subtracted.
+        `estimate` is the difference.
 
     Raises:
-        DataError: As for `mean_ci`, or if a side is missing, the seeds of two sides cannot be
-            paired, or, without `weights`, two sides do not have the same items.
+        DataError: As for `mean_ci`. Also if a side is missing, if the seeds of two sides cannot be
+            paired, or if two sides do not have the same items (this last case only without
+            `weights`).
     """
     frame = frame.reset_index(drop=True)
     matrix = _ItemMatrix(frame, value, items, cluster, weights, (*by, key))

@@ -86,8 +86,8 @@ def init_distributed(device: torch.device) -> Iterator[Ranks]:
     """Yield the processes of a run, and initialise torch.distributed if there are several.
 
     If torch.distributed is initialised already, its default group is used and not destroyed at the
-    end. If it is not and `torchrun` has started several processes, a group is made, with the
-    backend NCCL for GPUs and gloo for other devices, and destroyed at the end. Otherwise this
+    end. If it is not, but `torchrun` has started several processes, a group is made, which is
+    destroyed at the end; its backend is NCCL for GPUs and gloo for other devices. Otherwise this
     process is the only one.
 
     Args:

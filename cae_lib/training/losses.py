@@ -219,11 +219,12 @@ class CAELoss(nn.Module):
                 attribute, 3 relation. Tokens that belong to no word have role 0.
             words: Number of each token's word `(B, C)`, 0 for none. If None, words are found from
                 the tokens where they are needed, which requires CLIP's vocabulary. Pass the words
-                that came with the roles, so that roles of other captions can be detected.
-            arguments: `(B, C, 2)`, see `Alignment`; for the method "binding". None takes the
-                nearest object words.
+                that came with the roles, so that a mismatch (roles that belong to other captions)
+                can be detected.
+            arguments: `(B, C, 2)`, see `Alignment`; for the method "binding". If None, the nearest
+                object words are taken.
             swaps: W swaps of each caption `(B, W, 5, 2)`, see `Alignment`; for the method
-                "binding". None derives swaps from the roles.
+                "binding". If None, swaps are derived from the roles.
 
         Returns:
             The loss, multiplied by `weight`, with its parts and the text features.

@@ -39,8 +39,8 @@ class RoleTokenizer:
 
     Args:
         tokenizer: A tokenizer of `open_clip.get_tokenizer`.
-        tagger: Finds the object, attribute and relation words of captions; None takes the paper's
-            scene-graph parser.
+        tagger: Finds the object, attribute and relation words of captions. If None, the paper's
+            scene-graph parser is used.
 
     Raises:
         ConfigError: If `tagger` is None and no English spaCy model is installed.
@@ -54,8 +54,8 @@ class RoleTokenizer:
 
         Args:
             texts: The captions; a single text stands for a list of one.
-            context_length: Number of tokens that captions are padded or cut to; None takes the
-                tokenizer's own.
+            context_length: Number of tokens that captions are padded or cut to. If None, the
+                context length of the tokenizer is used.
 
         Raises:
             ConfigError: If `align` does not accept the tokenizer or the context length.
@@ -85,8 +85,8 @@ class CAEModel(nn.Module):
             `attribution`, which `CAEClipLoss` takes as an argument.
 
     Raises:
-        ConfigError: If the model is trained with another loss than the contrastive one (CoCa,
-            SigLIP), or `CAELoss` does not accept the model or a setting.
+        ConfigError: If the model is trained with a loss other than the contrastive one (as CoCa and
+            SigLIP are), or if `CAELoss` does not accept the model or a setting.
     """
 
     def __init__(self, model: nn.Module, **settings: Any) -> None:
@@ -155,10 +155,10 @@ class CAEClipLoss(ClipLoss):
     """open_clip's contrastive loss plus the attribution loss `weight * L_attr`.
 
     Under `DistributedDataParallel` the gradient equals that of one process with the whole batch.
-    This class corrects two gradients of open_clip's training loop. First, without
-    `gather_with_grad` the loop divides the contrastive gradient of the features by the number of
-    processes, which would raise the effective weight of L_attr. Second, gradient accumulation
-    multiplies the gradient of the temperature by `accum_freq`.
+    This class corrects two gradients of open_clip's training loop. First, if
+    `gather_with_grad` is off, the loop divides the contrastive gradient of the features by the
+    number of processes; uncorrected, this division would raise the effective weight of L_attr.
+    Second, gradient accumulation multiplies the gradient of the temperature by `accum_freq`.
 
     Args:
         cae_loss: The attribute `cae_loss` of a `CAEModel`.

@@ -96,8 +96,9 @@ def token_roles(
         tokenizer: A tokenizer that `align` accepts.
         tagger: The tagger that finds the words, or its name: "scene-graph" (the default) is the
             paper's parser, and "dependency" is ours, which also finds swaps.
-        cache_dir: Folder of stored results; None stores nothing.
-        context_length: Number of tokens of a caption; None uses that of the tokenizer.
+        cache_dir: Folder of stored results. If None, nothing is stored.
+        context_length: Number of tokens that captions are padded or cut to. If None, the context
+            length of the tokenizer is used.
 
     Raises:
         ConfigError: If the tokenizer or the name of the tagger is unknown, the context length is
@@ -171,7 +172,7 @@ def align(
 
     With CLIP's vocabulary, `word_numbers` finds the words. For other tokenizers, words are defined
     as in CLIP's: runs of letters, single digits, and runs of other characters. A token then belongs
-    to the word that contains the token's first character other than a space.
+    to the word in which the token's first non-space character lies.
 
     Args:
         captions: The captions.
@@ -179,10 +180,10 @@ def align(
         tokenizer: open_clip's `SimpleTokenizer` without a reduction mask, or a fast Hugging Face
             tokenizer with a padding token, alone or in open_clip's `HFTokenizer` or
             `SigLipTokenizer`.
-        context_length: Number of tokens that captions are padded or cut to; None uses that of the
-            tokenizer.
-        swaps: Swaps of each caption, to be converted to positions of tokens. A swap with a part
-            that cleaning or truncation removes is left out.
+        context_length: Number of tokens that captions are padded or cut to. If None, the context
+            length of the tokenizer is used.
+        swaps: Swaps of each caption, to be converted to positions of tokens. A swap is left out if
+            cleaning or truncation removes one of its parts.
 
     Raises:
         ConfigError: If the tokenizer is of another kind, or the context length is out of range.
@@ -226,7 +227,7 @@ def _align_swaps(
 ) -> list[list[Offsets]]:
     """Convert the five character ranges of each swap to ranges of tokens.
 
-    Swaps with a part that cleaning or truncation has removed are left out.
+    A swap is left out if cleaning or truncation has removed one of its parts.
     """
     aligned = []
     for swap in swaps:

@@ -21,10 +21,11 @@ class Span:
         start: Offset of the first character.
         end: Offset after the last character.
         role: One of `OTHER`, `OBJECT`, `ATTRIBUTE` and `RELATION`.
-        arguments: Character offsets of the objects that the span relates or describes: subject and
-            object of a relation, or the object that an attribute describes. Empty if they are not
-            known; `NO_OFFSETS` stands for an object that the tagger does not find in the caption.
-            The comparison of spans ignores `arguments`.
+        arguments: Character offsets of the words that the span relates or describes. For a
+            relation, these are its two arguments (subject and object); for an attribute, the object
+            that it describes. Empty if they are not known; `NO_OFFSETS` stands for an argument that
+            the tagger does not find in the caption. Two spans that differ only in `arguments` are
+            equal (`==`).
     """
 
     start: int

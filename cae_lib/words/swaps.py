@@ -73,7 +73,7 @@ class NounPhrase:
 
     @property
     def determiner(self) -> str:
-        """The article, number or other determiner at the start, in lower case; "" without one."""
+        """The first word in lower case if it is a listed determiner or number, else ""."""
         first = self.head.doc[self.start]
         text = first.lower_
         return text if text in DETERMINERS | COUNT_WORDS | PLURAL_DETERMINERS else ""

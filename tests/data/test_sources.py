@@ -29,7 +29,7 @@ from cae_lib.data.sources import (
 )
 from cae_lib.data.training_set import N_TRAINING_ROWS, TRAINING_SOURCE, training_pairs
 from cae_lib.errors import DataError, MissingDataError
-from cae_lib.evaluation.suites import BASE_SUITES, RUN_SUITES
+from cae_lib.evaluation.suites import BASE_ONLY_SUITES, RUN_SUITES
 from cae_lib.profiles import PROFILES, experiment
 from cae_lib.runs import check_real_data, initial_weights
 
@@ -239,7 +239,7 @@ def test_other_layouts_of_rows(make_source):
 
 
 def test_every_measurement_and_family_has_its_sources(home):
-    for suite in {*RUN_SUITES, *BASE_SUITES}:
+    for suite in {*RUN_SUITES, *BASE_ONLY_SUITES}:
         assert set(needs.sources_of(suite)) <= set(SOURCES)
     for name, folder in FOLDER_OF_FAMILY.items():
         folders = {SOURCES[key].folder for key in needs.SOURCES_OF_FAMILY[name]}

@@ -78,12 +78,12 @@ def test_papermill_alone_trains_measures_and_draws_an_experiment_once(
     papermill.execute_notebook(source, output, parameters, progress_bar=False, cwd=tmp_path)
     assert store.table_indexes("smoke") == {}
     runs = ["clip-ft+steps=1", "cae-gradcam+steps=1+weight=0.5"]
-    stored_apart = store.index_of("benchmarks", "smoke", in_request_store=True)
+    stored_apart = store.index_of("benchmarks", "smoke", on_request=True)
     assert {(run, 1) for run in runs} <= stored_apart.keys()
     assert ("cae-gradcam", 1) not in stored_apart
     answers = store.read_rows([stored_apart[run, 1] for run in runs]).to_pandas()
     items = store.read_rows(
-        [store.index_of("items", "smoke", in_request_store=True)["data", 0]]
+        [store.index_of("items", "smoke", on_request=True)["data", 0]]
     ).to_pandas()
     of_mean = score_weights(items, "family").query("score == 'mean'")
     answers = answers.merge(of_mean, on=["family", "subset", "item"])
