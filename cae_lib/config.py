@@ -101,8 +101,8 @@ class AttributionLossConfig:
             for the score a_j of each attribute or relation token j, averaged over attributes and
             over relations separately. The loss is the mean of the two averages. If only one of the
             two roles occurs, the loss is the average for this role.
-        margin: The value eps. The hinge "margin" needs a value above 0, since most methods have no
-            scores below 0.
+        margin: The value eps. With the hinge "margin" it must be above 0: some methods, such as
+            "attention", have no scores below 0, so this hinge would always be 0 with an eps of 0.
         scope: "batch", as in the paper, averages over all tokens of the batch. We add two others:
             "caption" computes means and hinge within each caption and then averages over captions;
             "word" first averages the tokens of each word, so that a word with many tokens counts

@@ -47,8 +47,9 @@ def load(
             argument `runs`.
         hours: The longest time in hours that a training may take on this machine, as estimated from
             its first steps; None for no limit.
-        **settings: Settings that differ from the profile's, such as `weight=0.3`; they require the
-            argument `runs`, and apply to all of these runs except "base" and "data".
+        **settings: Settings that differ from the profile's, such as `weight=0.3`. They can be given
+            only together with the argument `runs`, and apply to all of the runs named there except
+            "base" and "data".
 
     Returns:
         The rows of all runs and seeds, with the columns `run` and `seed` and those of the table.

@@ -135,8 +135,8 @@ def best_trials(trials: pd.DataFrame) -> plots.CellOutput:
     }
     return plots.table(
         pd.DataFrame(columns).fillna("").rename(plots.label).rename_axis("model"),
-        "The best trial of each loss on validation captions, with seed 100, which no reported "
-        "result uses. Swapped: the parts that a swap moves. These are nouns, noun phrases or, for "
-        "'half', one of these two, chosen at random. Score: mean "
+        "The best trial of each loss on validation captions. All trials use seed 100, a seed that "
+        "no reported result uses. Swapped: the parts that a swap moves. These are nouns or noun "
+        "phrases; for 'half', one of these two kinds is chosen at random. Score: mean "
         "of R@1 and of the share of captions preferred to their hard negatives, in %.",
     )

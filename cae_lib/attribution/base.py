@@ -58,8 +58,8 @@ class AttributionMethod:
             score of its own.
         differentiates: Whether `score` takes derivatives of the similarity. If True, gradients are
             enabled in `score` even if the caller has disabled them.
-        positive_parameters: Names of the parameters that must be at least 1; None is also allowed
-            for those whose type admits it.
+        positive_parameters: Names of the parameters that must be at least 1. A parameter whose type
+            admits None may also be None.
     """
 
     scores_words: ClassVar[bool] = False
@@ -338,8 +338,8 @@ def get_method(method: str | AttributionMethod, **parameters: Any) -> Attributio
         **parameters: Parameters of the named method, which are the fields of its class.
 
     Raises:
-        ConfigError: If the name or a parameter is unknown, a value is not allowed, parameters are
-            given together with an object, or `method` is neither a name nor an
+        ConfigError: If the name or a parameter is unknown, if a value is not allowed, if parameters
+            are given together with an object, or if `method` is neither a name nor an
             `AttributionMethod` object.
     """
     if isinstance(method, type):

@@ -198,9 +198,9 @@ PROTOCOLS: Mapping[str, Mapping[str, AveragingRule]] = {
 def score_weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
     """Return the weight of each benchmark item in each score of an averaging protocol.
 
-    A score is the sum of the weights of the items that are answered right; the weights of all its
-    items sum to 1. If `items` has no item of a subset, the weight of this subset goes to the other
-    members of its list in the rule.
+    The items of a score have weights that sum to 1. The score is the sum of the weights of those
+    items that are answered right. If the table `items` contains no item of some subset, the weight
+    of this subset goes to the other members of its list in the rule.
 
     Args:
         items: The stored table "items", or a table that `choice.weighted_items` returns.
@@ -211,11 +211,12 @@ def score_weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
     Returns:
         A row for each score and each of its items; a score without items has no row. Columns:
         `score`; `family`; `subset`; `group`; `item`; `weight`, which is larger than 0; and
-        `stratum`, which is the same for all items that are averaged together with equal weights.
+        `stratum`. Items of a score that have the same stratum have equal weights and are averaged
+        together.
 
     Raises:
         ConfigError: If the protocol is unknown.
-        DataError: If `items` lacks a column, or an item occurs twice.
+        DataError: If `items` lacks a column, or if an item occurs twice.
     """
     needed = {*ITEM_KEY, "group", "weight", "stratum"}
     if not isinstance(items, pd.DataFrame) or not needed <= {*items.columns}:

@@ -59,8 +59,8 @@ def attribute(
 
     Args:
         clip: A model that `load_clip` returns.
-        image: The path of a file, whose EXIF orientation is not applied (see `read_image`), or a
-            PIL image.
+        image: A PIL image or the path of a file. The EXIF orientation of a file is not applied (see
+            `read_image`).
         caption: The caption.
         start_layer: The heat map covers the layers of the image tower from this one to the last.
             -1 is the last layer alone, 0 takes all layers.
@@ -76,7 +76,7 @@ def attribute(
             transformers; its image tower has no attention maps or no layer `start_layer`; its
             vocabulary is not CLIP's; a method is unknown or needs the roles of words; no English
             spaCy model is installed.
-        DataError: If the image cannot be read, or the caption is not a text or has no word.
+        DataError: If the image cannot be read, or if the caption is not a text or has no word.
     """
     if not isinstance(clip, Clip):
         raise ConfigError(

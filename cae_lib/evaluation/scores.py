@@ -111,7 +111,8 @@ def evaluate(
         model: A model that `load_clip` returns, or a function that returns one. The function is
             called after the datasets have been read.
         *families: Names of families of benchmarks, such as "sugarcrepe" (see
-            `cae_lib.data.benchmarks.BENCHMARK_FAMILIES`); without names, all that the profile has.
+            `cae_lib.data.benchmarks.BENCHMARK_FAMILIES`). If no names are given, all families of
+            the profile are used.
         profile_name: Name of the profile: "paper" for real datasets, "mini" for the synthetic
             scenes.
 
@@ -121,9 +122,9 @@ def evaluate(
         items).
 
     Raises:
-        ConfigError: If a family or the profile is unknown, or the profile lacks a family.
-        DataError: If data are malformed, generated data are incomplete, or one of the `families`
-            has no usable item; the message says how to get what is missing.
+        ConfigError: If a family or the profile is unknown, or if the profile lacks a family.
+        DataError: If data are malformed, if generated data are incomplete, or if one of the
+            `families` has no usable item. The message says how to get what is missing.
     """
     for name in BENCHMARK_FAMILIES.keys() & {*families}:
         if not find_profile(profile_name).is_real and name not in datasets.benchmark_families(

@@ -71,8 +71,8 @@ def load_clip(
     Args:
         name: One of `BUNDLED_ARCHITECTURES` or the name of an open_clip model.
         weights: An open_clip tag, a checkpoint of `save_checkpoint`, or another file that
-            `read_state_dict` reads; for such another file, the argument `activation` is needed too.
-            None for random weights.
+            `read_state_dict` reads. For a file that is not such a checkpoint, the argument
+            `activation` is needed too. None for random weights.
         activation: "quickgelu", "gelu" or None. None means the activation that the weights were
             trained with or, if no weights are given, the activation in the model's configuration.
         device: Device to put the model on.

@@ -212,7 +212,8 @@ def mean_ci(
             the columns that the other arguments name.
         value: Column to average.
         items: Columns that together identify an item.
-        by: Columns whose combinations of values are averaged separately.
+        by: Columns to group by. The average is computed separately for each combination of values
+            of these columns.
         weights: Weighted means (scores) to compute, as a table like that of
             `cae_lib.evaluation.averages.score_weights`, with a row for each item of each score. Its
             columns are those of `items`; `score`, the name of the score; `weight`, the weight of
@@ -255,10 +256,10 @@ def contrasts(
 ) -> pd.DataFrame:
     """Compute mean paired differences between runs on the same seeds and items, with intervals.
 
-    The two sides of a difference are two runs or, if `key` names another column than "run", two
-    values of this column. Each seed of one side is paired with the same seed of the other side. If
-    one side has a single seed and the other several, the single seed is paired with each of them. A
-    run without seeds, such as "base", is paired with any seeds.
+    The two sides of a difference are two runs. If `key` names a column other than "run", they are
+    two values of this column. Each seed of one side is paired with the same seed of the other side.
+    If one side has a single seed and the other several, the single seed is paired with each of
+    them. A run without seeds, such as "base", is paired with any seeds.
 
     Args:
         frame: As for `mean_ci`.
@@ -267,15 +268,16 @@ def contrasts(
             them.
         value: As for `mean_ci`.
         items: As for `mean_ci`.
-        by: Columns whose combinations of values are compared separately.
+        by: Columns to group by. The two sides are compared separately within each combination of
+            values of these columns.
         key: Column whose values are compared.
         weights: As for `mean_ci`.
         cluster: As for `mean_ci`.
 
     Returns:
-        A table as from `mean_ci`, with two more columns. The column that `key` names holds the
-        first side of a difference, and the column `against` holds the side that is subtracted.
-        `estimate` is the difference.
+        A table as from `mean_ci`, with two more columns. The column whose name is the argument
+        `key` (by default, the column "run") holds the first side of a difference. The column
+        "against" holds the side that is subtracted. The column "estimate" holds the difference.
 
     Raises:
         DataError: As for `mean_ci`. Also if a side is missing, if the seeds of two sides cannot be

@@ -50,7 +50,7 @@ def contrastive_loss(
         The loss, a 0-dimensional tensor.
 
     Raises:
-        DataError: If the features do not have these shapes, or M is 0.
+        DataError: If the features do not have these shapes, or if M is 0.
     """
     shape = tuple(image_features.shape)
     negatives_shape = shape if negatives is None else tuple(negatives.shape)
@@ -137,12 +137,13 @@ class FeaturesAndStats(NamedTuple):
 
 
 class CAELoss(nn.Module):
-    """CAE's attribution loss `weight * L_attr` (section 3), and the features of the same captions.
+    """CAE's attribution loss, which is `weight * L_attr` (section 3).
 
-    The captions are encoded once for both. The module holds an unregistered reference to `model`:
-    its weights are not part of `parameters()` or `state_dict()`, and `train()` and `eval()` do not
-    change its mode. Under `torch.no_grad` the numbers are the same but have no graph. Text features
-    have the dtype of the model; loss and attributions are float32 or wider.
+    The module returns the features of the captions together with the loss, and encodes the captions
+    once for both. It holds an unregistered reference to `model`: the model's weights are not part
+    of `parameters()` or `state_dict()`, and `train()` and `eval()` do not change the model's mode.
+    Under `torch.no_grad` the numbers are the same but have no graph. Text features have the dtype
+    of the model; loss and attributions are float32 or wider.
 
     Args:
         model: A model of open_clip or Hugging Face that `text_encoder` accepts, or a `TextEncoder`.
@@ -155,8 +156,8 @@ class CAELoss(nn.Module):
             process.
         implementation: "packed", "reference", or "auto"; see `text_encoder`.
         settings: Fields of `AttributionLossConfig`, such as `margin`, and parameters of the named
-            method. The method "binding" does not score object words, so its hinge is "margin", by
-            default and necessarily; it needs a `margin` above 0.
+            method. The method "binding" does not score object words. Its default hinge is therefore
+            "margin", and no other hinge is allowed; the setting `margin` must then be above 0.
 
     Raises:
         ConfigError: If the model, the method or a setting is unknown or not allowed.
@@ -217,14 +218,15 @@ class CAELoss(nn.Module):
             tokens: Token ids in C columns `(B, C)`.
             roles: Role of each token's word `(B, C)`, integers such as int8: 0 other, 1 object, 2
                 attribute, 3 relation. Tokens that belong to no word have role 0.
-            words: Number of each token's word `(B, C)`, 0 for none. If None, words are found from
-                the tokens where they are needed, which requires CLIP's vocabulary. Pass the words
-                that came with the roles, so that a mismatch (roles that belong to other captions)
-                can be detected.
-            arguments: `(B, C, 2)`, see `Alignment`; for the method "binding". If None, the nearest
-                object words are taken.
-            swaps: W swaps of each caption `(B, W, 5, 2)`, see `Alignment`; for the method
-                "binding". If None, swaps are derived from the roles.
+            words: For each token, the number of the word that the token belongs to `(B, C)`,
+                counted from 1 in each caption; 0 if the token belongs to no word. If None, words
+                are found from the tokens where they are needed, which requires CLIP's vocabulary.
+                Pass the words that came with the roles, so that a mismatch (roles that belong to
+                other captions) can be detected.
+            arguments: Used only by the method "binding": `(B, C, 2)`, see `Alignment`. If None, the
+                nearest object words are taken.
+            swaps: Used only by the method "binding": W swaps of each caption `(B, W, 5, 2)`, see
+                `Alignment`. If None, swaps are derived from the roles.
 
         Returns:
             The loss, multiplied by `weight`, with its parts and the text features.
@@ -232,7 +234,7 @@ class CAELoss(nn.Module):
         Raises:
             DataError: If a tensor has the wrong shape, type or values, or does not belong to these
                 captions.
-            ConfigError: If a tensor is on another device than the model, or words are needed and
+            ConfigError: If a tensor is on another device than the model, or if words are needed and
                 cannot be found from the tokens.
         """
         scored = self.encode_and_score(image_features, tokens, roles, words, arguments, swaps)

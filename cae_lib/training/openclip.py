@@ -81,8 +81,8 @@ class CAEModel(nn.Module):
 
     Args:
         model: The model, built with `output_dict=True`.
-        settings: Arguments of `CAELoss`. The loss is built from them and stored as the attribute
-            `attribution`, which `CAEClipLoss` takes as an argument.
+        settings: Arguments of `CAELoss`. The loss is built from them and stored in the attribute
+            named `cae_loss`; `CAEClipLoss` takes this loss as an argument.
 
     Raises:
         ConfigError: If the model is trained with a loss other than the contrastive one (as CoCa and
@@ -152,7 +152,7 @@ class CAEModel(nn.Module):
 
 
 class CAEClipLoss(ClipLoss):
-    """open_clip's contrastive loss plus the attribution loss `weight * L_attr`.
+    """open_clip's contrastive loss plus the attribution loss, which is `weight * L_attr`.
 
     Under `DistributedDataParallel` the gradient equals that of one process with the whole batch.
     This class corrects two gradients of open_clip's training loop. First, if

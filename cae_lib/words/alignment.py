@@ -101,10 +101,10 @@ def token_roles(
             length of the tokenizer is used.
 
     Raises:
-        ConfigError: If the tokenizer or the name of the tagger is unknown, the context length is
-            out of range, or no English spaCy model is installed.
-        DataError: If the captions are not a list of texts, the tagger does not accept one of them,
-            or the stored result is damaged.
+        ConfigError: If the tokenizer or the name of the tagger is unknown, if the context length is
+            out of range, or if no English spaCy model is installed.
+        DataError: If the captions are not a list of texts, if the tagger does not accept one of the
+            captions, or if the stored result is damaged.
     """
     check_captions(captions)
     if tagger is None or isinstance(tagger, str):
@@ -164,11 +164,11 @@ def align(
     context_length: int | None = None,
     swaps: Sequence[Sequence[Swap]] | None = None,
 ) -> Alignment:
-    """Assign to each token of each caption its word, and the role of the span that it lies in.
+    """Find the word that each token belongs to, and the role of the span that the token lies in.
 
-    The tokens are those that a call of the tokenizer returns. Tokenizers of open_clip clean a
-    caption (mojibake, HTML entities, white space), but spans refer to the caption as given. If
-    spans share a token, the first span in the list determines the role of the token.
+    The tokens of each caption are those that a call of the tokenizer returns. Tokenizers of
+    open_clip clean a caption (mojibake, HTML entities, white space), but spans refer to the caption
+    as given. If spans share a token, the first span in the list determines the role of the token.
 
     With CLIP's vocabulary, `word_numbers` finds the words. For other tokenizers, words are defined
     as in CLIP's: runs of letters, single digits, and runs of other characters. A token then belongs
@@ -177,17 +177,18 @@ def align(
     Args:
         captions: The captions.
         spans: Spans of each caption.
-        tokenizer: open_clip's `SimpleTokenizer` without a reduction mask, or a fast Hugging Face
-            tokenizer with a padding token, alone or in open_clip's `HFTokenizer` or
-            `SigLipTokenizer`.
+        tokenizer: Either open_clip's `SimpleTokenizer` without a reduction mask, or a fast Hugging
+            Face tokenizer that has a padding token. The Hugging Face tokenizer may be passed alone
+            or wrapped in open_clip's `HFTokenizer` or `SigLipTokenizer`.
         context_length: Number of tokens that captions are padded or cut to. If None, the context
             length of the tokenizer is used.
         swaps: Swaps of each caption, to be converted to positions of tokens. A swap is left out if
             cleaning or truncation removes one of its parts.
 
     Raises:
-        ConfigError: If the tokenizer is of another kind, or the context length is out of range.
-        DataError: If captions or spans are not lists of the expected form, or differ in number.
+        ConfigError: If the tokenizer is of another kind, or if the context length is out of range.
+        DataError: If captions or spans are not lists of the expected form, or if there is not
+            exactly one list of spans for each caption.
     """
     length = _checked(tokenizer, context_length)
     check_captions(captions)
