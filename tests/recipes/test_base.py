@@ -14,6 +14,7 @@ from cae_lib.profiles import PROFILES, find_profile
 from cae_lib.runs import checkpoint_path
 from cae_lib.variants import base_weights_at_step
 from data.recipes.base import base_config, main, used_tokens
+from data.recipes.synthetic_scenes import tower
 
 
 def earlier_path(profile: str, steps: int) -> Path:
@@ -21,7 +22,8 @@ def earlier_path(profile: str, steps: int) -> Path:
 
 
 @pytest.fixture
-def at_smoke(home: Path, smoke_world: Path) -> Path:
+def at_smoke(home: Path, smoke_world: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(tower, "BATCH", 16)
     (home / "data" / "raw").mkdir(parents=True)
     (home / "data" / "raw" / smoke_world.name).symlink_to(smoke_world)
     return home

@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from cae_lib.training.state import read_log
 
-STEPS = 800  # a state is written after each 200
+STEPS = 600  # a state is written after each 200
 ROW = f"negclip+steps={STEPS}"
 
 
@@ -86,8 +88,11 @@ def _heed_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def wait(condition: Callable[[], object], seconds: float = 600) -> None:
-    end = time.monotonic() + seconds
+def wait(condition: Callable[[], object], process: subprocess.Popen | None = None) -> None:
+    """Wait until a condition holds, which a process, if given, brings about before it ends."""
+    end = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < end, "it did not come to pass"
+        if process and process.poll() is not None and not condition():
+            pytest.fail(f"it ended before it came to pass: {process.communicate()[0]}")
         time.sleep(0.1)

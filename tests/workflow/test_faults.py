@@ -22,11 +22,11 @@ FEW = (
 
 def test_a_killed_job_goes_on_and_a_killed_controller_loses_nothing(reproduction: Reproduction):
     first = reproduction.start()
-    wait(reproduction.states)
+    wait(reproduction.states, first)
     code, text = reproduction.run()
     assert code == 2 and "another call" in text
     os.kill(reproduction.job(), signal.SIGKILL)
-    wait(lambda: re.search(r"from step (200|400)", reproduction.told()))
+    wait(lambda: re.search(r"from step (200|400)", reproduction.told()), first)
     children = subprocess.run(["pgrep", "-P", str(first.pid)], capture_output=True, text=True)
     for pid in (first.pid, *map(int, children.stdout.split())):
         os.kill(pid, signal.SIGKILL)  # `cae reproduce` and Snakemake; the job itself lives on
@@ -50,13 +50,13 @@ def test_an_interrupted_grid_goes_on_and_a_full_disk_keeps_what_was_trained(
 
     monkeypatch.setenv("CAE_SNAKEMAKE", "--retries 1")
     process = reproduction.start()
-    wait(reproduction.states)
+    wait(reproduction.states, process)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
     text, _ = process.communicate(timeout=800)
     assert process.returncode == 130, text
     (state,) = reproduction.states()  # the job saved it before it ended
     process = reproduction.start()
-    wait(lambda: going_on(2))
+    wait(lambda: going_on(2), process)
     os.kill(process.pid, signal.SIGTERM)  # to the command alone
     text, _ = process.communicate(timeout=800)
     assert process.returncode == 143, text
@@ -65,7 +65,7 @@ def test_an_interrupted_grid_goes_on_and_a_full_disk_keeps_what_was_trained(
     assert reproduction.states() == [state]
     place = reproduction.home / "data/checkpoints/smoke"
     process = reproduction.start()
-    wait(lambda: going_on(3))
+    wait(lambda: going_on(3), process)
     os.kill(reproduction.job(), signal.SIGSTOP)  # so that its next state meets the full disk
     size = sum(path.stat().st_size for path in place.rglob("*") if path.is_file())
     kept = place.rename(reproduction.home / "kept")
@@ -103,9 +103,9 @@ def test_on_slurm_a_killed_training_and_one_that_lost_its_node_go_on(
     reproduction.engine = "slurm"
     process = reproduction.start()
     try:
-        wait(reproduction.states)
+        wait(reproduction.states, process)
         os.kill(reproduction.job(), signal.SIGKILL)
-        wait(lambda: "from step" in reproduction.told())
+        wait(lambda: "from step" in reproduction.told(), process)
         for state in ("down", "resume"):
             subprocess.run(
                 ["scontrol", "update", "nodename=one-node", f"state={state}", "reason=test"],
