@@ -413,7 +413,10 @@ def attribute(
 @click.argument("other", metavar="[COMMIT|FOLDER]", default="HEAD")
 @profile_option()
 def compare(other: str, profile: str) -> None:
-    """Print how the stored tables differ from those of a commit or a folder."""
+    """Print how the stored tables differ from those of a commit (HEAD by default) or a folder.
+
+    Staged rows are first moved into the stored tables.
+    """
     from cae_lib.commands.compare import compare_tables
 
     compare_tables(profile, other)

@@ -570,10 +570,9 @@ def forest(
             `RUN_MARKERS_AND_COLORS` have the same markers on each page.
         ax: Axes to draw into; None creates a figure of fitting height.
         scale: Factor of the numbers; 100 gives percentage points.
-        palette: Colours of the marks: the name of a seaborn palette, a list with a colour for each
-            value of `hue`, or a mapping from values of `hue` to colours. `RUN_MARKERS_AND_COLORS`
-            takes precedence over a name, but not over a list or a mapping. Other values that a
-            mapping leaves out get colours of "colorblind".
+        palette: Colours of the marks. A list has a colour for each value of `hue`, and a mapping
+            has the colours of some values. Runs that it leaves out have their colours in
+            `RUN_MARKERS_AND_COLORS`, and all other values those of the named seaborn palette.
         zero_line: Whether to draw a vertical line at zero.
 
     Returns:

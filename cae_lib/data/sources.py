@@ -58,7 +58,7 @@ class Download:
     revision: str | None = None  # commit of the repository, or "main" where none is known
     path: str | None = None  # the file in the repository; None for the whole repository
     open_clip: tuple[str, ...] = ()  # model and tag of weights that stay in the hub's own cache
-    file: str = ""  # name of an archive, where its address does not end in it
+    file: str = ""  # name of the downloaded file, where its address does not end in it
     to: str = ""  # path of the file, or folder of a whole repository; by default, `path` or "."
     unpack: str = ""  # folder for the content of an archive, without its outer folder
     only: tuple[str, ...] = ()  # prefixes of the paths to keep from the archive; () keeps all
@@ -130,7 +130,7 @@ class ReferencedImages:
         file: Path of the annotation files in the folder of the source, with `{a,b}` and `*` as in
             `ExpectedRows`.
         field: Fields of a row that each name an image, as `Row.value` reads them. In a text file,
-            each line is a name.
+            each line is a name, and one field of any name has to be given.
         names: Paths that an image may have in the folder of the source; `{}` stands for the name of
             the image.
         drop: Prefix that is removed from the name of an image.

@@ -327,12 +327,12 @@ def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def describe_dataset_sizes(profile_name: str) -> list[str]:
-    """Describe how many items each suite uses, and which datasets are incomplete.
+    """Describe how many items the suites use, and which datasets are incomplete.
 
     Returns:
-        First a line for each suite and each of its benchmark families or datasets. Then a line for
-        each incomplete subset, with the numbers of items that were left out because of missing and
-        of broken images.
+        First a line for each benchmark family or dataset of each suite, without rescored subsets.
+        Then a line for each incomplete subset, with the numbers of items that were left out because
+        of missing and of broken images.
 
     Raises:
         DataError: If the profile has no stored table "subsets".

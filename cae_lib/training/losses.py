@@ -432,13 +432,16 @@ def attribution_loss(
     config: AttributionLossConfig | None = None,
     words: Tensor | None = None,
 ) -> AttributionLossOutput:
-    """Compute the attribution loss of token scores, not multiplied by a weight.
+    """Compute the attribution loss of token scores, and the mean scores that it compares.
 
     Args:
         scores: Attribution of each token `(B, T)`.
         roles: Role of each token `(B, T)`: 0 other, 1 object, 2 attribute, 3 relation.
         config: Settings of the loss; None takes the paper's loss with margin 0.
         words: Number of each token's word `(B, T)`, 0 for none; only scope "word" needs it.
+
+    Returns:
+        The loss, not multiplied by a weight, and its parts. `text_features` is None.
 
     Raises:
         ConfigError: If words are None with scope "word".
