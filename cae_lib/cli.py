@@ -413,9 +413,10 @@ def attribute(
 @click.argument("other", metavar="[COMMIT|FOLDER]", default="HEAD")
 @profile_option()
 def compare(other: str, profile: str) -> None:
-    """Print how the stored tables differ from those of a commit (HEAD by default) or a folder.
+    """Print how a profile's stored tables differ from those of a commit or a folder.
 
-    Staged rows are first moved into the stored tables.
+    The default is the commit HEAD. A folder contains the Parquet files of the profile's tables, as
+    data/records/PROFILE does. Staged rows are first moved into the stored tables.
     """
     from cae_lib.commands.compare import compare_tables
 

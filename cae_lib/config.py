@@ -113,9 +113,8 @@ class AttributionLossConfig:
             hinge "margin" uses all captions even if this is True.
 
     Raises:
-        ConfigError: If a value is not allowed or has the wrong type. Also if the hinge "margin" is
-            combined with any of these: a `margin` of 0 or less, the scope "caption", or
-            `stop_gradient`.
+        ConfigError: If a value is not allowed or has the wrong type, or if `hinge="margin"` is
+            combined with `scope="caption"`, with `stop_gradient`, or with a `margin` of 0 or less.
     """
 
     hinge: str = "difference"

@@ -408,17 +408,19 @@ def _without_captions(tables: Tables, profile_name: str) -> Tables:
 
 
 def measure_data(profile_name: str, remeasure: bool = False, on_request: bool = False) -> None:
-    """Measure the tables that describe the data of a profile and involve no model.
+    """Measure and store the tables that describe a profile's data, unless they are up to date.
 
-    `cae_lib.evaluation.items.data_tables` lists them. They are stored for the run "data".
+    These tables involve no model; `cae_lib.evaluation.items.data_tables` lists them. They are
+    stored for the run "data".
 
     Args:
         profile_name: Name of the profile.
-        remeasure: Measure stored tables again, unless this clone measured them itself.
+        remeasure: Also measure tables that are up to date, unless this clone measured them itself.
         on_request: Store the tables apart from the profile's.
 
     Raises:
         DataError: If data are malformed, or if generated data are missing.
+        WriteError: If a table cannot be written.
     """
     from cae_lib.evaluation.items import data_tables
 
