@@ -83,6 +83,49 @@ def test_readme_shows_a_figure_of_the_stored_page():
     assert image == readme_figure(stored(EXPERIMENTS / "gap-and-accuracy.md"))
 
 
+GLUED_CELLS = {
+    "the paper's CAE, mean of four methods": {2: "bindings made_four", 4: "blind unsolved_range"},
+    "CAE on bindings": {
+        1: "bindings binding",
+        4: "blind unsolved_binding",
+        5: "bindings cost_binding",
+        6: "paired binding",
+    },
+    "NegCLIP": {
+        1: "bindings negclip",
+        4: "blind unsolved_negclip",
+        5: "bindings cost_negclip",
+        6: "paired negclip",
+    },
+    "margin loss on NegCLIP's negatives": {
+        1: "bindings hinge",
+        4: "blind unsolved_hinge",
+        5: "bindings cost_hinge",
+        6: "paired hinge",
+    },
+    "placebo of CAE on bindings, shuffled word roles": {4: "blind unsolved_shuffled"},
+}
+"""The page and the name of the glued value that a cell of the README's table repeats."""
+
+
+def test_the_table_of_readme_repeats_the_numbers_of_the_pages():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for row, cells in GLUED_CELLS.items():
+        (line,) = re.findall(rf"^\| {row} \|.*", readme, re.M)
+        shown = [cell.strip().removesuffix(" (four methods)") for cell in line.split("|")[1:-1]]
+        for number, source in cells.items():
+            page, name = source.split()
+            (value,) = {
+                ast.literal_eval(text)
+                for cell in stored(EXPERIMENTS / f"{page}.md").cells
+                for output in cell.get("outputs", ())
+                if output.metadata.get("scrapbook", {}).get("name") == name
+                for kind, text in output.data.items()
+                if kind.endswith("text/plain")
+            }
+            assert shown[number] == value.replace("+", "").replace("\xa0", " "), (row, source)
+
+
 def test_the_figure_of_readme_is_none_of_smoke(text: Path, home: Path):
     figure = '<svg role="img" aria-label="a figure"><path/></svg>'
     content = text.read_text(encoding="utf-8").replace(
