@@ -333,10 +333,12 @@ def split_suites_and_benchmarks(names: Iterable[str]) -> tuple[list[str], list[s
         return [], families
     from cae_lib.evaluation.suites import BASE_ONLY_SUITES, RUN_SUITES
 
-    if families or not {*names} <= {*RUN_SUITES, *BASE_ONLY_SUITES}:
+    unknown = {*names} - {*families, *RUN_SUITES, *BASE_ONLY_SUITES}
+    if families or unknown:
+        fault = f"unknown: {', '.join(sorted(unknown))}" if unknown else "both kinds are mixed"
         raise ConfigError(
-            f"--only {','.join(names)}: expected kinds of measurement ({', '.join(RUN_SUITES)}) or "
-            f"benchmarks ({', '.join(FOLDER_OF_FAMILY)}), not both"
+            f"--only {','.join(names)}: {fault}. Expected kinds of measurement "
+            f"({', '.join(RUN_SUITES)}) or benchmarks ({', '.join(FOLDER_OF_FAMILY)})"
         )
     return names, []
 

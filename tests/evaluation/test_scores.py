@@ -247,6 +247,6 @@ def test_what_to_measure_is_named_by_suite_or_by_benchmark(tmp_path):
         [],
     )
     assert split_suites_and_benchmarks(["winoground", "aro"]) == ([], ["winoground", "aro"])
-    for wrong in (["weather"], ["retrieval", "aro"]):
-        with pytest.raises(ConfigError, match="not both"):
+    for wrong, named in ((["weather", "aro"], "unknown: weather"), (["retrieval", "aro"], "mixed")):
+        with pytest.raises(ConfigError, match=named):
             split_suites_and_benchmarks(wrong)
