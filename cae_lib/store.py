@@ -459,10 +459,9 @@ def missing_runs(table_name: str, runs: Iterable[str], profile_name: str) -> lis
 
 def _advice(table_name: str, run: str, profile_name: str) -> str:
     where = f"{file_of(table_name, profile_name)}: nothing is stored for {run!r}"
-    trained = GELU_CONTROLS.get(run, run)
-    train = f"`cae train {trained} --profile {profile_name}`, then "
-    if run.startswith(SINGLE_SEED_PREFIXES):
-        train = ""
+    train = ""
+    if not run.startswith(SINGLE_SEED_PREFIXES):
+        train = f"`cae train {GELU_CONTROLS.get(run, run)} --profile {profile_name}`, then "
     measure = f"`cae evaluate {run} --profile {profile_name}`"
     return f"{where}. Run {train}{measure}, or `cae reproduce --profile {profile_name}` for all"
 

@@ -101,9 +101,8 @@ def load_benchmark(
             `is_published` is False.
         WriteError: If an image that an annotation file contains cannot be written to disk.
     """
-    from cae_lib.data.benchmarks.load import (
-        load_subsets,
-    )  # needs Pillow, and the names above do not
+    # Imported here, because it needs Pillow, and the names above do not.
+    from cae_lib.data.benchmarks.load import load_subsets
 
     if name not in BENCHMARK_FAMILIES:
         raise ConfigError(f"no benchmark {name!r}. Known: {', '.join(BENCHMARK_FAMILIES)}.")
