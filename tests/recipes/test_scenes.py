@@ -6,6 +6,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+from PIL import ImageDraw
 
 from cae_lib.data import scene_graphs
 from data.recipes.synthetic_scenes import scenes as module
@@ -197,6 +198,15 @@ def test_a_thing_is_drawn_at_its_place_and_the_nearer_one_hides_the_farther():
     assert (second != first[:, ::-1]).mean() < (second != first).mean() / 2
     near, far = Placement(0.5, 0.5, 0.5, depth=0), Placement(0.5, 0.5, 0.5, depth=1)
     assert reddish((red, near), (blue, far)).sum() > 10 * reddish((red, far), (blue, near)).sum()
+
+
+@pytest.mark.parametrize("noun", ["bicycle", "umbrella"])
+def test_a_silhouette_is_what_a_fill_from_the_corner_does_not_reach(noun):
+    silhouette, outline = glyph(noun, 450)
+    filled = outline.point(lambda value: 255 if value > 90 else 0)
+    ImageDraw.floodfill(filled, (0, 0), 128)
+    assert np.array_equal(np.asarray(silhouette) == 0, np.asarray(filled) == 128)
+    assert (np.asarray(silhouette) > np.asarray(filled)).any(), "it has an inside"
 
 
 def test_every_noun_has_a_shape_of_its_own_and_patterns_change_its_inside():

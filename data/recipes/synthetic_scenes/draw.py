@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from scipy import ndimage
 
 from cae_lib.errors import DataError
 from data.recipes.synthetic_scenes.layout import Placement
@@ -49,9 +50,8 @@ def glyph(noun: str, weight: int) -> tuple[Image.Image, Image.Image]:
     square = Image.new("L", (side, side), 0)
     square.paste(outline, ((side - outline.width) // 2, (side - outline.height) // 2))
     square = square.resize((128, 128), Image.Resampling.BILINEAR)
-    outside = square.point(lambda v: 255 if v > 90 else 0)
-    ImageDraw.floodfill(outside, (0, 0), 128)
-    return outside.point(lambda v: 0 if v == 128 else 255), square
+    regions, _ = ndimage.label(np.asarray(square) <= 90)  # of what the outline leaves empty
+    return Image.fromarray(np.where(regions == regions[0, 0], 0, 255).astype(np.uint8)), square
 
 
 def _paint(canvas: np.ndarray, thing: Thing, place: Placement, style: str, rng: Rng) -> None:
