@@ -2,11 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from cae_lib.profiles import PROFILES
@@ -81,6 +83,12 @@ def lay_out(home: Path, said: list[list[str]], ends: dict[str, int]) -> Path:
         path.write_text("\n".join(names[start:end]) + "\n")
         start = end
     return root
+
+
+@pytest.fixture
+def brief_muon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of Muon's five iterations, which take long on processors without bfloat16."""
+    monkeypatch.setattr(torch.optim, "Muon", partial(torch.optim.Muon, ns_steps=1))
 
 
 @pytest.fixture

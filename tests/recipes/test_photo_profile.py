@@ -21,7 +21,7 @@ ROWS = ("clip-ft", "cae-counterfactual", "negclip")
 @pytest.mark.slow
 def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):
     methods = {name: PROFILES["photo"].runs[name] for name in ROWS}
-    short("photo", methods | {"negclip": methods["negclip"] | {"batch_size": 2}})
+    short("photo", methods | {"negclip": methods["negclip"] | {"batch_size": 2}}, precision="fp32")
     selection = Selection(rows=ROWS)
     job.make_data("photo", selection)
     job.make_base("photo", selection)

@@ -122,7 +122,7 @@ def test_an_absent_noun_weighs_a_tenth_by_hand():
 
 
 @pytest.fixture
-def drawn(monkeypatch):
+def drawn(brief_muon, monkeypatch):
     """Batches of four, drawn in this process on one thread; gives the scenes that were drawn."""
     found = []
 
@@ -184,7 +184,7 @@ def test_training_learns_four_scenes_and_changes_the_image_tower_alone(
     monkeypatch.setattr(tower, "Progress", Recorded)
     monkeypatch.setattr(tower, "sample_scene", sample)
     clip, fresh = load_clip("clip-mini", seed=1), load_clip("clip-mini", seed=1)
-    pretrain_tower(clip, SceneConfig(), 18, tmp_path / "state.pt")
+    pretrain_tower(clip, SceneConfig(), 22, tmp_path / "state.pt")
     assert losses[-1] < losses[0] / 5
     assert configs == {
         SceneConfig(zipf=0.0, natural_order=0.5, relation_concentration=50.0, typical_color=0.0)
