@@ -1,13 +1,14 @@
 """Fixtures that several test files share."""
 
+import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from toys import random_clip
-
-import book.studies  # noqa: F401  registers the suites of the studies
+from filelock import FileLock
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -52,13 +53,22 @@ print(sys.executable == "PYTHON")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let each of the four workers of `make test` start with its share of the slow tests."""
+    """Let each worker, which begins with its share of all in order, begin with slow tests."""
+    n_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     slow = [item for item in items if item.get_closest_marker("slow")]
     others = [item for item in items if item not in slow]
-    quarter = len(others) // 4 + 1
+    share = len(others) // n_workers + 1
     items[:] = [
-        item for n in range(4) for item in (*slow[n::4], *others[n * quarter : (n + 1) * quarter])
+        item
+        for n in range(n_workers)
+        for item in (*slow[n::n_workers], *others[n * share : (n + 1) * share])
     ]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def suites_of_the_studies() -> None:
+    """Registered here, since the process that hands out the tests needs no PyTorch."""
+    import book.studies  # noqa: F401
 
 
 @pytest.fixture
@@ -95,22 +105,37 @@ def text(book_home: Path) -> Path:
 @pytest.fixture
 def tiny_clip():
     """A clip-mini with random weights."""
+    from toys import random_clip
+
     return random_clip()
 
 
 def save_random(path: Path, seed: int) -> Path:
     """Write the weights of a random clip-mini."""
+    from toys import random_clip
+
     from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 
     return save_checkpoint(path, random_clip(seed), CheckpointMeta("clip-mini", "quickgelu"))
 
 
+@contextmanager
+def shared_folder(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
+    """A folder that all workers of a test session share, while none of the others is here."""
+    folder = factory.getbasetemp()
+    shared = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / name
+    with FileLock(f"{shared}.lock"):
+        yield shared
+
+
 @pytest.fixture(scope="session")
 def smoke_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a small world of the smoke profile, built once per test session."""
+    """The folder of a small world of the smoke profile, built once; each worker has its copy."""
     from data.recipes.synthetic_scenes.build import build
 
-    return build("smoke", root=tmp_path_factory.mktemp("raw"))
+    with shared_folder(tmp_path_factory, "raw") as folder:
+        built = build("smoke", root=folder)
+        return shutil.copytree(built, tmp_path_factory.mktemp("raw") / built.name, symlinks=True)
 
 
 @pytest.fixture

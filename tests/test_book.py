@@ -14,7 +14,7 @@ import nbformat
 import pandas as pd
 import pytest
 from browser import Browser, find_browser, left_by
-from conftest import REPOSITORY
+from conftest import REPOSITORY, shared_folder
 from docutils.core import publish_doctree
 from jupytext import TextFileContentsManager
 
@@ -79,17 +79,21 @@ needs_browser = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the rendered book."""
-    output = tmp_path_factory.mktemp("output")
-    config = REPOSITORY / "_config.yml"
-    if not find_profile("mini").root.is_dir():  # drawing the scenes takes a minute
-        text = config.read_text(encoding="utf-8")
-        config = output / "_config.yml"
-        option = "  config:\n    cae_explorer: false\n"
-        config.write_text(text.replace("  config:\n", option), encoding="utf-8")
-    return render(REPOSITORY / "book", config, output).parent
+    """The folder of the rendered book; one worker renders it for all."""
+    with shared_folder(tmp_path_factory, "output") as output:
+        page = output / "_build" / "html" / "index.html"
+        if not page.is_file():
+            output.mkdir(exist_ok=True)
+            config = REPOSITORY / "_config.yml"
+            if not find_profile("mini").root.is_dir():  # drawing the scenes takes a minute
+                text = config.read_text(encoding="utf-8")
+                config = output / "_config.yml"
+                option = "  config:\n    cae_explorer: false\n"
+                config.write_text(text.replace("  config:\n", option), encoding="utf-8")
+            assert render(REPOSITORY / "book", config, output) == page
+        return page.parent
 
 
 def test_figures_lie_in_the_book_as_drawings_alone(rendered: Path):
@@ -152,6 +156,7 @@ def test_headers_of_rows_stay_beside_each_other_and_the_hint_goes_at_the_end(tmp
 
 
 @needs_browser
+@pytest.mark.slow
 def test_a_browser_shows_every_page_whole(served: tuple[str, Path], rendered: Path):
     address, folder = served
     shutil.copytree(rendered, folder, dirs_exist_ok=True)
@@ -216,10 +221,10 @@ def test_a_page_is_described_by_its_answer_or_its_first_words(text: str, expecte
     assert description(page) == expected and len(expected) <= MOST_DESCRIPTION
 
 
-def test_the_copy_of_a_profile_says_so_above_each_page(toy_book: Path):
+def test_the_copy_of_a_profile_says_so_above_each_page(book_home: Path):
     run_page("page", "smoke")
     page = build_book("smoke")
-    assert page == toy_book / "build" / "smoke-html" / "_build" / "html" / "index.html"
+    assert page == book_home / "build" / "smoke-html" / "_build" / "html" / "index.html"
     text = (page.parent / "experiments" / "page.html").read_text(encoding="utf-8")
     assert find_profile("smoke").own_book in text and "smoke: 3 seeds" in text
 

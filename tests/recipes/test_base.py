@@ -1,6 +1,7 @@
 """The base model, and those of fewer steps."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,10 +23,11 @@ def earlier_path(profile: str, steps: int) -> Path:
 
 
 @pytest.fixture
-def at_smoke(home: Path, smoke_world: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def at_smoke(
+    home: Path, smoke_world: Path, brief_muon: None, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     monkeypatch.setattr(tower, "BATCH", 16)
-    (home / "data" / "raw").mkdir(parents=True)
-    (home / "data" / "raw" / smoke_world.name).symlink_to(smoke_world)
+    shutil.copytree(smoke_world, home / "data" / "raw" / smoke_world.name, symlinks=True)
     return home
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import job
 import pytest
-from filelock import FileLock
+from conftest import save_random, shared_folder
 from grids import ROW, Reproduction
 
 from cae_lib import grid
 from cae_lib.config import paths
+from cae_lib.runs import checkpoint_path
+from cae_lib.variants import BASE
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "one-node-slurm.sh"
 PROGRAMS = ("munged", "slurmctld", "slurmd")
@@ -45,16 +47,16 @@ def slurm(slurm_script: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with datasets, parsed captions and base, whose measurement counts as done; one worker
-    makes it for all."""
-    folder = tmp_path_factory.getbasetemp()
-    home = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "prepared"
-    with FileLock(f"{home}.lock"), pytest.MonkeyPatch.context() as patch:
+    """A home with datasets, parsed captions and a base of random weights, whose measurement counts
+    as done; one worker makes it for all."""
+    with (
+        shared_folder(tmp_path_factory, "prepared") as home,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         if not (home / "runs/smoke/base/0/done.json").exists():
             patch.setenv("CAE_HOME", str(home))
-            selection = grid.parse_selection("smoke", {"rows": ROW})
-            job.make_data("smoke", selection)
-            job.make_base("smoke", selection)
+            job.make_data("smoke", grid.parse_selection("smoke", {"rows": ROW}))
+            save_random(checkpoint_path(BASE, "smoke"), 0)
             for name in ("data", "base", "data/0", "base/0"):
                 path = paths().runs / "smoke" / name / "done.json"
                 path.parent.mkdir(parents=True, exist_ok=True)
