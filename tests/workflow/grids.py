@@ -14,7 +14,7 @@ import pytest
 from cae_lib.training.state import read_log
 
 STEPS = 600  # a state is written after each 200
-ROW = f"negclip+steps={STEPS}"
+ROW = f"negclip+batch_size=2+steps={STEPS}"
 
 
 class Reproduction:
