@@ -3,9 +3,6 @@
 import copy
 import os
 import re
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -27,7 +24,6 @@ from cae_lib.words.alignment import Alignment, align
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 from data.recipes.synthetic_scenes.config import Sizes, WorldConfig
 
-HERE = Path(__file__).parent
 CAPTIONS = [  # words are spread unevenly over the batch, two captions have one group only
     "a red cat sits on a mat",
     "a blue cat sits on a mat",
@@ -200,34 +196,3 @@ def weights(clip: Clip) -> dict[str, Tensor]:
 
 def same_weights(a: Clip, b: Clip) -> bool:
     return all(torch.equal(value, weights(b)[name]) for name, value in weights(a).items())
-
-
-def two_processes(script: str, folder: Path) -> None:
-    """Run a script in two processes that can form a group; its argument is the folder."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    place = {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "WORLD_SIZE": "2",
-        "OMP_NUM_THREADS": "1",
-        "CAE_HOME": str(folder),
-        "PYTHONPATH": os.pathsep.join(map(str, (HERE.parent, HERE))),
-    }
-    command = [sys.executable, script, str(folder)]
-    both = [
-        subprocess.Popen(
-            command,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | place | {"RANK": rank, "LOCAL_RANK": rank},
-        )
-        for rank in ("0", "1")
-    ]
-    try:
-        errors = [process.communicate(timeout=800)[1] for process in both]
-    finally:
-        for process in both:
-            process.kill()
-    assert [process.returncode for process in both] == [0, 0], "\n".join(errors)

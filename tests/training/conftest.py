@@ -1,14 +1,20 @@
 """A double-precision clip-mini with a mixed batch of captions, and what two processes leave."""
 
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import save_random, shared_folder
 from torch import Tensor, nn
-from toys import toy_alignment, two_processes
+from toys import toy_alignment
 
 from cae_lib.models import Clip
+from cae_lib.profiles import experiment
 
 # The second caption has no composition word, "pterodactyls" has five tokens.
 CAPTIONS = ["a red dog chases a cat", "the dog", "two pterodactyls under a striped mat", ""]
@@ -30,9 +36,33 @@ def batch(tiny_clip: Clip) -> tuple[Tensor, Tensor, Tensor]:
     return F.normalize(images, dim=-1), actual.tokens, actual.roles
 
 
-@pytest.fixture(scope="module")
-def halves(request, tmp_path_factory) -> Path:
-    """Run the test file in two processes; returns the folder of what they wrote."""
-    folder = tmp_path_factory.mktemp("halves")
-    two_processes(request.module.__file__, folder)
-    return folder
+@pytest.fixture(scope="session")
+def halves(tmp_path_factory: pytest.TempPathFactory, smoke_world: Path) -> Path:
+    """Run `two_processes.py` once for all tests, in a home with the smoke world and a random base;
+    returns this home, where the two wrote."""
+    with shared_folder(tmp_path_factory, "halves") as home:
+        if not (home / "done").exists():
+            (home / "data").mkdir(parents=True, exist_ok=True)
+            (home / "data" / "raw").symlink_to(smoke_world.parent)
+            save_random(home / "data" / experiment("clip-ft", "smoke").weights, seed=3)
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = str(probe.getsockname()[1])
+            torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+            script = Path(__file__).with_name("two_processes.py")
+            folders = script.parents[2], script.parents[1], script.parent
+            ended = subprocess.run(
+                [sys.executable, *torchrun, str(script), str(home), port],
+                capture_output=True,
+                text=True,
+                timeout=800,
+                env=os.environ
+                | {
+                    "CAE_HOME": str(home),
+                    "OMP_NUM_THREADS": "1",
+                    "PYTHONPATH": os.pathsep.join(map(str, folders)),
+                },
+            )
+            assert ended.returncode == 0, ended.stderr
+            (home / "done").touch()
+        return home

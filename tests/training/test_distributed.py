@@ -1,7 +1,6 @@
 """Two gloo processes give the losses, gradients and files of one."""
 
 import signal
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from toys import FT, Toys, lines, send, toy_run, toy_train
 from cae_lib.config import Experiment
 from cae_lib.errors import ConfigError
 from cae_lib.training import losses
-from cae_lib.training.distributed import Ranks, init_distributed
+from cae_lib.training.distributed import Ranks
 from cae_lib.training.trainer import NotFiniteError
 
 PLAIN = replace(FT, steps=3)
@@ -43,7 +42,7 @@ def losses_and_gradients(experiment: Experiment, ranks: Ranks | None = None) -> 
 
 
 def work(ranks: Ranks, folder: Path) -> None:
-    """Do what each of two processes does; the tests read what it writes."""
+    """What each of two processes does; the tests read what it writes."""
     for name, experiment in CASES.items():
         torch.save(losses_and_gradients(experiment, ranks), folder / f"{name}-{ranks.rank}.pt")
     (folder / f"code-{ranks.rank}.txt").write_text(losses.__file__)
@@ -116,9 +115,3 @@ def test_a_sum_over_processes_leaves_what_is_summed_as_it_is(monkeypatch) -> Non
 def test_a_batch_that_cannot_be_shared_evenly_is_refused() -> None:
     with pytest.raises(ConfigError, match="batch_size is 4, but 3 processes"):
         toy_run(PLAIN, ranks=Ranks(0, 3))
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    with init_distributed(torch.device("cpu")) as ours:
-        work(ours, Path(sys.argv[1]))

@@ -3,7 +3,6 @@
 import copy
 import logging
 import pickle
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +18,6 @@ from toys import CAPTIONS, WordTagger
 
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models import text_encoder
-from cae_lib.training.distributed import init_distributed
 from cae_lib.training.losses import CAELoss
 from cae_lib.training.openclip import CAEClipLoss, CAEModel, RoleTokenizer
 from cae_lib.words.roles import OBJECT, RELATION
@@ -162,7 +160,7 @@ def test_the_packed_path_takes_the_same_step(settings: dict) -> None:
     torch.testing.assert_close(named(model), by_hand(settings), atol=1e-13, rtol=0)
 
 
-def run_all(rank: int, folder: Path) -> None:
+def work(rank: int, folder: Path) -> None:
     """Run all cases, one step each, as one of two processes."""
     for number, (choice, flags, accum_freq) in enumerate(CASES):
         model = cae_model(SETTINGS[choice])
@@ -310,12 +308,6 @@ def test_tokens_roles_and_words() -> None:
     assert ours.eot_token_id == tokenizer.eot_token_id
     again = pickle.loads(pickle.dumps(ours))
     assert torch.equal(again(CAPTIONS), ours(CAPTIONS))
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    with init_distributed(torch.device("cpu")) as ranks:
-        run_all(ranks.rank, Path(sys.argv[1]))
 
 
 def test_captions_with_roles_need_their_images() -> None:

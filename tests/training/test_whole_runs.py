@@ -17,8 +17,7 @@ from toys import FT, lines, toy_pairs, toy_train
 
 from cae_lib.data.images import ImagesOnDisk
 from cae_lib.data.training_set import training_set
-from cae_lib.models.checkpoint import CheckpointMeta, read_meta, save_checkpoint
-from cae_lib.models.clip import load_clip
+from cae_lib.models.checkpoint import read_meta
 from cae_lib.profiles import experiment
 from cae_lib.runs import train_run
 from cae_lib.runtime import one_thread
@@ -77,46 +76,11 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Pa
     assert len(lines(killed)) == STEPS
 
 
-@pytest.fixture
-def homes(tmp_path: Path, smoke_world: Path, monkeypatch) -> list[Path]:
-    """Two project folders with the smoke world and one base of random weights; we are in one."""
-    clip = load_clip("clip-mini", seed=0)
-    folders = [tmp_path / "one", tmp_path / "two"]
-    for folder in folders:
-        (folder / "data" / "raw").mkdir(parents=True)
-        (folder / "data" / "raw" / "world-smoke").symlink_to(smoke_world)
-        base = folder / "data" / experiment(NAME, "smoke").weights
-        save_checkpoint(base, clip, CheckpointMeta("clip-mini", "quickgelu"))
-    monkeypatch.setenv("CAE_HOME", str(folders[0]))
+def test_two_processes_train_a_row_of_the_table(halves: Path, smoke_home: Path) -> None:
     training_set.cache_clear()
-    yield folders
-    training_set.cache_clear()
-
-
-def test_two_processes_train_a_row_of_the_table(homes) -> None:
-    command = [
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        "-m",
-        "cae_lib.cli",
-        "train",
-        NAME,
-        "--profile",
-        "smoke",
-    ]
-    done = subprocess.run(
-        [sys.executable, *command],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        env=os.environ | {"CAE_HOME": str(homes[1]), "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr
     train_run(NAME, "smoke")
-    one, two = (home / "data/checkpoints/smoke" / NAME / "0" for home in homes)
+    training_set.cache_clear()
+    one, two = (home / "data/checkpoints/smoke" / NAME / "0" for home in (smoke_home, halves))
     assert read_meta(two / "model.safetensors") == read_meta(one / "model.safetensors")
     assert len(lines(one)) == experiment(NAME, "smoke").steps
     for ours, theirs in zip(lines(two), lines(one), strict=True):
