@@ -56,7 +56,7 @@ def trained(smoke_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
         patch.setenv("CAE_HOME", str(home))
         save_random(checkpoint_path("base", "smoke"), seed=3)
         runs.train_run("cae-attention", "smoke")
-        measuring.measure_run("cae-attention", "smoke")
+        measuring.measure_run("cae-attention", "smoke", only=["benchmarks", "retrieval"])
         measuring.measure_data("smoke")
     return home
 

@@ -26,7 +26,10 @@ PATIENCE = 300
 
 SCRIPT = """
 import multiprocessing, os, signal, sys, time
+from torch.utils.data import _utils
 from cae_lib.training.execution import prefetch
+
+_utils.MP_STATUS_CHECK_INTERVAL = 0.2  # seconds that PyTorch waits for a worker, twice
 
 def slow(step):
     time.sleep(600 if step > 1 else 0)  # from the third on each takes for ever
