@@ -36,6 +36,7 @@ def drawn() -> plt.Figure:
 
 
 def test_a_figure_takes_the_pages_colour_and_carries_its_numbers():
+    open_before = plt.get_fignums()
     shown = plots.show(drawn(), "two\n families", ROWS, "gains")
     assert repr(shown) == "two families"
     assert all(x in shown.html for x in ('aria-label="two families"', "currentColor", "#112233"))
@@ -51,7 +52,7 @@ def test_a_figure_takes_the_pages_colour_and_carries_its_numbers():
     assert all(ids) and not ids[0] & ids[1]  # both may stand on one page
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', shown.html))
     assert used and used <= ids[0]
-    assert not plt.get_fignums()
+    assert plt.get_fignums() == open_before
 
 
 def test_a_figure_is_an_image_where_html_is_not_trusted(monkeypatch):
