@@ -31,7 +31,8 @@ class Row:
     """A row of an annotation file, with methods that read and check the fields of the row.
 
     Each method that reads a field raises a DataError if the field is missing, null, or of another
-    type. The message names the file, the row and the field.
+    type. The message names the file and the row. It also names the field, unless the row has
+    another number of fields than the header of its file.
 
     Attributes:
         path: The annotation file.
@@ -164,7 +165,7 @@ class Row:
             node = ast.parse(cell.strip(), mode="eval").body
             if isinstance(node, ast.List | ast.Set):
                 elements = [ast.literal_eval(element) for element in node.elts]
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             pass
         if elements is None or not all(isinstance(element, element_type) for element in elements):
             name = {str: "texts", int: "whole numbers"}[element_type]
@@ -302,6 +303,8 @@ def csv_rows(path: Path, columns: tuple[str, ...] = (), delimiter: str = ",") ->
     for cells in reader:
         if cells == [_END]:
             return
+        if cells and _END in cells[-1]:
+            break
         if cells:
             row = dict(zip(header, cells, strict=True)) if len(cells) == len(header) else cells
             line = reader.line_num
