@@ -240,19 +240,20 @@ def pages_of(profile_name: str, selection: Selection) -> list[str]:
 
 
 def data_key(profile_name: str, selection: Selection, generator_key: str = "") -> str:
-    """Return a digest that changes when the datasets have to be made or parsed again.
+    """Return a digest of what the datasets of a reproduction are made and parsed from.
 
-    It covers the names of the training sets and their taggers. For synthetic scenes it also covers
-    the settings of the generator; for real datasets, the content of the annotation files and which
-    files are missing.
+    It covers the names of the training sets and their taggers, and in a rehearsal nothing else. For
+    real datasets it also covers the content of the annotation files and which files are missing;
+    for synthetic scenes and photographs, `generator_key`.
 
     Args:
         profile_name: Name of the profile.
         selection: Part of the profile that is reproduced.
-        generator_key: Digest of the generator's settings, for synthetic scenes.
+        generator_key: For synthetic scenes, the digest of the generator's settings; for
+            photographs, the version of the recipe. It is not used for other profiles.
     """
     captions, profile = training_sets_of(profile_name, selection), find_profile(profile_name)
-    if profile.is_rehearsal or profile.photographs:
+    if profile.is_rehearsal:
         return digest(captions)
     if profile.is_real:
         from cae_lib.data.needs import source_reports, sources_digest

@@ -269,6 +269,14 @@ def test_a_change_makes_stale_what_depends_on_it_and_nothing_else(copy: Copy):
     assert copy.left(**rows) == {"data", "base", *runs}, "the data"
 
 
+def test_another_version_of_a_recipe_makes_the_photographs_stale(copy: Copy):
+    rows = {"profile": "photo", "rows": "clip-ft", "seeds": 1}
+    copy.call(**rows)
+    assert copy.left(**rows) == set()
+    copy.edit("data/recipes/photographs/single.py", "    VERSION = 2 ", "    VERSION = 3 ")
+    assert copy.left(**rows) == {"data", "base", "data/0", "base/0", "clip-ft/0"}
+
+
 def test_other_real_files_in_a_rehearsal_do_everything_again(copy: Copy):
     rows = {"profile": "rehearsal", "rows": "clip-ft"}
     copy.call(**rows)
