@@ -218,9 +218,12 @@ def train(
     checkpointing: bool,
     workers: int | None,
 ) -> None:
-    """Train a run such as clip-ft or cae-attention; `cae runs` lists the names.
+    """Train a run such as clip-ft or cae-attention.
 
-    The options --checkpointing and --workers change the results only by rounding.
+    `cae runs --profile PROFILE` lists the runs; those with steps=0 are not trained. An interrupted
+    training is resumed. A finished one is not repeated, unless its settings, data or first weights
+    have changed: then its weights are replaced. The options --checkpointing and --workers change
+    the results only by rounding.
     """
     from cae_lib.runs import train_run
     from cae_lib.training.execution import ExecutionOptions

@@ -268,7 +268,11 @@ class Profile:
 
     @property
     def is_synthetic(self) -> bool:
-        """Whether the images are synthetic scenes, whose full content is known as ground truth."""
+        """Whether the images are synthetic scenes, whose full content is known as ground truth.
+
+        It is false for a rehearsal, whose drawn scenes are read like the real datasets that they
+        replace.
+        """
         return not (self.is_real or self.photographs)
 
     @property

@@ -156,7 +156,8 @@ def measure_external(
     try:
         align([], [], clip.tokenizer)
     except ConfigError as error:
-        left = [suite for suite in suites if suite in needs.CAPTION_SUITES and suite != "phrases"]
+        aligned = {*needs.COCO_CAPTION_SUITES} - {"phrases"}  # they need the tokens of each word
+        left = [suite for suite in suites if suite in aligned]
         suites = {suite: suites[suite] for suite in suites if suite not in left}
         if left:
             print(f"Left out: {', '.join(left)}. {error}", flush=True)

@@ -68,16 +68,17 @@ def checkpoint_path(name: str, profile_name: str, seed: int = 0, **overrides: An
     """Return the path of the weights of a run; the file need not exist.
 
     Args:
-        name: Name of the run. "base" stands for the weights that the run "clip-ft" starts from;
-            OpenAI's archive is first converted for them, see `initial_weights`.
+        name: Name of the run. "base" stands for the weights that the run "clip-ft" starts from. If
+            they are OpenAI's, and OpenAI's archive is on this machine, it is converted first; see
+            `initial_weights`.
         profile_name: Name of the profile.
         seed: Seed of the run; not used for "base".
         **overrides: Settings that differ from the profile's. If there are any, the weights of a run
             other than "base" are in a folder whose name is `Experiment.key` of the changed run.
 
     Raises:
-        ConfigError: For "base" or with settings, if the profile, the run or a setting is unknown.
-            For "base", also if "clip-ft" does not start from a file.
+        ConfigError: For "base" or with settings, if the profile, the run or a setting is unknown,
+            or a value is not allowed. For "base", also if "clip-ft" does not start from a file.
         CheckpointError: If OpenAI's archive cannot be read.
         WriteError: If the converted archive cannot be written.
     """

@@ -84,7 +84,7 @@ def run_name(name: str, profile_name: str, **overrides: Any) -> str:
         parts.append("short")
         rest = {key: value for key, value in rest.items() if key not in profile.short}
     for steps in profile.earlier_bases:
-        if rest.get("weights") == base_weights_at_step(profile_name, steps):
+        if rest.get("weights") == shorter_base_weights(profile_name, steps):
             del rest["weights"]
             parts.append(f"{'steps' if name == BASE else 'base'}={steps}")
     rest |= dict(rest.pop("attribution", ()))
@@ -179,10 +179,13 @@ def parse_setting(key: str, text: str) -> Any:
     return float(value) if hints[key] is float and type(value) is int else value
 
 
-def base_weights_at_step(profile_name: str, steps: int) -> str:
-    """Return the value of `weights` for runs that start from the base model with `steps` steps.
+def shorter_base_weights(profile_name: str, steps: int) -> str:
+    """Return the value of the setting `weights` of runs that start from a shorter-trained base.
 
-    `steps` is one of the profile's `earlier_bases`: a base model with a shorter training.
+    Args:
+        profile_name: Name of the profile.
+        steps: Number of steps of that base model's whole training, one of the profile's
+            `earlier_bases`.
     """
     return find_profile(profile_name).training["weights"].replace("base", f"base-{steps}")
 
@@ -234,7 +237,7 @@ def base_variants(profile_name: str) -> list[Variant]:
     """
     profile = find_profile(profile_name)
     starts = [
-        {"weights": base_weights_at_step(profile_name, steps)} for steps in profile.earlier_bases
+        {"weights": shorter_base_weights(profile_name, steps)} for steps in profile.earlier_bases
     ]
     runs = [
         Variant(run, profile.short | start, 2)

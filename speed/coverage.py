@@ -205,7 +205,7 @@ def similarity(profile: str, resamples: int) -> tuple[int, Held]:
             gold=np.repeat(drawn[:, :1], 2 * n_seeds, axis=1).ravel(), score=scores.ravel()
         )
         found = correlations(
-            rows, "a", resamples=resamples, seed=int(generator.integers(2**31))
+            rows, "a", resamples=resamples, bootstrap_seed=int(generator.integers(2**31))
         ).iloc[-1]
         return bool(found["low"] <= truth <= found["high"])
 

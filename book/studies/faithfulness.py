@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from book.studies import measures
 from book.studies.measures import MaskedSimilarity, masked_similarity, rank_correlation
 from book.studies.tables import NOTHING, long_table
+from cae_lib.attribution.base import ReplacementKind
 from cae_lib.attribution.word_scores import merge_token_scores
 from cae_lib.data.benchmarks.base import ImageRef
 from cae_lib.evaluation.attribution import CaptionSample, coco_pairs_and_alignment, sample_captions
@@ -36,7 +37,7 @@ RANDOM = "random"
 CURVE_GRID = np.linspace(0, 1, 11)
 RANDOMISED_CAPTIONS = 50
 LONGEST_EXAMPLE = 12
-MASKS = ("zero", "token")
+REPLACEMENTS: tuple[ReplacementKind, ...] = ("zero", "token")
 OTHER_ACTIVATION = {
     "gelu": ("quickgelu", "QuickGELU in place of GELU"),
     "quickgelu": ("gelu", "GELU in place of QuickGELU"),
@@ -126,16 +127,23 @@ def coco_word_sample(encoder: Encoder, profile: str, limit: int) -> CaptionSampl
     return sample_captions(encoder, *coco_pairs_and_alignment(encoder, profile), limit)
 
 
-def similarity_of(model: nn.Module, sample: CaptionSample, mask: str = "mean") -> MaskedSimilarity:
+def similarity_of(
+    model: nn.Module, sample: CaptionSample, replacement: ReplacementKind = "mean"
+) -> MaskedSimilarity:
     """Return the function that gives S of a sample's captions with some words masked.
 
     Args:
         model: The model.
         sample: The captions.
-        mask: What stands in for a masked token, see `masked_similarity`.
+        replacement: What stands in for a masked token, see `masked_similarity`.
     """
     return partial(
-        masked_similarity, model, sample.tokens, sample.image_features, sample.words, mask=mask
+        masked_similarity,
+        model,
+        sample.tokens,
+        sample.image_features,
+        sample.words,
+        replacement=replacement,
     )
 
 
@@ -291,7 +299,8 @@ def sensitivity_table(
           the method's default, NaN where it is not defined;
         - "object", "composition": mean score of the tokens of object words, and of attributes and
           relations, NaN where the caption has none;
-        - "area", "whole", "empty": as in `faithfulness_table`, with a mask of `MASKS` (choice).
+        - "area", "whole", "empty": as in `faithfulness_table`, with a replacement of `REPLACEMENTS`
+          (choice).
     """
     sample, clip = coco_word_sample(encoder, profile, limit), encoder.clip
     other = load_clip(clip.name, None, OTHER_ACTIVATION[clip.activation][0], encoder.device)
@@ -314,9 +323,11 @@ def sensitivity_table(
             else:
                 scores = in_other.token_scores(other.model, method)
             parts += _compare(method, choice, scores, words[method], sample)
-        for mask in MASKS:
-            curves = score_curves(sample.n_words, similarity_of(clip.model, sample, mask), words)
-            parts += [{**part, "choice": mask} for part in _areas(curves, sample)]
+        for replacement in REPLACEMENTS:
+            curves = score_curves(
+                sample.n_words, similarity_of(clip.model, sample, replacement), words
+            )
+            parts += [{**part, "choice": replacement} for part in _areas(curves, sample)]
     return long_table(SENSITIVITY_ROW, parts)
 
 

@@ -11,7 +11,7 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from cae_lib.attribution.base import MaskKind, mask_embedding, matched_similarity
+from cae_lib.attribution.base import ReplacementKind, mask_embedding, matched_similarity
 from cae_lib.models.text_encoder import text_encoder
 from cae_lib.models.text_tower import text_tower
 
@@ -121,7 +121,7 @@ def masked_similarity(
     words: Tensor,
     captions: np.ndarray,
     masked: np.ndarray,
-    mask: MaskKind = "mean",
+    replacement: ReplacementKind = "mean",
 ) -> np.ndarray:
     """Return S of captions with some words masked `(V,)`, float64, without the temperature.
 
@@ -132,10 +132,10 @@ def masked_similarity(
         words: Number of each token's word `(C, T)`, from 1; 0 for none.
         captions: Row of each variant's caption `(V,)`.
         masked: Which words each variant has masked `(V, W)`; column j is word j + 1.
-        mask: What stands in for a masked token, see `mask_embedding`.
+        replacement: What stands in for a masked token, see `mask_embedding`.
     """
     encoder = text_encoder(model)
-    vector = mask_embedding(encoder, mask)
+    vector = mask_embedding(encoder, replacement)
     caption_rows = torch.from_numpy(np.asarray(captions, dtype=np.int64)).to(tokens.device)
     by_number = torch.from_numpy(masked).to(tokens.device)
     by_number = torch.cat([torch.zeros_like(by_number[:, :1]), by_number], dim=1)  # 0 is no word

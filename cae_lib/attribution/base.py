@@ -19,7 +19,7 @@ from cae_lib.methods import METHODS
 from cae_lib.models.text_encoder import TextEncoder, text_encoder
 from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE, word_numbers
 
-MaskKind = Literal["mean", "zero", "token"]
+ReplacementKind = Literal["mean", "zero", "token"]
 ASTERISK_TOKEN_ID = 265  # id of the token "*" in CLIP's vocabulary
 
 
@@ -447,21 +447,21 @@ def _check_width(image_features: Tensor, text_features: Tensor) -> None:
         )
 
 
-def mask_embedding(encoder: TextEncoder, mask: MaskKind = "mean") -> Tensor:
+def mask_embedding(encoder: TextEncoder, replacement: ReplacementKind = "mean") -> Tensor:
     """Return the embedding `(D,)` that replaces a masked token, detached.
 
     Args:
         encoder: Encoder with the token embeddings.
-        mask: "mean" for the current mean of all token embeddings, "zero" for a vector of zeros, or
-            "token" for the embedding of CLIP's token "*".
+        replacement: "mean" for the current mean of all token embeddings, "zero" for a vector of
+            zeros, or "token" for the embedding of CLIP's token "*".
 
     Raises:
-        ConfigError: If `mask` is unknown, or is "token" and the vocabulary is not CLIP's.
+        ConfigError: If `replacement` is unknown, or is "token" and the vocabulary is not CLIP's.
     """
-    check_type("mask", mask, MaskKind)
-    if mask == "mean":
+    check_type("replacement", replacement, ReplacementKind)
+    if replacement == "mean":
         return encoder.embedding_table.mean(dim=0)
-    if mask == "token":
+    if replacement == "token":
         return encoder.embedding_table[asterisk_token_id(encoder)]
     return torch.zeros_like(encoder.embedding_table[0])
 

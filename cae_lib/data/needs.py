@@ -28,14 +28,14 @@ SOURCES_OF_FAMILY: Mapping[str, tuple[str, ...]] = {
 RETRIEVAL_SOURCES: Mapping[str, str] = {"coco": "coco-retrieval", "flickr30k": "flickr30k"}
 TEXT_SIMILARITY_SOURCE = "senteval"  # source of the sentence pairs with human scores
 ZERO_SHOT_SUITE = "zero_shot"  # the suite that classifies any labelled images that the user has
-# Suites that read the captions and images of COCO's retrieval set.
-CAPTION_SUITES = ("attribution", "bindings", "phrases", "faithfulness", "sensitivity")
+# Suites whose only source is COCO's retrieval set. They measure its captions.
+COCO_CAPTION_SUITES = ("attribution", "bindings", "phrases", "faithfulness", "sensitivity")
 # Sources that each suite reads; `sources_of` adds the suites on benchmarks and `VALIDATION_SUITE`.
 # "heatmaps" reads none because it needs the ground-truth boxes of the synthetic scenes.
 SOURCES_OF_SUITE: Mapping[str, tuple[str, ...]] = {
     "retrieval": tuple(RETRIEVAL_SOURCES.values()),
     "similarity": (TEXT_SIMILARITY_SOURCE,),
-    **dict.fromkeys(CAPTION_SUITES, (RETRIEVAL_SOURCES["coco"],)),
+    **dict.fromkeys(COCO_CAPTION_SUITES, (RETRIEVAL_SOURCES["coco"],)),
     ZERO_SHOT_SUITE: (),
     "heatmaps": (),
 }

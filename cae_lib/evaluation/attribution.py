@@ -37,9 +37,9 @@ def coco_pairs_and_alignment(
         profile_name: Name of the profile whose COCO is loaded.
 
     Raises:
-        ConfigError: If `token_roles` does not support the tokenizer, or no English spaCy model is
-            installed.
-        DataError: If `retrieval_pairs` cannot load COCO.
+        ConfigError: If the profile is unknown, `token_roles` does not support the tokenizer, or no
+            English spaCy model is installed.
+        DataError: If `retrieval_pairs` cannot load COCO, or the cached word roles are damaged.
     """
     pairs, cache = retrieval_pairs(profile_name, "coco"), paths().cache / "roles"
     return pairs, token_roles(pairs.captions, encoder.clip.tokenizer, default_tagger(), cache)
@@ -81,7 +81,8 @@ def attribution_table(
     Returns:
         A row for each method and each token that belongs to a word and has a score. Columns:
         `method`; `caption` and `picture`, positions in `pairs.captions` and `pairs.image_paths`;
-        `position` of the token in the caption; `word` and `role`, as text; `score`.
+        `position`, the index of the token in its row of `alignment.tokens`; `word` and `role`, as
+        text; `score`.
 
     Raises:
         ConfigError: If a method or one of its parameters is unknown.

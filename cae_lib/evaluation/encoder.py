@@ -173,8 +173,8 @@ class ImageReader:
         cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
         self.workers = workers or min(MAX_WORKERS, cores or 1)
 
-    def file_fingerprint(self, ref: ImageRef) -> str:
-        """Hash the path, modification time and size of an image's file, and the crop."""
+    def ref_fingerprint(self, ref: ImageRef) -> str:
+        """Hash the path and crop of an image, and the modification time and size of its file."""
         status = ref.path.stat() if ref.path.is_file() else None
         state = ref, status and (status.st_mtime_ns, status.st_size)
         return _content_hash(repr(state).encode())
@@ -285,7 +285,7 @@ class Encoder:
         """
         new = [ref for ref in dict.fromkeys(refs) if ref not in self._images]
         states = {
-            ref: self._reader.file_fingerprint(ref) if self._shared_file else "" for ref in new
+            ref: self._reader.ref_fingerprint(ref) if self._shared_file else "" for ref in new
         }
         contents = {
             ref: self._contents[state] for ref, state in states.items() if state in self._contents
@@ -372,7 +372,7 @@ def _read_shared(path: Path | None) -> tuple[dict[str, str], dict[str, np.ndarra
     """Read the file of shared vectors; without a file, both results are empty.
 
     Returns:
-        The hash of an image's pixels by the image's `file_fingerprint`, and the vector of an image
+        The hash of an image's pixels by the image's `ref_fingerprint`, and the vector of an image
         by the hash of its pixels.
     """
     if path is None or not path.is_file():

@@ -212,8 +212,10 @@ def token_role_table(pairs: ImageCaptionPairs, tagger: Tagger) -> pd.DataFrame:
     Captions are split by CLIP's tokenizer.
 
     Returns:
-        A row for each token of a word that is an object, attribute or relation: `caption`, its
-        position in `pairs.captions`; `position` of the token in the caption; and `role`, as text.
+        A row for each token of a word that is an object, attribute or relation: `caption`, the
+        position of the caption in `pairs.captions`; `position`, the index of the token among the
+        caption's tokens, of which the start-of-text token has the index 0; and `role`, as text.
+        Tokens beyond the context length have no row.
     """
     roles = token_roles(pairs.captions, SimpleTokenizer(), tagger).roles.numpy()
     caption, position = np.nonzero(roles > OTHER)

@@ -52,7 +52,7 @@ def attribute(
     clip: Clip,
     image: str | Path | Image.Image,
     caption: str,
-    start_layer: int = LAST_LAYER,
+    heatmap_start_layer: int = LAST_LAYER,
     methods: Sequence[str] = PAPER_METHODS,
 ) -> PairAttribution:
     """Attribute the similarity of an image and its caption to image patches and words.
@@ -62,8 +62,9 @@ def attribute(
         image: A PIL image or the path of a file. The EXIF orientation of a file is not applied (see
             `read_image`).
         caption: The caption.
-        start_layer: The heat map covers the layers of the image tower from this one to the last.
-            -1 is the last layer alone, 0 takes all layers.
+        heatmap_start_layer: The heat map covers the layers of the image tower from this one to the
+            last. -1 is the last layer alone, 0 takes all layers. The scores of the words do not
+            depend on it.
         methods: Names of the methods that score the words; by default, the paper's attribution
             methods.
 
@@ -73,9 +74,9 @@ def attribute(
 
     Raises:
         ConfigError: If any of these holds: `clip` is not a `Clip`; its model is a model of
-            transformers; its image tower has no attention maps or no layer `start_layer`; its
-            vocabulary is not CLIP's; a method is unknown or needs the roles of words; no English
-            spaCy model is installed.
+            transformers; its image tower has no attention maps or no layer `heatmap_start_layer`;
+            its vocabulary is not CLIP's; a method is unknown or needs the roles of words; no
+            English spaCy model is installed.
         DataError: If the image cannot be read, or if the caption is not a text or has no word.
     """
     if not isinstance(clip, Clip):
@@ -102,7 +103,7 @@ def attribute(
     tokens = clip.tokenizer([caption]).to(device)
     with torch.no_grad():
         texts = encode_text(clip.model, tokens).features
-    relevances = image_relevances(clip.model, pixels, texts, (start_layer,))
+    relevances = image_relevances(clip.model, pixels, texts, (heatmap_start_layer,))
     features = relevances.image_features
     scores = {name: word_scores(clip, tokens, features, name) for name in methods}
 

@@ -29,7 +29,7 @@ WORD_HEIGHT_INCHES, PANEL_INCHES = 0.19, 2.4
 
 
 def draw_attributions(
-    attributions: Mapping[str, PairAttribution], caption: str, start_layer: int
+    attributions: Mapping[str, PairAttribution], caption: str, heatmap_start_layer: int
 ) -> Figure:
     """Draw the image with its caption and, for each model, a heat map above the words' shares.
 
@@ -37,8 +37,8 @@ def draw_attributions(
         attributions: The attribution of the same image and caption in each model, by the title of
             the model's column.
         caption: The caption.
-        start_layer: The `start_layer` that `attribute` was called with for these heat maps. The
-            label of the colour bar names it.
+        heatmap_start_layer: The argument of this name that `attribute` was called with. The label
+            of the colour bar tells it.
 
     Raises:
         DataError: If the models read images of different sizes.
@@ -46,7 +46,9 @@ def draw_attributions(
     first, *_ = pairs = list(attributions.values())
     if len({pair.image.shape for pair in pairs}) > 1:
         raise DataError("the models read images of different sizes: draw one figure for each")
-    layer = {-1: "last layer", 0: "all layers"}.get(start_layer, f"layers from {start_layer}")
+    layer = {-1: "last layer", 0: "all layers"}.get(
+        heatmap_start_layer, f"layers from {heatmap_start_layer}"
+    )
     highest = float(max(pair.relevance.max() for pair in pairs))
     norm = PowerNorm(COLOR_EXPONENT, 0, highest)
     longest = max(pair.shares.to_numpy().max() for pair in pairs)

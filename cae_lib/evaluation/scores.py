@@ -255,7 +255,8 @@ def write_scores(table: pd.DataFrame, model_name: str, folder: Path, tag: str = 
     `hub_entries` returns for the Hugging Face hub; it is not written if there are none.
 
     Args:
-        table: Scores with the columns `SCORE_COLUMNS`.
+        table: Scores with the columns `SCORE_COLUMNS`; generated datasets must be named by
+            `qualified_dataset_names`.
         model_name: Name of the model, which also names the files.
         folder: Folder to write to.
         tag: open_clip's name of the pretrained weights; "" if they have none.
@@ -296,11 +297,13 @@ def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return accuracies in percent as entries of a model's `.eval_results` on the hub.
 
     Args:
-        table: Scores as fractions, with the columns `SCORE_COLUMNS`.
+        table: Scores as fractions, with the columns `SCORE_COLUMNS`. A real benchmark is recognised
+            by its name in `dataset` alone, so generated datasets must be named by
+            `qualified_dataset_names`.
 
     Returns:
-        An entry for each complete subset of a real benchmark that is a dataset of the hub. Other
-        subsets, retrieval and similarity have no entries.
+        An entry for each complete subset of a benchmark that is a dataset of the hub. Other
+        subsets, generated datasets, retrieval and similarity have no entries.
     """
     entries = []
     for row in table[table["task"] == "choice"].itertuples():

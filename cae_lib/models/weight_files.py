@@ -77,7 +77,7 @@ def read_state_dict(path: str | Path, lora_alpha: float | None = None) -> dict[s
     Raises:
         CheckpointError: If the file is missing, cannot be read or holds no dictionary of tensors,
             if it needs the image trunk and its package is missing or contains other weights, or if
-            an adapter is incomplete.
+            an adapter is incomplete or does not fit its weight.
     """
     path = require_file(path)
     try:

@@ -516,7 +516,7 @@ class _ItemMatrix:
 
 
 def correlations(
-    frame: pd.DataFrame, against: str | None = None, resamples: int = 1000, seed: int = 0
+    frame: pd.DataFrame, against: str | None = None, resamples: int = 1000, bootstrap_seed: int = 0
 ) -> pd.DataFrame:
     """Compute Spearman correlations of similarities with human ratings, or their differences.
 
@@ -528,7 +528,7 @@ def correlations(
         resamples: Number of bootstrap samples of the pairs, shared by all runs. They give the
             variance over pairs, which is combined with the variance over seeds as in
             `VarianceComponents`.
-        seed: Seed of the bootstrap.
+        bootstrap_seed: Seed of the random numbers that draw the bootstrap samples.
 
     Returns:
         A row for each set and run. If there are several sets, each run also has a row for the mean
@@ -545,7 +545,7 @@ def correlations(
     """
     if frame.empty:
         raise DataError("there are no pairs to correlate")
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(bootstrap_seed)
     sides: dict[str, dict[str, _Side]] = {}
     sizes: dict[str, int] = {}
     ranks: dict[str, pd.DataFrame] = {}

@@ -40,7 +40,7 @@ from cae_lib.runs import checkpoint_path
 from cae_lib.runtime import current_provenance, pick_device, write_atomic
 from cae_lib.training.state import read_log
 from cae_lib.training.trainer import train
-from cae_lib.variants import BASE, CLIP_FT, base_weights_at_step
+from cae_lib.variants import BASE, CLIP_FT, shorter_base_weights
 from data.recipes.datasets import stored_key
 from data.recipes.photographs import build as photographs
 from data.recipes.photographs import pool
@@ -104,7 +104,7 @@ def train_base(profile_name: str, steps: int | None = None) -> Path:
             the base model in all other respects, including a learning rate schedule that ends at 0.
     """
     config = base_config(profile_name, steps)
-    start = {"weights": base_weights_at_step(profile_name, steps)} if steps else {}
+    start = {"weights": shorter_base_weights(profile_name, steps)} if steps else {}
     shipped = checkpoint_path(BASE, profile_name, **start)
     if steps and _is_complete(shipped, config):
         return shipped

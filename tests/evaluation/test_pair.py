@@ -37,7 +37,7 @@ def base(home: Path, tiny_clip: Clip) -> Path:
 
 def test_a_pair(tiny_clip: Clip, picture: Path) -> None:
     image = read_image(picture)
-    found = attribute(tiny_clip, image, CAPTION, start_layer=0)
+    found = attribute(tiny_clip, image, CAPTION, heatmap_start_layer=0)
     pixels, tokens = tiny_clip.preprocess(image)[None], tiny_clip.tokenizer([CAPTION])
     with torch.no_grad():
         text, features = tiny_clip.model.encode_text(tokens), tiny_clip.model.encode_image(pixels)

@@ -13,13 +13,13 @@ from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
 from cae_lib.profiles import PROFILES, find_profile
 from cae_lib.runs import checkpoint_path
-from cae_lib.variants import base_weights_at_step
+from cae_lib.variants import shorter_base_weights
 from data.recipes.base import base_config, main, used_tokens
 from data.recipes.synthetic_scenes import tower
 
 
 def earlier_path(profile: str, steps: int) -> Path:
-    return checkpoint_path("base", profile, weights=base_weights_at_step(profile, steps))
+    return checkpoint_path("base", profile, weights=shorter_base_weights(profile, steps))
 
 
 @pytest.fixture
