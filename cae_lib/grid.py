@@ -146,9 +146,13 @@ def runs(profile_name: str, selection: Selection) -> dict[str, PlannedRun]:
 def jobs(profile_name: str, selection: Selection) -> list[tuple[str, list[str]]]:
     """Return the jobs that execute the runs: the name of each job, and its runs as NAME/SEED.
 
-    With real data, each run and seed is a separate job, since a training takes hours. With other
-    data, one job executes all seeds of a run: a training takes about a minute, and a third of this
-    is spent on imports and on reading the datasets.
+    With real data, each run and seed is a job of its own, which is also named NAME/SEED, since a
+    training takes hours. With other data, a job is named NAME and executes all seeds of a run: a
+    training takes about a minute, and a third of this is spent on imports and on reading the
+    datasets.
+
+    Raises:
+        ConfigError: If a run or a setting is unknown.
     """
     grouped: dict[str, list[str]] = {}
     for name in runs(profile_name, selection):
@@ -189,8 +193,9 @@ def suites_of(settings: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
 
     A control, which has a setting `roles`, `tagger` or `foils`, gets `CONTROL_SUITES`. Another run
     with NegCLIP's negatives gets `HARD_NEGATIVE_SUITES`. If such a control or run trains with an
-    attribution method, its suite "attribution" is left out unless the studies are included, since
-    only the studies show it. All other runs get all suites.
+    attribution method, its suite "attribution" is left out unless the studies are included. A page
+    outside the studies that shows it, such as `gap-and-accuracy`, then uses the stored table, or
+    leaves the run out if there is none. All other runs get all suites.
 
     Args:
         settings: All settings by which the run differs from the profile's `training`: its own in

@@ -682,8 +682,8 @@ def table(
         caption: Text above the table.
         fold: Columns that a narrow screen shows only if the reader asks for all columns. If there
             are two header rows, these are names in the upper one.
-        data: Rows that a link below the table saves, such as the unformatted numbers of the table
-            or rows that it leaves out. None adds no link.
+        data: Rows that a link below the table saves without their index (see `csv_link`), such as
+            the unformatted numbers of the table or rows that it leaves out. None adds no link.
         name: Name of the file that the link saves, without the suffix `.csv`.
 
     Raises:

@@ -213,14 +213,17 @@ def _is_trained(path: Path, inputs: Mapping[str, str]) -> bool:
 def require_training_inputs(config: Experiment) -> None:
     """Check that the weights and datasets that a training needs are on this machine.
 
-    With real data, only the weights that the run starts from are checked. With generated data, the
-    datasets are checked and, if the run starts from it, the base model.
+    With real data, only the weights that the run starts from are checked, and only if they belong
+    to a source in `sources.yml`. With generated data, the datasets are checked and, if the run
+    starts from it, the base model. OpenAI's archive is converted first, if it is needed and on this
+    machine; see `initial_weights`.
 
     Raises:
         DataError: If downloaded weights are missing, or the datasets were not generated yet; the
             message names the command that fetches or builds them.
-        CheckpointError: If the run starts from the base model and it is missing; the message names
-            the command that trains it.
+        CheckpointError: If the run starts from the base model and it is missing; the message then
+            names the command that trains it. Also if OpenAI's archive cannot be read.
+        WriteError: If the converted archive cannot be written.
     """
     profile_name, start = config.profile, initial_weights(config)
     if find_profile(profile_name).is_real:

@@ -68,7 +68,7 @@ class BindingAttribution(AttributionMethod):
         """
         if captions.roles is None:
             raise ConfigError("binding needs roles: 1 object, 2 attribute, 3 relation.")
-        caption, binders, variants = swapped_captions(
+        caption, scored_tokens, variants = swapped_captions(
             captions.tokens,
             captions.word_numbers(captions.tokens.shape[1]),
             captions.roles,
@@ -80,7 +80,7 @@ class BindingAttribution(AttributionMethod):
             requested=captions.requested,
             vocabulary_size=captions.encoder.vocabulary_size,
         )
-        return captions.score_variants(variants, caption, binders)
+        return captions.score_variants(variants, caption, scored_tokens)
 
 
 class RoleChunk(NamedTuple):
@@ -107,13 +107,13 @@ class SwapCandidate(NamedTuple):
     Each part is a pair of token positions: its first token, and the position after its last token.
 
     Attributes:
-        binders: The words that are scored by the swap: those of a relation, or both attributes.
+        scored_parts: The parts whose words the swap scores: a relation, or both attributes.
         nouns: The two nouns or attributes to swap; None if they cannot be swapped alone.
         phrases: The two noun phrases to swap; None if they cannot be swapped, or if the swap is
             derived from roles.
     """
 
-    binders: Sequence[Sequence[int]]
+    scored_parts: Sequence[Sequence[int]]
     nouns: Sequence[Sequence[int]] | None
     phrases: Sequence[Sequence[int]] | None = None
 
@@ -170,7 +170,7 @@ def swapped_captions(
         the relation, or of both attributes. The third holds the token ids of the variant `(V, C)`.
     """
     length = tokens.shape[1]
-    rows, binding, orders = [], [], []
+    rows, scored, orders = [], [], []
     # Read as lists at once, since each reading waits for a GPU.
     all_ids, all_words, all_roles = tokens.tolist(), words.tolist(), roles.tolist()
     all_arguments = None if arguments is None else arguments.tolist()
@@ -188,7 +188,9 @@ def swapped_captions(
             candidates = [
                 candidate
                 for candidate in candidates
-                if any(any(requested_rows[row][slice(*bounds)]) for bounds in candidate.binders)
+                if any(
+                    any(requested_rows[row][slice(*bounds)]) for bounds in candidate.scored_parts
+                )
             ]
         if samples is not None and len(candidates) > samples:
             drawn = torch.rand(len(candidates), generator=generator).argsort()[:samples].tolist()
@@ -205,20 +207,23 @@ def swapped_captions(
             else:
                 parts = _moved_parts(candidate, "noun" if swaps is None else swap_kind, generator)
             rows.append(row)
-            binding.append(
-                [any(start <= i < end for start, end in candidate.binders) for i in range(length)]
+            scored.append(
+                [
+                    any(start <= i < end for start, end in candidate.scored_parts)
+                    for i in range(length)
+                ]
             )
             orders.append(
                 _order_after_swap(length, *sorted(parts, key=lambda part: (part[0], part[1])))
             )
     caption = torch.tensor(rows, dtype=torch.long, device=tokens.device)
-    binders = torch.tensor(binding, dtype=torch.bool, device=tokens.device).view(-1, length)
-    order = torch.tensor(orders, dtype=torch.long, device=tokens.device).view_as(binders)
+    scored_tokens = torch.tensor(scored, dtype=torch.bool, device=tokens.device).view(-1, length)
+    order = torch.tensor(orders, dtype=torch.long, device=tokens.device).view_as(scored_tokens)
     variants = tokens[caption].gather(1, order)
     if vocabulary_size == CLIP_VOCABULARY_SIZE:
         has_new_follower = order.roll(-1, dims=1) != order + 1
         variants = _with_articles(variants, has_new_follower, by_sound=swaps is not None)
-    return caption, binders, variants
+    return caption, scored_tokens, variants
 
 
 def _tagger_candidates(swaps: list[list[list[int]]]) -> list[SwapCandidate]:
@@ -228,8 +233,8 @@ def _tagger_candidates(swaps: list[list[list[int]]]) -> list[SwapCandidate]:
         nouns = [first, second] if first[1] else None
         phrases = [first_phrase, second_phrase] if first_phrase[1] else None
         if nouns or phrases:
-            binders = [binder] if binder[1] else [first, second]
-            candidates.append(SwapCandidate(binders, nouns, phrases))
+            scored_parts = [binder] if binder[1] else [first, second]
+            candidates.append(SwapCandidate(scored_parts, nouns, phrases))
     return candidates
 
 
@@ -294,8 +299,8 @@ def _role_candidates(
         if differ:
             swaps.append(([first, second], first, second))
     return [
-        SwapCandidate([unit[:2] for unit in binders], [first[:2], second[:2]])
-        for binders, first, second in swaps
+        SwapCandidate([unit[:2] for unit in scored], [first[:2], second[:2]])
+        for scored, first, second in swaps
         if _differ(ids, first, second)
     ]
 

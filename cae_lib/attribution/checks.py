@@ -121,7 +121,8 @@ def check_annotations(
 
     Raises:
         DataError: If an id is not in the vocabulary, or an annotation does not fit the tokens. The
-            message names the caption and the token.
+            message names the caption and the token, or only the caption if it lacks its
+            end-of-text token.
     """
     vocabulary_size = encoder.vocabulary_size
     optional = {"role": roles, "word": words, "arguments": arguments}

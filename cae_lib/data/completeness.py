@@ -113,7 +113,11 @@ def source_report(source: Source) -> SourceReport:
     The expected files are weights in the hub's cache, the files under `rows` in `sources.yml`, and
     the annotation files of benchmarks that read this source only. If there are none, all files in
     the folder of the source are counted, and their expected number is None. Files that cannot be
-    read raise no error; they are listed as faults of the report.
+    read raise no error; they are listed as faults of the report. Images that an annotation file
+    contains, as BiVLC's do, are written to files of their own if they are not there yet.
+
+    Raises:
+        WriteError: If such an image cannot be written.
     """
     files, rows, images = Tally("files"), Tally("rows"), Tally("images")
     faults: list[str] = []

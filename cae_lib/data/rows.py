@@ -99,7 +99,7 @@ class Row:
         return value
 
     def texts(self, field: str, at_least: int = 1) -> tuple[str, ...]:
-        """Return the list of texts in a field.
+        """Return the texts of the list in a field, as a tuple.
 
         Args:
             field: Name of the field or path to it, as in `value`.

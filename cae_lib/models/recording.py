@@ -25,12 +25,15 @@ _lock = threading.RLock()
 def record_attention(tower: nn.Module) -> Iterator[list[Tensor]]:
     """Record the attention maps that a tower computes inside this context.
 
-    The maps come from an explicit softmax in place of the fused kernel. Gradient checkpointing is
-    disabled meanwhile, because it would recompute layers after the recording.
+    Inside the context, `torch.nn.functional.scaled_dot_product_attention` is replaced in the whole
+    process by an explicit softmax that records the maps of all calls, so nothing but the tower
+    should run. Other threads that enter such a context wait, and compiled models run eagerly. The
+    gradient checkpointing of the tower is disabled, because it would recompute layers after the
+    recording.
 
     Yields:
         A list that receives the maps of H heads over T positions `(B, H, T, T)`, float32 or wider,
-        in the order in which they are computed. The list stays empty if the tower does not call
+        in the order in which they are computed. The list stays empty if nothing calls
         `scaled_dot_product_attention`.
     """
     maps: list[Tensor] = []

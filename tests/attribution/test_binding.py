@@ -120,10 +120,10 @@ def swapped(tokenizer, words: Alignment, **options) -> list[tuple[int, str, str]
     """Return row, binding words and text of each swap."""
     tensors = (words.tokens, words.words, words.roles, words.arguments, words.swaps)
     actual = []
-    for row, binders, variant in zip(*swapped_captions(*tensors, **options), strict=True):
+    for row, scored, variant in zip(*swapped_captions(*tensors, **options), strict=True):
         text = tokenizer.decode(variant[1 : int(variant.argmax())].tolist())
-        binding_words = tokenizer.decode(words.tokens[row, binders].tolist()).strip()
-        actual.append((int(row), binding_words, text.strip().replace(" - ", "-")))
+        scored_words = tokenizer.decode(words.tokens[row, scored].tolist()).strip()
+        actual.append((int(row), scored_words, text.strip().replace(" - ", "-")))
     return actual
 
 
@@ -137,8 +137,8 @@ def test_swaps_from_roles_by_hand(tokenizer, words) -> None:
     actual = swapped(tokenizer, words)
     assert {(row, text) for row, _, text in actual} == expected
     assert len(actual) == len(expected)
-    for row, binders, text in actual:
-        assert all(text in [*CASES.values()][row][word] for word in binders.split())
+    for row, scored, text in actual:
+        assert all(text in [*CASES.values()][row][word] for word in scored.split())
     other_vocabulary = swapped(tokenizer, words, vocabulary_size=None)
     assert other_vocabulary[1][2] == "an chair under a umbrella"  # articles stay as they are
 

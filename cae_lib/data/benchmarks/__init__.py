@@ -91,7 +91,8 @@ def load_benchmark(
         is_published: Whether the files are the published ones. If True, the published numbers of
             items are expected, and all images are decoded, so that items with a broken image are
             left out, too. If False, the expected numbers are the `counts` in `root/manifest.json`,
-            if there are any for this family, else the numbers of items in the files.
+            and only the subsets that they list are loaded; if there are none for this family, all
+            subsets are, and the expected numbers are those of the items in the files.
         options: Further arguments of the family's reader, such as `seed` for "order".
 
     Raises:
