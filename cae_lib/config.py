@@ -248,7 +248,7 @@ class Profile:
     short: dict[str, Any] = field(default_factory=dict)
     earlier_bases: tuple[int, ...] = ()  # numbers of steps of base models with a shorter training
     search: SearchSpace = SearchSpace()
-    photographs: bool = False  # whether its datasets are built from photographs (Flickr8k)
+    built_from_photographs: bool = False  # whether its datasets are built from those of Flickr8k
     studies_apart: bool = False  # whether `cae reproduce` includes the studies only with `--all`
     # Announcement above each page of its own copy of the book; None if it has no copy.
     own_book: str | None = None
@@ -273,7 +273,7 @@ class Profile:
         It is false for a rehearsal, whose drawn scenes are read like the real datasets that they
         replace.
         """
-        return not (self.is_real or self.photographs)
+        return not (self.is_real or self.built_from_photographs)
 
     @property
     def root(self) -> Path:
@@ -288,7 +288,7 @@ class Profile:
 
         It has no meaning for a profile of published datasets (`is_real`).
         """
-        recipe = "photographs" if self.photographs else "synthetic_scenes"
+        recipe = "photographs" if self.built_from_photographs else "synthetic_scenes"
         return f"python -m data.recipes.{recipe}.build --profile {self.name}"
 
     @property

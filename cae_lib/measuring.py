@@ -81,7 +81,7 @@ def measure_run(
         DataError: If data are malformed, or if generated data or downloaded weights are missing.
     """
     available = {**RUN_SUITES, **BASE_ONLY_SUITES} if name == BASE else {**RUN_SUITES}
-    if find_profile(profile_name).photographs:
+    if find_profile(profile_name).built_from_photographs:
         available = {suite: available[suite] for suite in available if suite not in CONTENT_SUITES}
     everything = [suite for suite in available if suite not in without]
     only = list(only) or (GELU_SUITES if name in GELU_CONTROLS else everything)
@@ -195,18 +195,18 @@ def measure_model(
     processor: str | None = None,
     **overrides: Any,
 ) -> str:
-    """Measure the missing tables of a run, or of any other model that `load_external` reads.
+    """Measure the missing or outdated tables of a run, or of another model.
 
     Args:
-        name: Name of a run of the profile, or another model in a form that
+        name: Name of a run of the profile, or a model that `load_external` reads, in a form that
             `external.MODEL_SOURCE_HELP` describes.
         profile_name: Name of the profile.
         seed: Seed, for a run.
         only: Names of the suites to measure. By default, these are the suites that `measure_run`
             selects for a run, and all `RUN_SUITES` for another model.
-        model: See `ExternalModel`; not for a run.
-        activation: See `ExternalModel`; not for a run.
-        processor: See `ExternalModel`; not for a run.
+        model: See `ExternalModel.architecture`; ignored for a run.
+        activation: See `ExternalModel.activation`; ignored for a run.
+        processor: See `ExternalModel.processor`; ignored for a run.
         **overrides: Settings that differ from the profile's, for a run.
 
     Returns:
@@ -403,7 +403,7 @@ def _without_captions(tables: Tables, profile_name: str) -> Tables:
     Returns:
         The tables to store; for synthetic scenes and real datasets they are unchanged.
     """
-    if not find_profile(profile_name).photographs:
+    if not find_profile(profile_name).built_from_photographs:
         return tables
     return {name: frame.drop(columns="word", errors="ignore") for name, frame in tables.items()}
 

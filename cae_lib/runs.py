@@ -97,8 +97,15 @@ def checkpoint_path(name: str, profile_name: str, seed: int = 0, **overrides: An
 def weights_of(name: str, profile_name: str, seed: int = 0, **overrides: Any) -> Weights:
     """Return a description of the weights of a run; the weights need not exist yet.
 
-    For "base", these are the weights that the run "clip-ft" starts from. For another run, they are
-    its checkpoint. The arguments are those of `checkpoint_path`.
+    For "base", these are the weights that the run "clip-ft" starts from, which may also be a tag of
+    open_clip or random; see `initial_weights`. For another run, they are its checkpoint. The
+    arguments are those of `checkpoint_path`.
+
+    Raises:
+        ConfigError: For "base" or with settings, if the profile, the run or a setting is unknown,
+            or a value is not allowed.
+        CheckpointError: If OpenAI's archive cannot be read.
+        WriteError: If the converted archive cannot be written.
     """
     if name != BASE:
         return Weights(checkpoint_path(name, profile_name, seed, **overrides))

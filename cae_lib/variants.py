@@ -98,15 +98,16 @@ def run_name(name: str, profile_name: str, **overrides: Any) -> str:
 
 
 def parse_run_name(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
-    """Split a name in tables into the run and the settings that differ from the profile's.
+    """Split the name of a run in tables into the run and the settings that differ from its own.
 
     The name is that of a run or of a variant that the studies train, or it is a run followed by
     settings, such as `clip-ft+lr=5e-07+steps=100`. Any other name, such as the path of a weight
-    file, is returned unchanged and without settings. Names that `run_name` gives to other variants
-    cannot be read back if they contain `base=`, parameters of an attribution method, or a hash.
+    file, is returned unchanged and without settings. Not all names that `run_name` gives to other
+    variants can be read back: `base=` and parameters of an attribution method raise an error, and a
+    hash is returned as if it were the value.
 
     Raises:
-        ConfigError: If a setting in the name is unknown.
+        ConfigError: If the profile or a setting in the name is unknown.
     """
     if name in find_profile(profile_name).runs:
         return name, {}
@@ -130,17 +131,18 @@ def parse_run_name(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
 
 
 def find_variant(run: str, profile_name: str, **settings: Any) -> Variant:
-    """Return a run with changed settings, given by its name in tables and as arguments.
+    """Return the variant that the name of a run in tables and further settings describe.
 
     Args:
         run: Name of the run, which may contain settings, such as `clip-ft+lr=5e-07`.
         profile_name: Name of the profile.
-        **settings: Further settings, which replace those in the name. "base" and "data" have none:
-            they are ignored.
+        **settings: Further settings, which replace those in the name. They are ignored if the run
+            is "base" or "data".
 
     Returns:
         The variant. It contains only the settings that differ from the run's own. But if all of the
-        profile's `short` settings apply, it contains all of these.
+        profile's `short` settings apply, it contains all of these. For "base" and "data", it
+        contains the settings in the name as they are.
 
     Raises:
         ConfigError: If the run or a setting is unknown, or a value has the wrong type.

@@ -30,9 +30,10 @@ def compare_tables(profile_name: str, commit_or_folder: str) -> None:
         commit_or_folder: Path of a folder with tables, or a commit in the notation of git.
 
     Raises:
-        ConfigError: If the profile is unknown or one whose tables are in no commit, or if git is
-            missing or cannot read the tables from the commit.
+        ConfigError: If the profile is unknown. With a commit, also if the tables of the profile are
+            in no commit, or if git is missing or cannot read the tables from the commit.
         DataError: If there are no tables to compare with, or a table cannot be read.
+        WriteError: If the staged rows cannot be moved.
     """
     store.merge_staged(profile_name)
     profile = find_profile(profile_name)

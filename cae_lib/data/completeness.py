@@ -266,12 +266,12 @@ def _image_names(path: Path, entry: ReferencedImages, faults: list[str]) -> Iter
     """Return the distinct image names in an annotation file, in order.
 
     White space around a name, the prefix `entry.drop` and the suffix ".0" are removed. A row that
-    lacks one of the fields `entry.field` gives no name for this field.
+    lacks one of the fields `entry.fields` gives no name for this field.
     """
     names = {}
     try:
         for row in rows_of(path):
-            for key in entry.field:
+            for key in entry.fields:
                 with suppress(DataError):
                     is_line = isinstance(row.content, str)
                     name = row.content if is_line else str(row.value(str(key)))

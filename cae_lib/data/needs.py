@@ -46,8 +46,9 @@ VALIDATION_SUITE = "validation"  # the suite on the validation captions of the t
 def sources_of(suite: str) -> tuple[str, ...]:
     """Return the names of the sources that a suite reads if its data are real.
 
-    For the suites "benchmarks" and "blind", benchmarks that are not in the paper count only if
-    their folder is on this machine.
+    Sources that these need for their images (`Source.needs`) are not included. For the suites
+    "benchmarks" and "blind", benchmarks that are not in the paper count only if their folder is on
+    this machine.
 
     Raises:
         KeyError: If the suite is unknown.

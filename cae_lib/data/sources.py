@@ -129,7 +129,7 @@ class ReferencedImages:
     Attributes:
         file: Path of the annotation files in the folder of the source, with `{a,b}` and `*` as in
             `ExpectedRows`.
-        field: Fields of a row that each name an image, as `Row.value` reads them. In a text file,
+        fields: Fields of a row that each name an image, as `Row.value` reads them. In a text file,
             each line is a name, and one field of any name has to be given.
         names: Paths that an image may have in the folder of the source; `{}` stands for the name of
             the image.
@@ -137,7 +137,7 @@ class ReferencedImages:
     """
 
     file: str
-    field: tuple[str | int, ...]
+    fields: tuple[str | int, ...]
     names: tuple[str, ...]
     drop: str = ""
 

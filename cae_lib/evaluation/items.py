@@ -47,7 +47,7 @@ def data_tables(profile_name: str) -> Tables:
         - "blind": answers of text-only baselines; only if the training data are complete.
         - "captions": what COCO's test captions state; only if they are present.
         - "roles": the ground-truth roles of the words of these captions; only if the captions are
-          present and generated.
+          present and `has_ground_truth`.
         - "parser": how the roles that the parser finds agree with the ground truth; only for
           synthetic scenes.
 

@@ -41,7 +41,7 @@ def contrastive_loss(
     Args:
         image_features: `(M, E)`, normalised; row i belongs to caption i.
         text_features: `(M, E)`, normalised.
-        logit_scale: Inverse temperature, already exponentiated.
+        logit_scale: Inverse temperature, the exponential of the model's parameter `logit_scale`.
         negatives: Features of hard negative captions `(K, E)`, normalised, in any order, K >= 0.
             They are additional candidates in the first loss and do not enter the second (NegCLIP,
             Yuksekgonul et al. 2023). None for no hard negatives.

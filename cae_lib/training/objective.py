@@ -103,11 +103,11 @@ class Objective(nn.Module):
 
         Returns:
             0-dimensional tensors for the whole batch, by name. "loss" is the sum to minimise,
-            "contrastive" the contrastive loss, and "logit_scale" the inverse temperature,
-            exponentiated. With CAE or a margin loss, "attribution" is that loss, weighted, or the
-            sum of both. With CAE, there are also the fields named in `LOGGED_FIELDS`. With hard
-            negatives in the contrastive loss, "n_negatives" is their number, and "n_similar" the
-            number of rows with a similar image.
+            "contrastive" the contrastive loss, and "logit_scale" the inverse temperature, which
+            is the exponential of the model's parameter of this name. With CAE or a margin loss,
+            "attribution" is that loss, weighted, or the sum of both. With CAE, there are also the
+            fields named in `LOGGED_FIELDS`. With hard negatives in the contrastive loss,
+            "n_negatives" is their number, and "n_similar" the number of rows with a similar image.
         """
         with torch.autocast(batch.pixels.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             images = F.normalize(self.image_encoder(self.model, batch.pixels).float(), dim=-1)

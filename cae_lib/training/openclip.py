@@ -109,9 +109,9 @@ class CAEModel(nn.Module):
 
         Returns:
             In training mode, if the text has roles: a dictionary of "image_features" and
-            "text_features" `(B, E)`, both normalised; "logit_scale", exponentiated; and
-            "attribution_stats", the K columns of `per_caption_stats` `(B, K)`. Otherwise the output
-            of the model.
+            "text_features" `(B, E)`, both normalised; "logit_scale", the exponential of the
+            model's parameter of this name; and "attribution_stats", the K columns of
+            `per_caption_stats` `(B, K)`. Otherwise the output of the model.
 
         Raises:
             ConfigError: In training mode, if the text has roles and there are no images.
@@ -194,7 +194,7 @@ class CAEClipLoss(ClipLoss):
         Args:
             image_features: `(B, E)`, normalised.
             text_features: `(B, E)`, normalised.
-            logit_scale: Inverse temperature, exponentiated.
+            logit_scale: Inverse temperature, the exponential of the model's parameter of this name.
             attribution_stats: The K columns of `per_caption_stats` `(B, K)`.
             output_dict: Return the losses separately.
 

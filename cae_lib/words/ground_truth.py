@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cae_lib.errors import DataError
-from cae_lib.words.lexicon import DETERMINERS, PLURAL_DETERMINERS, are_contradictory
+from cae_lib.words.lexicon import DETERMINERS, QUANTIFIERS, are_contradictory
 from cae_lib.words.roles import ATTRIBUTE, NO_OFFSETS, OBJECT, RELATION, Offsets, Span, Swap
 
 TRAILING_ARTICLE = re.compile(r"\b(a|an|the|no) $")
@@ -215,9 +215,7 @@ def _fit(first: str, second: str) -> bool:
     They can if both are plural, or if both are singular and both or neither have a determiner.
     """
     plurals = [_is_plural(text.split()[-1].lower()) for text in (first, second)]
-    determined = [
-        text.split()[0].lower() in DETERMINERS | PLURAL_DETERMINERS for text in (first, second)
-    ]
+    determined = [text.split()[0].lower() in DETERMINERS | QUANTIFIERS for text in (first, second)]
     return plurals[0] == plurals[1] and (plurals[0] or determined[0] == determined[1])
 
 

@@ -74,7 +74,8 @@ DETERMINERS = frozenset(
     "a an another any each every her his its my no our some that the their these this those "
     "your".split()
 )
-PLURAL_DETERMINERS = frozenset("both few many several some these those".split())
+QUANTIFIERS = frozenset("both few many several".split())
+"""Quantifiers that stand in the place of a determiner."""
 POSSESSIVES = frozenset("her his its my our their your".split())
 
 ATTRIBUTE_SCALES: tuple[tuple[tuple[str, ...], ...], ...] = (

@@ -23,9 +23,9 @@ from cae_lib.words.lexicon import (
     MUTUAL_WORDS_AFTER_NOUN,
     NON_OBJECT_NOUNS,
     PLACE_NOUNS,
-    PLURAL_DETERMINERS,
     POSSESSIVES,
     POSTURE_VERBS,
+    QUANTIFIERS,
     UNSWAPPED_PREPOSITIONS,
     WORDS_WITH_DIRECTED_OF,
     are_contradictory,
@@ -76,7 +76,7 @@ class NounPhrase:
         """The first word in lower case if it is a listed determiner or number, else ""."""
         first = self.head.doc[self.start]
         text = first.lower_
-        return text if text in DETERMINERS | COUNT_WORDS | PLURAL_DETERMINERS else ""
+        return text if text in DETERMINERS | COUNT_WORDS | QUANTIFIERS else ""
 
     @property
     def is_plural(self) -> bool:

@@ -87,7 +87,7 @@ def build_datasets(profile_name: str, pretrain: bool = False) -> Path:
     Raises:
         DataError: If the photographs are missing.
     """
-    if find_profile(profile_name).photographs:
+    if find_profile(profile_name).built_from_photographs:
         return photographs.build(profile_name)
     return synthetic_scenes.build(profile_name, pretrain=pretrain)
 

@@ -256,7 +256,7 @@ class Family:
         return self.averages.get(subset, self.average)
 
     def is_rescored(self, subset: str) -> bool:
-        """Return whether a subset only scores items of another subset again, by `rescored`."""
+        """Return whether a subset only scores items of another one again; see `rescored`."""
         return any(fnmatchcase(subset, pattern) for pattern in self.rescored)
 
 
