@@ -1,4 +1,8 @@
-"""Errors of the library: a message names the place, what was expected, and what to do."""
+"""Errors of the library: a message names the place, what was expected, and what to do.
+
+Every error that the user can correct is a `CaeError`, so catching this class is enough. The section
+`Raises` of a docstring lists the errors to expect; the functions that it calls may raise others.
+"""
 
 from __future__ import annotations
 
