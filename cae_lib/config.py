@@ -142,7 +142,11 @@ class AttributionLossConfig:
 class Experiment(AttributionLossConfig):
     """Configuration of one training run, including its attribution loss.
 
-    The comments beside the fields explain them. `key` hashes the configuration.
+    `AttributionLossConfig` explains the fields of the loss, and comments explain the others. `key`
+    hashes the configuration.
+
+    Raises:
+        ConfigError: If a value has the wrong type, or settings of the loss do not fit together.
     """
 
     name: str  # name of the run, such as "clip-ft" or "cae-attention"

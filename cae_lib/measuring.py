@@ -266,15 +266,15 @@ def compute_table(
             argument is ignored and all tables that describe the data are measured.
         variant: The run and its changed settings. The run may also be "base" or "data".
         profile_name: Name of the profile.
-        seed: Seed of the run.
+        seed: Seed of the run. Ignored for "data" and for a run with 0 steps, whose tables are
+            stored with the seed 0.
         hours: The longest time in hours that the training may take on this machine; None for no
             limit.
 
     Raises:
         ConfigError: If the run or a setting is unknown.
-        DataError: If data are missing; the message names the command that gets them.
-        CheckpointError: If the base model or the weights that the run starts from are missing; the
-            message names the command that gets them.
+        DataError: If data or downloaded weights are missing; the message says how to get them.
+        CheckpointError: If the base model or other weights that are needed are missing or damaged.
         TimeLimitError: If the training would take more than `hours`.
     """
     run, settings, _ = variant

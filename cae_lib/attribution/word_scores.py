@@ -94,7 +94,8 @@ def positive_shares(scores: Tensor) -> Tensor:
 def split_words(caption: str, tokenizer: SimpleTokenizer) -> list[str]:
     """Split a caption into the words that `word_scores` scores, as the tokenizer decodes them.
 
-    Words that the context length cuts off are left out.
+    Words beyond the context length are left out. Of a word that it splits, the part before the cut
+    is returned.
 
     Raises:
         ConfigError: If the tokenizer is not CLIP's `SimpleTokenizer`.

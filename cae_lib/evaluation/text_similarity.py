@@ -34,9 +34,10 @@ def pair_similarities(encoder: Encoder, pairs: SentencePairs) -> pd.DataFrame:
     """Return the cosine and the ground-truth similarity of each pair of sentences.
 
     Returns:
-        A row for each pair: `set`, the name of the dataset; `part`, the part that the pair belongs
-        to; `pair`, the position of the pair in the dataset; `gold`, the ground-truth similarity,
-        from 0 to 5 (SICK-R: 1 to 5); and `score`, the cosine.
+        A row for each pair: `set`, the name of the dataset; `part`, the part of the dataset, a key
+        of `pairs.part_sizes`; `pair`, the position of the pair in `pairs`, which has neither
+        unscored pairs nor missing parts; `gold`, the ground-truth similarity, from 0 to 5 (SICK-R:
+        1 to 5); and `score`, the cosine.
     """
     encoder.encode_texts([*pairs.first, *pairs.second])
     cosine = (encoder.encode_texts(pairs.first) * encoder.encode_texts(pairs.second)).sum(axis=1)

@@ -156,6 +156,9 @@ class TextEncoder(ABC):
 
         Returns:
             Features `(B, E)`, not normalised.
+
+        Raises:
+            DataError: If the encoder is the packed one and a text has no end-of-text token.
         """
 
 

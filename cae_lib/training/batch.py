@@ -98,7 +98,7 @@ class ImageSource(Protocol):
 
     @property
     def normalization(self) -> tuple[Tensor, Tensor] | None:
-        """Scale and shift that normalise the images; None if they need no normalisation."""
+        """Scale and shift `(3, 1, 1)` that `normalize_pixels` applies; None for features."""
         ...
 
     def __len__(self) -> int: ...

@@ -250,10 +250,12 @@ class CAELoss(nn.Module):
         arguments: Tensor | None = None,
         swaps: Tensor | None = None,
     ) -> FeaturesAndStats:
-        """Return the text features and the `per_caption_stats` of a batch, without reducing them.
+        """Return the normalised text features and the `per_caption_stats` of a batch.
 
-        This is for training loops that collect the stats of several parts of a batch before they
-        call `reduce_attribution_loss`. Arguments and errors are those of `forward`.
+        This is for training loops that collect the stats of several parts of a batch. Concatenate
+        them, pass them with `config` and `all_sum` to
+        `cae_lib.training.losses.reduce_attribution_loss`, and multiply its loss by `weight`, as
+        `forward` does. Arguments and errors are those of `forward`.
         """
         if roles is None:
             raise DataError("roles are None: expected those of `token_roles`, a tensor (B, C).")
