@@ -114,9 +114,13 @@ def weights_of(name: str, profile_name: str, seed: int = 0, **overrides: Any) ->
 
 
 def has_training(name: str, profile_name: str, **overrides: Any) -> bool:
-    """Return whether a run of a profile has a training: all but "base" and runs with 0 steps do.
+    """Return whether `train_run` trains a run: any run of the profile with more than 0 steps.
 
-    A run with 0 steps is measured with the weights that it starts from.
+    It is False for "base", which a recipe trains. A run with 0 steps is measured with the weights
+    that it starts from.
+
+    Raises:
+        ConfigError: If the profile, the run or a setting is unknown, as `GELU_CONTROLS` are here.
     """
     return name != BASE and experiment(name, profile_name, **overrides).steps > 0
 
@@ -218,12 +222,12 @@ def _is_trained(path: Path, inputs: Mapping[str, str]) -> bool:
 
 
 def require_training_inputs(config: Experiment) -> None:
-    """Check that the weights and datasets that a training needs are on this machine.
+    """Check quickly whether the weights and datasets that a training needs are on this machine.
 
     With real data, only the weights that the run starts from are checked, and only if they belong
-    to a source in `sources.yml`. With generated data, the datasets are checked and, if the run
-    starts from it, the base model. OpenAI's archive is converted first, if it is needed and on this
-    machine; see `initial_weights`.
+    to a source in `sources.yml`. With generated data, it is checked whether the datasets were
+    generated, but not whether they are complete; and, if the run starts from it, the base model.
+    OpenAI's archive is converted first, if it is needed and on this machine; see `initial_weights`.
 
     Raises:
         DataError: If downloaded weights are missing, or the datasets were not generated yet; the

@@ -185,10 +185,10 @@ class Source:
 
 @lru_cache(maxsize=4)
 def load_sources(path: Path = SOURCES_FILE) -> Mapping[str, Source]:
-    """Read all sources, and return them by name.
+    """Read all sources, and return them by name; the result is cached.
 
     If a benchmark reads a source that the file does not list, this source is added without
-    downloads.
+    downloads. Changes of the file or of the benchmarks after the first call have no effect.
 
     Args:
         path: The list of sources; by default the one that comes with the package.

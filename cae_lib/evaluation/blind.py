@@ -80,8 +80,7 @@ def blind_answers(
     tables = []
     for name, chooser in baselines.items():
         numbers = dict(zip(texts, map(float, chooser(texts)), strict=True))
-        guesses = [n_tied_answers(item, task, numbers) for task, item in items]
-        shares = [1 / n if n else 0.0 for n in guesses]
+        shares = [expected_accuracy(item, task, numbers) for task, item in items]
         tables.append(frame.assign(chooser=name, share=shares))
     columns = ["chooser", "family", "subset", "item", "picture", "share"]
     return pd.concat(tables, ignore_index=True)[columns]
@@ -94,14 +93,14 @@ def _is_text_choice(benchmark: Benchmark) -> bool:
     return all(len(item.texts) > 1 for item in benchmark.items)
 
 
-def n_tied_answers(item: Item, task: str, text_scores: Mapping[str, float]) -> int:
-    """Count the tied best answers that a baseline guesses among; 0 if none of them is right.
+def expected_accuracy(item: Item, task: str, text_scores: Mapping[str, float]) -> float:
+    """Return the probability that a baseline answers an item correctly.
 
-    For the tasks in `CLOSER_TEXT_PAIRS` there is no guess: the result is 1 if the item is right,
-    else 0, and a tie is wrong. An item with two images needs a different caption for each image,
-    but a baseline prefers the same caption for both. If the two captions do not tie, the baseline
-    is therefore wrong. If they tie, it guesses among all answers of the task (see
-    `CHANCE_ACCURACY_OF_TASK`).
+    It takes the text with the highest score, and guesses among texts that tie. For the tasks in
+    `CLOSER_TEXT_PAIRS` there is no guess, and a tie is wrong. An item with two images needs a
+    different caption for each image, but a baseline prefers the same caption for both. If the two
+    captions do not tie, the baseline is therefore wrong. If they tie, it guesses among all answers
+    of the task (see `CHANCE_ACCURACY_OF_TASK`).
 
     Args:
         item: The item.
@@ -111,10 +110,11 @@ def n_tied_answers(item: Item, task: str, text_scores: Mapping[str, float]) -> i
     values = [round(text_scores[text], TIE_DECIMALS) for text in item.texts]
     best = max(values)
     if task in CLOSER_TEXT_PAIRS:
-        return int(all(values[closer] > values[other] for closer, other in CLOSER_TEXT_PAIRS[task]))
+        pairs = CLOSER_TEXT_PAIRS[task]
+        return float(all(values[closer] > values[other] for closer, other in pairs))
     if task != "choice":
-        return round(1 / CHANCE_ACCURACY_OF_TASK[task]) if min(values) == best else 0
-    return values.count(best) if values[item.truth] == best else 0
+        return CHANCE_ACCURACY_OF_TASK[task] if min(values) == best else 0.0
+    return 1 / values.count(best) if values[item.truth] == best else 0.0
 
 
 class TrigramModel:

@@ -33,7 +33,7 @@ class PairAttribution:
     Attributes:
         image: The image as the model reads it, RGB `(height, width, 3)` in [0, 1].
         relevance: Heat map over the patches of the image `(rows, columns)`, which sums to 1.
-        roles: Name of the role of each word of the caption.
+        roles: Name of the role of each word, in the order of the rows of `scores`.
         scores: Scores with a row for each word and a column for each attribution method. Each
             method has its own unit. Words beyond the context length are left out.
         shares: The scores, with negative ones set to 0 and each column then divided by its sum.
@@ -128,6 +128,8 @@ _tagger = cache(DependencyTagger)  # loading takes a second, so all models share
 
 def word_roles(clip: Clip, caption: str) -> list[str]:
     """Return the name of the role of each word of a caption, as `DependencyTagger` finds it.
+
+    The words are those of `split_words`, which leaves out words beyond the context length.
 
     Args:
         clip: A model with CLIP's `SimpleTokenizer`, which splits the caption into words.

@@ -177,8 +177,8 @@ def summarize(seed_means: np.ndarray, components: VarianceComponents) -> dict[st
     Returns:
         `estimate`, the mean over seeds; `low` and `high`, its 95 % interval; `p`, the two-sided
         p-value of the hypothesis that the mean is 0; `error`, the standard error; `freedom`, the
-        degrees of freedom; and `minimal_detectable_effect`. Without any variance, `p` is 1 if the
-        estimate is 0, otherwise 0.
+        degrees of freedom; and `minimal_detectable_effect`. If the variance is 0, `p` is 1 if
+        the estimate is 0, otherwise 0. If it is NaN, all values but `estimate` are.
     """
     estimate, error = float(seed_means.mean()), components.variance() ** 0.5
     freedom = components.degrees_of_freedom()

@@ -12,7 +12,7 @@ from cae_lib.evaluation.blind import (
     TOKEN_PATTERN,
     TrigramModel,
     blind_answers,
-    n_tied_answers,
+    expected_accuracy,
     text_only_baselines,
 )
 
@@ -39,7 +39,8 @@ NUMBERS = {"a": 2.0, "b": 1.0, "c": 2.0 + 1e-12, "d": 2.0, "e": 3.0}
 )
 def test_ties_are_guessed_among_the_best(choice, texts, truth, task, among):
     pictures = ["p"] if task == "choice" else ["p", "q"]
-    assert n_tied_answers(choice(pictures, texts, truth), task, NUMBERS) == among
+    expected = 1 / among if among else 0
+    assert expected_accuracy(choice(pictures, texts, truth), task, NUMBERS) == expected
 
 
 def test_expected_accuracy_by_length_and_likelihood(choice, benchmark_of):

@@ -203,8 +203,8 @@ class Family:
             that is not `in_paper` is used only if this folder exists.
         read_items: Function of the folder of all datasets and the name of a subset. It yields the
             items of the subset, and an `ExcludedRow` for each row that the benchmark excludes. It
-            raises a `MissingFileError` if the annotation file is missing. It may have further
-            optional arguments.
+            raises a `MissingFileError` if the annotation file is missing, and another DataError if
+            the file or a row is malformed. It may have further optional arguments.
         published_counts: Published number of items of each subset; None where no verified number is
             known.
         files: Glob patterns of the annotation files.
