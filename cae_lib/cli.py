@@ -431,8 +431,8 @@ def compare(other: str, profile: str) -> None:
 @cae.command()
 @profile_option()
 @click.option("--all", "studies", is_flag=True, help="Also the studies beside the paper.")
-@click.option("--rows", default="", help="Only some rows, with commas between them; no pages.")
-@click.option("--seeds", type=click.IntRange(min=1), help="At most so many seeds of each row.")
+@click.option("--rows", default="", help="Only these runs, with commas between them; no pages.")
+@click.option("--seeds", type=click.IntRange(min=1), help="At most so many seeds of each run.")
 @click.option(
     "--real",
     type=click.Path(path_type=Path, resolve_path=True),

@@ -861,12 +861,9 @@ def format_range(
     """Format the range of some values as `smallest to largest`.
 
     By default the numbers are percentage points with signs; `format_number` explains the arguments.
-    The text is a single number if both ends are equal after rounding, and "–" if there are no
-    values.
+    Values that are not finite are left out. The text is a single number if both ends are equal when
+    rounded, and "–" if there are no values.
     """
-    ends = (
-        [format_number(end, digits, scale, sign) for end in (min(values), max(values))]
-        if len(values)
-        else ["–"]
-    )
-    return " to ".join(dict.fromkeys(ends))
+    finite = [value for value in values if np.isfinite(value)]
+    ends = (min(finite), max(finite)) if finite else (None,)
+    return " to ".join(dict.fromkeys(format_number(end, digits, scale, sign) for end in ends))

@@ -116,11 +116,12 @@ def weights_of(name: str, profile_name: str, seed: int = 0, **overrides: Any) ->
 def has_training(name: str, profile_name: str, **overrides: Any) -> bool:
     """Return whether `train_run` trains a run: any run of the profile with more than 0 steps.
 
-    It is False for "base", which a recipe trains. A run with 0 steps is measured with the weights
-    that it starts from.
+    It is False for "base", which a recipe trains; nothing else is checked then. A run with 0 steps
+    is measured with the weights that it starts from.
 
     Raises:
-        ConfigError: If the profile, the run or a setting is unknown, as `GELU_CONTROLS` are here.
+        ConfigError: If the profile, the run or a setting is unknown. The names in `GELU_CONTROLS`
+            count as unknown.
     """
     return name != BASE and experiment(name, profile_name, **overrides).steps > 0
 

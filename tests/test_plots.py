@@ -232,6 +232,7 @@ def test_numbers_have_a_true_minus_and_no_negative_zero():
         "10.0 <small>±5.0</small>", "10.0 ±5.0"
     )
     assert plots.format_range(ROWS["estimate"]) == "−2.0 to +10.0"
+    assert plots.format_range([np.nan, 0.01, 0.02]) == "+1.0 to +2.0"
     assert (
         plots.format_range([0.401, 0.399], 0, sign=False) == "40" and plots.format_range([]) == "–"
     )

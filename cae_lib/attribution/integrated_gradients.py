@@ -29,7 +29,8 @@ class IntegratedGradientsAttribution(AttributionMethod):
             [0, 1] is cut into this many equal parts, and one t is drawn from each.
         expected: Estimate expected gradients (Erion et al., 2021) instead. Then a single random t
             is used for each caption, and in x' every token of a word has the embedding of a random
-            token of a word in the batch. `points` and `training_points` have no effect.
+            token of a word in the batch. `points` has no effect, and `training_points` only
+            changes which random numbers are drawn.
     """
 
     positive_parameters: ClassVar[tuple[str, ...]] = ("points", "training_points")

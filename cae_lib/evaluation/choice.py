@@ -104,10 +104,10 @@ def item_frame(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
     """Return a row for each item of benchmarks, with the columns that identify the item.
 
     Returns:
-        `family`, `subset`, `group`; `item` (int32), the number of the item among the questions of
-        its subset; and `picture` (int32), a number that items share if they show the same file,
-        even if different crops of it. An item with two images has the number of its first image,
-        which is the true one if the item asks for an image.
+        `family`, `subset`; `group`, see `Item.group`; `item` (int32), the number of the item in its
+        subset, see `Benchmark.item_numbers`; and `picture` (int32), a number that items share if
+        they show the same file, even if different crops of it. An item with several images has the
+        number of its first image, which is the true one for SVO-Probes.
 
     Raises:
         DataError: If two benchmarks have the same name and subset.

@@ -130,7 +130,8 @@ class Batches:
         pairs: Captions and their images.
         alignment: Tokens and roles of `pairs.captions`.
         images: The images of `pairs.image_paths`, in the same order.
-        tokenizer: Turns n texts into token ids `(n, T)`.
+        tokenizer: Turns n texts into token ids `(n, T)`. With `foils="exchanged"`, "a" and "an" are
+            adapted after a swap only if its attribute `vocab_size` is that of CLIP's vocabulary.
         ranks: The processes that train together; None for a single one.
         parsed_roles: For `match_gradient`, the roles before they were shuffled, in the shape of
             `alignment.roles`.

@@ -91,7 +91,8 @@ def init_distributed(device: torch.device) -> Iterator[Ranks]:
     process is the only one.
 
     Args:
-        device: The device of the model in this process.
+        device: The device of the model in this process. If a group is made for GPUs, the device
+            needs an index, such as "cuda:1", and becomes the current one.
 
     Yields:
         The processes of the run.

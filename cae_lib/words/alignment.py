@@ -340,8 +340,9 @@ class TokenSpan(NamedTuple):
 
     Attributes:
         token: Token id.
-        start: Offset of the first character.
-        end: Offset after the last character; a special token covers no characters.
+        start: Offset of the first character that is not white space.
+        end: Offset after the last such character. It is `start` or less for a token without such
+            characters, such as a special token.
     """
 
     token: int
