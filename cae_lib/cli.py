@@ -221,9 +221,9 @@ def train(
     """Train a run such as clip-ft or cae-attention.
 
     `cae runs --profile PROFILE` lists the runs; those with steps=0 are not trained. An interrupted
-    training is resumed. A finished one is not repeated, unless its settings, data or first weights
-    have changed: then its weights are replaced. The options --checkpointing and --workers change
-    the results only by rounding.
+    training is resumed, and a finished one is not repeated. But if its settings, its data, its
+    first weights or the version of the training code have changed, it starts anew. The options
+    --checkpointing and --workers change the results only by rounding.
     """
     from cae_lib.runs import train_run
     from cae_lib.training.execution import ExecutionOptions

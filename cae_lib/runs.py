@@ -417,14 +417,14 @@ def _needed_to_train(profile_name: str) -> list[str]:
 
 
 def check_real_data(profile_name: str) -> None:
-    """Check that a profile's real data suffice for training, and print what other data lack.
+    """Check that a profile's real data suffice for training, and print what else is missing.
 
-    Missing files of benchmarks raise no error, since benchmarks are measured on the items that are
-    present. Rehearsals and profiles with generated data are not checked.
+    Missing files of the other data raise no error, since models are measured on what is present.
+    Rehearsals and profiles with generated data are not checked.
 
     Raises:
-        DataError: If training data or the weights that training starts from are missing, or a file
-            of the other data is malformed.
+        DataError: If training data or the weights that training starts from are missing or
+            incomplete, or a file of any of the data is malformed.
     """
     profile = find_profile(profile_name)
     if not profile.is_real or profile.is_rehearsal:

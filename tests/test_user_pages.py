@@ -228,7 +228,7 @@ def test_the_block_on_false_captions_is_the_book_s_row(page: dict) -> None:
     row = PROFILES["mini"].runs["hinge-negclip"]
     run = toy_run(replace(FT, **row, batch_size=8))
     batch, model = run.batches.at(0), toy_clip().model
-    images = model.encode_image(batch.pixels, normalize=True)
+    images = model.encode_image(batch.image_inputs, normalize=True)
     _, hinge = names["margin_loss"](
         model, images, batch.tokens, batch.negatives, batch.caption_of_negative
     )

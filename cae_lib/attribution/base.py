@@ -253,7 +253,7 @@ class Captions:
             train_temperature,
         )
 
-    def score_variants(
+    def score_by_variants(
         self, variants: Tensor, caption_rows: Tensor, scored_tokens: Tensor
     ) -> Attribution:
         """Score tokens by the drop in similarity from a caption to modified variants of it.

@@ -80,7 +80,7 @@ class BindingAttribution(AttributionMethod):
             requested=captions.requested,
             vocabulary_size=captions.encoder.vocabulary_size,
         )
-        return captions.score_variants(variants, caption, scored_tokens)
+        return captions.score_by_variants(variants, caption, scored_tokens)
 
 
 class RoleChunk(NamedTuple):

@@ -60,7 +60,7 @@ class CounterfactualAttribution(AttributionMethod):
             selected &= _sample_per_group(2 * caption + (role > 1), selected, self.samples)
         caption, masks = caption[selected], masks[selected]
         variants = _replace_words(tokens[caption], masks, replacements[selected])
-        return captions.score_variants(variants, caption, masks)
+        return captions.score_by_variants(variants, caption, masks)
 
 
 def _draw_replacements(tokens: Tensor, caption: Tensor, masks: Tensor, role: Tensor) -> Tensor:

@@ -42,8 +42,8 @@ def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
         CaeError: If there is no clone of the repository or no Snakemake, if another process
             reproduces the profile, or if a job fails; the message quotes the job's log.
         ConfigError: If the profile, a selected run or one of its settings is unknown.
-        DataError: If real data or weights that training needs are missing, or a file of the other
-            real data is malformed.
+        DataError: If real data or weights that training needs are missing or incomplete, or a file
+            of any of the real data is malformed.
     """
     home, profile = repository_root(), find_profile(config["profile"])
     if home is None or find_spec("snakemake") is None:

@@ -46,9 +46,10 @@ def log_left_out(
 ) -> None:
     """Print how many rows of a dataset are used, and why others are left out.
 
-    Nothing is printed if the expected number of rows is used and none is left out. At most
-    `MAX_ROWS_LISTED` of the left-out rows are listed, or one if no row is used. Rows whose image is
-    missing come last, because an incomplete dataset may have many of them.
+    Nothing is printed if the expected number of rows is used and none is left out, or if this
+    process has printed the same message before. At most `MAX_ROWS_LISTED` of the left-out rows are
+    listed, or one if no row is used. Rows whose reason ends in "is missing", as that of a missing
+    image does, come last, because an incomplete dataset may have many of them.
 
     Args:
         name: Name of the dataset.
@@ -56,7 +57,8 @@ def log_left_out(
         n_used: Number of rows that are used.
         n_expected: Number of rows that the dataset should have.
         left_out: Rows that cannot be used, each with the reason.
-        advice: A sentence without full stop about how to complete the dataset; "" for none.
+        advice: A sentence without full stop about how to complete the dataset, which is printed if
+            rows are left out; "" for none.
     """
     if n_used == n_expected and not left_out:
         return

@@ -203,7 +203,12 @@ class CaptionSample:
         return [ROLE_NAMES[roles[words.index(n)]] for n in range(1, max(words) + 1)]
 
     def word_texts(self, row: int, tokenizer: Any) -> list[str]:
-        """Return the words of the caption in a row as text."""
+        """Return the text of each word of one caption, as the tokenizer decodes it.
+
+        Args:
+            row: Position of the caption in the sample.
+            tokenizer: The tokenizer that made `tokens`, or open_clip's wrapper of it.
+        """
         words, tokens = self.words[row], self.tokens[row]
         tokenizer = unwrap_tokenizer(tokenizer)
         return [

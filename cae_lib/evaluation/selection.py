@@ -1,7 +1,8 @@
 """Choose the weight λ of the attribution loss by the object-word gap on validation captions.
 
 The object-word gap is A_obj - A_comp: the mean attribution score of object words minus that of
-attribute and relation words. λ serves to make it small, so the smallest λ that does so is chosen.
+attribute and relation words. λ serves to make it small, so the smallest λ that does so is chosen;
+if none does, the largest.
 Choosing λ by the validation score would choose 0 wherever CAE does not help. If CLIP-FT, the model
 fine-tuned without CAE, has no gap, there is nothing to close and no λ to choose. The settings of
 runs that train on bindings are chosen by the score instead, in `data/recipes/choose_settings.py`.
@@ -34,9 +35,7 @@ def is_closed(gap: float, reference_gap: float) -> bool:
     return gap <= GAP_TOLERANCE * reference_gap
 
 
-def first_gap_closing_row(
-    rows: Sequence[ScoreRow], reference_gap: float, gap_column: str
-) -> ScoreRow:
+def choose_row(rows: Sequence[ScoreRow], reference_gap: float, gap_column: str) -> ScoreRow:
     """Return the row of the smallest λ that closes the gap, or of the largest λ if none does.
 
     `is_closed` decides whether the object-word gap is closed.

@@ -35,9 +35,9 @@ class Batch:
     Attributes:
         rows: Row numbers `(B,)` of the dataset, B = `batch_size`, over all processes and without
             the rows that NegCLIP's negatives add.
-        pixels: Images `(M, 3, S, S)`: uint8 from 0 to 255 if `normalization` is set, otherwise
-            normalised float32. If images are replaced by `PrecomputedFeatures`, these features
-            `(M, ...)`.
+        image_inputs: What the image encoder takes. Images are `(M, 3, S, S)`: uint8 from 0 to 255
+            if `normalization` is set, otherwise normalised float32. If images are replaced by
+            `PrecomputedFeatures`, these features `(M, ...)`.
         tokens: Token ids of the captions `(M, T)`.
         roles: Role of each token's word `(M, T)`: 0 other, 1 object, 2 attribute, 3 relation.
         words: Number of each token's word `(M, T)`, 0 for none.
@@ -51,11 +51,12 @@ class Batch:
         negative_counts: K of each process.
         n_similar: Number of `rows` for which NegCLIP's file lists similar images.
         parsed_roles: For `match_gradient`, the roles `(M, T)` before they were shuffled.
-        normalization: Scale and shift that normalise `pixels`; None if they need no normalisation.
+        normalization: Scale and shift that normalise `image_inputs`; None if they need no
+            normalisation.
     """
 
     rows: Tensor
-    pixels: Tensor
+    image_inputs: Tensor
     tokens: Tensor
     roles: Tensor
     words: Tensor
@@ -77,8 +78,8 @@ class Batch:
             if name != "rows"
         }
         if self.normalization is not None:
-            moved["pixels"] = normalize_pixels(
-                moved["pixels"], *(v.to(device) for v in self.normalization)
+            moved["image_inputs"] = normalize_pixels(
+                moved["image_inputs"], *(v.to(device) for v in self.normalization)
             )
         return replace(self, **moved, normalization=None)
 
@@ -282,7 +283,7 @@ class RandomStream(IntEnum):
     Attributes:
         ORDER: Order of the rows in each epoch.
         CROP: Random crops of images.
-        MODEL: Random numbers within the model, such as dropout.
+        MODEL: Random numbers within the model, such as dropout, and of the attribution method.
         NEGATIVE: Hard negatives and similar images.
         MASK: Masked captions and words.
     """

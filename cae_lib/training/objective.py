@@ -50,7 +50,7 @@ class Objective(nn.Module):
         model: The model to train.
         experiment: Settings of the run. It uses CAE if `experiment.method` is not None.
         ranks: The processes of the run.
-        image_encoder: Function that returns the features `(M, E)` of `Batch.pixels`, not
+        image_encoder: Function that returns the features `(M, E)` of `Batch.image_inputs`, not
             normalised, given the model and the pixels of M images.
 
     Attributes:
@@ -109,8 +109,10 @@ class Objective(nn.Module):
             fields named in `LOGGED_FIELDS`. With hard negatives in the contrastive loss,
             "n_negatives" is their number, and "n_similar" the number of rows with a similar image.
         """
-        with torch.autocast(batch.pixels.device.type, dtype=torch.bfloat16, enabled=self.bf16):
-            images = F.normalize(self.image_encoder(self.model, batch.pixels).float(), dim=-1)
+        with torch.autocast(
+            batch.image_inputs.device.type, dtype=torch.bfloat16, enabled=self.bf16
+        ):
+            images = F.normalize(self.image_encoder(self.model, batch.image_inputs).float(), dim=-1)
             texts, negatives, values = self._encode_texts(images, batch)
             if self.experiment.foil_hinge and negatives is not None:
                 margin_loss = self._hard_negative_margin_loss(

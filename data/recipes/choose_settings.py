@@ -35,7 +35,7 @@ from cae_lib.evaluation.averages import score_weights, weighted_average
 from cae_lib.evaluation.selection import (
     GAP_TOLERANCE,
     TUNING_SEED,
-    first_gap_closing_row,
+    choose_row,
     is_closed,
 )
 from cae_lib.keys import digest
@@ -155,7 +155,7 @@ def lambdas(profile: str) -> None:
             settings.search.weights,
         )
         rows += walked
-        chosen_rows.append(first_gap_closing_row(walked, tuned[gap], gap))
+        chosen_rows.append(choose_row(walked, tuned[gap], gap))
     keep(
         "sweep",
         profile,

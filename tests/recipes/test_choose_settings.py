@@ -16,7 +16,7 @@ from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.errors import DataError
 from cae_lib.evaluation.choice import weighted_items
 from cae_lib.evaluation.datasets import load_benchmarks
-from cae_lib.evaluation.selection import first_gap_closing_row
+from cae_lib.evaluation.selection import choose_row
 from cae_lib.evaluation.validation import validation_scores
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.profiles import experiment, find_profile
@@ -48,7 +48,7 @@ def test_lambda_is_sought_only_around_the_smallest_that_closes_the_gap(enough: f
         SearchSpace().weights,
     )
     assert [found["weight"] for found in rows] == tried
-    assert first_gap_closing_row(rows, 1.0, "gap")["weight"] == min(enough, 100.0)
+    assert choose_row(rows, 1.0, "gap")["weight"] == min(enough, 100.0)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_the_batch_holds_rows_neighbours_and_their_negative_captions(augment: bo
     for name in ("tokens", "roles", "words"):
         assert torch.equal(getattr(batch, name), getattr(alignment, name)[both])
     crops = Toys().crops(both, seeded_generator(0, RandomStream.CROP, 1) if augment else None)
-    assert torch.equal(batch.pixels, crops)
+    assert torch.equal(batch.image_inputs, crops)
     false = toy_clip().tokenizer([text for text in texts if text])
     assert torch.equal(batch.negatives, false) and batch.negative_counts == (len(false),)
 
@@ -182,7 +182,7 @@ def test_every_draw_of_a_batch_depends_on_seed_and_step() -> None:
             batch.rows.tolist(),
             batch.tokens[8:].tolist(),
             batch.negatives.tolist(),
-            batch.pixels.tolist(),
+            batch.image_inputs.tolist(),
             batch.masked.tolist(),
         ]
 

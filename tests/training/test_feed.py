@@ -84,12 +84,12 @@ def test_workers_prepare_the_batches_of_the_main_process_in_order(batches, worke
 
 def test_images_travel_as_bytes_and_are_normalised_on_arrival(batches) -> None:
     batch = batches.at(0)
-    assert batch.pixels.dtype == torch.uint8
+    assert batch.image_inputs.dtype == torch.uint8
     assert batch.normalization is not None
     moved = batch.prepare(torch.device("cpu"))
     assert moved.normalization is None
     scale, shift = batch.normalization
-    torch.testing.assert_close(moved.pixels, batch.pixels.float() * scale + shift)
+    torch.testing.assert_close(moved.image_inputs, batch.image_inputs.float() * scale + shift)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -167,7 +167,7 @@ def test_a_loader_pins_what_goes_to_a_device(batches, monkeypatch) -> None:
     batch = batches.at(0)
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor + 1)
     actual = _utils.pin_memory.pin_memory(batch)
-    for name in ("pixels", "tokens", "roles", "negatives"):
+    for name in ("image_inputs", "tokens", "roles", "negatives"):
         assert torch.equal(getattr(actual, name), getattr(batch, name) + 1), name
     assert actual.n_similar == batch.n_similar
     assert actual.normalization is batch.normalization

@@ -77,7 +77,7 @@ def test_losses_are_those_of_open_clips_features(method, negatives, masked) -> N
     settings = replace(SETTINGS, method=method, negatives=negatives, batch_size=8)
     run = toy_run(replace(settings, masked=masked))
     batch, model = run.batches.at(0), toy_clip().model
-    images = model.encode_image(batch.pixels, normalize=True)
+    images = model.encode_image(batch.image_inputs, normalize=True)
     false = model.encode_text(batch.negatives, normalize=True) if negatives else images[:0]
     embeddings = model.token_embedding(batch.tokens)
     if masked:
@@ -115,7 +115,7 @@ def test_hard_negatives_in_softmax_or_margin_loss(foils: str, hinge: bool) -> No
     settings = replace(FT, foils=foils, foil_hinge=hinge, batch_size=8, margin=0.3, weight=2.0)
     run = toy_run(settings)
     batch, model = run.batches.at(0), toy_clip().model
-    images = model.encode_image(batch.pixels, normalize=True)
+    images = model.encode_image(batch.image_inputs, normalize=True)
     texts, false = (
         model.encode_text(tokens, normalize=True) for tokens in (batch.tokens, batch.negatives)
     )
