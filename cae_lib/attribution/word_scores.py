@@ -38,8 +38,8 @@ def merge_token_scores(
     Args:
         scores: Scores of tokens `(B, T)`.
         words: Word number of each token `(B, T)`, int64, as `word_numbers` returns it.
-        reduction: "mean" averages over the tokens of a word, as CAE's loss does; "sum" adds them
-            up, for scores that are shares of a whole.
+        reduction: "mean" averages over the tokens of a word, as CAE's loss does with the scope
+            "word"; "sum" adds them up, for scores that are shares of a whole.
 
     Returns:
         Scores of words `(B, W)`, NaN after a caption's last word. W is the largest number of words

@@ -112,15 +112,17 @@ def describe_missing_data(reports: Mapping[str, SourceReport]) -> list[str]:
 
 
 def require_weights(model: str, weights: object) -> None:
-    """Check that weights are on this machine if they belong to a source in `sources.yml`.
+    """Check that the source in `sources.yml` that weights belong to is complete.
+
+    All files that are expected of the source are checked, not the given weights alone. Weights of
+    no source are not checked.
 
     Args:
         model: Name of the model in open_clip, such as "ViT-B-32".
-        weights: A tag of the model in open_clip, or the `Path` of a file or folder. Weights of no
-            source are not checked.
+        weights: A tag of the model in open_clip, or the `Path` of a file or folder.
 
     Raises:
-        DataError: If the weights are missing; the message says how to get them.
+        DataError: If files of the source are missing; the message says how to get them.
     """
     if lines := describe_missing_data(source_reports(sources_of_weights(model, weights))):
         raise DataError("\n".join(["weights are missing.", *lines]))
@@ -152,8 +154,9 @@ def data_digests(profile_name: str, suites: Iterable[str]) -> dict[str, str]:
     """Return a digest of the data that each suite reads, by the name of the suite.
 
     For real data, the digest covers the annotation files and the names of what is missing. For the
-    user's own images (`ZERO_SHOT_SUITE`) it covers the file names only. Generated data are
-    identified by their manifest, so all suites have the same digest.
+    user's own images (`ZERO_SHOT_SUITE`) it covers the paths of the files, which contain the
+    classes, but not their content. Generated data are identified by their manifest, so all suites
+    have the same digest.
 
     Args:
         profile_name: Name of the profile whose data are read.

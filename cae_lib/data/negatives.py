@@ -93,11 +93,14 @@ def _sample(doc: Doc, texts: Iterable[str], seed: int, limit: int) -> list[str]:
 def meaning_changing_swaps(doc: Doc) -> Iterator[tuple[str, str]]:
     """Yield all swaps of two parts that should make a caption false, each with its kind.
 
-    Two nouns or noun phrases are swapped if they agree in number, two adjectives if they agree in
-    degree. Nouns of a compound preposition ("on top of"), nouns followed by "of" ("a group of"),
-    phrases with a possessive pronoun ("its owner"), adjectives that describe no property ("many")
-    and two adjectives of one noun are not swapped. In a symmetric relation such as "and" or "next
-    to", phrases are not swapped, and nouns are swapped only if at least one has a modifier.
+    Two nouns are swapped if they have the same part-of-speech tag (singular or plural, common or
+    proper) and both or neither have a numeral; two noun phrases, if they agree in number; two
+    adjectives, if they agree in degree and both stand before their nouns or both are predicates.
+    Nouns that modify another noun, nouns of a compound preposition ("on top of"), nouns followed by
+    "of" ("a group of"), phrases with a possessive pronoun ("its owner"), adjectives that describe
+    no property ("many") and two adjectives of one noun are not swapped. In a symmetric
+    relation such as "and" or "next to", phrases are not swapped, and nouns are swapped only if at
+    least one has a modifier.
 
     Args:
         doc: The caption, parsed by spaCy.
@@ -147,8 +150,10 @@ def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
 def meaning_preserving_swaps(doc: Doc) -> Iterator[str]:
     """Yield the results of all swaps of two words that keep the meaning of a caption.
 
-    Two nouns are swapped if a conjunction such as "and" joins them and neither has a modifier. Two
-    adjectives are swapped if they describe the same noun.
+    Two nouns are swapped if a conjunction such as "and" joins them, they have the same
+    part-of-speech tag and neither has a modifier. Two adjectives are swapped if they stand before
+    the same noun; if a conjunction joins them, they also need the same part-of-speech tag, and of a
+    longer list only the first two are swapped.
 
     Args:
         doc: The caption, parsed by spaCy.

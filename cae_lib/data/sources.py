@@ -130,7 +130,7 @@ class ReferencedImages:
         file: Path of the annotation files in the folder of the source, with `{a,b}` and `*` as in
             `ExpectedRows`.
         fields: Fields of a row that each name an image, as `Row.value` reads them. In a text file,
-            each line is a name, and one field of any name has to be given.
+            each line is a name; give any single field, whose name is ignored.
         names: Paths that an image may have in the folder of the source; `{}` stands for the name of
             the image.
         drop: Prefix that is removed from the name of an image.

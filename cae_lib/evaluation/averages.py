@@ -187,7 +187,7 @@ PROTOCOLS: Mapping[str, Mapping[str, AveragingRule]] = {
 }
 """The rule of each score, by protocol and name of the score:
 
-- "table": the columns of the paper's Table 1.
+- "table": the columns of the paper's Table 1, and ARO's COCO-Order as "Order".
 - "family": a score for each of the paper's seven families, the mean of the family's columns, and
   "mean", the mean of these seven scores.
 - "official": the averages of each benchmark's own paper and script.
@@ -204,9 +204,9 @@ def score_weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
 
     Args:
         items: The stored table "items", or a table that `choice.weighted_items` returns.
-        protocol: How scores are averaged. "table" gives the columns of Table 1, and "subset" gives
-            the benchmark's own average of each subset. For "family", "official" and "authors", see
-            `PROTOCOLS`.
+        protocol: How scores are averaged. "table" gives the columns of Table 1 and "Order", ARO's
+            COCO-Order; "subset" gives the benchmark's own average of each subset. For "family",
+            "official" and "authors", see `PROTOCOLS`.
 
     Returns:
         A row for each score and each of its items; a score without items has no row. Columns:

@@ -316,8 +316,9 @@ def linearized_ratios(
 
     Let r be the ratio of a group, x and y the values of a row in the columns `numerator` and
     `denominator`, and m the group's mean of y. Then the value of the row is `r + (x - r * y) / m`.
-    `mean_ci` and `contrasts` can average these values like any others. To first order, the spread
-    of the values is that of the ratio (the delta method), so m must not be close to zero.
+    `mean_ci` and `contrasts` can average these values like any others. To first order, the standard
+    error of their mean is that of the ratio (the delta method). This holds only if m is large
+    compared with its own standard error.
 
     Args:
         frame: Table with the columns that the other arguments name.

@@ -76,6 +76,9 @@ MAX_SHARE_WITHOUT_SWAP = 0.1
 class AttributionLossOutput:
     """The attribution loss and its parts; all tensors but the features are 0-dimensional.
 
+    If `CAELoss` returns it, words that the method gives no score (see `Attribution.has_score`)
+    count as words without a role. The method "binding", for example, scores no object words.
+
     Attributes:
         loss: L_attr, multiplied by `weight` if `CAELoss` returns it. It is 0 if the captions used
             (see `role_masks`) have neither attribute nor relation words. Unless the hinge is
