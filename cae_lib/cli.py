@@ -46,7 +46,7 @@ class NameList(click.ParamType):
     name = "names"
 
     def convert(self, value: Any, *_: object) -> list[str]:
-        """Split the text at its commas, and drop empty names."""
+        """Split the text at its commas, and drop empty names and the spaces around names."""
         return [name.strip() for name in value.split(",") if name.strip()]
 
 
@@ -146,7 +146,8 @@ def fetch_sources(names: tuple[str, ...]) -> int:
 def check_sources(names: tuple[str, ...]) -> int:
     """Count the files, rows and images of each data source, and name those that are missing.
 
-    The exit code is 1 if a source is incomplete, or if a source in NAMES is not here at all.
+    Without NAMES, all sources are checked. The exit code is 1 if a source is incomplete, or if a
+    source in NAMES is not here at all.
     """
     from cae_lib.data.completeness import source_report
 
@@ -387,7 +388,10 @@ def attribute(
     output: Path,
     profile: str,
 ) -> None:
-    """Draw the heat map of an image and the scores of its caption's words in one figure."""
+    """Draw the heat map of an image and the scores of its caption's words in one figure.
+
+    The scores are also printed.
+    """
     from cae_lib.data.images import read_image
     from cae_lib.evaluation.pair import attribute
     from cae_lib.evaluation.pair_figure import draw_attributions
@@ -481,6 +485,10 @@ BOOK_COMMANDS = {
 def run_book_command(name: str, arguments: Sequence[str]) -> int:
     """Run a command of the book in a separate process and return its exit code.
 
+    KeyboardInterrupt and Terminated are not passed on: the process gets the signal, too, and the
+    call waits for its end. The exit code of a process that a signal kills is minus the number of
+    the signal.
+
     Args:
         name: One of `BOOK_COMMANDS`.
         arguments: Arguments and options of the command.
@@ -566,7 +574,8 @@ def invoke(command: click.Command, name: str, arguments: Sequence[str]) -> int |
 def run_reporting_errors(action: Callable[[], int | None], resume_command: str) -> int:
     """Call a function; print a message, not a traceback, for errors that the user can correct.
 
-    These errors are CaeError, a missing package, missing permissions for a file, and a full disk.
+    These errors are CaeError, a missing package, missing permissions for a file, and a disk that is
+    read-only or full.
     Other exceptions propagate, except KeyboardInterrupt.
 
     Args:
@@ -606,8 +615,9 @@ def run_reporting_errors(action: Callable[[], int | None], resume_command: str) 
 def raise_on_sigterm() -> Iterator[None]:
     """Raise Terminated on SIGTERM in a `with` block, so that SIGTERM ends a command as Ctrl-C does.
 
-    The signal often arrives twice; the second one is ignored. Outside of the main thread, which is
-    the only one that receives signals, nothing is done.
+    The signal often arrives twice; the second one is ignored. After the block, the former handler
+    is restored. Outside of the main thread, which is the only one that receives signals, nothing is
+    done.
     """
 
     def terminate(number: int, frame: FrameType | None) -> None:
@@ -625,7 +635,7 @@ def raise_on_sigterm() -> Iterator[None]:
 
 
 def _merge_staged() -> None:
-    """Move all staged results into the tables."""
+    """Move the staged results of all profiles into their tables."""
     from cae_lib.profiles import PROFILES
 
     for place in (paths().cache / "staged").glob("*/"):

@@ -56,9 +56,9 @@ class Paths:
 def paths() -> Paths:
     """Return the folders of the project.
 
-    They are below `CAE_HOME` if that environment variable is set. Otherwise they are below the
-    repository that contains this package or, if the package was installed without a repository,
-    below the current folder.
+    They are below `CAE_HOME` if that environment variable is set and not empty. Otherwise they are
+    below the repository that contains this package or, if the package was installed without a
+    repository, below the current folder.
     """
     home = os.environ.get("CAE_HOME")
     return Paths(Path(home).expanduser().resolve() if home else repository_root() or Path.cwd())
@@ -100,14 +100,14 @@ class AttributionLossConfig:
             are first raised to 1e-6. "margin" does not use object words. It is `max(0, eps - a_j)`
             for the score a_j of each attribute or relation token j, averaged over attributes and
             over relations separately. The loss is the mean of the two averages. If only one of the
-            two roles occurs, the loss is the average for this role.
+            two roles occurs, the loss is the average for this role; if none occurs, it is 0.
         margin: The value eps. With the hinge "margin" it must be above 0: some methods, such as
             "attention", have no scores below 0, so this hinge would always be 0 with an eps of 0.
         scope: "batch", as in the paper, averages over all tokens of the batch. We add two others:
             "caption" computes means and hinge within each caption and then averages over captions;
             "word" first averages the tokens of each word, so that a word with many tokens counts
             once.
-        stop_gradient: Treat A_obj as a constant, so that the loss changes only A_comp.
+        stop_gradient: Treat A_obj as a constant, so that gradients flow only through A_comp.
         complete_captions: Use only captions that have an object word and also an attribute or
             relation word. The scope "caption" uses only these captions even if this is False. The
             hinge "margin" uses all captions even if this is True.
@@ -146,17 +146,20 @@ class Experiment(AttributionLossConfig):
     hashes the configuration.
 
     Raises:
-        ConfigError: If a value has the wrong type, or settings of the loss do not fit together.
+        ConfigError: If a value has the wrong type or is not finite, or settings of the loss are
+            unknown or do not fit together. Other values are checked where they are used.
     """
 
     name: str  # name of the run, such as "clip-ft" or "cae-attention"
-    profile: str  # one of `PROFILES`
-    model: str = "clip-mini"  # or a model of open_clip
+    profile: str  # a key of `cae_lib.profiles.PROFILES`
+    model: str = "clip-mini"  # or "clip-photo", or a model of open_clip
     activation: str = "quickgelu"  # or "gelu"
-    # The weights to start from: a file in the data folder, or a tag of open_clip; None for random
-    # weights. If `steps` is 0, also a folder there, hf-hub:OWNER/NAME or hf:OWNER/NAME.
+    # The weights to start from: the path, below the data folder, of a .safetensors file or of any
+    # weight file in `raw`; or a tag of open_clip; None for random weights. If `steps` is 0, None is
+    # not allowed, but a folder in `raw`, hf-hub:OWNER/NAME and hf:OWNER/NAME are.
     weights: str | None = None
-    # If `steps` is 0: share of a weight file in the mean of its weights and OpenAI's.
+    # If `steps` is 0: share of a weight file in the weighted mean of its weights and those of
+    # OpenAI's ViT-B-32; 1 is the file alone.
     weights_share: float = 1.0
     train_data: str = "coco"  # name of the training set, see `training_set`
     augment: bool = True  # crop images at random; False takes the crop of evaluation
@@ -170,15 +173,15 @@ class Experiment(AttributionLossConfig):
     # gradient has the norm that the loss with the parsed roles would give.
     match_gradient: bool = False
     tagger: str = "scene-graph"  # the paper's; or "dependency", "truth": see `training_set`
-    negatives: bool = False  # NegCLIP's hard negatives: two images and four texts for each row
+    negatives: bool = False  # NegCLIP's hard negatives: two images, up to four texts for each row
     # Hard negative captions without NegCLIP's images, one for each caption that has any: from the
     # training set ("given"), or a swap that `cae_lib.attribution.binding` makes ("exchanged").
     foils: str | None = None
     # Compare these `foils` with their source captions by a margin loss, with the run's `weight` and
     # `margin`; otherwise they are negatives of the contrastive loss.
     foil_hinge: bool = False
-    # "adaptive": the margin of that loss is the mean similarity gap of the step before, but not
-    # below 0 or above `margin`, as in CE-CLIP.
+    # "fixed": the margin of that loss is `margin`. "adaptive": it is the mean similarity gap in the
+    # last step that had foils, clamped to between 0 and `margin`, as in CE-CLIP; 0 at first.
     margin_rule: str = "fixed"
     # Share of the captions in which one word with a role is masked for the contrastive loss, by the
     # mean token embedding.
@@ -187,14 +190,16 @@ class Experiment(AttributionLossConfig):
     lock_trunk: bool = False  # keep only the trunk of a timm image tower as it is
     tower_steps: int = 0  # for a base model: steps that first train the image tower alone
     steps: int = 300  # of the optimiser; 0 measures the weights that the run starts from
-    batch_size: int = 128  # pairs in a step
-    warmup: int = 30  # steps of linear warm-up
-    lr: float = 3e-4  # learning rate; this and the next three are settings of AdamW
+    batch_size: int = 128  # pairs in a step, over all processes; `negatives` adds as many
+    warmup: int = 30  # steps of linear warm-up, before a cosine decay towards 0
+    lr: float = 3e-4  # highest learning rate; this and the next three are settings of AdamW
     weight_decay: float = 0.2
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     precision: str = "fp32"  # or "bf16" (autocast), or "auto": bf16 if the device supports it
-    seed: int = 0  # of the order of the data, crops, negatives, masks, placebos
+    # Seed of the order of the data, crops, negatives, masks, placebos, random numbers within the
+    # model and the method, and the initial weights of a base model.
+    seed: int = 0
 
     def key(self) -> str:
         """Return a hash of the fields that differ from their defaults, as 12 hexadecimal digits.
@@ -222,7 +227,8 @@ class SearchSpace:
             which has to be among them.
         margins: Margins eps of CAE with the method "binding", and of margin losses on hard
             negatives.
-        binding_weights: Weights λ of the losses for which `margins` are tried.
+        binding_weights: Weights λ of the losses for which `margins` are tried. The search `footing`
+            of `data/recipes/choose_settings.py` takes every second of them.
     """
 
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
@@ -239,7 +245,7 @@ class Profile:
     The comments beside the fields explain them.
     """
 
-    name: str
+    name: str  # name of its file, without the suffix
     seeds: int  # number of seeds of each run
     base: dict[str, Any] | None  # settings of the base model's training; None if it is downloaded
     training: dict[str, Any]  # fields of `Experiment` that all runs share unless they set them
@@ -252,7 +258,7 @@ class Profile:
     short: dict[str, Any] = field(default_factory=dict)
     earlier_bases: tuple[int, ...] = ()  # numbers of steps of base models with a shorter training
     search: SearchSpace = SearchSpace()
-    built_from_photographs: bool = False  # whether its datasets are built from those of Flickr8k
+    built_from_photographs: bool = False  # whether its images are made from Flickr8k's photographs
     studies_apart: bool = False  # whether `cae reproduce` includes the studies only with `--all`
     # Announcement above each page of its own copy of the book; None if it has no copy.
     own_book: str | None = None

@@ -73,7 +73,8 @@ def check_type(name: str, value: Any, hint: Any) -> None:
         name: Name of the setting, for the error message.
         value: The value.
         hint: The type as an annotation, such as `float`, `str | None`, `tuple[int, ...]` or a
-            `Literal`. An integer is accepted where a float is expected.
+            `Literal` of texts. An integer is accepted where a float is expected, but a bool is
+            accepted only where a bool is expected.
 
     Raises:
         ConfigError: If the value has another type, is a number that is not finite, or is not an

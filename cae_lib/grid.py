@@ -17,10 +17,11 @@ from cae_lib.runtime import file_hash
 from cae_lib.variants import BASE, DATA_RUN, Variant, parse_run_name, study_runs
 
 CONTROL_SUITES = ("benchmarks", "attribution", "retrieval", "bindings")
-"""Suites of controls: runs with other word roles, another tagger, or hard negative captions."""
+"""Suites of controls: runs with the setting `roles`, `tagger` or `foils`, see `suites_of`."""
 
 HARD_NEGATIVE_SUITES = (*CONTROL_SUITES, "phrases")
-"""Suites of runs with NegCLIP's hard negatives. (`cae evaluate` measures all suites of any run.)"""
+"""Suites of runs that have NegCLIP's hard negatives and are no controls, see `suites_of`. By
+default `cae evaluate` measures all suites, also of these runs and of controls."""
 
 STUDY_RUN_SUITES = ("benchmarks", "attribution")
 """Suites that are measured for the runs that `study_runs` returns."""
@@ -29,10 +30,10 @@ STUDY_PAGES = ("what-decides", "quickgelu", "faithfulness", "blind")
 """Pages of the studies beside the paper, which have runs or suites of their own."""
 
 STUDY_ONLY_SUITES = ("faithfulness", "sensitivity", "blind")
-"""Suites that only the `STUDY_PAGES` show."""
+"""Suites that a reproduction measures only if the studies are selected."""
 
 REAL_DATA_PAGES = ("attribution", "bindings", "accuracy", "retrieval-and-text")
-"""Pages that show a profile with real data."""
+"""Pages that a reproduction with real data executes."""
 
 STATUS_PAGE = "status"
 """The page that lists all stored results and pages; it is executed last."""
@@ -46,8 +47,9 @@ class Selection(NamedTuple):
 
     Attributes:
         studies: Whether the studies beside the paper are included.
-        rows: Names of runs, without their seeds, to which the reproduction is limited; pages are
-            then left out. Empty for all runs and the pages.
+        rows: Names of runs, without their seeds, to which the reproduction is limited; a name may
+            contain settings, see `parse_run_name`. Pages are then left out. Empty for the pages and
+            all runs, of which those of the studies are included only if `studies` is true.
         seeds: The largest number of seeds of each run; None for the profile's number.
     """
 
@@ -63,7 +65,8 @@ class PlannedRun(NamedTuple):
         variant: The run and its changed settings. The run named "base" stands for measuring the
             base model, and the run named "data" for measuring the datasets.
         seed: The seed.
-        suites: Names of the suites; empty for all.
+        suites: Names of the suites; empty for all, without the `STUDY_ONLY_SUITES` unless the
+            studies are selected. Not used for the data.
     """
 
     variant: Variant
@@ -107,6 +110,10 @@ def parse_selection(profile_name: str, config: Mapping[str, Any]) -> Selection:
             selected.
         config: The configuration. Its keys `all` (whether to include the studies), `rows` (names
             separated by commas) and `seeds` (a number) are read; each may be missing.
+
+    Raises:
+        ConfigError: If the profile is unknown.
+        ValueError: If `seeds` is not a number.
     """
     studies = bool(config.get("all")) or not find_profile(profile_name).studies_apart
     rows = [name.strip() for name in str(config.get("rows") or "").split(",")]
@@ -117,7 +124,8 @@ def parse_selection(profile_name: str, config: Mapping[str, Any]) -> Selection:
 def runs(profile_name: str, selection: Selection) -> dict[str, PlannedRun]:
     """Return every run of a reproduction, named NAME/SEED.
 
-    The first two entries stand for the data and the base model.
+    The first two entries, "data/0" and "base/0", stand for the data and the base model. A run with
+    0 steps has the seed 0 alone, since no seed changes its weights.
 
     Args:
         profile_name: Name of the profile.
@@ -152,7 +160,7 @@ def jobs(profile_name: str, selection: Selection) -> list[tuple[str, list[str]]]
     datasets.
 
     Raises:
-        ConfigError: If a run or a setting is unknown.
+        ConfigError: If the profile, a selected run or one of its settings is unknown.
     """
     grouped: dict[str, list[str]] = {}
     for name in runs(profile_name, selection):
@@ -165,10 +173,11 @@ def _variants_of(profile_name: str, selection: Selection) -> list[Variant]:
     """Return the runs that a selection stands for, without seeds.
 
     If the selection names runs, these are returned. Otherwise all trained runs of the profile are
-    returned, without the runs of the studies unless the selection includes the studies.
+    returned, without those in `Profile.studies` unless the selection includes the studies. The
+    result does not contain the runs that `study_runs` returns.
 
     Raises:
-        ConfigError: If a run or a setting is unknown.
+        ConfigError: If the profile, a selected run or one of its settings is unknown.
     """
     profile = find_profile(profile_name)
     names = selection.rows or [
@@ -194,8 +203,8 @@ def suites_of(settings: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
     A control, which has a setting `roles`, `tagger` or `foils`, gets `CONTROL_SUITES`. Another run
     with NegCLIP's negatives gets `HARD_NEGATIVE_SUITES`. If such a control or run trains with an
     attribution method, its suite "attribution" is left out unless the studies are included. A page
-    outside the studies that shows it, such as `gap-and-accuracy`, then uses the stored table, or
-    leaves the run out if there is none. All other runs get all suites.
+    outside the studies that shows this suite, such as `gap-and-accuracy`, then uses the stored
+    table of the run, or leaves the run out if there is none. All other runs get all suites.
 
     Args:
         settings: All settings by which the run differs from the profile's `training`: its own in
@@ -213,7 +222,10 @@ def suites_of(settings: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
 
 
 def training_sets_of(profile_name: str, selection: Selection) -> list[tuple[str, str]]:
-    """Return the training sets that the runs use: the name of each, and the name of its tagger."""
+    """Return the names of the training sets that the runs use, each with the name of its tagger.
+
+    The pairs are sorted. Runs with 0 steps use no training set.
+    """
     configs = [run.experiment(profile_name) for run in runs(profile_name, selection).values()]
     return sorted(
         {(config.train_data, config.tagger) for config in configs if config and config.steps}
@@ -223,7 +235,7 @@ def training_sets_of(profile_name: str, selection: Selection) -> list[tuple[str,
 def pages_of(profile_name: str, selection: Selection) -> list[str]:
     """Return the names of the pages that show a profile.
 
-    If the selection is limited to some runs, there are none. A profile with real data has the
+    If the selection is limited to some runs, the list is empty. A profile with real data has the
     `REAL_DATA_PAGES`. Another profile has all pages if its numbers are meaningless. Otherwise it
     has the `STATUS_PAGE` and the pages that show it by default; `STUDY_PAGES` are among these only
     if the selection includes the studies.
@@ -272,8 +284,9 @@ def data_key(profile_name: str, selection: Selection, generator_key: str = "") -
 def base_key(profile_name: str, selection: Selection) -> str:
     """Return a digest of the base model: its training settings, and its weights if shipped.
 
-    If the selection includes the studies, the digest also covers the numbers of steps of the
-    shorter base trainings.
+    The weights are covered by the profile's setting `weights` and, if the profile is `recorded` and
+    their file exists, by the content of this file. If the selection includes the studies, the
+    digest also covers the numbers of steps of the shorter base trainings.
     """
     profile = find_profile(profile_name)
     weights = bundled_path(f"data/{profile.training.get('weights')}")

@@ -74,8 +74,8 @@ def table_key(suite: str, model_digest: str, data_digest: str) -> str:
 
     Args:
         suite: Name of a suite, one of `SUITE_VERSIONS`.
-        model_digest: Digest of the inputs of the measured run, or of downloaded weights; "" for the
-            suite "data", which measures no model.
+        model_digest: Digest that identifies the model, as `measuring.model_digest` returns it for
+            runs; "" for the suite "data", which measures no model.
         data_digest: Digest of the data that the suite reads.
     """
     return digest(suite, SUITE_VERSIONS[suite], model_digest, data_digest)

@@ -35,7 +35,8 @@ with the method "perturbation"."""
 def find_gpus() -> list[str]:
     """Return the GPUs that this process may use, as entries of `CUDA_VISIBLE_DEVICES`.
 
-    If that variable is not set, these are the numbers of all GPUs that `nvidia-smi` lists.
+    If that variable is not set, these are the numbers of all GPUs that `nvidia-smi` lists. The list
+    is empty if there is no `nvidia-smi` or it fails.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
@@ -52,9 +53,9 @@ def exclusive_gpu() -> Iterator[None]:
     """Reserve a GPU for a `with` block; wait until this user's other jobs have left one free.
 
     `CUDA_VISIBLE_DEVICES` is set to the reserved GPU and stays set after the block. PyTorch must
-    not have looked for GPUs before the block. A lock file marks the GPU as reserved until the block
-    or the process ends. If at most one GPU is visible, for example because a scheduler has assigned
-    one, nothing is done.
+    not have looked for GPUs before the block. A lock file in `TMPDIR` (`/tmp` if that variable is
+    not set) marks the GPU as reserved until the block or the process ends. If at most one GPU is
+    visible, for example because a scheduler has assigned one, nothing is done.
     """
     gpus = find_gpus()
     if len(gpus) < 2:
@@ -76,7 +77,11 @@ def exclusive_gpu() -> Iterator[None]:
 
 
 def max_cpu_jobs() -> int:
-    """Return how many jobs can run at once on the CPU: one for each core, if memory allows it."""
+    """Return how many jobs can run at once on the CPU: one for each core, if memory allows it.
+
+    The cores are those that this process may use. A job counts with `BYTES_PER_JOB`, and the
+    memory is that of the whole machine, whether or not it is in use. The result is at least 1.
+    """
     has_affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -95,7 +100,7 @@ def restart_with_one_thread() -> None:
     """Restart this script with `ONE_THREAD_ENVIRONMENT` if it shares the CPU with other jobs.
 
     The script has to be restarted because these variables are read when a process starts. Nothing
-    is done if they are already set.
+    is done if they already have these values.
     """
     if shares_cpu() and not ONE_THREAD_ENVIRONMENT.items() <= os.environ.items():
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ONE_THREAD_ENVIRONMENT)

@@ -64,10 +64,13 @@ def measure_run(
 ) -> None:
     """Measure the tables of a run that are missing or out of date.
 
+    Nothing is trained. Suites whose real data are missing are left out with a message.
+
     Args:
         name: Name of the run, which may be one of `GELU_CONTROLS` or "base".
         profile_name: Name of the profile.
-        seed: Seed of the run.
+        seed: Seed of the run. Ignored for a run with 0 steps, whose tables are stored with the
+            seed 0.
         remeasure: Measure stored tables again, unless this clone measured them itself.
         only: Names of the suites to measure. If it is empty, `GELU_SUITES` are measured for one of
             `GELU_CONTROLS`, and all available suites except `without` for any other run.
@@ -79,6 +82,7 @@ def measure_run(
         ConfigError: If the run, the profile, a setting or a suite is unknown.
         CheckpointError: If the run is not trained, or its weights are missing or damaged.
         DataError: If data are malformed, or if generated data or downloaded weights are missing.
+        WriteError: If a table cannot be written.
     """
     available = {**RUN_SUITES, **BASE_ONLY_SUITES} if name == BASE else {**RUN_SUITES}
     if find_profile(profile_name).built_from_photographs:
@@ -130,8 +134,9 @@ def measure_external(
 ) -> None:
     """Measure the missing or outdated tables of a model that was not trained here.
 
-    The model is loaded even if no table has to be measured. Suites that need the characters of each
-    token are left out, with a message, if the tokenizer does not provide them.
+    The model is loaded even if no table has to be measured. Tables are stored with the seed 0.
+    Suites that need the characters of each token are left out, with a message, if the tokenizer
+    does not provide them.
 
     Args:
         external: How to load the model.
@@ -143,10 +148,11 @@ def measure_external(
             data.
 
     Raises:
-        ConfigError: If the form of the source, the architecture or the activation is not known.
-        CheckpointError: If the weights are missing or cannot be read.
+        ConfigError: As for `load_external`.
+        CheckpointError: As for `load_external`.
         DataError: If data are malformed, or if generated data are missing; with `on_request`,
             if any data are missing.
+        WriteError: If a table cannot be written.
     """
     load = model_loader(external, pick_device())
     data = data_digests(profile_name, suites)
@@ -242,10 +248,16 @@ def measure_model(
 def name_in_tables(name: str, profile_name: str, **overrides: Any) -> str:
     """Return the name of a run, or of any other model, in tables and file names.
 
+    For another model, this is the given name or, if that is an existing path, the name of the file
+    or folder without its suffix; "-" replaces characters such as "/" and ":".
+
     Args:
         name: Name of a run of the profile, or another model as `measure_model` takes it.
         profile_name: Name of the profile.
         **overrides: Settings that differ from the profile's, for a run; the name contains them.
+
+    Raises:
+        ConfigError: If the profile, or a setting in the name, is unknown.
     """
     if is_run(name, profile_name):
         run, settings = parse_run_name(name, profile_name)
@@ -273,9 +285,12 @@ def compute_table(
 
     Raises:
         ConfigError: If the run or a setting is unknown.
-        DataError: If data or downloaded weights are missing; the message says how to get them.
+        DataError: If data are malformed, or if data or downloaded weights are missing; the message
+            then says how to get them.
         CheckpointError: If the base model or other weights that are needed are missing or damaged.
+        NotFiniteError: If a loss or gradient of the training is not finite.
         TimeLimitError: If the training would take more than `hours`.
+        WriteError: If a checkpoint or a table cannot be written.
     """
     run, settings, _ = variant
     name = variant.name(profile_name)
@@ -322,11 +337,11 @@ def compute_table(
 def model_digest(weights: Weights) -> str:
     """Return a digest that identifies the weights of a model.
 
-    For a trained run this is the digest of its inputs (see `run_inputs`); for other weights see
-    `Weights.digest`.
+    For a trained run this is the `digest` of its `run_inputs`, 12 hexadecimal digits; for other
+    weights it is `Weights.digest`, 64 digits.
 
     Raises:
-        CheckpointError: If the weights are missing.
+        CheckpointError: If the weights are missing or damaged, or cannot be downloaded.
     """
     meta = read_meta(weights.source) if isinstance(weights.source, Path) else None
     inputs = meta and meta.extra.get("identity")
@@ -355,7 +370,8 @@ def measure_suites(
         profile_name: Name of the profile.
         seed: Seed of the run.
         suites: The suites to measure, by name.
-        model_digest: Digest of the run's inputs or of downloaded weights.
+        model_digest: Digest that identifies the model, as the function `model_digest` returns it
+            for runs.
         data_digests: Digest of the data that each suite reads, by the name of the suite.
         load_encoder: Function that returns the model's encoder; called once for each suite that is
             computed.
@@ -367,6 +383,7 @@ def measure_suites(
     Raises:
         DataError: If data are malformed, or if generated data are missing; with `on_request`,
             if any data are missing.
+        WriteError: If a table cannot be written.
     """
     may_be_missing = find_profile(profile_name).is_real and not on_request
     for name, suite in suites.items():

@@ -17,7 +17,7 @@ class Method(NamedTuple):
         class_name: Name of its class in the module `cae_lib.attribution.NAME`, where NAME is the
             method's key in `METHODS`.
         label: Name in tables and figures.
-        color: Color in figures, as a hexadecimal RGB code.
+        color: Colour in figures, as a hexadecimal RGB code.
     """
 
     class_name: str

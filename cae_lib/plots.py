@@ -116,7 +116,7 @@ ROLE_MARKERS: dict[str, str] = dict(zip(ROLES, "os^", strict=True))
 """Markers of the word roles."""
 
 GRAY = "#949494"
-"""Colour of placebos and of runs without a colour of their own."""
+"""Colour of placebos and other controls, and of runs without a colour of their own."""
 
 RUN_MARKERS_AND_COLORS = {
     "base": ("P", INK),
@@ -192,9 +192,9 @@ def marker_and_color(run: str) -> tuple[str, str]:
     """Return the marker and the colour that a run has on all pages.
 
     `RUN_MARKERS_AND_COLORS` takes precedence. Otherwise, placebos and other controls (names that
-    start with "placebo", "negclip-placebo", "wrong", "kept" or "random") are grey triangles, runs
-    with a `method_label` have the marker and colour of this method, and all others have
-    `DEFAULT_MARKER_AND_COLOR`.
+    start with "placebo", "negclip-placebo", "wrong", "kept" or "random") are grey triangles. Runs
+    with a `method_label` have the marker (a circle if `METHOD_MARKERS` has none) and the colour of
+    this method. All others have `DEFAULT_MARKER_AND_COLOR`.
     """
     if run in RUN_MARKERS_AND_COLORS:
         return RUN_MARKERS_AND_COLORS[run]
@@ -246,12 +246,14 @@ def show(
 ) -> CellOutput:
     """Close a figure and return it as inline SVG with an alt text.
 
-    A figure that is wider than a telephone's screen is drawn twice: as it is, and narrow (see
-    `narrow_figure`). The book shows the drawing that fits. Viewers of notebooks show a PNG instead.
+    A figure that is wider than a telephone's screen is drawn twice: as it is, and after
+    `narrow_figure` has changed it. The book shows the drawing that fits. Viewers of notebooks show
+    a PNG instead.
 
     Args:
         figure: The figure.
-        alt: Text that says what the figure shows, in 1 to `MAX_ALT_LENGTH` characters.
+        alt: Text that says what the figure shows, in 1 to `MAX_ALT_LENGTH` characters. Line breaks
+            and repeated spaces count as one space.
         data: The rows that the figure was drawn from; a link below the figure saves them. None adds
             no link.
         name: Name of the file that the link saves, without the suffix `.csv`.
@@ -394,7 +396,7 @@ def _refit_legends(figure: Figure, own_legends: Mapping[Legend, bool]) -> None:
 
     Legends inside a panel are not changed. Of other legends with equal texts, only the first is
     kept. If several are left, a legend that belongs to a panel is drawn above this panel. All other
-    legends are drawn below or above all panels.
+    legends are drawn below or above all panels. The figure becomes higher if the legends do.
 
     Args:
         figure: The figure.
@@ -529,7 +531,8 @@ def pick(rows: pd.DataFrame, **selection: Sequence[str]) -> pd.DataFrame:
     """Select the rows with the given values, and sort them in the order of these values.
 
     For example, `pick(gains, score=["ARO-R", "ARO-A"], run=models)` sorts by score, in this order,
-    and then by run. A value that occurs in no row gives a warning that lists the values that do.
+    and then by run. Columns are searched one after the other. A value that occurs in none of the
+    rows that are left gives a warning, which lists the values that do.
 
     Args:
         rows: The rows to select from.
@@ -570,9 +573,11 @@ def forest(
             `RUN_MARKERS_AND_COLORS` have the same markers on each page.
         ax: Axes to draw into; None creates a figure of fitting height.
         scale: Factor of the numbers; 100 gives percentage points.
-        palette: Colours of the marks. A list has a colour for each value of `hue`, and a mapping
-            has the colours of some values. Runs that it leaves out have their colours in
-            `RUN_MARKERS_AND_COLORS`, and all other values those of the named seaborn palette.
+        palette: Colours of the marks: a list with a colour for each value of `hue`, a mapping from
+            some of these values to colours, or the name of a seaborn palette. With a mapping or a
+            name, the labels of the runs in `RUN_MARKERS_AND_COLORS` have the runs' colours unless
+            the mapping has others; all other values have colours of the named palette or, with a
+            mapping, of "colorblind".
         zero_line: Whether to draw a vertical line at zero.
 
     Returns:
@@ -674,8 +679,8 @@ def table(
 ) -> CellOutput:
     """Return a frame as an HTML table in a box of its own that scrolls sideways.
 
-    The index is shown first. Texts of the frame and the caption are escaped. If a cell or the
-    caption is a `CellOutput`, its HTML is inserted unchanged.
+    The index is shown first, and missing values are shown as "–". Texts of the frame and the
+    caption are escaped. If a cell or the caption is a `CellOutput`, its HTML is inserted unchanged.
 
     Args:
         frame: The content of the table.
@@ -721,7 +726,7 @@ def table(
 def _escaped(value: Any) -> Any:
     """Return a value of a table as HTML.
 
-    Texts are escaped; numbers and missing values are unchanged.
+    Numbers, timestamps and missing values are unchanged. Other values are escaped as texts.
     """
     if isinstance(value, CellOutput):
         return value.html

@@ -47,8 +47,9 @@ def read_profile(path: Path) -> Profile:
             updated, key by key, with the content of this file.
 
     Raises:
-        ConfigError: If the file is not valid YAML, lacks a key, or has an unknown key or a value of
-            the wrong type; the message names the file, the key and what is allowed.
+        ConfigError: If the file is not valid YAML, lacks a key, has an unknown key or a value of
+            the wrong type, or if a key `like` names no other file or no other run; the message
+            names the file, the key and what is allowed.
     """
     content = _load(path)
     entries = content.pop("runs", None)
@@ -94,6 +95,14 @@ def _load(path: Path, below: tuple[str, ...] = ()) -> dict[str, Any]:
 
     That file may have a key `like` as well, and so on. In the result, `like` names the last of
     these files, which has no such key.
+
+    Args:
+        path: The file.
+        below: Names of the files whose keys `like` led to this one; it must not name any of them.
+
+    Raises:
+        ConfigError: If the file is not valid YAML, does not hold a mapping, or has a key `like`
+            that names no file or one that is being read already.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
@@ -169,7 +178,17 @@ def _entry(location: str, entry: Any) -> dict[str, Any]:
 def _resolved(
     path: Path, name: str, entries: Mapping[str, dict[str, Any]], seen: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Return the settings of a run: those of the runs that it is `like`, updated with its own."""
+    """Return the settings of a run: those of the runs that it is `like`, updated with its own.
+
+    Args:
+        path: The file of the profile, for error messages.
+        name: Name of the run.
+        entries: Checked entries of all runs, by name.
+        seen: Names of the runs whose keys `like` led to this one.
+
+    Raises:
+        ConfigError: If a key `like` names no run of the file, or one that is in `seen`.
+    """
     settings: dict[str, Any] = {}
     for other in entries[name].get("like", ()):
         if other not in entries or other in (*seen, name):
@@ -200,7 +219,10 @@ def use_profile_home(profile_name: str) -> None:
 
     Only rehearsals (profiles whose field `is_rehearsal` is true) have such a folder: they write
     invented datasets and results into `build/NAME`, so that these never mix with real ones. Nothing
-    is done for other profiles, or if the project's folder is this folder already.
+    is done for other profiles, or if the project's folder already has the profile's name.
+
+    Raises:
+        ConfigError: If there is no such profile.
     """
     if find_profile(profile_name).is_rehearsal and paths().root.name != profile_name:
         os.environ["CAE_HOME"] = str(paths().build / profile_name)

@@ -43,6 +43,7 @@ def load(
             run with another setting. If None, all runs that the profile's table contains are read.
         seeds: Number of seeds of each trained run, or the seeds themselves. If None, all stored
             seeds are read; with `compute`, seed 0 is computed for each run without a stored seed.
+            If `runs` is None, requested seeds that are not stored are left out.
         compute: Train and measure those runs and seeds that are not yet stored; requires the
             argument `runs`.
         hours: The longest time in hours that a training may take on this machine, as estimated from
@@ -58,10 +59,13 @@ def load(
         DataError: If results are not stored and cannot be computed, for one of three reasons:
             `compute` is false, no suite gives the table, or data are missing. The message names the
             command to run.
-        ConfigError: If a run or setting is unknown, if a value has the wrong type, or if the
-            argument `compute` or any settings are passed without `runs`.
-        CheckpointError: If the weights that a run starts from are missing.
+        ConfigError: If the profile is unknown; if the argument `compute` or any settings are
+            passed without `runs`; or, with one of the two, if a run or setting is unknown or a
+            value has the wrong type.
+        CheckpointError: If weights that a run starts from, or that are measured, are missing or
+            damaged.
         TimeLimitError: If a training would take longer than the limit that `hours` sets.
+        WriteError: If the weights or the tables that were computed cannot be written.
     """
     if runs is None:
         if compute or settings:
@@ -94,7 +98,11 @@ def load(
 def _computed(
     table_name: str, variant: Variant, profile_name: str, seed: int, hours: float | None
 ) -> store.StoredRows:
-    """Compute a table of one run and seed if needed, and return where its rows are stored."""
+    """Compute a table of one run and seed if needed, and return where its rows are stored.
+
+    Raises:
+        DataError: If no suite gives the table, if its data are missing, or if it has no rows.
+    """
     from cae_lib.evaluation.suites import ALL_SUITES
     from cae_lib.measuring import compute_table
 

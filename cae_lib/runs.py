@@ -48,8 +48,12 @@ def initial_weights(config: Experiment) -> str | Path | None:
         A path, if the setting `weights` names a file or folder in the data folder or a file that is
         shipped with the repository. None for random weights. Otherwise the setting itself: a tag of
         open_clip, or a name on the Hugging Face hub. If the tag is "openai" and OpenAI's own
-        archive is in `data/raw/weights/openai`, the archive is converted once, and the path of the
-        converted file is returned instead.
+        archive is here as `data/raw/weights/openai/MODEL.pt`, the archive is converted once, and
+        the path of the converted file is returned instead. Other files need not exist.
+
+    Raises:
+        CheckpointError: If OpenAI's archive cannot be read.
+        WriteError: If the converted archive cannot be written.
     """
     archive = paths().raw / "weights" / "openai" / f"{config.model}.pt"
     if config.weights == "openai" and archive.is_file():
@@ -131,7 +135,10 @@ def external_model(config: Experiment) -> ExternalModel:
 
     Raises:
         ConfigError: If the run has no weights.
-        DataError: If the weights are not on this machine; the message says how to get them.
+        DataError: If the weights belong to a source in `sources.yml` and are not on this machine;
+            the message says how to get them. Other weights are not checked.
+        CheckpointError: If OpenAI's archive cannot be read; see `initial_weights`.
+        WriteError: If the converted archive cannot be written.
     """
     weights = initial_weights(config)
     if weights is None:
@@ -180,6 +187,7 @@ def train_run(
         TimeLimitError: After the first steps, if they show that the remaining steps would take more
             than `hours`. The state is saved.
         WriteError: If the state or the checkpoint cannot be written.
+        OSError: If the folder of the run or the lock file cannot be created.
     """
     config = experiment(name, profile_name, seed=seed, **overrides)
     if not config.steps:
@@ -202,11 +210,13 @@ def train_run(
 def training_inputs(config: Experiment) -> dict[str, str]:
     """Return the inputs that determine the weights of a run; see `run_inputs`.
 
-    Parts of real data that are missing on this machine change the digest of the training data.
+    Parts of real data that are missing on this machine change the digest of the training data. The
+    weights of an open_clip tag are downloaded if they are not cached.
 
     Raises:
         DataError: If the data have to be generated on this machine first.
-        CheckpointError: If the weights that the run starts from are missing.
+        CheckpointError: If the weights that the run starts from are missing or damaged, or cannot
+            be downloaded.
     """
     start = Weights(initial_weights(config), config.model, config.activation).digest()
     return run_inputs(config, needs.training_digest(config.profile, config.train_data), start)
@@ -227,8 +237,9 @@ def require_training_inputs(config: Experiment) -> None:
 
     With real data, only the weights that the run starts from are checked, and only if they belong
     to a source in `sources.yml`. With generated data, it is checked whether the datasets were
-    generated, but not whether they are complete; and, if the run starts from it, the base model.
-    OpenAI's archive is converted first, if it is needed and on this machine; see `initial_weights`.
+    generated, but not whether they are complete. The base model is checked, too, if the run starts
+    from it. OpenAI's archive is converted first, if it is needed and on this machine; see
+    `initial_weights`.
 
     Raises:
         DataError: If downloaded weights are missing, or the datasets were not generated yet; the
@@ -291,9 +302,10 @@ def _train_if_stale(
 
 
 def _drop_other_state(path: Path, identity: Mapping[str, str]) -> None:
-    """Remove the saved state of an interrupted training if that had other inputs.
+    """Remove the saved state of an interrupted training whose inputs differ from `identity`.
 
-    Such a state cannot be resumed: the training would refuse it.
+    Such a state cannot be resumed: the training would refuse it. A file that cannot be read as a
+    state is kept.
     """
     from cae_lib.training.state import describe_changes
 
@@ -365,20 +377,21 @@ def open_model(
 
     Args:
         name: Name of a run of the profile, or another model in a form that
-            `external.MODEL_SOURCE_HELP` describes. With `model`, it may also be an open_clip tag of
-            that architecture, such as "openai".
+            `external.MODEL_SOURCE_HELP` describes. With `model`, a name without a colon and without
+            the suffix of a weight file is an open_clip tag of that architecture, such as "openai".
         profile_name: Name of the profile.
         seed: Seed, for a run.
         model: open_clip's name of the architecture; needed for a weight file that does not state
             it. Not used for a run.
-        activation: "quickgelu" or "gelu"; needed for a weight file that does not state it, None
-            otherwise. Not used for a run.
+        activation: "quickgelu" or "gelu"; None for the one that the source states. Needed for a
+            weight file that states none. Not used for a run.
         processor: See `ExternalModel`; not used for a run.
-        **overrides: Settings that differ from the profile's, for a run.
+        **overrides: Settings that differ from the profile's, for a run; they replace those in the
+            name. Not used for another model.
 
     Raises:
-        ConfigError: If the name is neither a run nor a form of a model, or if the architecture or
-            the activation is not known.
+        ConfigError: If the name is neither a run nor a form of a model, if the profile or a setting
+            is unknown, or if the architecture or the activation is not known.
         CheckpointError: If the weights cannot be read, or the run is not trained.
         DataError: If downloaded weights of a run are missing; the message says how to get them.
     """

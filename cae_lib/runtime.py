@@ -47,6 +47,7 @@ def pick_device(name: str | None = None) -> torch.device:
     Args:
         name: Name of the device, such as "cpu", "cuda", "cuda:1" or "mps". None picks a CUDA GPU if
             there is one, else the CPU; each process started by `torchrun` gets a GPU of its own.
+            Whether the machine has a named device is not checked.
     """
     import torch
 
@@ -154,6 +155,8 @@ def format_seconds(seconds: float) -> str:
 class Progress(tqdm):
     """Progress bar on standard error: rewritten in place on a terminal, else a line every 10 s.
 
+    If `PROGRESS_LINES_VARIABLE` is set, there are lines on a terminal, too.
+
     Args:
         total: Number of steps or items after which the work is done.
         label: Text in front of the bar.
@@ -185,7 +188,7 @@ class _Lines:
     """Standard error, with newlines instead of carriage returns."""
 
     def write(self, text: str) -> None:
-        """Write a line without its carriage returns."""
+        """Write a text as a line, without carriage returns at its ends; skip a blank text."""
         if text.strip():
             sys.stderr.write(text.strip("\r") + "\n")
 
@@ -194,7 +197,8 @@ def has_uncommitted_changes(files: Iterable[Path] = (PACKAGE_FOLDER,)) -> bool |
     """Return whether any of the given files or folders differ from the last commit.
 
     Args:
-        files: The files or folders; by default the folder of the package.
+        files: The files or folders, at least one; by default the folder of the package. A relative
+            path starts from this folder.
 
     Returns:
         Whether there are changed or untracked files; None if git cannot tell, as outside of a
@@ -234,8 +238,9 @@ def environment_info(profile_name: str) -> dict[str, Any]:
 
     Returns:
         `versions` and `device`, see the functions `versions` and `device_name`; `profile`, the
-        name; `data`, a digest of the manifest of the profile's generated datasets (None without a
-        manifest); and `wall_seconds`, the seconds since this module was imported.
+        name; `data`, 12 hexadecimal digits of the SHA-256 of the manifest of the profile's own
+        generated datasets (None without a manifest); and `wall_seconds`, the seconds since this
+        module was imported.
     """
     manifests = [
         paths().raw / name / "manifest.json" for name in (f"world-{profile_name}", profile_name)

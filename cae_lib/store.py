@@ -64,7 +64,7 @@ DROPPED_ROLES = {"attribution": ("other",)}
 """Roles of words whose rows are not stored, by table; no loss and no page uses them."""
 
 ROUNDED_TABLES = ("attribution", "bindings", "faithfulness", "heatmaps", "phrases", "sensitivity")
-"""Tables whose numbers are rounded to `SIGNIFICANT_BITS`; other tables are stored exactly."""
+"""Tables whose floats are rounded to `SIGNIFICANT_BITS`; other tables are stored exactly."""
 
 SIGNIFICANT_BITS = 13
 """Binary digits of a rounded number. With 12, one number that a page prints would change."""
@@ -121,6 +121,7 @@ def save(
 ) -> Path:
     """Stage the rows of one run and seed, and return the path of the staged file.
 
+    The rows replace all earlier ones of this run and seed, even if `discard` has removed these.
     Some rows and columns are dropped and some numbers rounded; see `DROPPED_COLUMNS`,
     `DROPPED_ROLES` and `ROUNDED_TABLES`.
 
@@ -170,8 +171,8 @@ def discard(
 ) -> None:
     """Remove the rows of one run and seed from a table.
 
-    A staged file of rows is deleted. A file with the suffix `TOMBSTONE` is staged. It hides
-    merged rows from readers until `merge_staged` removes them.
+    A staged file of rows is deleted. A file with the suffix `TOMBSTONE` is staged, which hides rows
+    of the profile's merged table from readers until `merge_staged` removes them.
 
     Args:
         table_name: Name of the table.
@@ -180,6 +181,9 @@ def discard(
         profile_name: Name of the profile.
         on_request: Remove rows that are stored apart from the profile's tables, instead of
             rows of the profile's table.
+
+    Raises:
+        WriteError: If the file cannot be written.
     """
     path = _folder(profile_name, on_request) / table_name / run / f"{seed}{TOMBSTONE}"
     write_atomic(path, "")
@@ -189,8 +193,13 @@ def discard(
 def merge_staged(profile_name: str) -> None:
     """Move the staged rows of a profile into its tables.
 
-    Only one process at a time writes a table. Other processes may go on measuring; rows that they
-    stage during a call are moved by the next call.
+    Merged rows that `discard` has hidden are removed, and so is the file of a table without any
+    rows left. Only one process at a time writes a table; a second call waits. Other processes may
+    go on measuring; rows that they stage during a call are moved by the next call at the latest.
+
+    Raises:
+        DataError: If a file cannot be read.
+        WriteError: If a table cannot be written.
     """
     for place in sorted(_folder(profile_name).glob("*/")):
         lock = paths().cache / "locks" / f"{profile_name}-{place.name}.lock"
@@ -274,7 +283,8 @@ def _order_by_item(content: pa.Table) -> np.ndarray:
 def read_rows(stored_rows: list[StoredRows]) -> pa.Table:
     """Read the rows of some runs and seeds, with all columns that occur in any of them.
 
-    The rows are concatenated in the order of `stored_rows`; this list must not be empty.
+    The rows are concatenated in the order of `stored_rows`; this list must not be empty. Columns
+    that a run does not have are null in its rows.
 
     Raises:
         DataError: If a file cannot be read.
@@ -315,7 +325,7 @@ def _read_file(
     Args:
         path: The file.
         place_of: For each run and seed to read, its position in the final order.
-        columns: Names of the columns.
+        columns: Names of the columns to read.
 
     Returns:
         The rows in the order of the file, and for each row the position of its run and seed.
@@ -337,8 +347,8 @@ def _read_file(
 def index_of(table_name: str, profile_name: str, on_request: bool = False) -> Index:
     """Return where the rows of a table are stored, sorted by run and seed.
 
-    Staged rows take precedence over merged ones. With `on_request`, the index covers only
-    rows that are stored apart from the profile's tables.
+    Staged rows take precedence over merged ones, and discarded rows are left out. With
+    `on_request`, the index covers only rows that are stored apart from the profile's tables.
 
     Raises:
         DataError: If a file cannot be read.
@@ -385,8 +395,8 @@ def load(
     `cae_lib.results.load` explains the arguments; it calls this function unless it computes.
 
     Raises:
-        DataError: If a run in `runs` or one of its requested seeds is not stored, or if there are
-            no rows to return.
+        DataError: If a run in `runs` or one of its requested seeds is not stored, if there are no
+            rows to return, or if a file cannot be read.
     """
     index, rows_to_read = index_of(table_name, profile_name), []
     for run in dict.fromkeys(run for run, _ in index) if runs is None else runs:
@@ -405,7 +415,7 @@ def select(
     """Return the rows of a run by seed, and the requested seeds that are not stored.
 
     Args:
-        index: Index of the stored rows.
+        index: Index of the stored rows, sorted as `index_of` returns it.
         run: Name of the run. If it begins with one of `SINGLE_SEED_PREFIXES`, `seeds` is treated as
             None.
         seeds: The requested seeds. A number n stands for the n smallest stored seeds; if fewer are
@@ -429,7 +439,9 @@ def not_stored_error(
     stored_seeds: Collection[int] = (),
     seeds: int | Collection[int] | None = None,
 ) -> DataError:
-    """Return an error which says that a table has no rows of a run, and which command gives them.
+    """Return an error which says that a table lacks a run, or some of its seeds.
+
+    The message names the commands that compute the rows.
 
     Args:
         table_name: Name of the table.
@@ -469,7 +481,8 @@ def _advice(table_name: str, run: str, profile_name: str) -> str:
 def table_indexes(profile_name: str, on_request: bool = False) -> dict[str, Index]:
     """Return the index of every table of a profile, by the name of the table.
 
-    With `on_request`, only tables are returned that are stored apart from the profile's.
+    With `on_request`, these are the tables that are stored apart from the profile's. After a
+    `discard`, an index may be empty.
     """
     names = {path.name for path in _folder(profile_name, on_request).glob("*/")}
     if not on_request:
@@ -478,12 +491,13 @@ def table_indexes(profile_name: str, on_request: bool = False) -> dict[str, Inde
 
 
 def provenance_table(profile_name: str) -> pd.DataFrame:
-    """Return the provenance of all stored tables as a frame.
+    """Return the provenance of all tables of a profile as a frame.
 
-    There is one row for each table, run and seed. The columns are `table`, `run`, `seed`, `key`,
-    `suite`, `device`, `wall_seconds` and `current`. The column `current` says whether the rows were
-    computed with the present versions of training and of the suite; it is None for tables that do
-    not come from a suite, such as those of a search for settings.
+    Tables that were computed on request are not included. There is one row for each table, run and
+    seed. The columns are `table`, `run`, `seed`, `key`, `suite`, `device`, `wall_seconds` and
+    `current`. The column `current` says whether the rows were computed with the present versions of
+    training and of the suite; `current` and `suite` are None for tables that do not come from a
+    suite, such as those of a search for settings.
     """
     columns = ("suite", "device", "wall_seconds")
     rows = [

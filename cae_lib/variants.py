@@ -1,6 +1,6 @@
 """Variants of a profile's runs: their names, their settings, and which of them the studies train.
 
-A variant is a run whose settings differ from those in the profile.
+A variant is a run whose settings may differ from those in the profile.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ NAME_SAFE_VALUE = re.compile(r"[\w.-]{1,24}")
 
 
 class Variant(NamedTuple):
-    """A run with changed settings and a number of seeds.
+    """A run, its changed settings (if any), and a number of seeds.
 
     Attributes:
         run: Name of the run in the profile; or "base" for the profile's base model, or "data" for
             its datasets.
         settings: Settings that differ from the profile's.
-        seeds: Number of seeds that the studies train.
+        seeds: Number of seeds that the studies train if the profile has as many.
     """
 
     run: str
@@ -69,10 +69,11 @@ class Variant(NamedTuple):
 def run_name(name: str, profile_name: str, **overrides: Any) -> str:
     """Return the name of a run in tables and their files, such as `cae-gradcam+short+scope=word`.
 
-    "short" stands for the profile's `short` settings. `base=600` stands for a run that starts from
-    the base model with 600 training steps, and `steps=600` for that base model itself. Parameters
-    of the attribution method are written as settings. A value with more than 24 characters, or with
-    characters other than letters, digits, "_", "." and "-", is replaced by its hash.
+    "short" stands for the profile's `short` settings, if all of them are given. `base=600` stands
+    for a run that starts from the base model with 600 training steps, and `steps=600` for that base
+    model itself. Parameters of the attribution method are written as settings. A value that is
+    empty, has more than 24 characters, or has characters other than letters, digits, "_", "." and
+    "-", is replaced by its hash.
 
     Args:
         name: Name of the run in the profile, "base", or "data".
@@ -100,11 +101,12 @@ def run_name(name: str, profile_name: str, **overrides: Any) -> str:
 def parse_run_name(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
     """Split the name of a run in tables into the run and the settings that differ from its own.
 
-    The name is that of a run or of a variant that the studies train, or it is a run followed by
-    settings, such as `clip-ft+lr=5e-07+steps=100`. Any other name, such as the path of a weight
-    file, is returned unchanged and without settings. Not all names that `run_name` gives to other
-    variants can be read back: `base=` and parameters of an attribution method raise an error, and a
-    hash is returned as if it were the value.
+    The name is that of a run or of a variant that the studies train, or it is a run (or "base",
+    "data" or one of `GELU_CONTROLS`) followed by settings, such as `clip-ft+lr=5e-07+steps=100`.
+    Any other name, such as the path of a weight file, is returned unchanged and without settings.
+    The types of the values are not checked. Not all names that `run_name` gives to other variants
+    can be read back: `base=` and parameters of an attribution method raise an error, and a hash is
+    returned as if it were the value.
 
     Raises:
         ConfigError: If the profile or a setting in the name is unknown.
@@ -142,10 +144,11 @@ def find_variant(run: str, profile_name: str, **settings: Any) -> Variant:
     Returns:
         The variant. It contains only the settings that differ from the run's own. But if all of the
         profile's `short` settings apply, it contains all of these. For "base" and "data", it
-        contains the settings in the name as they are.
+        contains the settings in the name as they are. Its number of seeds is always 1.
 
     Raises:
-        ConfigError: If the run or a setting is unknown, or a value has the wrong type.
+        ConfigError: If the profile, the run or a setting is unknown, or a value is not allowed. The
+            names in `GELU_CONTROLS` count as unknown.
     """
     row, named = parse_run_name(run, profile_name)
     if row in (BASE, DATA_RUN):
@@ -161,12 +164,13 @@ def parse_setting(key: str, text: str) -> Any:
     """Parse the value of a setting of a run, such as `2`, `none` or `(0.9, 0.98)`.
 
     Args:
-        key: Name of the setting, a field of `Experiment`.
+        key: Name of the setting, a field of `Experiment` other than `name`, `profile` and `seed`.
         text: The value as a Python literal or one of `NAMED_VALUES`; other text is returned as it
-            is. Whether the value has the type of the setting is checked later, by `experiment`.
+            is. An integer is converted if the setting is a float. Whether the value has the type of
+            the setting is checked later, by `experiment`.
 
     Raises:
-        ConfigError: If there is no setting `key`.
+        ConfigError: If `key` is no such field.
     """
     hints = field_types(Experiment)
     names = [name for name in hints if name not in ("name", "profile", "seed")]
@@ -267,10 +271,11 @@ def weight_variants(profile_name: str) -> list[Variant]:
 
 
 def study_runs(profile_name: str) -> list[tuple[Variant, int]]:
-    """Return the runs that the studies train, each as a variant and a seed.
+    """Return the variants of the profile's runs that the studies train, each with a seed.
 
-    The seeds of a variant count from 0; their number is at most the profile's. A run that occurs in
-    several studies is returned once. Base models are left out.
+    The seeds of a variant count from 0; their number is at most the profile's. A variant that
+    occurs in several studies is returned once. Base models are left out, and so are the runs of the
+    studies that the profile itself lists (`Profile.studies`).
     """
     variants = (
         *base_variants(profile_name),

@@ -17,12 +17,13 @@ class AttentionAttribution(AttributionMethod):
     """Attribution by the attention from the end-of-text token, averaged over layers and heads.
 
     CAE, attention instance: `a_j = mean over l, h of A^{l,h}[EOT, j]`, where A^{l,h} holds the
-    attention weights of head h in layer l, and EOT is the end-of-text token. In a text tower that
-    takes its features at other positions, these replace EOT. The scores do not depend on the image.
+    attention weights of head h in layer l, and EOT is the end-of-text token. If a text tower reads
+    its features at another position, this position replaces EOT; if it reads their mean over
+    positions, the mean attention of these positions counts. The scores do not depend on the image.
 
     Attributes:
-        layers: Indices of the layers to average; negative ones count from the top. None averages
-            all layers.
+        layers: Indices of the layers to average: 0 is the bottom layer, and -1 the top layer. None
+            averages all layers.
         renormalise: Set the scores of tokens of no word (start, end and padding) to 0 and divide
             the others by their sum over the caption; not in the paper.
     """

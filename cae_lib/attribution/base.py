@@ -20,7 +20,7 @@ from cae_lib.models.text_encoder import TextEncoder, text_encoder
 from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE, word_numbers
 
 ReplacementKind = Literal["mean", "zero", "token"]
-ASTERISK_TOKEN_ID = 265  # id of the token "*" in CLIP's vocabulary
+ASTERISK_TOKEN_ID = 265  # id of "*</w>" in CLIP's vocabulary, the token of the word "*"
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,9 @@ class Attribution:
 
     Attributes:
         scores: Score of each token `(B, T)`, float32 or wider. In a causal text tower, tokens after
-            the end-of-text token score 0. A method that scores words gives each token the score of
-            its whole word. Where `has_score` is False, the score is 0 and has no meaning.
+            the position at which the features are read score 0. A method that scores words gives
+            each token the score of its whole word. Where `has_score` is False, the score is 0 and
+            has no meaning.
         text_features: `(B, E)`, not normalised. In training mode they are computed with dropout,
             even if the method disables dropout when it computes the scores.
         has_score: `(B, T)` bool, which tokens have a score; None if every requested token has one
@@ -56,8 +57,9 @@ class AttributionMethod:
     Attributes:
         scores_words: Whether each token has the score of its whole word; if False, each token has a
             score of its own.
-        differentiates: Whether `score` takes derivatives of the similarity. If True, gradients are
-            enabled in `score` even if the caller has disabled them.
+        differentiates: Whether `score` takes derivatives of the similarity. If True, `attribute`
+            enables gradients while `score` runs, even if the caller has disabled them. If False,
+            `attribute` enables them with `create_graph`, and disables them without it.
         positive_parameters: Names of the parameters that must be at least 1. A parameter whose type
             admits None may also be None.
     """
@@ -92,7 +94,7 @@ class AttributionMethod:
             model: A model that `text_encoder` accepts, or a `TextEncoder`.
             tokens: Token ids of B captions in C columns `(B, C)`, on the model's device.
             image_features: Features of the matched images `(B, E)`, not necessarily normalised.
-            create_graph: Whether the result can be differentiated.
+            create_graph: Whether the result can be differentiated; if False, it is detached.
             words: Word number of each token `(B, C)`; None derives them from CLIP's tokens.
             requested: Bool `(B, C)`, the tokens whose scores are needed; None stands for all.
             roles: Role of each token's word `(B, C)`.
@@ -147,13 +149,15 @@ class AttributionMethod:
 class Captions:
     """Captions to score, each with the features of its matched image.
 
+    All tensors are on one device. `words`, `roles`, `arguments` and `swaps` have any integer type.
+
     Attributes:
         encoder: The model's text encoder.
         tokens: Token ids of B captions in C columns `(B, C)`, on the model's device.
         image_features: `(B, E)`, not necessarily normalised; row i belongs to caption i.
         create_graph: If True, scores and text features can be differentiated with respect to the
-            model's parameters, and scores also with respect to the image features. If False, scores
-            and text features are detached.
+            model's parameters, and scores also with respect to the image features, as far as the
+            method's formula depends on them. If False, scores and text features are detached.
         words: Word number of each token `(B, C)`, counted from 1 in each caption; 0 stands for no
             word. None derives the numbers from tokens of CLIP's vocabulary.
         requested: `(B, C)` bool, the tokens whose scores are needed; other tokens may score 0. None
@@ -212,7 +216,8 @@ class Captions:
     def word_numbers(self, length: int) -> Tensor:
         """Return the word number of each token in the first `length` columns `(B, length)`.
 
-        Words count from 1 in each caption; 0 stands for no word.
+        Words count from 1 in each caption; 0 stands for no word. The type is that of `words`, or
+        int64 if `words` is None.
 
         Raises:
             ConfigError: If `words` is None and the vocabulary is not CLIP's.
@@ -284,7 +289,8 @@ class Captions:
         """
         columns = self.tokens.shape[1]
         first_change = (variants != self.tokens[caption]).int().argmax(dim=1)
-        # Each caption is followed by its variants, the latest change first: all share its prefix.
+        # Each caption precedes its variants, those with the latest first change in front: each
+        # variant then shares all tokens before its first change with the row before it.
         rank = torch.cat([first_change.new_zeros(len(self.tokens)), columns - first_change])
         rows = torch.cat([torch.arange(len(self.tokens), device=caption.device), caption])
         order = (rows * (columns + 1) + rank).argsort()
@@ -467,7 +473,7 @@ def mask_embedding(encoder: TextEncoder, replacement: ReplacementKind = "mean") 
 
 
 def asterisk_token_id(encoder: TextEncoder) -> int:
-    """Return the id of the token "*" in CLIP's vocabulary.
+    """Return the id of the token of the word "*" in CLIP's vocabulary.
 
     Raises:
         ConfigError: If the encoder has another vocabulary.

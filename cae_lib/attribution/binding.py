@@ -27,9 +27,9 @@ class BindingAttribution(AttributionMethod):
 
     This method is not in the paper. The score of a relation word is `a_j = S(I, T) - S(I, T with
     the two arguments of the relation swapped)`, where S(I, T) is the cosine similarity of image I
-    and caption T. An attribute word can be swapped with attributes of other objects. Its score is
-    the mean of `S(I, T) - S(I, T with both attributes swapped)` over these swaps. All similarities
-    are computed with dropout disabled.
+    and caption T. An attribute word can be swapped with attributes of other objects; its score is
+    `S(I, T) - S(I, T with both attributes swapped)`. If several swaps score a word, its score is
+    the mean over them. All similarities are computed with dropout disabled.
 
     A bag-of-words model, whose S does not depend on the order of words, scores 0, except where a
     swap changes "a" to "an" or the reverse. Object words and words without a swap have no score;
@@ -40,7 +40,8 @@ class BindingAttribution(AttributionMethod):
     relations such as "near", and some of them make a caption ungrammatical.
 
     Attributes:
-        samples: Maximum number of swaps of a caption, drawn at random; None uses all swaps.
+        samples: Maximum number of swaps of a caption, drawn with torch's global generator; None
+            uses all swaps.
         exchange: "bound" for the swaps above, or "any" for a placebo that scores the same words
             but swaps two random words in place of each of these swaps.
         swap: What a swap of the tagger moves: the "noun" alone, the whole noun "phrase" with its
@@ -143,9 +144,9 @@ def swapped_captions(
       object of either, if an object word is between them. (Swapping two adjectives of one noun
       changes nothing.)
 
-    A derived swap moves one attribute word or a run of object words ("fire hydrant"). Derived swaps
-    of mutual relations such as "near" leave a caption true. Derived swaps that change no token are
-    left out.
+    Each part of a derived swap is one attribute word or a run of object words ("fire hydrant").
+    Derived swaps of mutual relations such as "near" leave a caption true. Derived swaps that change
+    no token are left out.
 
     Args:
         tokens: Token ids of B captions in C columns `(B, C)`; see `Alignment` for this and the next
@@ -161,7 +162,8 @@ def swapped_captions(
         requested: Bool `(B, C)`, the tokens whose scores are needed. A swap that scores none of
             them (see Returns) is left out. None keeps all swaps.
         vocabulary_size: If it is the size of CLIP's vocabulary, each "a" or "an" whose next token
-            changes is adapted to the new one; otherwise articles stay unchanged.
+            changes is adapted to the new one: to its sound if `swaps` are given, otherwise to its
+            first letter. With another vocabulary, articles stay unchanged.
         generator: Source of random numbers; None uses torch's global generator.
 
     Returns:
@@ -341,9 +343,10 @@ def _with_articles(variants: Tensor, has_new_follower: Tensor, by_sound: bool) -
 
 @functools.cache
 def _articles(by_sound: bool) -> tuple[int, int, Tensor]:
-    """Return CLIP's tokens for "a" and "an", and whether each token requires "an" before it.
+    """Return CLIP's token ids of "a" and "an", and whether each token requires "an" before it.
 
-    The last result is a bool tensor over CLIP's vocabulary.
+    The last result is a bool tensor over CLIP's vocabulary, on the CPU. The result is cached; do
+    not modify it.
     """
     tokenizer = SimpleTokenizer()
     texts = [

@@ -33,9 +33,9 @@ def check_tensors(tokens: Any, image_features: Any, **optional: Any) -> None:
     Args:
         tokens: Token ids of B captions in C columns `(B, C)`, int64 or int32; B is 1 or more.
         image_features: `(B, E)`, floating point.
-        optional: Further tensors by name, each of which may be None: "words" and "roles" `(B, C)`,
-            integers; "requested" `(B, C)`, bool; "arguments" `(B, C, 2)`, integers; "swaps", up to
-            W for each caption `(B, W, 5, 2)`, integers that are positions of tokens from 0 to C.
+        **optional: Further tensors by name, each of which may be None: "words" and "roles"
+            `(B, C)`, integers; "requested" `(B, C)`, bool; "arguments" `(B, C, 2)`, integers;
+            "swaps" `(B, W, 5, 2)`, positions of tokens from 0 to C, integers.
 
     Raises:
         DataError: If a value is not a tensor or has another shape or type, or if a position in
@@ -162,12 +162,13 @@ def _annotation_errors(
 ) -> dict[str, Tensor]:
     """Return which tokens `(B, C)` have a wrong word, role or argument, by kind of error.
 
-    With CLIP's vocabulary the words have to be those that the tokens form (`word_numbers`). With
-    another vocabulary the words of the tokens are not known. Then tokens that certainly belong to
-    no word must have no word and no role, and the tokens of a word must not have two roles. With
-    any vocabulary, `arguments` have to be numbers of words of the caption; if `words` is None and
-    the vocabulary is not CLIP's, numbers up to C, the number of columns. The parameters are those
-    of `check_annotations`.
+    With any vocabulary, roles have to be 0 to 3, and tokens that are known to belong to no word
+    must have role 0 and arguments 0. With CLIP's vocabulary the words have to be those that the
+    tokens form (`word_numbers`). With another vocabulary these words are not known. Then tokens
+    that certainly belong to no word must have word 0, and if words are given, adjacent tokens of a
+    word must not have two roles. `arguments` have to be numbers of words of the caption; if `words`
+    is None and the vocabulary is not CLIP's, numbers up to C, the number of columns. The parameters
+    are those of `check_annotations`.
 
     Returns:
         Bool tensors by kind of error; the kinds are keys of `EXPECTED_BY_ERROR_KIND`.
@@ -199,7 +200,7 @@ def _annotation_errors(
 
 
 def _has_second_role(words: Tensor, roles: Tensor) -> Tensor:
-    """Return which tokens have another role than the previous token of the same word.
+    """Return which tokens have another role than the token before, if it is of the same word.
 
     Role 0 does not count. Words, roles and the result are `(B, C)`, with C tokens for each caption.
     """

@@ -13,7 +13,8 @@ from cae_lib.attribution.base import Attribution, AttributionMethod, Captions, w
 from cae_lib.errors import ConfigError
 
 NO_TOKEN = -1
-"""Padding after the token ids of a word; a row of padding alone stands for no replacement."""
+"""Padding after the token ids of a word; a row of padding alone stands for no replacement. In
+`_sample_per_group`, the group of the words that are not selected."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,14 @@ class CounterfactualAttribution(AttributionMethod):
     role of word j, with a probability proportional to their frequency. Words that the caption
     contains are excluded. So are words with more tokens than word j if the padding at the end of
     the caption does not make room for them, and words with fewer tokens if the caption has no
-    padding there. A word without a role or without a possible replacement has no score; see
-    `Attribution.has_score`.
+    padding there. Padding is the run of equal tokens at the end without the first of them, which
+    may be the end-of-text token. A word without a role or without a possible replacement has no
+    score; see `Attribution.has_score`.
 
     Attributes:
-        samples: Maximum number of object words that are scored in a caption, and of its attribute
-            and relation words together. They are drawn at random. None scores all words.
+        samples: In each caption, at most this many object words are scored, and at most this many
+            attribute and relation words together. They are drawn with torch's global generator.
+            None scores all words.
     """
 
     scores_words: ClassVar[bool] = True
@@ -82,7 +85,8 @@ def _draw_replacements(tokens: Tensor, caption: Tensor, masks: Tensor, role: Ten
     candidate = kinds // 4
     contains = torch.zeros(len(tokens), len(texts), dtype=torch.bool, device=tokens.device)
     contains[caption, text] = True
-    is_padding = tokens.flip(1) == tokens[:, -1:]  # the last equal tokens; the first may be the end
+    # Count the equal tokens at the end without the first, which may be the end-of-text token.
+    is_padding = tokens.flip(1) == tokens[:, -1:]
     n_padding = (is_padding.long().cumprod(dim=1).sum(dim=1) - 1)[caption][:, None]
     size = (texts != NO_TOKEN).sum(dim=1)
     n_longer = size[candidate] - size[text][:, None]
@@ -122,7 +126,9 @@ def _sample_per_group(group: Tensor, selected: Tensor, samples: int) -> Tensor:
 def _replace_words(tokens: Tensor, masks: Tensor, texts: Tensor) -> Tensor:
     """Replace the masked tokens of captions `(V, C)` by words.
 
-    A row of `texts` `(V, L)` holds the up to L tokens of the word, padded by `NO_TOKEN`.
+    A row of `texts` `(V, L)` holds the up to L tokens of the word, padded by `NO_TOKEN`. The tokens
+    after the word move with its end. The result still has C columns: surplus padding is cut off,
+    and free columns are filled with the last token of the caption.
     """
     columns, length = tokens.shape[1], texts.shape[1]
     discard = columns + length - 1  # the column that takes tokens that are left out

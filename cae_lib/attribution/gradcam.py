@@ -18,9 +18,11 @@ class GradcamAttribution(AttributionMethod):
 
     CAE, GradCAM instance: S is the similarity of image and caption, and A^{l,h} holds the attention
     weights of head h in layer l. With `C^l = mean_h ReLU(dS/dA^{l,h} * A^{l,h})`, the rule starts
-    from the identity matrix R, applies `R <- R + C^l R` from the bottom layer up, and takes
+    from the identity matrix R, applies `R <- R + C^l R` from `start_layer` up, and takes
     `a_j = R[EOT, j]`, where EOT is the end-of-text token. Only this row r of R is computed, from
-    the top layer down: `r <- r + r C^l`. EOT itself scores at least 1.
+    the top layer down: `r <- r + r C^l`. EOT itself scores at least 1. If a text tower reads its
+    features at another position, this position replaces EOT; if it reads their mean over positions,
+    r is the mean of the rows of R at these positions.
 
     Attributes:
         start_layer: First layer of the rule; negative numbers count from the top. 0 uses all
@@ -29,8 +31,8 @@ class GradcamAttribution(AttributionMethod):
             as a constant.
         use_temperature: Multiply S by 1/tau, the inverse temperature of the contrastive loss, as
             the CLIP notebook of Chefer et al. does.
-        train_temperature: Let the loss on the scores train tau. This requires `use_temperature`. A
-            smaller 1/tau gives lower scores.
+        train_temperature: Let the loss on the scores train tau. This requires `use_temperature`,
+            and has no effect without `second_order`. A smaller 1/tau gives lower scores.
     """
 
     start_layer: int = 0
@@ -87,7 +89,7 @@ def propagate_relevance(
     The rule gives a matrix R. The result is the sum of its rows, weighted by `readout`.
 
     Args:
-        maps: Attention weights of the H heads of each layer, the bottom layer first:
+        maps: Attention weights of the H heads in each layer from the start layer up, in this order:
             `(B, H, T, T)`, or `(B, H, 1, T)` for a top layer that computes only the position at
             which the features are read.
         attention_grads: Derivatives of the similarity with respect to `maps`, of the same shapes.

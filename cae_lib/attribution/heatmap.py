@@ -48,7 +48,7 @@ def image_relevances(
     Args:
         model: A model of open_clip whose image tower is a vision transformer with a class token, or
             a timm network that ends in attention pooling.
-        images: `(B, 3, H, W)`, normalised.
+        images: `(B, 3, height, width)`, normalised as the model's preprocessing does it.
         text_features: `(B, E)`, not necessarily normalised; row i belongs to image i.
         start_layers: First layers of the rule, one for each map; negative numbers count from the
             top, and 0 uses all layers.
@@ -96,7 +96,11 @@ def upsample(relevance: Tensor, height: int, width: int) -> Tensor:
 
 
 def relevance_shares(relevance: Tensor) -> Tensor:
-    """Divide each map of `(B, rows, columns)` by its sum; a map of zeros becomes uniform."""
+    """Divide each map of `(B, rows, columns)` by its sum.
+
+    A map whose sum is not positive, such as a map of zeros or one with NaN, becomes uniform, with
+    the sum 1.
+    """
     total = relevance.sum(dim=(1, 2), keepdim=True)
     uniform = torch.full_like(relevance, 1 / relevance[0].numel())
     return torch.where(total > 0, relevance / total.clamp(min=1e-30), uniform)

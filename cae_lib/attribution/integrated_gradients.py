@@ -18,7 +18,7 @@ class IntegratedGradientsAttribution(AttributionMethod):
 
     S(I, T) is the cosine similarity of image I and caption T. Integrated gradients (Sundararajan et
     al., 2017) follow the straight line from x' to the token embeddings x of the caption. In x'
-    every token of a word has the mean token embedding. The score is
+    every token of a word has the mean embedding of the vocabulary. The score is
     `a_j = (x_j - x'_j) . mean over t in [0, 1] of dS/dx_j (x' + t (x - x'))`, and 0 for tokens of
     no word. Gradients are computed with dropout disabled.
 
@@ -26,7 +26,8 @@ class IntegratedGradientsAttribution(AttributionMethod):
         points: Number of values of t, the nodes of Gauss-Legendre quadrature, if
             `Captions.create_graph` is not set.
         training_points: Number of values of t if `Captions.create_graph` is set. The interval
-            [0, 1] is cut into this many equal parts, and one t is drawn from each.
+            [0, 1] is cut into this many equal parts, and one t is drawn from each, the same for all
+            captions.
         expected: Estimate expected gradients (Erion et al., 2021) instead. Then a single random t
             is used for each caption, and in x' every token of a word has the embedding of a random
             token of a word in the batch. `points` has no effect, and `training_points` only
@@ -65,7 +66,7 @@ class IntegratedGradientsAttribution(AttributionMethod):
         return Attribution(scores, output.features)
 
     def _quadrature(self, random: bool) -> list[tuple[float | Tensor, float]]:
-        """Return values of t with their weights, which sum to 1; drawn at random if `random`."""
+        """Return values of t, random if `random` is set, each with its weight; weights sum to 1."""
         if random:
             n = self.training_points
             return [((i + u) / n, 1 / n) for i, u in enumerate(torch.rand(n).tolist())]
@@ -74,7 +75,10 @@ class IntegratedGradientsAttribution(AttributionMethod):
 
 
 def _gradient(captions: Captions, embeddings: Tensor) -> Tensor:
-    """Return the gradient `(B, T, D)` of the similarity at the token embeddings `(B, T, D)`."""
+    """Return the gradient `(B, T, D)` of the similarity at the token embeddings `(B, T, D)`.
+
+    The embeddings are marked as requiring a gradient if they do not require one yet.
+    """
     embeddings = embeddings if embeddings.requires_grad else embeddings.requires_grad_()
     graph = captions.create_graph
     output = captions.encoder.encode(captions.tokens, embeddings=embeddings, second_order=graph)

@@ -78,7 +78,8 @@ class PerturbationAttribution(AttributionMethod):
     def _replacement(self, captions: Captions, masked: Tensor) -> Tensor:
         """Return what replaces the masked tokens, whose ids are `masked` `(n,)`.
 
-        This is one embedding `(D,)` for all of them, or ids `(B, C)` by position in the batch.
+        This is one embedding `(D,)` for all of them, or an id for each position of the batch
+        `(B, C)`, which has no meaning where no token is masked.
         """
         tokens = captions.tokens
         if self.replacement == "mean" or self.replacement == "zero":

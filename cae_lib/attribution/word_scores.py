@@ -33,7 +33,7 @@ def _merge_tokens(
 def merge_token_scores(
     scores: Tensor, words: Tensor, reduction: Literal["mean", "sum"] = "mean"
 ) -> np.ndarray:
-    """Merge the scores of tokens into scores of words, in float64.
+    """Merge the scores of tokens into scores of words, detached, in float64.
 
     Args:
         scores: Scores of tokens `(B, T)`.
@@ -60,17 +60,19 @@ def word_scores(
     Args:
         clip: A model with CLIP's vocabulary.
         tokens: Token ids of B captions in C columns `(B, C)`.
-        image_features: `(B, E)`; row i belongs to caption i.
+        image_features: `(B, E)`, not necessarily normalised; row i belongs to caption i.
         method: Name of an attribution method; see `get_method`.
-        parameters: Parameters of the method.
+        **parameters: Parameters of the method.
 
     Returns:
-        Scores of words `(B, W)`, 0 after a caption's last word. W is the largest number of words in
-        a caption.
+        Scores of words `(B, W)`, detached, and 0 after a caption's last word. W is the largest
+        number of words in a caption.
 
     Raises:
         ConfigError: If the vocabulary is not CLIP's, the method or a parameter is unknown, the
             model does not allow the method, or the method needs roles, as "binding" does.
+        DataError: If tokens or image features have the wrong shape, type or values, or a caption
+            has no end-of-text token.
     """
     scorer = get_method(method, **parameters)
     scores = scorer(clip.model, tokens, image_features).scores
@@ -85,7 +87,7 @@ def positive_shares(scores: Tensor) -> Tensor:
     becomes 0.
 
     Args:
-        scores: Scores of up to W words in each caption `(B, W)`.
+        scores: Scores of up to W words in each caption `(B, W)`, padded with 0.
     """
     positive = scores.clamp(min=0)
     return positive / positive.sum(dim=1, keepdim=True).clamp(min=1e-30)
@@ -94,8 +96,8 @@ def positive_shares(scores: Tensor) -> Tensor:
 def split_words(caption: str, tokenizer: SimpleTokenizer) -> list[str]:
     """Split a caption into the words that `word_scores` scores, as the tokenizer decodes them.
 
-    Words beyond the context length are left out. Of a word that it splits, the part before the cut
-    is returned.
+    Words beyond the context length are left out. If the cut falls inside a word, the part of the
+    word before the cut is returned.
 
     Raises:
         ConfigError: If the tokenizer is not CLIP's `SimpleTokenizer`.

@@ -27,7 +27,8 @@ def compare_tables(profile_name: str, commit_or_folder: str) -> None:
 
     Args:
         profile_name: Name of the profile.
-        commit_or_folder: Path of a folder with tables, or a commit in the notation of git.
+        commit_or_folder: Path of a folder with tables or, if there is no such folder, a commit in
+            the notation of git.
 
     Raises:
         ConfigError: If the profile is unknown. With a commit, also if the tables of the profile are
@@ -89,8 +90,9 @@ def _compare_frames(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, str]:
     Returns:
         The number of compared rows, and a description of the differences, which is empty if the
         tables are equal. The description gives the numbers of changed answers, the largest
-        difference of a number, and the columns in which other values differ. If the tables differ
-        in their columns or numbers of rows, no rows are compared, and the description says so.
+        difference of a number, the columns in which only one table has a number, and the columns in
+        which other values differ. If the tables differ in their columns or numbers of rows, no rows
+        are compared, and the description says so.
     """
     if list(old.columns) != list(new.columns):
         changed = sorted(set(old.columns) ^ set(new.columns)) or ["their order"]
@@ -108,7 +110,7 @@ def _compare_frames(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, str]:
             )
         elif differs and pd.api.types.is_float_dtype(old[name]):
             distance = (old[name].astype(float) - new[name].astype(float)).abs().max()
-            if distance > 0:  # NaN if one side has no number in each row
+            if distance > 0:  # NaN if in every row a side has no number
                 distances[name] = distance
             if missing.ne(new[name].isna()).any():
                 findings.append(f"{name}: a number here, none there")

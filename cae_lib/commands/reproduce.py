@@ -31,7 +31,8 @@ SNAKEMAKE_OPTIONS_VARIABLE = "CAE_SNAKEMAKE"
 def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
     """Execute all jobs of a reproduction that are not done yet.
 
-    It is safe to interrupt the call and to repeat it.
+    It is safe to interrupt the call and to repeat it. For a rehearsal, the call sets `CAE_HOME`, as
+    `use_profile_home` describes.
 
     Args:
         config: The Snakemake configuration with the keys `profile`, `all`, `rows`, `seeds` and
@@ -40,7 +41,8 @@ def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
 
     Raises:
         CaeError: If there is no clone of the repository or no Snakemake, if another process
-            reproduces the profile, or if a job fails; the message quotes the job's log.
+            reproduces the profile, or if a job fails. After a failure, the message quotes the end
+            of a job's log.
         ConfigError: If the profile, a selected run or one of its settings is unknown.
         DataError: If real data or weights that training needs are missing or incomplete, or a file
             of any of the real data is malformed.
@@ -91,7 +93,8 @@ def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
 def _describe_unfinished(folder: Path, outputs: Sequence[Path]) -> str:
     """Describe how many jobs are not done, and quote the end of the first log of such a job.
 
-    If no such job has a log, only the number is given.
+    If no such job has a log, only the number is given. Each run and seed counts as a job, even if
+    one job of Snakemake executes several of them.
 
     Args:
         folder: Folder of the profile's jobs.
@@ -113,7 +116,7 @@ def _snakemake_command(home: Path, config: Mapping[str, Any], executor: str) -> 
     """Return the command line of Snakemake as a list of words.
 
     Snakemake's own lock is disabled because it remains when Snakemake is killed. The file lock that
-    `reproduce_profile` takes replaces it.
+    `reproduce_profile` takes replaces it. The options in `SNAKEMAKE_OPTIONS_VARIABLE` come last.
 
     Args:
         home: Root of the repository.
@@ -137,12 +140,15 @@ def run_snakemake(
 
     Args:
         command: The command line.
-        log: File to which the messages are appended.
+        log: File to which the messages are appended. Snakemake is started in its folder.
         run_outputs: Files that exist once the runs are done.
         pages_follow: Whether pages are made after the runs.
 
     Returns:
         The exit code of Snakemake.
+
+    Raises:
+        KeyboardInterrupt: After Ctrl-C or SIGTERM, as soon as Snakemake has ended.
     """
     environment = os.environ | {"PYTHONPATH": str(repository_root())}
     with log.open("a", encoding="utf-8") as file:
@@ -189,7 +195,8 @@ def _print_progress(
 ) -> None:
     """Print the number of finished runs whenever it changes, until the process ends.
 
-    The remaining time is estimated from the runs that have finished since the start.
+    The remaining time is estimated from the runs that have finished since the start, or since the
+    number of finished runs fell below that at the start.
 
     Args:
         poll: Function that returns the exit code of the process, or None while it runs.

@@ -71,8 +71,8 @@ def load_karpathy(
         root: Folder that the image paths `filepath/filename` are relative to; see `Root`.
         split: "train" (includes COCO's "restval"), "val" or "test".
         missing_images: What to do about captions without a usable image; see `MissingPolicy`.
-        n_expected: Number of captions that the split should have; None takes the number in the
-            file.
+        n_expected: Number of captions that the split should have; None takes the number that the
+            file lists for it.
 
     Raises:
         DataError: If the file is missing or has another layout, no image belongs to the split, an
@@ -269,9 +269,9 @@ def _listed(path: Path, name: str) -> list[Row]:
 def _image_folder(root: Root, images: Sequence[Path]) -> Path:
     """Return the folder that image paths are relative to.
 
-    A single folder is returned as it is. Of several candidates, it is the first that has any of the
-    images. If none has, it is the first candidate; but if the first image path begins with the name
-    of this candidate, it is the candidate's parent.
+    A single folder is returned as it is. Of several candidates, the first that has any of the
+    images is returned. If none has any, the first candidate is returned, or its parent if the first
+    image path begins with this candidate's name.
     """
     if isinstance(root, str | Path):
         return Path(root)
@@ -291,7 +291,17 @@ def _pairs(
 ) -> tuple[ImageCaptionPairs, list[int]]:
     """Build pairs from rows (image, caption), and return them with the numbers of the kept rows.
 
-    `missing_images` decides what happens to rows without a usable image; see `MissingPolicy`.
+    Args:
+        pairs: The image path and the caption of each row.
+        root: Folder that the image paths are relative to; see `Root`.
+        name: Name of the dataset.
+        missing_images: What to do about rows without a usable image; see `MissingPolicy`.
+        source: The annotation file, which messages name.
+        expected: Number of rows that there should be; None takes the number of `pairs`.
+
+    Raises:
+        DataError: If an image file is missing (only with `missing_images="raise"`), or the number
+            of rows is not `expected` (only without `missing_images="drop"`).
     """
     folder = _image_folder(root, [image for image, _ in pairs])
     files = [folder / image for image, _ in pairs]

@@ -1,6 +1,7 @@
 """Count how much of a source is on this machine, and name what is missing (`cae data check`).
 
-A source is a dataset or a set of weights that `sources.yml` lists. Its files lie below `data/raw`.
+A source is a dataset or a set of weights that `sources.yml` lists. Its files lie below `data/raw`,
+except weights that open_clip keeps in the hub's cache.
 """
 
 from __future__ import annotations
@@ -71,9 +72,9 @@ class SourceReport:
 
     Attributes:
         source: The source.
-        tallies: The tally of files, then a tally of rows (of items, for a benchmark) and a tally of
-            images, each only if some are expected or present.
-        faults: Messages about files that cannot be read.
+        tallies: The tally of files. A tally of rows (of items, for a benchmark) and a tally of
+            images follow, each only if some are expected or present.
+        faults: Messages about files that cannot be read or are malformed.
     """
 
     source: Source
@@ -108,13 +109,13 @@ class SourceReport:
 
 
 def source_report(source: Source) -> SourceReport:
-    """Count the files, rows and images of a source and name those that are missing.
+    """Count the files, rows and images of a source, and name missing files and images.
 
     The expected files are weights in the hub's cache, the files under `rows` in `sources.yml`, and
     the annotation files of benchmarks that read this source only. If there are none, all files in
     the folder of the source are counted, and their expected number is None. Files that cannot be
-    read raise no error; they are listed as faults of the report. Images that an annotation file
-    contains, as BiVLC's do, are written to files of their own if they are not there yet.
+    read raise no error; they are listed as faults of the report. Images that annotation files
+    contain, as those of BiVLC do, are written to files of their own if they are not there yet.
 
     Raises:
         WriteError: If such an image cannot be written.
@@ -166,12 +167,15 @@ def _count_benchmark(
 ) -> None:
     """Add the files of a benchmark, and the items and images that its reader yields, to tallies.
 
+    Subsets that only score items again are left out. Where no published number of items is known,
+    the number of items that were read is expected.
+
     Args:
         family: The benchmark.
         files: Tally of annotation files.
         items: Tally of items; its `what` becomes "items".
         images: Tally of the images that the items name.
-        faults: List to which errors of files that cannot be read are added.
+        faults: List to which messages about files that cannot be read are appended.
     """
     root = paths().raw
     for pattern in family.files:
@@ -211,11 +215,12 @@ def _count_listed_rows(
 
     Args:
         source: The source.
-        entry: The entry. With a `*` in its file name, `n` is the number of files and no rows are
-            counted; otherwise `n` is the number of rows, which are counted if `n` is not None.
+        entry: The entry. With a `*` in its file name, `n` is the number of files (None expects at
+            least one) and no rows are counted; otherwise `n` is the number of rows, which are
+            counted if `n` is not None.
         files: Tally of annotation files.
         rows: Tally of rows.
-        faults: List to which errors of files that cannot be read are added.
+        faults: List to which messages about files that cannot be read are appended.
     """
     if "*" in entry.file:
         n_files = sum(path.is_file() for path in source.root.glob(entry.file))
@@ -266,7 +271,8 @@ def _image_names(path: Path, entry: ReferencedImages, faults: list[str]) -> Iter
     """Return the distinct image names in an annotation file, in order.
 
     White space around a name, the prefix `entry.drop` and the suffix ".0" are removed. A row that
-    lacks one of the fields `entry.fields` gives no name for this field.
+    lacks one of the fields `entry.fields` gives no name for this field. If the file cannot be read
+    to its end, a message is appended to `faults`, and the names found before are returned.
     """
     names = {}
     try:

@@ -3,7 +3,7 @@
 pooch downloads from plain addresses, huggingface_hub from the Hugging Face hub, and gdown from
 Google Drive; the extra `data` installs them. A file is moved to its place once it is complete.
 Nothing is written outside of `data/raw`, except weights that open_clip looks for in the hub's own
-cache.
+cache, and gdown's cookies in `~/.cache/gdown`.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ def fetch_source(source: Source) -> list[str]:
     """Fetch the files of a source that are not on this machine yet, and unpack its archives.
 
     An archive is removed once it is unpacked. A file that the user has already put at its path, or
-    an archive in the source's download folder, is checked and used instead of a download. If one
-    file fails, the others are still fetched. A host that does not answer is asked only once. If no
-    file fails, the symbolic links in `source.links` are created.
+    an archive in the source's download folder, is checked (if a checksum is published) and used
+    instead of a download. If one file fails, the others are still fetched. A host that does not
+    answer is asked only once. If no file fails, the symbolic links in `source.links` are created
+    where there is nothing yet.
 
     Args:
         source: The source.
@@ -83,11 +84,17 @@ def _fetch_file(
 
     Args:
         source: The source that the item belongs to.
-        item: The file or repository. If it is already in its place, nothing is fetched.
+        item: The file or repository. A file that is already in its place is not fetched again. For
+            a whole repository, the hub is asked each time for files that are missing or changed.
         unreached: Errors of the hosts that did not answer, by host; such a host is not asked again.
 
     Returns:
         Instructions if the user has to fetch the item by hand, as in `fetch_source`; otherwise [].
+
+    Raises:
+        UnreachableError: If the host cannot be reached.
+        DataError: If the item cannot be downloaded or unpacked, its checksum is wrong, or its place
+            is a symbolic link or lies behind one that leads out of `data/raw`.
     """
     place = source.local_path(item)
     marker = source.root / item.unpack / f".{item.name}.unpacked"
@@ -119,7 +126,13 @@ def _fetch_file(
 
 
 def _download(item: Download, place: Path) -> None:
-    """Download an item to `place`; weights of open_clip go to the hub's cache instead."""
+    """Download an item to `place`; weights of open_clip go to the hub's cache instead.
+
+    Errors of the downloading libraries pass through; see `_translated_errors`.
+
+    Raises:
+        DataError: If the file has another checksum than the published one; it is then removed.
+    """
     from huggingface_hub import hf_hub_download, snapshot_download
 
     name = (item.hub or "").removeprefix("datasets/")
@@ -187,6 +200,11 @@ def _translated_errors(item: Download, gated: str | None) -> Iterator[None]:
     Args:
         item: The file or repository that is downloaded.
         gated: Page where the user has to accept the terms; None for the page of `item` on the hub.
+
+    Raises:
+        UnreachableError: If the host does not answer.
+        DataError: If the body raises any other exception; the message says what to do where that
+            is known.
     """
     try:
         yield

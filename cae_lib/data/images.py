@@ -81,7 +81,8 @@ class TrainingImages:
             Pixels, float32 `(B, 3, size, size)`.
 
         Raises:
-            DataError: If a file is broken or truncated; the message names the file and its row.
+            DataError: If a file is missing, broken or truncated; the message names the file and its
+                row. `ImagesInMemory` reads no files here.
         """
         return normalize_pixels(self.crops(index), *self.normalization)
 
@@ -92,7 +93,8 @@ class TrainingImages:
 
         Args:
             index: Rows of the images of a batch, `(B,)`.
-            generator: Source of the random resized crops; None returns the central squares.
+            generator: Source of the random resized crops, from which a seed is drawn for each of
+                the B images, whatever `subset` is; None returns the central squares.
             subset: Positions in `index` of the images to return, `(M,)`. Their crops are the same
                 as if the whole batch were returned. None returns all B images.
 
@@ -101,7 +103,7 @@ class TrainingImages:
             `subset`.
 
         Raises:
-            DataError: If a file is broken or truncated; the message names the file and its row.
+            DataError: As for `batch`.
         """
         seeds = None if generator is None else draw_crop_seeds(len(index), generator)
         positions = range(len(index)) if subset is None else subset.tolist()
@@ -122,7 +124,7 @@ class TrainingImages:
             Pixels, uint8 `(3, size, size)`.
 
         Raises:
-            DataError: If the file is broken or truncated.
+            DataError: As for `batch`.
         """
         raise NotImplementedError
 
@@ -130,7 +132,7 @@ class TrainingImages:
 class ImagesInMemory(TrainingImages):
     """All images of a dataset in one tensor in memory, decoded once by a thread pool.
 
-    The tensor is uint8 `(number of images, 3, size, size)`. An image that does not have
+    The tensor `pixels` is uint8 `(number of images, 3, size, size)`. An image that does not have
     `size` x `size` pixels is resized (bicubic) to `size` pixels on its shorter side and cut to its
     central square. CLIP's preprocessing for evaluation does the same; pixels may differ by rounding
     and because a large JPEG is decoded at a smaller size. Random crops are torchvision's
@@ -156,7 +158,10 @@ class ImagesInMemory(TrainingImages):
             list(pool.map(decode, range(len(self))))
 
     def pixels_of(self, row: int, seed: Tensor | None) -> Tensor:
-        """Return the central square of an image, or the random crop that a seed selects."""
+        """Return the central square of an image, or the random crop that a seed selects.
+
+        The central square is a view of the stored tensor, so it must not be changed in place.
+        """
         return self.pixels[row] if seed is None else _crop(self.pixels[row], seed, self.size)
 
 
@@ -187,10 +192,10 @@ class ImagesOnDisk(TrainingImages):
 def open_images(paths: Sequence[str | Path], size: int) -> ImagesInMemory | ImagesOnDisk:
     """Open the images of a training set, in memory if they fit and already have the right size.
 
-    Images are held in memory if their pixels take at most `MAX_BYTES_IN_MEMORY` bytes and the first
-    image has `size` x `size` pixels. Otherwise they are decoded from disk for each batch. Images of
-    another size are not held in memory because `ImagesInMemory` would cut them to their central
-    square before a crop is drawn.
+    Images are held in memory if all of them, with `size` x `size` pixels each, take at most
+    `MAX_BYTES_IN_MEMORY` bytes and the first image, if there is any, has this size. Otherwise they
+    are decoded from disk for each batch. Images of another size are not held in memory because
+    `ImagesInMemory` would cut them to their central square before a crop is drawn.
 
     Args:
         paths: Image files; row i is the image of `paths[i]`.

@@ -14,7 +14,8 @@ MAX_ROWS_LISTED = 10
 """Largest number of left-out rows of a dataset that are printed one by one."""
 
 LeftOut = Sequence[tuple[str, str]]
-"""Rows that cannot be used: the name of each in messages, such as "row 3", and the reason."""
+"""Rows, items or whole parts of a dataset that cannot be used: the name of each in messages, such
+as "row 3", and the reason."""
 
 
 def validate_row_count(path: Path, n_rows: int, n_expected: int, left_out: LeftOut) -> None:
@@ -97,8 +98,9 @@ def image_problem(path: Path, decode: bool = True) -> str:
 def decoding_problem(path: Path) -> str:
     """Return why Pillow cannot decode an image file completely.
 
-    The result is "" if the file can be decoded or does not exist. It is cached until the size or
-    the modification time of the file changes.
+    Of a PNG, only the check sums are verified, and the pixels are not decoded. The result is "" if
+    no problem is found or the file does not exist. It is cached until the size or the modification
+    time of the file changes.
     """
     try:
         status = path.stat()
@@ -109,7 +111,7 @@ def decoding_problem(path: Path) -> str:
 
 @cache
 def _decode_problem(path: Path, size: int, changed: int) -> str:
-    """Compute the result of `decoding_problem`, once for each size and modification time."""
+    """Compute the result of `decoding_problem`, once for each path, size and modification time."""
     if not size:
         return "the file is empty"
     try:

@@ -34,14 +34,15 @@ def load_labelled_folder(folder: str | Path) -> LabelledImages:
 
     Args:
         folder: Folder with one subfolder of images for each class. The name of the subfolder is the
-            name of the class, with underscores for spaces. Files are ignored if their ending is not
-            one of `IMAGE_SUFFIXES`.
+            name of the class, with underscores for spaces. Files are ignored if their ending, in
+            upper or lower case, is not one of `IMAGE_SUFFIXES`. A subfolder without images gives no
+            class.
 
     Returns:
         The images, sorted by class and file name. Their expected number is the number found.
 
     Raises:
-        DataError: If there is no image.
+        DataError: If there is no image, or no such folder.
     """
     labelled = [
         (image, class_folder.name)

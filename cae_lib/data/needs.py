@@ -68,10 +68,12 @@ def sources_of_weights(model: str, weights: object) -> tuple[str, ...]:
 
     Args:
         model: Name of the model in open_clip, such as "ViT-B-32".
-        weights: A tag of the model in open_clip, or the `Path` of a file or folder.
+        weights: A tag of the model in open_clip, the `Path` of a file or folder, or None for random
+            weights.
 
     Returns:
-        One name, or no name if no source in `sources.yml` has this tag or contains this path.
+        One name, or no name if no source in `sources.yml` has this tag of this model or contains
+        this path.
     """
     return tuple(
         source.name
@@ -87,7 +89,8 @@ def sources_of_weights(model: str, weights: object) -> tuple[str, ...]:
 def source_reports(names: Iterable[str]) -> dict[str, SourceReport]:
     """Count how much of each named source is on this machine, and return the reports by name.
 
-    For all benchmarks this takes seconds.
+    For all benchmarks this takes seconds. Images that an annotation file contains may be written to
+    files; see `source_report`.
 
     Raises:
         ConfigError: If a name is not in `sources.yml`.
@@ -119,7 +122,8 @@ def require_weights(model: str, weights: object) -> None:
 
     Args:
         model: Name of the model in open_clip, such as "ViT-B-32".
-        weights: A tag of the model in open_clip, or the `Path` of a file or folder.
+        weights: A tag of the model in open_clip, the `Path` of a file or folder, or None for random
+            weights.
 
     Raises:
         DataError: If files of the source are missing; the message says how to get them.
@@ -129,7 +133,7 @@ def require_weights(model: str, weights: object) -> None:
 
 
 def require_some_data(profile_name: str, suites: Iterable[str]) -> None:
-    """Check that each suite of a profile with real data has at least one file to read.
+    """Check that each suite of a profile with real data has at least one annotation file to read.
 
     This is faster than counting all data. Profiles whose data are generated on this machine, and
     suites that read no source, are not checked.
@@ -139,8 +143,8 @@ def require_some_data(profile_name: str, suites: Iterable[str]) -> None:
         suites: Names of the suites.
 
     Raises:
-        MissingDataError: If none of the files that a suite reads is here; the message says how to
-            get them.
+        MissingDataError: If none of the annotation files (see `annotation_files`) of the sources
+            that a suite reads is here; the message says how to get them.
     """
     for suite in suites if find_profile(profile_name).is_real else ():
         names = sources_of(suite)

@@ -49,9 +49,9 @@ def swap_negatives(
             instead of making it false.
 
     Returns:
-        For each caption, a list of different captions, each with two parts swapped. The list has at
-        most `limit` captions and is empty if no swap is possible. Runs of white space in a caption
-        become single spaces.
+        For each caption, a list of different captions in random order, each with two parts swapped.
+        The list has at most `limit` captions and is empty if no swap is possible. White space at
+        both ends of a caption is removed; other runs of white space become single spaces.
 
     Raises:
         ConfigError: If no English spaCy model is installed.
@@ -73,7 +73,9 @@ def swap_negatives(
 
 
 def parser_identity() -> str:
-    """Return the versions of spaCy and of the spaCy model that `swap_negatives` parses with.
+    """Return the version of spaCy, and the name and version of the installed spaCy model.
+
+    They determine how `swap_negatives` parses captions.
 
     Raises:
         ConfigError: If no English spaCy model is installed.
@@ -95,12 +97,12 @@ def meaning_changing_swaps(doc: Doc) -> Iterator[tuple[str, str]]:
 
     Two nouns are swapped if they have the same part-of-speech tag (singular or plural, common or
     proper) and both or neither have a numeral; two noun phrases, if they agree in number; two
-    adjectives, if they agree in degree and both stand before their nouns or both are predicates.
-    Nouns that modify another noun, nouns of a compound preposition ("on top of"), nouns followed by
-    "of" ("a group of"), phrases with a possessive pronoun ("its owner"), adjectives that describe
-    no property ("many") and two adjectives of one noun are not swapped. In a symmetric
-    relation such as "and" or "next to", phrases are not swapped, and nouns are swapped only if at
-    least one has a modifier.
+    adjectives, if they agree in degree and both stand before their nouns or both are predicates. A
+    compound such as "sports car" is swapped as a whole. Nouns that cannot be moved (see
+    `_is_movable`), phrases with such a head or with a possessive pronoun ("its owner"), adjectives
+    that describe no property ("many") and two adjectives of one noun are not swapped. In a
+    symmetric relation such as "and" or "next to", phrases are not swapped, and nouns are swapped
+    only if at least one has a modifier.
 
     Args:
         doc: The caption, parsed by spaCy.
@@ -150,10 +152,11 @@ def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
 def meaning_preserving_swaps(doc: Doc) -> Iterator[str]:
     """Yield the results of all swaps of two words that keep the meaning of a caption.
 
-    Two nouns are swapped if a conjunction such as "and" joins them, they have the same
-    part-of-speech tag and neither has a modifier. Two adjectives are swapped if they stand before
-    the same noun; if a conjunction joins them, they also need the same part-of-speech tag, and of a
-    longer list only the first two are swapped.
+    Two nouns are swapped if a conjunction such as "and" joins them, both can be moved (see
+    `_is_movable`), they have the same part-of-speech tag, and neither has dependents other than
+    those in `BARE_NOUN_DEPENDENCIES`. A compound such as "sports car" is swapped as a whole. Two
+    adjectives are swapped if they stand before the same noun; if a conjunction joins them, they
+    also need the same part-of-speech tag, and of a longer list only the first two are swapped.
 
     Args:
         doc: The caption, parsed by spaCy.
@@ -189,8 +192,9 @@ def meaning_preserving_swaps(doc: Doc) -> Iterator[str]:
 def _is_movable(token: Token) -> bool:
     """Return whether a token is a noun that can be moved.
 
-    A noun cannot be moved if it modifies another noun in a compound, is followed by "of", or
-    belongs to a compound preposition, like "top" in "on top of".
+    A noun cannot be moved if it modifies another noun, stands directly before another noun, has a
+    complement with "of" ("a group of"), or is one of `COMPOUND_PREPOSITION_NOUNS`, such as "top",
+    even where it belongs to no compound preposition.
     """
     if (
         token.pos_ not in NOUN_POS
@@ -229,7 +233,10 @@ def _are_mutual(first: Token, second: Token) -> bool:
 
 
 def _exchanged(doc: Doc, first: Span, second: Span) -> str:
-    """Return the caption with two parts swapped, with articles, capitals and spaces corrected."""
+    """Return the caption with two parts swapped, `first` being the earlier one.
+
+    Indefinite articles and the capital at the start of the caption are corrected.
+    """
     text = doc.text
     articles = [_article_before(first), _article_before(second)]
     starts = [a.idx if a else s.start_char for a, s in zip(articles, (first, second), strict=True)]

@@ -37,9 +37,10 @@ class Row:
     Attributes:
         path: The annotation file.
         location: Name of the row in error messages, for example "row 3".
-        content: A mapping from fields to values, a list of values, or a line of text.
+        content: A mapping from fields to values, a list of values, a line of text, or another JSON
+            value.
         key: Name of the row in its file: its key in a JSON object, the number of its last line in a
-            CSV file, or else its position counted from 0.
+            CSV file (from 1), or else its position counted from 0, including blank lines.
     """
 
     path: Path
@@ -176,7 +177,7 @@ class Row:
 
 
 def is_list_of_texts(value: object) -> bool:
-    """Return whether a value is a list of texts that are not blank."""
+    """Return whether a value is a list, possibly empty, of texts that are not blank."""
     return isinstance(value, list) and all(isinstance(text, str) and text.strip() for text in value)
 
 
@@ -252,6 +253,8 @@ def json_rows(path: Path, *kinds: type[list] | type[dict]) -> Iterator[Row]:
 def text_rows(path: Path) -> Iterator[Row]:
     """Yield the lines of a text file that are not blank, each as the content of a row.
 
+    Lines end at LF, so the content of a line that ends at CR LF keeps the CR.
+
     Raises:
         MissingFileError: If there is no such file.
         DataError: If the file cannot be read as UTF-8.
@@ -262,7 +265,7 @@ def text_rows(path: Path) -> Iterator[Row]:
 
 
 def jsonl_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a JSON Lines file, which has one JSON value on each line.
+    """Yield the rows of a JSON Lines file, which has one JSON value on each line that is not blank.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -276,9 +279,10 @@ def jsonl_rows(path: Path) -> Iterator[Row]:
 def csv_rows(path: Path, columns: tuple[str, ...] = (), delimiter: str = ",") -> Iterator[Row]:
     """Yield the rows of a file with delimited columns and a header, such as CSV or TSV.
 
-    Quotes are read leniently, as the official scripts read them. Fields may be of any length and
-    contain line breaks. Empty lines are skipped. A row with fewer or more fields than the header
-    keeps them as a list, and reading a column of it by name raises a DataError.
+    Quotes are read leniently, as the official scripts read them. Fields may contain line breaks and
+    be of any length: the limit of the module `csv` is raised for the whole process. Empty lines are
+    skipped. A row with fewer or more fields than the header keeps them as a list, and reading a
+    column of it by name raises a DataError.
 
     Args:
         path: The file.
@@ -353,8 +357,8 @@ def parquet_rows(path: Path, unpack_images_to: Path) -> Iterator[Row]:
 def rows_of(path: Path) -> Iterator[Row]:
     """Return an iterator over the rows of a file in the format that its suffix names.
 
-    The suffixes are .csv, .tsv, .json and .jsonl; of any other file, each line that is not
-    blank is a row.
+    The suffixes are .csv, .tsv, .json and .jsonl; of any other file, each line that is not blank is
+    a row. The file is read, and errors are raised, only when the first row is requested.
 
     Raises:
         MissingFileError: If there is no such file.

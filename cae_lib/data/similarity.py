@@ -43,7 +43,7 @@ OFFICIAL_PAIR_COUNTS = {
     STSB: 1379,
     SICKR: 4927,
 }
-"""Published number of scored pairs in the test split of each dataset."""
+"""Published number of scored pairs in SentEval's test split of each dataset."""
 
 SPLIT_FILES = {
     STSB: {name: f"STS/STSBenchmark/sts-{name}.csv" for name in ("train", "dev", "test")},
@@ -56,7 +56,8 @@ SPLIT_FILES = {
 """File of each split of STS-B and SICK-R, below `SENTEVAL_FOLDER`."""
 
 COLUMN_NUMBERS = {STSB: (5, 6, 4), SICKR: (1, 2, 3)}
-"""Positions of the columns with the first sentence, the second sentence and the score, from 0."""
+"""Positions, from 0, of the first sentence, the second sentence and the score in the columns of a
+file of STS-B or SICK-R. STS12 to STS16 have files of scores instead."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class SentencePairs:
         second: Second sentence of each pair.
         human_scores: Human scores, float64 `(n,)`, from 0 to 5 (SICK-R: 1 to 5); higher is more
             similar.
-        part_sizes: Number of pairs of each part that was found, in the order of the pairs.
+        part_sizes: Number of pairs of each part that was found, by name of the part, in the order
+            of the pairs. STS-B and SICK-R have one part, "test".
         n_expected: Number of pairs that the dataset should have.
         counts: Numbers of pairs that were left out, by reason. The only reason is "unscored":
             nobody scored the pair.
@@ -102,9 +104,9 @@ def load_similarity_set(
 
     Raises:
         ConfigError: If the dataset is unknown.
-        MissingDataError: If no file of the dataset is there.
-        DataError: If a line is malformed, a file of scores does not fit its file of sentences, no
-            pair has a score, or there are more pairs than expected.
+        MissingDataError: If no pair is found and a file of the dataset is missing.
+        DataError: If a line is malformed, a file of scores does not have as many lines as its file
+            of sentences, no pair has a score, or there are more pairs than expected.
     """
     if name not in SIMILARITY_SETS:
         raise ConfigError(f"no similarity set {name!r}. Known: {', '.join(SIMILARITY_SETS)}.")
@@ -166,6 +168,10 @@ def _scored_pairs(path: Path, name: str, counts: Counter[str]) -> list[tuple[str
         path: The file of sentences.
         name: Name of the dataset.
         counts: Counter whose entry "unscored" is increased by the number of pairs without a score.
+
+    Raises:
+        MissingFileError: If the file of sentences or that of scores is missing.
+        DataError: If a line is malformed, or the two files differ in their number of lines.
     """
     first, second, score = COLUMN_NUMBERS.get(name, (0, 1, 2))
     source, lines = path, [line.split("\t") for line in _lines(path)]

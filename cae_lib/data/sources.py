@@ -1,7 +1,7 @@
 """Read `sources.yml`, the list of datasets and weights with their downloads.
 
-Each entry is a source. The folder of a source is relative to `data/raw`; all other paths are
-relative to this folder.
+Each entry is a source. The folder of a source is relative to `data/raw`; all other paths in an
+entry are relative to the folder of its source.
 """
 
 from __future__ import annotations
@@ -59,8 +59,10 @@ class Download:
     path: str | None = None  # the file in the repository; None for the whole repository
     open_clip: tuple[str, ...] = ()  # model and tag of weights that stay in the hub's own cache
     file: str = ""  # name of the downloaded file, where its address does not end in it
-    to: str = ""  # path of the file, or folder of a whole repository; by default, `path` or "."
-    unpack: str = ""  # folder for the content of an archive, without its outer folder
+    # Path of the file, or folder of a whole repository; by default, `path` or ".". There is no
+    # usable default for a file from `url` or `drive` that is not unpacked.
+    to: str = ""
+    unpack: str = ""  # folder for the content of an archive, without its outer folder; "" for none
     only: tuple[str, ...] = ()  # prefixes of the paths to keep from the archive; () keeps all
     checksum: str | None = None  # sha256:..., md5:... or git:..., the id of a git blob; None where
     # none is published
@@ -82,8 +84,8 @@ class Download:
     def name(self) -> str:
         """Name of the downloaded file.
 
-        It is the last part of the first of `file`, `url`, `to`, `path` and `hub` that is set; "" if
-        none is.
+        It is the last part of the first of `file`, `url` (without its query), `to` (unless it is
+        "."), `path` and `hub` that is set; "" if none is.
         """
         url, to = (self.url or "").partition("?")[0], self.to.removeprefix(".")
         return (self.file or url or to or self.path or self.hub or "").rpartition("/")[2]
@@ -151,12 +153,12 @@ class Source:
     kind: str  # "weights", or what a data set is for
     homepage: str  # page that describes it
     licence: str  # short name of the licence, or that none is given
-    terms: str  # what it demands, in a sentence
+    terms: str  # what the licence demands, in a sentence
     folder: str  # below data/raw
     files: tuple[Download, ...]
     gb: float | None = None  # rough size of the downloads
-    gated: str | None = None  # page where the terms have to be accepted first
-    needs: tuple[str, ...] = ()  # sources whose images this one shows
+    gated: str | None = None  # page where the terms have to be accepted first; None if nowhere
+    needs: tuple[str, ...] = ()  # names of the sources whose images this one uses
     links: Mapping[str, str] = field(default_factory=dict)  # path of a symbolic link: its target
     rows: tuple[ExpectedRows, ...] = ()
     images: tuple[ReferencedImages, ...] = ()

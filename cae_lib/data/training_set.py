@@ -108,6 +108,8 @@ def training_set(
 ) -> TrainingSet:
     """Load a training set of a profile; the two results used last are cached.
 
+    Word roles and the results of `swap_negatives` are also stored as files in the cache folder.
+
     Args:
         profile_name: Name of the profile that the data belong to.
         name: Name of the training set.

@@ -1,7 +1,7 @@
 """Unpack archives from the internet safely.
 
-Nothing is written outside of the target folder, and an archive that unpacks to far more than its
-own size raises an error.
+Nothing is written outside of the target folder. An archive raises an error if it unpacks to more
+than a gigabyte and to far more than its own size.
 """
 
 from __future__ import annotations
@@ -33,8 +33,9 @@ _Member = zipfile.ZipInfo | tarfile.TarInfo
 def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None:
     """Unpack a zip or tar archive to a folder, and replace existing files.
 
-    Files are moved to the folder once all of them are unpacked. Hidden files are left out. If all
-    other files are in one outer folder, its content is moved without the folder itself.
+    Files are moved to the folder once all of them are unpacked. Hidden files are left out: those in
+    the outermost folder `__MACOSX`, and those with a part of their path that begins with a dot. If
+    all other files are in one outer folder, its content is moved without the folder itself.
 
     Args:
         archive: The archive.
@@ -43,10 +44,11 @@ def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None
         only: Prefixes of the paths to keep, without the outer folder; () keeps all.
 
     Raises:
-        DataError: If the archive is damaged, contains links or devices, contains none of the files
-            to keep, or unpacks to more than `MAX_UNPACK_RATIO` times its size and more than
-            `ALWAYS_ALLOWED_BYTES` bytes. Also if the path of an unpacked file or its folder is a
-            symbolic link, or a symbolic link leads this path out of `root`.
+        DataError: If the archive is damaged, is neither a zip nor a tar archive, contains links or
+            devices, contains none of the files to keep, or unpacks to more than `MAX_UNPACK_RATIO`
+            times its size and more than `ALWAYS_ALLOWED_BYTES` bytes. Also if the path of an
+            unpacked file or its folder is a symbolic link, or a symbolic link leads this path out
+            of `root`. For a tar archive, also if Python is older than 3.11.4.
     """
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{archive.name}.", dir=root) as name:

@@ -72,11 +72,11 @@ def attribution_table(
         encoder: The model.
         pairs: Captions and images.
         alignment: Tokens of the captions with words, roles and arguments.
-        methods: Names of attribution methods.
+        methods: Names of attribution methods, at least one.
         limit: Number of captions to sample, evenly spaced; None takes all. Captions without a word
             are dropped from the sample.
-        batch_size: Number of captions that go through the model at once.
-        **parameters: Parameters of the attribution methods.
+        batch_size: Number of captions that a method scores at once.
+        **parameters: Parameters that each of the methods gets.
 
     Returns:
         A row for each method and each token that belongs to a word and has a score. Columns:
@@ -85,7 +85,8 @@ def attribution_table(
         text; `score`.
 
     Raises:
-        ConfigError: If a method or one of its parameters is unknown.
+        ConfigError: If a method is unknown or lacks one of the parameters, or the model does not
+            allow a method.
         DataError: If an image is missing or cannot be decoded.
     """
     sample, model = sample_captions(encoder, pairs, alignment, limit), encoder.clip.model
@@ -155,12 +156,18 @@ class CaptionSample:
         Args:
             model: The model, on the device of the sample.
             method: Name of an attribution method.
-            reduction: Whether a word gets the mean or the sum of the scores of its tokens.
-            **parameters: Parameters of the attribution method.
+            reduction: Whether a word gets the mean or the sum of the scores of its tokens. If the
+                method scores whole words, each token already has the score of its word, so only the
+                mean makes sense.
+            **parameters: Parameters of the attribution method, and `batch_size` of `token_scores`.
 
         Returns:
             Scores, float64 `(C, W)`, where W is the largest number of words in a caption. They are
             NaN after a caption's last word, and for words that the method does not score.
+
+        Raises:
+            ConfigError: If the method or a parameter is unknown, or the model does not allow the
+                method.
         """
         return merge_token_scores(
             self.token_scores(model, method, **parameters), self.words, reduction
@@ -174,12 +181,16 @@ class CaptionSample:
         Args:
             model: The model, on the device of the sample.
             method: Name of an attribution method.
-            batch_size: Number of captions that go through the model at once.
+            batch_size: Number of captions that the method scores at once.
             **parameters: Parameters of the attribution method.
 
         Returns:
             Scores, float32 `(C, T)`. Tokens of words that the method does not score are NaN. Scores
             of tokens that belong to no word have no meaning.
+
+        Raises:
+            ConfigError: If the method or a parameter is unknown, or the model does not allow the
+                method.
         """
         scorer, scores = get_method(method, **parameters), torch.zeros(self.tokens.shape)
         for rows in torch.arange(len(self.tokens)).split(batch_size):
@@ -198,7 +209,7 @@ class CaptionSample:
         return scores.to(self.tokens.device)
 
     def word_roles(self, row: int) -> list[str]:
-        """Return the role name of each word of a caption: the role of the word's first token."""
+        """Return the role name of each word of caption `row`: the role of its first token."""
         words, roles = self.words[row].tolist(), self.roles[row].tolist()
         return [ROLE_NAMES[roles[words.index(n)]] for n in range(1, max(words) + 1)]
 

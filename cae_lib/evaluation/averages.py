@@ -173,7 +173,9 @@ PROTOCOLS: Mapping[str, Mapping[str, AveragingRule]] = {
         "svo_probes": AveragingRule("svo_probes/match"),
         "whatsup": AveragingRule("whatsup/*"),
     },
-    "authors": {  # who round each of ARO's groups to four digits: a difference below 0.00005
+    # The authors also round the score of each of ARO's groups to four digits, which changes a score
+    # by 0.00005 at most.
+    "authors": {
         **_aro(AUTHORS_SYMMETRIC_RELATIONS),
         **_AS_HEADLINE,
         **{subset: AveragingRule(subset) for subset in _CLEAN_WINOGROUND},
@@ -181,7 +183,7 @@ PROTOCOLS: Mapping[str, Mapping[str, AveragingRule]] = {
         "svo_probes": AveragingRule("svo_probes/all"),
         "whatsup/controlled": AveragingRule("whatsup/controlled_*"),
         "whatsup/coco": AveragingRule("whatsup/coco_qa_*"),
-        # By a slip of the reference COCO's two objects, not Visual Genome's.
+        # By a slip, the authors' code takes COCO's two objects here, not Visual Genome's.
         "whatsup/vg": AveragingRule(["whatsup/vg_qa_one_obj", "whatsup/coco_qa_two_obj"]),
     },
 }
@@ -216,7 +218,7 @@ def score_weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
 
     Raises:
         ConfigError: If the protocol is unknown.
-        DataError: If `items` lacks a column, or if an item occurs twice.
+        DataError: If `items` is no table or lacks a column, or if an item occurs twice.
     """
     needed = {*ITEM_KEY, "group", "weight", "stratum"}
     if not isinstance(items, pd.DataFrame) or not needed <= {*items.columns}:
@@ -251,9 +253,10 @@ def weighted_average(
     """Compute scores as weighted sums of a column over items.
 
     Args:
-        table: A row for each item, such as the answers of one run and seed.
+        table: A row for each item, such as the answers of one run and seed. Items without a weight
+            are ignored.
         weights: Weights of the items in each score, as the function `score_weights` returns them.
-        column: Name of the column of `table` to average.
+        column: Name of the column of `table` to average. NaN in this column counts as 0.
 
     Returns:
         The value of each score, by its name.
@@ -277,7 +280,7 @@ def weighted_average(
 
 
 def item_weights(groups: Sequence[str] | pd.Series, average: Average) -> np.ndarray:
-    """Return the weights `(n,)` of the n items of a subset.
+    """Return the weights `(n,)`, float64, of the n items of a subset that has at least one item.
 
     Args:
         groups: The group `(n,)` of each item, such as the relation that the item is about.
@@ -304,9 +307,9 @@ def _weighted(rule: AveragingRule, items: pd.DataFrame, share: float) -> pd.Data
 
     Returns:
         The rows with a column `weight`, which sums to `share`, and a column `stratum`, which is
-        equal for items that are averaged together. If the rule has an average of its own, it gives
-        the weights, and the groups are the strata. Otherwise the weights of the table are scaled,
-        and the strata are those of the table.
+        equal for items that are averaged together. If the rule has an average of its own, this
+        average gives the weights, and the groups are the strata. Otherwise the weights of the table
+        are scaled, and the strata are those of the table.
     """
     if rule.average is None:
         return items.assign(weight=items["weight"] * share)
@@ -315,11 +318,14 @@ def _weighted(rule: AveragingRule, items: pd.DataFrame, share: float) -> pd.Data
 
 
 def _shares(tree: SubsetTree, keys: list[str]) -> dict[str, float]:
-    """Return the weight of each subset in the nested mean `tree`.
+    """Return the weight of each present subset in the nested mean `tree`; the weights sum to 1.
 
     Args:
         tree: The nested mean. A member without any present subset is left out.
         keys: The subsets that are present, as "family/subset".
+
+    Returns:
+        The weights by subset; {} if no subset of the tree is present.
     """
     if isinstance(tree, str):
         matching = [key for key in keys if fnmatchcase(key, tree)]
@@ -335,7 +341,8 @@ def _shares(tree: SubsetTree, keys: list[str]) -> dict[str, float]:
 def join_by_item(items: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     """Join the columns of `answers` to `items` by family, subset and item (`ITEM_KEY`).
 
-    The order of `answers` does not matter.
+    The order of `answers` does not matter. If both tables have a further column of the same name,
+    the two get the suffixes "_x" and "_y".
 
     Returns:
         The rows of `items` in their order, with the further columns of `answers`.

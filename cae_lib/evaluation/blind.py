@@ -1,7 +1,8 @@
 """Text-only baselines: answer benchmarks of captions without the image.
 
 A baseline gives a number to each caption and answers with the caption of the largest number. If
-several captions tie, it guesses among them, so an item counts with its expected accuracy.
+several captions tie, it guesses among them, so an item counts with its expected accuracy. For items
+with two images and for comparisons of three captions, see `expected_accuracy`.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ TOKEN_PATTERN = re.compile(r"\w+(?:['’]\w+)*|[^\w\s]")
 def text_only_baselines(captions: Iterable[str]) -> dict[str, TextBaseline]:
     """Return the text-only baselines by name.
 
-    "shorter" and "longer" prefer the caption with fewer or more words. "likelihood" and
-    "likelihood_per_word" prefer the larger log probability under a trigram model, in total or per
-    word.
+    "shorter" and "longer" prefer the caption with fewer or more words, split at white space.
+    "likelihood" and "likelihood_per_word" prefer the larger log probability under a trigram model,
+    in total or per word (see `TrigramModel.log_likelihood`).
 
     Args:
         captions: The captions that the trigram model is fitted on.
@@ -61,12 +62,15 @@ def blind_answers(
 
     Args:
         benchmarks: The benchmarks.
-        baselines: The baselines by name.
+        baselines: The baselines by name, at least one.
 
     Returns:
         A row for each baseline and item: `chooser`, the name of the baseline; `family`, `subset`,
         `item` and `picture` as in `choice.item_frame`; and `share`, the expected accuracy. If all
         benchmarks are left out, the table is empty and has no columns.
+
+    Raises:
+        DataError: If two benchmarks have the same name and subset.
     """
     benchmarks = scorable_benchmarks(benchmarks)
     items = [(subset.task, item) for subset in benchmarks for item in subset.items]
@@ -96,15 +100,15 @@ def _is_text_choice(benchmark: Benchmark) -> bool:
 def expected_accuracy(item: Item, task: str, text_scores: Mapping[str, float]) -> float:
     """Return the probability that a baseline answers an item correctly.
 
-    It takes the text with the highest score, and guesses among texts that tie. For the tasks in
-    `CLOSER_TEXT_PAIRS` there is no guess, and a tie is wrong. An item with two images needs a
-    different caption for each image, but a baseline prefers the same caption for both. If the two
-    captions do not tie, the baseline is therefore wrong. If they tie, it guesses among all answers
-    of the task (see `CHANCE_ACCURACY_OF_TASK`).
+    For the task "choice", the baseline takes the text with the highest score, and guesses among
+    texts that tie (see `TIE_DECIMALS`). For the tasks in `CLOSER_TEXT_PAIRS` there is no guess: the
+    result is 1 or 0, and a tie is wrong. An item with two images needs a different caption for each
+    image, but a baseline prefers the same caption for both. If the two captions do not tie, the
+    result is therefore 0. If they tie, it is that of random scores, `CHANCE_ACCURACY_OF_TASK`.
 
     Args:
-        item: The item.
-        task: How the item is scored, see `Benchmark.task`.
+        item: The item, with more than one text.
+        task: How the item is scored, see `Benchmark.task`; neither "image" nor "tot".
         text_scores: The baseline's number of each text of the item.
     """
     values = [round(text_scores[text], TIE_DECIMALS) for text in item.texts]
@@ -121,15 +125,15 @@ class TrigramModel:
     """A trigram language model with Witten-Bell smoothing (1991).
 
     The trigram model is interpolated with the bigram model, which is interpolated with the unigram
-    model. The unigram model is interpolated with a uniform distribution over the known words and
-    one symbol for all unknown words. Therefore no text has probability zero.
+    model. The unigram model is interpolated with a uniform distribution over the vocabulary and one
+    symbol for all unknown words. Therefore no text has probability zero.
 
     Args:
         texts: The texts that the model is fitted on.
 
     Attributes:
         vocabulary_size: Number of distinct words and punctuation marks, plus 1 for the end of a
-            text.
+            text; 0 if there are no texts.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
@@ -145,8 +149,9 @@ class TrigramModel:
         """Return the probability of a word after a context.
 
         Args:
-            word: The word or punctuation mark, in lower case.
-            context: At most two preceding words, in lower case and in the order of the text.
+            word: The word or punctuation mark, in lower case, or `END`.
+            context: At most two preceding words or punctuation marks, in lower case and in the
+                order of the text; `START` stands before the beginning of a text.
         """
         shorter = self.probability(word, context[1:]) if context else 1 / (self.vocabulary_size + 1)
         followers = self._counts.get(context)

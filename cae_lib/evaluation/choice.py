@@ -105,9 +105,9 @@ def item_frame(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
 
     Returns:
         `family`, `subset`; `group`, see `Item.group`; `item` (int32), the number of the item in its
-        subset, see `Benchmark.item_numbers`; and `picture` (int32), a number that items share if
-        they show the same file, even if different crops of it. An item with several images has the
-        number of its first image, which is the true one for SVO-Probes.
+        subset, see `Benchmark.item_numbers`; and `picture` (int32), a number that items of
+        this table share if they show the same file, even if different crops of it. An item with
+        several images has the number of its first image, which is the true one for SVO-Probes.
 
     Raises:
         DataError: If two benchmarks have the same name and subset.
@@ -132,6 +132,7 @@ def weighted_items(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
         The columns of `item_frame` and three more:
 
         - `weight`: the headline score of a subset is the sum of the weights of its right answers.
+          Items of groups that do not count have weight 0.
         - `stratum`: label of the items that are averaged together with equal weights: the subset
           and the item's group if the headline is a mean over groups, else the subset alone.
         - `chance`: the probability of guessing the item right.

@@ -21,7 +21,8 @@ from cae_lib.profiles import find_profile
 def subset_table(profile_name: str) -> pd.DataFrame:
     """Return the used and expected numbers of items of each benchmark subset and other dataset.
 
-    A missing retrieval or similarity dataset of real data has `n_used` 0.
+    If a retrieval or similarity dataset of real data is missing, its `n_used` is 0; so is that of
+    each sample of a missing COCO. If there are no labelled images, they have no row.
 
     Args:
         profile_name: Name of the profile.
@@ -35,9 +36,14 @@ def subset_table(profile_name: str) -> pd.DataFrame:
         - `n_used`, `n_expected`: numbers of items, captions, images or pairs of sentences.
         - `headline`, `rule`: `average_kind` and `average_description` of a `Benchmark`; ""
           elsewhere.
-        - `chance`: mean probability of guessing an item of a benchmark right; NaN elsewhere.
-        - `counts`: `property_counts` of a `Benchmark` or of `SentencePairs`, as JSON; "{}"
+        - `chance`: mean probability of guessing an item of a benchmark right; NaN without items and
           elsewhere.
+        - `counts`: `property_counts` of a `Benchmark` or `counts` of `SentencePairs`, as JSON; "{}"
+          elsewhere.
+
+    Raises:
+        ConfigError: If the profile is unknown.
+        DataError: If data are malformed, or generated data are missing or incomplete.
     """
     real = find_profile(profile_name).is_real
     retrieval = datasets.retrieval_sets(profile_name)
@@ -119,7 +125,11 @@ def _benchmark_rows(profile_name: str) -> Iterator[dict[str, Any]]:
 
 
 def _sample_rows(profile_name: str, pairs: ImageCaptionPairs | None) -> Iterator[dict[str, Any]]:
-    """Yield a row for each suite that uses a sample of COCO's captions (for heat maps: images)."""
+    """Yield a row for the sample of COCO that each suite in `SAMPLE_SIZES` uses.
+
+    The sample of "heatmaps", which only synthetic profiles have, counts images; the others count
+    captions. Without `pairs`, the samples of real data have `n_used` 0, and others have no row.
+    """
     profile = find_profile(profile_name)
     if pairs is None and not profile.is_real:
         return

@@ -45,7 +45,10 @@ SAMPLE_SIZES: Mapping[str, int] = {
     "heatmaps": 300,
 }
 """Largest number of COCO's test captions, or for "heatmaps" of its test images, that a suite uses.
-They are sampled by `evenly_spaced_indices`."""
+
+`evenly_spaced_indices` samples them. The suite "bindings" has the sample of "attribution", and the
+suite "sensitivity" that of "faithfulness".
+"""
 
 MANIFEST_FILE = "manifest.json"
 """File in the root of generated datasets that lists their numbers of items."""
@@ -54,16 +57,17 @@ LABELLED_FOLDER = "zero-shot"
 """Folder of the user's own datasets of labelled images, below the folder of all datasets."""
 
 SCENE_GRAPH_FILES: Mapping[str, str] = {"coco": GRAPHS_FILE, "flickr30k": FLICKR_GRAPHS_FILE}
-"""File of scene graphs of each synthetic retrieval set, by name of the set."""
+"""File of scene graphs of each synthetic retrieval set, relative to a profile's folder, by the name
+of the set."""
 
 
 def _manifest_counts(root: Path) -> Mapping[str, Mapping[str, int]]:
-    """Return the numbers of items of each family, from the manifest of generated datasets."""
+    """Return the manifest's numbers of items of generated datasets, by family and subset."""
     return read_json(root / MANIFEST_FILE, dict)["counts"]
 
 
 def evenly_spaced_indices(total: int, limit: int | None) -> np.ndarray:
-    """Return up to `limit` evenly spaced indices below `total`, sorted; None returns all."""
+    """Return up to `limit` evenly spaced indices below `total`, sorted; all if `limit` is None."""
     return np.unique(
         np.linspace(0, total - 1, total if limit is None else min(limit, total)).astype(int)
     )
@@ -130,6 +134,10 @@ def benchmark_families(profile_name: str) -> list[str]:
 
     A profile of real data has the paper's benchmarks, even if they are missing, and every other
     benchmark whose folder exists. A profile of generated data has those that its manifest lists.
+
+    Raises:
+        ConfigError: If the profile is unknown.
+        DataError: If the manifest of generated data is missing or malformed.
     """
     profile = find_profile(profile_name)
     if not profile.is_real:
@@ -143,7 +151,7 @@ def benchmark_families(profile_name: str) -> list[str]:
 
 @lru_cache(maxsize=64)
 def load_family(profile_name: str, name: str) -> list[Benchmark]:
-    """Load the subsets of a benchmark family.
+    """Load the subsets of a benchmark family; the result is cached.
 
     Args:
         profile_name: Name of the profile.
@@ -169,12 +177,14 @@ def load_family(profile_name: str, name: str) -> list[Benchmark]:
 def retrieval_pairs(profile_name: str, name: str) -> ImageCaptionPairs:
     """Load the image-caption pairs of a retrieval set; a real one may be incomplete.
 
+    The result is cached.
+
     Args:
         profile_name: Name of the profile.
         name: "coco" or "flickr30k".
 
     Raises:
-        ConfigError: If the name is unknown.
+        ConfigError: If the profile or the name is unknown.
         DataError: If the captions are missing or malformed, no image can be used, or a generated
             set is incomplete.
     """
@@ -218,6 +228,8 @@ def available_training_pairs(profile_name: str) -> ImageCaptionPairs | None:
 def similarity_sets(profile_name: str) -> tuple[SentencePairs, ...]:
     """Load the text similarity datasets of a profile; real ones that are missing are left out.
 
+    The result is cached.
+
     Raises:
         DataError: If a dataset is malformed, or a profile of generated data has none.
     """
@@ -234,7 +246,8 @@ def classification_sets(profile_name: str) -> Mapping[str, LabelledImages]:
     """Load the datasets for zero-shot classification of a profile by name.
 
     A synthetic profile has its retrieval images, labelled with the nouns of their scene graphs. A
-    profile of real data has the user's folders in `LABELLED_FOLDER`. Other profiles have none.
+    profile of real data has the user's folders in `LABELLED_FOLDER`. Other profiles have none. The
+    result is cached.
 
     Raises:
         DataError: If the profile has real data and `LABELLED_FOLDER` has no subfolder, or if a

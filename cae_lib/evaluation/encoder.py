@@ -48,8 +48,8 @@ TOKENIZER_BATCH_SIZE, TEXT_BATCH_SIZE = 65_536, 256
 """Numbers of texts that are tokenised together, and that go through the model together."""
 
 CACHED_TOKEN_BATCHES = 16
-"""Number of tokenised batches that `tokenize` caches. A batch takes at most 20 MB if the context
-has 77 tokens."""
+"""Number of tokenised batches that `tokenize` caches. A batch of `TOKENIZER_BATCH_SIZE` texts takes
+20 MB if the context has 77 tokens."""
 
 IMAGE_BATCH_SIZE, IMAGE_BATCH_SIZE_ON_CPU = 64, 16
 """Numbers of images that go through the model together. A CPU gets fewer, so that their hidden
@@ -79,7 +79,8 @@ class Weights:
             activation; a `str`, the tag of pretrained weights of open_clip; or None for random
             weights.
         model: Name of the open_clip model; not used for a checkpoint.
-        activation: "quickgelu" or "gelu"; not used for a checkpoint.
+        activation: "quickgelu" or "gelu"; "" for the one that pretrained weights were trained with
+            or, for random weights, that of the model's configuration. Not used for a checkpoint.
     """
 
     source: Path | str | None
@@ -161,8 +162,8 @@ class ImageReader:
     Args:
         preprocess: The preprocessing of open_clip, which ends in the conversion to a tensor and the
             normalisation.
-        workers: Number of threads. None stands for the number of cores that the process may use,
-            but at most `MAX_WORKERS`.
+        workers: Number of threads. None or 0 stands for the number of cores that the process may
+            use, but at most `MAX_WORKERS`.
     """
 
     def __init__(self, preprocess: Compose, workers: int | None = None) -> None:
@@ -174,7 +175,10 @@ class ImageReader:
         self.workers = workers or min(MAX_WORKERS, cores or 1)
 
     def ref_fingerprint(self, ref: ImageRef) -> str:
-        """Hash the path and crop of an image, and the modification time and size of its file."""
+        """Hash the path and crop of an image, and the modification time and size of its file.
+
+        For a missing file, only path and crop are hashed. The hash has 32 hexadecimal digits.
+        """
         status = ref.path.stat() if ref.path.is_file() else None
         state = ref, status and (status.st_mtime_ns, status.st_size)
         return _content_hash(repr(state).encode())
@@ -249,11 +253,15 @@ class Encoder:
 
     Args:
         clip: The model with its preprocessing and tokenizer.
-        profile_name: Name of the profile whose data are encoded. If its runs lock the image tower,
-            the vectors of images are also stored in a file named by `image_vectors_key`, which
-            these runs share. If its data are real, a progress bar is shown for
-            `PROGRESS_THRESHOLD` new images or texts or more. With None, neither happens.
+        profile_name: Name of the profile whose data are encoded. If the settings that all its runs
+            share lock the image tower, the image vectors of a model of open_clip are also stored in
+            a cached file named by `image_vectors_key`; models with the same image tower share it.
+            If the profile's data are real, a progress bar is shown for `PROGRESS_THRESHOLD` new
+            images or texts or more. With None, neither happens.
         workers: Number of threads that decode images, see `ImageReader`.
+
+    Raises:
+        ConfigError: If the profile is unknown.
     """
 
     def __init__(
@@ -278,6 +286,8 @@ class Encoder:
     @torch.inference_mode()
     def encode_images(self, refs: Sequence[ImageRef]) -> np.ndarray:
         """Return the unit vectors of images `(n, E)`, float32; equal pixels are encoded once.
+
+        Without images, the shape is `(0,)`.
 
         Raises:
             DataError: If an image is missing, cannot be decoded, or has an empty crop.
@@ -310,6 +320,8 @@ class Encoder:
     def pixel_values(self, refs: Sequence[ImageRef]) -> Tensor:
         """Read images as the model's input, float32 `(images, 3, height, width)`, on its device.
 
+        There has to be at least one image.
+
         Raises:
             DataError: If an image is missing, cannot be decoded, or has an empty crop.
         """
@@ -321,7 +333,7 @@ class Encoder:
         """Return the unit vectors of texts `(n, E)`, float32; equal texts are encoded once.
 
         Texts of similar length and with the same beginning are encoded in the same batch where
-        possible, which is faster.
+        possible, which is faster. Without texts, the shape is `(0,)`.
         """
         # most calls ask only for encoded texts and skip `text_encoder`, which inspects the model
         if new := [text for text in dict.fromkeys(texts) if text not in self._texts]:
@@ -385,7 +397,7 @@ def _read_shared(path: Path | None) -> tuple[dict[str, str], dict[str, np.ndarra
 
 
 def image_vectors_key(clip: Clip) -> str:
-    """Return a hash of everything that determines an image's vector, except the image.
+    """Return a hash of what determines an image's vector in a model of open_clip, except the image.
 
     The hash, of 32 hexadecimal digits, covers the weights and the architecture of the image tower,
     the activation, the preprocessing (size, interpolation, resize mode, crop, mean, standard
@@ -403,7 +415,10 @@ def image_vectors_key(clip: Clip) -> str:
 
 
 def _plain_attributes(module: object) -> tuple[str, dict[str, Any]]:
-    """Return the class of a module or transform, and its plain attributes, such as sizes."""
+    """Return the class name of a module or transform, and its plain attributes, such as sizes.
+
+    The attribute `training` and private attributes are left out.
+    """
     plain = (bool, int, float, str, tuple, list, Enum, type(None))
     return type(module).__qualname__, {
         name: value

@@ -85,19 +85,20 @@ def item_table(
         benchmarks: The benchmarks; those without items are left out.
         tagger: The parser of captions.
         is_synthetic: Whether the captions are those of synthetic scenes.
-        training_captions: The captions of the training data; None if they are not available.
+        training_captions: The captions of the training data, whose word roles are stored in the
+            cache folder; None if they are not available.
 
     Returns:
         The columns of `weighted_items`, and:
 
         - the columns of `stated_role_counts` for the true caption; if there are two true captions,
           the larger value of each column;
-        - `bindings`: number of bindings that the true captions state. A binding is an attribute
-          with its object, or a relation with its two objects;
+        - `bindings`: number of bindings that the true captions state, distinct within a caption. A
+          binding is an attribute with its object, or a relation with its two objects;
         - `seen`: number of these bindings that a caption of `training_captions` states; 0 if
           `training_captions` is None.
 
-        The table is empty if there are no items.
+        If there are no items, the table is empty and has no columns.
     """
     frame, benchmarks = weighted_items(benchmarks), scorable_benchmarks(benchmarks)
     if not benchmarks:
@@ -122,18 +123,19 @@ def option_table(
     A retrieval set counts as a family without subsets, and each of its captions as an item.
 
     Args:
-        benchmarks: The benchmarks.
+        benchmarks: The benchmarks; see `scorable_benchmarks` for those that are left out or added.
         retrieval: The retrieval sets by name.
         root: Folder of all datasets of the profile.
         is_synthetic: Whether the captions are those of synthetic scenes. If not, only images are
             listed, because we cannot redistribute captions that people wrote.
 
     Returns:
-        The columns `family`, `subset`, `item` (number of the item), `id` (its key in the annotation
-        file), `kind` ("text" or "picture"), `place` (position among the item's options of this
-        kind), `true` (whether the option is right; of several texts that are true of one image,
-        only the first is marked), and `content` (the text, or the path of the image relative to
-        `root`).
+        The columns `family`, `subset`, `item` (number of the item), `id` (see `Item.key`; for a
+        retrieval set, the number as text), `kind` ("text" or "picture"), `place` (position among
+        the item's options of this kind), `true` (whether the option is right; of several texts that
+        are true of one image, only the first is marked), and `content` (the text, or the path of
+        the image relative to `root`, see `_path_below`). All options are marked as true in items
+        with two images and two texts, and in those of `svo_match_benchmark`.
     """
     table: list[tuple[object, ...]] = []
     for part in scorable_benchmarks(benchmarks):
@@ -174,7 +176,10 @@ def _true_captions(item: Item) -> tuple[str, ...]:
 def _binding_counts(
     captions: Sequence[str], tagger: SceneGraphTagger, training_captions: Sequence[str] | None
 ) -> pd.DataFrame:
-    """Return the columns `bindings` and `seen` of `item_table`, with a row for each caption."""
+    """Return the columns `bindings` and `seen` of `item_table`, with a row for each caption.
+
+    The word roles of `training_captions` are stored in the cache folder.
+    """
     tokenizer, cache = SimpleTokenizer(), paths().cache / "roles"
     trained = set()
     if training_captions:
@@ -259,14 +264,15 @@ def parser_confusion_table(profile_name: str) -> pd.DataFrame:
     """Compare the roles that the paper's parser finds in synthetic captions with the ground truth.
 
     Args:
-        profile_name: Name of a synthetic profile, whose COCO captions are parsed.
+        profile_name: Name of a synthetic profile, whose COCO test captions are parsed.
 
     Returns:
-        A row for each combination that occurs: `relation`, the first one that the caption states
-        ("" for none); `found`, the parser's role of a word; `gold`, its ground-truth role; and
-        `n`, the number of such words.
+        A row for each combination that occurs: `relation`, the first relation in the caption's
+        scene graph ("" for none); `found`, the parser's role of a word, as text; `gold`, its
+        ground-truth role; and `n`, the number of such words.
 
     Raises:
+        ConfigError: If the profile is unknown, or no English spaCy model is installed.
         DataError: If the captions or their scene graphs cannot be read.
     """
     root = find_profile(profile_name).root

@@ -31,12 +31,14 @@ class PairAttribution:
     """Attribution of the similarity of an image and its caption in one model.
 
     Attributes:
-        image: The image as the model reads it, RGB `(height, width, 3)` in [0, 1].
+        image: The image as the model reads it, RGB `(height, width, 3)` in [0, 1], float32.
         relevance: Heat map over the patches of the image `(rows, columns)`, which sums to 1.
         roles: Name of the role of each word, in the order of the rows of `scores`.
-        scores: Scores with a row for each word and a column for each attribution method. Each
-            method has its own unit. Words beyond the context length are left out.
-        shares: The scores, with negative ones set to 0 and each column then divided by its sum.
+        scores: Scores with a row for each word, whose text is the index, and a column for each
+            attribution method. Each method has its own unit. Words beyond the context length are
+            left out.
+        shares: The scores, with negative ones set to 0 and each column then divided by its sum. A
+            column without a positive score is 0.
         cosine: Cosine similarity of image and caption.
     """
 
@@ -64,7 +66,7 @@ def attribute(
         caption: The caption.
         heatmap_start_layer: The heat map covers the layers of the image tower from this one to the
             last. -1 is the last layer alone, 0 takes all layers. The scores of the words do not
-            depend on it.
+            depend on this argument.
         methods: Names of the methods that score the words; by default, the paper's attribution
             methods.
 
@@ -75,8 +77,8 @@ def attribute(
     Raises:
         ConfigError: If any of these holds: `clip` is not a `Clip`; its model is a model of
             transformers; its image tower has no attention maps or no layer `heatmap_start_layer`;
-            its vocabulary is not CLIP's; a method is unknown or needs the roles of words; no
-            English spaCy model is installed.
+            its vocabulary is not CLIP's; a method is unknown, does not fit the model, or needs the
+            roles of words; no English spaCy model is installed.
         DataError: If the image cannot be read, or if the caption is not a text or has no word.
     """
     if not isinstance(clip, Clip):

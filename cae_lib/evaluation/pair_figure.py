@@ -35,10 +35,10 @@ def draw_attributions(
 
     Args:
         attributions: The attribution of the same image and caption in each model, by the title of
-            the model's column.
-        caption: The caption.
-        heatmap_start_layer: The argument of this name that `attribute` was called with. The label
-            of the colour bar tells it.
+            the model's column; at least one. Only the column of the first model labels the words.
+        caption: The caption, which is drawn in at most eight lines.
+        heatmap_start_layer: The argument of this name that `attribute` was called with, for the
+            label of the colour bar.
 
     Raises:
         DataError: If the models read images of different sizes.
@@ -102,7 +102,11 @@ def _draw_heat_map(axis: Axes, pair: PairAttribution, norm: PowerNorm) -> None:
 
 
 def _draw_shares(axis: Axes, pair: PairAttribution, longest: float, with_words: bool) -> None:
-    """Draw the shares of the words by method, with the words in the colours of their roles."""
+    """Draw the shares of the words by method.
+
+    `longest` is the largest share in the figure, which sets the scale of greys. If `with_words`,
+    the words are drawn, too, in the colours of their roles.
+    """
     texts = pair.shares.map(lambda value: format_number(value, 2))
     sns.heatmap(
         pair.shares.rename(columns=METHOD_LABELS),

@@ -20,7 +20,7 @@ DIRECTIONS = ("image to text", "text to image")
 
 PROMPT_TEMPLATES = ("a photo of {}", "{}")
 """Prompts of zero-shot classification. "{}" stands for the name of a class with its article. The
-vector of a class is the mean over its prompts."""
+vector of a class is the normalised mean of the vectors of its prompts."""
 
 
 def concat_tables(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -62,6 +62,9 @@ def retrieval_ranks(encoder: Encoder, pairs: ImageCaptionPairs, name: str) -> pd
 
     Returns:
         The table of `rank_pairs`, with `name` in a first column, `set`.
+
+    Raises:
+        DataError: If an image is missing, cannot be decoded, or has no caption.
     """
     images = encoder.encode_images([ImageRef(path) for path in pairs.image_paths])
     table = rank_pairs(images, encoder.encode_texts(pairs.captions), np.asarray(pairs.image_index))
@@ -159,6 +162,9 @@ def class_ranks(encoder: Encoder, images: LabelledImages) -> pd.DataFrame:
     Returns:
         A row for each image and class that it shows: `picture`, the position in `images.paths`;
         `label`, the name of the class; and `rank`, 1 for the closest.
+
+    Raises:
+        DataError: If an image is missing or cannot be decoded.
     """
     vectors = encoder.encode_images([ImageRef(path) for path in images.paths])
     similarity = vectors @ class_vectors(encoder, images.classes).T
@@ -173,7 +179,7 @@ def class_ranks(encoder: Encoder, images: LabelledImages) -> pd.DataFrame:
 
 
 def class_vectors(encoder: Encoder, classes: Sequence[str]) -> np.ndarray:
-    """Return a unit vector of each class `(C, E)`: the normalised mean of its prompts, as in CLIP.
+    """Return a unit vector of each class `(C, E)`: the mean of its prompts' vectors, normalised.
 
     Args:
         encoder: The model.

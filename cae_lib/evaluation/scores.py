@@ -30,7 +30,8 @@ REAL_PROFILE = "paper"
 """Name of the profile whose datasets are the published ones."""
 
 SCORE_COLUMNS = ["dataset", "task", "metric", "value", "chance", "n_used", "n_expected"]
-"""Columns of a table of scores."""
+"""Columns of a table of scores. `dataset` is "family/subset" of a benchmark, or the name of another
+dataset; `n_used` and `n_expected` are numbers of items, captions or pairs of sentences."""
 
 CLIP_BENCHMARK_TASKS = {
     "choice": "image_caption_selection",
@@ -44,7 +45,7 @@ CLIP_BENCHMARK_METRICS = {"accuracy": "acc"} | {
     for k in (1, 5, 10)
     for way, name in (("text to image", "image"), ("image to text", "text"))
 }
-"""CLIP_benchmark's names of the metrics. It names retrieval after what is retrieved."""
+"""CLIP_benchmark's names of the metrics, which name retrieval after what is retrieved."""
 
 
 def items_of(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
@@ -103,9 +104,9 @@ def evaluate(
 ) -> pd.DataFrame:
     """Evaluate a model on benchmarks, without storing the results.
 
-    The datasets are read from the folder `data/raw` in the repository or, if the environment
-    variable `CAE_HOME` names a folder, from `data/raw` in that folder. Each call reads the
-    annotation files again.
+    The datasets are read from `data/raw` in the folder that the environment variable `CAE_HOME`
+    names. If it is not set, this folder is the repository or, if the package was installed without
+    one, the current folder. Each call reads the annotation files again.
 
     Args:
         model: A model that `load_clip` returns, or a function that returns one. The function is
@@ -122,7 +123,8 @@ def evaluate(
         items).
 
     Raises:
-        ConfigError: If a family or the profile is unknown, or if the profile lacks a family.
+        ConfigError: If a family or the profile is unknown, if the profile lacks a family, or if the
+            family "order" finds no English spaCy model.
         DataError: If data are malformed, if generated data are incomplete, or if one of the
             `families` has no usable item. The message says how to get what is missing.
     """
@@ -175,7 +177,7 @@ def stored_scores(
         profile_name: Name of the profile.
         seed: Seed of the run.
         suites: Which of "benchmarks", "retrieval" and "similarity" to score; all three by default.
-            Suites that are not stored, and any other suites, give no rows.
+            Suites that are not stored for this run and seed, and any other suites, give no rows.
 
     Returns:
         A row for each score, with the columns `SCORE_COLUMNS`. `value` is a fraction or, for
@@ -184,7 +186,7 @@ def stored_scores(
 
     Raises:
         DataError: If the datasets, from which the numbers of items are read, are missing or
-            malformed.
+            malformed, or their items are not those of the stored answers.
     """
     measured = [
         suite
@@ -251,8 +253,9 @@ def format_scores(table: pd.DataFrame) -> str:
 def write_scores(table: pd.DataFrame, model_name: str, folder: Path, tag: str = "") -> list[Path]:
     """Write scores to a CSV file and to a YAML file.
 
-    The CSV file has the layout of CLIP_benchmark. The YAML file holds the evaluation results that
-    `hub_entries` returns for the Hugging Face hub; it is not written if there are none.
+    The CSV file has the layout of CLIP_benchmark, with the further columns `n_used` and
+    `n_expected`. The YAML file holds the evaluation results that `hub_entries` returns for the
+    Hugging Face hub; it is not written if there are none.
 
     Args:
         table: Scores with the columns `SCORE_COLUMNS`; generated datasets must be named by
@@ -334,8 +337,8 @@ def describe_dataset_sizes(profile_name: str) -> list[str]:
 
     Returns:
         First a line for each benchmark family or dataset of each suite, without rescored subsets.
-        Then a line for each incomplete subset, with the numbers of items that were left out because
-        of missing and of broken images.
+        Then a line for each incomplete subset or dataset. Of a benchmark, it has the numbers of
+        items that were left out because of missing and of broken images.
 
     Raises:
         DataError: If the profile has no stored table "subsets".

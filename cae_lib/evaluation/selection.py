@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 GAP_TOLERANCE = 0.1
-"""Largest share of CLIP-FT's gap A_obj - A_comp that may remain with the chosen λ."""
+"""Largest share of CLIP-FT's gap A_obj - A_comp at which the gap of a model counts as closed."""
 
 TUNING_SEED = 100
 """Seed of the runs by which settings are chosen; no reported run has it."""

@@ -39,7 +39,7 @@ class Suite(NamedTuple):
 
 
 RUN_SUITES: dict[str, Suite] = {}
-"""The suites by which every model is measured, by name."""
+"""The suites by which every model can be measured, by name."""
 
 BASE_ONLY_SUITES: dict[str, Suite] = {}
 """The further suites by which only the base model is measured, by name."""
@@ -50,7 +50,7 @@ choose settings."""
 
 
 def register_suite(name: str, module: str, function: str, *, base_only: bool = False) -> None:
-    """Register a suite, or replace the one with the same name.
+    """Register a suite, or replace the one with the same name and the same `base_only`.
 
     The version of the suite has to be listed in `cae_lib.keys.SUITE_VERSIONS`.
 

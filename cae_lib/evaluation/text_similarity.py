@@ -55,12 +55,16 @@ def pair_similarities(encoder: Encoder, pairs: SentencePairs) -> pd.DataFrame:
 def phrase_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
     """Compare each caption of a sample with its own phrases and with those of the other captions.
 
-    The sample is drawn from COCO's test captions.
+    The sample has at most `datasets.SAMPLE_SIZES["phrases"]` of COCO's test captions.
 
     Returns:
         A row for each caption and kind of phrase: `caption` and `picture`, the positions of the
         caption and its image in the retrieval set; `kind`, one of
         `cae_lib.words.phrases.PHRASE_KINDS`; and `n`, `own` and `other`, see `phrase_cosines`.
+
+    Raises:
+        ConfigError: If the captions are not synthetic and no English spaCy model is installed.
+        DataError: If COCO or, of synthetic scenes, the scene graphs are missing or malformed.
     """
     pairs = datasets.retrieval_pairs(profile_name, "coco")
     rows = datasets.evenly_spaced_indices(
@@ -80,7 +84,7 @@ def phrase_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
 
 @lru_cache(maxsize=2)
 def _caption_phrases(captions: tuple[str, ...], profile_name: str) -> list[PhrasesByKind]:
-    """Return the phrases of captions by kind, from the ground truth or from a parser.
+    """Return the phrases of captions by kind, from the ground truth or a parser; cached.
 
     Args:
         captions: Captions of the profile's retrieval set "coco".

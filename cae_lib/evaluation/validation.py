@@ -31,7 +31,9 @@ def validation_table(encoder: Encoder, profile_name: str) -> pd.DataFrame:
         This column is the object-word gap that `validation_gaps` returns for the method.
 
     Raises:
-        DataError: If the validation captions or their images are missing or malformed.
+        ConfigError: If the profile is unknown, or no English spaCy model is installed.
+        DataError: If the validation captions or their images are missing or malformed, or if no
+            caption has a hard negative.
     """
     profile = find_profile(profile_name)
     pairs = load_negclip_tsv(profile.root / "coco" / "valid_neg_clip.tsv", profile.root)
@@ -49,12 +51,17 @@ def validation_gaps(
     """Return the object-word gap A_obj - A_comp on captions, by attribution method.
 
     A_obj is the mean score of the tokens of object words, A_comp that of the tokens of attribute
-    and relation words, over a sample of the captions (see `attribution_table`).
+    and relation words, over a sample of the captions (see `attribution_table`). The roles of words
+    are stored in the cache folder.
 
     Args:
         encoder: The model.
         pairs: The validation captions and their images.
-        methods: Names of attribution methods.
+        methods: Names of attribution methods, at least one.
+
+    Raises:
+        ConfigError: If a method is unknown, or no English spaCy model is installed.
+        DataError: If an image is missing or cannot be decoded.
     """
     cache = paths().cache / "roles"
     alignment = token_roles(pairs.captions, encoder.clip.tokenizer, default_tagger(), cache)
@@ -72,14 +79,14 @@ def validation_scores(encoder: Encoder, pairs: ImageCaptionPairs) -> dict[str, f
         pairs: The validation captions with their images and hard negatives.
 
     Returns:
-        - "recall_at_1": the mean of image-to-text and text-to-image retrieval.
+        - "recall_at_1": the mean recall at 1 of image-to-text and text-to-image retrieval.
         - "against_negatives": the share of hard negatives whose cosine with the image is smaller
           than that of their caption.
         - "score": the mean of the two.
         - "n_captions", "n_negatives": the numbers of captions and of hard negatives.
 
     Raises:
-        DataError: If no caption has a hard negative.
+        DataError: If no caption has a hard negative, or an image is missing or cannot be decoded.
     """
     if not any(pairs.negatives or []):
         raise DataError("the validation captions have no hard negatives: expected some")

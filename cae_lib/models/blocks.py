@@ -2,8 +2,8 @@
 
 They read the parameters of the block's own modules. With explicit attention they return attention
 maps and support double backward, which the fused kernel behind `nn.MultiheadAttention` does not.
-They are exact for towers in which `find_modification` finds nothing; other towers run their own
-code.
+Up to rounding, they are exact for towers in which `find_modification` finds nothing; other towers
+run their own code.
 
 Shapes: B images or texts, H heads, T positions, D the width of the states, d = D / H.
 """
@@ -137,7 +137,8 @@ def attention_weights(
         q: Queries at Q positions, by H heads of width d, `(B, H, Q, d)`.
         k: Keys `(B, H, T, d)`.
         attn_mask: Bool, True where a query may read a key, or a float tensor that is added to the
-            scores. Its shape broadcasts to `(B, H, Q, T)`. None allows all keys.
+            scores. Its shape broadcasts to `(B, H, Q, T)`. None allows all keys. The weights of a
+            query that may read no key are NaN.
         scale: Factor of the scores; None for `d ** -0.5`.
     """
     with torch.autocast(q.device.type, enabled=False):
@@ -168,7 +169,7 @@ def attend(
 
     Returns:
         Weighted sums of the values `(B, Q, H * d)`, before the output projection; and the attention
-        weights `(B, H, Q, T)`, or None if `explicit` is False.
+        weights `(B, H, Q, T)`, float32 or wider, or None if `explicit` is False.
     """
     if explicit:
         weights = attention_weights(q, k, attn_mask)
@@ -185,7 +186,8 @@ def finish_block(block: ResidualAttentionBlock, x: Tensor, attention_output: Ten
     Args:
         block: The block.
         x: States before the block `(..., D)`.
-        attention_output: Output of `attend` for these states `(..., D)`.
+        attention_output: Weighted sums of the values at these positions `(..., D)`, as `attend`
+            returns them.
 
     Returns:
         States after the block `(..., D)`.
@@ -198,7 +200,7 @@ def _apply_mlp(mlp: Any, x: Tensor) -> Tensor:
     """Apply a block's MLP.
 
     QuickGELU is computed by one kernel, as `x * sigmoid(a * x) = silu(a * x) / a` with the factor
-    a = `QUICK_GELU_FACTOR`.
+    a = `QUICK_GELU_FACTOR`. An MLP with other layers runs its own code.
     """
     if [type(layer) for layer in mlp] != [nn.Linear, QuickGELU, nn.Linear]:
         return mlp(x)
@@ -209,7 +211,11 @@ def _apply_mlp(mlp: Any, x: Tensor) -> Tensor:
 
 
 def run_layer(tower: nn.Module, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function that runs a layer, with gradient checkpointing if the tower enables it."""
+    """Call a function that runs a layer, with gradient checkpointing if the tower enables it.
+
+    The tower enables it by its attribute `grad_checkpointing`, which has no effect while gradients
+    are disabled.
+    """
     if tower.grad_checkpointing and torch.is_grad_enabled():
         return checkpoint(function, *arguments, use_reentrant=False)
     return function(*arguments)

@@ -43,7 +43,7 @@ class CheckpointMeta:
         activation: "quickgelu" or "gelu", the one that the weights were trained with.
         step: Optimiser steps taken.
         config_key: Content hash of the experiment, empty if there is none.
-        extra: Anything else that JSON can hold.
+        extra: Anything else that JSON can hold. A trained run has its `run_inputs` as "identity".
     """
 
     model: str
@@ -71,9 +71,10 @@ def save_checkpoint(
             dict.
         meta: Stored in the file's header and in a `.json` beside it.
         dtype: Storage type of the floating-point weights; None keeps theirs.
-        kept_token_ids: Ids, in any shape, of the K tokens whose rows of the token embedding
-            `NAME (V, D)` are stored. The file then has `NAME.rows (K, D)`, `NAME.ids (K,)` and
-            `NAME.vocabulary ()`, which is V, in place of `NAME`. None stores all rows.
+        kept_token_ids: Ids, in any shape, of the K distinct tokens whose rows of the token
+            embedding `NAME (V, D)` are stored. The file then has `NAME.rows (K, D)`,
+            `NAME.ids (K,)` and `NAME.vocabulary ()`, which is V, in place of `NAME`. None stores
+            all rows.
         without_trunk: Leave out the tensors that equal those of `trunk_weights`.
 
     Returns:
@@ -170,7 +171,11 @@ def read_meta(path: str | Path) -> CheckpointMeta | None:
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    """Return the header of a `.safetensors` file; an empty dictionary for other files."""
+    """Return the metadata in the header of a `.safetensors` file; an empty dictionary for others.
+
+    Raises:
+        CheckpointError: The header cannot be read.
+    """
     if path.suffix != ".safetensors":
         return {}
     try:

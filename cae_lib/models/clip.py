@@ -42,7 +42,8 @@ class Clip:
         tokenizer: List of n strings -> `(n, context_length)` long.
         name: Name of the open_clip model; for a folder or hub repository, its name without the
             owner.
-        activation: "quickgelu" or "gelu".
+        activation: "quickgelu" or "gelu"; for a model of transformers, "gelu" stands for any other
+            activation than QuickGELU.
         image_size: Height of the input in pixels; most models take square images.
         weights_id: Where the weights come from: the SHA-256 of a weight file, an open_clip tag, the
             `state_digest` of a folder or hub repository, or "random-<seed>" for random weights.
@@ -70,9 +71,9 @@ def load_clip(
 
     Args:
         name: One of `BUNDLED_ARCHITECTURES` or the name of an open_clip model.
-        weights: An open_clip tag, a checkpoint of `save_checkpoint`, or another file that
-            `read_state_dict` reads. For a file that is not such a checkpoint, the argument
-            `activation` is needed too. None for random weights.
+        weights: An open_clip tag, whose weights are downloaded if they are not cached; a checkpoint
+            of `save_checkpoint`; or another file that `read_state_dict` reads. For a file that is
+            not such a checkpoint, the argument `activation` is needed too. None for random weights.
         activation: "quickgelu", "gelu" or None. None means the activation that the weights were
             trained with or, if no weights are given, the activation in the model's configuration.
         device: Device to put the model on.
@@ -82,7 +83,7 @@ def load_clip(
     Raises:
         ConfigError: The model or the activation is unknown.
         CheckpointError: The weights are missing, damaged, of another architecture, or trained with
-            another activation.
+            another activation, or they cannot be downloaded.
     """
     config = _model_config(name)
     path = _weights_path(name, weights)
@@ -198,7 +199,13 @@ def _model_config(name: str) -> dict[str, Any]:
 
 
 def _weights_path(name: str, weights: str | Path | None) -> Path | None:
-    """Return the path if `weights` is a file; None for no weights and for a tag."""
+    """Return the path if `weights` is a file; None for no weights and for a tag.
+
+    A name with one of the `WEIGHT_SUFFIXES` counts as a file even if there is no such file.
+
+    Raises:
+        CheckpointError: `weights` is neither a tag of the model nor a file.
+    """
     tags = open_clip.list_pretrained_tags_by_model(name)
     if weights is None or str(weights) in tags:
         return None
@@ -215,8 +222,11 @@ def _trained_activation(
 ) -> str | None:
     """Return the activation that the weights were trained with.
 
-    Without weights, this is the activation in the configuration. For a plain state dict, which does
-    not say its activation, it is None.
+    Without weights, this is the activation in the configuration. For a file without metadata, which
+    does not say its activation, it is None.
+
+    Raises:
+        CheckpointError: The file is missing, or its metadata are damaged or name another model.
     """
     if path is None:
         quick = config.get("quick_gelu", False)
@@ -235,7 +245,19 @@ def _trained_activation(
 def _build(
     name: str, activation: str, tag: str | None, seed: int, context: int | None = None
 ) -> tuple[Any, Any]:
-    """Build a model and its preprocessing; the caller's CPU random generator stays untouched."""
+    """Build a model and its preprocessing; the caller's CPU random generator stays untouched.
+
+    Args:
+        name: Name of an open_clip model.
+        activation: "quickgelu" or "gelu".
+        tag: Tag of the weights; None for random weights.
+        seed: Seed of random weights.
+        context: Context length of the text tower; None for that of the architecture.
+
+    Raises:
+        ConfigError: The activation is unknown.
+        CheckpointError: The weights of the tag cannot be downloaded or read.
+    """
     if activation not in ACTIVATIONS:
         raise ConfigError(f"unknown activation {activation!r}: expected one of {ACTIVATIONS}.")
     quick = activation == "quickgelu"

@@ -75,7 +75,9 @@ class ExternalModel:
         architecture: open_clip's name of the architecture of a weight file. Checkpoints of
             `save_checkpoint` store it and do not need this. Not used for other sources.
         activation: "quickgelu" or "gelu"; None for the activation that the source states. Weight
-            files state none, except checkpoints of `save_checkpoint`.
+            files state none, except checkpoints of `save_checkpoint`; if `weights_share` is 1,
+            another activation than theirs is an error. Models from other sources run with the given
+            activation.
         weights_share: Share of the file in a weighted mean of the file's weights and
             `OPENAI_WEIGHTS`; 1 is the file alone. Another value is allowed only if `source` is a
             weight file and both `architecture` and `activation` are given.
@@ -99,8 +101,8 @@ def load_external(external: ExternalModel, device: str | torch.device = "cpu") -
 
     Raises:
         ConfigError: If the source has no form that `MODEL_SOURCE_HELP` describes, if the
-            architecture or the activation is not known, or if the source takes no `processor` or
-            no `weights_share` other than 1.
+            architecture or the activation is not known, or if a `processor` or a `weights_share`
+            other than 1 is given for a source that takes none.
         CheckpointError: If the weights or other files of the model are missing or damaged, or if
             the weights or the tokenizer do not fit the model.
     """
@@ -199,12 +201,19 @@ def _load_from_file(external: ExternalModel, path: Path, device: str | torch.dev
 
 
 def _cut(start: Tensor, like: Tensor) -> Tensor:
-    """Cut a tensor of OpenAI's to the length of the file's, which may have fewer positions."""
+    """Cut a tensor of OpenAI's weights to the length of the file's, which may have fewer positions.
+
+    A tensor with another number of dimensions, or with none, is returned unchanged.
+    """
     return start[: len(like)] if start.ndim and start.ndim == like.ndim else start
 
 
 def _load_from_folder(source: str, activation: str | None, device: str | torch.device) -> Clip:
-    """Load a folder or repository in open_clip's format, which states the activation."""
+    """Load a folder or repository in open_clip's format.
+
+    If `activation` is None, the model runs with the activation that its configuration states, or
+    with GELU if it states none. A message says if the configuration does not state what is used.
+    """
     try:
         stated = open_clip.get_model_config(source).get("quick_gelu")
         quick = bool(stated) if activation is None else activation == "quickgelu"
@@ -255,7 +264,7 @@ def _load_from_transformers(
 ) -> Clip:
     """Load a CLIP or SigLIP of transformers with its own modules.
 
-    Attention is computed by matrix products instead of a fused kernel, so that it can be read and
+    Attention is computed by matrix products instead of a fused kernel, so that it can be
     differentiated twice.
     """
     from transformers import AutoConfig, AutoModel
@@ -300,8 +309,9 @@ def _load_from_transformers(
 def _processors(source: str, other: str | None, config: Any) -> tuple[Any, Callable[[Any], Tensor]]:
     """Return the tokenizer and preprocessing of `other`, or of the source if `other` is None.
 
-    If `other` is None and the source is a CLIP with OpenAI's vocabulary that lacks the files of one
-    of the two, OpenAI's is taken.
+    If `other` is None and the source is a CLIP with OpenAI's vocabulary that lacks the files of
+    either, OpenAI's is taken in its place, with a message. The preprocessing consists of
+    open_clip's transforms with the model's image size and the settings in the files.
     """
     from transformers import AutoImageProcessor
     from transformers.utils.hub import has_file

@@ -29,7 +29,9 @@ from cae_lib.models.recording import record_attention
 
 @dataclass(frozen=True)
 class ImageOutput:
-    """Output of `encode_image`; H is the number of heads and T is 1 + the number of patches.
+    """Output of `encode_image`.
+
+    Shapes: B images, H heads, T = 1 + the number of patches, E the size of the features.
 
     Attributes:
         features: `(B, E)`, not normalised, equal to `model.encode_image(images)` up to rounding.
@@ -47,7 +49,7 @@ def encode_image(model: nn.Module, images: Tensor, *, attention: bool = False) -
 
     For an unmodified vision transformer of open_clip whose features come from its class token,
     functional blocks are used, and the last block computes only that token. Other towers run their
-    own code.
+    own code; if `attention` is true, they run inside the context `record_attention`.
 
     Args:
         model: A model of open_clip.
@@ -133,8 +135,8 @@ def _run_block(
     """Run a block; the last block computes only the class token.
 
     Returns:
-        States `(B, T, D)`, or `(B, 1, D)` of the last block, and the attention map. The map is None
-        if the fused kernel was used.
+        States `(B, T, D)`, or `(B, 1, D)` of the last block, and the attention map `(B, H, T, T)`,
+        or `(B, H, 1, T)` of the last block. The map is None if the fused kernel was used.
     """
     normed = block.ln_1(x)
     if is_last:

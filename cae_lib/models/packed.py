@@ -284,8 +284,8 @@ def _run_block(
 
     Returns:
         The states after the block, and attention weights. With `row`, these are the weights of the
-        EOT of each of R texts, `(R, H, T)` or `(R, H, 1, T)`. Without `row`, they are the maps
-        `(R, H, T, T)`, or None if `explicit` is False.
+        EOT of each of R texts: `(R, H, T)` if `explicit` is True, else `(R, H, 1, T)`. Without
+        `row`, they are the maps `(R, H, T, T)`, or None if `explicit` is False.
     """
     q, k, v = project_heads(block, block.ln_1(x), "qkv", packing.pad)
     mixed, weights = attend(q, k, v, mask, explicit=explicit)

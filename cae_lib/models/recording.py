@@ -29,12 +29,13 @@ def record_attention(tower: nn.Module) -> Iterator[list[Tensor]]:
     process by an explicit softmax that records the maps of all calls, so nothing but the tower
     should run. Other threads that enter such a context wait, and compiled models run eagerly. The
     gradient checkpointing of the tower is disabled, because it would recompute layers after the
-    recording.
+    recording. The fast path of PyTorch's own transformer layers is disabled, and towers of Hugging
+    Face are made to call the replaced function if they can.
 
     Yields:
-        A list that receives the maps of H heads over T positions `(B, H, T, T)`, float32 or wider,
-        in the order in which they are computed. The list stays empty if nothing calls
-        `scaled_dot_product_attention`.
+        A list that receives the maps of H heads over T positions `(B, H, T, T)`, float32 or wider
+        and before dropout, in the order in which they are computed. The list stays empty if nothing
+        calls `scaled_dot_product_attention`.
     """
     maps: list[Tensor] = []
     supports_sdpa = any(getattr(module, "_supports_sdpa", False) for module in tower.modules())
@@ -55,7 +56,8 @@ def eval_without_checkpointing(modules: list[nn.Module]) -> Iterator[None]:
     """Put modules into eval mode and disable gradient checkpointing inside this context.
 
     Checkpointing would recompute layers later, in training mode. Only the listed modules change,
-    not their children.
+    not their children. As in `exclusive_patching`, other threads wait, and compiled models run
+    eagerly.
     """
     with exclusive_patching(), ExitStack() as stack:
         _switch_off(stack, modules, ("training", *_CHECKPOINTING))

@@ -48,7 +48,8 @@ class TextInterface:
     Attributes:
         model: The model.
         features: Tokens `(B, C)` -> features `(B, E)`, not normalised.
-        embedding: The layer that turns tokens into embeddings.
+        embedding: The layer that turns tokens into embeddings. Its `weight` has a row for each
+            token of the vocabulary.
         tower: The text tower, whose attention is recorded.
         pooling_position: Tokens -> the position at which features are read `(B,)`, -1 for the last;
             None if features are a mean over tokens.
@@ -96,7 +97,8 @@ class ReferenceEncoder(TextEncoder):
     def dropout_disabled(self) -> Iterator[bool]:
         """Switch dropout off, and yield whether any was active before.
 
-        If any was, modules in training mode are in eval mode inside this context.
+        If any was, modules in training mode are in eval mode and without gradient checkpointing
+        inside this context.
         """
         training = [module for module in self.model.modules() if module.training]
         dropout = any(map(has_dropout, training))
@@ -162,9 +164,9 @@ class ReferenceEncoder(TextEncoder):
         return self.interface.features(tokens)
 
     def _readout(self, tokens: Tensor, length: int) -> Tensor:
-        """Return the readout of `TextOutput`.
+        """Return the readout of `TextOutput` over the positions that the tower computes.
 
-        `length` exceeds the number of tokens where a class token is appended.
+        `length` is the number of these positions: C, and one more if a class token is appended.
         """
         like = next(self.interface.tower.parameters())
         if self.interface.pooling_position is not None:

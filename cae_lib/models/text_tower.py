@@ -25,7 +25,7 @@ class TextOutput:
     """Output of a text encoder.
 
     Shapes: B captions, S columns of tokens that affect the features, T >= S positions that the
-    encoder computes.
+    encoder computes, D the width of the embeddings, E the size of the features.
 
     Attributes:
         features: `(B, E)`, not normalised, equal to those of the model up to rounding.
@@ -143,6 +143,9 @@ class TextEncoder(ABC):
 
         Returns:
             Features `(B + V, E)`, not normalised: first the captions, then the variants.
+
+        Raises:
+            DataError: If the encoder is the packed one and a caption has no end-of-text token.
         """
 
     @abstractmethod
@@ -183,7 +186,7 @@ def pooling_position_fn(
     Args:
         pool: "first" or "last" position, or the end-of-text token: "eos" finds it by the id
             `eos_token_id`, and "argmax" as the token with the highest id.
-        eos_token_id: Id of the end-of-text token, for "eos".
+        eos_token_id: Id of the end-of-text token, for "eos"; None for the highest id in the batch.
         vocabulary_size: Size of the model's vocabulary, for "argmax". For the size of CLIP's
             vocabulary, the highest id is the last id of the vocabulary. Otherwise it is the highest
             id in the batch.

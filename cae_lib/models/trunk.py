@@ -29,7 +29,7 @@ def trunk_weights() -> dict[str, Tensor]:
     other names there than in timm, but the same order.
 
     Returns:
-        Tensors by their names in the state dict of clip-photo.
+        Tensors on the CPU, by their names in the state dict of clip-photo.
 
     Raises:
         CheckpointError: If the package is not installed, or its file is not the expected one.
@@ -51,7 +51,8 @@ def trunk_weights() -> dict[str, Tensor]:
 def _adapt_to_clip_pixels(weights: dict[str, Tensor]) -> None:
     """Adapt the first layer, trained on pixels from -1 to 1, to pixels as CLIP scales them.
 
-    This is exact except at the image's edge, where the padding is CLIP's mean instead of grey.
+    Its weights and the mean in the batch normalisation after it are changed in place. This is exact
+    except at the image's edge, where the padding is CLIP's mean instead of grey.
     """
     weight, offset = (
         weights[f"{TRUNK_PREFIX}conv_stem.weight"],

@@ -157,12 +157,13 @@ def _tensors(module: _Other, name: str = "") -> Iterator[tuple[str, Tensor]]:
 def extract_state_dict(content: Any) -> dict[str, Tensor] | None:
     """Return the tensors of a state dict by open_clip's names; None if `content` holds none.
 
-    The state dict may lie under a key of `STATE_DICT_KEYS`, and all its values have to be tensors.
-    Entries beside the state dict are ignored. `TORCH_COMPILE_PREFIX` and a leading "module." are
-    removed from every name. Another one of `WRAPPER_PREFIXES` is removed only if all names begin
-    with it, except those that begin with `CS_CLIP_HEAD_PREFIX`. Tensors of this head,
-    `OPENAI_SIZE_ENTRIES` and the causal mask are left out, because open_clip's models do not need
-    them.
+    The state dict may lie under a key of `STATE_DICT_KEYS`, and all its values have to be tensors;
+    an empty one gives an empty result. Entries beside the state dict are ignored.
+    `TORCH_COMPILE_PREFIX` and a leading "module." are removed from every name. Another one of
+    `WRAPPER_PREFIXES` is removed only if all names begin with it; names that begin with
+    `CS_CLIP_HEAD_PREFIX` do not count. This is repeated until no such prefix is left. Tensors of
+    this head, `OPENAI_SIZE_ENTRIES` and the causal mask are left out, because open_clip's models do
+    not need them.
 
     Args:
         content: The object that a file holds.
@@ -207,11 +208,12 @@ def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor
         alpha: An adapter is added as `alpha / rank * lora_B @ lora_A`; 1 is loralib's default.
 
     Returns:
-        All weights by name, without the adapters.
+        All weights by name, without the adapters. The sum of a weight and its adapter is computed
+        in float32 and has the dtype of the weight.
 
     Raises:
-        CheckpointError: If one tensor of an adapter is missing, or the weight that it belongs to,
-            or if their shapes do not fit.
+        CheckpointError: If one tensor of an adapter or the weight of the adapter is missing, or if
+            their shapes do not fit.
     """
     merged = {name: value for name, value in state.items() if "lora_" not in name}
     for stem in sorted({name[:-1] for name in state if name.endswith(("lora_A", "lora_B"))}):

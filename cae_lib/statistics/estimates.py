@@ -88,16 +88,17 @@ def seed_means_and_components(
     sum of its means within the groups.
 
     Items that share an image form a cluster, which may extend over several groups. The residuals
-    of a cluster are summed within each group, and each sum is divided by `sqrt(1 - h)`, where h is
-    the cluster's share of the items of the group (Bell and McCaffrey, 2002). These sums are added
-    over the groups with the groups' weights, and only then squared.
+    of a cluster are summed within each group. Each sum is divided by the number of the group's
+    items and by `sqrt(1 - h)`, where h is the cluster's share of these items (Bell and McCaffrey,
+    2002). The results are added over the groups with the groups' weights, and only then squared.
 
     In a group with a single cluster the residual is 0. Its variance is instead the variance of one
-    cluster, pooled over the other groups. If no group has two clusters, all variances are NaN.
+    cluster, pooled over the other groups. If no group has two clusters, all variances and
+    `item_freedom` are NaN.
 
     Args:
         values: Value of each seed on each item `(S, n)`.
-        strata: Index of the group of each item `(n,)`, from 0 to G - 1.
+        strata: Index of the group of each item `(n,)`, from 0 to G - 1. Each group has an item.
         weights: Weight of each group's mean `(G,)`.
         clusters: Integer that identifies the image of each item `(n,)`.
 
@@ -143,7 +144,8 @@ def _sums_of_squares(residuals: np.ndarray) -> np.ndarray:
 
     Returns:
         An array of two numbers. The first is the sum of squares of the C means over seeds. The
-        second is the sum of squares of the deviations from these means, divided by S - 1.
+        second is the sum of squares of the deviations from these means, divided by S - 1; it is 0
+        for a single seed.
     """
     means = residuals.mean(axis=0)
     rest = ((residuals - means) ** 2).sum() / max(1, len(residuals) - 1)
@@ -177,8 +179,8 @@ def summarize(seed_means: np.ndarray, components: VarianceComponents) -> dict[st
     Returns:
         `estimate`, the mean over seeds; `low` and `high`, its 95 % interval; `p`, the two-sided
         p-value of the hypothesis that the mean is 0; `error`, the standard error; `freedom`, the
-        degrees of freedom; and `minimal_detectable_effect`. If the variance is 0, `p` is 1 if
-        the estimate is 0, otherwise 0. If it is NaN, all values but `estimate` are.
+        degrees of freedom; and `minimal_detectable_effect`. If the variance is 0, `p` is 1 for an
+        estimate of 0, otherwise 0. If the variance is NaN, all values but `estimate` are NaN.
     """
     estimate, error = float(seed_means.mean()), components.variance() ** 0.5
     freedom = components.degrees_of_freedom()
@@ -212,14 +214,14 @@ def mean_ci(
             the columns that the other arguments name.
         value: Column to average.
         items: Columns that together identify an item.
-        by: Columns to group by. The average is computed separately for each combination of values
-            of these columns.
+        by: Columns to group by, at least one. The average is computed separately for each
+            combination of values of these columns.
         weights: Weighted means (scores) to compute, as a table like that of
             `cae_lib.evaluation.averages.score_weights`, with a row for each item of each score. Its
             columns are those of `items`; `score`, the name of the score; `weight`, the weight of
             the item in the score; and `stratum`, which is the same for items that are averaged
-            together first. Items of a stratum must have equal weights. None computes one unweighted
-            mean over all items.
+            together first. Items of a stratum must have equal weights. The weights of a score have
+            to sum to 1, which is not checked. None computes one unweighted mean over all items.
         cluster: Column with the image of an item. Items of the same image are not independent.
 
     Returns:
@@ -324,7 +326,7 @@ def linearized_ratios(
         frame: Table with the columns that the other arguments name.
         numerator: Column whose mean is the numerator, such as the gap that is left after training.
         denominator: Column whose mean is the denominator, such as the gap before training.
-        by: Columns whose combinations of values have a ratio each.
+        by: Columns, at least one, whose combinations of values have a ratio each.
 
     Returns:
         The values, with the index of `frame`.
@@ -341,8 +343,8 @@ class _Side(NamedTuple):
         label: Name of this side in error messages.
         run: Name of the run.
         seeds: Seeds of the run, ascending.
-        values: Value of each of S seeds on each of N items `(S, N)`; NaN for items that it lacks.
-            In `correlations`, the estimate of each seed and its R resamples `(S, 1 + R)`.
+        values: Value of each of S seeds on each of N items `(S, N)`; NaN for items that no seed
+            has. In `correlations`, the estimate of each seed and its R resamples `(S, 1 + R)`.
     """
 
     label: str
@@ -352,7 +354,11 @@ class _Side(NamedTuple):
 
 
 def _subtract(first: _Side, second: _Side) -> np.ndarray:
-    """Return the differences of the values of paired seeds; `contrasts` explains the pairing."""
+    """Return the differences of the values of paired seeds; `contrasts` explains the pairing.
+
+    Raises:
+        DataError: If the seeds cannot be paired.
+    """
     counts = [len(side.seeds) for side in (first, second)]
     stands_for_all = max(counts) > 1 or any(
         side.run.startswith(SINGLE_SEED_PREFIXES) for side in (first, second)
@@ -452,7 +458,17 @@ class _ItemMatrix:
         return f"{len(names)} item{'s' * (len(names) > 1)} ({', '.join(few)}{more})"
 
     def side(self, group: pd.DataFrame, label: str, run: str = "") -> _Side:
-        """Return the values of one group, by seed and item; NaN for items that the group lacks."""
+        """Return the values of one group, by seed and item; NaN for items that the group lacks.
+
+        Args:
+            group: Rows of the table that this object was made from, with their index in it.
+            label: Name of the group in error messages.
+            run: Name of the run, which `_subtract` needs.
+
+        Raises:
+            DataError: If a value is missing, an item occurs twice for a seed, or a seed lacks items
+                that other seeds have.
+        """
         seeds, row = np.unique(group["seed"], return_inverse=True)
         number = self.number.loc[group.index].to_numpy()
         unknown = np.unique(number[group[self.value].isna()])
@@ -490,10 +506,13 @@ class _ItemMatrix:
             )
 
     def tests(self, matrix: np.ndarray) -> list[dict[str, object]]:
-        """Return the estimate and test of each score's mean, or without scores of the overall mean.
+        """Return the estimate and test of the mean of each score; without scores, of all items.
 
         Args:
             matrix: Value of each seed on each item; NaN for items without a value.
+
+        Raises:
+            DataError: If an item of a score has no value.
         """
         if self.scores is None:
             answered = np.flatnonzero(~np.isnan(matrix[0]))
@@ -522,8 +541,9 @@ def correlations(
     """Compute Spearman correlations of similarities with human ratings, or their differences.
 
     Args:
-        frame: Table `similarity`, with the columns run, seed, set, pair, gold (the human rating of
-            the pair) and score (the similarity by the model).
+        frame: Table `similarity`, with one row for each run, seed and pair of a set. Its columns
+            are run, seed, set, pair, gold (the human rating of the pair) and score (the similarity
+            by the model).
         against: The run whose correlation is subtracted from that of each other run; seeds are
             paired as in `contrasts`. None for the correlations themselves.
         resamples: Number of bootstrap samples of the pairs, shared by all runs. They give the
@@ -537,7 +557,8 @@ def correlations(
         three counts: `n`, the number of pairs; `nonzero`, the number of pairs that can change the
         estimate; and `seeds`, the number of seeds. With `against`, `nonzero` counts the pairs that
         the two runs rank differently for some seed. Without it, these are the pairs whose score is
-        not the most frequent one, for the seed with the most such pairs.
+        not the most frequent one, for the seed with the most such pairs. The estimate is NaN if the
+        scores or the ratings of a set do not vary.
 
     Raises:
         DataError: If the table is empty, runs do not have the same pairs, scores or ratings are
@@ -641,7 +662,8 @@ def _summarize_resamples(values: np.ndarray, freedom: int) -> dict[str, object]:
     """Return `summarize` of a statistic, with its variance over items from bootstrap resamples.
 
     Args:
-        values: For each of S seeds the estimate, followed by its R resamples `(S, 1 + R)`.
+        values: For each of S seeds the estimate, followed by its R resamples `(S, 1 + R)`. A
+            resample that is NaN counts as equal to the mean of the seed's others.
         freedom: Degrees of freedom of the variance over items.
     """
     moves = values[:, 1:] - np.nanmean(values[:, 1:], axis=1, keepdims=True)

@@ -46,9 +46,9 @@ def holm(tests: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
             adjusted together.
 
     Returns:
-        The tests with two more columns. `p_holm` is the adjusted p-value. `sure` is the sign of the
-        estimate (-1 or 1) if `p_holm` is below .05 and `nonzero` is at least
-        `MIN_NONZERO_CLUSTERS`, otherwise 0.
+        The tests with two more columns. `p_holm` is the adjusted p-value, NaN where `p` is NaN.
+        `sure` is the sign of the estimate (-1 or 1) if `p_holm` is below .05 and `nonzero`, if the
+        tests have it, is at least `MIN_NONZERO_CLUSTERS`; otherwise it is 0.
     """
     numbered = tests.reset_index(drop=True)  # labels of the index may repeat
     groups = [group for _, group in numbered.groupby(list(by), sort=False)] if by else [numbered]
@@ -64,7 +64,7 @@ def holm(tests: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
 
 
 def _has_too_few(tests: pd.DataFrame) -> pd.Series:
-    """Return whether `nonzero` is below `MIN_NONZERO_CLUSTERS`; False without this column."""
+    """Return for each test whether `nonzero` is below `MIN_NONZERO_CLUSTERS`; False without it."""
     return tests.get("nonzero", pd.Series(np.inf, tests.index)) < MIN_NONZERO_CLUSTERS
 
 
@@ -82,12 +82,12 @@ def classify(tests: pd.DataFrame, delta: float, claim: str = "gain") -> pd.Serie
     - "kept", the estimate does not fall. *Supported*: the interval lies above `-delta`.
       *Contradicted*: it lies below.
 
-    All other tests are *undecided*, and so is every test with fewer than `MIN_NONZERO_CLUSTERS`
-    images that have a value other than 0.
+    All other tests are *undecided*, and so is every test whose interval is NaN or whose `nonzero`
+    is below `MIN_NONZERO_CLUSTERS`.
 
     Args:
-        tests: Rows of `mean_ci`, `contrasts` or `correlations`. They have to be all tests of the
-            claim, since p-values are corrected for their number.
+        tests: Rows of `mean_ci`, `contrasts` or `correlations`. For the claim "gain" they have to
+            be all of its tests, since p-values are corrected for their number.
         delta: The smallest effect that matters, in the unit of `estimate`.
         claim: "gain", "level" or "kept".
 
@@ -125,8 +125,8 @@ def verdict(
     """Return the verdict on a claim: the outcome that most methods have, as text.
 
     Args:
-        tests: As for `classify`. If None or empty, the verdict is `UNTESTED`, whatever `decidable`
-            is.
+        tests: As for `classify`, with the column `by`. If None or empty, the verdict is `UNTESTED`,
+            whatever `decidable` is.
         delta: As for `classify`.
         claim: As for `classify`.
         by: Column whose values are the methods. `OUTCOMES` says which of several tests of a method
@@ -136,10 +136,10 @@ def verdict(
 
     Returns:
         `UNTESTED`, `UNDECIDABLE`, or the outcomes of the methods in one of three forms. If all
-        methods have the same outcome, it is this outcome: "negligible". If at least a share
-        `MIN_VERDICT_SHARE` of the methods has one, it is followed by the numbers of methods:
-        "negligible (3 of 4, 1 undecided)". Otherwise it is "mixed" with the most frequent outcomes:
-        "mixed (2 of 4 negligible)".
+        methods have the same outcome, the text is this outcome: "negligible". If they do not, but
+        at least a share `MIN_VERDICT_SHARE` of them does, the numbers of methods follow the shared
+        outcome: "negligible (3 of 4, 1 undecided)". Otherwise the text is "mixed" with the most
+        frequent outcomes: "mixed (2 of 4 negligible)".
 
     Raises:
         DataError: If the claim is unknown.

@@ -50,9 +50,10 @@ class Batch:
         caption_of_negative: Index of each negative's caption among the M captions `(K,)`.
         negative_counts: K of each process.
         n_similar: Number of `rows` for which NegCLIP's file lists similar images.
-        parsed_roles: For `match_gradient`, the roles `(M, T)` before they were shuffled.
-        normalization: Scale and shift that normalise `image_inputs`; None if they need no
-            normalisation.
+        parsed_roles: For `match_gradient`, the roles `(M, T)` before they were shuffled; otherwise
+            None.
+        normalization: Scale and shift, `(3, 1, 1)` each, that normalise `image_inputs`; None if
+            these need no normalisation.
     """
 
     rows: Tensor
@@ -99,7 +100,7 @@ class ImageSource(Protocol):
 
     @property
     def normalization(self) -> tuple[Tensor, Tensor] | None:
-        """Scale and shift `(3, 1, 1)` that `normalize_pixels` applies; None for features."""
+        """Scale and shift, `(3, 1, 1)` each, for `normalize_pixels`; None for features."""
         ...
 
     def __len__(self) -> int: ...
@@ -132,7 +133,8 @@ class Batches:
         alignment: Tokens and roles of `pairs.captions`.
         images: The images of `pairs.image_paths`, in the same order.
         tokenizer: Turns n texts into token ids `(n, T)`. With `foils="exchanged"`, "a" and "an" are
-            adapted after a swap only if its attribute `vocab_size` is that of CLIP's vocabulary.
+            adapted after a swap only if the tokenizer's attribute `vocab_size` is the size of
+            CLIP's vocabulary.
         ranks: The processes that train together; None for a single one.
         parsed_roles: For `match_gradient`, the roles before they were shuffled, in the shape of
             `alignment.roles`.
@@ -198,7 +200,13 @@ class Batches:
         return permutation[number * size : (number + 1) * size]
 
     def at(self, step: int) -> Batch:
-        """Return this process's share of the batch of optimiser step `step`, counted from 0."""
+        """Return this process's share of the batch of optimiser step `step`, counted from 0.
+
+        Its tensors are on the CPU, and its images are not normalised yet; see `Batch.prepare`.
+
+        Raises:
+            DataError: If an image file of the batch is broken or truncated.
+        """
         settings, rows = self.experiment, self.row_numbers(step)
         source = self._random(RandomStream.NEGATIVE, step)
         all_rows, texts, n_similar = rows, None, 0
@@ -358,7 +366,7 @@ def choose_negatives(
 
 
 def _negative_captions(pairs: ImageCaptionPairs, rows: Tensor, draws: Tensor) -> list[str | None]:
-    """Draw a hard negative for each row that has any; None for the others."""
+    """Draw a hard negative for each row that has any, by numbers in [0, 1); None for the others."""
     negatives = pairs.negatives or []
     rows_and_draws = zip(rows.tolist(), draws.tolist(), strict=True)
     return [_pick(negatives[row], draw, None) for row, draw in rows_and_draws]

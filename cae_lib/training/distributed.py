@@ -25,6 +25,7 @@ class Ranks:
     """The processes of a run, and communication between them.
 
     With a single process, methods return values and modules unchanged, without torch.distributed.
+    With several, all processes have to call each method, in the same order.
 
     Attributes:
         rank: Number of this process, from 0.

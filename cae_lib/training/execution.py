@@ -19,7 +19,7 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.runtime import end_with_parent
 
 MAX_WORKERS = 16
-"""Largest number of workers of a process, unless `ExecutionOptions.workers` sets it."""
+"""Largest number of workers that a process starts if `ExecutionOptions.workers` is None."""
 
 PREFETCH_FACTOR = 2
 """Number of batches that each worker holds ready."""
@@ -82,8 +82,9 @@ class ExecutionOptions:
         """Return the number of worker processes that this process starts.
 
         This is `workers` if it is set. If it is None, the number is 0 if no images are decoded,
-        otherwise the number of processor cores, at least 1 and at most `MAX_WORKERS`. If `torchrun`
-        has started several processes on this machine, each gets an equal share of the cores.
+        otherwise the number of processor cores that this process may use, at least 1 and at most
+        `MAX_WORKERS`. If `torchrun` has started several processes on this machine, each gets an
+        equal share of the cores, rounded down.
 
         Args:
             decodes_images: Whether batches decode image files.
@@ -110,7 +111,7 @@ def prefetch(
 
     Yields:
         An iterator over the batches. If `prepare` raises a DataError at a step, the iterator raises
-        it at the same step.
+        it at the same step. The workers end with the `with` block.
     """
     if workers == 0:
         yield map(prepare, steps)
@@ -143,8 +144,8 @@ def prefetch(
 class _StepDataset(Dataset):
     """Dataset whose item number `step` is the batch of that step.
 
-    If a batch cannot be prepared, the item is the DataError itself, since an error that is raised
-    in a worker reaches the main process only as the text of a traceback.
+    If `prepare` raises a DataError, the item is this error, since an error that is raised in a
+    worker reaches the main process only as the text of a traceback.
     """
 
     def __init__(self, prepare: Callable[[int], Any]) -> None:

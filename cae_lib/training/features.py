@@ -29,8 +29,9 @@ BATCH_SIZE = 256
 """Number of images whose features are computed at once."""
 
 ImageEncoder = Callable[[nn.Module, Tensor], Tensor]
-"""Function of a model and M inputs that computes its image tower or a part of the tower. The inputs
-are normalised images `(M, 3, S, S)` of S x S pixels, or outputs of the locked part of the tower."""
+"""Function that computes a model's image tower, or a part of it, from the model and M inputs. The
+inputs are normalised images `(M, 3, S, S)` of S x S pixels, or outputs of the tower's locked part.
+The result has one row for each input."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,8 @@ class PrecomputedFeatures:
     """Precomputed features of N images, which replace the images in batches (an `ImageSource`).
 
     Attributes:
-        values: Features `(N, E)` of a locked image tower, or feature maps of a locked trunk, such
-            as `(N, channels, height, width)`.
+        values: Features `(N, E)` of a locked image tower, not normalised, or the output of a locked
+            trunk, such as feature maps `(N, channels, height, width)`; on the CPU.
     """
 
     values: Tensor
@@ -61,8 +62,11 @@ class PrecomputedFeatures:
         Args:
             index: Numbers of the images `(n,)`.
             generator: Not used, since features cannot be cropped.
-            subset: Positions in `index`; only the features of the images there are returned. None
-                returns all.
+            subset: Positions in `index` `(m,)`; only the features of the images there are returned.
+                None returns all, so that m = n.
+
+        Returns:
+            Rows of `values` `(m, ...)`.
         """
         return self.values[index if subset is None else index[subset]]
 
@@ -128,9 +132,11 @@ def precompute_features(
 ) -> PrecomputedFeatures:
     """Compute the output of a locked image tower or trunk for all images, or load it if stored.
 
-    Images are cropped as in evaluation. The features are stored in a file in `data/cache/features`,
-    whose name is a hash of the locked weights, the settings and the images (see `images_hash`). The
-    file may be removed at any time. The processes of the run share the work.
+    Images are cropped as in evaluation. The features are stored in a file in `data/cache/features`.
+    The file's name is a hash of the locked part and its weights, the settings that the features
+    depend on, and the images (see `images_hash`). The file may be removed at any time. The
+    processes of the run share the work, and each gets all features. If the features are not
+    stored, `locked` is put into evaluation mode.
 
     Args:
         clip: The model.

@@ -69,7 +69,8 @@ def contrastive_loss(
 
 
 MAX_SHARE_WITHOUT_SWAP = 0.1
-"""Largest share of captions without a swap in a batch; `CAELoss` warns if it is exceeded."""
+"""Largest share of captions without a swap in a batch. If it is exceeded, `CAELoss` warns, but only
+if it is given `swaps` and gradients are enabled."""
 
 
 @dataclass(frozen=True)
@@ -145,8 +146,8 @@ class CAELoss(nn.Module):
     The module returns the features of the captions together with the loss, and encodes the captions
     once for both. It holds an unregistered reference to `model`: the model's weights are not part
     of `parameters()` or `state_dict()`, and `train()` and `eval()` do not change the model's mode.
-    Under `torch.no_grad` the numbers are the same but have no graph. Text features have the dtype
-    of the model; loss and attributions are float32 or wider.
+    Under `torch.no_grad` the numbers are the same but have no graph. Without autocast, text
+    features have the dtype of the model; loss and attributions are always float32 or wider.
 
     Args:
         model: A model of open_clip or Hugging Face that `text_encoder` accepts, or a `TextEncoder`.
@@ -226,10 +227,12 @@ class CAELoss(nn.Module):
                 are found from the tokens where they are needed, which requires CLIP's vocabulary.
                 Pass the words that came with the roles, so that a mismatch (roles that belong to
                 other captions) can be detected.
-            arguments: Used only by the method "binding": `(B, C, 2)`, see `Alignment`. If None, the
-                nearest object words are taken.
-            swaps: Used only by the method "binding": W swaps of each caption `(B, W, 5, 2)`, see
-                `Alignment`. If None, swaps are derived from the roles.
+            arguments: Used only by the method "binding", and only if `swaps` is None: `(B, C, 2)`,
+                see `Alignment`. If None, the positions of object words decide which swaps there
+                are; see `swapped_captions`.
+            swaps: Used only by the method "binding": up to W swaps of each caption `(B, W, 5, 2)`,
+                see `Alignment`. If None, swaps are derived from the roles and `arguments`. If too
+                many captions have none (`MAX_SHARE_WITHOUT_SWAP`), a warning is issued.
 
         Returns:
             The loss, multiplied by `weight`, with its parts and the text features.
@@ -294,7 +297,11 @@ class CAELoss(nn.Module):
 
 
 def _warn_of_missing_swaps(has_score: Tensor) -> None:
-    """Warn if more than `MAX_SHARE_WITHOUT_SWAP` of the captions have no swap."""
+    """Warn if more than `MAX_SHARE_WITHOUT_SWAP` of the captions have no token with a score.
+
+    Args:
+        has_score: Bool `(B, T)`. With the method "binding", a caption without a swap has no score.
+    """
     if (~has_score.any(dim=1)).float().mean() > MAX_SHARE_WITHOUT_SWAP:
         warnings.warn(
             f"More than {MAX_SHARE_WITHOUT_SWAP:.0%} of the captions of a batch have no swap, and "
@@ -375,7 +382,8 @@ def reduce_attribution_loss(
     """Compute the attribution loss of captions from their `per_caption_stats`.
 
     Args:
-        stats: K columns `(B, K)`; the stats of several parts of a batch may be concatenated.
+        stats: K columns `(B, K)`, as `per_caption_stats` returns them; those of several parts of a
+            batch may be concatenated.
         config: The settings that the stats were computed with.
         all_sum: Function that sums a tensor, with gradient, over the processes that share the
             batch; None for a single process.
@@ -417,8 +425,8 @@ def reduce_attribution_loss(
 def attribution_gap(stats: Tensor) -> Tensor:
     """Compute A_obj - A_comp, without a hinge.
 
-    A_obj is the mean attribution of the object tokens in the stats, and A_comp that of the
-    attribute and relation tokens; a mean over no tokens counts as 0.
+    A_obj is the mean attribution of all object tokens (scope "word": words) in the stats, and
+    A_comp that of all attribute and relation tokens; a mean over no tokens counts as 0.
 
     Args:
         stats: The K columns of `per_caption_stats` for B captions `(B, K)`.

@@ -29,7 +29,7 @@ from cae_lib.training.losses import (
 
 HARD_NEGATIVE_SOURCES = ("given", "exchanged")
 """Values of `Experiment.foils`: "given" takes hard negatives of the training data, "exchanged"
-makes a swap of each caption."""
+takes a random swap of each caption that has any."""
 
 MARGIN_RULES = ("fixed", "adaptive")
 """Values of `Experiment.margin_rule`: a constant margin, or one that follows the similarity gap."""
@@ -50,12 +50,12 @@ class Objective(nn.Module):
         model: The model to train.
         experiment: Settings of the run. It uses CAE if `experiment.method` is not None.
         ranks: The processes of the run.
-        image_encoder: Function that returns the features `(M, E)` of `Batch.image_inputs`, not
-            normalised, given the model and the pixels of M images.
+        image_encoder: Function that returns features `(M, E)`, not normalised, given the model and
+            `Batch.image_inputs` in the form that `Batch.prepare` returns.
 
     Attributes:
-        adaptive_margin: Margin of the margin loss in the next step, which `forward` updates; None
-            if the margin is fixed.
+        adaptive_margin: Margin of the margin loss in the next step, a 0-dimensional tensor that
+            `forward` replaces; None if the margin is fixed.
 
     Raises:
         ConfigError: If a setting is unknown, settings do not fit together, or `CAELoss` does not
@@ -202,12 +202,14 @@ class Objective(nn.Module):
     ) -> Tensor:
         """Return `weight * mean max(0, margin - gap)` over the hard negatives of all processes.
 
+        The result is 0 if there are no hard negatives.
+
         The gap of a hard negative is the cosine of image and caption, less the cosine of image and
         hard negative. With the margin rule "fixed", the margin is the run's. With the rule
         "adaptive", it is 0 in the first step, and then the mean gap in the last step that had hard
-        negatives, clamped to between 0 and the run's margin. This is the threshold of CE-CLIP
-        (Zhang et al. 2024), with cosines in place of logits, and one threshold for all kinds of
-        negatives.
+        negatives, clamped to between 0 and the run's margin; the call sets `adaptive_margin` for
+        the next step. This is the threshold of CE-CLIP (Zhang et al. 2024), with cosines in place
+        of logits, and one threshold for all kinds of negatives.
 
         Args:
             images: Normalised features of the image of each of K hard negatives `(K, E)`.

@@ -29,11 +29,11 @@ SHARED_MODULE_ATTRIBUTES = (
     "training",
 )
 """Attributes of `nn.Module` that a `CAEModel` takes from the model that it wraps. The containers
-are shared with this model; the flag `training` is copied."""
+are shared with this model; the flag `training` is copied once, when the wrapper is built."""
 
 
 class RoleTokenizer:
-    """A tokenizer for open_clip's datasets that also returns the role and word of every token.
+    """A tokenizer for open_clip's datasets that also returns each token's role and word number.
 
     Other attributes are those of the wrapped tokenizer.
 
@@ -52,6 +52,8 @@ class RoleTokenizer:
     def __call__(self, texts: str | list[str], context_length: int | None = None) -> Tensor:
         """Return tokens, roles and words of n captions, stacked as int64 `(n, 3, context_length)`.
 
+        Roles and words are the numbers that `Alignment` describes.
+
         Args:
             texts: The captions; a single text stands for a list of one.
             context_length: Number of tokens that captions are padded or cut to. If None, the
@@ -59,7 +61,7 @@ class RoleTokenizer:
 
         Raises:
             ConfigError: If `align` does not accept the tokenizer or the context length.
-            DataError: If the captions are not texts.
+            DataError: If the captions are not texts, or the tagger does not accept one of them.
         """
         texts = [texts] if isinstance(texts, str) else texts
         check_captions(texts)
@@ -82,7 +84,8 @@ class CAEModel(nn.Module):
     Args:
         model: The model, built with `output_dict=True`.
         settings: Arguments of `CAELoss`. The loss is built from them and stored in the attribute
-            named `cae_loss`; `CAEClipLoss` takes this loss as an argument.
+            named `cae_loss`; `CAEClipLoss` takes this loss as an argument. `all_sum` has no effect,
+            because `CAEClipLoss` sums over processes itself.
 
     Raises:
         ConfigError: If the model is trained with a loss other than the contrastive one (as CoCa and
@@ -104,14 +107,16 @@ class CAEModel(nn.Module):
         """Run the model, and in training mode also compute the stats of captions with roles.
 
         Args:
-            image: Normalised images `(B, 3, height, width)`.
-            text: Output of `RoleTokenizer` `(B, 3, T)`, or tokens alone `(B, T)`.
+            image: Normalised images `(B, 3, height, width)`; None to encode only texts.
+            text: Output of `RoleTokenizer` `(B, 3, T)`, or tokens alone `(B, T)`; None to encode
+                only images.
 
         Returns:
             In training mode, if the text has roles: a dictionary of "image_features" and
             "text_features" `(B, E)`, both normalised; "logit_scale", the exponential of the
             model's parameter of this name; and "attribution_stats", the K columns of
-            `per_caption_stats` `(B, K)`. Otherwise the output of the model.
+            `per_caption_stats` `(B, K)`. Otherwise the output of the wrapped model for the images
+            and tokens.
 
         Raises:
             ConfigError: In training mode, if the text has roles and there are no images.
@@ -162,7 +167,8 @@ class CAEClipLoss(ClipLoss):
 
     Args:
         cae_loss: The attribute `cae_loss` of a `CAEModel`.
-        accum_freq: Number of parts of a batch whose gradients are accumulated.
+        accum_freq: Number of parts of a batch whose gradients are accumulated, which has to equal
+            open_clip's `--accum-freq`.
         options: Options of `ClipLoss`.
 
     Raises:

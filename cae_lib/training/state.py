@@ -68,7 +68,7 @@ def load_state(
         The number of steps taken, 0 if there is no file.
 
     Raises:
-        CheckpointError: If the file is damaged, is not a state file, or belongs to a run with
+        CheckpointError: If the file cannot be read, is not a state file, or belongs to a run with
             another identity.
     """
     if not path.exists():
@@ -115,9 +115,9 @@ def describe_changes(stored: Any, identity: Mapping[str, str]) -> str:
 
 
 def images_hash(images: TrainingImages) -> str:
-    """Hash images by their pixels if these are in memory, else by the name and size of each file.
+    """Hash images by their pixels if these are in memory, else by each file's name and byte count.
 
-    A file that changes without a change of its name and size is not noticed.
+    In the second case, the hash does not depend on the content of a file or on its folder.
     """
     pixels = getattr(images, "pixels", None)
     if pixels is not None:
@@ -126,7 +126,7 @@ def images_hash(images: TrainingImages) -> str:
 
 
 def content_hash(values: list[Any], tensors: Iterable[Tensor]) -> str:
-    """Return the SHA-256 hash of plain JSON values and of tensors with their types and shapes."""
+    """Return the SHA-256 of plain JSON values and of tensors (types, shapes, values), in hex."""
     content = hashlib.sha256(json.dumps(values).encode())
     for tensor in tensors:
         content.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -139,6 +139,9 @@ def open_log(path: Path, step: int) -> TextIO:
 
     A log is a text file with one JSON object on a line for each step. The file is created if there
     is none.
+
+    Raises:
+        WriteError: If the file cannot be written.
     """
     lines = [line for line in read_log(path) if line["step"] <= step]
     write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines))

@@ -1,4 +1,4 @@
-"""The trainer: fine-tunes CLIP, optionally with NegCLIP's negatives and CAE's attribution loss."""
+"""The trainer: trains CLIP, optionally with hard negatives and CAE's attribution loss."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ PROGRESS_LABELS = {"loss": "loss", "objects": "A_obj", "composition": "A_comp"}
 """Labels of the logged values that the progress bar shows, by the name of the value."""
 
 TIMED_STEPS = 2
-"""Number of first steps that are timed. The fastest of them gives the estimate of the duration."""
+"""Number of steps after the start or resumption of a training from which its duration is estimated.
+
+The estimate takes the time of the fastest of them for each remaining step.
+"""
 
 MAX_LOGIT_SCALE = math.log(100)
 """Upper bound of the parameter `logit_scale`, so that the inverse temperature is at most 100."""
@@ -49,7 +52,7 @@ StepHook = Callable[[int, nn.Module], None]
 
 
 class NotFiniteError(CaeError):
-    """A loss or gradient is infinite or not a number; the weights are those before the step."""
+    """The loss or gradient is infinite or not a number; the weights are those before the step."""
 
 
 def train(
@@ -74,7 +77,7 @@ def train(
     uninterrupted one. Processes started by `torchrun` share each batch. They take the same steps as
     one process, up to rounding, unless the model or the attribution method draws random numbers.
     Only rank 0 writes files, shows progress and calls `on_step`. At the end the model is in
-    evaluation mode.
+    evaluation mode, and a locked part of its image tower stays frozen.
 
     Args:
         experiment: The settings of the run.
@@ -82,8 +85,8 @@ def train(
         pairs: Captions of the training data, and which image belongs to each.
         alignment: Tokens and roles of `pairs.captions`.
         images: The images of `pairs.image_paths`.
-        out_dir: Folder for `model.safetensors`, `log.jsonl` (one line for each step) and, until the
-            run is complete, `state.pt`.
+        out_dir: Folder for `model.safetensors` with `model.json`, `log.jsonl` (one line for each
+            step) and, until the run is complete, `state.pt`. It is created if there is none.
         show_progress: Show a progress bar.
         on_step_every: Number of steps between two calls of `on_step`. There is also a call after
             the last step. None for no calls.
@@ -92,24 +95,29 @@ def train(
         save_every: Number of steps between two saves of the state.
         execution: Options of speed and memory; None for the default ones.
         inputs: Digests of what the run depends on, by name; None for those that
-            `cae_lib.keys.run_inputs` returns. A state with other inputs is not continued.
+            `cae_lib.keys.run_inputs` returns, with `pairs.name` in place of the digest of the data
+            and `clip.weights_id` in place of that of the weights. A state with other inputs is not
+            continued.
         hours: Largest number of hours that the remaining steps may take, as estimated after the
-            first `TIMED_STEPS` steps; None for no limit.
+            first `TIMED_STEPS` steps of this call; None for no limit.
 
     Returns:
         The path of the weights, `out_dir/model.safetensors`.
 
     Raises:
         ConfigError: If the settings do not fit together.
-        DataError: If the data are incomplete, or do not fit together.
+        DataError: If the data are incomplete or damaged, or do not fit together.
         CheckpointError: If the state in `out_dir` is damaged or belongs to another run.
-        NotFiniteError: If a loss or gradient is not finite. The state before the step is saved.
+        NotFiniteError: If the loss or the gradient is not finite. The state before the step is
+            saved.
         TimeLimitError: If the remaining steps would take more than `hours`. The state is saved.
         KeyboardInterrupt: On Ctrl-C or (as `Terminated`) SIGTERM, at the end of the current step.
             The state is saved, unless a further Ctrl-C interrupts that step. If it is the last
-            step, the run is completed instead.
-        WriteError: If the state or the weights cannot be written.
-        OSError: If the folder or the log cannot be written.
+            step, the run is completed instead. While the run is set up, signals have their usual
+            effect.
+        WriteError: If the state, the weights, image features or the start of the log cannot be
+            written.
+        OSError: If the folder cannot be created, or a step cannot be added to the log.
     """
     out, end = Path(out_dir), experiment.steps
     out.mkdir(parents=True, exist_ok=True)
@@ -181,9 +189,10 @@ def _too_long_error(
 class TrainingRun:
     """Model, data, loss and optimiser of one training run.
 
-    The output of a locked image tower or trunk is computed once for each image, unless images are
-    cropped at random. `ranks` are the processes of the run, None for a single one. See `train` for
-    the other arguments and the errors.
+    A locked image tower or trunk is frozen in place. Unless images are cropped at random, its
+    output is computed once for each image and stored in a file; see `precompute_features`. `ranks`
+    are the processes of the run, None for a single one. See `train` for the other arguments and the
+    errors.
     """
 
     def __init__(
@@ -251,17 +260,20 @@ class TrainingRun:
     def step(self, step: int, batch: Batch) -> dict[str, float]:
         """Take an optimiser step on a batch.
 
+        PyTorch's random generators get the seed of the step.
+
         Args:
             step: Number of the step, from 0.
             batch: The batch of this step.
 
         Returns:
-            The values to log: "step", counted from 1; the values of `Objective.forward`;
-            "gradient_norm"; and the learning rate "lr".
+            The values to log: "step", counted from 1; the values of `Objective.forward`, from
+            before the update; "gradient_norm"; and the learning rate "lr".
 
         Raises:
-            NotFiniteError: If a loss or gradient is not finite; the message names the rows of the
-                batch. Weights, optimiser and adaptive margin are unchanged.
+            NotFiniteError: If the loss or the gradient is not finite; the message names the rows of
+                the batch. The weights, the optimiser's averages and the adaptive margin are
+                unchanged.
         """
         settings = self.experiment
         torch.manual_seed(seeded_generator(settings.seed, RandomStream.MODEL, step).initial_seed())
@@ -306,7 +318,8 @@ def _step_reporter(
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Yield a function that logs a step's values, updates the progress bar and calls the hook.
 
-    The function does nothing in processes other than the main one.
+    Lines of the log after step `start` are removed first. In processes other than the main one,
+    the log is not touched and the function does nothing.
     """
     if not run.ranks.is_main:
         yield lambda values: None
@@ -337,8 +350,9 @@ def _step_reporter(
 
 @contextmanager
 def _caught_signals() -> Iterator[list[int]]:
-    """Yield a list that collects Ctrl-C and SIGTERM; a further Ctrl-C interrupts at once.
+    """Yield a list that collects the numbers of the received signals SIGINT (Ctrl-C) and SIGTERM.
 
+    A Ctrl-C after one of these signals is not collected but raises KeyboardInterrupt at once.
     SIGTERM may come twice, to a process and to its group (`timeout` sends both), so a second one
     changes nothing. Outside the main thread, which alone can catch signals, the list stays empty.
     """

@@ -56,12 +56,12 @@ class Alignment:
             `(n, context_length, 2)`. For a relation they are its subject and its object; for an
             attribute, the object that it describes, then 0. An argument of several words has the
             number of its first word. An argument has 0 if the tagger does not find it, or if
-            cleaning or truncation removes it. None if the roles are not those of a tagger, as in
-            placebos.
+            cleaning or truncation removes it. All other tokens have 0. None for placebos, whose
+            roles are shuffled (see `placebo_roles`).
         swaps: Up to W swaps of each caption, int16 `(n, W, 5, 2)`. A swap is five ranges of tokens,
             each as its first token and the position after its last: the two nouns, the two noun
             phrases, and the words that bind them (see `Swap`). Ranges and swaps that do not exist
-            are 0. None if the tagger does not find swaps.
+            are 0. None if the tagger does not find swaps, and for placebos.
     """
 
     tokens: Tensor
@@ -101,10 +101,11 @@ def token_roles(
             length of the tokenizer is used.
 
     Raises:
-        ConfigError: If the tokenizer or the name of the tagger is unknown, if the context length is
-            out of range, or if no English spaCy model is installed.
+        ConfigError: If `align` does not accept the tokenizer or the context length, if the name of
+            the tagger is unknown, or if no English spaCy model is installed.
         DataError: If the captions are not a list of texts, if the tagger does not accept one of the
             captions, or if the stored result is damaged.
+        WriteError: If the result cannot be stored.
     """
     check_captions(captions)
     if tagger is None or isinstance(tagger, str):
@@ -168,11 +169,12 @@ def align(
 
     The tokens of each caption are those that a call of the tokenizer returns. Tokenizers of
     open_clip clean a caption (mojibake, HTML entities, white space), but spans refer to the caption
-    as given. If spans share a token, the first span in the list determines the role of the token.
+    as given. If spans share a token, the first span in the list determines the role and the
+    arguments of the token.
 
     With CLIP's vocabulary, `word_numbers` finds the words. For other tokenizers, words are defined
-    as in CLIP's: runs of letters, single digits, and runs of other characters. A token then belongs
-    to the word in which the token's first non-space character lies.
+    as in CLIP's: runs of letters, single digits, endings such as "'s", and runs of other
+    characters. A token then belongs to the word in which its first non-space character lies.
 
     Args:
         captions: The captions.
@@ -180,10 +182,10 @@ def align(
         tokenizer: Either open_clip's `SimpleTokenizer` without a reduction mask, or a fast Hugging
             Face tokenizer that has a padding token. The Hugging Face tokenizer may be passed alone
             or wrapped in open_clip's `HFTokenizer` or `SigLipTokenizer`.
-        context_length: Number of tokens that captions are padded or cut to. If None, the context
-            length of the tokenizer is used.
+        context_length: Number of tokens that captions are padded or cut to, 3 to `MAX_CONTEXT`. If
+            None, the context length of the tokenizer is used.
         swaps: Swaps of each caption, to be converted to positions of tokens. A swap is left out if
-            cleaning or truncation removes one of its parts.
+            cleaning removes one of its parts or truncation cuts one. None if no swaps are known.
 
     Raises:
         ConfigError: If the tokenizer is of another kind, or if the context length is out of range.
@@ -228,7 +230,7 @@ def _align_swaps(
 ) -> list[list[Offsets]]:
     """Convert the five character ranges of each swap to ranges of tokens.
 
-    A swap is left out if cleaning or truncation has removed one of its parts.
+    A swap is left out if cleaning has removed one of its parts or truncation has cut one.
     """
     aligned = []
     for swap in swaps:
@@ -287,7 +289,7 @@ def word_numbers(tokens: Tensor, vocabulary_size: int) -> Tensor:
 
 @functools.cache
 def _ends_word(device: torch.device) -> Tensor:
-    """Return for each token of CLIP's vocabulary whether it is the last token of a word."""
+    """Return which tokens of CLIP's vocabulary `(V,)` are the last of a word; cached by device."""
     tokenizer = SimpleTokenizer()
     marks = [tokenizer.decoder[i].endswith(END_OF_WORD) for i in range(tokenizer.vocab_size)]
     return torch.tensor(marks, device=device)
@@ -353,7 +355,7 @@ class TokenSpan(NamedTuple):
 def tokenize_with_offsets(cleaned_caption: str, tokenizer: SimpleTokenizer) -> list[TokenSpan]:
     """Tokenize a cleaned caption as the tokenizer's `encode` does, with character offsets.
 
-    A character that is split into bytes belongs to the tokens of all its bytes. Start and end
+    A character whose bytes are split over several tokens belongs to each of them. Start and end
     tokens are not added.
 
     Args:
@@ -419,7 +421,10 @@ def _checked(tokenizer: Any, context_length: int | None) -> int:
 
 
 def _encode(caption: str, tokenizer: Any, length: int) -> tuple[str, list[TokenSpan], bool]:
-    """Return the cleaned caption, its tokens, and whether it was too long for the context."""
+    """Return the cleaned caption, its row of tokens, and whether it was too long for the context.
+
+    The row contains the special tokens and at most `length` tokens.
+    """
     if isinstance(tokenizer, SimpleTokenizer):
         cleaned = tokenizer.clean_fn(caption)
         row = tokenize_with_offsets(cleaned, tokenizer)
@@ -466,7 +471,7 @@ def _inside(row: list[TokenSpan], start: int, end: int) -> list[int]:
 
 
 def _carry_over(spans: Sequence[Span], caption: str, cleaned: str) -> list[Span]:
-    """Convert spans to offsets in the cleaned caption; a removed span becomes empty."""
+    """Convert spans and their arguments to offsets in the cleaned caption; (0, 0) if removed."""
     caption_letters, cleaned_letters = [c.lower() for c in caption], [c.lower() for c in cleaned]
     if not spans or caption_letters == cleaned_letters:
         return list(spans)

@@ -1,4 +1,4 @@
-"""Choose the indefinite article of a word."""
+"""Choose the indefinite article of a word by its spelling."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ A_BEFORE_VOWEL = re.compile(r"(uni([^mn]|que)|us[aeiu]|ut[ei]|eu|ewe|one\b|once)
 
 
 def indefinite_article(text: str) -> str:
-    """Return the article, "a" or "an", that the first sound of a text requires."""
+    """Return "a" or "an" for a text, judging its first sound by the spelling.
+
+    Numbers, and abbreviations that begin with a consonant letter such as "x-ray", get "a".
+    """
     vowel = text[:1].lower() in "aeiou" and not A_BEFORE_VOWEL.match(text)
     return "an" if vowel or AN_BEFORE_H.match(text) else "a"

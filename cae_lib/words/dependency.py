@@ -28,13 +28,15 @@ NOUN_OR_PRONOUN_POS = (*NOUN_POS, "PRON")
 class DependencyTagger:
     """Tagger that finds roles by rules on spaCy's dependency tree.
 
-    - Objects: common and proper nouns that are not part of a relation. Pronouns do not count.
-      Adjacent nouns form one span.
+    - Objects: common and proper nouns that are not part of a relation and are no attribute.
+      Pronouns do not count. Adjacent nouns form one span.
     - Attributes: adjectives and participles that modify a noun, numbers, predicate adjectives, and
-      adjectives, verbs and numbers conjoined with one of these. Determiners do not count.
-    - Relations: prepositions with a noun or pronoun, and verbs with an object, an agent or such a
-      preposition. Forms of "be" do not count. A preposition includes its noun ("on top of") or
-      adverb ("next to").
+      adjectives, verbs and numbers conjoined with one of these. Determiners do not count. Each
+      word is a span.
+    - Relations: prepositions that govern a noun, a pronoun or another preposition, and verbs with
+      an object, an agent or such a preposition. Forms of "be" do not count. A preposition includes
+      its noun ("on top of"), adjective or adverb ("next to"); a verb includes its particle ("pick
+      up"). Adjacent words form one span, even those of two relations ("standing next to").
 
     Raises:
         ConfigError: If no English spaCy model is installed.
@@ -50,7 +52,10 @@ class DependencyTagger:
         return f"dependency {rules} ({spacy_versions(self._nlp)})"
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
-        """Return the spans of each caption: objects, then attributes, then relations."""
+        """Return the spans of each caption: objects, then attributes, then relations.
+
+        The spans have no `arguments`.
+        """
         return list(parse_captions(self._nlp, captions, _spans))
 
     def tag_with_swaps(self, captions: Sequence[str]) -> list[tuple[list[Span], list[Swap]]]:
@@ -86,7 +91,7 @@ def _is_attribute(token: Token) -> bool:
 
 
 def _relation_words(token: Token) -> Iterator[Token]:
-    """Yield the words of the relation that begins with `token`; none if no relation does."""
+    """Yield the words of the relation whose verb or preposition is `token`, if there is one."""
     if token.pos_ == "VERB" and token.lemma_ != "be" and _has_second_noun(token):
         yield token
         yield from (child for child in token.children if child.dep_ == "prt")
@@ -109,9 +114,9 @@ def _has_second_noun(verb: Token) -> bool:
 
 
 def _is_preposition(token: Token) -> bool:
-    """Return whether a token is a preposition with an object of its own.
+    """Return whether a token is a preposition that governs a noun, a pronoun or a preposition.
 
-    The token is a `prep` or an `agent`, or conjoined with one.
+    Its dependency label is `prep`, `agent` or `conj`.
     """
     if token.dep_ not in ("prep", "agent", "conj") or token.pos_ not in ("ADP", "SCONJ"):
         return False

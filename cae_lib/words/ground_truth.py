@@ -20,7 +20,7 @@ from cae_lib.words.lexicon import DETERMINERS, QUANTIFIERS, are_contradictory
 from cae_lib.words.roles import ATTRIBUTE, NO_OFFSETS, OBJECT, RELATION, Offsets, Span, Swap
 
 TRAILING_ARTICLE = re.compile(r"\b(a|an|the|no) $")
-"""Pattern of an article at the end of the text before a noun phrase."""
+"""Pattern of an article or "no" at the end of the text before a noun phrase."""
 
 PAIRED_CAPTION = re.compile(r"(.+?) (to the (left|right) of|above|below) (.+)")
 IRREGULAR_PLURALS = frozenset("children men people women".split())
@@ -38,7 +38,8 @@ NOUN_MODIFIERS = frozenset(
     "sports st tag teen tennis toddler water woman".split()
 )
 """Words before the head noun of a paired photograph's phrase that form a compound with it. All 187
-words that occur in these phrases were reviewed; the others are attributes."""
+words that occur in these phrases were reviewed; the others are attributes, except for
+`NOT_ADJECTIVES`."""
 
 
 class SyntheticSceneTagger:
@@ -69,7 +70,7 @@ class SyntheticSceneTagger:
         self.identity = f"scene graphs 1 {_digest(self._entries)}"
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
-        """Return the spans of each caption, as its scene graph states them.
+        """Return the spans of each caption, as its scene graph states them, without `arguments`.
 
         Raises:
             DataError: If a caption is unknown.
@@ -145,7 +146,8 @@ class PairedImageTagger:
     """Tagger for captions of the paired photographs, which have the form "PHRASE RELATION PHRASE".
 
     Each phrase is a noun phrase that is true of one of the two photographs and false of the other.
-    The relation is "to the left of", "to the right of", "above" or "below".
+    The relation is "to the left of", "to the right of", "above" or "below". Its span covers only
+    the word "left", "right", "above" or "below".
     """
 
     identity = "paired phrases 1"

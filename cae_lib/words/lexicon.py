@@ -1,8 +1,8 @@
 """Word lists that decide which swaps of a caption's parts make it false.
 
-They list mutual relations (which hold in both directions), nouns that name no object, and scales of
-attributes. The lists are short on purpose: each of them prevents errors that occurred in captions
-of COCO, Flickr8k and the synthetic scenes.
+They list mutual relations (which hold in both directions), nouns that name no object, determiners,
+and scales of attributes. The lists are short on purpose: each of them prevents errors that occurred
+in captions of COCO, Flickr8k and the synthetic scenes.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ MUTUAL_PREPOSITIONS = frozenset(
     "far_from near nearby next_to on_the_other_side_of opposite together_with with".split()
 )
 """Prepositions that hold in both directions, so that swapping their arguments makes nothing false.
+
+The words of a preposition are joined by "_".
 
 Two of them are directed in some contexts. "by" is mutual in "parked by" but directed before the
 agent of a passive ("held by"); "with" is directed after a past participle ("filled with").

@@ -26,9 +26,10 @@ PhrasesByKind = dict[str, tuple[str, ...]]
 def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[PhrasesByKind]:
     """Return the phrases of each scene graph, in lower case.
 
-    The phrase of an object is the head of its noun phrase ("dog"). The phrase of an attribute is
-    one adjective or number with its head ("brown dog"). The phrase of a relation is its words, as
-    the parser returns them, between two heads ("dog chasing cat").
+    The phrase of an object is the head of its noun phrase with the compounds of the head ("police
+    dog"). The phrase of an attribute is one adjective or number with its head ("brown dog"). The
+    phrase of a relation is its words, as the parser returns them, between two heads ("dog chasing
+    cat").
 
     Args:
         graphs: Scene graphs, as `SceneGraphTagger.graphs` returns them.
@@ -92,7 +93,8 @@ def load_ground_truth_phrases(
         graphs_path: JSON file of their scene graphs, in the same order.
 
     Returns:
-        The phrases of each caption, by the text of the caption.
+        The phrases of each caption, by the text of the caption. If a caption occurs several times,
+        its last scene graph counts.
 
     Raises:
         DataError: If a file is missing or malformed.
@@ -117,6 +119,10 @@ def stated_bindings(alignment: Alignment) -> list[set[tuple[Any, ...]]]:
     There is a tuple for each attribute or relation word whose arguments are all known. It holds the
     role of the word, the token ids of the word, and the token ids of the first word of each
     argument: the object of an attribute, or the subject and the object of a relation.
+
+    Args:
+        alignment: Tokens, words, roles and arguments of the captions. It cannot be a placebo,
+            which has no arguments.
     """
     assert alignment.arguments is not None, "only the roles of placebos have no arguments"
     columns = (alignment.tokens, alignment.words, alignment.roles, alignment.arguments)

@@ -86,9 +86,10 @@ def spacy_versions(nlp: Language) -> str:
 def parse_captions(
     nlp: Language, captions: Sequence[str], convert: Callable[[Doc], T]
 ) -> Iterator[T]:
-    """Parse captions and yield the result of `convert` for each caption, in the given order.
+    """Parse captions and return an iterator over the results of `convert`, in the given order.
 
-    Equal captions are parsed and converted once.
+    All captions are parsed and converted before the iterator is returned. Equal captions are
+    parsed and converted once and share the same result object.
 
     Args:
         nlp: A spaCy pipeline.

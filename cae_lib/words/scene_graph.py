@@ -30,8 +30,8 @@ class SceneGraphTagger:
     words. Code of another publication by CAE's authors has the same rule, but compares token ids.
 
     If a word occurs twice in a caption, only its first occurrence is found. The parser reverses the
-    order of several compounds before a head, so such a head is not found in the caption. It becomes
-    an empty span (0, 0), which `Alignment.n_unmatched` counts.
+    order of several compounds before a head, so such a head is not found in the caption. Words of a
+    role that are not found become one empty span (0, 0), which `Alignment.n_unmatched` counts.
 
     Args:
         determiners: Whether determiners other than "the" count as attributes, as they do in the

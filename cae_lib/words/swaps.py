@@ -73,7 +73,7 @@ class NounPhrase:
 
     @property
     def determiner(self) -> str:
-        """The first word in lower case if it is a listed determiner or number, else ""."""
+        """The first word in lower case if it is a determiner, quantifier or number, else ""."""
         first = self.head.doc[self.start]
         text = first.lower_
         return text if text in DETERMINERS | COUNT_WORDS | QUANTIFIERS else ""
@@ -96,7 +96,7 @@ def find_swaps(doc: Doc) -> list[Swap]:
       contains a possessive.
     - Two attributes are swapped if they contradict each other (`are_contradictory`) and describe
       different objects. If both objects have the same noun, their phrases must differ in another
-      word that is not a determiner.
+      word that is not a determiner. Numbers are swapped only if both nouns are plural.
 
     Args:
         doc: A caption that spaCy has parsed.
@@ -121,7 +121,10 @@ class _Reader:
         self.phrase_of = self._phrases()
 
     def _phrases(self) -> dict[int, NounPhrase]:
-        """Return the noun phrase of each token that belongs to one, by the index of the token."""
+        """Return the noun phrase of each token that belongs to one, by the index of the token.
+
+        In "a view of a giraffe", the tokens of "a view" have the noun phrase of the giraffe.
+        """
         phrases: list[NounPhrase] = []
         for chunk in self.doc.noun_chunks:
             blocked = self.compound_of.keys() | self.view_words
@@ -160,7 +163,7 @@ class _Reader:
         )
 
     def relation_swaps(self) -> Iterator[Swap]:
-        """Yield a swap for each pair of noun phrases that a directed relation has as arguments."""
+        """Yield one swap for each pair of arguments of directed relations that can be swapped."""
         seen: set[tuple[int, int]] = set()
         for binder, subject, target in self._relations():
             if subject is None or target is None:
@@ -244,9 +247,11 @@ class _Reader:
     def _subject(self, token: Token) -> NounPhrase | None:
         """Return the noun phrase that is the subject of a preposition or verb.
 
-        The search goes up the tree from `token`, and ends at the first verb that has a noun as
-        subject or at the first noun before `token`. If it reaches neither, the result is the noun
-        phrase right before `token`. The result is None if there is none or it names no object.
+        The search goes up the tree from `token`. It ends at the first noun before `token`, or at
+        the first verb with a noun as subject or, without a subject, with a predicate noun before
+        `token` ("there is a dog on"). If it finds none or meets a pronoun as subject (outside of a
+        relative clause), the result is the noun phrase right before `token`. The result is None if
+        there is no such phrase or it names no object.
         """
         start, word = token, token
         for _ in range(len(self.doc)):
@@ -301,7 +306,10 @@ class _Reader:
         )
 
     def _nouns_fit(self, first: NounPhrase, second: NounPhrase) -> bool:
-        """Return whether each noun can follow the determiner of the other."""
+        """Return whether each noun can follow the determiner of the other.
+
+        This is False if a noun cannot be moved without its phrase, or a phrase has a possessive.
+        """
         if first.noun is None or second.noun is None or first.is_plural != second.is_plural:
             return False
         if self._is_owned(first) or self._is_owned(second):
@@ -336,7 +344,7 @@ class _Reader:
         return self.doc[start].idx, last.idx + len(last)
 
     def attribute_swaps(self) -> Iterator[Swap]:
-        """Yield a swap for each pair of contradictory attributes of two different objects."""
+        """Yield a swap for each pair of attributes that can be swapped; see `find_swaps`."""
         bearers = [
             (token, bearer) for token in self.doc if (bearer := self._bearer(token)) is not None
         ]

@@ -59,7 +59,7 @@ BENCHMARK_FAMILIES: dict[str, Family] = {
 FOLDER_OF_FAMILY: Mapping[str, str] = {
     name: family.folder for name, family in BENCHMARK_FAMILIES.items()
 }
-"""Folder of each family by its name, relative to the folder of all datasets."""
+"""Folder of each family by its name, relative to the folder of all datasets; "" if it has none."""
 
 PAPER_BENCHMARKS: tuple[str, ...] = tuple(
     name for name, family in BENCHMARK_FAMILIES.items() if family.in_paper
@@ -72,7 +72,10 @@ ARO is two families, "aro" and "order". That SVO-Probes and CREPE are among the 
 FURTHER_BENCHMARKS: tuple[str, ...] = tuple(
     name for name in BENCHMARK_FAMILIES if name not in PAPER_BENCHMARKS
 )
-"""Names of the families that are not in the CAE paper, used if their folder exists."""
+"""Names of the families that are not in the CAE paper.
+
+With real data, they are used only if their folder exists.
+"""
 
 
 def load_benchmark(
@@ -89,11 +92,12 @@ def load_benchmark(
         name: Name of the family, a key of `BENCHMARK_FAMILIES`.
         root: Folder of all datasets, such as `data/raw`.
         is_published: Whether the files are the published ones. If True, the published numbers of
-            items are expected, and all images are decoded, so that items with a broken image are
-            left out, too. If False, the expected numbers are the `counts` in `root/manifest.json`,
-            and only the subsets that they list are loaded; if there are none for this family, all
-            subsets are, and the expected numbers are those of the items in the files.
-        options: Further arguments of the family's reader, such as `seed` for "order".
+            items are expected where they are known, and all images are decoded, so that items with
+            a broken image are left out, too. If False, the expected numbers are the `counts` in
+            `root/manifest.json`, and only the subsets that they list are loaded; if there are none
+            for this family, all subsets are loaded, and the expected numbers are those of the items
+            in the files.
+        options: Further arguments of the reader, such as `seed` for "order"; most have none.
 
     Raises:
         ConfigError: If the family is unknown, or if "order" finds no English spaCy model.

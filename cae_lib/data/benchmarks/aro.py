@@ -31,6 +31,10 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield the items of a subset, "relation" or "attribution".
 
     The group of an item is its relation, or its pair of attributes.
+
+    Raises:
+        MissingFileError: If the annotation file does not exist.
+        DataError: If the file or a row is malformed.
     """
     for row in json_rows(root / f"aro/visual_genome_{subset}.json", list):
         box = row.box("bbox_x", "bbox_y", "bbox_w", "bbox_h")

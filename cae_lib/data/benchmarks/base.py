@@ -38,7 +38,7 @@ CLOSER_TEXT_PAIRS: Mapping[str, tuple[tuple[int, int], ...]] = {
     "itt": ((0, 2), (1, 2)),
     "ordered": ((0, 1), (1, 2)),
 }
-"""Pairs `(closer, other)` of indices of texts, for the tasks with one image and three texts.
+"""Pairs `(closer, other)` of indices of texts, for tasks that compare an image with three texts.
 
 An item is right if the text `closer` is closer to the image than the text `other`, in each pair.
 """
@@ -140,8 +140,8 @@ class Benchmark:
         items: The items that can be scored, in the order of the annotation file.
         n_expected: Number of items that the complete subset has: the published number, the number
             in a manifest, or else the number of items in the annotation file.
-        average: How items are averaged in the headline score, which is the score that the
-            benchmark's paper or official script reports.
+        average: How items are averaged in the headline score. Except for ties and for SVO-Probes,
+            that is the score that the benchmark's paper or official script reports.
         task: When an item is right. Every comparison is strict, so a tie is wrong.
             "choice": The true option is closer than every other option.
             "text": 2 images and 2 texts; each image is closer to its own text.
@@ -217,8 +217,9 @@ class Family:
             another subset again. Totals of items leave these subsets out.
         sources: Entries of `sources.yml` that the family reads; by default the entry that has the
             family's name, with hyphens for underscores.
-        extra_counts: Function of a subset's name and the items of the subset. It returns further
-            entries of `Benchmark.property_counts`. None if there are no further entries.
+        extra_counts: Function of a subset's name and those of its items that can be scored. It
+            returns further entries of `Benchmark.property_counts`. None if there are no further
+            entries.
     """
 
     name: str

@@ -13,11 +13,16 @@ from cae_lib.data.benchmarks.base import Family, ImageRef, Item
 from cae_lib.data.rows import MissingFileError, parquet_rows
 
 ANNOTATION_PATTERN = "bivlc/data/*.parquet"
-"""Pattern of the annotation files, which also hold the images."""
+"""Pattern of the annotation files, which also hold the images.
+
+It is relative to the folder of all datasets.
+"""
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield the items of all files; the images are written to the folder `bivlc/images`.
+
+    All subsets have the same items, so `subset` is not used.
 
     Raises:
         MissingFileError: If there is no file.

@@ -16,13 +16,20 @@ ANNOTATION_FILE = "cola/data/COLA_multiobjects_matching_benchmark.json"
 """The annotation file, relative to the folder of all datasets."""
 
 IMAGE_FOLDERS = ("cola/images", "vg/VG_100K", "vg/VG_100K_2")
-"""Folders in which an image is looked for, in this order."""
+"""Folders in which an image is looked for, in this order.
+
+They are relative to the folder of all datasets.
+"""
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield the multi-object items, from rows `[image 1, caption 1, image 2, caption 2]`.
 
     A row names an image by a URL or by a path on another machine. Only the file name is used.
+
+    Raises:
+        MissingFileError: If the annotation file does not exist.
+        DataError: If the file or a row is malformed.
     """
     for row in json_rows(root / ANNOTATION_FILE, list):
         if isinstance(row.content, list) and len(row.content) != 4:

@@ -20,10 +20,13 @@ CSV_COLUMNS = ("image_id", "caption", "x", "y", "width", "height")
 """Columns that all annotation files must have, besides the column of the negatives."""
 
 N_NEGATIVES = 5
-"""Number of hard negatives of an item of productivity."""
+"""Number of hard negatives of an item of productivity, unless its cell holds a Python set."""
 
 PRODUCTIVITY_PATTERN = "crepe/data/prod_hard_negatives/{0}/prod_vg_hard_negs_{0}_complexity_*.csv"
-"""Pattern of the files of productivity; `{0}` stands for the kind of negatives, such as "atom"."""
+"""Pattern of the files of productivity; `{0}` stands for the kind of negatives, such as "atom".
+
+It is relative to the folder of all datasets, as is `SYSTEMATICITY_FILE`.
+"""
 
 SYSTEMATICITY_FILE = "crepe/data/syst_hard_negatives/syst_vg_hard_negs_{1}_compounds_in_{0}.csv"
 """File of systematicity; `{0}` stands for the pretraining dataset, `{1}` for "seen" or "unseen"."""
@@ -75,6 +78,10 @@ def _read_systematicity_items(root: Path, subset: str) -> Iterator[Item | Exclud
         root: Folder of all datasets.
         subset: `CORPUS/SPLIT/KIND`: the pretraining dataset, "seen" or "unseen", and the kind of
             the negatives, "atom" or "comp". An example is "laion/seen/atom".
+
+    Raises:
+        MissingFileError: If the annotation file does not exist.
+        DataError: If the file or a row is malformed.
     """
     corpus, split, kind = subset.split("/")
     column = f"valid_hard_negs_{kind}"
@@ -88,7 +95,7 @@ def _read_systematicity_items(root: Path, subset: str) -> Iterator[Item | Exclud
 
 
 def _complexity(path: Path) -> int:
-    """Return the number at the end of a file's name."""
+    """Return the number before the suffix of a file's name; 0 if there is none."""
     number = re.search(r"\d+$", path.stem)
     return int(number[0]) if number else 0
 

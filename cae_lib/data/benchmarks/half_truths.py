@@ -21,8 +21,14 @@ ITEM_COUNTS = {"coco_qwen": 509, "coco_mistral": 454, "cc3m_qwen": 474}
 def read_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield the items of one subset.
 
-    They are read from a file of JSON lines if there is one, else from the Parquet file of the
-    Hugging Face hub. The images in the Parquet file are written to the folder `half-truths/images`.
+    They are read from `half-truths/data/NAME.json`, a file of JSON lines, if it exists, else from
+    `NAME.parquet` beside it, the file of the Hugging Face hub. The images in the Parquet file are
+    written to the folder `half-truths/images`.
+
+    Raises:
+        MissingFileError: If neither file exists.
+        DataError: If the file or a row is malformed.
+        WriteError: If an image cannot be written.
     """
     folder = root / "half-truths"
     path = folder / f"data/{strip_task(subset)}.json"

@@ -63,7 +63,10 @@ def load_subsets(
 
 
 def _manifest_counts(root: Path, name: str) -> Mapping[str, int | None]:
-    """Return the numbers of items of a family, as the manifest of generated datasets lists them."""
+    """Return the number of items of each subset of a family, as the manifest lists them.
+
+    Generated datasets have a manifest. The result is empty if there is none or it lacks the family.
+    """
     path = root / "manifest.json"
     return read_json(path, dict).get("counts", {}).get(name, {}) if path.is_file() else {}
 
@@ -91,6 +94,10 @@ def _load_subset(
 
     Returns:
         The subset, and the error message if its annotation file is missing, else "".
+
+    Raises:
+        DataError: If the file or a row is malformed, two items have the same key, or there are more
+            items than expected.
     """
     items: list[Item] = []
     numbers: list[int] = []

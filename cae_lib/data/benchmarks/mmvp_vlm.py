@@ -27,10 +27,11 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield an item for each pair of images, in the group of its visual pattern.
 
     Two consecutive rows form a pair. The first has an odd number, the second the next number and
-    the same pattern.
+    the same pattern. All subsets have the same items, so `subset` is not used.
 
     Raises:
-        DataError: If the rows do not form such pairs, or a row is malformed.
+        MissingFileError: If the annotation file does not exist.
+        DataError: If the rows do not form such pairs, or the file or a row is malformed.
     """
     rows = list(csv_rows(root / "mmvp-vlm/Questions.csv", CSV_COLUMNS))
     if len(rows) % 2:

@@ -33,6 +33,10 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
 
     The group of an item is the template of its true caption. The paths of the images in the files
     are those of the authors' machine; only the file names are used.
+
+    Raises:
+        MissingFileError: If the annotation file does not exist.
+        DataError: If the file or a row is malformed.
     """
     for row in csv_rows(root / ANNOTATION_FILES[subset], CSV_COLUMNS):
         name = PurePosixPath(row.text("image_path").strip().replace("\\", "/")).name

@@ -1,9 +1,10 @@
 """ARO's COCO-Order and Flickr30k-Order: a caption against four shuffles of its own words.
 
 The benchmark is by Yuksekgonul et al. (2023), the shuffles are after O'Connor and Andreas (2021).
-There are two differences from the official code. It draws from two global random generators; here
-one seeded generator makes all shuffles of a file, in file order. It splits captions into words with
-NLTK for the shuffles of trigrams; here all four shuffles use the words of spaCy.
+The shuffles differ from those of the official code in two ways. That code draws from two global
+random generators; here one seeded generator makes all shuffles of a file, in file order. That code
+splits captions into words with NLTK for the shuffles of trigrams; here all four shuffles use the
+words of spaCy. Ties are counted differently, too, see `read_items`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ ANNOTATION_FILES = {
 """Annotation file of each subset, relative to the folder of all datasets."""
 
 IMAGE_FOLDERS = {"coco": ("coco",), "flickr30k": ("flickr30k", "flickr30k/flickr30k-images")}
-"""Folders in which the images of each subset are looked for, in this order."""
+"""Folders in which the images of each subset are looked for, in this order.
+
+They are relative to the folder of all datasets.
+"""
 
 
 class TaggedWords(NamedTuple):
@@ -50,6 +54,8 @@ class TaggedWords(NamedTuple):
 
 def tag_words(captions: Sequence[str]) -> list[TaggedWords]:
     """Split captions into words and tag their parts of speech with spaCy's small English model.
+
+    Words are the tokens of spaCy, so punctuation marks are words, too. The model is loaded once.
 
     Raises:
         ConfigError: If no English spaCy model is installed.
@@ -81,14 +87,19 @@ def read_items(
     caption. Such an item is never right here, because a tie is wrong. The official code counts such
     a tie as right, because it takes the first of equal scores, which is that of the caption.
 
-    If no image file of the subset exists, no item can be scored. The captions are then not tagged,
-    which would take minutes, and all shuffles are empty.
+    If no image file of the subset exists, no item can be scored. Because tagging would take
+    minutes, the captions are then not tagged, and all shuffles are empty texts.
 
     Args:
         root: Folder of all datasets.
         subset: "coco" or "flickr30k".
         seed: Seed of the shuffles.
         tagger: Function that returns the words and Penn Treebank tags of each caption.
+
+    Raises:
+        ConfigError: If no English spaCy model is installed; only with the default tagger.
+        MissingFileError: If the annotation file does not exist.
+        DataError: If the file or a row is malformed.
     """
     images, captions, keys = [], [], []
     for row in json_rows(root / ANNOTATION_FILES[subset], list):
@@ -127,8 +138,9 @@ def shuffled_captions(
 
     The first permutes the nouns among themselves and the adjectives among themselves. The second
     permutes all other words among themselves. The third and the fourth cut the caption into
-    trigrams, which are consecutive and do not overlap: the third permutes the words within each
-    trigram, the fourth permutes the trigrams. Words are joined by spaces.
+    trigrams, which are consecutive and do not overlap (the last may have fewer words): the third
+    permutes the words within each trigram, the fourth permutes the trigrams. Words are joined by
+    spaces.
 
     Args:
         tagged_words: The words of the caption and their tags.

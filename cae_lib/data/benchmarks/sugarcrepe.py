@@ -32,7 +32,12 @@ IMAGES_ADVICE = "COCO's val2017: put them into coco/val2017"
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of a subset of SugarCrepe; their keys may have gaps."""
+    """Yield the items of a subset of SugarCrepe; their keys may have gaps.
+
+    Raises:
+        MissingFileError: If the annotation file does not exist.
+        DataError: If the file or a row is malformed.
+    """
     for row in json_rows(root / f"sugar-crepe/data/{subset}.json", dict):
         image = ImageRef(root / "coco/val2017" / row.text("filename").strip())
         texts = row.text("caption"), row.text("negative_caption")
@@ -43,6 +48,10 @@ def _read_plus_plus_items(root: Path, subset: str) -> Iterator[Item]:
     """Yield the items of a subset of SugarCrepe++, such as "itt/swap_obj".
 
     An item has two true captions, then the negative caption.
+
+    Raises:
+        MissingFileError: If the annotation file does not exist.
+        DataError: If the file or a row is malformed.
     """
     name = strip_task(subset)
     for row in json_rows(root / f"sugarcrepe-pp/data/{name}.json", list):

@@ -15,17 +15,25 @@ from cae_lib.data.benchmarks.base import Family, ImageRef, Item
 from cae_lib.data.rows import Row, csv_rows
 
 NEGATIVE_KINDS = ("subj", "verb", "obj")
-"""Parts of the sentence that may differ in the negative image; groups of items."""
+"""Parts of the sentence that may differ in the negative image; each is also a group of items."""
 
 MIXED_GROUP = "mixed"
-"""Group of the items with no flag or several flags, which `Benchmark.property_counts` counts."""
+"""Group of the items with no flag or several flags set.
+
+It is also the key of the number of these items in `Benchmark.property_counts`.
+"""
 
 CSV_COLUMNS = ("sentence", "pos_image_id", "neg_image_id", "subj_neg", "verb_neg", "obj_neg")
 """Columns that the annotation file must have."""
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:
-    """Yield all items; the matching image is option 0, the negative image option 1."""
+    """Yield all items; the matching image is option 0, the negative image option 1.
+
+    Raises:
+        MissingFileError: If the annotation file does not exist.
+        DataError: If the file or a row is malformed.
+    """
     for row in csv_rows(root / "svo-probes/svo_probes.csv", CSV_COLUMNS):
         images = tuple(_image(root, row.text(f"{sign}_image_id")) for sign in ("pos", "neg"))
         flags = [group for group in NEGATIVE_KINDS if _flag(row, f"{group}_neg")]

@@ -40,7 +40,10 @@ IMAGE_FOLDERS = {
     "plurals": "valse/data/plurals/test_images",
     "relations": "valse/data/relations/test_images",
 }
-"""Folder in which the official evaluation looks for the images of each subset."""
+"""Folder in which the official evaluation looks for the images of each subset.
+
+It is relative to the folder of all datasets, as are `FALLBACK_IMAGE_FOLDERS`.
+"""
 
 FALLBACK_IMAGE_FOLDERS = ("valse/images", "coco/val2017", "coco/val2014", "coco/train2014")
 """Folders in which an image is looked for after `IMAGE_FOLDERS`, in this order."""
@@ -50,7 +53,12 @@ MIN_VOTES = 2
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
-    """Yield the valid items of a subset, and an `ExcludedRow` for each item that is not valid."""
+    """Yield the valid items of a subset, and an `ExcludedRow` for each item that is not valid.
+
+    Raises:
+        MissingFileError: If the annotation file does not exist.
+        DataError: If the file or a row is malformed.
+    """
     folders = [root / name for name in (IMAGE_FOLDERS[subset], *FALLBACK_IMAGE_FOLDERS)]
     for row in json_rows(root / f"valse/data/{subset}.json", dict):
         if row.number("mturk.caption") < MIN_VOTES:

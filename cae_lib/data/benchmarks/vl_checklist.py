@@ -76,7 +76,9 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
         subset: Path of the file in `vl-checklist/data`, without the suffix `.json`.
 
     Raises:
-        DataError: If no pattern of `IMAGE_FOLDERS` fits the subset, or a row is malformed.
+        MissingFileError: If the annotation file does not exist.
+        DataError: If no pattern of `IMAGE_FOLDERS` fits the subset, or the file or a row is
+            malformed.
     """
     folders = [name for pattern, name in IMAGE_FOLDERS.items() if fnmatchcase(subset, pattern)]
     if not folders:

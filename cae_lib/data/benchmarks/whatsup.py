@@ -36,7 +36,12 @@ PREPOSITION_OF_PHRASE = {
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of one subset."""
+    """Yield the items of one subset.
+
+    Raises:
+        MissingFileError: If the annotation file does not exist.
+        DataError: If the file or a row is malformed.
+    """
     if subset in CONTROLLED_PREPOSITIONS:
         yield from _read_controlled(root / "whatsup", subset)
         return
@@ -50,7 +55,12 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
 
 
 def _read_controlled(folder: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of a controlled subset, whose image files are named by prepositions."""
+    """Yield the items of a controlled subset, whose image files have the preposition in their name.
+
+    Raises:
+        MissingFileError: If the annotation file does not exist.
+        DataError: If the file or a row is malformed.
+    """
     for row in json_rows(folder / f"{subset}_dataset.json", list):
         path = row.text("image_path")
         parts = PurePosixPath(path).stem.split("_")

@@ -18,14 +18,19 @@ from cae_lib.data.rows import jsonl_rows
 
 @cache
 def untagged_ids() -> frozenset[int]:
-    """Return the ids of the 172 items that Diwan et al. (2022) gave no tag."""
+    """Return the ids of the 172 items that Diwan et al. (2022) gave no tag; they are cached."""
     path = Path(__file__).with_name("winoground_untagged.txt")
     lines = path.read_text(encoding="utf-8").splitlines()
     return frozenset(int(n) for line in lines if not line.startswith("#") for n in line.split())
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of a subset: all items, the untagged ones, or those of CAE's authors."""
+    """Yield the items of a subset: all items, the untagged ones, or those of CAE's authors.
+
+    Raises:
+        MissingFileError: If the annotation file does not exist.
+        DataError: If the file or a row is malformed.
+    """
     folder = root / "winoground/images"
     for row in jsonl_rows(root / "winoground/examples.jsonl"):
         number = row.number("id")
