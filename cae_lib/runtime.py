@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from cae_lib.config import paths
-from cae_lib.errors import WriteError
+from cae_lib.errors import ConfigError, WriteError
 
 if TYPE_CHECKING:
     import torch
@@ -48,11 +48,17 @@ def pick_device(name: str | None = None) -> torch.device:
         name: Name of the device, such as "cpu", "cuda", "cuda:1" or "mps". None picks a CUDA GPU if
             there is one, else the CPU; each process started by `torchrun` gets a GPU of its own.
             Whether the machine has a named device is not checked.
+
+    Raises:
+        ConfigError: If PyTorch knows no such kind of device.
     """
     import torch
 
     if name is not None:
-        return torch.device(name)
+        try:
+            return torch.device(name)
+        except RuntimeError as error:
+            raise ConfigError(f"no kind of device {name!r}: expected cpu, cuda or mps") from error
     if not torch.cuda.is_available():
         return torch.device("cpu")
     local_rank = os.environ.get("LOCAL_RANK")

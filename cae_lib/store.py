@@ -455,12 +455,12 @@ def not_stored_error(
         ""
         if seeds is None or not stored_seeds
         else (
-            f"{len(stored_seeds)} of {seeds} seeds. "
+            f"only {len(stored_seeds)} of {seeds} seeds are stored"
             if isinstance(seeds, int)
-            else f"seeds {[seed for seed in seeds if seed not in stored_seeds]} are missing. "
+            else f"seeds {[seed for seed in seeds if seed not in stored_seeds]} are not stored"
         )
     )
-    return DataError(f"{few}{_advice(table_name, run, profile_name)}")
+    return DataError(_advice(table_name, run, profile_name, few or "nothing is stored"))
 
 
 def missing_runs(table_name: str, runs: Iterable[str], profile_name: str) -> list[str]:
@@ -469,8 +469,8 @@ def missing_runs(table_name: str, runs: Iterable[str], profile_name: str) -> lis
     return [run for run in runs if run not in stored]
 
 
-def _advice(table_name: str, run: str, profile_name: str) -> str:
-    where = f"{file_of(table_name, profile_name)}: nothing is stored for {run!r}"
+def _advice(table_name: str, run: str, profile_name: str, lacking: str) -> str:
+    where = f"{file_of(table_name, profile_name)}: {lacking} for {run!r}"
     train = ""
     if not run.startswith(SINGLE_SEED_PREFIXES):
         train = f"`cae train {GELU_CONTROLS.get(run, run)} --profile {profile_name}`, then "

@@ -5,6 +5,7 @@ import io
 import pytest
 import torch
 
+from cae_lib.errors import ConfigError
 from cae_lib.runtime import PROGRESS_LINES_VARIABLE, Progress, pick_device
 
 
@@ -20,6 +21,8 @@ def test_a_named_device_wins_and_processes_of_torchrun_get_a_gpu_each(monkeypatc
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert pick_device() == torch.device("cuda:1")
     assert pick_device("cpu") == torch.device("cpu")
+    with pytest.raises(ConfigError, match="'gpu'"):
+        pick_device("gpu")
 
 
 def test_on_a_terminal_one_line_is_rewritten(monkeypatch):

@@ -613,6 +613,14 @@ def test_a_correlation_varies_by_pairs_and_by_seeds():
     assert gain[["estimate", "low", "high", "p"]].tolist() == [0, 0, 0, 1]
 
 
+def test_scores_without_variation_have_no_correlation_and_no_test():
+    table = of_pairs(np.arange(4.0), a=np.zeros((2, 4)))
+    result = correlations(table, resamples=10).iloc[0]
+    assert np.isnan(result[["estimate", "p"]].astype(float)).all()
+    with pytest.raises(DataError, match="twice"):
+        correlations(pd.concat([table, table.iloc[:1]]), resamples=10)
+
+
 def test_a_ratio_has_the_mean_and_the_spread_of_a_ratio_of_means():
     generator = np.random.default_rng(0)
     bottom = generator.normal(2, 1, (2000, 60))

@@ -320,6 +320,12 @@ def test_the_advice_for_a_missing_run_can_be_followed(run: str, trained: str | N
     assert re.findall(r"cae train (\S+)", message) == ([trained] if trained else [])
 
 
+def test_the_error_for_missing_seeds_does_not_say_that_nothing_is_stored() -> None:
+    for seeds in (3, [0, 1]):
+        message = str(store.not_stored_error("benchmarks", "cae", "mini", [0], seeds))
+        assert "seeds" in message and "nothing" not in message
+
+
 def test_runs_without_training_have_one_seed() -> None:
     index = {("released-clip", 0): None, ("cae", 0): None}
     assert store.select(index, "released-clip", 3)[1] == []

@@ -32,7 +32,7 @@ class GradcamAttribution(AttributionMethod):
         use_temperature: Multiply S by 1/tau, the inverse temperature of the contrastive loss, as
             the CLIP notebook of Chefer et al. does.
         train_temperature: Let the loss on the scores train tau. This requires `use_temperature`,
-            and has no effect without `second_order`. A smaller 1/tau gives lower scores.
+            and `second_order`. A smaller 1/tau gives lower scores.
     """
 
     start_layer: int = 0
@@ -42,8 +42,11 @@ class GradcamAttribution(AttributionMethod):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.train_temperature and not self.use_temperature:
-            raise ConfigError("train_temperature moves tau^-1: it needs use_temperature=True.")
+        if self.train_temperature and not (self.use_temperature and self.second_order):
+            raise ConfigError(
+                "train_temperature moves tau^-1 through dS/dA: it needs use_temperature=True and "
+                "second_order=True."
+            )
 
     def score(self, captions: Captions) -> Attribution:
         """Compute the relevance of each token for the similarity.

@@ -85,7 +85,8 @@ def load_karpathy(
     for image in _listed(path, "images"):
         splits_of_file.add(image.text("split"))
         if image.text("split") in splits:
-            name = Path(image.content.get("filepath", ""), image.text("filename"))
+            folder = image.text("filepath") if image.content.get("filepath", "") != "" else ""
+            name = Path(folder, image.text("filename"))
             sentences = [Row(path, image.location, one) for one in image.values("sentences")]
             pairs += [(name, sentence.text("raw")) for sentence in sentences]
     if not pairs:

@@ -18,7 +18,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from open_clip import SimpleTokenizer
-from open_clip.pretrained import download_pretrained, get_pretrained_cfg
+from open_clip.pretrained import (
+    download_pretrained,
+    get_pretrained_cfg,
+    list_pretrained_tags_by_model,
+)
 from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import Compose
@@ -132,6 +136,9 @@ def fetch_pretrained_file(model: str, tag: str) -> Path:
         CheckpointError: If the tag is unknown, or the file cannot be downloaded.
     """
     config = get_pretrained_cfg(model, tag)
+    if not config:
+        known = ", ".join(list_pretrained_tags_by_model(model)) or "none"
+        raise CheckpointError(f"{model} has no weights {tag!r} in open_clip; it has: {known}")
     repository = str(config.get("hf_hub", "")).rpartition("/")[0]
     try:
         return cached_open_clip_weights(repository) or Path(download_pretrained(config))

@@ -50,7 +50,7 @@ choose settings."""
 
 
 def register_suite(name: str, module: str, function: str, *, base_only: bool = False) -> None:
-    """Register a suite, or replace the one with the same name and the same `base_only`.
+    """Register a suite, or replace the one with the same name.
 
     The version of the suite has to be listed in `cae_lib.keys.SUITE_VERSIONS`.
 
@@ -60,6 +60,8 @@ def register_suite(name: str, module: str, function: str, *, base_only: bool = F
         function: See `Suite`.
         base_only: Whether only the base model is measured by this suite, instead of every run.
     """
+    for suites in (RUN_SUITES, BASE_ONLY_SUITES):
+        suites.pop(name, None)
     ALL_SUITES[name] = Suite(name, module, function)
     (BASE_ONLY_SUITES if base_only else RUN_SUITES)[name] = ALL_SUITES[name]
 

@@ -185,7 +185,7 @@ def summarize(seed_means: np.ndarray, components: VarianceComponents) -> dict[st
     estimate, error = float(seed_means.mean()), components.variance() ** 0.5
     freedom = components.degrees_of_freedom()
     half_width = t.isf((1 - CONFIDENCE) / 2, freedom) * error
-    p = 0.0 if estimate else 1.0  # where nothing varies
+    p = estimate if np.isnan(estimate) else float(estimate == 0)  # where nothing varies
     if error:
         p = float(2 * t.sf(abs(estimate) / error, freedom))
     return {
@@ -627,6 +627,8 @@ def _scores_by_pair(name: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, np.nda
         DataError: If runs do not have the same pairs, scores or ratings are missing, or a pair has
             more than one rating.
     """
+    if rows.duplicated(["pair", "run", "seed"]).any():
+        raise DataError(f"set {name}: a pair occurs twice for a seed of a run")
     scores = rows.pivot(index="pair", columns=["run", "seed"], values="score")
     if scores.isna().any().any():
         raise DataError(f"set {name}: the runs do not share their pairs, or scores are missing")

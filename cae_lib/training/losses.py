@@ -281,7 +281,8 @@ class CAELoss(nn.Module):
         roles = roles[:, :length]
         if attribution.has_score is not None:
             roles = roles * attribution.has_score
-            if swaps is not None and torch.is_grad_enabled():
+            is_binding = isinstance(self.method, BindingAttribution)
+            if is_binding and swaps is not None and torch.is_grad_enabled():
                 _warn_of_missing_swaps(attribution.has_score)
         words = captions.word_numbers(length) if self.config.scope == "word" else None
         stats = per_caption_stats(attribution.scores, roles, self.config, words)
@@ -297,10 +298,10 @@ class CAELoss(nn.Module):
 
 
 def _warn_of_missing_swaps(has_score: Tensor) -> None:
-    """Warn if more than `MAX_SHARE_WITHOUT_SWAP` of the captions have no token with a score.
+    """Warn if more than `MAX_SHARE_WITHOUT_SWAP` of the captions have no swap.
 
     Args:
-        has_score: Bool `(B, T)`. With the method "binding", a caption without a swap has no score.
+        has_score: Bool `(B, T)`, the tokens that the method "binding" scores: none without a swap.
     """
     if (~has_score.any(dim=1)).float().mean() > MAX_SHARE_WITHOUT_SWAP:
         warnings.warn(

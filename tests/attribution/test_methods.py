@@ -18,6 +18,7 @@ GRAPH = {"create_graph": True}
         ("gradcam", {"depth": 2}, "start_layer, second_order"),
         ("counterfactual", {"samples": 0}, "samples is 0"),
         ("gradcam", {"use_temperature": False, "train_temperature": True}, "needs use_temperature"),
+        ("gradcam", {"second_order": False, "train_temperature": True}, "needs .* second_order"),
         ("gradcam", {"start_layer": 4}, "start_layer=4"),
         ("attention", {"layers": (-5,)}, "4 layers"),
     ],

@@ -102,8 +102,12 @@ def test_karpathy_restval_is_part_of_train_and_of_nothing_else(written, tmp_path
     assert test.name == "dataset_coco-test"
     with pytest.raises(DataError, match=r"no picture of split 'val'.*'restval', 'test', 'train'"):
         load_karpathy(file, tmp_path, "val")
-    for content in ({"images": 5}, {"images": [images[0] | {"sentences": 5}]}):
-        with pytest.raises(DataError, match="images|sentences"):
+    for content in (
+        {"images": 5},
+        {"images": [images[0] | {"sentences": 5}]},
+        {"images": [images[0] | {"filepath": None}]},
+    ):
+        with pytest.raises(DataError, match="images|sentences|filepath"):
             load_karpathy(written("other.json", content), tmp_path, "train")
 
 

@@ -14,7 +14,7 @@ from torchvision.transforms import Compose
 from toys import random_clip
 
 from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.errors import DataError
+from cae_lib.errors import CheckpointError, DataError
 from cae_lib.evaluation import encoder as module
 from cae_lib.evaluation.encoder import Encoder, Weights, argsort_by_length_and_prefix
 from cae_lib.models.packed import PackedEncoder
@@ -221,6 +221,11 @@ def test_a_file_that_changes_and_keeps_its_size_or_its_time_is_read_again(
     second = Encoder(tiny_clip, "photo").encode_images([ImageRef(path)])
     np.testing.assert_array_equal(second, Encoder(tiny_clip).encode_images([ImageRef(path)]))
     assert np.abs(first - second).max() > 0
+
+
+def test_an_unknown_tag_is_named_with_those_that_there_are():
+    with pytest.raises(CheckpointError, match=r"'no-tag'.*openai"):
+        module.fetch_pretrained_file("ViT-B-32", "no-tag")
 
 
 def test_weights_are_told_apart_by_all_that_they_are(tmp_path, monkeypatch):

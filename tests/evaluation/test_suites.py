@@ -9,7 +9,7 @@ from PIL import Image
 
 from cae_lib.data.scene_graphs import GRAPHS_FILE
 from cae_lib.errors import DataError
-from cae_lib.evaluation import datasets
+from cae_lib.evaluation import datasets, suites
 from cae_lib.evaluation.averages import PROTOCOLS, score_weights
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.items import data_tables, option_table
@@ -29,6 +29,15 @@ def tables(world_home):
 
 def measured(name, encoder, profile="smoke"):
     return RUN_SUITES[name](encoder, profile)[name]
+
+
+def test_a_suite_that_is_registered_again_replaces_the_one_of_its_name(monkeypatch):
+    for name in ("ALL_SUITES", "RUN_SUITES", "BASE_ONLY_SUITES"):
+        monkeypatch.setattr(suites, name, {})
+    suites.register_suite("words", "a", "f")
+    suites.register_suite("words", "b", "g", base_only=True)
+    assert suites.RUN_SUITES == {} and suites.BASE_ONLY_SUITES == suites.ALL_SUITES
+    assert suites.ALL_SUITES["words"].module == "b"
 
 
 def test_the_tables_of_the_data_fit_the_answers_and_serve_all_protocols(tables, encoder):

@@ -85,6 +85,8 @@ def test_a_batch_with_few_swaps_warns(model) -> None:
             words.words[first],
             swaps=words.swaps[first],
         )
+        other = cae.CAELoss(model, method="counterfactual")  # does not act on swaps
+        other(images, words.tokens, words.roles, words.words, swaps=words.swaps)
 
 
 def test_other_taggers_and_a_missing_margin_are_refused(model) -> None:

@@ -439,3 +439,5 @@ def test_gpus_are_counted_in_the_list_of_the_driver(monkeypatch, code, listing, 
 def test_a_device_that_is_hidden_is_no_gpu(monkeypatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert find_gpus() == []
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0, 2")
+    assert find_gpus() == ["0", "2"]
