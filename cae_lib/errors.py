@@ -19,7 +19,7 @@ class CaeError(Exception):
 
 
 class ConfigError(CaeError):
-    """An unknown name, a wrong or missing setting, or a model or device that does not fit."""
+    """A name, setting, model or device that is unknown, missing, wrong or does not fit."""
 
 
 class DataError(CaeError):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from cae_lib.config import Experiment, bundled_path
-from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION, digest
+from cae_lib.keys import EXTERNAL_LOADER_VERSION, SUITE_VERSIONS, TRAINING_VERSION, digest
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import file_hash
 from cae_lib.variants import BASE, DATA_RUN, Variant, parse_run_name, study_runs
@@ -87,16 +87,20 @@ class PlannedRun(NamedTuple):
     def key(self, profile_name: str, studies: bool) -> str:
         """Return a digest that changes when the run has to be trained or measured again.
 
-        The digest covers the settings, the version of training, and the suites with their versions;
-        for the base model and the data, it covers their names instead of settings and training. It
-        does not cover the seed. `data_key` and `base_key` cover the data and the base model.
+        The digest covers the settings, the version of training (for a run with 0 steps: of the
+        loader), and the suites with their versions; for the base model and the data, it covers
+        their names instead of settings and training. It does not cover the seed. `data_key` and
+        `base_key` cover the data and the base model, but nothing covers the content of the weights
+        of a run with 0 steps.
 
         Args:
             profile_name: Name of the profile.
             studies: Whether the studies beside the paper are included, which changes the digest.
         """
         config = self._replace(seed=0).experiment(profile_name)
-        trained = [config.key(), TRAINING_VERSION] if config else [self.variant.run]
+        trained: list[object] = [self.variant.run]
+        if config:
+            trained = [config.key(), TRAINING_VERSION if config.steps else EXTERNAL_LOADER_VERSION]
         suites = (DATA_RUN,) if self.variant.run == DATA_RUN else self.suites
         suites = suites or SUITE_VERSIONS.keys() - SUITES_NOT_OF_RUNS
         return digest(trained, {suite: SUITE_VERSIONS[suite] for suite in suites}, studies)
@@ -222,9 +226,10 @@ def suites_of(settings: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
 
 
 def training_sets_of(profile_name: str, selection: Selection) -> list[tuple[str, str]]:
-    """Return the names of the training sets that the runs use, each with the name of its tagger.
+    """Return the pairs of training set and tagger that the runs use, by their names.
 
-    The pairs are sorted. Runs with 0 steps use no training set.
+    The pairs are distinct and sorted; a training set occurs once for each tagger that runs use with
+    it. Runs with 0 steps use no training set.
     """
     configs = [run.experiment(profile_name) for run in runs(profile_name, selection).values()]
     return sorted(

@@ -271,11 +271,12 @@ def weight_variants(profile_name: str) -> list[Variant]:
 
 
 def study_runs(profile_name: str) -> list[tuple[Variant, int]]:
-    """Return the variants of the profile's runs that the studies train, each with a seed.
+    """Return the variants of the profile's runs that the studies train, once for each seed.
 
-    The seeds of a variant count from 0; their number is at most the profile's. A variant that
-    occurs in several studies is returned once. Base models are left out, and so are the runs of the
-    studies that the profile itself lists (`Profile.studies`).
+    The seeds of a variant are 0 to n - 1, where n is `Variant.seeds` or, if smaller, the profile's
+    number of seeds. A variant and seed that occur in several studies are returned once. Base models
+    are left out, and so are the runs of the studies that the profile itself lists
+    (`Profile.studies`).
     """
     variants = (
         *base_variants(profile_name),

@@ -226,12 +226,14 @@ def available_training_pairs(profile_name: str) -> ImageCaptionPairs | None:
 
 @lru_cache(maxsize=2)
 def similarity_sets(profile_name: str) -> tuple[SentencePairs, ...]:
-    """Load the text similarity datasets of a profile; real ones that are missing are left out.
+    """Load the text similarity datasets of a profile that are on this machine.
 
-    The result is cached.
+    A message names real datasets that are missing. Of generated data, those datasets are loaded
+    that have test files. The result is cached.
 
     Raises:
-        DataError: If a dataset is malformed, or a profile of generated data has none.
+        DataError: If a dataset is malformed, or if a profile of generated data has no dataset or
+            lacks all score files of one.
     """
     profile, pairs = find_profile(profile_name), []
     folder = profile.root / SENTEVAL_FOLDER

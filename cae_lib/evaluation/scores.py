@@ -118,9 +118,11 @@ def evaluate(
             scenes.
 
     Returns:
-        A row for the headline accuracy of each subset. Columns: `dataset` ("family/subset"),
-        `task`, `metric`, `value` and `chance` (fractions), `n_used` and `n_expected` (numbers of
-        items).
+        A row for the headline accuracy of each subset that has usable items, and for SVO-Probes
+        also a row of its official metric ("svo_probes/match"). Columns: `dataset`
+        ("family/subset"), `task`, `metric`, `value` and `chance` (fractions), `n_used` and
+        `n_expected` (numbers of items). If real data are incomplete, `n_used` is smaller, and a
+        message says what is left out.
 
     Raises:
         ConfigError: If a family or the profile is unknown, if the profile lacks a family, or if the

@@ -46,7 +46,8 @@ class Clip:
             activation than QuickGELU.
         image_size: Height of the input in pixels; most models take square images.
         weights_id: Where the weights come from: the SHA-256 of a weight file, an open_clip tag, the
-            `state_digest` of a folder or hub repository, or "random-<seed>" for random weights.
+            `state_digest` of a folder or hub repository, or "random-<seed>" for random weights. The
+            hash of a file does not cover what `load_external` changes in its weights.
     """
 
     model: nn.Module

@@ -75,8 +75,9 @@ class TextEncoder(ABC):
     def non_word_mask(self, tokens: Tensor) -> Tensor:
         """Return a mask of the tokens that certainly belong to no word.
 
-        Two or more equal tokens at the end of a row are padding. An encoder that knows the start or
-        end token of its model marks this token as well.
+        Two or more equal tokens at the end of a row are padding. An encoder that knows the
+        end-of-text token of its model marks this token and all tokens after it; one that knows
+        other special tokens marks these wherever they stand.
 
         Args:
             tokens: Ids `(B, C)`.

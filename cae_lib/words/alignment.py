@@ -60,7 +60,8 @@ class Alignment:
             roles are shuffled (see `placebo_roles`).
         swaps: Up to W swaps of each caption, int16 `(n, W, 5, 2)`. A swap is five ranges of tokens,
             each as its first token and the position after its last: the two nouns, the two noun
-            phrases, and the words that bind them (see `Swap`). Ranges and swaps that do not exist
+            phrases, and the words of the relation. If two attributes are swapped, they stand in the
+            place of the nouns and of the phrases (see `Swap`). Ranges and swaps that do not exist
             are 0. None if the tagger does not find swaps, and for placebos.
     """
 

@@ -25,7 +25,10 @@ class Tagger(Protocol):
 
     @property
     def identity(self) -> str:
-        """Name and versions of the tagger; taggers of the same identity return the same spans."""
+        """Name and versions of the tagger, by which `token_roles` finds stored results.
+
+        Taggers of the same identity return the same spans and, if they find swaps, the same swaps.
+        """
         ...
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:

@@ -252,6 +252,15 @@ def test_a_key_changes_with_what_decides_the_results_of_a_run(monkeypatch):
     assert grid.data_key("smoke", selection, "other scenes") != keys()["data"]
 
 
+def test_a_released_model_is_measured_again_with_another_loader(monkeypatch):
+    run = grid.runs("paper", Selection(rows=("released-clip",)))["released-clip/0"]
+    before = run.key("paper", False)
+    monkeypatch.setattr(grid, "TRAINING_VERSION", 2)
+    assert run.key("paper", False) == before
+    monkeypatch.setattr(grid, "EXTERNAL_LOADER_VERSION", 2)
+    assert run.key("paper", False) != before
+
+
 def test_a_change_makes_stale_what_depends_on_it_and_nothing_else(copy: Copy):
     rows = {"rows": copy.rows, "seeds": 1}
     runs = {"data/0", "base/0", "clip-ft/0", "cae-gradcam/0"}

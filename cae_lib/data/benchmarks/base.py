@@ -215,8 +215,8 @@ class Family:
         averages: Exceptions to `average`, by the name of the subset.
         rescored: Patterns, as in `fnmatch`, of the names of subsets that only score items of
             another subset again. Totals of items leave these subsets out.
-        sources: Entries of `sources.yml` that the family reads; by default the entry that has the
-            family's name, with hyphens for underscores.
+        sources: Entries of `sources.yml` that the family reads; empty if it reads only the entry
+            that has the family's name, with hyphens for underscores. See `source_names`.
         extra_counts: Function of a subset's name and those of its items that can be scored. It
             returns further entries of `Benchmark.property_counts`. None if there are no further
             entries.

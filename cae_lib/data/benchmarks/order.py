@@ -125,8 +125,8 @@ def clean_caption(caption: str) -> str:
     """Clean a caption as ARO does before encoding it, with the rules of BLIP's `pre_caption`.
 
     The caption is put in lower case, each of the characters `.!"()*#:;~` is replaced by a space,
-    runs of white space become one space, and only the first `MAX_WORDS` words are kept. Other
-    punctuation, such as a comma, stays.
+    white space at the ends is removed, other runs of it become one space, and only the first
+    `MAX_WORDS` words are kept. Other punctuation, such as a comma, stays.
     """
     return " ".join(re.sub(r"[.!\"()*#:;~]", " ", caption.lower()).split()[:MAX_WORDS])
 
