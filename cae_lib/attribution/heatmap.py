@@ -98,9 +98,9 @@ def upsample(relevance: Tensor, height: int, width: int) -> Tensor:
 def relevance_shares(relevance: Tensor) -> Tensor:
     """Divide each map of `(B, rows, columns)` by its sum.
 
-    A map whose sum is not positive, such as a map of zeros or one with NaN, becomes uniform, with
-    the sum 1.
+    A map whose sum is not positive, such as a map of zeros, becomes uniform, with the sum 1. A map
+    with NaN becomes NaN everywhere.
     """
     total = relevance.sum(dim=(1, 2), keepdim=True)
     uniform = torch.full_like(relevance, 1 / relevance[0].numel())
-    return torch.where(total > 0, relevance / total.clamp(min=1e-30), uniform)
+    return torch.where(total <= 0, uniform, relevance / total.clamp(min=1e-30))

@@ -83,3 +83,5 @@ def test_maps_keep_rows_and_columns_apart_and_their_sizes_and_shares() -> None:
     maps = torch.tensor([[[1.0, 3.0], [0.0, 4.0]], [[0.0, 0.0], [0.0, 0.0]]])
     expected = [[[0.125, 0.375], [0.0, 0.5]], [[0.25, 0.25], [0.25, 0.25]]]
     assert relevance_shares(maps).tolist() == expected
+    maps[0, 0, 0] = torch.nan
+    assert relevance_shares(maps)[0].isnan().all()
