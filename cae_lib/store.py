@@ -451,31 +451,26 @@ def not_stored_error(
         seeds: The number of seeds that were requested, or the seeds themselves; None if no
             particular seeds were requested.
     """
-    few = (
-        ""
-        if seeds is None or not stored_seeds
-        else (
-            f"only {len(stored_seeds)} of {seeds} seeds are stored"
-            if isinstance(seeds, int)
-            else f"seeds {[seed for seed in seeds if seed not in stored_seeds]} are not stored"
-        )
+    lacking = "nothing is stored"
+    if seeds is not None and stored_seeds:
+        if isinstance(seeds, int):
+            lacking = f"only {len(stored_seeds)} of {seeds} seeds are stored"
+        else:
+            lacking = f"seeds {[seed for seed in seeds if seed not in stored_seeds]} are not stored"
+    train = ""
+    if not run.startswith(SINGLE_SEED_PREFIXES):
+        train = f"`cae train {GELU_CONTROLS.get(run, run)} --profile {profile_name}`, then "
+    return DataError(
+        f"{file_of(table_name, profile_name)}: {lacking} for {run!r}. Run {train}"
+        f"`cae evaluate {run} --profile {profile_name}`, or `cae reproduce --profile "
+        f"{profile_name}` for all"
     )
-    return DataError(_advice(table_name, run, profile_name, few or "nothing is stored"))
 
 
 def missing_runs(table_name: str, runs: Iterable[str], profile_name: str) -> list[str]:
     """Return those of the `runs` for which a profile has no stored rows of a table."""
     stored = {run for run, _ in index_of(table_name, profile_name)}
     return [run for run in runs if run not in stored]
-
-
-def _advice(table_name: str, run: str, profile_name: str, lacking: str) -> str:
-    where = f"{file_of(table_name, profile_name)}: {lacking} for {run!r}"
-    train = ""
-    if not run.startswith(SINGLE_SEED_PREFIXES):
-        train = f"`cae train {GELU_CONTROLS.get(run, run)} --profile {profile_name}`, then "
-    measure = f"`cae evaluate {run} --profile {profile_name}`"
-    return f"{where}. Run {train}{measure}, or `cae reproduce --profile {profile_name}` for all"
 
 
 def table_indexes(profile_name: str, on_request: bool = False) -> dict[str, Index]:

@@ -67,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def suites_of_the_studies() -> None:
-    """Registered here, since the process that hands out the tests needs no PyTorch."""
+    """Register these suites in each worker; the process that distributes tests needs no PyTorch."""
     import book.studies  # noqa: F401
 
 
@@ -121,7 +121,7 @@ def save_random(path: Path, seed: int) -> Path:
 
 @contextmanager
 def shared_folder(factory: pytest.TempPathFactory, name: str) -> Iterator[Path]:
-    """A folder that all workers of a test session share, while none of the others is here."""
+    """Yield a folder that all workers of a test session share, to one worker at a time."""
     folder = factory.getbasetemp()
     shared = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / name
     with FileLock(f"{shared}.lock"):

@@ -32,12 +32,7 @@ import pandas as pd
 from cae_lib import results, store
 from cae_lib.cli import run_reporting_errors
 from cae_lib.evaluation.averages import score_weights, weighted_average
-from cae_lib.evaluation.selection import (
-    GAP_TOLERANCE,
-    TUNING_SEED,
-    choose_row,
-    is_closed,
-)
+from cae_lib.evaluation.selection import GAP_TOLERANCE, TUNING_SEED, choose_row, is_closed
 from cae_lib.keys import digest
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.profiles import experiment, find_profile

@@ -42,7 +42,7 @@ def losses_and_gradients(experiment: Experiment, ranks: Ranks | None = None) -> 
 
 
 def work(ranks: Ranks, folder: Path) -> None:
-    """What each of two processes does; the tests read what it writes."""
+    """Do the work of one of two processes; the tests read what it writes."""
     for name, experiment in CASES.items():
         torch.save(losses_and_gradients(experiment, ranks), folder / f"{name}-{ranks.rank}.pt")
     (folder / f"code-{ranks.rank}.txt").write_text(losses.__file__)

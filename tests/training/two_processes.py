@@ -1,6 +1,8 @@
-"""What each of two processes does that `torchrun` starts: a command, and the work of two files.
+"""Script that `torchrun` starts in two processes: it runs a command, then the work of two tests.
 
-The command makes a group of its own; the group for the rest meets at the port that is given.
+The command opens and closes its process group; the work then uses a second group at PORT.
+
+    torchrun ... two_processes.py FOLDER PORT
 """
 
 import os

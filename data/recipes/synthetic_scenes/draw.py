@@ -50,7 +50,7 @@ def glyph(noun: str, weight: int) -> tuple[Image.Image, Image.Image]:
     square = Image.new("L", (side, side), 0)
     square.paste(outline, ((side - outline.width) // 2, (side - outline.height) // 2))
     square = square.resize((128, 128), Image.Resampling.BILINEAR)
-    regions, _ = ndimage.label(np.asarray(square) <= 90)  # of what the outline leaves empty
+    regions, _ = ndimage.label(np.asarray(square) <= 90)  # connected areas without a line
     return Image.fromarray(np.where(regions == regions[0, 0], 0, 255).astype(np.uint8)), square
 
 
