@@ -11,7 +11,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from cae_lib.config import Experiment, bundled_path
-from cae_lib.keys import EXTERNAL_LOADER_VERSION, SUITE_VERSIONS, TRAINING_VERSION, digest
+from cae_lib.keys import (
+    EXTERNAL_LOADER_VERSION,
+    SUITE_VERSIONS,
+    TRAINING_VERSION,
+    digest,
+    text_versions,
+)
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import file_hash
 from cae_lib.variants import BASE, DATA_RUN, Variant, parse_run_name, study_runs
@@ -87,11 +93,11 @@ class PlannedRun(NamedTuple):
     def key(self, profile_name: str, studies: bool) -> str:
         """Return a digest that changes when the run has to be trained or measured again.
 
-        The digest covers the settings, the version of training (for a run with 0 steps: of the
-        loader), and the suites with their versions; for the base model and the data, it covers
-        their names instead of settings and training. It does not cover the seed. `data_key` and
-        `base_key` cover the data and the base model, but nothing covers the content of the weights
-        of a run with 0 steps.
+        The digest covers the settings, the versions of training and of what is read from text (for
+        a run with 0 steps: of the loader), and the suites with their versions; for the base model
+        and the data, it covers their names instead of settings and training. It does not cover the
+        seed. `data_key` and `base_key` cover the data and the base model, but nothing covers the
+        content of the weights of a run with 0 steps.
 
         Args:
             profile_name: Name of the profile.
@@ -101,6 +107,7 @@ class PlannedRun(NamedTuple):
         trained: list[object] = [self.variant.run]
         if config:
             trained = [config.key(), TRAINING_VERSION if config.steps else EXTERNAL_LOADER_VERSION]
+            trained += sorted(text_versions(config).items())
         suites = (DATA_RUN,) if self.variant.run == DATA_RUN else self.suites
         suites = suites or SUITE_VERSIONS.keys() - SUITES_NOT_OF_RUNS
         return digest(trained, {suite: SUITE_VERSIONS[suite] for suite in suites}, studies)

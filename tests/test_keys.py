@@ -57,3 +57,44 @@ def test_a_tables_key_covers_suite_version_model_and_data(monkeypatch) -> None:
 
 def test_every_suite_has_a_version() -> None:
     assert {*ALL_SUITES, "data"} == {*keys.SUITE_VERSIONS}
+
+
+@pytest.mark.parametrize(
+    ("run", "read"),
+    [
+        ("clip-ft", set()),
+        ("negclip", set()),
+        ("hinge-negclip", set()),
+        ("cae-gradcam", {"scene-graph"}),
+        ("negclip-cae-gradcam", {"scene-graph"}),
+        ("placebo-gradcam", {"scene-graph"}),
+        ("cae-binding", {"scene-graph"}),
+        ("softmax-binding", {"scene-graph"}),
+        ("truth-binding", {"truth"}),
+        ("dependency-gradcam", {"dependency"}),
+        ("dependency-binding", {"dependency", "swaps"}),
+        ("dependency-softmax", {"dependency", "swaps"}),
+        ("spacy-margin", {"negatives from text"}),
+        ("spacy-negclip", {"negatives from text"}),
+        ("kept-binding", {"negatives from text"}),
+        ("spacy-margin-dependency-binding", {"dependency", "swaps", "negatives from text"}),
+    ],
+)
+def test_the_versions_of_what_a_training_reads_from_text_are_in_its_key(
+    run: str, read: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = experiment(run, "mini")
+    before, changing = keys.run_inputs(config, "data", "start"), set()
+    versions = {
+        "scene-graph": ("TAGGER_VERSIONS", keys.TAGGER_VERSIONS | {"scene-graph": 99}),
+        "dependency": ("TAGGER_VERSIONS", keys.TAGGER_VERSIONS | {"dependency": 99}),
+        "truth": ("TAGGER_VERSIONS", keys.TAGGER_VERSIONS | {"truth": 99}),
+        "swaps": ("SWAPS_VERSION", 99),
+        "negatives from text": ("NEGATIVES_VERSION", 99),
+    }
+    for name, (constant, value) in versions.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(keys, constant, value)
+            if keys.run_inputs(config, "data", "start") != before:
+                changing.add(name)
+    assert changing == read

@@ -18,6 +18,7 @@ from cae_lib.models.clip import load_clip
 from cae_lib.profiles import find_profile
 from cae_lib.runtime import write_atomic
 from cae_lib.words.alignment import Alignment, align, named_tagger, token_roles
+from cae_lib.words.versions import NEGATIVES_VERSION
 
 if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
 TRAINING_SOURCE = "negclip-captions"
 """Name in `sources.yml` of the captions that training on real data reads."""
-
-NEGATIVES_VERSION = 1
-"""Version of the stored hard negatives; raise it when the results of `swap_negatives` change."""
 
 N_TRAINING_ROWS = 109_468
 """Number of rows in NegCLIP's training file."""

@@ -12,9 +12,9 @@ from spacy.tokens import Doc, Token
 
 from cae_lib.words.pipeline import load_pipeline, parse_captions, spacy_versions
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span, Swap
-from cae_lib.words.swaps import SWAPS_VERSION, find_swaps
+from cae_lib.words.swaps import find_swaps
+from cae_lib.words.versions import DEPENDENCY_VERSION, SWAPS_VERSION
 
-RULES_VERSION = 1  # raise it when `DependencyTagger.tag` returns other spans
 COMPOUND_PREPOSITION_NOUNS = frozenset(
     "back bottom center centre edge end front inside left middle right side top".split()
 )
@@ -48,7 +48,7 @@ class DependencyTagger:
     @property
     def identity(self) -> str:
         """Name and versions of the rules, and the versions of spaCy and its model."""
-        rules = f"rules {RULES_VERSION} swaps {SWAPS_VERSION}"
+        rules = f"rules {DEPENDENCY_VERSION} swaps {SWAPS_VERSION}"
         return f"dependency {rules} ({spacy_versions(self._nlp)})"
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:

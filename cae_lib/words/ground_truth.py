@@ -18,6 +18,7 @@ from typing import Any
 from cae_lib.errors import DataError
 from cae_lib.words.lexicon import DETERMINERS, QUANTIFIERS, are_contradictory
 from cae_lib.words.roles import ATTRIBUTE, NO_OFFSETS, OBJECT, RELATION, Offsets, Span, Swap
+from cae_lib.words.versions import GROUND_TRUTH_VERSION
 
 TRAILING_ARTICLE = re.compile(r"\b(a|an|the|no) $")
 """Pattern of an article or "no" at the end of the text before a noun phrase."""
@@ -67,7 +68,7 @@ class SyntheticSceneTagger:
                     f"{captions} and {graphs}: no captions with their scene graphs ({error!r}); "
                     "build the synthetic scenes anew."
                 ) from error
-        self.identity = f"scene graphs 1 {_digest(self._entries)}"
+        self.identity = f"scene graphs {GROUND_TRUTH_VERSION} {_digest(self._entries)}"
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
         """Return the spans of each caption, as its scene graph states them, without `arguments`.
@@ -150,7 +151,7 @@ class PairedImageTagger:
     the word "left", "right", "above" or "below".
     """
 
-    identity = "paired phrases 1"
+    identity = f"paired phrases {GROUND_TRUTH_VERSION}"
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
         """Return the spans of each caption.

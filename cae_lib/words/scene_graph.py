@@ -17,6 +17,7 @@ from cae_lib.words.pipeline import (
     spacy_versions,
 )
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
+from cae_lib.words.versions import SCENE_GRAPH_VERSION
 
 SceneGraph = dict[str, list[dict[str, Any]]]
 
@@ -53,9 +54,9 @@ class SceneGraphTagger:
 
     @property
     def identity(self) -> str:
-        """Name and version of the parser, its options, and the versions of spaCy and its model."""
-        options = f"first{' determiners' if self.determiners else ''}"
-        return f"SceneGraphParser 0.1.0 {options} ({spacy_versions(self._nlp)})"
+        """Name and versions of the parser, our spans, spaCy and its model, and the options."""
+        spans = f"spans {SCENE_GRAPH_VERSION} first{' determiners' if self.determiners else ''}"
+        return f"SceneGraphParser 0.1.0 {spans} ({spacy_versions(self._nlp)})"
 
     def graphs(self, captions: Sequence[str]) -> list[SceneGraph]:
         """Parse captions into scene graphs.

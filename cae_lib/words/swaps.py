@@ -32,9 +32,6 @@ from cae_lib.words.lexicon import (
 )
 from cae_lib.words.roles import NO_OFFSETS, Offsets, Swap
 
-SWAPS_VERSION = 2
-"""Version of `find_swaps`: raise it when the swaps change, so that stored alignments are stale."""
-
 NOUN_POS = ("NOUN", "PROPN")
 COUNT_WORDS = frozenset(word for group in COUNT_SCALE for word in group)
 _PLACE_PATTERN = "|".join(sorted(PLACE_NOUNS, key=len, reverse=True))

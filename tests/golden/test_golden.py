@@ -7,6 +7,7 @@ the version that the failure names and write the new numbers: `python tests/gold
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +16,36 @@ import pytest
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from toys import FT, forget, toy_clip, toy_train, weights
+from toys import FT, Toys, forget, lines, toy_clip, toy_pairs, toy_train, weights
 
 from cae_lib import keys
 from cae_lib.config import Experiment
+from cae_lib.data.negatives import swap_negatives
+from cae_lib.data.training_set import default_tagger
 from cae_lib.evaluation.encoder import Encoder
 from cae_lib.evaluation.items import data_tables
 from cae_lib.evaluation.suites import ALL_SUITES
+from cae_lib.models.clip import Clip
 from cae_lib.profiles import experiment
 from cae_lib.runtime import one_thread
+from cae_lib.training.trainer import train
+from cae_lib.words.alignment import named_tagger, token_roles
 
 STORED = Path(__file__).with_name("golden.json")
 CHANGED = "name profile model weights train_data lock_image precision steps batch_size warmup lr"
 """Settings in which a toy run differs from the run of the profile that it stands for."""
+
+TEXTS = [
+    "a small brown dog chases two white cats near a red car",
+    "a tall woman in a blue dress is holding an old umbrella",
+    "the black horse and the spotted cow stand behind a wooden fence",
+    "a young boy pushes a girl on a green swing",
+    "an orange cat is sleeping on top of a grey laptop",
+    "a man wearing a striped shirt feeds a large elephant",
+    "a cat",
+    "the yellow bus is driving next to a long white train",
+]
+"""Captions with swaps of each kind, and one without any."""
 
 LOSSES = ("clip-ft", "cae-attention", "cae-gradcam", "cae-perturbation", "cae-gradient",
           "cae-counterfactual", "cae-binding", "negclip", "negclip-cae-attention",
@@ -46,17 +64,23 @@ OTHERS = {
 }  # fmt: skip
 """Further settings of the loss, of a toy run."""
 
+FROM_TEXT = ("dependency-gradcam", "dependency-binding", "dependency-binding-noun",
+             "dependency-softmax", "spacy-negclip", "spacy-margin", "ce-clip-margin",
+             "kept-binding", "spacy-margin-dependency-binding", "matched-gradcam",
+             "both-binding")  # fmt: skip
+"""Runs of the profile mini whose roles, swaps and negatives come from the text of the captions, by
+the taggers and generators themselves; among them the adaptive margin and gradient matching."""
+
 TOLERANCE = {"rtol": 2e-3, "atol": 2e-5}
 """For other processors; bfloat16 has a wider one. A suite's shares may move by a few answers."""
 
 
-def toy_settings(name: str) -> Experiment:
-    """Return the settings of a run of the smoke profile on the toy training set."""
-    kept = {
-        key: value
-        for key, value in vars(experiment(name, "smoke")).items()
-        if key not in CHANGED.split()
-    }
+def toy_settings(name: str, profile: str = "smoke") -> Experiment:
+    """Return the settings of a run on the toy training set; a locked image tower stays locked only
+    in the profile mini."""
+    changed = [key for key in CHANGED.split() if (profile, key) != ("mini", "lock_image")]
+    configured = vars(experiment(name, profile))
+    kept = {key: value for key, value in configured.items() if key not in changed}
     return Experiment(**vars(FT) | kept | {"margin": kept["margin"] or 0.1, "augment": True})
 
 
@@ -64,6 +88,27 @@ def of_training(settings: Experiment, folder: Path) -> list[float]:
     """Train five steps; return the loss of each, and the distance that all weights moved."""
     with one_thread(torch.device("cpu")):
         clip, log = toy_train(settings, folder)
+    return log_and_distance(clip, log)
+
+
+def of_training_from_text(name: str, folder: Path) -> list[float]:
+    """Do the same for one of `FROM_TEXT`, with the roles and negatives that its settings name."""
+    config, pairs = experiment(name, "mini"), toy_pairs(TEXTS)
+    if config.train_data != "coco":
+        keeps = config.train_data == "kept"
+        pairs = replace(pairs, negatives=swap_negatives(TEXTS, preserve_meaning=keeps))
+    clip = toy_clip()
+    tagger = default_tagger() if config.tagger == "scene-graph" else named_tagger(config.tagger)
+    alignment = token_roles(TEXTS, clip.tokenizer, tagger)
+    with one_thread(torch.device("cpu")):
+        train(
+            toy_settings(name, "mini"), clip, pairs, alignment, Toys(), folder, show_progress=False
+        )
+    return log_and_distance(clip, lines(folder))
+
+
+def log_and_distance(clip: Clip, log: list[dict[str, float]]) -> list[float]:
+    """Return the loss of each step, and the distance that all weights moved."""
     start, end = weights(toy_clip()), weights(clip)
     moved = sum(float((end[name] - start[name]).double().square().sum()) for name in end)
     return [line["loss"] for line in log] + [moved**0.5]
@@ -128,6 +173,22 @@ def test_training_gives_the_stored_numbers(name: str, stored: dict, tmp_path: Pa
     )
 
 
+@pytest.mark.parametrize("name", FROM_TEXT)
+def test_training_from_text_gives_the_stored_numbers(
+    name: str, stored: dict, tmp_path: Path
+) -> None:
+    versions = keys.text_versions(experiment(name, "mini"))
+    known = stored["from text"][name]
+    assert known["versions"] == versions, f"write new numbers: python {Path(__file__).name}"
+    np.testing.assert_allclose(
+        of_training_from_text(name, tmp_path),
+        known["numbers"],
+        **TOLERANCE,
+        err_msg=f"{name}: mend the code, or raise the version of roles, swaps or negatives in "
+        "cae_lib/words/versions.py, or TRAINING_VERSION in cae_lib/keys.py",
+    )
+
+
 @pytest.mark.parametrize("suite", keys.SUITE_VERSIONS)
 def test_a_suite_gives_the_stored_numbers(suite: str, stored: dict, golden_home: Path) -> None:
     known = stored["suites"][suite]
@@ -150,6 +211,7 @@ def test_a_suite_gives_the_stored_numbers(suite: str, stored: dict, golden_home:
 def test_the_settings_of_the_golden_runs_give_different_numbers(stored: dict) -> None:
     ends = {name: values[-1] for name, values in stored["training"].items() if name != "version"}
     assert {*ends} == {*LOSSES, *OTHERS}
+    ends |= {f"{name}, text": each["numbers"][-1] for name, each in stored["from text"].items()}
     assert len({round(value, 9) for value in ends.values()}) == len(ends)
 
 
@@ -166,7 +228,18 @@ def write(home: Path) -> None:
         name: {"version": version, "tables": of_suite(name)}
         for name, version in keys.SUITE_VERSIONS.items()
     }
-    content = {"training": {"version": keys.TRAINING_VERSION} | training, "suites": suites}
+    from_text = {
+        name: {
+            "versions": keys.text_versions(experiment(name, "mini")),
+            "numbers": of_training_from_text(name, home / "from text" / name),
+        }
+        for name in FROM_TEXT
+    }
+    content = {
+        "training": {"version": keys.TRAINING_VERSION} | training,
+        "from text": from_text,
+        "suites": suites,
+    }
     STORED.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

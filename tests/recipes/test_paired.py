@@ -1,5 +1,6 @@
 """Paired photographs: images, captions, balance of the items, and the pool that learns."""
 
+import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -159,6 +160,24 @@ def test_sets_are_balanced_official_and_apart(few):
     before = (root / "manifest.json").stat().st_mtime_ns
     assert build("paired") == root
     assert (root / "manifest.json").stat().st_mtime_ns == before
+
+
+def test_the_recipe_gives_the_stored_datasets(few):
+    """Raise `Paired.VERSION` if the images or captions change, and write the new digests here."""
+    root = build("paired")
+    rows = load_negclip_tsv(root / "coco" / "train_neg_clip.tsv", root)
+    names = [path.name for path in rows.image_paths]
+    items = [
+        [item.images[0].path.name, *item.texts]
+        for each in load_benchmark("aro", root)
+        for item in each.items
+    ]
+    digest = hashlib.sha256(json.dumps([rows.captions, rows.negatives, names, items]).encode())
+    with Image.open(rows.image_paths[0]) as image:
+        pixels = np.asarray(image).mean(axis=(0, 1)).round().tolist()
+    known = 1, "2f2684056e04", [135, 119, 127]
+    assert (paired.Paired.VERSION, digest.hexdigest()[:12]) == known[:2]
+    assert np.abs(np.subtract(pixels, known[2])).max() <= 1, "JPEG decoders round differently"
 
 
 def split(text):
