@@ -287,13 +287,12 @@ def evaluate(
     """
     from cae_lib import measuring, runs
     from cae_lib.evaluation import scores
-    from cae_lib.store import SINGLE_SEED_PREFIXES
-    from cae_lib.variants import DATA_RUN
+    from cae_lib.variants import DATA_RUN, has_seeds
 
     is_ours = name == DATA_RUN or runs.is_run(name, "mini")
     profile = profile or ("mini" if is_ours else scores.REAL_PROFILE)
     suites, families = split_suites_and_benchmarks(only)
-    if name.startswith(SINGLE_SEED_PREFIXES) or not runs.is_run(name, profile):
+    if not has_seeds(name, profile):
         seed = 0
     how = {"model": model, "activation": activation, "processor": processor, **dict(overrides)}
     if name == DATA_RUN:

@@ -208,11 +208,14 @@ class Experiment(AttributionLossConfig):
         this class later, existing keys stay the same. The default of the new field must therefore
         reproduce the earlier behaviour.
         """
+        content = json.dumps(self.changed(), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    def changed(self) -> dict[str, Any]:
+        """Return the fields that differ from their defaults, with `name` and `profile`."""
         values = dataclasses.asdict(self)
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        changed = {name: value for name, value in values.items() if value != defaults[name]}
-        content = json.dumps(changed, sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()[:12]
+        return {name: value for name, value in values.items() if value != defaults[name]}
 
 
 @dataclass(frozen=True)

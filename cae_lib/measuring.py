@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from cae_lib import store
+from cae_lib.config import Experiment
 from cae_lib.data import needs
 from cae_lib.data.needs import data_digests, sources_digest
-from cae_lib.errors import ConfigError
+from cae_lib.errors import CheckpointError, ConfigError
 from cae_lib.evaluation import datasets
 from cae_lib.evaluation.encoder import Encoder, Weights
 from cae_lib.evaluation.suites import (
@@ -27,7 +28,7 @@ from cae_lib.evaluation.suites import (
     Suite,
     measure_if_stale,
 )
-from cae_lib.keys import EXTERNAL_LOADER_VERSION, digest, table_key
+from cae_lib.keys import EXTERNAL_LOADER_VERSION, digest, run_inputs, table_key, text_versions
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.external import LORA_ALPHA, ExternalModel, model_loader
 from cae_lib.profiles import experiment, find_profile
@@ -43,7 +44,8 @@ from cae_lib.runs import (
 )
 from cae_lib.runtime import pick_device
 from cae_lib.store import Tables
-from cae_lib.variants import BASE, GELU_CONTROLS, Variant, parse_run_name, run_name
+from cae_lib.training.state import describe_changes
+from cae_lib.variants import BASE, GELU_CONTROLS, SETTINGS, Variant, parse_run_name, run_name
 from cae_lib.words.alignment import align
 
 GELU_SUITES = ("benchmarks", "retrieval")
@@ -105,6 +107,10 @@ def measure_run(
     model = model_digest(weights)
     if name in GELU_CONTROLS:
         model = digest(model, "gelu")
+    trained, config = GELU_CONTROLS.get(name, name), None
+    if has_training(trained, profile_name, **overrides):
+        config = experiment(trained, profile_name, **overrides | {"seed": seed})
+        require_current_weights(weights, config)
 
     @cache
     def encoder() -> Encoder:
@@ -120,7 +126,7 @@ def measure_run(
         data,
         encoder,
         remeasure,
-        overrides,
+        described(config),
     )
 
 
@@ -176,7 +182,7 @@ def measure_external(
         EXTERNAL_LOADER_VERSION,
     )
     encoder = cache(lambda: Encoder(clip, profile_name))
-    settings = {"source": Path(external.source).name}
+    inputs = {"settings": {"source": Path(external.source).name}}
     measure_suites(
         run,
         profile_name,
@@ -186,7 +192,7 @@ def measure_external(
         data,
         encoder,
         remeasure,
-        settings=settings,
+        inputs=inputs,
         on_request=on_request,
     )
 
@@ -308,6 +314,7 @@ def compute_table(
             on_request=True,
         )
         return
+    config = None
     if run == BASE:
         model = model_digest(weights_of(BASE, profile_name, **settings))
     else:
@@ -329,9 +336,41 @@ def compute_table(
         model,
         data_digests(profile_name, [table_name]),
         encoder,
-        settings=settings,
+        inputs=described(config),
         on_request=True,
     )
+
+
+def require_current_weights(weights: Weights, config: Experiment) -> None:
+    """Check that the weights of a run were trained with its present settings and versions.
+
+    Weights that do not say how they were trained are not checked. Nor are the training data and the
+    first weights, which `train_run` compares.
+
+    Raises:
+        CheckpointError: If the settings or a version have changed since.
+    """
+    meta = read_meta(weights.source) if isinstance(weights.source, Path) else None
+    inputs = meta and meta.extra.get("identity")
+    if not inputs:
+        return
+    now = run_inputs(config, inputs.get("training data", ""), inputs.get("first weights", ""))
+    if changes := describe_changes(inputs, now):
+        raise CheckpointError(
+            f"{weights.source} is out of date: {changes}. Run `cae train {config.name} --profile "
+            f"{config.profile} --seed {config.seed}` with the options that it was trained with"
+        )
+
+
+def described(config: Experiment | None) -> dict[str, Any]:
+    """Return what the provenance of a trained run's tables says of its inputs; {} for no run.
+
+    `store.describe_staleness` compares it with the run's settings in the profile.
+    """
+    if config is None:
+        return {}
+    settings = {key: value for key, value in config.changed().items() if key in SETTINGS}
+    return {"settings": settings, "text": text_versions(config)}
 
 
 def model_digest(weights: Weights) -> str:
@@ -357,7 +396,7 @@ def measure_suites(
     data_digests: Mapping[str, str],
     load_encoder: Callable[[], Encoder],
     remeasure: bool = False,
-    settings: Mapping[str, Any] | None = None,
+    inputs: Mapping[str, Any] | None = None,
     on_request: bool = False,
 ) -> None:
     """Measure and store the tables of some suites, unless they are stored and up to date.
@@ -376,7 +415,7 @@ def measure_suites(
         load_encoder: Function that returns the model's encoder; called once for each suite that is
             computed.
         remeasure: Measure stored tables again, unless this clone measured them itself.
-        settings: Settings that are recorded in the provenance; None for none.
+        inputs: Further inputs that are recorded in the provenance; None for none.
         on_request: Store the tables apart from the profile's, and raise an error for missing
             data.
 
@@ -399,7 +438,7 @@ def measure_suites(
                 on_request=on_request,
                 model=model_digest[:12],
                 data=data_digests[name][:12],
-                settings=dict(settings or {}),
+                **(inputs or {}),
             )
 
 

@@ -31,10 +31,10 @@ def load(
 ) -> pd.DataFrame:
     """Read a table of several runs as one frame.
 
-    By default nothing is computed. With `compute`, each run and seed without stored results is
-    trained and measured on this machine. The results are stored in `data/cache/own`, apart from the
-    profile's tables. Later calls with `compute` read them from there until the settings of the run,
-    the data or the versions change.
+    By default nothing is computed. With `compute`, each run and seed without stored results, or
+    with results that are out of date, is trained and measured on this machine. The results are
+    stored in `data/cache/own`, apart from the profile's tables. Later calls with `compute` read
+    them from there until the settings of the run, the data or the versions change.
 
     Args:
         table_name: Name of a table, such as "benchmarks".
@@ -56,12 +56,13 @@ def load(
         The rows of all runs and seeds, with the columns `run` and `seed` and those of the table.
 
     Raises:
-        DataError: If results are not stored and cannot be computed, for one of three reasons:
-            `compute` is false, no suite gives the table, or data are missing. The message names the
-            command to run.
+        DataError: If results are not stored or out of date (the settings of the run or a version
+            have changed since), and cannot be computed, for one of three reasons: `compute` is
+            false, no suite gives the table, or data are missing. The message names what has changed
+            and the command to run.
         ConfigError: If the profile is unknown; if the argument `compute` or any settings are
-            passed without `runs`; or, with one of the two, if a run or setting is unknown or a
-            value has the wrong type.
+            passed without `runs`; with one of the two, if a run or setting is unknown or a value
+            has the wrong type; or if `seeds` is a number below 1.
         CheckpointError: If weights that a run starts from, or that are measured, are missing or
             damaged.
         TimeLimitError: If a training would take longer than the limit that `hours` sets.
@@ -74,6 +75,12 @@ def load(
             )
         return store.load(table_name, profile_name, None, seeds)
     index = store.index_of(table_name, profile_name)
+    if compute:  # what is out of date is measured anew
+        index = {
+            key: rows
+            for key, rows in index.items()
+            if not store.describe_staleness(rows, profile_name)
+        }
     stored = {run for run, _ in index}
 
     def name_of(run: str) -> str:
@@ -85,7 +92,7 @@ def load(
         return store.load(table_name, profile_name, named, seeds)
     rows_to_read = []
     for name, run in named.items():
-        rows, absent = store.select(index, name, seeds)
+        rows, absent = store.select(index, name, seeds, profile_name)
         for seed in absent:
             variant = find_variant(run, profile_name, **settings)
             rows[seed] = _computed(table_name, variant, profile_name, seed, hours)

@@ -20,6 +20,7 @@ run and seed. They are never merged, and only callers that pass `on_request` see
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import zlib
@@ -34,16 +35,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from cae_lib.config import paths
-from cae_lib.errors import DataError
-from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION
-from cae_lib.profiles import find_profile
+from cae_lib import keys
+from cae_lib.config import Experiment, paths
+from cae_lib.errors import ConfigError, DataError
+from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import atomic_file, write_atomic
 from cae_lib.variants import DATA_RUN as DATA_RUN
-from cae_lib.variants import GELU_CONTROLS
+from cae_lib.variants import GELU_CONTROLS, SETTINGS, has_seeds, parse_run_name
 
 ITEM_KEY = ("family", "subset", "item")
 """Columns that together identify an item of a benchmark."""
+
+DEFAULTS = {
+    field.name: field.default for field in dataclasses.fields(Experiment) if field.name in SETTINGS
+}
+"""Settings of a run that states none."""
 
 PARQUET_PAGE_OPTIONS = (
     {"max_rows_per_page": 2**30}
@@ -53,9 +59,6 @@ PARQUET_PAGE_OPTIONS = (
 """Options of `ParquetWriter` that lift the limit on the rows of a Parquet page. Each page is
 compressed separately, so short pages double the size of some tables. Empty for old versions of
 pyarrow, which do not have the option."""
-
-SINGLE_SEED_PREFIXES = ("base", DATA_RUN, "tuning", "released")
-"""Prefixes of the names of runs for which requested seeds are ignored: these runs have one seed."""
 
 DROPPED_COLUMNS = {"benchmarks": ("margin", "rank")}
 """Measured columns that are not stored, by table."""
@@ -395,14 +398,18 @@ def load(
     `cae_lib.results.load` explains the arguments; it calls this function unless it computes.
 
     Raises:
-        DataError: If a run in `runs` or one of its requested seeds is not stored, if there are no
-            rows to return, or if a file cannot be read.
+        DataError: If a run in `runs` or one of its requested seeds is not stored, if stored rows
+            are out of date (see `describe_staleness`), if there are no rows to return, or if a file
+            cannot be read.
     """
     index, rows_to_read = index_of(table_name, profile_name), []
     for run in dict.fromkeys(run for run, _ in index) if runs is None else runs:
-        rows, absent = select(index, run, seeds)
+        rows, absent = select(index, run, seeds, profile_name)
         if absent and runs is not None:
             raise not_stored_error(table_name, run, profile_name, rows, seeds)
+        for row in rows.values():
+            if error := stale_error(table_name, row, profile_name):
+                raise error
         rows_to_read += rows.values()
     if not rows_to_read:
         raise not_stored_error(table_name, "base", profile_name)
@@ -410,20 +417,27 @@ def load(
 
 
 def select(
-    index: Index, run: str, seeds: int | Collection[int] | None
+    index: Index, run: str, seeds: int | Collection[int] | None, profile_name: str
 ) -> tuple[dict[int, StoredRows], list[int]]:
     """Return the rows of a run by seed, and the requested seeds that are not stored.
 
     Args:
         index: Index of the stored rows, sorted as `index_of` returns it.
-        run: Name of the run. If it begins with one of `SINGLE_SEED_PREFIXES`, `seeds` is treated as
-            None.
+        run: Name of the run. If it is not trained here (see `variants.has_seeds`) and at most one
+            seed is stored, `seeds` is treated as None.
         seeds: The requested seeds. A number n stands for the n smallest stored seeds; if fewer are
             stored, the smallest other seeds are returned as missing. None stands for all stored
             seeds; if there are none, seed 0 is returned as missing.
+        profile_name: Name of the profile.
+
+    Raises:
+        ConfigError: If `seeds` is a number below 1, or a seed is below 0.
     """
+    if seeds is not None and min([seeds - 1] if isinstance(seeds, int) else seeds, default=0) < 0:
+        raise ConfigError(f"seeds is {seeds}: expected a number of seeds, or seeds of 0 and more")
     stored = {seed: rows for (name, seed), rows in index.items() if name == run}
-    if seeds is None or run.startswith(SINGLE_SEED_PREFIXES):
+    has_one = len(stored) < 2 and not has_seeds(run, profile_name)
+    if seeds is None or has_one:
         return stored, [] if stored else [0]
     if isinstance(seeds, int):
         new = [seed for seed in range(seeds + len(stored)) if seed not in stored]
@@ -457,13 +471,59 @@ def not_stored_error(
             lacking = f"only {len(stored_seeds)} of {seeds} seeds are stored"
         else:
             lacking = f"seeds {[seed for seed in seeds if seed not in stored_seeds]} are not stored"
-    train = ""
-    if not run.startswith(SINGLE_SEED_PREFIXES):
-        train = f"`cae train {GELU_CONTROLS.get(run, run)} --profile {profile_name}`, then "
     return DataError(
-        f"{file_of(table_name, profile_name)}: {lacking} for {run!r}. Run {train}"
-        f"`cae evaluate {run} --profile {profile_name}`, or `cae reproduce --profile "
-        f"{profile_name}` for all"
+        f"{file_of(table_name, profile_name)}: {lacking} for {run!r}. "
+        f"{_advice(run, profile_name)}, or `cae reproduce --profile {profile_name}` for all"
+    )
+
+
+def _advice(run: str, profile_name: str, seed: int = 0) -> str:
+    """Return a sentence without its full stop that names the commands to measure a run."""
+    options = f"--profile {profile_name}" + (f" --seed {seed}" if seed else "")
+    train = ""
+    if has_seeds(run, profile_name):
+        train = f"`cae train {GELU_CONTROLS.get(run, run)} {options}`, then "
+    return f"Run {train}`cae evaluate {run} {options}`"
+
+
+def describe_staleness(rows: StoredRows, profile_name: str) -> str:
+    """Return what has changed since rows were stored; empty if they are up to date.
+
+    Compared are the version of the suite and, for a run that is trained, the version of training,
+    the versions of what it reads from text, and the settings that the run has in the profile now.
+    The data and the first weights are not: `cae reproduce` compares these, which takes the data.
+    Rows that do not come from a suite, such as those of a search for settings, have no versions.
+    """
+    stored = rows.provenance
+    changes: list[tuple[str, object, object]] = []
+    if "version" in stored:
+        suite = stored["suite"]
+        changes.append((f"version of {suite}", stored["version"], keys.SUITE_VERSIONS.get(suite)))
+    if "text" in stored and has_seeds(rows.run, profile_name):
+        run, settings = parse_run_name(rows.run, profile_name)
+        config = experiment(GELU_CONTROLS.get(run, run), profile_name, **settings)
+        before, now = (
+            json.loads(json.dumps(vars(config) | found))  # a tuple becomes a list
+            for found in (DEFAULTS | stored["settings"], {})
+        )
+        changes += [(name, before[name], now[name]) for name in SETTINGS]
+        changes.append(("version of training", stored["training"], keys.TRAINING_VERSION))
+        read, reads = stored["text"], keys.text_versions(config)
+        changes += [
+            (f"version of {name}", read.get(name), reads.get(name))
+            for name in dict.fromkeys([*read, *reads])
+        ]
+    return ", ".join(f"{name} was {old}, is {new}" for name, old, new in changes if old != new)
+
+
+def stale_error(table_name: str, rows: StoredRows, profile_name: str) -> DataError | None:
+    """Return an error which says what has changed since rows were stored; None if nothing has."""
+    changes = describe_staleness(rows, profile_name)
+    if not changes:
+        return None
+    return DataError(
+        f"{rows.path}: {table_name} of {rows.run}, seed {rows.seed}, is out of date: {changes}. "
+        f"{_advice(rows.run, profile_name, rows.seed)}, or pass compute=True"
     )
 
 
@@ -490,9 +550,9 @@ def provenance_table(profile_name: str) -> pd.DataFrame:
 
     Tables that were computed on request are not included. There is one row for each table, run and
     seed. The columns are `table`, `run`, `seed`, `key`, `suite`, `device`, `wall_seconds` and
-    `current`. The column `current` says whether the rows were computed with the present versions of
-    training and of the suite; `current` and `suite` are None for tables that do not come from a
-    suite, such as those of a search for settings.
+    `current`. The column `current` says whether the rows are up to date (see
+    `describe_staleness`); `current` and `suite` are None for tables that do not come from a suite,
+    such as those of a search for settings.
     """
     columns = ("suite", "device", "wall_seconds")
     rows = [
@@ -502,16 +562,11 @@ def provenance_table(profile_name: str) -> pd.DataFrame:
             seed,
             rows.key,
             *map(rows.provenance.get, columns),
-            _is_current(rows.provenance),
+            None
+            if "version" not in rows.provenance
+            else not describe_staleness(rows, profile_name),
         )
         for table, index in table_indexes(profile_name).items()
         for (run, seed), rows in index.items()
     ]
     return pd.DataFrame(rows, columns=["table", "run", "seed", "key", *columns, "current"])
-
-
-def _is_current(provenance: Mapping[str, Any]) -> bool | None:
-    if "version" not in provenance:
-        return None
-    current_versions = SUITE_VERSIONS.get(provenance["suite"]), TRAINING_VERSION
-    return (provenance["version"], provenance["training"]) == current_versions

@@ -6,10 +6,10 @@ A variant is a run whose settings may differ from those in the profile.
 from __future__ import annotations
 
 import ast
-import hashlib
-import re
+import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
+from urllib.parse import quote, unquote
 
 from cae_lib.config import Experiment
 from cae_lib.errors import ConfigError, field_types
@@ -40,11 +40,19 @@ WEIGHT_MULTIPLIERS = (0.1, 0.3, 3.0, 10.0)
 """Multipliers of the weight that was chosen for a method. They range from a small weight to one
 larger than needed to close the object-word gap."""
 
+SETTINGS = tuple(
+    field.name
+    for field in dataclasses.fields(Experiment)
+    if field.name not in ("name", "profile", "seed")
+)
+"""Names of the settings of a run."""
+
 NAMED_VALUES = {"none": None, "true": True, "false": False}
 """Values of settings that are written as words, in upper or lower case, in a name or an option."""
 
-NAME_SAFE_VALUE = re.compile(r"[\w.-]{1,24}")
-"""Values that `run_name` writes as they are; other values are replaced by a hash."""
+DROPPED = "default"
+"""Value in a name for a parameter of the attribution method that the run sets and a variant does
+not."""
 
 
 class Variant(NamedTuple):
@@ -71,9 +79,9 @@ def run_name(name: str, profile_name: str, **overrides: Any) -> str:
 
     "short" stands for the profile's `short` settings, if all of them are given. `base=600` stands
     for a run that starts from the base model with 600 training steps, and `steps=600` for that base
-    model itself. Parameters of the attribution method are written as settings. A value that is
-    empty, has more than 24 characters, or has characters other than letters, digits, "_", "." and
-    "-", is replaced by its hash.
+    model itself. Parameters of the attribution method are written as settings: those that differ
+    from the run's own, and as `samples=default` those that the run sets and the variant leaves at
+    the method's default. Characters other than letters, digits and "_.-~" are percent-encoded.
 
     Args:
         name: Name of the run in the profile, "base", or "data".
@@ -88,48 +96,93 @@ def run_name(name: str, profile_name: str, **overrides: Any) -> str:
         if rest.get("weights") == shorter_base_weights(profile_name, steps):
             del rest["weights"]
             parts.append(f"{'steps' if name == BASE else 'base'}={steps}")
-    rest |= dict(rest.pop("attribution", ()))
+    if "attribution" in rest:
+        parameters, own = dict(rest.pop("attribution")), _own_parameters(name, profile_name)
+        rest |= dict(parameters.items() - own.items())
+        rest |= dict.fromkeys(own.keys() - parameters.keys(), DROPPED)
     for key, value in sorted(rest.items()):
         short = isinstance(value, float) and value == float(f"{value:g}")
         text = f"{value:g}" if short else str(value)
-        if not NAME_SAFE_VALUE.fullmatch(text):
-            text = hashlib.sha256(text.encode()).hexdigest()[:8]
-        parts.append(f"{key}={text}")
+        parts.append(f"{key}={quote(text, safe='')}")
     return "+".join(parts)
+
+
+def _own_parameters(name: str, profile_name: str) -> dict[str, Any]:
+    """Return the parameters of the attribution method that a run has in its profile."""
+    is_run = name in find_profile(profile_name).runs
+    return dict(experiment(name, profile_name).attribution) if is_run else {}
 
 
 def parse_run_name(name: str, profile_name: str) -> tuple[str, dict[str, Any]]:
     """Split the name of a run in tables into the run and the settings that differ from its own.
 
-    The name is that of a run or of a variant that the studies train, or it is a run (or "base",
-    "data" or one of `GELU_CONTROLS`) followed by settings, such as `clip-ft+lr=5e-07+steps=100`.
-    Any other name, such as the path of a weight file, is returned unchanged and without settings.
-    The types of the values are not checked. Not all names that `run_name` gives to other variants
-    can be read back: `base=` and parameters of an attribution method raise an error, and a hash is
-    returned as if it were the value.
+    It reads back what `run_name` writes: the name of a run (or "base", "data" or one of
+    `GELU_CONTROLS`), which settings may follow, as in `clip-ft+lr=5e-07+steps=100`. Any other name,
+    such as the path of a weight file, is returned unchanged and without settings. The types of the
+    values are not checked.
 
     Raises:
         ConfigError: If the profile or a setting in the name is unknown.
     """
-    if name in find_profile(profile_name).runs:
-        return name, {}
-    for variant in (
-        *ablations(profile_name),
-        *base_variants(profile_name),
-        *weight_variants(profile_name),
-    ):
-        if variant.name(profile_name) == name:
-            return variant.run, variant.settings
+    profile = find_profile(profile_name)
     row, *parts = name.split("+")
-    if row not in (BASE, DATA_RUN, *GELU_CONTROLS, *find_profile(profile_name).runs):
+    if name in profile.runs or row not in (BASE, DATA_RUN, *GELU_CONTROLS, *profile.runs):
         return name, {}  # such as the path of a file whose folder is called "c++"
     settings: dict[str, Any] = {}
+    parameters: dict[str, str] = {}
     for part in parts:
         key, _, text = part.partition("=")
-        settings |= (
-            find_profile(profile_name).short if part == "short" else {key: parse_setting(key, text)}
-        )
+        text = unquote(text)
+        if part == "short":
+            settings |= profile.short
+        elif key == ("steps" if row == BASE else "base") and text in map(
+            str, profile.earlier_bases
+        ):
+            settings["weights"] = shorter_base_weights(profile_name, int(text))
+        elif key in SETTINGS or row not in profile.runs:
+            settings[key] = parse_setting(key, text)
+        else:
+            parameters[key] = text
+    if parameters:
+        settings["attribution"] = _changed_parameters(row, profile_name, settings, parameters)
     return row, settings
+
+
+def _changed_parameters(
+    run: str, profile_name: str, settings: Mapping[str, Any], parameters: Mapping[str, str]
+) -> tuple[tuple[str, Any], ...]:
+    """Return the parameters of a run's attribution method after changes that a name states."""
+    from cae_lib.attribution import get_method  # imports PyTorch, which few names need
+
+    config = experiment(run, profile_name, **settings)
+    method = config.method or ("binding" if config.foils == "exchanged" else None)
+    known = [*vars(get_method(method))] if method else []
+    for key, text in parameters.items():
+        if key not in known:
+            raise ConfigError(
+                f"{key}={text}: expected a setting, one of {', '.join([*SETTINGS, *known])}"
+            )
+    changed = {key: parse_value(text) for key, text in parameters.items() if text != DROPPED}
+    return tuple(
+        (key, value)
+        for key, value in (dict(config.attribution) | changed).items()
+        if parameters.get(key) != DROPPED
+    )
+
+
+def has_seeds(run: str, profile_name: str) -> bool:
+    """Return whether a run in tables is trained, once for each seed.
+
+    This is true for the runs of a profile that have training steps, with or without other settings.
+    It is false for the base model, the data, models that were not trained here, and other names.
+
+    Raises:
+        ConfigError: If the profile, or a setting in the name, is unknown.
+    """
+    row, settings = parse_run_name(run, profile_name)
+    row = GELU_CONTROLS.get(row, row)
+    is_run = row in find_profile(profile_name).runs
+    return is_run and experiment(row, profile_name, **settings).steps > 0
 
 
 def find_variant(run: str, profile_name: str, **settings: Any) -> Variant:
@@ -172,17 +225,21 @@ def parse_setting(key: str, text: str) -> Any:
     Raises:
         ConfigError: If `key` is no such field.
     """
-    hints = field_types(Experiment)
-    names = [name for name in hints if name not in ("name", "profile", "seed")]
-    if key not in names:
-        raise ConfigError(f"{key}={text}: expected a setting, one of {', '.join(names)}")
+    if key not in SETTINGS:
+        raise ConfigError(f"{key}={text}: expected a setting, one of {', '.join(SETTINGS)}")
+    value = parse_value(text)
+    is_integer = field_types(Experiment)[key] is float and type(value) is int
+    return float(value) if is_integer else value
+
+
+def parse_value(text: str) -> Any:
+    """Parse a Python literal or one of `NAMED_VALUES`; other text is returned as it is."""
+    if text.lower() in NAMED_VALUES:
+        return NAMED_VALUES[text.lower()]
     try:
-        value = (
-            NAMED_VALUES[text.lower()] if text.lower() in NAMED_VALUES else ast.literal_eval(text)
-        )
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError):
         return text
-    return float(value) if hints[key] is float and type(value) is int else value
 
 
 def shorter_base_weights(profile_name: str, steps: int) -> str:

@@ -10,15 +10,24 @@ import pytest
 from conftest import save_random
 
 from cae_lib import keys, measuring, results, store
-from cae_lib.errors import ConfigError, DataError, TimeLimitError
+from cae_lib.errors import CheckpointError, ConfigError, DataError, TimeLimitError
 from cae_lib.evaluation.suites import Suite
-from cae_lib.runs import checkpoint_path
+from cae_lib.profiles import experiment, find_profile
+from cae_lib.runs import checkpoint_path, train_run
+from cae_lib.runs import weights_of as runs_weights
 
 FRAME = pd.DataFrame({"item": [0, 1], "correct": [True, False]})
 
 
 def publish(run: str, seed: int, table: str = "retrieval", profile: str = "smoke") -> None:
-    store.save(table, run, seed, FRAME, profile, key="published", provenance={})
+    provenance = {
+        "suite": table,
+        "version": keys.SUITE_VERSIONS[table],
+        "training": keys.TRAINING_VERSION,
+        "tables": [table],
+        **measuring.described(experiment(run, profile)),
+    }
+    store.save(table, run, seed, FRAME, profile, key="published", provenance=provenance)
     store.merge_staged(profile)
 
 
@@ -86,6 +95,64 @@ def test_published_tables_are_read_and_never_changed(measured):
     assert list(results.provenance_table("smoke")["key"]) == ["published"]
     with pytest.raises(DataError, match=r"seeds \[1\] .*cae reproduce"):
         results.load("retrieval", "smoke", ["cae-gradcam"], [0, 1])
+
+
+CHANGES = {
+    "weight was 1.0, is 0.5": lambda patch: patch.setitem(
+        find_profile("smoke").runs["cae-gradcam"], "weight", 0.5
+    ),
+    "lr was 0.0003, is 0.01": lambda patch: patch.setitem(
+        find_profile("smoke").training, "lr", 0.01
+    ),
+    "attribution was .*, is .*start_layer": lambda patch: patch.setitem(
+        find_profile("smoke").runs["cae-gradcam"], "attribution", (("start_layer", 1),)
+    ),
+    "version of training": lambda patch: patch.setattr(keys, "TRAINING_VERSION", 99),
+    "version of retrieval": lambda patch: patch.setattr(
+        keys, "SUITE_VERSIONS", keys.SUITE_VERSIONS | {"retrieval": 99}
+    ),
+    "version of scene-graph": lambda patch: patch.setattr(
+        keys, "TAGGER_VERSIONS", keys.TAGGER_VERSIONS | {"scene-graph": 99}
+    ),
+}
+
+
+@pytest.mark.parametrize("message", CHANGES)
+def test_stored_rows_are_used_only_while_their_settings_and_versions_are_the_runs(
+    message: str, measured, monkeypatch
+):
+    """Without `compute` the error says what has changed; with it, the run is measured anew."""
+    publish("cae-gradcam", 0)
+    own = {"steps": 3, "batch_size": 16}  # the run's own, so that this is the published run
+    assert len(compute(seeds=1, **own)) == len(FRAME) and not measured.called
+    CHANGES[message](monkeypatch)
+    for runs in (["cae-gradcam"], None):
+        with pytest.raises(DataError, match=f"cae-gradcam, seed 0, is out of date: {message}.*cae"):
+            results.load("retrieval", "smoke", runs)
+    assert not results.provenance_table("smoke")["current"].any()
+    compute(seeds=1, **own), compute(seeds=1, **own)
+    assert measured.call_count == 1
+
+
+def test_a_setting_that_is_asked_for_is_not_answered_by_rows_of_another(measured, monkeypatch):
+    publish("cae-gradcam", 0)
+    monkeypatch.setitem(find_profile("smoke").runs["cae-gradcam"], "weight", 0.5)
+    assert set(compute(seeds=1, steps=3, batch_size=16, weight=0.5)["run"]) == {"cae-gradcam"}
+    assert measured.call_count == 1
+
+
+def test_a_parameter_that_is_left_out_makes_another_run(measured):
+    publish("cae-binding", 0)
+    frame = compute("cae-binding", seeds=1, steps=3, batch_size=16, attribution=())
+    assert set(frame["run"]) == {"cae-binding+samples=default"} and measured.call_count == 1
+
+
+def test_weights_of_other_settings_are_not_measured(smoke_home: Path, monkeypatch):
+    train_run("cae-gradcam", "smoke", steps=1)
+    monkeypatch.setattr(measuring, "weights_of", lambda *_, **__: weights)
+    weights = runs_weights("cae-gradcam", "smoke", 0, steps=1)
+    with pytest.raises(CheckpointError, match="other settings.*cae train cae-gradcam"):
+        measuring.measure_run("cae-gradcam", "smoke", only=["retrieval"])
 
 
 def test_nothing_is_computed_unless_it_is_asked_for(measured, monkeypatch):

@@ -17,8 +17,9 @@ import torch
 from conftest import REPOSITORY
 
 from cae_lib import store
-from cae_lib.errors import DataError, WriteError
+from cae_lib.errors import ConfigError, DataError, WriteError
 from cae_lib.evaluation import suites
+from cae_lib.profiles import find_profile
 from cae_lib.runtime import current_provenance, write_atomic
 
 FRAME = pd.DataFrame({"item": np.arange(3, dtype=np.int32), "correct": [True, False, True]})
@@ -143,7 +144,9 @@ def test_rows_that_are_stored_after_they_were_discarded_are_there(home: Path):
 
 
 def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
-    for run in ("cae 0", "cae 1", "cae 2", "cae+short 0", "base 0", "tuning 100", "data 0"):
+    for run in (
+        "clip-ft 0", "clip-ft 1", "clip-ft 2", "clip-ft+short 0", "base 0", "tuning 100", "data 0"
+    ):  # fmt: skip
         save(run.split()[0], int(run.split()[1]))
     wider = FRAME.astype({"item": np.int64})
     store.save("answers", "tuning", 100, wider, "mini", key="", provenance={})
@@ -152,11 +155,11 @@ def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
         frame = store.load("answers", "mini", *arguments)
         return list((frame["run"].astype(str) + " " + frame["seed"].astype(str)).unique())
 
-    assert found(["cae", "base"], 2) == ["cae 0", "cae 1", "base 0"]
+    assert found(["clip-ft", "base"], 2) == ["clip-ft 0", "clip-ft 1", "base 0"]
     assert found(["tuning", "data"], 2) == ["tuning 100", "data 0"] and len(found()) == 7
-    with pytest.raises(DataError, match="1 of 2 seeds.*cae.short"):
-        found(["cae", "cae+short"], 2)
-    assert store.missing_runs("answers", ["base", "cae-"], "mini") == ["cae-"]
+    with pytest.raises(DataError, match="1 of 2 seeds.*clip-ft.short"):
+        found(["clip-ft", "clip-ft+short"], 2)
+    assert store.missing_runs("answers", ["base", "clip-"], "mini") == ["clip-"]
 
 
 def test_a_column_that_is_no_longer_measured_goes_with_the_last_rows_that_had_it(home: Path):
@@ -313,7 +316,12 @@ def test_the_readme_beside_the_records_names_every_column() -> None:
 
 @pytest.mark.parametrize(
     ("run", "trained"),
-    [("released-clip", None), ("base-gelu", None), ("clip-ft-gelu", "clip-ft"), ("cae", "cae")],
+    [
+        ("released-clip", None),
+        ("base-gelu", None),
+        ("clip-ft-gelu", "clip-ft"),
+        ("negclip", "negclip"),
+    ],
 )
 def test_the_advice_for_a_missing_run_can_be_followed(run: str, trained: str | None) -> None:
     message = str(store.not_stored_error("benchmarks", run, "mini"))
@@ -326,7 +334,27 @@ def test_the_error_for_missing_seeds_does_not_say_that_nothing_is_stored() -> No
         assert "seeds" in message and "nothing" not in message
 
 
-def test_runs_without_training_have_one_seed() -> None:
-    index = {("released-clip", 0): None, ("cae", 0): None}
-    assert store.select(index, "released-clip", 3)[1] == []
-    assert store.select(index, "cae", 3)[1] == [1, 2]
+@pytest.mark.parametrize(
+    ("run", "absent"),
+    [
+        ("released-clip", []),
+        ("base+steps=600", []),
+        ("base-gelu", []),
+        ("clip-ft-gelu", [1, 2]),
+        ("negclip+lr=0.01", [1, 2]),
+        ("baseline", [1, 2]),
+        ("data-half", [1, 2]),
+    ],
+)
+def test_a_run_has_seeds_because_it_is_trained_and_not_by_its_name(
+    run: str, absent: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("baseline", "data-half"):
+        monkeypatch.setitem(find_profile("mini").runs, name, {})
+    assert store.select({(run, 0): None}, run, 3, "mini")[1] == absent
+
+
+@pytest.mark.parametrize("seeds", [-1, 0, [0, -1]])
+def test_no_number_of_seeds_is_below_one(seeds: int | list[int]) -> None:
+    with pytest.raises(ConfigError, match="expected a number of seeds"):
+        store.select({("clip-ft", 0): None}, "clip-ft", seeds, "mini")

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cae_lib import store
+from cae_lib import keys, store
 from cae_lib.config import paths
-from cae_lib.keys import SUITE_VERSIONS, TRAINING_VERSION
 from cae_lib.runtime import current_provenance, write_atomic
 from cae_lib.store import Tables
 
@@ -135,8 +134,8 @@ def measure_if_stale(
     measured = {name: frame for name, frame in compute().items() if len(frame)}
     entries = {
         "suite": suite,
-        "version": SUITE_VERSIONS.get(suite),
-        "training": TRAINING_VERSION,
+        "version": keys.SUITE_VERSIONS.get(suite),
+        "training": keys.TRAINING_VERSION,
         "tables": sorted(measured),
         "wall_seconds": round(time.monotonic() - start, 1),
         **settings,

@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.stats import nct, t
 
 from cae_lib.errors import DataError
-from cae_lib.store import ITEM_KEY, SINGLE_SEED_PREFIXES
+from cae_lib.store import ITEM_KEY
 
 POWER = 0.8
 """Probability with which a test finds a difference of the minimal detectable effect."""
@@ -360,9 +360,7 @@ def _subtract(first: _Side, second: _Side) -> np.ndarray:
         DataError: If the seeds cannot be paired.
     """
     counts = [len(side.seeds) for side in (first, second)]
-    stands_for_all = max(counts) > 1 or any(
-        side.run.startswith(SINGLE_SEED_PREFIXES) for side in (first, second)
-    )
+    stands_for_all = max(counts) > 1 or any(side.seeds == (0,) for side in (first, second))
     if first.seeds != second.seeds and not (min(counts) == 1 and stands_for_all):
         sides = " against ".join(
             f"{side.label} with seeds {', '.join(map(str, side.seeds))}" for side in (first, second)
