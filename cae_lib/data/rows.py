@@ -9,6 +9,7 @@ import io
 import json
 import math
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,16 +64,21 @@ class Row:
             DataError: If the value is missing or null.
         """
         inner = self.content
-        for step in field.split("."):
+        steps = field.split(".")
+        for number, step in enumerate(steps, start=1):
             if isinstance(inner, list) and step.isdecimal():
-                inner = inner[int(step)] if int(step) < len(inner) else None
+                is_there = int(step) < len(inner)
+                inner = inner[int(step)] if is_there else None
             elif isinstance(inner, list):
                 raise self.error(f"has {len(inner)} fields, those of the header were expected")
             elif isinstance(inner, Mapping):
+                is_there = step in inner
                 inner = inner.get(step)
             else:
                 kind = type(inner).__name__
                 raise self.error(f"is a {kind}, an object with the field '{field}' was expected")
+            if inner is None and is_there:
+                raise self.error(f"field '{'.'.join(steps[:number])}' is null")
             if inner is None:
                 raise self.error(f"has no field '{field}'")
         return inner
@@ -85,7 +91,7 @@ class Row:
         """
         value = self.value(field)
         if not isinstance(value, list):
-            raise self.error(f"field '{field}' is {value!r}, a list was expected")
+            raise self.error(f"field '{field}' is {_shown(value)}, a list was expected")
         return value
 
     def text(self, field: str) -> str:
@@ -96,7 +102,7 @@ class Row:
         """
         value = self.value(field)
         if not isinstance(value, str) or not value.strip():
-            raise self.error(f"field '{field}' is {value!r}, a text was expected")
+            raise self.error(f"field '{field}' is {_shown(value)}, a text was expected")
         return value
 
     def texts(self, field: str, at_least: int = 1) -> tuple[str, ...]:
@@ -113,7 +119,8 @@ class Row:
         value = self.value(field)
         if not is_list_of_texts(value) or len(value) < at_least:
             raise self.error(
-                f"field '{field}' is {value!r}, a list of {at_least} texts or more was expected"
+                f"field '{field}' is {_shown(value)}, a list of {at_least} texts or more was "
+                "expected"
             )
         return tuple(value)
 
@@ -126,11 +133,22 @@ class Row:
         value = self.value(field)
         try:
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if isinstance(value, bool) or not math.isfinite(number):
-            raise self.error(f"field '{field}' is {value!r}, a number was expected")
+            raise self.error(f"field '{field}' is {_shown(value)}, a number was expected")
         return number
+
+    def integer(self, field: str) -> int:
+        """Return the whole number in a field, which may be written as text or as 7.0.
+
+        Raises:
+            DataError: If the field is missing or is no whole number.
+        """
+        number = self.number(field)
+        if not number.is_integer():
+            raise self.error(f"field '{field}' is {number:g}, a whole number was expected")
+        return int(number)
 
     def box(self, x: str, y: str, width: str, height: str) -> tuple[float, float, float, float]:
         """Return the edges `(left, top, right, bottom)` of a bounding box, in pixels.
@@ -174,6 +192,15 @@ class Row:
                 f"field '{field}' is {cell[:60]!r}, a Python list of {name} was expected"
             )
         return elements
+
+
+def _shown(value: object) -> str:
+    """Return a value as an error message shows it: its beginning, if it is long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not write out whole numbers of thousands of digits
+        return f"a {type(value).__name__} that is too long to show"
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def is_list_of_texts(value: object) -> bool:
@@ -224,14 +251,29 @@ def _parse_json(row: Row) -> Any:
     """Parse the content of a row, which is a text, as JSON.
 
     Raises:
-        DataError: If the text is no valid JSON.
+        DataError: If the text is no valid JSON, or an object has the same key twice.
     """
     try:
-        return json.loads(row.content)
+        return json.loads(row.content, object_pairs_hook=_object_of_pairs)
     except json.JSONDecodeError as error:
         raise row.error(
             f"not valid JSON at line {error.lineno}, column {error.colno} ({error.msg})"
         ) from error
+    except (ValueError, RecursionError) as error:  # a key twice, a huge number, deep nesting
+        raise row.error(f"not valid JSON ({error})") from error
+
+
+def _object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object as a mapping; by default, the last of equal keys would win."""
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        key = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"an object has the key {key!r} twice")
+    return content
+
+
+def _no_rows_error(path: Path) -> DataError:
+    return DataError(f"{path}: the file has no rows, some were expected. Fetch it again.")
 
 
 def json_rows(path: Path, *kinds: type[list] | type[dict]) -> Iterator[Row]:
@@ -243,9 +285,11 @@ def json_rows(path: Path, *kinds: type[list] | type[dict]) -> Iterator[Row]:
 
     Raises:
         MissingFileError: If there is no such file.
-        DataError: If the file is malformed or holds something else.
+        DataError: If the file is malformed, holds something else, or has no rows.
     """
     content = read_json(path, *kinds)
+    if not content:
+        raise _no_rows_error(path)
     for key, row in content.items() if isinstance(content, dict) else enumerate(content):
         yield Row(path, f"row {key}", row, str(key))
 
@@ -257,9 +301,12 @@ def text_rows(path: Path) -> Iterator[Row]:
 
     Raises:
         MissingFileError: If there is no such file.
-        DataError: If the file cannot be read as UTF-8.
+        DataError: If the file cannot be read as UTF-8, or has only blank lines.
     """
-    for number, line in enumerate(read_text(path).split("\n")):
+    text = read_text(path)
+    if not text.strip():
+        raise _no_rows_error(path)
+    for number, line in enumerate(text.split("\n")):
         if line.strip():
             yield Row(path, f"line {number + 1}", line, str(number))
 
@@ -269,8 +316,8 @@ def jsonl_rows(path: Path) -> Iterator[Row]:
 
     Raises:
         MissingFileError: If there is no such file.
-        DataError: If the file cannot be read as UTF-8, or a line is no valid JSON; the message then
-            names the line.
+        DataError: If the file cannot be read as UTF-8, has only blank lines, or a line is no valid
+            JSON; the message then names the line.
     """
     for row in text_rows(path):
         yield Row(path, row.location, _parse_json(row), row.key)
@@ -291,8 +338,8 @@ def csv_rows(path: Path, columns: tuple[str, ...] = (), delimiter: str = ",") ->
 
     Raises:
         MissingFileError: If there is no such file.
-        DataError: If the file cannot be read as UTF-8, one of `columns` is missing, or the file
-            ends inside a quoted field.
+        DataError: If the file cannot be read as UTF-8, one of `columns` is missing or stands twice
+            in the header, the file has no rows, or it ends inside a quoted field.
     """
     csv.field_size_limit(sys.maxsize)
     content = read_text(path).rstrip("\r\n") + "\n" + _END
@@ -304,12 +351,18 @@ def csv_rows(path: Path, columns: tuple[str, ...] = (), delimiter: str = ",") ->
             f"{path}: the header lacks {', '.join(missing)}; expected {', '.join(columns)}. Check "
             "that this is the right file and that its first line is the header."
         )
+    if twice := [name for name in columns if header.count(name) > 1]:
+        raise DataError(f"{path}: the header has {', '.join(twice)} twice. Fetch the file again.")
+    has_rows = False
     for cells in reader:
+        if cells == [_END] and not has_rows:
+            raise _no_rows_error(path)
         if cells == [_END]:
             return
         if cells and _END in cells[-1]:
             break
         if cells:
+            has_rows = True
             row = dict(zip(header, cells, strict=True)) if len(cells) == len(header) else cells
             line = reader.line_num
             yield Row(path, f"row ending at line {line}", row, str(line))
@@ -329,26 +382,29 @@ def parquet_rows(path: Path, unpack_images_to: Path) -> Iterator[Row]:
 
     Raises:
         MissingFileError: If there is no such table.
-        DataError: If the table cannot be read.
+        DataError: If the table cannot be read or has no rows.
         WriteError: If an image cannot be written.
     """
     import pandas as pd
-    from pyarrow import ArrowInvalid
+    from pyarrow import ArrowException
 
     def unpacked(cell: Any) -> Any:
-        if not (isinstance(cell, dict) and cell.get("bytes")):
+        content = cell.get("bytes") if isinstance(cell, dict) else None
+        if not (content and isinstance(content, bytes)):
             return cell
-        name = f"{hashlib.sha256(cell['bytes']).hexdigest()[:16]}.jpg"
+        name = f"{hashlib.sha256(content).hexdigest()[:16]}.jpg"
         if not (unpack_images_to / name).is_file():
-            write_atomic(unpack_images_to / name, cell["bytes"])
+            write_atomic(unpack_images_to / name, content)
         return {"path": name}
 
     try:
         records = pd.read_parquet(path).to_dict("records")
     except FileNotFoundError as error:
         raise MissingFileError(f"{path}: no such annotation file. Fetch it.") from error
-    except (OSError, ArrowInvalid) as error:
+    except (OSError, ArrowException) as error:
         raise DataError(f"{path}: cannot be read ({error}). Fetch it again.") from error
+    if not records:
+        raise _no_rows_error(path)
     for number, record in enumerate(records):
         content = {name: unpacked(cell) for name, cell in record.items()}
         yield Row(path, f"row {number}", content, str(number))

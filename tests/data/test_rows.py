@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from cae_lib.data import rows
@@ -57,7 +58,8 @@ def test_csv_that_is_cut_short_or_lacks_a_column(write):
     ("method", "right", "value", "wrong"),
     [
         ("text", " customers\n", " customers\n", ("", "  \n", 3, None)),
-        ("number", "12.5", 12.5, ("", "nan", "inf", True, None, [1])),
+        ("number", "12.5", 12.5, ("", "nan", "inf", True, None, [1], 10**400)),
+        ("integer", "7.0", 7, ("7.5", 7.5, "x", True, None, 10**5000)),
         ("texts", ["a", " b"], ("a", " b"), ([], ["a", ""], ["a", 1], "a", None)),
         (
             "literal_list",
@@ -98,3 +100,58 @@ def test_lines_of_json_end_at_newlines_alone(write):
     assert [row.content["a"] for row in rows.jsonl_rows(path)] == ["one\u2028two", 2]
     with pytest.raises(DataError, match=r"a\.x, line 2"):
         list(rows.jsonl_rows(write('{"a": 1}\n{"a"')))
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("x", "'x' is null"),
+        ("y.0.z", r"'y\.0' is null"),
+        ("y.1", "no field 'y.1'"),
+        ("z", "no field"),
+    ],
+)
+def test_a_field_that_is_null_is_not_called_missing(field, message):
+    with pytest.raises(DataError, match=f"row 3: .*{message}"):
+        rows.Row(Path("a.x"), "row 3", {"x": None, "y": [None]}).value(field)
+
+
+@pytest.mark.parametrize(
+    ("read", "content"),
+    [
+        (rows.json_rows, "[]"),
+        (rows.json_rows, "{}"),
+        (rows.jsonl_rows, "\ufeff\r\n\n"),
+        (rows.text_rows, ""),
+        (rows.csv_rows, "a,b\r\n"),
+    ],
+)
+def test_a_file_without_rows_is_named(write, read, content):
+    with pytest.raises(DataError, match=r"a\.x: .*no rows"):
+        list(read(write(content)))
+
+
+def test_a_table_without_rows_is_named(tmp_path):
+    pd.DataFrame({"caption": []}).to_parquet(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet: .*no rows"):
+        list(rows.parquet_rows(tmp_path / "a.parquet", tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"1": {"a": 1}, "1": {"a": 2}}', "'1' twice"),
+        ('[{"a": 1, "a": 2}]', "'a' twice"),
+        ("[" + "9" * 5000 + "]", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+    ],
+)
+def test_json_that_python_reads_otherwise_than_it_stands_there_is_refused(write, content, message):
+    with pytest.raises(DataError, match=rf"a\.x, .*{message}"):
+        list(rows.json_rows(write(content)))
+
+
+def test_a_header_with_a_column_twice_is_refused(write):
+    with pytest.raises(DataError, match=r"a\.x: the header has b twice"):
+        list(rows.csv_rows(write("a,b,b\n1,2,3\n"), ("a", "b")))
+    assert len(list(rows.csv_rows(write("a,b,,\n1,2,3,4\n"), ("a", "b")))) == 1
