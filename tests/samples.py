@@ -77,7 +77,7 @@ CREPE_FILE = "crepe/data/prod_hard_negatives/{0}/prod_vg_hard_negs_{0}_complexit
 SYST_FILE = "crepe/data/syst_hard_negatives/syst_vg_hard_negs_{}_compounds_in_{}.csv"
 
 
-def crepe(kind: str = "atom", complexity: int = 4, *rows: list[Any]) -> dict[str, Any]:
+def crepe(kind: str = "atom", complexity: int | str = 4, *rows: list[Any]) -> dict[str, Any]:
     """A file of CREPE's productivity."""
     return {CREPE_FILE.format(kind, complexity): [CREPE_HEADER, *(rows or [CREPE])]}
 

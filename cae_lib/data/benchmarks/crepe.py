@@ -9,18 +9,18 @@ this dataset. The true caption is option 0. An item is right if this caption ran
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from cae_lib.data.benchmarks.base import Average, ExcludedRow, Family, Item, find_image
 from cae_lib.data.rows import MissingFileError, Row, csv_rows
+from cae_lib.errors import DataError
 
 CSV_COLUMNS = ("image_id", "caption", "x", "y", "width", "height")
 """Columns that all annotation files must have, besides the column of the negatives."""
 
 N_NEGATIVES = 5
-"""Number of hard negatives of an item of productivity, unless its cell holds a Python set."""
+"""Number of hard negatives of an item of productivity; a Python set may hold fewer."""
 
 PRODUCTIVITY_PATTERN = "crepe/data/prod_hard_negatives/{0}/prod_vg_hard_negs_{0}_complexity_*.csv"
 """Pattern of the files of productivity; `{0}` stands for the kind of negatives, such as "atom".
@@ -45,7 +45,7 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
 
     The group of an item is the complexity of its caption. The cell of the negatives holds a Python
     list of five texts or, in some rows, a Python set. The elements of a set are taken in the order
-    in which they are written, without duplicates; a set may have any number of them.
+    in which they are written, without duplicates; a set may have fewer than five.
 
     Args:
         root: Folder of all datasets.
@@ -53,7 +53,8 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
 
     Raises:
         MissingFileError: If there is no file.
-        DataError: If a file or a row is malformed, or a list does not have five negatives.
+        DataError: If a file or a row is malformed, the name of a file does not end in a complexity,
+            a list does not have five negatives, or a set has more.
     """
     pattern = PRODUCTIVITY_PATTERN.format(subset)
     paths = sorted(root.glob(pattern), key=_complexity)
@@ -63,9 +64,9 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
         for row in csv_rows(path, (*CSV_COLUMNS, "hard_negs")):
             negatives = _negatives(row, "hard_negs")
             is_set = row.text("hard_negs").lstrip().startswith("{")
-            if len(negatives) != N_NEGATIVES and not is_set:
+            if len(negatives) > N_NEGATIVES or (len(negatives) < N_NEGATIVES and not is_set):
                 raise row.error(f"has {len(negatives)} negatives, {N_NEGATIVES} were expected")
-            complexity = path.stem.rpartition("_")[2]
+            complexity = str(_complexity(path))
             yield _item(root, row, f"{complexity}/{row.key}", negatives, complexity)
 
 
@@ -95,9 +96,14 @@ def _read_systematicity_items(root: Path, subset: str) -> Iterator[Item | Exclud
 
 
 def _complexity(path: Path) -> int:
-    """Return the number before the suffix of a file's name; 0 if there is none."""
-    number = re.search(r"\d+$", path.stem)
-    return int(number[0]) if number else 0
+    """Return the number at the end of a file's name; a copy such as `..._4 (1).csv` has none."""
+    complexity = path.stem.rpartition("_")[2]
+    if not complexity.isdecimal():
+        raise DataError(
+            f"{path}: the name of the file has to end in a complexity, as in "
+            "prod_vg_hard_negs_atom_complexity_4.csv. Remove the file if it is a copy."
+        )
+    return int(complexity)
 
 
 def _negatives(row: Row, column: str) -> list[str]:
@@ -108,7 +114,7 @@ def _negatives(row: Row, column: str) -> list[str]:
 
 
 def _item(root: Path, row: Row, key: str, negatives: Sequence[str], group: str) -> Item:
-    name = f"{row.number('image_id'):.0f}.jpg"
+    name = f"{row.integer('image_id')}.jpg"
     paths = (root / "crepe" / folder / name for folder in ("VG_100K", "VG_100K_2"))
     image = find_image(*paths, crop=row.box("x", "y", "width", "height"))
     return Item(key, (image,), (row.text("caption"), *negatives), group=group)

@@ -22,6 +22,9 @@ CONTROLLED_PREPOSITIONS = {
 For example, the preposition in "mug_left_of_plate.jpeg" is "left".
 """
 
+N_OPTIONS = 4
+"""Number of captions of an item of the controlled subsets; with more, chance would be smaller."""
+
 PREPOSITION_OF_PHRASE = {
     "left of": "left",
     "right of": "right",
@@ -69,8 +72,11 @@ def _read_controlled(folder: Path, subset: str) -> Iterator[Item]:
                 f"its image is {path!r}, a name like thing_PREPOSITION_thing.jpeg was expected "
                 f"with one of {', '.join(CONTROLLED_PREPOSITIONS[subset])}"
             )
+        texts = row.texts("caption_options")
+        if len(texts) != N_OPTIONS:
+            raise row.error(f"has {len(texts)} caption_options, {N_OPTIONS} were expected")
         image = ImageRef(folder / path.removeprefix("data/"))  # the official data folder
-        yield Item(row.key, (image,), row.texts("caption_options", at_least=2), group=parts[1])
+        yield Item(row.key, (image,), texts, group=parts[1])
 
 
 def _preposition(caption: str) -> str:

@@ -105,8 +105,15 @@ ROWS_BY_HAND = [
         (("a cat on a mat", *s.NEGATIVES), 0, "4"),
         [
             [*s.CREPE[:3], cell, *s.CREPE[4:]]
-            for cell in ("[1, 2", "['a']", "__import__('os')", "['a', 'b', 3, 4, 5]")
-        ],
+            for cell in (
+                "[1, 2",
+                "['a']",
+                "__import__('os')",
+                "['a', 'b', 3, 4, 5]",
+                str({*"abcdef"}),
+            )
+        ]
+        + [[7.5, *s.CREPE[1:]]],
         "crepe/VG_100K/7.jpg",
     ),
     (
@@ -147,7 +154,8 @@ ROWS_BY_HAND = [
         "whatsup/controlled_clevr_dataset.json",
         CLEVR,
         (("a",) * 4, 0, "left"),
-        [CLEVR | {"image_path": "data/x/mug_on_plate.jpeg"}, CLEVR | {"caption_options": "a"}, []],
+        [CLEVR | {"image_path": "data/x/mug_on_plate.jpeg"}, CLEVR | {"caption_options": "a"}, []]
+        + [CLEVR | {"caption_options": ["a"] * n} for n in (3, 7)],
         "whatsup/controlled_clevr/mug_left_of_box.jpeg",
     ),
     (
