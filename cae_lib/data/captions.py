@@ -137,15 +137,19 @@ def load_coco_captions(
         missing_images: What to do about captions without a usable image; see `MissingPolicy`.
 
     Raises:
-        DataError: If the file is missing or has another layout, an annotation names an unknown
-            image, or an image file is missing (only with `missing_images="raise"`).
+        DataError: If the file is missing or has another layout, two images have the same id, an
+            annotation names an unknown image, or an image file is missing (only with
+            `missing_images="raise"`).
     """
     path = Path(file)
     names, pairs = {}, []
     for image in _listed(path, "images"):
-        names[image.value("id")] = image.text("file_name")
+        number = image.integer("id")
+        if number in names:
+            raise image.error(f"id {number} stands twice in `images`")
+        names[number] = image.text("file_name")
     for annotation in _listed(path, "annotations"):
-        number = annotation.value("image_id")
+        number = annotation.integer("image_id")
         if number not in names:
             raise annotation.error(f"image_id {number} is not in `images`")
         pairs.append((Path(names[number]), annotation.text("caption")))
@@ -263,7 +267,10 @@ def load_retrieval_set(
 
 def _listed(path: Path, name: str) -> list[Row]:
     """Return the entries of the list `name` in the top-level object of a JSON file."""
-    entries = Row(path, "top level", read_json(path, dict)).values(name)
+    top = Row(path, "top level", read_json(path, dict))
+    entries = top.values(name)
+    if not entries:
+        raise top.error(f"the list '{name}' is empty")
     return [Row(path, f"{name[:-1]} {i}", entry) for i, entry in enumerate(entries)]
 
 

@@ -138,6 +138,16 @@ def test_coco_captions_follow_the_annotations(written, tmp_path):
     content["annotations"][1]["image_id"] = 8
     with pytest.raises(DataError, match="annotation 1: image_id 8 is not in `images`"):
         captions.load_coco_captions(written("c.json", content), tmp_path)
+    for images, message in (
+        ([{"id": 7.5, "file_name": "a.jpg"}], "image 0: field 'id' is 7.5"),
+        ([{"id": [7], "file_name": "a.jpg"}], "image 0: field 'id'"),
+        ([content["images"][0]] * 2, "image 1: id 7 stands twice"),
+        ([], "the list 'images' is empty"),
+    ):
+        with pytest.raises(DataError, match=message):
+            captions.load_coco_captions(
+                written("c.json", content | {"images": images}), tmp_path, "ignore"
+            )
 
 
 def test_both_files_of_coco_hold_the_same_25010_captions(written, tmp_path):

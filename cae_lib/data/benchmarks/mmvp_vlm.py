@@ -38,16 +38,16 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
         raise rows[-1].error(f"there are {len(rows)} rows, pairs were expected")
     folder = root / "mmvp-vlm/MLLM_VLM Images"
     for pair in zip(rows[::2], rows[1::2], strict=True):
-        first, second = (row.number(NUMBER_COLUMN) for row in pair)
+        first, second = (row.integer(NUMBER_COLUMN) for row in pair)
         pattern, other = (row.text(PATTERN_COLUMN) for row in pair)
         if first % 2 != 1 or second != first + 1 or pattern != other:
             raise pair[1].error(
-                f"{first:g} of {pattern!r} and {second:g} of {other!r} are no pair: an odd number "
+                f"{first} of {pattern!r} and {second} of {other!r} are no pair: an odd number "
                 "and the next one of the same type were expected"
             )
-        images = tuple(ImageRef(folder / pattern.strip() / f"{n:.0f}.jpg") for n in (first, second))
+        images = tuple(ImageRef(folder / pattern.strip() / f"{n}.jpg") for n in (first, second))
         texts = tuple(PROMPT.format(row.text(STATEMENT_COLUMN)) for row in pair)
-        yield Item(f"{first:g}", images, texts, group=pattern)
+        yield Item(str(first), images, texts, group=pattern)
 
 
 FAMILY = Family(

@@ -42,10 +42,10 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
         name = PurePosixPath(row.text("image_path").strip().replace("\\", "/")).name
         image = ImageRef(root / IMAGE_FOLDERS[subset] / name)
         texts = tuple(row.text(field) for field in CAPTION_COLUMNS)
-        truth = row.number("correct_answer")
+        truth = row.integer("correct_answer")
         if truth not in range(len(texts)):
-            raise row.error(f"field 'correct_answer' is {truth:g}, 0 to 3 was expected")
-        yield Item(row.key, (image,), texts, int(truth), row.text("correct_answer_template"))
+            raise row.error(f"field 'correct_answer' is {truth}, 0 to 3 was expected")
+        yield Item(row.key, (image,), texts, truth, row.text("correct_answer_template"))
 
 
 FAMILY = Family(

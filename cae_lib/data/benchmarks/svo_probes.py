@@ -35,15 +35,14 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
         DataError: If the file or a row is malformed.
     """
     for row in csv_rows(root / "svo-probes/svo_probes.csv", CSV_COLUMNS):
-        images = tuple(_image(root, row.text(f"{sign}_image_id")) for sign in ("pos", "neg"))
+        images = tuple(_image(root, row.integer(f"{sign}_image_id")) for sign in ("pos", "neg"))
         flags = [group for group in NEGATIVE_KINDS if _flag(row, f"{group}_neg")]
         group = flags[0] if len(flags) == 1 else MIXED_GROUP
         yield Item(row.key, images, (row.text("sentence"),), group=group)
 
 
-def _image(root: Path, number: str) -> ImageRef:
-    name = number.strip().removesuffix(".0")  # some ids are written as floats
-    return ImageRef(root / f"svo-probes/images/{name}.jpg")
+def _image(root: Path, number: int) -> ImageRef:
+    return ImageRef(root / f"svo-probes/images/{number}.jpg")
 
 
 def _flag(row: Row, field: str) -> bool:

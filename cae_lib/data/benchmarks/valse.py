@@ -61,7 +61,7 @@ def read_items(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
     """
     folders = [root / name for name in (IMAGE_FOLDERS[subset], *FALLBACK_IMAGE_FOLDERS)]
     for row in json_rows(root / f"valse/data/{subset}.json", dict):
-        if row.number("mturk.caption") < MIN_VOTES:
+        if row.integer("mturk.caption") < MIN_VOTES:
             yield ExcludedRow("not_valid")
             continue
         name = row.text("image_file").strip()

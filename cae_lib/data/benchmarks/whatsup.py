@@ -53,7 +53,7 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
         content = row.content
         if not isinstance(content, list) or len(content) != 3 or not is_list_of_texts(content[1:]):
             raise row.error(f"is {content!r}, [image id, true caption, false caption] was expected")
-        image = ImageRef(root / "whatsup" / image_name.format(int(row.number("0"))))
+        image = ImageRef(root / "whatsup" / image_name.format(row.integer("0")))
         yield Item(row.key, (image,), tuple(content[1:]), group=_preposition(content[1]))
 
 

@@ -33,14 +33,14 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
     """
     folder = root / "winoground/images"
     for row in jsonl_rows(root / "winoground/examples.jsonl"):
-        number = row.number("id")
+        number = row.integer("id")
         tagged = number not in untagged_ids() or ("authors" in subset and number == 313)
         if "/" in subset and tagged:
             continue
         names = row.text("image_0").strip(), row.text("image_1").strip()
         images = tuple(ImageRef(folder / f"{name}.png") for name in names)
         texts = row.text("caption_0"), row.text("caption_1")
-        yield Item(f"{number:g}", images, texts, group=row.text("collapsed_tag"))
+        yield Item(str(number), images, texts, group=row.text("collapsed_tag"))
 
 
 FAMILY = Family(

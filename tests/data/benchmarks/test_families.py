@@ -95,7 +95,7 @@ ROWS_BY_HAND = [
         "svo-probes/svo_probes.csv",
         s.SVO,
         (("A girl sits.",), 0, "subj"),
-        [[*s.SVO[:7], "yes", False, False]],
+        [[*s.SVO[:7], "yes", False, False], [*s.SVO[:5], 7.5, *s.SVO[6:]]],
         "svo-probes/images/2.jpg",
     ),
     (
@@ -163,7 +163,7 @@ ROWS_BY_HAND = [
         "whatsup/vg_qa_two_obj.json",
         s.QUESTION,
         (tuple(s.QUESTION[1:]), 0, "front"),
-        [[1, "a"], ["x", "a b", "c d"], [1, "a b", 3]],
+        [[1, "a"], ["x", "a b", "c d"], [7.5, "a b", "c d"], [1, "a b", 3]],
         "whatsup/vg_images/7.jpg",
     ),
 ]

@@ -212,6 +212,8 @@ def test_winoground_is_read_line_by_line_and_an_id_stands_once(put, winoground_p
         load_benchmark("winoground", root)
     with pytest.raises(DataError, match="'0'"):
         winoground_parts({}, {"id": 1}, {})
+    with pytest.raises(DataError, match=r"examples\.jsonl, line 2: field 'id' is 7\.5"):
+        winoground_parts({}, {"id": 7.5})
 
 
 def test_the_untagged_items_of_winoground_are_scores_of_their_own(winoground_parts):
