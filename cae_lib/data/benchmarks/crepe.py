@@ -16,14 +16,21 @@ from cae_lib.data.benchmarks.base import Average, ExcludedRow, Family, Item, fin
 from cae_lib.data.rows import MissingFileError, Row, csv_rows
 from cae_lib.errors import DataError
 
+ITEM_COUNTS = {"atom": 16_727, "swap": 6652, "negate": 16_336}
+"""Published number of items of productivity for each kind of negatives."""
+
 CSV_COLUMNS = ("image_id", "caption", "x", "y", "width", "height")
 """Columns that all annotation files must have, besides the column of the negatives."""
 
 N_NEGATIVES = 5
 """Number of hard negatives of an item of productivity; a Python set may hold fewer."""
 
-PRODUCTIVITY_PATTERN = "crepe/data/prod_hard_negatives/{0}/prod_vg_hard_negs_{0}_complexity_*.csv"
-"""Pattern of the files of productivity; `{0}` stands for the kind of negatives, such as "atom".
+COMPLEXITIES = range(4, 13)
+"""Complexities of the captions of productivity; each kind of negatives has a file for each."""
+
+PRODUCTIVITY_FILE = "crepe/data/prod_hard_negatives/{0}/prod_vg_hard_negs_{0}_complexity_{1}.csv"
+"""File of productivity: `{0}` stands for the kind of negatives, such as "atom", `{1}` for the
+complexity.
 
 It is relative to the folder of all datasets, as is `SYSTEMATICITY_FILE`.
 """
@@ -56,7 +63,7 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
         DataError: If a file or a row is malformed, the name of a file does not end in a complexity,
             a list does not have five negatives, or a set has more.
     """
-    pattern = PRODUCTIVITY_PATTERN.format(subset)
+    pattern = PRODUCTIVITY_FILE.format(subset, "*")
     paths = sorted(root.glob(pattern), key=_complexity)
     if not paths:
         raise MissingFileError(f"{root / pattern}: no such annotation file. Fetch it.")
@@ -130,8 +137,8 @@ FAMILY = Family(
     "crepe",
     "crepe",
     read_items,
-    published_counts={"atom": 16_727, "swap": 6652, "negate": 16_336},
-    files=(PRODUCTIVITY_PATTERN.format("*"),),
+    published_counts=ITEM_COUNTS,
+    files=tuple(PRODUCTIVITY_FILE.format(kind, n) for kind in ITEM_COUNTS for n in COMPLEXITIES),
     images_advice=IMAGES_ADVICE,
     in_paper=True,
     average=Average("mean over complexities, R@1 among 6", over_groups=True),
@@ -146,7 +153,7 @@ SYSTEMATICITY_FAMILY = Family(
     published_counts={
         f"{c}/{split}/{kind}": None for c, split in CORPUS_SPLITS for kind in ("atom", "comp")
     },
-    files=(SYSTEMATICITY_FILE.format("*", "*"),),
+    files=tuple(SYSTEMATICITY_FILE.format(*names) for names in CORPUS_SPLITS),
     images_advice=IMAGES_ADVICE,
     average=Average("mean over items, R@1"),
     sources=("crepe",),

@@ -49,7 +49,7 @@ FAMILY = Family(
     published_counts={
         f"{name}{end}": n for name, n in ITEM_COUNTS.items() for end in ("", "/ordered")
     },
-    files=("half-truths/data/*.*",),
+    files=tuple(f"half-truths/data/{name}.*" for name in ITEM_COUNTS),
     images_advice="in the files themselves",
     rescored=("*/ordered",),
 )

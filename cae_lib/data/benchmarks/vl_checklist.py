@@ -15,27 +15,46 @@ from cae_lib.data.benchmarks.base import Family, ImageRef, Item
 from cae_lib.data.rows import json_rows
 from cae_lib.errors import DataError
 
-OBJECT_LOCATIONS_AND_SIZES = {
-    "location": ("margin", "center", "mid"),
-    "size": ("large", "medium", "small"),
+OBJECT_COUNTS = {
+    "Object/Location/hake_location/hake_obj": {"margin": 10_062, "center": None, "mid": None},
+    "Object/Location/vg_location/vg_obj": {"margin": 8291, "center": None, "mid": None},
+    "Object/Location/vg_location/vg_subj": {"margin": 5974, "center": 25_383, "mid": 26_294},
+    "Object/Location/swig_location/swig_agent/swig_agent": {
+        "margin": 260,
+        "center": None,
+        "mid": 5074,
+    },
+    "Object/Location/swig_location/swig_destination/swig_destination": {
+        "margin": 45,
+        "center": 1063,
+        "mid": 530,
+    },
+    "Object/Location/swig_location/swig_item/swig_item": {
+        "margin": 88,
+        "center": 4163,
+        "mid": 1715,
+    },
+    "Object/Location/swig_location/swig_tool/swig_tool": {
+        "margin": 121,
+        "center": 4056,
+        "mid": 2226,
+    },
+    "Object/Size/hake_size/hake_obj": {"large": None, "medium": 30_910, "small": 6210},
+    "Object/Size/vg_size/vg_obj": {"large": None, "medium": 30_725, "small": 13_702},
+    "Object/Size/vg_size/vg_subj": {"large": 26_167, "medium": 20_930, "small": 10_554},
+    "Object/Size/swig_size/swig_agent/swig_agent": {"large": None, "medium": 442, "small": 48},
+    "Object/Size/swig_size/swig_destination/swig_destination": {
+        "large": 1520,
+        "medium": 109,
+        "small": 9,
+    },
+    "Object/Size/swig_size/swig_item/swig_item": {"large": 5070, "medium": 742, "small": 154},
+    "Object/Size/swig_size/swig_tool/swig_tool": {"large": 4643, "medium": 1452, "small": 308},
 }
-"""Locations and sizes of objects by which the annotation files on objects are divided."""
+"""Number of items on objects, by the beginning of the file's path and by location or size.
 
-SWIG_ROLES = ("agent", "destination", "item", "tool")
-"""Semantic roles of objects by which the annotation files of SWiG are divided."""
-
-OBJECT_SUBSETS = [
-    f"Object/{kind.title()}/{folder}_{value}"
-    for kind, values in OBJECT_LOCATIONS_AND_SIZES.items()
-    for folder in (
-        f"hake_{kind}/hake_obj",
-        f"vg_{kind}/vg_obj",
-        f"vg_{kind}/vg_subj",
-        *(f"swig_{kind}/swig_{role}/swig_{role}" for role in SWIG_ROLES),
-    )
-    for value in values
-]
-"""Names of the subsets on objects, which are paths of files, as in `read_items`."""
+As in `ITEM_COUNTS`, None stands for an unknown number.
+"""
 
 ITEM_COUNTS = {
     "Attribute/vg/action": 1892,
@@ -52,9 +71,17 @@ ITEM_COUNTS = {
     "Relation/swig_action": 25_150,
     "Relation/vg/action": 12_733,
     "Relation/vg/spatial": 30_650,
-    **dict.fromkeys(OBJECT_SUBSETS),
+    **{
+        f"{beginning}_{value}": n
+        for beginning, counts in OBJECT_COUNTS.items()
+        for value, n in counts.items()
+    },
 }
-"""Published number of items of each subset; None where no verified number is known."""
+"""Published number of items of each subset; None where no verified number is known.
+
+A subset is named by the path of its file, as in `read_items`. The numbers were counted in the files
+of the official repository at commit 6f8d6a3, without the largest files.
+"""
 
 IMAGE_FOLDERS = {
     "*/hake_*": "hake",
@@ -99,7 +126,7 @@ FAMILY = Family(
     "vl-checklist",
     read_items,
     published_counts=dict(sorted(ITEM_COUNTS.items())),
-    files=("vl-checklist/data/**/*.json",),
+    files=tuple(f"vl-checklist/data/{name}.json" for name in sorted(ITEM_COUNTS)),
     images_advice="Visual Genome's, SWiG's and HAKE's, in vl-checklist/{vg,swig,hake}",
     in_paper=True,
 )

@@ -13,6 +13,16 @@ from pathlib import Path, PurePosixPath
 from cae_lib.data.benchmarks.base import Family, ImageRef, Item
 from cae_lib.data.rows import is_list_of_texts, json_rows
 
+ITEM_COUNTS = {
+    "controlled_images": 412,
+    "controlled_clevr": 408,
+    "coco_qa_one_obj": 2247,
+    "coco_qa_two_obj": 440,
+    "vg_qa_one_obj": 1160,
+    "vg_qa_two_obj": 291,
+}
+"""Published number of items of each subset."""
+
 CONTROLLED_PREPOSITIONS = {
     "controlled_images": ("left", "right", "on", "under"),
     "controlled_clevr": ("left", "right", "in-front", "behind"),
@@ -46,10 +56,10 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
         DataError: If the file or a row is malformed.
     """
     if subset in CONTROLLED_PREPOSITIONS:
-        yield from _read_controlled(root / "whatsup", subset)
+        yield from _read_controlled(root, subset)
         return
     image_name = "val2017/{:012d}.jpg" if subset.startswith("coco") else "vg_images/{}.jpg"
-    for row in json_rows(root / f"whatsup/{subset}.json", list):
+    for row in json_rows(root / _annotation_file(subset), list):
         content = row.content
         if not isinstance(content, list) or len(content) != 3 or not is_list_of_texts(content[1:]):
             raise row.error(f"is {content!r}, [image id, true caption, false caption] was expected")
@@ -57,14 +67,20 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
         yield Item(row.key, (image,), tuple(content[1:]), group=_preposition(content[1]))
 
 
-def _read_controlled(folder: Path, subset: str) -> Iterator[Item]:
+def _annotation_file(subset: str) -> str:
+    """Return the path of the annotation file of a subset in the folder of all datasets."""
+    end = "_dataset" if subset in CONTROLLED_PREPOSITIONS else ""
+    return f"whatsup/{subset}{end}.json"
+
+
+def _read_controlled(root: Path, subset: str) -> Iterator[Item]:
     """Yield the items of a controlled subset, whose image files have the preposition in their name.
 
     Raises:
         MissingFileError: If the annotation file does not exist.
         DataError: If the file or a row is malformed.
     """
-    for row in json_rows(folder / f"{subset}_dataset.json", list):
+    for row in json_rows(root / _annotation_file(subset), list):
         path = row.text("image_path")
         parts = PurePosixPath(path).stem.split("_")
         if len(parts) < 3 or parts[1] not in CONTROLLED_PREPOSITIONS[subset]:
@@ -75,7 +91,7 @@ def _read_controlled(folder: Path, subset: str) -> Iterator[Item]:
         texts = row.texts("caption_options")
         if len(texts) != N_OPTIONS:
             raise row.error(f"has {len(texts)} caption_options, {N_OPTIONS} were expected")
-        image = ImageRef(folder / path.removeprefix("data/"))  # the official data folder
+        image = ImageRef(root / "whatsup" / path.removeprefix("data/"))  # the official data folder
         yield Item(row.key, (image,), texts, group=parts[1])
 
 
@@ -96,15 +112,8 @@ FAMILY = Family(
     "whatsup",
     "whatsup",
     read_items,
-    published_counts={
-        "controlled_images": 412,
-        "controlled_clevr": 408,
-        "coco_qa_one_obj": 2247,
-        "coco_qa_two_obj": 440,
-        "vg_qa_one_obj": 1160,
-        "vg_qa_two_obj": 291,
-    },
-    files=("whatsup/*.json",),
+    published_counts=ITEM_COUNTS,
+    files=tuple(_annotation_file(name) for name in ITEM_COUNTS),
     images_advice=(
         "in the official archives controlled_images, controlled_clevr, val2017 and vg_images"
     ),
