@@ -37,12 +37,15 @@ class Tally:
         n_expected: How many there should be; None if the number is unknown.
         missing: Names of missing files or images: paths or patterns below `data/raw`, or the model
             and tag of weights that open_clip keeps in the hub's cache. Missing rows have no names.
+        n_unverified: How many more are on this machine, of which no number is published, so that
+            nobody can tell whether they are complete.
     """
 
     what: str
     n_present: int = 0
     n_expected: int | None = 0
     missing: list[str] = field(default_factory=list)
+    n_unverified: int = 0
 
     @property
     def is_complete(self) -> bool:
@@ -63,7 +66,12 @@ class Tally:
 
     def __str__(self) -> str:
         of = "" if self.n_expected is None else f" of {self.n_expected:,}"
-        return f"{self.n_present:,}{of} {self.what}"
+        verified = f"{self.n_present:,}{of} {self.what}"
+        if not self.n_unverified:
+            return verified
+        if not self.n_expected:
+            return f"{self.n_unverified:,} {self.what} read (number published unknown)"
+        return f"{verified} ({self.n_unverified:,} more read; number published unknown)"
 
 
 @dataclass(frozen=True)
@@ -85,13 +93,16 @@ class SourceReport:
     def state(self) -> str:
         """State of the source: "complete", "incomplete", "not here" or "unknown".
 
-        It is "unknown" if some files are here but no expected number is known.
+        It is "unknown" if nothing is known to be missing, but no expected number is known, or that
+        of some items is not.
         """
-        if not any(tally.n_present for tally in self.tallies):
+        if not any(tally.n_present or tally.n_unverified for tally in self.tallies):
             return "not here"
         if self.faults or not all(tally.is_complete for tally in self.tallies):
             return "incomplete"
-        return "complete" if any(tally.n_expected for tally in self.tallies) else "unknown"
+        is_verified = not any(tally.n_unverified for tally in self.tallies)
+        expects_any = any(tally.n_expected for tally in self.tallies)
+        return "complete" if is_verified and expects_any else "unknown"
 
     def lines(self) -> list[str]:
         """Return the report as lines of text: the counts, then missing names, then the faults.
@@ -136,8 +147,12 @@ def source_report(source: Source) -> SourceReport:
     if not files.n_expected and not source.rows:
         files.n_expected = None
         files.n_present = sum(path.is_file() for path in source.root.rglob("*"))
-    tallies = [files, *(tally for tally in (rows, images) if tally.n_expected or tally.n_present)]
-    return SourceReport(source, tallies, list(dict.fromkeys(faults)))
+    counted = [
+        tally
+        for tally in (rows, images)
+        if tally.n_expected or tally.n_present or tally.n_unverified
+    ]
+    return SourceReport(source, [files, *counted], list(dict.fromkeys(faults)))
 
 
 def annotation_files(source: Source) -> list[Path]:
@@ -167,8 +182,8 @@ def _count_benchmark(
 ) -> None:
     """Add the files of a benchmark, and the items and images that its reader yields, to tallies.
 
-    Subsets that only score items again are left out. Where no published number of items is known,
-    the number of items that were read is expected.
+    Subsets that only score items again are left out. Items of which no number is published are
+    counted as `n_unverified`.
 
     Args:
         family: The benchmark.
@@ -198,10 +213,12 @@ def _count_benchmark(
             pass
         except DataError as error:
             faults.append(str(error))
-        items.n_present += n_items
-        items.n_expected = (items.n_expected or 0) + (
-            family.published_counts.get(subset) or n_items
-        )
+        n_published = family.published_counts[subset]
+        if n_published is None:
+            items.n_unverified += n_items
+        else:
+            items.n_present += n_items
+            items.n_expected = (items.n_expected or 0) + n_published
     items.what = "items"
     for path in sorted(image_paths):
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)

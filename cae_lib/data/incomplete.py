@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -50,7 +50,8 @@ def log_left_out(
     Nothing is printed if the expected number of rows is used and none is left out, or if this
     process has printed the same message before. At most `MAX_ROWS_LISTED` of the left-out rows are
     listed, or one if no row is used. Rows whose reason ends in "is missing", as that of a missing
-    image does, come last, because an incomplete dataset may have many of them.
+    image does, come last, because an incomplete dataset may have many of them. Rows that are not in
+    the annotation files are counted, and the message says to fetch these files again.
 
     Args:
         name: Name of the dataset.
@@ -58,18 +59,25 @@ def log_left_out(
         n_used: Number of rows that are used.
         n_expected: Number of rows that the dataset should have.
         left_out: Rows that cannot be used, each with the reason.
-        advice: A sentence without full stop about how to complete the dataset, which is printed if
-            rows are left out; "" for none.
+        advice: A sentence without full stop about how to complete the dataset; "" for none.
     """
     if n_used == n_expected and not left_out:
         return
     rows = sorted(left_out, key=lambda row: row[1].endswith("is missing"))
     lines = [f"\n  {row}: {reason}" for row, reason in rows[: MAX_ROWS_LISTED if n_used else 1]]
-    counted = f"{n_used:,} used of {n_expected:,} expected"
-    advice = f". {advice}" if advice and left_out else ""
-    log_once(
-        f"Left out of {name}, {path}: {len(left_out):,} rows; {counted}{advice}{''.join(lines)}"
-    )
+    n_left_out = max(n_expected - n_used, len(left_out))
+    counted = f"{n_left_out:,} rows; {n_used:,} used of {n_expected:,} expected"
+    if n_absent := n_left_out - len(left_out):
+        counted += f". {n_absent:,} are not in its annotation files: remove these, fetch them again"
+    advice = f". {advice}" if advice else ""
+    log_once(f"Left out of {name}, {path}: {counted}{advice}{''.join(lines)}")
+
+
+def listed(names: Collection[str]) -> str:
+    """Join names by commas: at most `MAX_ROWS_LISTED` of them, and the number of the others."""
+    n_more = len(names) - MAX_ROWS_LISTED
+    more = f" and {n_more:,} more" if n_more > 0 else ""
+    return ", ".join([*names][:MAX_ROWS_LISTED]) + more
 
 
 @cache

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cae_lib.data.incomplete import log_left_out, validate_row_count
+from cae_lib.data.incomplete import listed, log_left_out, validate_row_count
 from cae_lib.data.rows import MissingFileError, read_text
 from cae_lib.errors import ConfigError, DataError, MissingDataError
 
@@ -131,10 +131,11 @@ def load_similarity_set(
             raise MissingDataError(absent[0][1])
         raise DataError(f"{Path(root)}: no pair of {name} has a score.")
     n_expected = OFFICIAL_PAIR_COUNTS[name] if is_published else len(pairs)
-    if is_published:
-        log_left_out(name, Path(root), len(pairs), n_expected, absent)
     if len(pairs) > n_expected:
         validate_row_count(Path(root, name), len(pairs), n_expected, ())
+    if is_published:
+        missing = f"Missing parts: {listed([part for part, _ in absent])}" if absent else ""
+        log_left_out(name, Path(root), len(pairs), n_expected, (), missing)
     first, second, gold = zip(*pairs, strict=True)
     sizes = {part: len(rows) for part, rows in parts.items()}
     return SentencePairs(name, first, second, np.array(gold), sizes, n_expected, dict(counts))

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from cae_lib import store
-from cae_lib.data.benchmarks import BENCHMARK_FAMILIES, Benchmark
+from cae_lib.data.benchmarks import BENCHMARK_FAMILIES, Benchmark, is_size_unknown
 from cae_lib.data.benchmarks.load import BROKEN_IMAGES_KEY, MISSING_IMAGES_KEY
 from cae_lib.data.sources import find_source
 from cae_lib.errors import ConfigError, DataError
@@ -236,6 +236,8 @@ def _no_dataset_error(name: Any, profile_name: str) -> DataError:
 def format_scores(table: pd.DataFrame) -> str:
     """Format scores, times 100, as a text table in which a star marks incomplete datasets.
 
+    Where no number of items is published, "unknown" stands for the expected number.
+
     Args:
         table: Scores with the columns `SCORE_COLUMNS`.
     """
@@ -243,7 +245,8 @@ def format_scores(table: pd.DataFrame) -> str:
     shown["%"] = (100 * table["value"]).map("{:.1f}".format)
     shown["chance"] = (100 * table["chance"]).map("{:.1f}".format, na_action="ignore").fillna("")
     shown["n used"] = table["n_used"].map("{:,}".format)
-    shown["n expected"] = table["n_expected"].map("{:,}".format)
+    unknown = [is_size_unknown(*name.partition("/")[::2]) for name in table["dataset"]]
+    shown["n expected"] = table["n_expected"].map("{:,}".format).mask(unknown, "unknown")
     few = table["n_used"] < table["n_expected"]
     shown[""] = few.map({True: "*", False: ""})
     note = (
@@ -313,7 +316,8 @@ def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
     entries = []
     for row in table[table["task"] == "choice"].itertuples():
         family, _, subset = row.dataset.partition("/")
-        if family not in BENCHMARK_FAMILIES or row.n_used != row.n_expected:
+        is_complete = row.n_used == row.n_expected and not is_size_unknown(family, subset)
+        if family not in BENCHMARK_FAMILIES or not is_complete:
             continue
         items = (
             item
@@ -339,21 +343,29 @@ def describe_dataset_sizes(profile_name: str) -> list[str]:
 
     Returns:
         First a line for each benchmark family or dataset of each suite, without rescored subsets.
-        Then a line for each incomplete subset or dataset. Of a benchmark, it has the numbers of
-        items that were left out because of missing and of broken images.
+        It says of how many subsets the published number of items is unknown, if real data have
+        such subsets. Then a line for each incomplete subset or dataset. Of a benchmark, it has the
+        numbers of items that were left out because of missing and of broken images.
 
     Raises:
         DataError: If the profile has no stored table "subsets".
     """
     table = store.load("subsets", profile_name)
+    is_real = find_profile(profile_name).is_real
+    unknown = [
+        is_real and row.suite == "benchmarks" and is_size_unknown(row.family, row.subset)
+        for row in table.itertuples()
+    ]
     sums = (
-        drop_rescored(table)
-        .groupby(["suite", "family"], sort=False)[["n_used", "n_expected"]]
-        .sum()
+        drop_rescored(table.assign(unknown=unknown))
+        .groupby(["suite", "family"], sort=False)
+        .agg({"n_used": "sum", "n_expected": "sum", "unknown": "sum", "subset": "size"})
     )
     lines = [
-        f"{suite}, {family}: {used:,} used of {expected:,} expected"
-        for (suite, family), used, expected in sums.itertuples()
+        f"{suite}, {family}: {used:,} used"
+        + (f" of {expected:,} expected" if unknown < n else "")
+        + (f"; number published unknown of {unknown} of {n} subsets" if unknown else "")
+        for (suite, family), used, expected, unknown, n in sums.itertuples()
     ]
     for row in table[table["n_used"] < table["n_expected"]].itertuples():
         counts = json.loads(row.counts)

@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+import samples
 from PIL import Image
 
 from cae_lib.data import captions, needs, similarity
@@ -162,8 +163,29 @@ def test_benchmarks_are_counted_by_their_readers(world_as_raw: Path, family: str
     items, images = source_report(SOURCES[name]).tallies[1:]
     parts = load_benchmark(family, world_as_raw)
     n_used = sum(part.n_used for part in parts if not is_rescored(family, part.subset))
-    assert (items.what, items.n_present) == ("items", n_used) and items.n_expected > n_used > 0
+    assert items.what == "items" and items.n_expected > n_used > 0
+    assert items.n_present + items.n_unverified == n_used
     assert images.n_present == images.n_expected > 0
+
+
+def test_a_source_is_not_complete_where_no_number_of_items_is_published(home):
+    images = home / "data/raw/svo-probes/images"
+    images.mkdir(parents=True)
+    for number in (1, 2):
+        Image.new("RGB", (8, 8)).save(images / f"{number}.jpg")
+    rows = [samples.SVO_HEADER, samples.SVO]
+    text = "".join(",".join(f'"{cell}"' for cell in row) + "\n" for row in rows)
+    (images.parent / "svo_probes.csv").write_text(text)
+    assert source_report(SOURCES["svo-probes"]).lines() == [
+        "svo-probes: unknown; 1 of 1 files, 1 items read (number published unknown), 2 of 2 images"
+    ]
+    file = home / "data/raw/vl-checklist/data/Relation/hake_action.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps([samples.CHECKLIST]))
+    report = source_report(SOURCES["vl-checklist"])
+    assert "1 of 56 files, 0 of 372,274 items (1 more read; number" in report.lines()[0]
+    file.write_text("[]")
+    assert "hake_action.json: the file has no rows" in source_report(report.source).lines()[-1]
 
 
 @pytest.mark.parametrize("name", ["negclip-captions", "coco-retrieval", "flickr30k"])

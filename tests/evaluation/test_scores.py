@@ -147,6 +147,14 @@ def test_incomplete_scores_are_marked():
     assert not whole.rstrip().endswith("*") and "30.8" in whole
 
 
+def test_scores_of_items_without_a_published_number_claim_no_completeness(tmp_path, monkeypatch):
+    table = TABLE.iloc[:1].assign(dataset="svo_probes/all", n_used=5, n_expected=5)
+    (line,) = format_scores(table).splitlines()[1:]
+    assert line.split()[-2:] == ["5", "unknown"]
+    monkeypatch.setattr("cae_lib.evaluation.scores.is_size_unknown", lambda *_: True)
+    assert [path.suffix for path in write_scores(TABLE, "clip", tmp_path)] == [".csv"]
+
+
 @pytest.mark.parametrize(
     ("only", "message"),
     [([], "nothing could be measured"), (["--only", "winoground"], "cae data get winoground")],
@@ -225,6 +233,23 @@ def test_why_data_are_incomplete_stands_beside_how_much_is_used(home):
     save("subsets", "data", 0, pd.DataFrame([row]), "smoke", key="", provenance={})
     whole, part = describe_dataset_sizes("smoke")
     assert "1 used of 3,000" in whole and "1,234 missing images" in part and "2 " not in part
+
+
+def test_subsets_without_a_published_number_are_counted_beside_how_much_is_used(home):
+    names = {
+        "svo_probes": ["all", "match"],
+        "vl_checklist": ["Relation/hake_action", "Relation/swig_action"],
+    }
+    rows = [
+        {"suite": "benchmarks", "family": family, "subset": subset, "counts": "{}"}
+        for family, subsets in names.items()
+        for subset in subsets
+    ]
+    table = pd.DataFrame(rows).assign(n_used=5, n_expected=5)
+    save("subsets", "data", 0, table, "paper", key="", provenance={})
+    svo, checklist = describe_dataset_sizes("paper")
+    assert svo.endswith("svo_probes: 5 used; number published unknown of 1 of 1 subsets")
+    assert checklist.endswith("10 used of 10 expected; number published unknown of 1 of 2 subsets")
 
 
 def test_a_file_takes_no_name_of_a_run_and_no_measurement_of_the_base(home, capsys):

@@ -114,6 +114,18 @@ def load_benchmark(
     return load_subsets(BENCHMARK_FAMILIES[name], Path(root), is_published=is_published, **options)
 
 
+def is_size_unknown(family: str, subset: str) -> bool:
+    """Return whether no number of items is published for a subset of a family.
+
+    The expected number of its items is then the number in the files, whether complete or not. For
+    an unknown family the answer is False.
+    """
+    return (
+        family in BENCHMARK_FAMILIES
+        and BENCHMARK_FAMILIES[family].published_counts.get(subset) is None
+    )
+
+
 def is_rescored(family: str, subset: str) -> bool:
     """Return whether a subset only scores items of another subset of its family again.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from cae_lib.data.benchmarks.base import (
     Item,
     Task,
 )
-from cae_lib.data.incomplete import image_problem, log_left_out, log_once
+from cae_lib.data.incomplete import image_problem, listed, log_left_out, log_once
 from cae_lib.data.rows import MissingFileError, read_json
 from cae_lib.errors import DataError
 
@@ -47,19 +47,57 @@ def load_subsets(
         benchmark, missing_file = _load_subset(
             family, root, subset, expected, is_published, options
         )
-        if benchmark.n_used or benchmark.n_expected:
+        is_read = is_published and not missing_file
+        if benchmark.n_used or benchmark.n_expected or is_read:
             benchmarks.append(benchmark)
         if missing_file:
             absent.append((subset, missing_file))
     if len(absent) == len(names) and not is_published:
         raise DataError(f"{family.name}: no annotation file is there. {absent[0][1]}")
     if absent and (is_published or expected):
-        n_items = sum(expected.get(subset) or 0 for subset, _ in absent)
-        log_once(
-            f"Left out of {family.name}: {', '.join(subset for subset, _ in absent)}, "
-            f"{n_items:,} items. {absent[0][1]}"
-        )
+        _log_absent_subsets(family, dict(absent), expected)
+    if is_published:
+        _log_missing_files(family, root)
+        _log_unverified_numbers(family, benchmarks)
     return benchmarks
+
+
+def _log_absent_subsets(
+    family: Family, absent: Mapping[str, str], expected: Mapping[str, int | None]
+) -> None:
+    """Print which subsets have no annotation file, how many items they have, and the first error.
+
+    Args:
+        family: The family.
+        absent: The error message about the missing file, by subset.
+        expected: Numbers of items by subset, where they are known.
+    """
+    subsets = [name for name in absent if not family.is_rescored(name)]
+    unknown = [name for name in subsets if expected.get(name) is None]
+    n_items = sum(expected.get(name) or 0 for name in subsets)
+    amounts = [f"{n_items:,} items"] if len(unknown) < len(subsets) else []
+    if unknown:
+        amounts.append(f"an unknown number of items of {len(unknown):,} of these subsets")
+    reason = next(iter(absent.values()))
+    log_once(f"Left out of {family.name}: {', '.join(subsets)}; {' and '.join(amounts)}. {reason}")
+
+
+def _log_missing_files(family: Family, root: Path) -> None:
+    """Print the names of missing annotation files of a family, unless it has none at all."""
+    missing = [file for file in family.files if not any(root.glob(file))]
+    if missing and len(missing) < len(family.files):
+        log_once(f"Missing files of {family.name} in {root}: {listed(missing)}")
+
+
+def _log_unverified_numbers(family: Family, benchmarks: Sequence[Benchmark]) -> None:
+    """Print how many items were read of subsets that have no published number of items."""
+    parts = [part for part in benchmarks if family.published_counts.get(part.subset) is None]
+    if parts:
+        log_once(
+            f"{family.name}: {sum(part.n_expected for part in parts):,} items read of "
+            f"{listed([part.subset for part in parts])}; number published unknown, so nobody can "
+            "tell whether they are complete"
+        )
 
 
 def _manifest_counts(root: Path, name: str) -> Mapping[str, int | None]:
@@ -141,7 +179,7 @@ def _load_subset(
         )
     if not problem and not family.is_rescored(subset):
         where = root / family.folder
-        advice = f"Its images are {family.images_advice}"
+        advice = f"Its images are {family.images_advice}" if left_out else ""
         log_left_out(f"{family.name}/{subset}", where, len(items), n_expected, left_out, advice)
     counts.update(family.extra_counts(subset, items) if family.extra_counts else {})
     average = family.average_of(subset)

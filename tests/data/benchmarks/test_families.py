@@ -274,6 +274,46 @@ def test_without_files_the_published_numbers_are_still_expected(put, name, capsy
     assert name in printed and str(root) in printed, "the file that is not there"
 
 
+def test_a_short_file_is_reported_with_what_to_do(put, capsys):
+    root = put({"sugar-crepe/data/swap_obj.json": {"0": s.SUGAR}, "coco/val2017/1.jpg": None})
+    load_benchmark("sugarcrepe", root, is_published=True)
+    printed = capsys.readouterr().out
+    assert "sugarcrepe/swap_obj" in printed and "1 used of 245" in printed
+    assert "244 are not in its annotation files: remove these, fetch" in printed
+    assert "Its images" not in printed, "none is missing"
+
+
+def test_items_without_a_published_number_are_reported_as_unverified(put, capsys):
+    rows = [s.SVO_HEADER, s.SVO, s.SVO]
+    images = {f"svo-probes/images/{n}.jpg": None for n in (1, 2)}
+    load_benchmark(
+        "svo_probes", put({"svo-probes/svo_probes.csv": rows} | images), is_published=True
+    )
+    assert "2 items read of all; number published unknown" in capsys.readouterr().out
+
+
+def test_the_number_of_missing_items_is_not_0_where_it_is_unknown(put, capsys):
+    load_benchmark("crepe_systematicity", put({}), is_published=True)
+    printed = capsys.readouterr().out
+    assert "unknown number of items" in printed and "0 items" not in printed
+    load_benchmark("vl_checklist", put({}), is_published=True)
+    printed = capsys.readouterr().out
+    assert "372,274 items and an unknown number of items of 10 of these" in printed
+
+
+@pytest.mark.parametrize(
+    ("family", "file"),
+    [
+        ("winoground", "winoground/examples.jsonl"),
+        ("vl_checklist", "vl-checklist/data/Attribute/vaw/color.json"),
+    ],
+)
+def test_an_empty_file_is_named(put, family, file):
+    root = put({file: "" if file.endswith("l") else []})
+    with pytest.raises(DataError, match=f"{file}: .*no rows"):
+        load_benchmark(family, root, is_published=True)
+
+
 def test_items_keep_their_numbers_whichever_are_left_out(put):
     rows = {str(n): s.SUGAR | {"filename": f"{n}.jpg"} for n in range(3)}
     root = put({"sugar-crepe/data/swap_obj.json": rows, "coco/val2017/2.jpg": None})

@@ -117,6 +117,14 @@ def test_files_of_crepe_are_read_by_complexity_and_images_lie_in_two_folders(put
     assert part.items[1].images[0].path.parent.name == "VG_100K_2"
 
 
+def test_missing_complexities_of_crepe_are_named(put, capsys):
+    [atom, *_] = load_benchmark("crepe", put(s.crepe("atom", 12)), is_published=True)
+    assert atom.n_expected == 16_727
+    printed = capsys.readouterr().out
+    assert "complexity_4.csv" in printed and "atom_complexity_11.csv" in printed
+    assert "atom_complexity_12.csv" not in printed
+
+
 def test_a_copy_of_a_file_of_crepe_is_refused(put):
     root = put(s.crepe() | s.crepe("atom", "4 (1)") | {"crepe/VG_100K/7.jpg": (20, 10)})
     with pytest.raises(DataError, match=r"complexity_4 \(1\)\.csv: the name"):
