@@ -7,6 +7,7 @@ except weights that open_clip keeps in the hub's cache.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -141,7 +142,7 @@ def source_report(source: Source) -> SourceReport:
     for entry in source.rows:
         _count_listed_rows(source, entry, files, rows, faults)
     for name, places in _expected_images(source, faults):
-        images.count(any(path.is_file() for path in places), name)
+        images.count(any(os.path.isfile(path) for path in places), name)
     for family in _families_of(source):
         _count_benchmark(family, files, rows, images, faults)
     if not files.n_expected and not source.rows:
@@ -222,7 +223,7 @@ def _count_benchmark(
     items.what = "items"
     for path in sorted(image_paths):
         name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-        images.count(path.is_file(), name)
+        images.count(os.path.isfile(path), name)
 
 
 def _count_listed_rows(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
@@ -97,7 +98,7 @@ def image_problem(path: Path, decode: bool = True) -> str:
         The reason, which ends in "is missing" only if there is no such file; "" if the image can be
         used.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path.is_file, this is no error if the name is too long
         return f"its image {path} is missing"
     reason = decoding_problem(path) if decode else ""
     return reason and f"its image {path} cannot be decoded ({reason})"

@@ -8,6 +8,7 @@ the model. The items of a subset may belong to groups, such as the relations of 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -273,4 +274,4 @@ def find_image(*paths: Path, crop: tuple[float, float, float, float] | None = No
         paths: Paths that the image may have; at least one.
         crop: Part of the image that the model sees, see `ImageRef`.
     """
-    return ImageRef(next((path for path in paths if path.is_file()), paths[0]), crop)
+    return ImageRef(next((path for path in paths if os.path.isfile(path)), paths[0]), crop)

@@ -9,6 +9,7 @@ words of spaCy. Ties are counted differently, too, see `read_items`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -109,7 +110,7 @@ def read_items(
             images.append(image)
             captions.append(caption)
             keys.append(f"{row.key}/{number}")
-    if not any(image.path.is_file() for image in images):
+    if not any(os.path.isfile(image.path) for image in images):
         tagger = _untagged  # nothing will be scored, and tagging takes minutes
     generator = np.random.default_rng(seed)
     for key, image, caption, words in zip(keys, images, captions, tagger(captions), strict=True):
