@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -76,8 +79,8 @@ def load_karpathy(
 
     Raises:
         DataError: If the file is missing or has another layout, no image belongs to the split, an
-            image file is missing (only with `missing_images="raise"`), or the number of captions is
-            not `n_expected` (only without `missing_images="drop"`).
+            image file is missing (only with `missing_images="raise"`), captions are missing (only
+            without `missing_images="drop"`), or there are more than `n_expected`.
     """
     path = Path(file)
     splits = {"train", "restval"} if split == "train" else {split}
@@ -112,14 +115,14 @@ def load_caption_list(
 
     Raises:
         DataError: If the file is missing or has another layout, an image file is missing (only with
-            `missing_images="raise"`), or the number of captions is not `n_expected` (only without
-            `missing_images="drop"`).
+            `missing_images="raise"`), captions are missing (only without `missing_images="drop"`),
+            or there are more than `n_expected`.
     """
     path = Path(file)
     pairs = []
     for row in json_rows(path, list):
-        caption = row.value("caption")
-        captions = [caption] if isinstance(caption, str) else row.texts("caption")
+        is_one = isinstance(row.value("caption"), str)
+        captions = [row.text("caption")] if is_one else row.texts("caption")
         pairs += [(Path(row.text("image")), caption) for caption in captions]
     return _pairs(pairs, root, path.stem, missing_images, path, n_expected)[0]
 
@@ -174,8 +177,8 @@ def load_negclip_tsv(
 
     Raises:
         DataError: If the file or a column is missing, a row is malformed, neg_image names a row
-            that does not exist, an image file is missing (only with `missing_images="raise"`), or
-            the number of rows is not `n_expected` (only without `missing_images="drop"`).
+            that does not exist, an image file is missing (only with `missing_images="raise"`), rows
+            are missing (only without `missing_images="drop"`), or there are more than `n_expected`.
     """
     path = Path(tsv)
     captioned, negatives, hard = [], [], []
@@ -210,16 +213,22 @@ class RetrievalSet(NamedTuple):
         image_folders: Folders that image paths may be relative to, the official one first; "" is
             the folder of the dataset itself.
         n_captions: Published number of captions.
+        n_images: Published number of images.
+        max_captions: Largest number of captions of an image.
     """
 
     caption_list: str
     image_folders: tuple[str, ...]
     n_captions: int
+    n_images: int
+    max_captions: int
 
 
 RETRIEVAL_SETS: Mapping[str, RetrievalSet] = {
-    "coco": RetrievalSet("coco_karpathy_test.json", ("", "images"), 25_010),
-    "flickr30k": RetrievalSet("flickr30k_test.json", ("flickr30k-images", "", "images"), 5000),
+    "coco": RetrievalSet("coco_karpathy_test.json", ("", "images"), 25_010, 5000, 6),
+    "flickr30k": RetrievalSet(
+        "flickr30k_test.json", ("flickr30k-images", "", "images"), 5000, 1000, 5
+    ),
 }
 """Karpathy's test splits of COCO and Flickr30K, by name."""
 
@@ -241,14 +250,14 @@ def load_retrieval_set(
         name: "coco" or "flickr30k", a key of `RETRIEVAL_SETS`.
         root: Folder of all datasets; the files of this one are in its subfolder `name`.
         missing_images: What to do about captions without a usable image; see `MissingPolicy`.
-        is_published: Whether the published number of captions is expected; otherwise any number is
-            accepted.
+        is_published: Whether the published number of captions is expected, and more images, or more
+            captions of an image, are refused; otherwise any numbers are accepted.
 
     Raises:
         ConfigError: If the name is unknown.
         DataError: If neither file exists, the file that is read is malformed, an image file is
-            missing (only with `missing_images="raise"`), or the number of captions is not the
-            expected one (only without `missing_images="drop"`).
+            missing (only with `missing_images="raise"`), captions are missing (only without
+            `missing_images="drop"`), or there are more captions or images than expected.
     """
     if name not in RETRIEVAL_SETS:
         raise ConfigError(f"no retrieval set {name!r}. Known: {', '.join(RETRIEVAL_SETS)}.")
@@ -257,12 +266,35 @@ def load_retrieval_set(
     expected = split.n_captions if is_published else None
     file, other = folder / split.caption_list, folder / f"dataset_{name}.json"
     if file.is_file():
-        return load_caption_list(file, folders, missing_images, expected)
-    if not other.is_file():
+        source, pairs = file, load_caption_list(file, folders, missing_images, expected)
+    elif other.is_file():
+        source, pairs = other, load_karpathy(other, folders, "test", missing_images, expected)
+    else:
         raise MissingDataError(
             f"{file}: no such file, nor is {other.name} beside it. Fetch one of them."
         )
-    return load_karpathy(other, folders, "test", missing_images, expected)
+    if is_published:
+        _validate_caption_counts(pairs, split, source)
+    return pairs
+
+
+def _validate_caption_counts(pairs: ImageCaptionPairs, split: RetrievalSet, source: Path) -> None:
+    """Check that there are not more images, or captions of an image, than are published."""
+    counts = Counter(pairs.image_index.tolist())
+    image, most = max(counts.items(), key=itemgetter(1), default=(0, 0))
+    if most > split.max_captions:
+        problem = (
+            f"{pairs.image_paths[image]} has {most} captions, at most {split.max_captions} are "
+            "published"
+        )
+    elif len(counts) > split.n_images:
+        problem = f"{len(counts):,} images, {split.n_images:,} are published"
+    else:
+        return
+    raise DataError(
+        f"{source}: {problem} ({pairs.n_used:,} captions used of {split.n_captions:,} published). "
+        "Fetch the official file again."
+    )
 
 
 def _listed(path: Path, name: str) -> list[Row]:
@@ -283,9 +315,9 @@ def _image_folder(root: Root, images: Sequence[Path]) -> Path:
     """
     if isinstance(root, str | Path):
         return Path(root)
-    first = root[0].parent if images and images[0].parts[0] == root[0].name else root[0]
+    first = root[0].parent if images and images[0].parts[:1] == (root[0].name,) else root[0]
     return next(
-        (folder for folder in root if any((folder / name).is_file() for name in images)), first
+        (folder for folder in root if any(os.path.isfile(folder / name) for name in images)), first
     )
 
 
@@ -308,9 +340,12 @@ def _pairs(
         expected: Number of rows that there should be; None takes the number of `pairs`.
 
     Raises:
-        DataError: If an image file is missing (only with `missing_images="raise"`), or the number
-            of rows is not `expected` (only without `missing_images="drop"`).
+        DataError: If an image file is missing (only with `missing_images="raise"`), rows are
+            missing (only without `missing_images="drop"`), or there are more than `expected`.
     """
+    expected = len(pairs) if expected is None else expected
+    if len(pairs) > expected:
+        validate_row_count(source, len(pairs), expected, ())
     folder = _image_folder(root, [image for image, _ in pairs])
     files = [folder / image for image, _ in pairs]
     errors = (
@@ -323,7 +358,6 @@ def _pairs(
     )
     keep = [row for row, path in enumerate(files) if not errors.get(path)]
     left_out = [(f"row {row}", errors[path]) for row, path in enumerate(files) if errors.get(path)]
-    expected = len(pairs) if expected is None else expected
     if missing_images == "drop":
         log_left_out(name, source, len(keep), expected, left_out)
     else:

@@ -118,7 +118,8 @@ def test_caption_list_takes_one_caption_or_several(written, tmp_path):
     pairs = captions.load_caption_list(written("coco_karpathy_test.json", entries), tmp_path)
     assert pairs.captions == ["x", "y", "z"]
     assert pairs.image_index.tolist() == [0, 0, 1]
-    for entry in ({"img": "b.jpg"}, {"image": "b.jpg", "caption": [" "]}):
+    blank = {"image": "b.jpg", "caption": " "}
+    for entry in ({"img": "b.jpg"}, blank, blank | {"caption": [" "]}):
         with pytest.raises(DataError, match="row 1: .*'caption'"):
             captions.load_caption_list(written("l.json", [entries[0], entry]), tmp_path)
 
@@ -180,6 +181,40 @@ def test_both_files_of_coco_hold_the_same_25010_captions(written, tmp_path):
     written("coco/coco_karpathy_test.json", entries[:-1])
     with pytest.raises(DataError, match="test.json: 25005 rows, 25010 expected"):
         official()
+    for policy in ("drop", "ignore"):
+        written("coco/coco_karpathy_test.json", [*entries, entries[0]])
+        with pytest.raises(DataError, match="test.json: 25015 rows, 25010 expected"):
+            official(missing_images=policy)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"1.jpg": [6], "2.jpg": [4]}, "1.jpg has 6 captions, at most 5 are"),
+        ({"1.jpg": [3, 3], "2.jpg": [4]}, "1.jpg has 6 captions, at most 5 are"),
+        ({f"{n}.jpg": [4] for n in range(1250)}, "1,250 images, 1,000 are"),
+    ],
+)
+def test_more_captions_of_an_image_or_more_images_than_published_are_refused(
+    written, tmp_path, sizes, message
+):
+    """Of 5,000 captions, as many as are published."""
+    if len(sizes) == 2:
+        sizes = sizes | {f"{n}.png": [5] for n in range(998)}
+    rows = [{"image": name, "caption": ["a"] * n} for name, parts in sizes.items() for n in parts]
+    written("flickr30k/flickr30k_test.json", rows)
+    read = partial(load_retrieval_set, "flickr30k", tmp_path, missing_images="ignore")
+    expected = f"flickr30k_test.json: .*{message} published .5,000 captions used of 5,000 published"
+    with pytest.raises(DataError, match=expected):
+        read(is_published=True)
+    assert read().n_used == 5000
+
+
+def test_a_name_that_no_image_can_have_is_that_of_a_missing_image(written, tmp_path):
+    names = ["x" * 300, ".", "a\0b"]
+    rows = [{"image": name, "caption": ["a"]} for name in names]
+    written("flickr30k/flickr30k_test.json", rows)
+    assert load_retrieval_set("flickr30k", tmp_path, missing_images="drop").n_used == 0
 
 
 @pytest.mark.parametrize("place", ["flickr30k-images/1.jpg", "images/1.jpg", "1.jpg"])
