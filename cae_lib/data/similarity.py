@@ -60,6 +60,10 @@ COLUMN_NUMBERS = {STSB: (5, 6, 4), SICKR: (1, 2, 3)}
 file of STS-B or SICK-R. STS12 to STS16 have files of scores instead."""
 
 
+SICKR_MIN_SCORE, STS_MIN_SCORE, MAX_SCORE = 1, 0, 5
+"""Range of the human scores: 1 to 5 in SICK-R, 0 to 5 in the other datasets."""
+
+
 @dataclass(frozen=True)
 class SentencePairs:
     """Sentence pairs with human similarity scores.
@@ -94,7 +98,7 @@ def load_similarity_set(
     Pairs of STS12 to STS16 with a blank line in the file of scores were never scored. They are left
     out, counted as "unscored", and not expected. Parts whose files are missing are left out, too.
     Columns are separated by tabs, quotes have no special meaning, and further columns are ignored.
-    The first line of SICK-R is a header if it has no score.
+    The first line of SICK-R is a header if it has "score" in the column of the scores.
 
     Args:
         name: Name of the dataset, one of `SIMILARITY_SETS`.
@@ -105,8 +109,9 @@ def load_similarity_set(
     Raises:
         ConfigError: If the dataset is unknown.
         MissingDataError: If no pair is found and a file of the dataset is missing.
-        DataError: If a line is malformed, a file of scores does not have as many lines as its file
-            of sentences, no pair has a score, or there are more pairs than expected.
+        DataError: If a file is empty, a line is malformed, a score is outside of the range of the
+            dataset, a file of scores does not have as many lines as its file of sentences, no pair
+            has a score, or there are more pairs than expected.
     """
     if name not in SIMILARITY_SETS:
         raise ConfigError(f"no similarity set {name!r}. Known: {', '.join(SIMILARITY_SETS)}.")
@@ -172,10 +177,13 @@ def _scored_pairs(path: Path, name: str, counts: Counter[str]) -> list[tuple[str
 
     Raises:
         MissingFileError: If the file of sentences or that of scores is missing.
-        DataError: If a line is malformed, or the two files differ in their number of lines.
+        DataError: If the file is empty, a line is malformed, a score is outside of the range of the
+            dataset, or the two files differ in their number of lines.
     """
     first, second, score = COLUMN_NUMBERS.get(name, (0, 1, 2))
     source, lines = path, [line.split("\t") for line in _lines(path)]
+    if not lines:
+        raise DataError(f"{path}: the file has no pairs, some were expected. Fetch it again.")
     if name in STS_PARTS:
         source = path.with_name(path.name.replace("input", "gs", 1))
         scores = _lines(source)
@@ -198,13 +206,9 @@ def _scored_pairs(path: Path, name: str, counts: Counter[str]) -> list[tuple[str
                 f"expected, with tabs between, in columns {first + 1}, {second + 1} and "
                 f"{score + 1}. Fetch it again."
             )
-        if number == 1 and name == SICKR and not _is_number(cells[score]):
+        if number == 1 and name == SICKR and "score" in cells[score]:
             continue
-        if not _is_number(cells[score]):
-            raise DataError(
-                f"{source}, line {number}: the score is {cells[score]!r}, a number was expected."
-            )
-        pairs.append((cells[first], cells[second], float(cells[score])))
+        pairs.append((cells[first], cells[second], _score(cells[score], name, source, number)))
     return pairs
 
 
@@ -214,8 +218,20 @@ def _lines(path: Path) -> list[str]:
     return text.removesuffix("\n").split("\n") if text else []
 
 
-def _is_number(cell: str) -> bool:
+def _score(cell: str, name: str, source: Path, number: int) -> float:
+    """Return the human score in a cell.
+
+    Raises:
+        DataError: If it is no number in the range of the dataset.
+    """
+    lowest = SICKR_MIN_SCORE if name == SICKR else STS_MIN_SCORE
     try:
-        return math.isfinite(float(cell))
+        score = float(cell)
     except ValueError:
-        return False
+        score = math.nan
+    if not lowest <= score <= MAX_SCORE:
+        raise DataError(
+            f"{source}, line {number}: the score is {cell!r}, a number from {lowest} to "
+            f"{MAX_SCORE} was expected. Fetch the file again."
+        )
+    return score

@@ -51,6 +51,15 @@ def test_sick_with_and_without_header(put):
         assert pairs.first == ("A group", "A dog") and pairs.human_scores.tolist() == [4.5, 2.0]
 
 
+@pytest.mark.parametrize("score", ["0.9", "5.5", "x"])
+def test_scores_of_sick_are_from_1_to_5_in_its_first_line_too(put, score):
+    root = put({SICK: f"1\tA dog\tA cat\t{score}\tNEUTRAL\n2\tA dog\tA cat\t1\tNEUTRAL\n"})
+    with pytest.raises(
+        DataError, match=f"annotated.txt, line 1: the score is '{score}', .* 1 to 5"
+    ):
+        load_similarity_set("SICK-R", root)
+
+
 def test_official_numbers_are_those_of_scored_pairs(put, capsys):
     rows = [sts_row("1.0", f"a {i}", f"b {i}") for i in range(1379)]
     root = put({STSB: "\n".join(rows) + "\n"} | part("STS14", "images", "a\tb\n", "1\n"))
@@ -81,10 +90,16 @@ def test_malformed_lines_short_rows_unknown_sets_and_nothing_there(put, tmp_path
         ("a\tb\nc d\n", "1\n2\n", r"input\.belief\.txt, line 2: 2 columns, two sentences"),
         ("a\tb\n", "high\n", r"gs\.belief\.txt, line 1: the score is 'high'"),
         ("a\tb\n", "nan\n", r"gs\.belief\.txt, line 1: the score is 'nan'"),
+        ("a\tb\n", "50\n", r"gs\.belief\.txt, line 1: the score is '50', .* from 0 to 5"),
+        ("a\tb\n", "-1\n", r"gs\.belief\.txt, line 1: the score is '-1'"),
+        ("", "", r"input\.belief\.txt: .* no pairs"),
         ("a\tb\n", "\n", "no pair of STS15 has a score|no such annotation file"),
     ):
         with pytest.raises(DataError, match=message):
             load_similarity_set("STS15", put(part("STS15", "belief", inputs, scores)))
+    root = put({STSB: sts_row("5.1", "a", "b")})
+    with pytest.raises(DataError, match=r"sts-test\.csv, line 1: the score is '5\.1'"):
+        load_similarity_set("STS-B", root)
     root = put({STSB: sts_row("1", "a", "b") + "\nx\ty\n"})
     with pytest.raises(DataError, match=r"sts-test\.csv, line 2: 2 columns, two sentences"):
         load_similarity_set("STS-B", root)
