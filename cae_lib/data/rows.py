@@ -183,7 +183,9 @@ class Row:
         try:
             node = ast.parse(cell.strip(), mode="eval").body
             if isinstance(node, ast.List | ast.Set):
-                elements = [ast.literal_eval(element) for element in node.elts]
+                parsed = [ast.literal_eval(element) for element in node.elts]
+                _require_unicode(parsed)
+                elements = parsed
         except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             pass
         if elements is None or not all(isinstance(element, element_type) for element in elements):
@@ -251,16 +253,25 @@ def _parse_json(row: Row) -> Any:
     """Parse the content of a row, which is a text, as JSON.
 
     Raises:
-        DataError: If the text is no valid JSON, or an object has the same key twice.
+        DataError: If the text is no valid JSON, an object has the same key twice, or a string is no
+            Unicode text.
     """
     try:
-        return json.loads(row.content, object_pairs_hook=_object_of_pairs)
+        content = json.loads(row.content, object_pairs_hook=_object_of_pairs)
+        if "\\ud" in row.content.lower():  # an escape such as \ud83d
+            _require_unicode(content)
+        return content
     except json.JSONDecodeError as error:
         raise row.error(
             f"not valid JSON at line {error.lineno}, column {error.colno} ({error.msg})"
         ) from error
     except (ValueError, RecursionError) as error:  # a key twice, a huge number, deep nesting
         raise row.error(f"not valid JSON ({error})") from error
+
+
+def _require_unicode(content: Any) -> None:
+    """Raise a ValueError if a string has half of a surrogate pair, which no tokenizer takes."""
+    json.dumps(content, ensure_ascii=False).encode()
 
 
 def _object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -401,7 +412,7 @@ def parquet_rows(path: Path, unpack_images_to: Path) -> Iterator[Row]:
         records = pd.read_parquet(path).to_dict("records")
     except FileNotFoundError as error:
         raise MissingFileError(f"{path}: no such annotation file. Fetch it.") from error
-    except (OSError, ArrowException) as error:
+    except (OSError, ValueError, ArrowException) as error:
         raise DataError(f"{path}: cannot be read ({error}). Fetch it again.") from error
     if not records:
         raise _no_rows_error(path)

@@ -65,7 +65,7 @@ def test_csv_that_is_cut_short_or_lacks_a_column(write):
             "literal_list",
             " ['a', \"b's\"]",
             ["a", "b's"],
-            ("('a',)", "[1]", "[a]", "['a'", "f()", "[{[]: 1}]"),
+            ("('a',)", "[1]", "[a]", "['a'", "f()", "[{[]: 1}]", r"['\ud83d']"),
         ),
         ("literal_list", "{'b', 'a', 'b'}", ["b", "a", "b"], ("{'a': 'b'}", "")),
     ],
@@ -144,11 +144,20 @@ def test_a_table_without_rows_is_named(tmp_path):
         ('[{"a": 1, "a": 2}]', "'a' twice"),
         ("[" + "9" * 5000 + "]", "not valid JSON"),
         ("[" * 100_000, "not valid JSON"),
+        (r'{"\uD83D": "half of a pair"}', "not valid JSON"),
     ],
 )
 def test_json_that_python_reads_otherwise_than_it_stands_there_is_refused(write, content, message):
     with pytest.raises(DataError, match=rf"a\.x, .*{message}"):
         list(rows.json_rows(write(content)))
+
+
+def test_a_table_with_a_damaged_header_is_named(tmp_path):
+    path = tmp_path / "a.parquet"
+    pd.DataFrame({"caption": ["a"]}).to_parquet(path)
+    path.write_bytes(path.read_bytes().replace(b"caption", b"capti\x90n"))
+    with pytest.raises(DataError, match=r"a\.parquet: cannot be read"):
+        list(rows.parquet_rows(path, tmp_path))
 
 
 def test_a_header_with_a_column_twice_is_refused(write):
