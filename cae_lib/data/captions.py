@@ -91,6 +91,8 @@ def load_karpathy(
             folder = image.text("filepath") if image.content.get("filepath", "") != "" else ""
             name = Path(folder, image.text("filename"))
             sentences = [Row(path, image.location, one) for one in image.values("sentences")]
+            if not sentences:
+                raise image.error("has no sentences")
             pairs += [(name, sentence.text("raw")) for sentence in sentences]
     if not pairs:
         raise DataError(

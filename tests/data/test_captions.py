@@ -109,6 +109,9 @@ def test_karpathy_restval_is_part_of_train_and_of_nothing_else(written, tmp_path
     ):
         with pytest.raises(DataError, match="images|sentences|filepath"):
             load_karpathy(written("other.json", content), tmp_path, "train")
+    images[1]["sentences"] = []
+    with pytest.raises(DataError, match="image 1: has no sentences"):
+        load_karpathy(written("other.json", {"images": images}), tmp_path, "train", "ignore")
 
 
 def test_caption_list_takes_one_caption_or_several(written, tmp_path):
