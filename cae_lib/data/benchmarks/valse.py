@@ -48,8 +48,11 @@ It is relative to the folder of all datasets, as are `FALLBACK_IMAGE_FOLDERS`.
 FALLBACK_IMAGE_FOLDERS = ("valse/images", "coco/val2017", "coco/val2014", "coco/train2014")
 """Folders in which an image is looked for after `IMAGE_FOLDERS`, in this order."""
 
+N_ANNOTATORS = 3
+"""Number of annotators of each item."""
+
 MIN_VOTES = 2
-"""Number of annotators, out of three, who must have found an item valid."""
+"""Number of annotators who must have found an item valid."""
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
@@ -61,7 +64,10 @@ def read_items(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
     """
     folders = [root / name for name in (IMAGE_FOLDERS[subset], *FALLBACK_IMAGE_FOLDERS)]
     for row in json_rows(root / f"valse/data/{subset}.json", dict):
-        if row.integer("mturk.caption") < MIN_VOTES:
+        votes = row.integer("mturk.caption")
+        if not 0 <= votes <= N_ANNOTATORS:
+            raise row.error(f"field 'mturk.caption' is {votes}, 0 to {N_ANNOTATORS} was expected")
+        if votes < MIN_VOTES:
             yield ExcludedRow("not_valid")
             continue
         name = row.text("image_file").strip()

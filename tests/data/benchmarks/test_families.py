@@ -87,7 +87,8 @@ ROWS_BY_HAND = [
         "valse/data/actant-swap.json",
         s.VALSE,
         (("A dog chases a man.", "A man chases a dog."), 1, "actant-swap"),
-        [s.VALSE | {"mturk": None}, s.VALSE | {"foil": 5}, "text"],
+        [s.VALSE | {"mturk": votes} for votes in (None, {"caption": 4}, {"caption": -1})]
+        + [s.VALSE | {"foil": 5}, "text"],
         "valse/data/actions/images_512/run_1.jpg",
     ),
     (
