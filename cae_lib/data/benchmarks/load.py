@@ -150,9 +150,10 @@ def _load_subset(
                 counts[item.reason] += 1
                 continue
             if item.key in keys:
+                file = family.files[0] if len(family.files) == 1 else family.folder
                 raise DataError(
-                    f"{family.name}/{subset}: two items have the key {item.key!r}. Fetch its "
-                    "annotation file again."
+                    f"{root / file}: two items of {family.name}/{subset} have the key "
+                    f"{item.key!r}. Fetch the annotation file again."
                 )
             keys.add(item.key)
             number = n_questions

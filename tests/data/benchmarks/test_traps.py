@@ -218,7 +218,7 @@ def test_winoground_is_read_line_by_line_and_an_id_stands_once(put, winoground_p
     put({"winoground/examples.jsonl": text + '\n{"id": 1'})
     with pytest.raises(DataError, match=r"examples\.jsonl, line 2"):
         load_benchmark("winoground", root)
-    with pytest.raises(DataError, match="'0'"):
+    with pytest.raises(DataError, match=r"examples\.jsonl: .*'0'"):
         winoground_parts({}, {"id": 1}, {})
     with pytest.raises(DataError, match=r"examples\.jsonl, line 2: field 'id' is 7\.5"):
         winoground_parts({}, {"id": 7.5})
