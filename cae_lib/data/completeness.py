@@ -222,8 +222,7 @@ def _count_benchmark(
             items.n_expected = (items.n_expected or 0) + n_published
     items.what = "items"
     for path in sorted(image_paths):
-        name = path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-        images.count(os.path.isfile(path), name)
+        images.count(os.path.isfile(path), _name_below_raw(path))
 
 
 def _count_listed_rows(
@@ -282,7 +281,7 @@ def _expected_images(source: Source, faults: list[str]) -> Iterator[tuple[str, t
                 places = tuple(source.root / pattern.format(name) for pattern in entry.names)
                 if places not in seen:
                     seen.add(places)
-                    yield f"{source.folder}/{places[0].relative_to(source.root)}", places
+                    yield _name_below_raw(places[0]), places
 
 
 def _image_names(path: Path, entry: ReferencedImages, faults: list[str]) -> Iterable[str]:
@@ -303,6 +302,12 @@ def _image_names(path: Path, entry: ReferencedImages, faults: list[str]) -> Iter
     except DataError as error:
         faults.append(str(error))
     return filter(None, names)
+
+
+def _name_below_raw(path: Path) -> str:
+    """Return a path relative to `data/raw`; a path elsewhere is returned whole."""
+    root = paths().raw
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def cached_open_clip_weights(repository: str) -> Path | None:

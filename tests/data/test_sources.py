@@ -213,6 +213,9 @@ def test_missing_and_unreadable_files_are_named(toy: Source):
         "toy: incomplete; 1 of 1 files, 1,200 of 2 rows, 0 of 1,200 images",
         "  images missing: toy/images/0.jpg, toy/images/1.jpg, toy/images/2.jpg and 1,197 more",
     ]
+    (toy.root / "data/rows.json").write_text(json.dumps([{"image": "/elsewhere/0.jpg"}]))
+    absolute = replace(toy, images=(ReferencedImages("data/rows.json", ("image",), ("{}",)),))
+    assert source_report(absolute).lines()[-1] == "  images missing: /elsewhere/0.jpg"
     (toy.root / "data/rows.json").write_text("[")
     assert source_report(toy).state == "incomplete"
     assert "rows.json, top level: not valid JSON" in source_report(toy).lines()[-1]
