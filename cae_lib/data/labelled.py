@@ -35,29 +35,35 @@ def load_labelled_folder(folder: str | Path) -> LabelledImages:
     Args:
         folder: Folder with one subfolder of images for each class. The name of the subfolder is the
             name of the class, with underscores for spaces. Files are ignored if their ending, in
-            upper or lower case, is not one of `IMAGE_SUFFIXES`. A subfolder without images gives no
-            class.
+            upper or lower case, is not one of `IMAGE_SUFFIXES`; so are files and folders whose name
+            begins with a dot. A subfolder without images gives no class.
 
     Returns:
         The images, sorted by class and file name. Their expected number is the number found.
 
     Raises:
-        DataError: If there is no image, or no such folder.
+        DataError: If there is no image, no such folder, or two subfolders give the same class.
     """
     labelled = [
         (image, class_folder.name)
         for class_folder in sorted(Path(folder).glob("*/"))
         for image in sorted(class_folder.iterdir())
         if image.suffix.lower() in IMAGE_SUFFIXES
+        and not (class_folder.name.startswith(".") or image.name.startswith("."))
     ]
     if not labelled:
         raise DataError(
             f"{folder}: no labelled image. Expected one folder of images for each class."
         )
     names = sorted({label for _, label in labelled})
+    classes = [name.replace("_", " ") for name in names]
+    if twice := [name for name in classes if classes.count(name) > 1]:
+        raise DataError(
+            f"{folder}: two folders give the class {twice[0]!r}. Put their images into one folder."
+        )
     return LabelledImages(
         [image for image, _ in labelled],
         [(names.index(label),) for _, label in labelled],
-        [name.replace("_", " ") for name in names],
+        classes,
         len(labelled),
     )

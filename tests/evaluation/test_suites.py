@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cae_lib.data.labelled import load_labelled_folder
 from cae_lib.data.scene_graphs import GRAPHS_FILE
 from cae_lib.errors import DataError
 from cae_lib.evaluation import datasets, suites
@@ -126,9 +127,13 @@ def test_the_paper_profile_takes_any_labelled_set(raw):
     with pytest.raises(DataError, match="zero-shot"):
         datasets.classification_sets("paper")
     folder = raw / "zero-shot" / "pets"
-    for name in ("b/2.png", "b/1.png", "tabby_cat/3.JPG", "b/notes.txt"):
+    hidden = ("b/._1.png", ".ipynb_checkpoints/1.png")
+    for name in ("b/2.png", "b/1.png", "tabby_cat/3.JPG", "b/notes.txt", *hidden):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(folder / name, "png")
     pets = datasets.classification_sets("paper")["pets"]
     assert [path.name for path in pets.paths] == ["1.png", "2.png", "3.JPG"]
     assert (pets.classes, pets.labels) == (["b", "tabby cat"], [(0,), (0,), (1,)])
+    shutil.copytree(folder / "b", folder / "tabby cat")
+    with pytest.raises(DataError, match="pets: two folders give the class 'tabby cat'"):
+        load_labelled_folder(folder)
