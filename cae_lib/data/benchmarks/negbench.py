@@ -24,6 +24,9 @@ IMAGE_FOLDERS = {"coco": "coco/val2017", "voc2007": "negbench/VOCdevkit/VOC2007/
 CAPTION_COLUMNS = tuple(f"caption_{n}" for n in range(4))
 """Columns of the annotation files that hold the four captions."""
 
+TEMPLATES = ("positive", "negative", "hybrid")
+"""Templates of captions: what is there, what is not there, or both."""
+
 CSV_COLUMNS = ("image_path", "correct_answer", *CAPTION_COLUMNS, "correct_answer_template")
 """Columns that the annotation files must have."""
 
@@ -45,7 +48,13 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
         truth = row.integer("correct_answer")
         if truth not in range(len(texts)):
             raise row.error(f"field 'correct_answer' is {truth}, 0 to 3 was expected")
-        yield Item(row.key, (image,), texts, truth, row.text("correct_answer_template"))
+        template = row.text("correct_answer_template")
+        if template not in TEMPLATES:
+            raise row.error(
+                f"field 'correct_answer_template' is {template!r}, one of {', '.join(TEMPLATES)} "
+                "was expected"
+            )
+        yield Item(row.key, (image,), texts, truth, template)
 
 
 FAMILY = Family(

@@ -147,7 +147,7 @@ ROWS_BY_HAND = [
         NEG,
         (tuple(NEG[2:6]), 1, "hybrid"),
         [[*NEG[:1], answer, *NEG[2:]] for answer in ("4", "-1", "0.5", "")]
-        + [[*NEG[:2], " ", *NEG[3:]], NEG[:6]],
+        + [[*NEG[:2], " ", *NEG[3:]], NEG[:6], [*NEG[:6], "hybr"]],
         "coco/val2017/000000000139.jpg",
     ),
     (
