@@ -243,7 +243,9 @@ def format_scores(table: pd.DataFrame) -> str:
     """
     shown = table[["dataset", "metric"]].copy()
     shown["%"] = (100 * table["value"]).map("{:.1f}".format)
-    shown["chance"] = (100 * table["chance"]).map("{:.1f}".format, na_action="ignore").fillna("")
+    shown["chance"] = [
+        "" if math.isnan(value) else f"{100 * value:.1f}" for value in table["chance"]
+    ]
     shown["n used"] = table["n_used"].map("{:,}".format)
     unknown = [is_size_unknown(*name.partition("/")[::2]) for name in table["dataset"]]
     shown["n expected"] = table["n_expected"].map("{:,}".format).mask(unknown, "unknown")

@@ -147,6 +147,12 @@ def test_incomplete_scores_are_marked():
     assert not whole.rstrip().endswith("*") and "30.8" in whole
 
 
+def test_scores_without_chance_are_printed_without_a_warning(recwarn):
+    (_, *lines) = format_scores(TABLE[TABLE["task"] == "retrieval"]).splitlines()
+    assert ["75.0" in line and "nan" not in line for line in lines] == [False, True]
+    assert not recwarn.list
+
+
 def test_scores_of_items_without_a_published_number_claim_no_completeness(tmp_path, monkeypatch):
     table = TABLE.iloc[:1].assign(dataset="svo_probes/all", n_used=5, n_expected=5)
     (line,) = format_scores(table).splitlines()[1:]
