@@ -378,6 +378,14 @@ def test_a_handful_of_pairs_gives_no_verdict_on_correlations():
     assert both.set_index(["set", "run"]).loc[("mean", "near"), "nonzero"] == 8
 
 
+def test_movable_pairs_without_a_reference_are_those_of_the_seed_with_the_most():
+    apart, tied = np.arange(6.0), np.array([0.0, 0, 0, 0, 1, 2])
+    for order in ([apart, tied, tied], [tied, tied, apart]):  # all but one; all but four
+        table = of_pairs(np.arange(6.0), a=np.stack(order), b=np.stack([tied] * 3))
+        result = correlations(table, resamples=20).set_index("run")["nonzero"]
+        assert result.to_dict() == {"a": 5, "b": 2}
+
+
 def test_a_true_difference_of_the_detectable_size_is_found_in_80_percent_of_studies():
     items_alone = VarianceComponents(0.0, 0.01**2, 0.0, 3, 100_000)
     normal = 0.01 * (1.959964 + 0.841621)
