@@ -178,6 +178,16 @@ def test_scores_weigh_strata_and_share_items():
         mean_ci(less, items=["item"], weights=weights)
 
 
+def test_weights_that_list_an_item_twice_are_refused():
+    rows = frame(np.array([[1, 1, 0, 0]]))
+    weights = pd.DataFrame({"score": "all", "item": range(4), "weight": 0.25, "stratum": 0})
+    twice = pd.concat([weights, weights.query("item == 2"), weights.assign(score="again")])
+    both = pd.concat([rows, rows.assign(run="b")])
+    for function, arguments in ((mean_ci, {}), (contrasts, {"against": "b"})):
+        with pytest.raises(DataError, match=r"^all: .*1 item \(2\)"):
+            function(both, items=["item"], weights=twice, **arguments)
+
+
 @pytest.mark.parametrize("names", [("z", "a"), ("a", "z")])
 def test_each_stratum_keeps_its_own_weight_whatever_its_name_and_place(names: tuple[str, str]):
     # two items of .4 each that are right, four of .05 each that are wrong: .8 in any order

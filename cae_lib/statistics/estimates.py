@@ -220,8 +220,9 @@ def mean_ci(
             `cae_lib.evaluation.averages.score_weights`, with a row for each item of each score. Its
             columns are those of `items`; `score`, the name of the score; `weight`, the weight of
             the item in the score; and `stratum`, which is the same for items that are averaged
-            together first. Items of a stratum must have equal weights. The weights of a score have
-            to sum to 1, which is not checked. None computes one unweighted mean over all items.
+            together first. An item has one row in each of its scores. Items of a stratum must have
+            equal weights. The weights of a score have to sum to 1, which is not checked. None
+            computes one unweighted mean over all items.
         cluster: Column with the image of an item. Items of the same image are not independent.
 
     Returns:
@@ -233,9 +234,9 @@ def mean_ci(
 
     Raises:
         DataError: If the table is empty, a column is missing or has missing values, items of a
-            stratum have different weights, an item has two images, an item occurs twice for a seed
-            of a group, a seed lacks items that other seeds of its group have, or a group lacks
-            items of a score.
+            stratum have different weights, an item has two weights in a score, an item has two
+            images, an item occurs twice for a seed of a group, a seed lacks items that other seeds
+            of its group have, or a group lacks items of a score.
     """
     frame = frame.reset_index(drop=True)
     matrix = _ItemMatrix(frame, value, items, cluster, weights, by)
@@ -430,6 +431,12 @@ class _ItemMatrix:
             raise DataError(
                 f"{row['score']}: no answer to item {[row[name] for name in self.items]}; "
                 "measure the run again, or leave the score out"
+            )
+        for name, rows in numbered[numbered.duplicated(["score", "number"])].groupby("score"):
+            repeated = self.describe(rows["number"].unique())
+            raise DataError(
+                f"{name}: the weights list {repeated} more than once; give each item of a score "
+                "one row"
             )
         spread = weights.groupby(["score", "stratum"], sort=False)["weight"].agg(["min", "max"])
         unequal = spread.index[~np.isclose(spread["min"], spread["max"])]
