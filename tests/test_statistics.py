@@ -55,29 +55,31 @@ def frame(values: np.ndarray, run: str = "a", pictures: np.ndarray | None = None
 
 
 def test_by_hand():
-    # seeds 2 and 3: variance 1/2, halved; items 4.5, 1.5, 1.5: variance 3, a third; nothing left
-    first, second = frame(np.array([[4, 1, 1], [5, 2, 2]]) + 7), frame(np.full((1, 3), 7), "b")
+    # seeds 2, 3 and 4: variance 1, a third; items 5, 2, 2: variance 3, a third; nothing left
+    rows = np.array([[4, 1, 1], [5, 2, 2], [6, 3, 3]])
+    first, second = frame(rows + 7), frame(np.full((3, 3), 7), "b")
     result = contrasts(pd.concat([first, second]), "b", items=["item"]).iloc[0]
-    assert result.estimate == 2.5 and result.error == pytest.approx((1 / 4 + 1) ** 0.5)
-    assert result.freedom == pytest.approx(1 / (0.25 / 1.25 / 1 + (1 / 1.25) ** 2 / 2))
-    assert result.p == pytest.approx(2 * t.sf(2.5 / 1.25**0.5, result.freedom))
-    reach = t.isf(0.025, result.freedom) * 1.25**0.5
-    assert (result.low, result.high) == pytest.approx((2.5 - reach, 2.5 + reach))
-    assert (result.n, result.pictures, result.seeds, result.against) == (3, 3, 2, "b")
+    variance = 1 / 3 + 1
+    assert result.estimate == 3 and result.error == pytest.approx(variance**0.5)
+    assert result.freedom == pytest.approx(1 / (1 / 3 / variance / 2 + (1 / variance) ** 2 / 2))
+    assert result.p == pytest.approx(2 * t.sf(3 / variance**0.5, result.freedom))
+    reach = t.isf(0.025, result.freedom) * variance**0.5
+    assert (result.low, result.high) == pytest.approx((3 - reach, 3 + reach))
+    assert (result.n, result.pictures, result.seeds, result.against) == (3, 3, 3, "b")
 
 
 def test_freedom_by_hand_as_observed_and_as_expected():
-    parts = VarianceComponents(0.1, 0.5, 0.4, 2, 4)  # in truth no variance of seeds, 0.3 of items
+    parts = VarianceComponents(0.1, 0.5, 0.6, 3, 4)  # in truth no variance of seeds, 0.3 of items
     assert parts.variance() == pytest.approx(0.5)
     assert parts.degrees_of_freedom() == pytest.approx(
         4
     )  # seeds as alike as half of the rest makes them
-    assert parts.degrees_of_freedom(True) == pytest.approx(0.5**2 / (0.5**2 / 4 + 0.1 * 0.5))
-    some = VarianceComponents(0.6, 0.5, 0.4, 2, 4)  # 0.2 of seeds; with half the rest 0.4
-    assert some.degrees_of_freedom() == pytest.approx(0.6**2 / (0.5**2 / 4 + 0.2 * 0.6 / 1))
-    none = VarianceComponents(0.2, 0.1, 0.4, 2, 4)  # only what is particular to seed and item
+    assert parts.degrees_of_freedom(True) == pytest.approx(0.5**2 / (0.5**2 / 4 + 0.1 * 0.5 / 2))
+    some = VarianceComponents(0.9, 0.5, 0.6, 3, 4)  # 0.3 of seeds; with half the rest 0.6
+    assert some.degrees_of_freedom() == pytest.approx(0.6**2 / (0.5**2 / 4 + 0.2 * 0.6 / 2))
+    none = VarianceComponents(0.3, 0.1, 0.6, 3, 4)  # only what is particular to seed and item
     assert none.variance() == pytest.approx(0.2)
-    assert none.degrees_of_freedom(True) == pytest.approx(0.2**2 / (0.2**2 / 4 + 0.1 * 0.2))
+    assert none.degrees_of_freedom(True) == pytest.approx(0.2**2 / (0.2**2 / 4 + 0.1 * 0.2 / 2))
 
 
 @pytest.mark.parametrize(("second", "freedom"), [([3, 4], 3), ([2, 3], 3), ([1, 2], 2)])
@@ -405,26 +407,47 @@ def test_a_true_difference_of_the_detectable_size_is_found_in_80_percent_of_stud
     draws = size + 3**0.5 * np.random.default_rng(0).normal(size=(20_000, 3))
     ratio = np.abs(draws.mean(axis=1)) / draws.std(axis=1, ddof=1) * 3**0.5
     assert (ratio > t.isf(0.025, 2)).mean() == pytest.approx(0.8, abs=0.02)
-    mixed = VarianceComponents(0.1, 0.5, 0.4, 2, 4)  # .25 / (.0625 + .05) degrees are expected
-    shift, freedom = minimal_detectable_effect(mixed) / 0.5**0.5, 0.25 / 0.1125
+    mixed = VarianceComponents(0.1, 0.5, 0.6, 3, 4)  # .25 / (.0625 + .025) degrees are expected
+    shift, freedom = minimal_detectable_effect(mixed) / 0.5**0.5, 0.25 / 0.0875
     assert nct.sf(t.isf(0.025, freedom), freedom, shift) == pytest.approx(0.8)
 
 
-@pytest.mark.parametrize(("by_seed", "by_item"), [(0.0, 1.0), (0.1, 1.0), (0.3, 0.0)])
+@pytest.mark.parametrize("n_seeds", [1, 2, 3])
+@pytest.mark.parametrize(("by_seed", "by_item"), [(0.0, 1.0), (0.1, 1.0), (0.3, 0.0), (3.0, 1.0)])
 def test_intervals_hold_the_truth_in_about_95_percent_of_simulated_studies(
-    by_seed: float, by_item: float
+    by_seed: float, by_item: float, n_seeds: int
 ):
-    """Three seeds answer 60 items of 30 images; all three parts vary, and the mean is 0."""
+    """Seeds answer 60 items of 30 images; all three parts vary, and the mean over seeds is 0.
+
+    The truth of a single seed is the mean of this seed; two seeds have no interval.
+    """
     generator, n_tables = np.random.default_rng(0), 400
     clusters = np.repeat(np.arange(30), 2)
-    held = 0
+    held, given = 0, 0
     for _ in range(n_tables):
         of_images = generator.normal(size=30)[clusters] + generator.normal(size=60)
-        values = by_seed * generator.normal(size=(3, 1)) + by_item * of_images
-        values = values + generator.normal(size=(3, 60))
+        of_seeds = by_seed * generator.normal(size=(n_seeds, 1))
+        values = of_seeds + by_item * of_images + generator.normal(size=(n_seeds, 60))
         row = summarize(*seed_means_and_components(values, np.zeros(60, int), np.ones(1), clusters))
-        held += row["low"] <= 0 <= row["high"]
-    assert 0.92 <= held / n_tables <= 0.99
+        truth = of_seeds[0, 0] if n_seeds == 1 else 0
+        held += row["low"] <= truth <= row["high"]
+        given += not np.isnan(row["low"])
+    assert given == (0 if n_seeds == 2 else n_tables)
+    assert given == 0 or 0.92 <= held / given <= 0.99
+
+
+def test_two_seeds_have_an_estimate_and_no_interval_test_or_verdict():
+    both = pd.concat([frame(np.ones((2, 9)) * [[1], [2]]), frame(np.zeros((2, 9)), "b")])
+    alike = pd.concat([frame(np.zeros((2, 9))), frame(np.zeros((2, 9)), "b")])
+    for rows, estimate in ((both, 1.5), (alike, 0.0)):
+        result = contrasts(rows, "b", items=["item"])
+        assert (result["estimate"].item(), result["seeds"].item()) == (estimate, 2)
+        columns = ["low", "high", "p", "freedom", "minimal_detectable_effect"]
+        assert result[columns].isna().all(axis=None)
+        assert holm(result)["sure"].tolist() == [0] and verdict(result, 9.0) == "undecided"
+        assert mean_ci(rows, items=["item"])[columns].isna().all(axis=None)
+    pairs = of_pairs(np.arange(9.0), a=np.eye(9)[:2])
+    assert correlations(pairs, resamples=20)[columns].isna().all(axis=None)
 
 
 def test_holm_equals_that_of_statsmodels():
@@ -627,7 +650,8 @@ def test_a_correlation_varies_by_pairs_and_by_seeds():
     assert one["error"] ** 2 == pytest.approx(draws[0].var(ddof=1) * kept)
     assert (one["freedom"], one["n"], one["seeds"]) == (pytest.approx(4), 5, 1)
     assert one["high"] - one["estimate"] == pytest.approx(t.isf(0.025, 4) * one["error"])
-    gain = correlations(of_pairs(gold, a=scores, same=scores), "same", resamples=50).iloc[0]
+    three = scores[[0, 1, 0]]
+    gain = correlations(of_pairs(gold, a=three, same=three), "same", resamples=50).iloc[0]
     assert gain[["estimate", "low", "high", "p"]].tolist() == [0, 0, 0, 1]
 
 

@@ -34,7 +34,8 @@ class VarianceComponents:
     Every seed answers the same items, so the value of an answer is the true mean plus an effect of
     the seed, one of the item, and one of their combination; the variances of the three add up
     (crossed random effects; Clark, 1973; Cameron, Gelbach and Miller, 2011). With a single seed,
-    the variance is due to the items alone, and intervals and tests are about this seed.
+    the variance is due to the items alone, and intervals and tests are about this seed. Two seeds
+    have a variance but neither interval nor test: see `degrees_of_freedom`.
 
     Attributes:
         by_seed: Variance between the means of single seeds; contains `rest`. 0 for a single seed.
@@ -63,7 +64,8 @@ class VarianceComponents:
         Satterthwaite's formula squares the share of each component, which would give the few seeds
         too little weight. Here the share of the seeds is not squared, and it contains half of
         `rest`. In simulations (`speed/coverage.py`) this brings the coverage of intervals from
-        three seeds closest to 95 %.
+        three seeds closest to 95 %. For two seeds the result is NaN, because no such formula holds:
+        where seeds differ, up to 13 % of the intervals would miss the truth.
 
         Args:
             assume_true_variances: Whether the components are true variances instead of estimates.
@@ -71,6 +73,8 @@ class VarianceComponents:
                 `rest / n_seeds`.
         """
         n, total, by_seed, by_item = self.n_seeds, self.variance(), self.by_seed, self.by_item
+        if n == 2:
+            return np.nan
         if assume_true_variances:
             by_seed = np.maximum(by_seed, self.rest)
             by_item = np.maximum(0.0, by_item - self.rest / n) + self.rest / n
@@ -156,13 +160,13 @@ def minimal_detectable_effect(components: VarianceComponents) -> float:
     """Return the smallest true difference from 0 that a test finds with probability `POWER`.
 
     The test is the two-sided t-test at the level `1 - CONFIDENCE`. The result has the unit of the
-    mean. It is NaN if the variance is NaN.
+    mean. It is NaN if the variance is NaN or there are two seeds.
     """
     error, freedom = (
         components.variance() ** 0.5,
         components.degrees_of_freedom(assume_true_variances=True),
     )
-    if np.isnan(error):
+    if np.isnan(freedom):
         return np.nan
     critical = t.isf((1 - CONFIDENCE) / 2, freedom)
     highest = critical + 10.0 * (1 + critical / freedom)
@@ -180,13 +184,16 @@ def summarize(seed_means: np.ndarray, components: VarianceComponents) -> dict[st
         `estimate`, the mean over seeds; `low` and `high`, its 95 % interval; `p`, the two-sided
         p-value of the hypothesis that the mean is 0; `error`, the standard error; `freedom`, the
         degrees of freedom; and `minimal_detectable_effect`. If the variance is 0, `p` is 1 for an
-        estimate of 0, otherwise 0. If the variance is NaN, all values but `estimate` are NaN.
+        estimate of 0, otherwise 0. If the variance is NaN, all values but `estimate` are NaN. From
+        two seeds, all values but `estimate` and `error` are NaN: there is no interval.
     """
     estimate, error = float(seed_means.mean()), components.variance() ** 0.5
     freedom = components.degrees_of_freedom()
     half_width = t.isf((1 - CONFIDENCE) / 2, freedom) * error
-    p = estimate if np.isnan(estimate) else float(estimate == 0)  # where nothing varies
-    if error:
+    p = float(estimate == 0)  # where nothing varies
+    if np.isnan([estimate, freedom]).any():
+        p = np.nan
+    elif error:
         p = float(2 * t.sf(abs(estimate) / error, freedom))
     return {
         "estimate": estimate,
@@ -230,7 +237,9 @@ def mean_ci(
         of `by`, with `weights` also `score`, those of `summarize`, and four counts: `n`, the number
         of items; `pictures`, the number of images; `nonzero`, the number of images with a value
         other than 0 for some seed (see `MIN_NONZERO_CLUSTERS`); and `seeds`, the number of seeds.
-        If there is only one image, or with `weights` only one in each stratum, the interval is NaN.
+        With one seed, the interval covers the variation of items alone and is about this seed. With
+        two seeds it is NaN (see `VarianceComponents.degrees_of_freedom`). It is also NaN if there
+        is only one image, or with `weights` only one in each stratum.
 
     Raises:
         DataError: If the table is empty, a column is missing or has missing values, items of a
