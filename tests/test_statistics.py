@@ -100,7 +100,7 @@ def test_what_seed_and_item_share_is_counted_once():
 def test_without_a_difference_between_seeds_it_is_the_paired_t_test(n_seeds: int):
     first, second = np.random.default_rng(0).random((2, 1, 40)) < 0.5
     both = pd.concat([frame(np.repeat(first, n_seeds, axis=0)), frame(second, "b")])
-    result = contrasts(both, "b", items=["item"]).iloc[0]
+    result = contrasts(both, "b", items=["item"], fixed="b").iloc[0]
     expected = ttest_rel(first[0].astype(float), second[0].astype(float))
     assert (result.p, result.freedom) == (pytest.approx(expected.pvalue), pytest.approx(39))
 
@@ -244,12 +244,14 @@ def test_seeds_are_paired_by_their_value_whatever_their_order():
 
 
 @pytest.mark.parametrize(
-    ("first", "second"),
-    [([0, 1, 2], [7, 8, 9]), ([0, 1, 2], [1, 2, 3]), ([0, 1, 2], [0, 1]), ([0], [7])],
+    ("first", "second"), [([0, 1, 2], [7, 8, 9]), ([7], [0, 1, 2]), ([0], [7])]
 )
-def test_other_seeds_are_no_pairs(first: list[int], second: list[int]):
-    both = pd.concat([of_seeds("cae-gradcam", first), of_seeds("clip-ft", second)])
-    with pytest.raises(DataError) as error:
+@pytest.mark.parametrize("run", ["cae-gradcam", "baseline", "data-half", "base"])
+def test_runs_without_a_seed_in_common_are_no_pairs_whatever_their_names(
+    run: str, first: list[int], second: list[int]
+):
+    both = pd.concat([of_seeds(run, first), of_seeds("clip-ft", second)])
+    with pytest.raises(DataError, match="`fixed`") as error:
         contrasts(both, "clip-ft", items=["item"])
     for seeds in (first, second):
         assert ", ".join(map(str, seeds)) in str(error.value)
@@ -259,17 +261,50 @@ def test_other_seeds_are_no_pairs(first: list[int], second: list[int]):
         correlations(pairs, "b")
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "common"),
+    [([0], [0, 1, 2], [0]), ([0, 1, 2], [1], [1]), ([0, 1, 2, 3], [7, 3, 1, 2], [1, 2, 3])],
+)
+def test_only_seeds_that_both_runs_have_are_compared_and_counted(
+    first: list[int], second: list[int], common: list[int]
+):
+    generator = np.random.default_rng(0)
+    table = of_pairs(np.arange(9.0), a=generator.random((8, 9)), b=generator.random((8, 9)))
+    rows = table.assign(item=table["pair"], picture=table["pair"])
+
+    def of(a: list[int], b: list[int]) -> pd.DataFrame:
+        return rows[rows["seed"].isin(a).where(rows["run"] == "a", rows["seed"].isin(b))]
+
+    for function, arguments in (
+        (contrasts, {"value": "score", "items": ["item"]}),
+        (correlations, {"resamples": 20}),
+    ):
+        result = function(of(first, second), "b", **arguments)
+        pd.testing.assert_frame_equal(result, function(of(common, common), "b", **arguments))
+        assert result["seeds"].tolist() == [len(common)]
+
+
 @pytest.mark.parametrize("seeds", [[0, 1, 2], [7, 8, 9], [7]])
-def test_a_run_without_seeds_of_its_own_is_compared_with_every_seed(seeds: list[int]):
+def test_a_fixed_model_is_compared_with_every_seed(seeds: list[int]):
     both = pd.concat([of_seeds("cae-gradcam", seeds), of_seeds("base", [0]), of_seeds("one", [7])])
-    result = contrasts(both, {"cae-gradcam": "base"}, items=["item"]).iloc[0]
-    assert (result.estimate, result.seeds) == (np.mean(seeds), len(seeds))
-    result = contrasts(both, {"base": "cae-gradcam"}, items=["item"]).iloc[0]
-    assert (result.estimate, result.seeds) == (-np.mean(seeds), len(seeds))
-    result = contrasts(both, {"cae-gradcam": "one"}, items=["item"]).iloc[
-        0
-    ]  # a single seed as well
-    assert (result.estimate, result.seeds) == (np.mean(seeds) - 7, len(seeds))
+    for run, seed in (("base", 0), ("one", 7)):
+        for fixed in (run, ["base", "one", "not there"]):
+            result = contrasts(both, {"cae-gradcam": run}, items=["item"], fixed=fixed).iloc[0]
+            assert (result.estimate, result.seeds) == (np.mean(seeds) - seed, len(seeds))
+            result = contrasts(both, {run: "cae-gradcam"}, items=["item"], fixed=fixed).iloc[0]
+            assert (result.estimate, result.seeds) == (seed - np.mean(seeds), len(seeds))
+    result = contrasts(both, {"base": "one"}, items=["item"], fixed=["base", "one"]).iloc[0]
+    assert (result.estimate, result.seeds) == (-7, 1)
+    three = np.random.default_rng(0).random((3, 6))
+    table = of_pairs(np.arange(6.0), a=three, b=three[:1], c=np.repeat(three[:1], 3, axis=0))
+    fixed, repeated = (correlations(table, run, 20, fixed="b").set_index("run") for run in "bc")
+    pd.testing.assert_series_equal(fixed.loc["a"], repeated.loc["a"])
+
+
+def test_a_fixed_model_with_several_seeds_is_refused():
+    both = pd.concat([of_seeds("a", [0, 1, 2]), of_seeds("b", [0, 1])])
+    with pytest.raises(DataError, match="run b with seeds 0, 1.*fixed"):
+        contrasts(both, "b", items=["item"], fixed="b")
 
 
 def test_missing_values_are_named_and_not_dropped():

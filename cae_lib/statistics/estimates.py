@@ -7,7 +7,7 @@ so the bootstrap gives their variance over items.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -265,13 +265,14 @@ def contrasts(
     key: str = "run",
     weights: pd.DataFrame | None = None,
     cluster: str = "picture",
+    fixed: str | Collection[object] = (),
 ) -> pd.DataFrame:
     """Compute mean paired differences between runs on the same seeds and items, with intervals.
 
     The two sides of a difference are two runs. If `key` names a column other than "run", they are
-    two values of this column. Each seed of one side is paired with the same seed of the other side.
-    If one side has a single seed and the other several, the single seed is paired with each of
-    them. A run without seeds, such as "base", is paired with any seeds.
+    two values of this column. Each seed of one side is paired with the same seed of the other side;
+    a seed that only one side has does not count. The column "seeds" of the result holds the number
+    of pairs. A model that has no seeds has to be named in `fixed`.
 
     Args:
         frame: As for `mean_ci`.
@@ -285,6 +286,9 @@ def contrasts(
         key: Column whose values are compared.
         weights: As for `mean_ci`.
         cluster: As for `mean_ci`.
+        fixed: The run or runs (or values of `key`) that are one given model and not a training with
+            several seeds, such as "base" or a released model. Their rows state one seed, which is
+            ignored: they are compared with every seed of the other side.
 
     Returns:
         A table as from `mean_ci`, with two more columns. The column whose name is the argument
@@ -292,17 +296,18 @@ def contrasts(
         "against" holds the side that is subtracted. The column "estimate" holds the difference.
 
     Raises:
-        DataError: As for `mean_ci`. Also if a side is missing, if the seeds of two sides cannot be
-            paired, or if two sides do not have the same items (this last case only without
-            `weights`).
+        DataError: As for `mean_ci`. Also if a side is missing, if two sides have no seed in common,
+            if a side that `fixed` names has several seeds, or if two sides do not have the same
+            items (this last case only without `weights`).
     """
     frame = frame.reset_index(drop=True)
+    fixed = (fixed,) if isinstance(fixed, str) else fixed
     matrix = _ItemMatrix(frame, value, items, cluster, weights, (*by, key))
     rows = []
     groups = frame.groupby(list(by), sort=False, observed=True) if by else [((), frame)]
     for names, group in groups:
         sides = {
-            name: matrix.side(rows_of_side, _label((*by, key), (*names, name)), str(name))
+            name: matrix.side(rows_of_side, _label((*by, key), (*names, name)), name in fixed)
             for (name,), rows_of_side in group.groupby([key], sort=False, observed=True)
         }
         pairs = against if isinstance(against, Mapping) else dict.fromkeys(sides, against)
@@ -315,7 +320,10 @@ def contrasts(
                     f"{_label(by, names)} {key}: no {missing!r} among {', '.join(map(str, sides))}"
                 )
             matrix.require_same_items(sides[first], sides[second])
-            differences = _subtract(sides[first], sides[second])
+            rows_of_pairs = _pair_seeds(sides[first], sides[second])
+            differences = (
+                sides[first].values[rows_of_pairs[0]] - sides[second].values[rows_of_pairs[1]]
+            )
             columns = dict(zip(by, names, strict=True)) | {key: first, "against": second}
             rows += [columns | row for row in matrix.tests(differences)]
     return pd.DataFrame(rows)
@@ -351,35 +359,38 @@ class _Side(NamedTuple):
 
     Attributes:
         label: Name of this side in error messages.
-        run: Name of the run.
+        is_fixed: Whether the run is one given model, which has no seeds.
         seeds: Seeds of the run, ascending.
         values: Value of each of S seeds on each of N items `(S, N)`; NaN for items that no seed
             has. In `correlations`, the estimate of each seed and its R resamples `(S, 1 + R)`.
     """
 
     label: str
-    run: str
+    is_fixed: bool
     seeds: tuple[int, ...]
     values: np.ndarray
 
 
-def _subtract(first: _Side, second: _Side) -> np.ndarray:
-    """Return the differences of the values of paired seeds; `contrasts` explains the pairing.
-
-    Raises:
-        DataError: If the seeds cannot be paired.
-    """
-    counts = [len(side.seeds) for side in (first, second)]
-    stands_for_all = max(counts) > 1 or any(side.seeds == (0,) for side in (first, second))
-    if first.seeds != second.seeds and not (min(counts) == 1 and stands_for_all):
-        sides = " against ".join(
-            f"{side.label} with seeds {', '.join(map(str, side.seeds))}" for side in (first, second)
-        )
+def _pair_seeds(first: _Side, second: _Side) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rows of each pair of seeds in the values of two sides, as `contrasts` says."""
+    sides = (first, second)
+    texts = [f"{side.label} with seeds {', '.join(map(str, side.seeds))}" for side in sides]
+    for side, text in zip(sides, texts, strict=True):
+        if side.is_fixed and len(side.seeds) > 1:
+            raise DataError(
+                f"{text}: a model that `fixed` names has no seeds; keep the rows of one seed, or "
+                "leave it out of `fixed`"
+            )
+    if first.is_fixed or second.is_fixed:
+        pairs = np.arange(max(len(side.seeds) for side in sides))
+        return pairs % len(first.seeds), pairs % len(second.seeds)  # the one row of a fixed side
+    _, *rows = np.intersect1d(first.seeds, second.seeds, return_indices=True)
+    if not len(rows[0]):
         raise DataError(
-            f"{sides}: differences are taken on the same seeds; measure those that one "
-            "side lacks, or leave them out"
+            f"{' against '.join(texts)}: no seed in common. Measure both on the same seeds, or "
+            "name the model that has no seeds (such as a base or released model) in `fixed`"
         )
-    return first.values - second.values
+    return rows[0], rows[1]
 
 
 def _label(columns: Iterable[str], values: Iterable[object]) -> str:
@@ -471,13 +482,13 @@ class _ItemMatrix:
         more = ", ..." if len(names) > len(few) else ""
         return f"{len(names)} item{'s' * (len(names) > 1)} ({', '.join(few)}{more})"
 
-    def side(self, group: pd.DataFrame, label: str, run: str = "") -> _Side:
+    def side(self, group: pd.DataFrame, label: str, is_fixed: bool = False) -> _Side:
         """Return the values of one group, by seed and item; NaN for items that the group lacks.
 
         Args:
             group: Rows of the table that this object was made from, with their index in it.
             label: Name of the group in error messages.
-            run: Name of the run, which `_subtract` needs.
+            is_fixed: Whether the group is one given model, which has no seeds.
 
         Raises:
             DataError: If a value is missing, an item occurs twice for a seed, or a seed lacks items
@@ -499,7 +510,7 @@ class _ItemMatrix:
         if partial.any():
             items = self.describe(np.flatnonzero(partial))
             raise DataError(f"{label}: not answered by every seed: {items}")
-        return _Side(label, run, tuple(seeds.tolist()), matrix)
+        return _Side(label, is_fixed, tuple(seeds.tolist()), matrix)
 
     def require_same_items(self, first: _Side, second: _Side) -> None:
         """Raise a DataError if one side has items that the other lacks.
@@ -550,7 +561,11 @@ class _ItemMatrix:
 
 
 def correlations(
-    frame: pd.DataFrame, against: str | None = None, resamples: int = 1000, bootstrap_seed: int = 0
+    frame: pd.DataFrame,
+    against: str | None = None,
+    resamples: int = 1000,
+    bootstrap_seed: int = 0,
+    fixed: str | Collection[str] = (),
 ) -> pd.DataFrame:
     """Compute Spearman correlations of similarities with human ratings, or their differences.
 
@@ -564,6 +579,7 @@ def correlations(
             variance over pairs, which is combined with the variance over seeds as in
             `VarianceComponents`.
         bootstrap_seed: Seed of the random numbers that draw the bootstrap samples.
+        fixed: As for `contrasts`.
 
     Returns:
         A row for each set and run. If there are several sets, each run also has a row for the mean
@@ -576,11 +592,12 @@ def correlations(
 
     Raises:
         DataError: If the table is empty, runs do not have the same pairs, scores or ratings are
-            missing, a pair has two ratings, sets do not have the same runs and seeds, seeds of two
-            runs cannot be paired, or `against` is missing.
+            missing, a pair has two ratings, sets do not have the same runs and seeds, two runs have
+            no seed in common, a run that `fixed` names has several seeds, or `against` is missing.
     """
     if frame.empty:
         raise DataError("there are no pairs to correlate")
+    fixed = (fixed,) if isinstance(fixed, str) else fixed
     generator = np.random.default_rng(bootstrap_seed)
     sides: dict[str, dict[str, _Side]] = {}
     sizes: dict[str, int] = {}
@@ -595,7 +612,7 @@ def correlations(
         for run in scores.columns.unique("run"):
             columns = scores[run].to_numpy().T
             values = np.stack([weighted_spearman(column, gold, counts) for column in columns])
-            sides[name][run] = _Side(f"run {run}", str(run), tuple(scores[run]), values)
+            sides[name][run] = _Side(f"run {run}", run in fixed, tuple(scores[run]), values)
     runs = list(next(iter(sides.values())))
     seeds = [{run: side.seeds for run, side in by_run.items()} for by_run in sides.values()]
     if any(seeds_of_set != seeds[0] for seeds_of_set in seeds):
@@ -614,11 +631,13 @@ def correlations(
     table = []
     for name, by_run in sides.items():
         for run in (run for run in runs if run != against):
-            side = by_run[run]
-            values = _subtract(side, by_run[against]) if against else side.values
+            values, rows_of_pairs = by_run[run].values, None
+            if against:
+                rows_of_pairs = _pair_seeds(by_run[run], by_run[against])
+                values = values[rows_of_pairs[0]] - by_run[against].values[rows_of_pairs[1]]
             columns = {
                 "n": sizes[name],
-                "nonzero": _count_movable_pairs(ranks, name, run, against),
+                "nonzero": _count_movable_pairs(ranks, name, run, against, rows_of_pairs),
                 "seeds": len(values),
             }
             summary = _summarize_resamples(values, sizes[name] - 1)
@@ -655,7 +674,11 @@ def _scores_by_pair(name: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, np.nda
 
 
 def _count_movable_pairs(
-    ranks: Mapping[str, pd.DataFrame], name: str, run: str, against: str | None
+    ranks: Mapping[str, pd.DataFrame],
+    name: str,
+    run: str,
+    against: str | None,
+    rows_of_pairs: tuple[np.ndarray, np.ndarray] | None,
 ) -> int:
     """Count the pairs in the column `nonzero` of `correlations`.
 
@@ -664,14 +687,19 @@ def _count_movable_pairs(
         name: Name of the set; "mean" sums the counts of all sets.
         run: The run.
         against: The run that is subtracted; None for none.
+        rows_of_pairs: Seeds of the two runs that are paired, from `_pair_seeds`; None for one run.
     """
     if name not in ranks:
-        return sum(_count_movable_pairs(ranks, subset, run, against) for subset in ranks)
+        return sum(
+            _count_movable_pairs(ranks, subset, run, against, rows_of_pairs) for subset in ranks
+        )
     by_seed = ranks[name][run].to_numpy()
-    if against is None:
+    if against is None or rows_of_pairs is None:
         commonest = (int(np.unique(seed, return_counts=True)[1].max()) for seed in by_seed.T)
         return len(by_seed) - min(commonest)
-    return int((by_seed != ranks[name][against].to_numpy()).any(axis=1).sum())
+    columns, others = rows_of_pairs
+    moved = by_seed[:, columns] != ranks[name][against].to_numpy()[:, others]
+    return int(moved.any(axis=1).sum())
 
 
 def _summarize_resamples(values: np.ndarray, freedom: int) -> dict[str, object]:
