@@ -16,7 +16,7 @@ from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.errors import DataError
 from cae_lib.evaluation.choice import weighted_items
 from cae_lib.evaluation.datasets import load_benchmarks
-from cae_lib.evaluation.selection import choose_row
+from cae_lib.evaluation.selection import choose_row, is_closed
 from cae_lib.evaluation.validation import validation_scores
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.profiles import experiment, find_profile
@@ -49,6 +49,13 @@ def test_lambda_is_sought_only_around_the_smallest_that_closes_the_gap(enough: f
     )
     assert [found["weight"] for found in rows] == tried
     assert choose_row(rows, 1.0, "gap")["weight"] == min(enough, 100.0)
+
+
+def test_a_reversed_gap_of_any_size_counts_as_closed():
+    """Where composition words score higher, no larger lambda is needed."""
+    rows = [{"weight": w, "gap": gap} for w, gap in ((0.1, 0.5), (0.3, -0.4), (1.0, 0.05))]
+    assert choose_row(rows, 1.0, "gap")["weight"] == 0.3
+    assert is_closed(-2.0, 1.0) and not is_closed(0.11, 1.0)
 
 
 @pytest.mark.parametrize(
