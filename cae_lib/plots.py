@@ -108,6 +108,9 @@ RUN_PREFIX_LABELS = {
 }
 """Labels of runs that are named PREFIX-METHOD, by the prefix; `label` adds the method's label."""
 
+NO_INTERVAL = "no interval"
+"""What tables and figures show for an estimate whose interval is NaN, such as one of two seeds."""
+
 _COLORS = sns.color_palette("colorblind").as_hex()
 ROLE_COLORS: dict[str, str] = dict(zip(ROLES, _COLORS[:3], strict=True))
 """Colours of the word roles."""
@@ -566,7 +569,8 @@ def forest(
 
     Args:
         rows: Frame with the columns `estimate`, `low` and `high`, as `cae_lib.statistics` returns
-            them, and with the columns that `y` and `hue` name.
+            them, and with the columns that `y` and `hue` name. Where `low` is NaN, the figure says
+            that there is no interval.
         y: Column whose values label the lines, from top to bottom in the order of the rows.
         hue: Column whose values distinguish the marks of a line; None if each line has one mark.
             Word roles and the labels of the paper's methods and of the runs in
@@ -624,6 +628,11 @@ def forest(
             lw=1.4,
             label=mark,
         )
+        for x, level, end in zip(middle, place, low, strict=True):
+            if np.isnan(end):
+                ax.annotate(
+                    NO_INTERVAL, (x, level), (5, 0), textcoords="offset points", va="center"
+                )
     if zero_line:
         ax.axvline(0, color=INK, lw=0.8)
     ax.set_yticks(range(len(lines)), lines)
@@ -818,7 +827,7 @@ def format_number(
 def format_intervals(
     rows: pd.DataFrame, digits: int = 1, scale: float = 100.0, sign: bool = False
 ) -> pd.Series:
-    """Format each row as `estimate [low, high]`.
+    """Format each row as `estimate [low, high]`, or as `estimate (no interval)` if `low` is NaN.
 
     A line may break before the bracket, but not inside it.
 
@@ -835,15 +844,18 @@ def format_intervals(
         [format_number(v, digits, scale, sign) for v in rows[name]]
         for name in ("estimate", "low", "high")
     )
-    return pd.Series(
-        [f"{e} [{a},\u00a0{b}]" for e, a, b in zip(*columns, strict=True)], rows.index, dtype=object
-    )
+    texts = [
+        f"{e} ({NO_INTERVAL})" if is_missing else f"{e} [{a},\u00a0{b}]"
+        for e, a, b, is_missing in zip(*columns, rows["low"].isna(), strict=True)
+    ]
+    return pd.Series(texts, rows.index, dtype=object)
 
 
 def format_estimates(rows: pd.DataFrame) -> pd.Series:
     """Format each row in percentage points as `estimate ±h`, for the cells of a table.
 
-    `h` is `estimate - low`, half the width of a symmetric interval; it is set in small type.
+    `h` is `estimate - low`, half the width of a symmetric interval; it is set in small type. If it
+    is NaN, the cell says "no interval" instead.
 
     Args:
         rows: Frame with the columns `estimate` and `low`, as `cae_lib.statistics` returns them.
@@ -852,9 +864,12 @@ def format_estimates(rows: pd.DataFrame) -> pd.Series:
         The cells as `CellOutput`, with the index of `rows`.
     """
     estimates = [format_number(100 * value) for value in rows["estimate"]]
-    halves = [format_number(100 * value) for value in rows["estimate"] - rows["low"]]
+    halves = [
+        f"({NO_INTERVAL})" if pd.isna(value) else f"±{format_number(100 * value)}"
+        for value in rows["estimate"] - rows["low"]
+    ]
     texts = [
-        CellOutput(f"{estimate} <small>±{half}</small>", f"{estimate} ±{half}")
+        CellOutput(f"{estimate} <small>{half}</small>", f"{estimate} {half}")
         for estimate, half in zip(estimates, halves, strict=True)
     ]
     return pd.Series(texts, rows.index, dtype=object)

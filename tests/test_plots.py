@@ -222,6 +222,19 @@ def test_a_forest_has_lines_in_order_intervals_to_scale_and_seaborns_palettes(pa
     plt.close(axes.figure)
 
 
+def test_tables_and_forests_say_where_there_is_no_interval():
+    rows = ROWS.copy()
+    rows.loc[1, ["low", "high"]] = np.nan
+    texts = plots.format_intervals(rows, sign=True)
+    assert texts[1] == "−2.0 (no interval)" and texts[0] == "+1.0 [−1.0,\u00a0+3.0]"
+    cells = plots.format_estimates(rows)
+    assert [cells[0].text, cells[1].text] == ["1.0 ±2.0", "−2.0 (no interval)"]
+    axes = plots.forest(rows, "family", "method")
+    (note,) = axes.texts
+    assert note.get_text() == "no interval" and note.xy == pytest.approx((-2.0, 0.3))
+    plt.close(axes.figure)
+
+
 def test_numbers_have_a_true_minus_and_no_negative_zero():
     assert plots.format_number(-0.0123, 1, 100) == "−1.2"
     assert plots.format_number(-0.0001, 1, 100) == "0.0"
