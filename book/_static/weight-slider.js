@@ -16,7 +16,8 @@
   function start(root, { colors, references, rows }) {
     const methods = [...new Set(rows.map(row => row.method))];
     const marks = Object.entries(references);
-    const values = [...rows.flatMap(row => [row.low, row.high]), ...marks.map(([, value]) => value)];
+    const ends = row => [row.low ?? row.estimate, row.high ?? row.estimate];  // null: no interval
+    const values = [...rows.flatMap(ends), ...marks.map(([, value]) => value)];
     const [least, most] = [Math.min(...values), Math.max(...values)];
     const low = least - SPACE * (most - least), high = most + SPACE * (most - least);
     const share = value => (value - low) / (high - low), at = value => `${100 * share(value)}%`;
@@ -72,11 +73,13 @@
         line.querySelector(".number").textContent = percent(value);
         line.querySelector(".bar span").style.width = size(value);
       }
-      part(".interval").style.left = at(row.low);
-      part(".interval").style.right = `${100 - parseFloat(at(row.high))}%`;
+      const [left, right] = ends(row);
+      part(".interval").style.left = at(left);
+      part(".interval").style.right = `${100 - parseFloat(at(right))}%`;
       part(".dot").style.left = at(row.estimate);
       const name = row.weight ? `λ ${row.weight}` : "λ 0, which is CLIP-FT";
-      const interval = row.weight ? ` [${points(row.low)},\u00a0${points(row.high)}]` : "";
+      const range = row.low === null ? "(no interval)" : `[${points(left)},\u00a0${points(right)}]`;
+      const interval = row.weight ? ` ${range}` : "";
       const seeds = row.seeds > 1 ? `mean of ${row.seeds} seeds` : "one seed";
       part(".note").textContent = `Test set, ${seeds}. Accuracy is the mean over benchmark families; the
         bar through the dot is its 95 % interval. λ 0 is CLIP-FT. Bold: the λ of the other figures.`
