@@ -18,13 +18,14 @@ from torch import Tensor
 
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.runtime import atomic_file
+from cae_lib.words.entities import plain_text
 from cae_lib.words.roles import NO_OFFSETS, ROLE_NAMES, Offsets, Span, Swap
 
 if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger
 
 END_OF_WORD = "</w>"  # suffix of the last token of a word in CLIP's vocabulary
-CACHE_VERSION = 4  # of the files that `token_roles` stores
+CACHE_VERSION = 5  # of the files that `token_roles` stores
 MAX_CONTEXT = 2**15 - 1  # int16 holds it; a `model_max_length` above it means "no limit"
 CLIP_VOCABULARY_SIZE = 49408  # number of tokens in CLIP's vocabulary; the last one ends a text
 PROBE_CAPTION = (
@@ -91,6 +92,8 @@ def token_roles(
 
     A stored result in `cache_dir` is used if it was computed from the same captions, with a tagger
     of the same identity, and with a tokenizer of the same vocabulary, cleaning and context length.
+
+    The taggers replace HTML entities before they parse a caption, as tokenizers of open_clip do.
 
     Args:
         captions: The captions.
@@ -476,15 +479,28 @@ def _carry_over(spans: Sequence[Span], caption: str, cleaned: str) -> list[Span]
     caption_letters, cleaned_letters = [c.lower() for c in caption], [c.lower() for c in cleaned]
     if not spans or caption_letters == cleaned_letters:
         return list(spans)
-    matcher = SequenceMatcher(None, caption_letters, cleaned_letters, autojunk=False)
+    plain = plain_text(caption)  # so that entities and white space are matched exactly
+    kept, cleaned_kept = _non_spaces(plain.text), _non_spaces(cleaned)
+    matcher = SequenceMatcher(
+        None,
+        [plain.text[i].lower() for i in kept],
+        [cleaned_letters[i] for i in cleaned_kept],
+        autojunk=False,
+    )
     blocks = matcher.get_matching_blocks()
-    places = {block.a + i: block.b + i for block in blocks for i in range(block.size)}
+    places = {
+        kept[block.a + i]: cleaned_kept[block.b + i] for block in blocks for i in range(block.size)
+    }
 
     def moved(start: int, end: int) -> tuple[int, int]:
-        new = [places[i] for i in range(start, end) if i in places]
+        new = [places[i] for i in range(*plain.in_text((start, end))) if i in places]
         return (new[0], new[-1] + 1) if new else (0, 0)
 
     return [
         Span(*moved(s.start, s.end), s.role, tuple(moved(*bounds) for bounds in s.arguments))
         for s in spans
     ]
+
+
+def _non_spaces(text: str) -> list[int]:
+    return [i for i, character in enumerate(text) if not character.isspace()]

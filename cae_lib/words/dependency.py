@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from spacy.tokens import Doc, Token
 
-from cae_lib.words.pipeline import load_pipeline, parse_captions, spacy_versions
+from cae_lib.words.pipeline import load_pipeline, spacy_versions, tag_captions
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span, Swap
 from cae_lib.words.swaps import find_swaps
 from cae_lib.words.versions import DEPENDENCY_VERSION, SWAPS_VERSION
@@ -38,6 +38,8 @@ class DependencyTagger:
       its noun ("on top of"), adjective or adverb ("next to"); a verb includes its particle ("pick
       up"). Adjacent words form one span, even those of two relations ("standing next to").
 
+    HTML entities are replaced before a caption is parsed.
+
     Raises:
         ConfigError: If no English spaCy model is installed.
     """
@@ -56,11 +58,11 @@ class DependencyTagger:
 
         The spans have no `arguments`.
         """
-        return list(parse_captions(self._nlp, captions, _spans))
+        return [spans for spans, _ in tag_captions(self._nlp, captions, lambda d: (_spans(d), []))]
 
     def tag_with_swaps(self, captions: Sequence[str]) -> list[tuple[list[Span], list[Swap]]]:
         """Return the spans of each caption, as `tag` does, and its swaps, as `find_swaps` does."""
-        return list(parse_captions(self._nlp, captions, lambda doc: (_spans(doc), find_swaps(doc))))
+        return tag_captions(self._nlp, captions, lambda doc: (_spans(doc), find_swaps(doc)))
 
 
 def _spans(doc: Doc) -> list[Span]:

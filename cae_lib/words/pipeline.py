@@ -13,6 +13,7 @@ from spacy.language import Language
 from spacy.tokens import Doc
 
 from cae_lib.errors import ConfigError
+from cae_lib.words.entities import PlainText, plain_text
 from cae_lib.words.roles import Span, Swap
 
 # spaCy's official English model, and a package on PyPI with the same pipeline.
@@ -103,3 +104,37 @@ def parse_captions(
     docs = nlp.pipe(distinct, batch_size=256)
     results = dict(zip(distinct, map(convert, docs), strict=True))
     return (results[caption] for caption in captions)
+
+
+def tag_captions(
+    nlp: Language,
+    captions: Sequence[str],
+    convert: Callable[[Doc], tuple[list[Span], list[Swap]]],
+) -> list[tuple[list[Span], list[Swap]]]:
+    """Parse captions without their HTML entities, and return spans and swaps of the captions.
+
+    Args:
+        nlp: A spaCy pipeline.
+        captions: The captions.
+        convert: Function from the parsed text to its spans and swaps, which are converted from
+            offsets in the text to offsets in the caption.
+    """
+    texts = [plain_text(caption) for caption in captions]
+    tagged = parse_captions(nlp, [text.text for text in texts], convert)
+    return [
+        (
+            [_span_in_caption(span, text) for span in spans],
+            [_swap_in_caption(swap, text) for swap in swaps],
+        )
+        for text, (spans, swaps) in zip(texts, tagged, strict=True)
+    ]
+
+
+def _span_in_caption(span: Span, text: PlainText) -> Span:
+    start, end = text.in_caption((span.start, span.end))
+    return Span(start, end, span.role, tuple(map(text.in_caption, span.arguments)))
+
+
+def _swap_in_caption(swap: Swap, text: PlainText) -> Swap:
+    (a, b), (c, d) = (map(text.in_caption, pair) for pair in (swap.nouns, swap.phrases))
+    return Swap((a, b), (c, d), text.in_caption(swap.binder))

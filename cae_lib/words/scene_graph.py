@@ -10,11 +10,13 @@ from typing import Any
 import sng_parser
 from spacy.tokens import Doc
 
+from cae_lib.words.entities import plain_text
 from cae_lib.words.pipeline import (
     disable_entity_recognizer,
     parse_captions,
     spacy_model_name,
     spacy_versions,
+    tag_captions,
 )
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 from cae_lib.words.versions import SCENE_GRAPH_VERSION
@@ -33,6 +35,8 @@ class SceneGraphTagger:
     If a word occurs twice in a caption, only its first occurrence is found. The parser reverses the
     order of several compounds before a head, so such a head is not found in the caption. Words of a
     role that are not found become one empty span (0, 0), which `Alignment.n_unmatched` counts.
+
+    HTML entities are replaced before a caption is parsed.
 
     Args:
         determiners: Whether determiners other than "the" count as attributes, as they do in the
@@ -66,11 +70,14 @@ class SceneGraphTagger:
             entity with its head and modifiers, and its key "relations" the relations, each between
             two entities.
         """
-        return list(parse_captions(self._nlp, captions, self._parser.parse))
+        texts = [plain_text(caption).text for caption in captions]
+        return list(parse_captions(self._nlp, texts, self._parser.parse))
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
         """Return the distinct spans of each caption: objects, then attributes, then relations."""
-        return list(parse_captions(self._nlp, captions, self._tagged))
+        return [
+            spans for spans, _ in tag_captions(self._nlp, captions, lambda d: (self._tagged(d), []))
+        ]
 
     def _tagged(self, doc: Doc) -> list[Span]:
         spans = self._spans(_lower(doc.text), self._parser.parse(doc))

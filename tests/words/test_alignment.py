@@ -1,5 +1,8 @@
 """Alignment with the BPE tokens of CLIP, against the tokenizer and a search by token ids."""
 
+import html
+import random
+
 import numpy as np
 import open_clip
 import pytest
@@ -15,6 +18,7 @@ from cae_lib.words.alignment import (
     tokenize_with_offsets,
     word_numbers,
 )
+from cae_lib.words.entities import plain_text
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 from cae_lib.words.scene_graph import SceneGraphTagger
 
@@ -85,6 +89,52 @@ def test_cut_and_lost_spans_are_counted(tokenizer):
     assert alignment.roles[0, 76] == 0 and alignment.tokens[0, 76] == tokenizer.eot_token_id
     counts = [align(["x " * n], [[]], tokenizer).n_truncated for n in (75, 76)]
     assert counts == [0, 1]  # just fits, just not
+
+
+SEPARATORS = {
+    " ": " ",
+    "\n  ": " ",
+    "&amp;": "&",
+    " &amp;amp; ": " & ",
+    "&quot; ": '" ',
+    "&#39;s ": "'s ",
+    "&#x26;": "&",
+}
+"""White space and HTML entities, and what a tokenizer makes of them."""
+
+
+def test_words_between_entities_and_white_space_keep_their_roles(tokenizer):
+    """Against the plain text of the same words, which the tokenizer does not change."""
+    rng = random.Random(0)
+    for _ in range(300):
+        caption, plain, spans, plain_spans = "", "", [], []
+        for number in range(rng.randint(2, 9)):
+            separator = rng.choice(list(SEPARATORS)) if number else ""
+            caption, plain = caption + separator, plain + SEPARATORS.get(separator, "")
+            word = rng.choice(["a", "u", "m", "red", "okapi"])  # letters of entities, too
+            for text, of_text in ((caption, spans), (plain, plain_spans)):
+                of_text.append(Span(len(text), len(text) + len(word), 1 + number % 3))
+            caption, plain = caption + word, plain + word
+        actual, expected = (
+            align([caption], [spans], tokenizer),
+            align([plain], [plain_spans], tokenizer),
+        )
+        assert torch.equal(actual.tokens, expected.tokens)
+        assert torch.equal(actual.roles, expected.roles), caption
+
+
+def test_plain_text_is_what_html_unescape_returns_in_the_end():
+    rng, parts = (
+        random.Random(0),
+        ["&amp;", "amp;", "&", "#39;", "&quot", "u", " ", "&notit;", "&#1;"],
+    )
+    for _ in range(500):
+        caption = expected = "".join(rng.choices(parts, k=rng.randint(0, 7)))
+        while html.unescape(expected) != expected:
+            expected = html.unescape(expected)
+        text, places = plain_text(caption)
+        assert text == expected and len(places) == len(text)
+        assert all(end - start == 1 or caption[start] == "&" for start, end in places)
 
 
 def test_same_roles_as_the_first_match_of_token_ids(tokenizer):

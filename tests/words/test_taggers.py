@@ -1,12 +1,16 @@
 """Taggers by hand, the paper's also against the parser itself, and the phrases of captions."""
 
+import html
 import json
 import pickle
 
 import pytest
 import sng_parser
+import torch
+from open_clip import SimpleTokenizer
 
 from cae_lib.errors import DataError
+from cae_lib.words.alignment import token_roles
 from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.phrases import ground_truth_phrases, load_ground_truth_phrases, parsed_phrases
 from cae_lib.words.pipeline import spacy_model_name
@@ -82,6 +86,31 @@ def test_roles_by_hand(tagger, caption, objects, attributes, relations, taggers)
 def test_places_by_hand(tagger, caption, role, expected, taggers) -> None:
     (spans,) = taggers[tagger].tag([caption])
     assert [(s.start, s.end) for s in spans if s.role == role] == expected
+
+
+@pytest.mark.parametrize("tagger", ["paper", "dependency"])
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "a dog beside a red&amp;white umbrella",
+        "a dog beside a red &amp;amp; white umbrella",
+        "A man holding a &quot;red&quot; umbrella over a dog",
+        "A dog behind the boy&#39;s  small ball",
+    ],
+)
+def test_a_parser_reads_the_text_that_entities_stand_for(tagger, caption, taggers) -> None:
+    plain = html.unescape(html.unescape(caption))
+    spans, expected = taggers[tagger].tag([caption, plain])
+    texts = [html.unescape(html.unescape(caption[s.start : s.end])) for s in spans]
+    assert texts == [plain[s.start : s.end] for s in expected]
+    escaped, unescaped = (
+        token_roles([text], SimpleTokenizer(), taggers[tagger]) for text in (caption, plain)
+    )
+    for name in ("tokens", "roles", "words", "arguments", "swaps"):
+        actual, same = getattr(escaped, name), getattr(unescaped, name)
+        assert actual is same is None or torch.equal(actual, same), name
+    graphs = taggers["paper"].graphs([caption, plain])
+    assert graphs[0] == graphs[1]
 
 
 def test_the_parser_says_what_words_are_said_of(taggers) -> None:
