@@ -17,6 +17,7 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.losses import CAELoss, reduce_attribution_loss
 from cae_lib.words.alignment import align, check_captions, named_tagger
+from cae_lib.words.capitals import warn_of_title_case
 
 if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger
@@ -31,11 +32,15 @@ SHARED_MODULE_ATTRIBUTES = (
 """Attributes of `nn.Module` that a `CAEModel` takes from the model that it wraps. The containers
 are shared with this model; the flag `training` is copied once, when the wrapper is built."""
 
+N_CHECKED_CAPTIONS = 100
+"""Number of captions after which a `RoleTokenizer` warns if most are in Title Case or capitals."""
+
 
 class RoleTokenizer:
     """A tokenizer for open_clip's datasets that also returns each token's role and word number.
 
-    Other attributes are those of the wrapped tokenizer.
+    Other attributes are those of the wrapped tokenizer. open_clip's datasets pass captions one by
+    one, so the warning of `token_roles` about capitals is issued after the first 100 captions.
 
     Args:
         tokenizer: A tokenizer of `open_clip.get_tokenizer`.
@@ -48,6 +53,7 @@ class RoleTokenizer:
 
     def __init__(self, tokenizer: Any, tagger: Tagger | None = None) -> None:
         self.tokenizer, self.tagger = tokenizer, tagger or named_tagger("scene-graph")
+        self._first_captions: list[str] = []
 
     def __call__(self, texts: str | list[str], context_length: int | None = None) -> Tensor:
         """Return tokens, roles and words of n captions, stacked as int64 `(n, 3, context_length)`.
@@ -65,6 +71,10 @@ class RoleTokenizer:
         """
         texts = [texts] if isinstance(texts, str) else texts
         check_captions(texts)
+        if len(self._first_captions) < N_CHECKED_CAPTIONS:
+            self._first_captions.extend(texts)
+            if len(self._first_captions) >= N_CHECKED_CAPTIONS:
+                warn_of_title_case(self._first_captions)
         alignment = align(texts, self.tagger.tag(texts), self.tokenizer, context_length)
         tensors: Any = (alignment.tokens, alignment.roles.long(), alignment.words)
         return torch.stack(tensors, dim=1)

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.runtime import atomic_file
+from cae_lib.words.capitals import warn_of_title_case
 from cae_lib.words.entities import plain_text
 from cae_lib.words.roles import NO_OFFSETS, ROLE_NAMES, Offsets, Span, Swap
 
@@ -94,6 +95,8 @@ def token_roles(
     of the same identity, and with a tokenizer of the same vocabulary, cleaning and context length.
 
     The taggers replace HTML entities before they parse a caption, as tokenizers of open_clip do.
+    They read capitals, which most tokenizers ignore: a warning is issued if more than half of the
+    captions are in Title Case or capitals.
 
     Args:
         captions: The captions.
@@ -112,6 +115,7 @@ def token_roles(
         WriteError: If the result cannot be stored.
     """
     check_captions(captions)
+    warn_of_title_case(captions)
     if tagger is None or isinstance(tagger, str):
         tagger = named_tagger(tagger or "scene-graph")
     if cache_dir is None:

@@ -2,6 +2,7 @@
 
 import html
 import random
+import warnings
 
 import numpy as np
 import open_clip
@@ -308,3 +309,27 @@ def test_arguments_by_hand(caption, things, expected, tokenizer):
 def test_captions_have_an_order_and_a_length(captions) -> None:
     with pytest.raises(DataError, match="expected"):
         check_captions(captions)
+
+
+SENTENCES = [
+    "A brown teddy bear wearing a Hawaiian shirt next to another teddy bear.",
+    "A couple of guys playing a game on the Nintendo Wii.",
+    "A boy and I in a Hawaiian shirt",
+    "Two dogs",
+    "a street sign",
+]
+TITLES = ["A Red Dog", "A Cat in the Hat on a Mat", "TWO DOGS ON A BED"]
+
+
+def test_captions_in_title_case_or_capitals_give_one_warning(tokenizer):
+    with pytest.warns(UserWarning, match="3 of 5 captions") as record:
+        token_roles([*TITLES, *SENTENCES[:2]], tokenizer, CountingTagger())
+    assert len(record) == 1 and "caption.lower()" in str(record[0].message)
+    assert record[0].filename == __file__
+
+
+def test_sentences_with_names_give_no_warning(tokenizer):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for captions in (SENTENCES, [*SENTENCES, *TITLES], []):
+            token_roles(captions, tokenizer, CountingTagger())

@@ -1,11 +1,14 @@
 """Ground-truth roles and swaps against the generators of captions and of what is false."""
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
+from open_clip import SimpleTokenizer
 
 from cae_lib.errors import DataError
+from cae_lib.words.alignment import token_roles
 from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.ground_truth import PairedImageTagger, SyntheticSceneTagger
 from cae_lib.words.roles import NO_OFFSETS, OBJECT, ROLE_NAMES, swap_substrings
@@ -81,6 +84,13 @@ def test_the_dependency_tagger_finds_nearly_the_same_swaps(corpus, truth) -> Non
     ]
     n_both, n_found, n_known = (sum(map(len, some)) for some in (both, found, known))
     assert n_both >= 0.95 * n_found and n_both >= 0.93 * n_known
+
+
+def test_captions_of_the_scenes_are_no_titles(corpus, truth) -> None:
+    captions = [text for item in corpus for text in item.captions]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        token_roles(captions, SimpleTokenizer(), truth)
 
 
 def test_unknown_captions_and_broken_files_are_errors(truth, tmp_path: Path) -> None:
