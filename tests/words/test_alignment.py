@@ -20,7 +20,7 @@ from cae_lib.words.alignment import (
     word_numbers,
 )
 from cae_lib.words.entities import plain_text
-from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
+from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span, Swap
 from cae_lib.words.scene_graph import SceneGraphTagger
 
 ODD = [
@@ -90,6 +90,16 @@ def test_cut_and_lost_spans_are_counted(tokenizer):
     assert alignment.roles[0, 76] == 0 and alignment.tokens[0, 76] == tokenizer.eot_token_id
     counts = [align(["x " * n], [[]], tokenizer).n_truncated for n in (75, 76)]
     assert counts == [0, 1]  # just fits, just not
+
+
+def test_a_swap_that_the_context_cuts_is_left_out(tokenizer):
+    """The last noun, "okapi", has two tokens; the start and the end take one position each."""
+    caption = "a dog near an okapi"
+    nouns, phrases = ((2, 5), (14, 19)), ((0, 5), (11, 19))
+    swaps = [Swap(nouns, phrases, binder=(6, 10))]
+    complete, cut = (align([caption], [[]], tokenizer, n, [swaps]).swaps.tolist() for n in (8, 7))
+    assert complete == [[[[2, 3], [5, 7], [1, 3], [4, 7], [3, 4]]]]
+    assert cut == [[]]
 
 
 SEPARATORS = {
@@ -190,10 +200,11 @@ def test_cache_serves_the_same_corpus_only_and_is_named_where_damaged(tokenizer,
         assert same and getattr(stored, "dtype", None) == getattr(value, "dtype", None)
     token_roles(captions[:2], tokenizer, tagger, tmp_path)
     token_roles(captions, open_clip.SimpleTokenizer(context_length=32), tagger, tmp_path)
+    assert token_roles(captions, tokenizer, tagger, tmp_path, 16).tokens.shape == (3, 16)
     tagger.identity = "other"
     token_roles(captions, tokenizer, tagger, tmp_path)
     files = list(tmp_path.iterdir())
-    assert tagger.calls == len(files) == 4 and all(file.suffix == ".pt" for file in files)
+    assert tagger.calls == len(files) == 5 and all(file.suffix == ".pt" for file in files)
     for file in files:
         file.write_bytes(b"")
     with pytest.raises(DataError, match=r"\.pt: damaged cache"):

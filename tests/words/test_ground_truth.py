@@ -11,7 +11,7 @@ from cae_lib.errors import DataError
 from cae_lib.words.alignment import token_roles
 from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.ground_truth import PairedImageTagger, SyntheticSceneTagger
-from cae_lib.words.roles import NO_OFFSETS, OBJECT, ROLE_NAMES, swap_substrings
+from cae_lib.words.roles import ATTRIBUTE, NO_OFFSETS, OBJECT, ROLE_NAMES, swap_substrings
 from data.recipes.synthetic_scenes.config import WORLDS
 from data.recipes.synthetic_scenes.corpora import coco_images, scene_graphs
 from data.recipes.synthetic_scenes.edits import swapped
@@ -135,3 +135,17 @@ def test_paired_captions_by_hand(caption, roles, nouns, phrases) -> None:
     else:
         assert swap_substrings(caption, *swaps[0].nouns) == nouns
     assert swap_substrings(caption, *swaps[0].phrases) == phrases
+
+
+def test_attributes_of_a_paired_caption_belong_to_their_own_thing() -> None:
+    """Black and white, of one dog, are not swapped; each of them is with the other thing's."""
+    caption = "a black and white dog below a brown cat"
+    ((spans, (_, *swaps)),) = PairedImageTagger().tag_with_swaps([caption])
+    bearers = {
+        caption[s.start : s.end]: [caption[slice(*noun)] for noun in s.arguments]
+        for s in spans
+        if s.role == ATTRIBUTE
+    }
+    assert bearers == {"black": ["dog"], "white": ["dog"], "brown": ["cat"]}
+    pairs = [tuple(caption[slice(*place)] for place in swap.nouns) for swap in swaps]
+    assert pairs == [("black", "brown"), ("white", "brown")]

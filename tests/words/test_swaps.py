@@ -2,13 +2,16 @@
 
 import pytest
 from open_clip import SimpleTokenizer
+from spacy.tokens import Doc
 
 from cae_lib.attribution.binding import swapped_captions
 from cae_lib.data.benchmarks.aro import SYMMETRIC_RELATIONS
 from cae_lib.words.alignment import token_roles
 from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.lexicon import ATTRIBUTE_SCALES, MUTUAL_PREPOSITIONS, are_contradictory
+from cae_lib.words.pipeline import load_pipeline
 from cae_lib.words.roles import swap_substrings
+from cae_lib.words.swaps import find_swaps
 from data.recipes.synthetic_scenes.vocabulary import KIND_OF
 
 NOUNS_AND_PHRASES = {
@@ -104,6 +107,7 @@ def test_swaps_by_hand(tagger: DependencyTagger, caption: str) -> None:
         "a sandwich cut in half",
         "trees along a road",  # the road is along the trees, too
         "a bike against a wall",
+        "a two story house beside three trees",  # "two" counts no houses
         "a dog",
         "",
     ],
@@ -128,6 +132,20 @@ def test_a_swap_names_the_words_that_bind(tagger) -> None:
     assert caption[slice(*relation.binder)] == "sitting on"
     assert [caption[slice(*place)] for place in attributes.nouns] == ["red", "blue"]
     assert attributes.binder == (0, 0)
+
+
+def test_two_things_are_swapped_once_though_two_relations_join_them() -> None:
+    """A parse may take the noun after "on top of" for the object of the verb, too."""
+    doc = Doc(
+        load_pipeline().vocab,
+        "a man riding on top of a horse".split(),
+        tags="DT NN VBG IN NN IN DT NN".split(),
+        pos="DET NOUN VERB ADP NOUN ADP DET NOUN".split(),
+        deps="det ROOT acl prep pobj prep det dobj".split(),
+        heads=[1, 1, 1, 2, 3, 4, 7, 2],
+    )
+    (swap,) = find_swaps(doc)
+    assert doc.text[slice(*swap.binder)] == "riding on top of"
 
 
 def test_places_are_swapped_in_a_text() -> None:

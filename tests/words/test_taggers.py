@@ -57,6 +57,7 @@ def taggers() -> dict[str, SceneGraphTagger | DependencyTagger]:
         ),
         ("dependency", "A lamp next to two big beds.", "lamp, beds", "two, big", "next to"),
         ("dependency", "A baseball player is running.", "baseball player", "", ""),
+        ("dependency", "A woman picks up a ball.", "woman, ball", "", "picks up"),
     ],
 )
 def test_roles_by_hand(tagger, caption, objects, attributes, relations, taggers) -> None:
