@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -224,6 +225,29 @@ def require_file(path: str | Path) -> Path:
     if not path.is_file():
         raise CheckpointError(f"no checkpoint at {path}: check the path, or train the model first.")
     return path
+
+
+def require_finite(state: Mapping[str, Tensor], source: object) -> None:
+    """Check that all weights are finite; a model with a NaN scores 0 without an error.
+
+    Args:
+        state: Tensors by name.
+        source: File, folder or tag that they come from, for the error message.
+
+    Raises:
+        CheckpointError: A floating-point tensor has a NaN or an infinite number.
+    """
+    for name, value in state.items():
+        if not value.is_floating_point() or not value.numel():
+            continue
+        wide = value.detach() if value.element_size() > 1 else value.detach().float()
+        extremes = torch.stack(torch.aminmax(wide))  # one pass; NaN passes through
+        if not extremes.isfinite().all():
+            n_wrong = int((~wide.isfinite()).sum())
+            raise CheckpointError(
+                f"{source}: {n_wrong:,} of the {value.numel():,} numbers of {name} are NaN or "
+                "infinite. Download or write it again, or train the model again."
+            )
 
 
 def unreadable_checkpoint_error(path: Path, reason: object) -> CheckpointError:

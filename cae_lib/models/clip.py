@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from cae_lib.errors import CheckpointError, ConfigError
-from cae_lib.models.checkpoint import checkpoint_digest, read_meta
+from cae_lib.models.checkpoint import checkpoint_digest, read_meta, require_finite
 from cae_lib.models.weight_files import read_state_dict
 
 ACTIVATIONS = ("quickgelu", "gelu")
@@ -83,8 +83,8 @@ def load_clip(
 
     Raises:
         ConfigError: The model or the activation is unknown.
-        CheckpointError: The weights are missing, damaged, of another architecture, or trained with
-            another activation, or they cannot be downloaded.
+        CheckpointError: The weights are missing, damaged, not finite, of another architecture, or
+            trained with another activation, or they cannot be downloaded.
     """
     config = _model_config(name)
     path = _weights_path(name, weights)
@@ -104,6 +104,8 @@ def load_clip(
         return build_with_state_dict(name, read_state_dict(path), path, activation, device)
     tag = str(weights) if weights else None
     model, preprocess = _build(name, activation, tag, seed)
+    if tag:
+        require_finite(model.state_dict(), f"{name}:{tag}")
     return Clip(
         model.eval().to(device),
         preprocess,

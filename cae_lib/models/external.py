@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from cae_lib.errors import CheckpointError, ConfigError
-from cae_lib.models.checkpoint import read_meta
+from cae_lib.models.checkpoint import read_meta, require_finite
 from cae_lib.models.clip import (
     ACTIVATIONS,
     WEIGHT_SUFFIXES,
@@ -103,8 +103,8 @@ def load_external(external: ExternalModel, device: str | torch.device = "cpu") -
         ConfigError: If the source has no form that `MODEL_SOURCE_HELP` describes, if the
             architecture or the activation is not known, or if a `processor` or a `weights_share`
             other than 1 is given for a source that takes none.
-        CheckpointError: If the weights or other files of the model are missing or damaged, or if
-            the weights or the tokenizer do not fit the model.
+        CheckpointError: If the weights or other files of the model are missing or damaged, if a
+            weight is NaN or infinite, or if the weights or the tokenizer do not fit the model.
     """
     return model_loader(external, device)()
 
@@ -230,6 +230,7 @@ def _load_from_folder(source: str, activation: str | None, device: str | torch.d
             f"cannot read {source} as open_clip's: {error}. A model of transformers is given as "
             f"hf:OWNER/NAME or as its folder."
         ) from error
+    require_finite(model.state_dict(), source)
     vocabulary = getattr(model, "text", model).vocab_size
     _check_vocabulary(tokenizer, vocabulary, source, spare=vocabulary // 2)
     read_with = "quickgelu" if quick else "gelu"
@@ -295,6 +296,7 @@ def _load_from_transformers(
             f"{source} does not fit its configuration: {len(wrong)} tensors are missing or left "
             f"over, such as {wrong[0]}. Download it again."
         )
+    require_finite(model.state_dict(), source)
     return Clip(
         model.eval().to(device),
         preprocess,

@@ -21,6 +21,7 @@ from cae_lib.errors import CheckpointError
 from cae_lib.models.checkpoint import (
     CheckpointMeta,
     require_file,
+    require_finite,
     restore_embedding_rows,
     restore_trunk,
     save_checkpoint,
@@ -76,8 +77,8 @@ def read_state_dict(path: str | Path, lora_alpha: float | None = None) -> dict[s
 
     Raises:
         CheckpointError: If the file is missing, cannot be read or holds no dictionary of tensors,
-            if it needs the image trunk and its package is missing or contains other weights, or if
-            an adapter is incomplete or does not fit its weight.
+            if a weight is NaN or infinite, if it needs the image trunk and its package is missing
+            or contains other weights, or if an adapter is incomplete or does not fit its weight.
     """
     path = require_file(path)
     try:
@@ -86,6 +87,7 @@ def read_state_dict(path: str | Path, lora_alpha: float | None = None) -> dict[s
         raise unreadable_checkpoint_error(path, error) from error
     if not state:
         raise unreadable_checkpoint_error(path, "it holds no dictionary of tensors")
+    require_finite(state, path)
     restore_embedding_rows(state, path)
     restore_trunk(state, path)
     return state if lora_alpha is None else merge_lora(state, lora_alpha)

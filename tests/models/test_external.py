@@ -1,5 +1,6 @@
 """Models of others: each source gives the weights and features that it was made from."""
 
+import copy
 import json
 from pathlib import Path
 from unittest.mock import Mock
@@ -142,6 +143,35 @@ def test_damaged_weights_of_a_folder_are_an_error_of_the_checkpoint(clip, tmp_pa
     (theirs / "config.json").write_text(json.dumps(config | {"projection_dim": 12}))
     with pytest.raises(CheckpointError, match="cannot read"):
         load(theirs)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("form", ["safetensors", "pt", "folder", "transformers", "tag"])
+def test_weights_with_one_number_that_is_not_finite_are_refused(
+    form, value, clip, tmp_path, monkeypatch
+):
+    """The message names the file, folder or tag and the tensor."""
+    broken, source = copy.deepcopy(clip), tmp_path / "broken"
+    name, options = "transformer.resblocks.0.mlp.c_fc.weight", ()
+    broken.model.get_parameter(name).data[3, 5] = value
+    if form == "safetensors":
+        source = save_checkpoint(source, broken, META)
+    elif form == "pt":
+        source = source.with_suffix(".pt")
+        torch.save(broken.model.half().state_dict(), source)
+        options = ("clip-mini", "quickgelu")
+    elif form == "folder":
+        save_folder(broken, source)
+    elif form == "tag":
+        created = broken.model, None, broken.preprocess
+        monkeypatch.setattr(open_clip, "create_model_and_transforms", lambda *_, **__: created)
+        source = "ViT-B-32:openai"
+    else:
+        model, name = save_hugging_face("clip", source), "text_model.final_layer_norm.bias"
+        model.get_parameter(name).data[0] = value
+        model.save_pretrained(source)
+    with pytest.raises(CheckpointError, match=f"{source}: 1 of the .* numbers of {name}"):
+        load(source, *options)
 
 
 def test_a_file_with_adapters_is_a_model(clip, tmp_path):
