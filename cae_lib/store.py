@@ -25,13 +25,14 @@ import inspect
 import json
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from filelock import FileLock
 
@@ -292,7 +293,31 @@ def read_rows(stored_rows: list[StoredRows]) -> pa.Table:
     Raises:
         DataError: If a file cannot be read.
     """
-    content = _read(stored_rows)
+    return _with_plain_texts(_read(stored_rows))
+
+
+def read_runs(index: Index) -> Iterator[tuple[str, pa.Table]]:
+    """Read each file of an index once, and yield the names of its runs with their rows.
+
+    Runs come in alphabetical order, and the rows of a run in the order of its seeds. A table has
+    the columns that occur in any seed of the run. All rows are in memory until the last is yielded.
+
+    Raises:
+        DataError: If a file cannot be read.
+    """
+    columns: dict[str, dict[str, None]] = {}
+    for (run, _), rows in sorted(index.items()):
+        columns.setdefault(run, {}).update(dict.fromkeys(rows.columns))
+    if not columns:
+        return
+    content, start = _read([rows for _, rows in sorted(index.items())]), 0
+    counts = {row["values"]: row["counts"] for row in pc.value_counts(content["run"]).to_pylist()}
+    for run, names in columns.items():
+        yield run, _with_plain_texts(content.slice(start, counts[run]).select([*names]))
+        start += counts[run]
+
+
+def _with_plain_texts(content: pa.Table) -> pa.Table:
     plain = [
         pa.field(field.name, pa.large_string()) if pa.types.is_dictionary(field.type) else field
         for field in content.schema

@@ -94,6 +94,22 @@ def test_rows_of_one_item_follow_each_other_and_are_read_run_by_run(home: Path):
     assert frame["seed"].tolist() == [1] * 3 + [300] * 3 + [0] * 8
 
 
+def test_reading_run_by_run_gives_each_runs_own_columns_and_rows(home: Path):
+    store.save("answers", "other", 0, FRAME.assign(text="a"), "mini", key="", provenance={})
+    for run, seed in (("cae", 10), ("base", 0), ("cae", 2)):
+        save(run, seed)
+    store.merge_staged("mini")
+    store.save("answers", "cae", 3, FRAME[1:], "mini", key="", provenance={})  # in another file
+    index = store.index_of("answers", "mini")
+    actual = {run: table.to_pandas() for run, table in store.read_runs(index)}
+    assert list(actual) == ["base", "cae", "other"]
+    for run, frame in actual.items():
+        rows = store.read_rows([rows for (name, _), rows in index.items() if name == run])
+        pd.testing.assert_frame_equal(frame, rows.to_pandas())
+    assert actual["cae"]["seed"].tolist() == [2] * 3 + [3] * 2 + [10] * 3
+    assert list(store.read_runs({})) == []
+
+
 def test_what_no_page_shows_is_left_out_and_rounded(home: Path):
     """1 + 2**-13 and -1 - 3 * 2**-13 lie halfway between two numbers of 13 binary digits."""
     exact = np.array([1 + 2**-13, -1 - 3 * 2**-13, 2**-20, np.nan, 0.3], dtype=np.float32)
