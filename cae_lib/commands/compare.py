@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import filecmp
 import io
 import subprocess
 import tarfile
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pandas as pd
+import pyarrow.parquet as pq
 
 from cae_lib import store
 from cae_lib.config import paths
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.profiles import find_profile
+from cae_lib.runtime import Progress
 
 ANSWER_COLUMNS = ("correct", "rank")
 """Columns that hold a model's answer to an item; a difference is reported as a changed answer."""
@@ -57,6 +61,8 @@ def compare_tables(profile_name: str, commit_or_folder: str) -> None:
 def _print_differences(old_folder: Path, new_folder: Path, old_name: str) -> None:
     """Print how the tables in the folder `new_folder` differ from those in the folder `old_folder`.
 
+    Files that differ are read once each; of equal files, the rows are counted and not read.
+
     Args:
         old_folder: Folder of the tables to compare with.
         new_folder: Folder of the present tables.
@@ -65,21 +71,32 @@ def _print_differences(old_folder: Path, new_folder: Path, old_name: str) -> Non
     Raises:
         DataError: If `old_folder` has no tables.
     """
-    old_rows, new_rows = _by_run(old_folder), _by_run(new_folder)
-    if not old_rows:
+    old, new = _table_indexes(old_folder), _table_indexes(new_folder)
+    if not old:
         raise DataError(f"{old_name} has no tables of {new_folder.name}: name another --profile")
+    old_runs, new_runs = _runs(old), _runs(new)
     lines = [
-        f"{name}: {'new' if name in new_rows else 'gone'}"
-        for name in sorted(old_rows.keys() ^ new_rows)
+        f"{table}/{run}: {'new' if (table, run) in new_runs else 'gone'}"
+        for table, run in sorted(old_runs ^ new_runs)
     ]
-    in_both = sorted(old_rows.keys() & new_rows)
-    n_rows = 0
-    for name in in_both:
-        compared, text = _compare_frames(
-            store.read_rows(old_rows[name]).to_pandas(), store.read_rows(new_rows[name]).to_pandas()
-        )
-        n_rows += compared
-        lines += [f"{name}: {text}"] if text else []
+    in_both, n_rows = old_runs & new_runs, 0
+    with Progress(len(in_both), "comparing") as progress:
+        for table in sorted(old.keys() & new.keys()):
+            shared = {run for name, run in in_both if name == table}
+            paths_of_table = [folder / f"{table}.parquet" for folder in (old_folder, new_folder)]
+            if filecmp.cmp(*paths_of_table, shallow=False):
+                n_rows += pq.read_metadata(paths_of_table[0]).num_rows
+                progress.update(len(shared), table=table)
+                continue
+            sides = (
+                store.read_runs({key: rows for key, rows in index.items() if key[0] in shared})
+                for index in (old[table], new[table])
+            )
+            for (run, before), (_, after) in zip(*sides, strict=True):
+                compared, text = _compare_frames(before.to_pandas(), after.to_pandas())
+                n_rows += compared
+                lines += [f"{table}/{run}: {text}"] if text else []
+                progress.update(1, table=table)
     total = f"{len(in_both)} tables of runs, {n_rows:,} rows compared with {old_name}"
     print("\n".join([*lines, f"{len(lines)} differ; {total}"] if lines else [f"same: {total}"]))
 
@@ -133,10 +150,11 @@ def _git(*arguments: str) -> bytes:
         raise ConfigError(f"git {' '.join(arguments[:2])} in {root}: {reason}") from error
 
 
-def _by_run(place: Path) -> dict[str, list[store.StoredRows]]:
-    """Return where the rows of the tables in a folder are stored, by TABLE/RUN."""
-    held: dict[str, list[store.StoredRows]] = {}
-    for path in place.glob("*.parquet"):
-        for (run, _), rows in store.read_index(path).items():
-            held.setdefault(f"{path.stem}/{run}", []).append(rows)
-    return held
+def _table_indexes(folder: Path) -> dict[str, store.Index]:
+    """Return the index of every table in a folder that holds rows of runs, by its name."""
+    indexes = {path.stem: store.read_index(path) for path in folder.glob("*.parquet")}
+    return {table: index for table, index in indexes.items() if index}
+
+
+def _runs(indexes: Mapping[str, store.Index]) -> set[tuple[str, str]]:
+    return {(table, run) for table, index in indexes.items() for run, _ in index}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 
 from cae_lib import store
 from cae_lib.cli import main
@@ -90,3 +91,28 @@ def test_tables_of_another_folder(home: Path, tmp_path: Path, capsys) -> None:
         f"1 differ; 2 tables of runs, 4 rows compared with {other}",
     ]
     assert main(["compare", str(tmp_path)]) == 2, "no tables"
+
+
+def test_a_table_that_differs_is_read_once_and_an_equal_one_not_at_all(
+    home: Path, tmp_path: Path, capsys, monkeypatch
+) -> None:
+    for number in range(12):
+        answer([True, False], [0.1, 0.2], f"run-{number}")
+    store.merge_staged("mini")
+    other = shutil.copytree(home / "data/records/mini", tmp_path / "theirs")
+    opened, open_file = [], pq.ParquetFile
+    monkeypatch.setattr(
+        pq, "ParquetFile", lambda path, **_: opened.append(path) or open_file(path, **_)
+    )
+    assert main(["compare", str(other)]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == f"same: 12 tables of runs, 24 rows compared with {other}\n"
+    assert not opened and "12/12" in printed.err
+    answer([True, False], [0.1, 0.45], "run-3")
+    store.merge_staged("mini")
+    opened.clear()
+    assert main(["compare", str(other)]) == 0
+    assert "benchmarks/run-3: 2 rows, largest difference 0.25" in capsys.readouterr().out
+    assert sorted(opened) == sorted(
+        folder / "benchmarks.parquet" for folder in (other, home / "data/records/mini")
+    )
