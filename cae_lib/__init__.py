@@ -71,9 +71,10 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if str(error.name).startswith(__name__):
             raise
+        from cae_lib.config import install_command
+
         raise ModuleNotFoundError(
-            f"cae_lib.{name} needs {error.name}, which is not installed: "
-            'pip install "cae-lib[lab]"',
+            f"cae_lib.{name} needs {error.name}, which is not installed: {install_command('lab')}",
             name=error.name,
         ) from error
 

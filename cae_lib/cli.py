@@ -18,11 +18,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from cae_lib.config import paths, repository_root
+from cae_lib.config import install_command, paths, repository_root
 from cae_lib.errors import CaeError, ConfigError, DataError, Terminated
 from cae_lib.methods import PAPER_METHODS
+
+try:
+    import click
+except ModuleNotFoundError:  # installed without the extra
+    sys.exit(f"cae: this command needs click, which is not installed: {install_command('lab')}")
 
 if TYPE_CHECKING:
     from cae_lib.data.sources import Source
@@ -594,7 +597,7 @@ def run_reporting_errors(action: Callable[[], int | None], resume_command: str) 
         if str(error.name).startswith("cae_lib"):
             raise
         message = (
-            f'this command needs {error.name}, which is not installed: pip install "cae-lib[lab]"'
+            f"this command needs {error.name}, which is not installed: {install_command('lab')}"
         )
     except OSError as error:
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):

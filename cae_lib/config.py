@@ -12,10 +12,14 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from cae_lib.errors import ConfigError, check_fields
+
+DISTRIBUTION = "cae-lib"
+"""Name of the package for pip."""
 
 HINGES = ("difference", "log", "margin")
 """Values of the setting `hinge` of `AttributionLossConfig`."""
@@ -68,6 +72,27 @@ def repository_root() -> Path | None:
     """Return the root of the checkout that contains this package; None without a checkout."""
     folder = Path(__file__).resolve().parent.parent
     return folder if (folder / "pyproject.toml").is_file() else None
+
+
+def install_command(extra: str) -> str:
+    """Return the command that adds an extra of `pyproject.toml`, such as "lab", to this package.
+
+    No package index has the package, so the command names the checkout, or the wheel or address
+    that pip installed the package from. If pip did not record it, the command has a placeholder.
+    """
+    if (clone := repository_root()) is not None:
+        return f'pip install -e "{clone}[{extra}]"'
+    try:
+        record = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        record = None
+    if record is None:
+        return f'pip install "PATH[{extra}]", where PATH is the wheel or a clone of the repository'
+    source = json.loads(record)
+    address = source["url"]
+    if vcs := source.get("vcs_info"):
+        address = f"{vcs['vcs']}+{address}@{vcs['commit_id']}"
+    return f'pip install "{DISTRIBUTION}[{extra}] @ {address}"'
 
 
 def bundled_path(relative_path: str) -> Path:

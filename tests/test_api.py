@@ -90,4 +90,4 @@ for name in ("evaluate", "score_weights", "contrasts", "attribute", "results"):
     )
     told = run.stdout.splitlines()
     assert len(told) == 5, run.stderr
-    assert all("pandas" in line and 'pip install "cae-lib[lab]"' in line for line in told)
+    assert all("pandas" in line and f'"{REPOSITORY}[lab]"' in line for line in told)

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import re
 import shutil
 import subprocess
@@ -9,12 +10,13 @@ import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import REPOSITORY
 
 import cae_lib
-from cae_lib import cli, runtime
+from cae_lib import cli, config, runtime
 from cae_lib.runtime import PACKAGE_FOLDER, has_uncommitted_changes
 
 GUARDED = """
@@ -63,15 +65,47 @@ def test_every_data_file_of_the_package_is_shipped() -> None:
     assert PACKAGE_FOLDER / "data" / "sources.yml" in shipped
 
 
-def test_a_command_without_its_extra_says_so(capsys) -> None:
-    def needs(name: str) -> None:
-        importlib.import_module(name)
+def _import(name: str) -> None:
+    importlib.import_module(name)
 
-    assert cli.run_reporting_errors(lambda: needs("no_such_package"), "cae") == 2
+
+def test_a_command_without_its_extra_says_so(capsys) -> None:
+    assert cli.run_reporting_errors(lambda: _import("no_such_package"), "cae") == 2
     message = capsys.readouterr().err
-    assert "no_such_package" in message and 'pip install "cae-lib[lab]"' in message
+    assert "no_such_package" in message and f'pip install -e "{REPOSITORY}[lab]"' in message
     with pytest.raises(ModuleNotFoundError):  # a mistake of ours, no missing extra
-        cli.run_reporting_errors(lambda: needs("cae_lib.no_such_module"), "cae")
+        cli.run_reporting_errors(lambda: _import("cae_lib.no_such_module"), "cae")
+
+
+COMMIT = {"vcs": "git", "commit_id": "b56aa"}
+
+
+@pytest.mark.parametrize(
+    ("record", "source"),
+    [
+        ({"url": "file:///w/cae_lib.whl"}, "cae-lib[lab] @ file:///w/cae_lib.whl"),
+        ({"url": "https://h/r", "vcs_info": COMMIT}, "cae-lib[lab] @ git+https://h/r@b56aa"),
+        (None, "PATH[lab]"),
+    ],
+)
+def test_without_a_clone_a_hint_names_where_the_package_came_from(
+    record, source, capsys, monkeypatch
+) -> None:
+    """No index has the package, and whoever registered its name there would be installed."""
+    installed = SimpleNamespace(read_text=lambda _: record and json.dumps(record))
+    monkeypatch.setattr(config, "repository_root", lambda: None)
+    monkeypatch.setattr(config.metadata, "distribution", lambda _: installed)
+    cli.run_reporting_errors(lambda: _import("no_such_package"), "cae")
+    assert f'pip install "{source}"' in capsys.readouterr().err
+
+
+def test_the_command_without_click_says_what_to_install() -> None:
+    code = "import sys; sys.modules['click'] = None; import cae_lib.cli"
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert run.returncode == 1 and run.stderr.count("\n") == 1
+    assert "click" in run.stderr and f'pip install -e "{REPOSITORY}[lab]"' in run.stderr
 
 
 def test_names_and_helps_of_commands_need_no_pytorch() -> None:

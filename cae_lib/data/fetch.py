@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cae_lib.config import paths
+from cae_lib.config import install_command, paths
 from cae_lib.data.completeness import cached_open_clip_weights, checksum_of
 from cae_lib.data.sources import Download, Source
 from cae_lib.data.unpack import check_destination, unpack
@@ -211,7 +211,7 @@ def _translated_errors(item: Download, gated: str | None) -> Iterator[None]:
     except DataError:
         raise
     except ModuleNotFoundError as error:
-        raise DataError(f"{error.name} is not installed: pip install 'cae-lib[data]'") from error
+        raise DataError(f"{error.name} is not installed: {install_command('data')}") from error
     except Exception as error:  # there are several HTTP libraries, with errors of their own
         causes: list[BaseException] = [error]
         while below := causes[-1].__cause__ or causes[-1].__context__:

@@ -20,6 +20,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from cae_lib.config import install_command
 from cae_lib.errors import CheckpointError, ConfigError
 from cae_lib.models.checkpoint import read_meta, require_finite
 from cae_lib.models.clip import (
@@ -268,8 +269,12 @@ def _load_from_transformers(
     Attention is computed by matrix products instead of a fused kernel, so that it can be
     differentiated twice.
     """
-    from transformers import AutoConfig, AutoModel
-
+    try:
+        from transformers import AutoConfig, AutoModel
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"{source} needs {error.name}, which is not installed: {install_command('hf')}"
+        ) from error
     try:
         config = AutoConfig.from_pretrained(source)
         if not hasattr(config, "vision_config") or not hasattr(config, "text_config"):

