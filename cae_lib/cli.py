@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -577,7 +578,8 @@ def run_reporting_errors(action: Callable[[], int | None], resume_command: str) 
     """Call a function; print a message, not a traceback, for errors that the user can correct.
 
     These errors are CaeError, a missing package, missing permissions for a file, and a disk that is
-    read-only or full.
+    read-only or full. If the reader of the output ends first, as in `cae data list | head`, the
+    call ends without a message.
     Other exceptions propagate, except KeyboardInterrupt.
 
     Args:
@@ -585,9 +587,33 @@ def run_reporting_errors(action: Callable[[], int | None], resume_command: str) 
         resume_command: The command line that resumes the work, printed after an interruption.
 
     Returns:
-        The exit code: that of `action`, 2 after an error that was printed, 130 after Ctrl-C, and
-        143 after SIGTERM.
+        The exit code: that of `action`, 2 after an error that was printed, 130 after Ctrl-C, 143
+        after SIGTERM, and 141 if the reader of the output has ended.
     """
+    try:
+        code = _run_printing_errors(action, resume_command)
+        sys.stdout.flush()  # here and not at exit, when Python would print the error
+        return code
+    except BrokenPipeError:
+        if not _silence_outputs_without_reader():
+            raise
+        return 141
+
+
+def _silence_outputs_without_reader() -> bool:
+    """Redirect standard output and error to nowhere if no one reads them; return whether it did."""
+    unread = []
+    for stream in (sys.stdout, sys.stderr):
+        poll = select.poll()
+        poll.register(stream, 0)  # errors are reported without being asked for
+        unread += [stream] if poll.poll(0) else []
+    for stream in unread:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return bool(unread)
+
+
+def _run_printing_errors(action: Callable[[], int | None], resume_command: str) -> int:
+    """Do what `run_reporting_errors` says, except where no one reads the output."""
     try:
         with raise_on_sigterm():
             return action() or 0

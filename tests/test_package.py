@@ -3,6 +3,7 @@
 import ast
 import importlib
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -106,6 +107,28 @@ def test_the_command_without_click_says_what_to_install() -> None:
     )
     assert run.returncode == 1 and run.stderr.count("\n") == 1
     assert "click" in run.stderr and f'pip install -e "{REPOSITORY}[lab]"' in run.stderr
+
+
+@pytest.mark.parametrize("arguments", ["data list", "--help", "runs", "run nosuch", "nosuch"])
+def test_a_command_whose_output_no_one_reads_ends_quietly(arguments: str) -> None:
+    """As in `cae data list | head`; 141 is the exit code of a program that SIGPIPE ends."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    outputs = {"stdout": writing, "stderr": subprocess.PIPE}
+    if arguments.endswith("nosuch"):  # prints an error
+        outputs = {"stdout": subprocess.PIPE, "stderr": writing}
+    command = [sys.executable, "-m", "cae_lib.cli", *arguments.split()]
+    run = subprocess.run(command, cwd=REPOSITORY, text=True, **outputs)
+    os.close(writing)
+    assert (run.returncode, run.stdout or "", run.stderr or "") == (141, "", "")
+
+
+def test_a_broken_pipe_elsewhere_is_not_hidden() -> None:
+    def fail() -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        cli.run_reporting_errors(fail, "cae")
 
 
 def test_names_and_helps_of_commands_need_no_pytorch() -> None:
