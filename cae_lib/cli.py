@@ -289,13 +289,13 @@ def evaluate(
     hf-hub:OWNER/NAME or local-dir:FOLDER in open_clip's format; hf:OWNER/NAME or a folder of
     transformers; or a weight file. The name "data" measures the datasets, which needs no model.
     """
+    suites, families = split_suites_and_benchmarks(only)
     from cae_lib import measuring, runs
     from cae_lib.evaluation import scores
     from cae_lib.variants import DATA_RUN, has_seeds
 
     is_ours = name == DATA_RUN or runs.is_run(name, "mini")
     profile = profile or ("mini" if is_ours else scores.REAL_PROFILE)
-    suites, families = split_suites_and_benchmarks(only)
     if not has_seeds(name, profile):
         seed = 0
     how = {"model": model, "activation": activation, "processor": processor, **dict(overrides)}
@@ -326,6 +326,11 @@ def evaluate(
 def split_suites_and_benchmarks(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Sort the names of an option `--only` into suites and benchmarks.
 
+    PyTorch is not imported.
+
+    Args:
+        names: The names; hyphens may stand for their underscores.
+
     Returns:
         The suites and the benchmarks; at most one of the lists has entries.
 
@@ -334,17 +339,19 @@ def split_suites_and_benchmarks(names: Iterable[str]) -> tuple[list[str], list[s
     """
     from cae_lib.data.benchmarks import FOLDER_OF_FAMILY
 
-    names = list(names)
+    typed = list(names)
+    names = [name.replace("-", "_") for name in typed]
     families = [name for name in names if name in FOLDER_OF_FAMILY]
     if len(families) == len(names):
         return [], families
     from cae_lib.evaluation.suites import BASE_ONLY_SUITES, RUN_SUITES
 
-    unknown = {*names} - {*families, *RUN_SUITES, *BASE_ONLY_SUITES}
+    known = {*families, *RUN_SUITES, *BASE_ONLY_SUITES}
+    unknown = {name for name, plain in zip(typed, names, strict=True) if plain not in known}
     if families or unknown:
         fault = f"unknown: {', '.join(sorted(unknown))}" if unknown else "both kinds are mixed"
         raise ConfigError(
-            f"--only {','.join(names)}: {fault}. Expected kinds of measurement "
+            f"--only {','.join(typed)}: {fault}. Expected kinds of measurement "
             f"({', '.join(RUN_SUITES)}) or benchmarks ({', '.join(FOLDER_OF_FAMILY)})"
         )
     return names, []

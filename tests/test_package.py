@@ -150,6 +150,19 @@ assert not {"torch", "pandas", "matplotlib"} & sys.modules.keys()
     assert not hasattr(cae_lib, "other")
 
 
+def test_an_unknown_benchmark_is_refused_without_pytorch() -> None:
+    code = """
+import sys
+sys.modules["torch"] = None  # an import would be an error of another kind
+from cae_lib.cli import main
+sys.exit(main(["evaluate", "base", "--only", "sugarcrape"]))
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert run.returncode == 2 and "unknown: sugarcrape" in run.stderr
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="asks git")
 def test_a_change_is_told_from_the_last_commit(tmp_path: Path, monkeypatch) -> None:
     package = tmp_path / "package"

@@ -229,15 +229,15 @@ def _build(kind: type, entry: dict[str, Any]) -> Any:
 
 
 def find_source(name: str) -> Source:
-    """Look up a source by its name in `sources.yml`.
+    """Look up a source by its name in `sources.yml`; underscores may stand for its hyphens.
 
     Raises:
         ConfigError: If there is no such source; the message lists the known names.
     """
     sources = load_sources()
-    if name not in sources:
+    if (plain := name.replace("_", "-")) not in sources:
         raise ConfigError(f"no data set or weights {name!r}. Known: {', '.join(sources)}.")
-    return sources[name]
+    return sources[plain]
 
 
 def fetch_command(names: Iterable[str]) -> str:

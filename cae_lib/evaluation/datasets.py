@@ -19,6 +19,7 @@ from cae_lib.data.benchmarks import (
     FOLDER_OF_FAMILY,
     FURTHER_BENCHMARKS,
     Benchmark,
+    family_names,
     load_benchmark,
 )
 from cae_lib.data.captions import RETRIEVAL_SETS, ImageCaptionPairs, load_retrieval_set
@@ -99,7 +100,8 @@ def load_benchmarks(profile_name: str, families: Iterable[str] = ()) -> tuple[Be
 
     Args:
         profile_name: Name of the profile.
-        families: Names of the families to load; by default those of `benchmark_families`.
+        families: Names of the families to load, see `family_names`; by default those of
+            `benchmark_families`.
 
     Raises:
         ConfigError: If the profile is unknown or lacks one of the `families`, or the family "order"
@@ -107,8 +109,10 @@ def load_benchmarks(profile_name: str, families: Iterable[str] = ()) -> tuple[Be
         DataError: If data are malformed, generated data are incomplete, or a family that `families`
             names has no usable item.
     """
-    families, root = tuple(families), find_profile(profile_name).root
-    available = [*FOLDER_OF_FAMILY] if find_profile(profile_name).is_real else _built_families(root)
+    families, profile = family_names(families), find_profile(profile_name)
+    root, available = profile.root, [*FOLDER_OF_FAMILY]
+    if not profile.is_real:
+        available = _built_families(profile_name)
     if unknown := [name for name in families if name not in available]:
         raise ConfigError(f"no benchmark {', '.join(unknown)}. Known: {', '.join(available)}.")
     requested = [
@@ -125,8 +129,9 @@ def load_benchmarks(profile_name: str, families: Iterable[str] = ()) -> tuple[Be
     return tuple(parts)
 
 
-def _built_families(root: Path) -> list[str]:
-    return [name for name in FOLDER_OF_FAMILY if name in _manifest_counts(root)]
+def _built_families(profile_name: str) -> list[str]:
+    counts = _manifest_counts(find_profile(profile_name).root)
+    return [name for name in FOLDER_OF_FAMILY if name in counts]
 
 
 def benchmark_families(profile_name: str) -> list[str]:
@@ -141,7 +146,7 @@ def benchmark_families(profile_name: str) -> list[str]:
     """
     profile = find_profile(profile_name)
     if not profile.is_real:
-        return _built_families(profile.root)
+        return _built_families(profile_name)
     return [
         name
         for name in FOLDER_OF_FAMILY

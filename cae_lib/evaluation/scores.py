@@ -11,7 +11,12 @@ from typing import Any
 import pandas as pd
 
 from cae_lib import store
-from cae_lib.data.benchmarks import BENCHMARK_FAMILIES, Benchmark, is_size_unknown
+from cae_lib.data.benchmarks import (
+    BENCHMARK_FAMILIES,
+    Benchmark,
+    family_names,
+    is_size_unknown,
+)
 from cae_lib.data.benchmarks.load import BROKEN_IMAGES_KEY, MISSING_IMAGES_KEY
 from cae_lib.data.sources import find_source
 from cae_lib.errors import ConfigError, DataError
@@ -112,8 +117,8 @@ def evaluate(
         model: A model that `load_clip` returns, or a function that returns one. The function is
             called after the datasets have been read.
         *families: Names of families of benchmarks, such as "sugarcrepe" (see
-            `cae_lib.data.benchmarks.BENCHMARK_FAMILIES`). If no names are given, all families of
-            the profile are used.
+            `cae_lib.data.benchmarks.BENCHMARK_FAMILIES`); hyphens may stand for underscores. If no
+            names are given, all families of the profile are used.
         profile_name: Name of the profile: "paper" for real datasets, "mini" for the synthetic
             scenes.
 
@@ -130,17 +135,16 @@ def evaluate(
         DataError: If data are malformed, if generated data are incomplete, or if one of the
             `families` has no usable item. The message says how to get what is missing.
     """
-    for name in BENCHMARK_FAMILIES.keys() & {*families}:
-        if not find_profile(profile_name).is_real and name not in datasets.benchmark_families(
-            profile_name
-        ):
+    names = family_names(families)
+    for name in names if not find_profile(profile_name).is_real else ():
+        if name not in datasets.benchmark_families(profile_name):
             raise ConfigError(
                 f"{name} is no set of the profile {profile_name}: give --profile {REAL_PROFILE}, "
                 "or in place of a run a weight file, data/mini/base.safetensors for "
                 "example, with which sets below data/raw are read"
             )
     datasets.load_family.cache_clear()
-    asked = datasets.load_benchmarks(profile_name, families)
+    asked = datasets.load_benchmarks(profile_name, names)
     encoder = Encoder(model if isinstance(model, Clip) else model(), profile_name)
     return choice_scores(answer_benchmarks(asked, encoder), items_of(asked))
 

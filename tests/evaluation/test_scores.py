@@ -14,12 +14,15 @@ from toys import forget
 from cae_lib import measuring
 from cae_lib.cli import main, split_suites_and_benchmarks
 from cae_lib.config import paths
+from cae_lib.data.benchmarks import load_benchmark
 from cae_lib.data.benchmarks.base import Average, Benchmark, ImageRef, Item
-from cae_lib.errors import ConfigError, DataError
+from cae_lib.errors import ConfigError, DataError, MissingDataError
+from cae_lib.evaluation.datasets import load_benchmarks
 from cae_lib.evaluation.scores import (
     SCORE_COLUMNS,
     choice_scores,
     describe_dataset_sizes,
+    evaluate,
     format_scores,
     items_of,
     stored_scores,
@@ -221,6 +224,28 @@ def test_a_clip_that_is_published_without_tokenizer_is_measured(cut, home, capsy
     assert "OpenAI's" in told and "sugarcrepe/swap_obj" in told
     assert main([*words, "--processor", str(home / "read-clip")]) == 2
     assert re.search("2 tokens|cannot read", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("name", ["sugarcrepe_pp", "sugarcrepe-pp"])
+def test_names_of_families_and_sources_may_have_hyphens_or_underscores(name, home, capsys):
+    assert split_suites_and_benchmarks([name]) == ([], ["sugarcrepe_pp"])
+    assert split_suites_and_benchmarks(["zero-shot"]) == (["zero_shot"], [])
+    with pytest.raises(MissingDataError, match="no item of sugarcrepe_pp"):
+        evaluate(Mock(), name)
+    assert load_benchmark(name, home, is_published=True) == load_benchmark(
+        "sugarcrepe_pp", home, is_published=True
+    )
+    assert main(["data", "check", name]) == 1
+    assert "sugarcrepe-pp: not here" in capsys.readouterr().out
+
+
+def test_an_unknown_benchmark_is_refused_before_a_model_is_loaded():
+    model = Mock()
+    with pytest.raises(ConfigError, match="no benchmark sugarcrape. Known: aro"):
+        evaluate(model, "sugarcrape")
+    with pytest.raises(ConfigError, match="no benchmark sugarcrape"):
+        load_benchmarks("mini", ["sugarcrape"])
+    assert not model.called
 
 
 @pytest.mark.parametrize("number", [28, 30])

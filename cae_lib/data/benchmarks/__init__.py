@@ -6,7 +6,7 @@ second family. To add a benchmark, write such a module and add its family to `BE
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,27 @@ With real data, they are used only if their folder exists.
 """
 
 
+def family_names(names: Iterable[str]) -> list[str]:
+    """Return names of families as `BENCHMARK_FAMILIES` has them.
+
+    Args:
+        names: The names; hyphens may stand for underscores, as in the names of data sources.
+
+    Raises:
+        ConfigError: If there is no such family; the message lists the known names.
+    """
+    typed = list(names)
+    plain = [name.replace("-", "_") for name in typed]
+    unknown = [
+        name for name, key in zip(typed, plain, strict=True) if key not in BENCHMARK_FAMILIES
+    ]
+    if unknown:
+        raise ConfigError(
+            f"no benchmark {', '.join(unknown)}. Known: {', '.join(BENCHMARK_FAMILIES)}."
+        )
+    return plain
+
+
 def load_benchmark(
     name: str, root: str | Path, *, is_published: bool = False, **options: Any
 ) -> list[Benchmark]:
@@ -89,7 +110,7 @@ def load_benchmark(
     not returned.
 
     Args:
-        name: Name of the family, a key of `BENCHMARK_FAMILIES`.
+        name: Name of the family, a key of `BENCHMARK_FAMILIES`, or this key with hyphens.
         root: Folder of all datasets, such as `data/raw`.
         is_published: Whether the files are the published ones. If True, the published numbers of
             items are expected where they are known, and all images are decoded, so that items with
@@ -109,9 +130,8 @@ def load_benchmark(
     # Imported here, because it needs Pillow, and the names above do not.
     from cae_lib.data.benchmarks.load import load_subsets
 
-    if name not in BENCHMARK_FAMILIES:
-        raise ConfigError(f"no benchmark {name!r}. Known: {', '.join(BENCHMARK_FAMILIES)}.")
-    return load_subsets(BENCHMARK_FAMILIES[name], Path(root), is_published=is_published, **options)
+    family = BENCHMARK_FAMILIES[family_names([name])[0]]
+    return load_subsets(family, Path(root), is_published=is_published, **options)
 
 
 def is_size_unknown(family: str, subset: str) -> bool:
