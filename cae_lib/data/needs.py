@@ -171,7 +171,7 @@ def data_digests(profile_name: str, suites: Iterable[str]) -> dict[str, str]:
     """
     suites = list(suites)
     if not find_profile(profile_name).is_real:
-        return dict.fromkeys(suites, _manifest_digest(profile_name))
+        return dict.fromkeys(suites, checksum_of(require_built_data(profile_name)))
     reports = source_reports(name for suite in suites for name in sources_of(suite))
     digests = {suite: sources_digest(reports, sources_of(suite)) for suite in suites}
     if ZERO_SHOT_SUITE in digests:  # the user's images are identified by their names
@@ -198,15 +198,24 @@ def training_digest(profile_name: str, train_data: str) -> str:
     if find_profile(profile_name).is_real:
         return sources_digest(source_reports(TRAINING_SOURCES), TRAINING_SOURCES)
     apart = train_data == "pretrain" and find_profile(profile_name).is_synthetic
-    return _manifest_digest(profile_name, "pretrain" if apart else "")
+    return checksum_of(require_built_data(profile_name, "pretrain" if apart else ""))
 
 
-def _manifest_digest(profile_name: str, folder: str = "") -> str:
+def require_built_data(profile_name: str, folder: str = "") -> Path:
+    """Return the path of the manifest of generated data, which is written last.
+
+    Args:
+        profile_name: Name of a profile whose data are generated.
+        folder: Folder of the manifest below that of the profile's data.
+
+    Raises:
+        DataError: If the data are not built yet; the message names the command that builds them.
+    """
     path = find_profile(profile_name).root / folder / "manifest.json"
     if not path.is_file():
         command = find_profile(profile_name).build_command
         raise DataError(f"{path}: the data are not built here; run `{command}` in a clone")
-    return checksum_of(path)
+    return path
 
 
 def sources_digest(reports: Mapping[str, SourceReport], names: Iterable[str]) -> str:

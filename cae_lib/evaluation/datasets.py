@@ -25,6 +25,7 @@ from cae_lib.data.benchmarks import (
 from cae_lib.data.captions import RETRIEVAL_SETS, ImageCaptionPairs, load_retrieval_set
 from cae_lib.data.incomplete import log_once
 from cae_lib.data.labelled import LabelledImages, load_labelled_folder
+from cae_lib.data.needs import require_built_data
 from cae_lib.data.rows import read_json
 from cae_lib.data.scene_graphs import FLICKR_GRAPHS_FILE, GRAPHS_FILE, NOUNS, read_scene_entries
 from cae_lib.data.similarity import (
@@ -130,6 +131,7 @@ def load_benchmarks(profile_name: str, families: Iterable[str] = ()) -> tuple[Be
 
 
 def _built_families(profile_name: str) -> list[str]:
+    require_built_data(profile_name)
     counts = _manifest_counts(find_profile(profile_name).root)
     return [name for name in FOLDER_OF_FAMILY if name in counts]
 
@@ -142,7 +144,8 @@ def benchmark_families(profile_name: str) -> list[str]:
 
     Raises:
         ConfigError: If the profile is unknown.
-        DataError: If the manifest of generated data is missing or malformed.
+        DataError: If the generated data are not built yet (the message names the command that
+            builds them), or their manifest is malformed.
     """
     profile = find_profile(profile_name)
     if not profile.is_real:

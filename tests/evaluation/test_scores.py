@@ -248,6 +248,11 @@ def test_an_unknown_benchmark_is_refused_before_a_model_is_loaded():
     assert not model.called
 
 
+def test_without_built_scenes_the_error_names_the_recipe(home):
+    with pytest.raises(DataError, match="data.recipes.synthetic_scenes.build --profile mini"):
+        evaluate(Mock(), "sugarcrepe", profile_name="mini")
+
+
 @pytest.mark.parametrize("number", [28, 30])
 def test_a_disk_that_cannot_be_written_is_the_last_word(cut, capsys, monkeypatch, number):
     fault = OSError(number, os.strerror(number), "/disk")
