@@ -9,6 +9,7 @@ cd "$(dirname "$0")/.."
 
 venv=.venv
 stamp=$venv/.cae-installed
+log=$venv/install.log
 
 wanted() { # what the stamp of an up-to-date environment holds
     pwd
@@ -45,24 +46,30 @@ if ! $venv/bin/python -m pip --version >/dev/null 2>&1; then
     "$python" -m venv --clear $venv
 fi
 
+show_progress() { # every 20 s, how long it has taken and what is being done
+    seconds=0
+    while sleep 20 >/dev/null 2>&1; do # a `sleep` that outlives this function holds no pipe
+        seconds=$((seconds + 20))
+        echo "  $seconds s: $(tail -n 1 $log | sed 's/^ *//' | cut -c 1-80)"
+    done
+}
+
 rm -f $stamp
-echo "Installing into $venv: about 3 GB with a CPU build of PyTorch, more with CUDA (once)"
-if [ ! -t 1 ]; then # without a terminal pip shows no bar: say now and then that it lives
-    (
-        seconds=0
-        while sleep 20; do
-            seconds=$((seconds + 20))
-            echo "  ... still installing (${seconds} s)"
-        done
-    ) &
-    heartbeat=$!
-    trap 'kill $heartbeat 2>/dev/null || true' EXIT
-    trap 'exit 130' INT TERM
-fi
-if ! $venv/bin/python -m pip install --disable-pip-version-check --no-compile \
-    ${LOCKED:+-c constraints.txt} -e ".[dev]"; then
-    echo "The installation did not end well (see above). The same command goes on from here." >&2
+echo "Installing into $venv: about 3 GB with a CPU build of PyTorch, more with CUDA (once)."
+echo "The whole log is $log"
+: >$log
+show_progress &
+progress=$!
+trap 'kill $progress 2>/dev/null || true' EXIT
+trap 'exit 130' INT TERM
+if ! $venv/bin/python -m pip install --disable-pip-version-check --no-compile --progress-bar off \
+    ${LOCKED:+-c constraints.txt} -e ".[dev]" >$log 2>&1; then
+    tail -n 10 $log >&2
+    echo "The installation did not end well; the whole log is $log. The same command goes on" \
+        "from here." >&2
     exit 1
 fi
+echo "Compiling the installed files to bytecode on all cores, so that commands start fast" | tee -a $log
 $venv/bin/python -m compileall -q -j 0 $venv/lib >/dev/null 2>&1 || true # on all cores, as pip would not
 wanted >$stamp
+echo "The environment $venv is ready"

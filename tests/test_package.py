@@ -222,3 +222,34 @@ def test_the_scripts_that_measure_speed_can_be_imported() -> None:
     names = [path.stem for path in (REPOSITORY / "speed").glob("*.py")]
     scripts = {name: importlib.import_module(f"speed.{name}") for name in names}
     assert scripts["step_cost"].main
+
+
+@pytest.fixture
+def fake_environment(tmp_path: Path) -> Path:
+    """A folder with the script, whose Python writes 300 lines as pip and ends with `CODE`."""
+    for name in ("scripts/environment.sh", "pyproject.toml"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(
+        '#!/bin/sh\ncase "$*" in *"pip install"*) seq 300 | sed "s/^/line /"; exit $CODE;; esac\n'
+    )
+    python.chmod(0o755)
+    return tmp_path
+
+
+def test_the_environment_is_made_with_few_lines_and_a_log(fake_environment: Path) -> None:
+    command = ["sh", fake_environment / "scripts" / "environment.sh"]
+    log = fake_environment / ".venv" / "install.log"
+    for code in (1, 0):
+        run = subprocess.run(
+            command, env=os.environ | {"CODE": str(code)}, capture_output=True, text=True
+        )
+        assert run.returncode == code and ".venv/install.log" in run.stdout
+        assert len(run.stdout.splitlines()) < 10
+        assert "line 299\nline 300\n" in log.read_text()
+        assert ("line 300" in run.stderr and ".venv/install.log" in run.stderr) == bool(code)
+    assert "bytecode" in run.stdout
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (0, ""), "there is nothing left to do"
