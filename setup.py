@@ -1,10 +1,10 @@
-"""Name the packages, the folder `configs` among them; all else is in `pyproject.toml`."""
+"""Name the packages, and two folders of data; all else is in `pyproject.toml`."""
 
 import sys
 
 from setuptools import find_namespace_packages, find_packages, setup
 
-PACKAGES = [*find_packages(include=["cae_lib*"]), "cae_lib.configs"]
+PACKAGES = [*find_packages(include=["cae_lib*"]), "cae_lib.models.configs", "cae_lib.configs"]
 
 # Pages import `book` and `data.recipes` wherever their kernel starts, so the environment of a
 # clone (`pip install -e .`) knows them. A wheel holds the library alone.

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -253,3 +254,23 @@ def test_the_environment_is_made_with_few_lines_and_a_log(fake_environment: Path
     assert "bytecode" in run.stdout
     run = subprocess.run(command, capture_output=True, text=True)
     assert (run.returncode, run.stdout) == (0, ""), "there is nothing left to do"
+
+
+def test_the_wheel_is_built_without_warnings_and_has_the_folders_of_data(tmp_path: Path) -> None:
+    pytest.importorskip("setuptools")
+    for path in REPOSITORY.iterdir():
+        if path.is_file():
+            shutil.copy(path, tmp_path)
+    for name in ("cae_lib", "configs"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=ignored)
+    code = "from setuptools import build_meta; build_meta.build_wheel('dist')"
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}  # would be a warning of its own
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, env=environment
+    )
+    assert run.returncode == 0, run.stderr
+    assert "warning" not in (run.stdout + run.stderr).lower()
+    (wheel,) = (tmp_path / "dist").iterdir()
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "cae_lib/configs/mini.yaml" in names and "cae_lib/models/configs/clip-mini.json" in names
