@@ -20,7 +20,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from cae_lib.config import install_command, paths, repository_root
-from cae_lib.errors import CaeError, ConfigError, DataError, Terminated
+from cae_lib.errors import CaeError, CheckpointError, ConfigError, DataError, Terminated
 from cae_lib.methods import PAPER_METHODS
 
 try:
@@ -406,14 +406,23 @@ def attribute(
     from cae_lib.evaluation.pair import attribute
     from cae_lib.evaluation.pair_figure import draw_attributions
     from cae_lib.plots import METHOD_LABELS, format_number, label
-    from cae_lib.runs import open_model
+    from cae_lib.runs import is_run, open_model
     from cae_lib.runtime import atomic_file
 
     if len(weights) > MAX_MODELS or len(set(weights)) < len(weights):
         raise ConfigError(f"--weights: expected up to {MAX_MODELS} different ones")
     pixels, pairs = read_image(image), {}
     for name in weights:
-        clip = open_model(name, profile, seed, model, activation)
+        try:
+            clip = open_model(name, profile, seed, model, activation)
+        except CheckpointError as error:
+            if repository_root() is not None or not is_run(name, profile):
+                raise
+            raise CheckpointError(
+                f"{error} The weights of base models come with a clone of the repository and not "
+                "with the package. Set CAE_HOME to a clone, or name other --weights, such as "
+                "ViT-B-32-quickgelu:openai or a weight file"
+            ) from error
         title = clip.name if name == "base" else label(name)
         title = Path(name).stem if title == name else title
         title = name if title in pairs else title

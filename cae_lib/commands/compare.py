@@ -69,11 +69,16 @@ def _print_differences(old_folder: Path, new_folder: Path, old_name: str) -> Non
         old_name: Name of the commit or folder that the old tables come from, for the messages.
 
     Raises:
-        DataError: If `old_folder` has no tables.
+        DataError: If one of the folders has no tables.
     """
     old, new = _table_indexes(old_folder), _table_indexes(new_folder)
     if not old:
         raise DataError(f"{old_name} has no tables of {new_folder.name}: name another --profile")
+    if not new:
+        raise DataError(
+            f"{new_folder} has no tables: measure runs by `cae evaluate RUN`, or set CAE_HOME to "
+            "the folder that has them below data/records"
+        )
     old_runs, new_runs = _runs(old), _runs(new)
     lines = [
         f"{table}/{run}: {'new' if (table, run) in new_runs else 'gone'}"
@@ -147,7 +152,10 @@ def _git(*arguments: str) -> bytes:
         raise ConfigError(f"`cae compare` needs git ({error.strerror})") from error
     except subprocess.CalledProcessError as error:
         reason = error.stderr.decode().strip()
-        raise ConfigError(f"git {' '.join(arguments[:2])} in {root}: {reason}") from error
+        raise ConfigError(
+            f"git {' '.join(arguments[:2])} in {root}: {reason}. A commit can be named in a clone "
+            "of the repository (CAE_HOME may lead there); a folder of tables can be named anywhere"
+        ) from error
 
 
 def _table_indexes(folder: Path) -> dict[str, store.Index]:

@@ -61,7 +61,8 @@ def test_what_cannot_be_compared(home: Path, capsys, monkeypatch) -> None:
     assert main(["compare", "--profile", "smoke"]) == 2
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(home.parent))
     assert main(["compare"]) == 2
-    assert "not a git repository" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "not a git repository" in message and "a folder of tables can be named" in message
     answer([True, False], [0.1, 0.2])
     store.merge_staged("mini")
     commit(home)
@@ -91,6 +92,9 @@ def test_tables_of_another_folder(home: Path, tmp_path: Path, capsys) -> None:
         f"1 differ; 2 tables of runs, 4 rows compared with {other}",
     ]
     assert main(["compare", str(tmp_path)]) == 2, "no tables"
+    shutil.rmtree(home / "data")
+    assert main(["compare", str(other)]) == 2
+    assert "data/records/mini has no tables" in capsys.readouterr().err
 
 
 def test_a_table_that_differs_is_read_once_and_an_equal_one_not_at_all(

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from cae_lib import cli, config
 from cae_lib.attribution.heatmap import image_relevances
 from cae_lib.cli import main
 from cae_lib.data.images import read_image
@@ -121,3 +122,15 @@ def test_the_command(base: Path, picture: Path, tmp_path: Path, capsys) -> None:
     ):
         assert main([*command, *wrong]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_without_a_clone_the_error_says_where_weights_are(
+    home, picture, capsys, monkeypatch
+) -> None:
+    for module in (cli, config):
+        monkeypatch.setattr(module, "repository_root", lambda: None)
+    assert main(["attribute", str(picture), CAPTION]) == 2
+    message = capsys.readouterr().err
+    assert "CAE_HOME" in message and "other --weights" in message
+    assert main(["attribute", str(picture), CAPTION, "--weights", "no.safetensors"]) == 2
+    assert "clone" not in capsys.readouterr().err
