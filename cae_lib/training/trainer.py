@@ -44,6 +44,9 @@ TIMED_STEPS = 2
 The estimate takes the time of the fastest of them for each remaining step.
 """
 
+FIRST_SAVE_SECONDS = 60
+"""Seconds of training after which the state is saved for the first time in a call of `train`."""
+
 MAX_LOGIT_SCALE = math.log(100)
 """Upper bound of the parameter `logit_scale`, so that the inverse temperature is at most 100."""
 
@@ -92,7 +95,8 @@ def train(
             the last step. None for no calls.
         on_step: Function that is called with the model in evaluation mode; see `StepHook`. None for
             no calls.
-        save_every: Number of steps between two saves of the state.
+        save_every: Number of steps between two saves of the state. It is also saved once after
+            `FIRST_SAVE_SECONDS`, so that a process that is killed early does not start afresh.
         execution: Options of speed and memory; None for the default ones.
         inputs: Digests of what the run depends on, by name; None for those that
             `cae_lib.keys.run_inputs` returns, with `pairs.name` in place of the digest of the data
@@ -144,6 +148,7 @@ def train(
         batches = stack.enter_context(run.prefetch(start, end))
         run.set_train_mode()
         durations: list[float] = []
+        elapsed, is_saved = 0.0, False
         for step in range(start, end):
             started = time.perf_counter()
             batch = next(batches)
@@ -156,13 +161,16 @@ def train(
             report(values | {"samples_per_second": len(batch.rows) / seconds})
             stop = ranks.any(bool(received), run.device) and step + 1 < end
             durations.append(seconds)
+            elapsed += seconds
             too_long = None
             if len(durations) == TIMED_STEPS:
                 # the mean over all processes, so that all of them decide alike
                 fastest = ranks.sum(torch.tensor(min(durations), device=run.device)) / ranks.size
                 too_long = _too_long_error(experiment, float(fastest), end - step - 1, hours)
-            if stop or too_long or (step + 1) % save_every == 0:
+            is_due = elapsed >= FIRST_SAVE_SECONDS and not is_saved
+            if stop or too_long or is_due or (step + 1) % save_every == 0:
                 run.save(out / STATE_FILE, step + 1)
+                is_saved = True
             if too_long:
                 raise too_long
             if stop:

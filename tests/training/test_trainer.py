@@ -40,6 +40,24 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, experiment
     assert [line["step"] for line in log] == [1, 2, 3, 4, 5]
 
 
+@pytest.mark.parametrize("experiment", [FT, replace(HARD, masked=0.5)], ids=["ft", "negclip-cae"])
+def test_a_run_that_is_killed_after_a_minute_goes_on_from_there(tmp_path, monkeypatch, experiment):
+    """By a clock that gives each step 25 seconds; the process ends in step 4, without a signal."""
+
+    def crash(step, model):
+        if step == 4:
+            raise RuntimeError
+
+    expected, whole = toy_train(experiment, tmp_path / "whole")
+    ticks = count(step=25)
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    with pytest.raises(RuntimeError):
+        toy_train(experiment, tmp_path / "killed", on_step_every=1, on_step=crash)
+    assert torch.load(tmp_path / "killed" / "state.pt")["step"] == 3
+    actual, log = toy_train(experiment, tmp_path / "killed")
+    assert same_weights(actual, expected) and log == whole
+
+
 def test_a_training_that_would_take_too_long_stops_and_goes_on_once_it_may(tmp_path, monkeypatch):
     """By a clock that gives each step half an hour: 5 steps, of which 3 remain after two."""
     ticks = count(step=1800)  # read at the start and at the end of a step
