@@ -54,6 +54,8 @@ def _problems(cell: NotebookNode) -> Iterator[str]:
         for line in cell.source.splitlines():
             if line.startswith("%"):  # a comment in MyST
                 yield f"the book does not show the line {line!r}"
+            if re.fullmatch(r"\([\w-]+\)=", line):  # a target in MyST
+                yield f"JupyterLab shows the line {line!r}: link to a heading"
     if "injected-parameters" in cell.metadata.get("tags", []):
         yield "injected parameters: only runs with the page's own defaults are stored"
     for output in cell.get("outputs", ()):

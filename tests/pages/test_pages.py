@@ -50,6 +50,25 @@ def test_contents_and_pages_agree():
     assert {path.stem for path in EXPERIMENTS.glob("*.ipynb")} == {path.stem for path in PAGES}
 
 
+def test_links_to_a_part_of_a_page_name_a_heading_as_github_does():
+    """Small letters, hyphens for blanks, no punctuation; others make such anchors as well."""
+    texts = {path: path.read_text("utf-8") for path in (REPOSITORY / "book").glob("**/*.md")}
+    anchors = {
+        path: {
+            re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+            for title in re.findall(r"^#+ (.*)$", text, re.M)
+        }
+        for path, text in texts.items()
+    }
+    links = [
+        (path, (path.parent / page).resolve() if page else path, anchor)
+        for path, text in texts.items()
+        for page, anchor in re.findall(r"\]\(([\w./-]*)#([^)]+)\)", text)
+    ]
+    assert [link for link in links if link[2] not in anchors.get(link[1], ())] == []
+    assert len(links) > 10
+
+
 @EACH_PAGE
 def test_viewers_that_trust_no_html_show_each_figure(text: Path):
     """JupyterLab and GitHub take `text/html` before an image, and strip what is drawn in it."""
@@ -163,6 +182,7 @@ def output(content: str) -> nbformat.NotebookNode:
         (1, "metadata", {}, "without alt text"),
         (2, "outputs", [output('<svg role="img" aria-label=" "><path/></svg>')], "without alt"),
         (0, "source", "![](x.svg)", "without alt text"),
+        (0, "source", "(a-place)=\n## A place", "JupyterLab shows"),
         (0, "source", "it is 88\n% of them", "does not show"),
         (2, "outputs", [new_output("stream", text="see /home/me/x.py:3")], "/home/me"),
         (2, "outputs", [output("<pre>C:\\Users\\me\\x</pre>")], "C:\\Users\\me"),
