@@ -27,6 +27,10 @@ class MissingFileError(MissingDataError):
     """An annotation file that does not exist."""
 
 
+class EmptyFileError(DataError):
+    """An annotation file without rows."""
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """A row of an annotation file, with methods that read and check the fields of the row.
@@ -283,8 +287,8 @@ def _object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _no_rows_error(path: Path) -> DataError:
-    return DataError(f"{path}: the file has no rows, some were expected. Fetch it again.")
+def _no_rows_error(path: Path) -> EmptyFileError:
+    return EmptyFileError(f"{path}: the file has no rows, some were expected. Fetch it again.")
 
 
 def json_rows(path: Path, *kinds: type[list] | type[dict]) -> Iterator[Row]:

@@ -311,8 +311,15 @@ def test_the_number_of_missing_items_is_not_0_where_it_is_unknown(put, capsys):
 )
 def test_an_empty_file_is_named(put, family, file):
     root = put({file: "" if file.endswith("l") else []})
-    with pytest.raises(DataError, match=f"{file}: .*no rows"):
-        load_benchmark(family, root, is_published=True)
+    for is_published in (True, False):
+        with pytest.raises(DataError, match=f"{file}: .*no rows"):
+            load_benchmark(family, root, is_published=is_published)
+
+
+def test_a_generated_file_may_be_empty_if_the_manifest_says_so(put):
+    file = {"sugar-crepe/data/swap_obj.json": {}}
+    root = put(file | {"manifest.json": {"counts": {"sugarcrepe": {"swap_obj": 0}}}})
+    assert load_benchmark("sugarcrepe", root) == []
 
 
 def test_items_keep_their_numbers_whichever_are_left_out(put):
