@@ -210,7 +210,8 @@ class Captions:
             if tensor.is_inference():
                 with torch.inference_mode(False):
                     tensors[name] = tensor.clone()
-        check_annotations(self.encoder, tensors["tokens"], self.words, self.roles, self.arguments)
+        annotations = self.words, self.roles, self.arguments, self.swaps
+        check_annotations(self.encoder, tensors["tokens"], *annotations)
         return replace(self, **tensors)
 
     def word_numbers(self, length: int) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.text_tower import TextEncoder, missing_eot_error
-from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE, word_numbers
+from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE, misplaced_swaps, word_numbers
 
 EXPECTED_DTYPES = {
     "image features": "floating point",
@@ -23,6 +23,8 @@ EXPECTED_BY_ERROR_KIND = {
     "word": "the words that the tokens form, and none where a text starts, ends or is padded",
     "second role": "one role for all tokens of a word that have a role",
     "arguments": "numbers of words of this caption, and 0 for none and where no word is",
+    "swaps": "ranges of tokens of words, the first noun and phrase before the second, and a "
+    "relation word in the fifth range unless this is 0; or only zeros for no swap",
 }
 """What the error messages of `check_annotations` ask for, by kind of error."""
 
@@ -35,11 +37,10 @@ def check_tensors(tokens: Any, image_features: Any, **optional: Any) -> None:
         image_features: `(B, E)`, floating point.
         **optional: Further tensors by name, each of which may be None: "words" and "roles"
             `(B, C)`, integers; "requested" `(B, C)`, bool; "arguments" `(B, C, 2)`, integers;
-            "swaps" `(B, W, 5, 2)`, positions of tokens from 0 to C, integers.
+            "swaps" `(B, W, 5, 2)`, integers.
 
     Raises:
-        DataError: If a value is not a tensor or has another shape or type, or if a position in
-            "swaps" is not from 0 to C.
+        DataError: If a value is not a tensor or has another shape or type.
         ConfigError: If an optional tensor is on another device than the tokens.
     """
     optional = {name: value for name, value in optional.items() if value is not None}
@@ -70,15 +71,6 @@ def check_tensors(tokens: Any, image_features: Any, **optional: Any) -> None:
             raise ConfigError(
                 f"{name} are on {value.device}, tokens on {tokens.device}: move one of them."
             )
-    swaps = optional.get("swaps")
-    if swaps is None or not swaps.numel():
-        return
-    lowest, highest = int(swaps.min()), int(swaps.max())
-    if lowest < 0 or highest > size[1]:
-        raise DataError(
-            f"swaps name tokens {lowest} to {highest} of captions of {size[1]} tokens: pass the "
-            "rows of one `token_roles`, uncut."
-        )
 
 
 def _fits(name: str, shape: tuple[int, ...], size: tuple[int, ...]) -> bool:
@@ -107,30 +99,32 @@ def check_annotations(
     words: Tensor | None = None,
     roles: Tensor | None = None,
     arguments: Tensor | None = None,
+    swaps: Tensor | None = None,
 ) -> None:
-    """Check that the model has these tokens, and that words, roles and arguments belong to them.
+    """Check that the model has these tokens, and that all annotations can belong to them.
 
     Args:
         encoder: Text encoder of the model, which knows the size of the vocabulary and which tokens
             belong to no word.
         tokens: Token ids of B captions in C columns `(B, C)`.
-        words: Word number of each token `(B, C)`. This tensor and the next two are not checked if
+        words: Word number of each token `(B, C)`. This tensor and the next three are not checked if
             they are None.
         roles: Role of each token's word `(B, C)`.
         arguments: Numbers of the words that each token's word relates or describes `(B, C, 2)`.
+        swaps: Up to W swaps of each caption `(B, W, 5, 2)`; see `misplaced_swaps`.
 
     Raises:
         DataError: If an id is not in the vocabulary, or an annotation does not fit the tokens. The
-            message names the caption and the token, or only the caption if it lacks its
+            message names the caption and the token or swap, or only the caption if it lacks its
             end-of-text token.
     """
     vocabulary_size = encoder.vocabulary_size
-    optional = {"role": roles, "word": words, "arguments": arguments}
+    optional = {"role": roles, "word": words, "arguments": arguments, "swaps": swaps}
     annotations = {name: value for name, value in optional.items() if value is not None}
     errors = {"token": (tokens < 0) | (tokens >= vocabulary_size)}
     if annotations:
-        errors |= _annotation_errors(encoder, tokens, words, roles, arguments)
-    if not bool(torch.stack([*errors.values()]).any()):
+        errors |= _annotation_errors(encoder, tokens, words, roles, arguments, swaps)
+    if not bool(torch.stack([has_error.any() for has_error in errors.values()]).any()):
         return
     kind = next(kind for kind, has_error in errors.items() if bool(has_error.any()))
     row, column = errors[kind].nonzero()[0].tolist()
@@ -143,13 +137,15 @@ def check_annotations(
     has_clip_vocabulary = vocabulary_size == CLIP_VOCABULARY_SIZE
     if has_clip_vocabulary and not bool((tokens[row] == vocabulary_size - 1).any()):
         raise missing_eot_error(row)
-    values = ", ".join(
-        f"{name} {value[row, column].tolist()}" for name, value in annotations.items()
-    )
+    if kind == "swaps":
+        found = f"as swap {column} the ranges {annotations.pop(kind)[row, column].tolist()}"
+    else:
+        annotations.pop("swaps", None)
+        values = ((name, value[row, column].tolist()) for name, value in annotations.items())
+        found = ", ".join(f"{name} {value}" for name, value in values) + f" at token {column}"
     raise DataError(
-        f"caption {row} of the batch has {values} at token {column}: expected "
-        f"{EXPECTED_BY_ERROR_KIND[kind]}. Tokens, roles, words and arguments have to be rows of "
-        "one `token_roles`, in the same order."
+        f"caption {row} of the batch has {found}: expected {EXPECTED_BY_ERROR_KIND[kind]}. Tokens, "
+        "roles, words, arguments and swaps have to be rows of one `token_roles`, in the same order."
     )
 
 
@@ -159,8 +155,11 @@ def _annotation_errors(
     words: Tensor | None,
     roles: Tensor | None,
     arguments: Tensor | None,
+    swaps: Tensor | None,
 ) -> dict[str, Tensor]:
     """Return which tokens `(B, C)` have a wrong word, role or argument, by kind of error.
+
+    The kind "swaps" says instead which swaps are wrong `(B, W)`.
 
     With any vocabulary, roles have to be 0 to 3, and tokens that are known to belong to no word
     must have role 0 and arguments 0. With CLIP's vocabulary the words have to be those that the
@@ -196,6 +195,8 @@ def _annotation_errors(
         is_wrong = (arguments < 0) | (arguments > highest)
         is_wrong = is_wrong | (arguments > 0) & is_no_word[..., None]
         errors["arguments"] = is_wrong.any(dim=-1)
+    if swaps is not None:
+        errors["swaps"] = misplaced_swaps(swaps, ~is_no_word, roles)
     return errors
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from open_clip import SimpleTokenizer
 from open_clip.tokenizer import HFTokenizer, SigLipTokenizer, get_clean_fn
 from torch import Tensor
@@ -20,7 +21,7 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.runtime import atomic_file
 from cae_lib.words.capitals import warn_of_title_case
 from cae_lib.words.entities import plain_text
-from cae_lib.words.roles import NO_OFFSETS, ROLE_NAMES, Offsets, Span, Swap
+from cae_lib.words.roles import NO_OFFSETS, RELATION, ROLE_NAMES, Offsets, Span, Swap
 
 if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger
@@ -64,7 +65,8 @@ class Alignment:
             each as its first token and the position after its last: the two nouns, the two noun
             phrases, and the words of the relation. If two attributes are swapped, they stand in the
             place of the nouns and of the phrases (see `Swap`). Ranges and swaps that do not exist
-            are 0. None if the tagger does not find swaps, and for placebos.
+            are 0. None if the tagger does not find swaps, and for placebos. The swaps that
+            `token_roles` returns fit the roles (see `misplaced_swaps`); it leaves out all others.
     """
 
     tokens: Tensor
@@ -146,7 +148,14 @@ def _tag_and_align(
         return align(captions, tagger.tag(captions), tokenizer, context_length)
     tagged = tagger.tag_with_swaps(captions)
     spans, swaps = [spans for spans, _ in tagged], [swaps for _, swaps in tagged]
-    return align(captions, spans, tokenizer, context_length, swaps)
+    alignment = align(captions, spans, tokenizer, context_length, swaps)
+    assert alignment.swaps is not None
+    # `CAELoss` refuses misplaced swaps. None of 47,000 swaps in captions of COCO and Flickr8k is
+    # one, but a single one must not stop a training after hours.
+    tables = (table.split(10_000) for table in (alignment.swaps, alignment.words, alignment.roles))
+    for swap_rows, words, roles in zip(*tables, strict=True):
+        swap_rows[misplaced_swaps(swap_rows, words > 0, roles)] = 0  # in the alignment's memory
+    return alignment
 
 
 def named_tagger(name: str) -> Tagger:
@@ -264,6 +273,38 @@ def _swap_table(swaps: Sequence[Sequence[Sequence[Offsets]]]) -> Tensor:
         if places:
             table[row, : len(places)] = torch.tensor(places, dtype=torch.int16)
     return table
+
+
+def misplaced_swaps(swaps: Tensor, is_word: Tensor, roles: Tensor | None = None) -> Tensor:
+    """Return which swaps cannot be those of their captions, bool `(B, W)`.
+
+    A swap fits if each of its ranges holds one or more tokens of words and nothing else, if both
+    nouns exist or neither, the first ending before the second begins, if the same holds for the
+    phrases, and if a token of the binder has the role of a relation. The attributes of a swap are
+    not compared with the roles, because the dependency tagger finds the two by different rules.
+
+    Args:
+        swaps: Up to W swaps of each of B captions `(B, W, 5, 2)`; see `Alignment`.
+        is_word: Bool `(B, T)`, the tokens that belong to a word.
+        roles: Role of each token's word `(B, T)`; None leaves the binder's role unchecked.
+    """
+    length = is_word.shape[1]
+    is_outside = (swaps < 0) | (swaps > length)
+    starts, ends = swaps.long().clamp(0, length).unbind(-1)  # (B, W, 5) each
+
+    def count(mask: Tensor) -> Tensor:
+        before = F.pad(mask.long().cumsum(1), (1, 0))  # tokens of the mask before each position
+        first, last = (before.gather(1, places.flatten(1)) for places in (starts, ends))
+        return (last - first).view_as(starts)
+
+    exists = (starts > 0) | (ends > 0)
+    is_wrong = is_outside.any(-1) | exists & ((starts >= ends) | (count(is_word) < ends - starts))
+    earlier, later = slice(0, 4, 2), slice(1, 4, 2)  # the nouns and the phrases
+    overlaps = exists[..., earlier] & (ends[..., earlier] > starts[..., later])
+    is_wrong = is_wrong.any(-1) | (overlaps | (exists[..., earlier] != exists[..., later])).any(-1)
+    if roles is None:
+        return is_wrong
+    return is_wrong | exists[..., 4] & (count(roles == RELATION)[..., 4] == 0)
 
 
 def word_numbers(tokens: Tensor, vocabulary_size: int) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor
 from cae_lib.attribution.binding import swapped_captions
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models import text_encoder
-from cae_lib.training.losses import CAELoss
-from cae_lib.words.alignment import Alignment, align
+from cae_lib.training.losses import AttributionLossOutput, CAELoss
+from cae_lib.words.alignment import Alignment, align, token_roles
 from cae_lib.words.phrases import stated_bindings
 from cae_lib.words.roles import ATTRIBUTE, NO_OFFSETS, OBJECT, RELATION, Offsets, Span, Swap
 
@@ -375,6 +375,68 @@ def test_the_loss_is_that_of_the_texts_that_the_tagger_s_swaps_make(tiny_clip, t
     hinges = [(0.5 - (whole - other)).clamp(min=0) for other in others]
     output = loss(*inputs, swaps=known.swaps)
     torch.testing.assert_close(output.loss, (hinges[0] + hinges[1]) / 2)
-    for wrong in (known.swaps[:1], known.swaps.float(), known.swaps[..., 0], known.swaps - 1):
+    for wrong in (known.swaps[:1], known.swaps.float(), known.swaps[..., 0]):
         with pytest.raises(DataError, match="swaps"):
             loss(*inputs, swaps=wrong)
+
+
+DOG, ON, UMBRELLA, NOWHERE = (4, 5), (5, 6), (8, 9), (0, 0)
+"""Tokens of words of `KNOWN`, whose end-of-text token is token 9."""
+
+NO_SWAPS = {
+    "the later noun first": ((UMBRELLA, DOG), ON),
+    "nouns that overlap": (((3, 8), (7, 9)), ON),
+    "a noun read backwards": (((5, 4), UMBRELLA), ON),
+    "a single noun": ((DOG, NOWHERE), ON),
+    "the start token": (((0, 5), UMBRELLA), ON),
+    "the end token": ((DOG, (8, 10)), ON),
+    "padding": ((DOG, (20, 21)), ON),
+    "beyond the tokens": ((DOG, (8, 78)), ON),
+    "before the tokens": (((-1, 5), UMBRELLA), ON),
+    "an object as binder": ((DOG, UMBRELLA), DOG),
+    "the end token in the binder": ((DOG, UMBRELLA), (5, 10)),
+}
+"""Two parts and a binder that are no swap of `KNOWN`, by what is wrong."""
+
+
+@pytest.mark.parametrize(("nouns", "binder"), NO_SWAPS.values(), ids=NO_SWAPS)
+@pytest.mark.parametrize("moved", ["nouns", "phrases"])
+def test_ranges_that_are_no_swap_of_the_caption_are_refused(
+    moved, nouns, binder, tiny_clip, known
+) -> None:
+    images = torch.randn(2, 128, generator=torch.Generator().manual_seed(0))
+    loss = CAELoss(tiny_clip.model, NAME, margin=0.5)
+
+    def call(nouns: tuple[Offsets, Offsets], binder: Offsets) -> AttributionLossOutput:
+        parts = {"nouns": (NOWHERE, NOWHERE), "phrases": (NOWHERE, NOWHERE)} | {moved: nouns}
+        swaps = known.swaps.clone()
+        swaps[1, 1] = torch.tensor([*parts["nouns"], *parts["phrases"], binder])
+        return loss(images, known.tokens, known.roles, known.words, swaps=swaps)
+
+    assert call((DOG, UMBRELLA), ON).n_composition > 0
+    with pytest.raises(DataError, match="caption 1 .* swap 1 "):
+        call(nouns, binder)
+
+
+@pytest.mark.parametrize("has_words", [True, False])
+def test_swaps_or_roles_of_a_shuffled_batch_are_refused(has_words, tiny_clip, tokenizer) -> None:
+    captions = [
+        "a black dog chases a white cat",
+        "two kids in a field throw a ball to a man",
+        "a man in a red shirt rides a small brown horse",
+        "the cat",
+        "a girl with a blue umbrella walks behind a bus",
+        "an old man holding a kite stands on a hill",
+    ]
+    words = token_roles(captions, tokenizer, "dependency")
+    images = torch.randn(6, 128, generator=torch.Generator().manual_seed(0))
+    numbers = words.words if has_words else None
+    loss = CAELoss(tiny_clip.model, NAME, margin=0.5)
+    loss(images, words.tokens, words.roles, numbers, swaps=words.swaps)
+    for shift in range(1, 6):
+        for roles, swaps in (
+            (words.roles, words.swaps.roll(shift, 0)),
+            (words.roles.roll(shift, 0), words.swaps),
+        ):
+            with pytest.raises(DataError, match="caption "):
+                loss(images, words.tokens, roles, numbers, swaps=swaps)

@@ -9,6 +9,7 @@ import open_clip
 import pytest
 import torch
 
+from cae_lib.attribution.binding import swapped_captions
 from cae_lib.data.negatives import swap_negatives
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.openclip import RoleTokenizer
@@ -187,6 +188,28 @@ class CountingTagger:
     def tag(self, captions):
         self.calls += 1
         return [[Span(0, 3, OBJECT)] for _ in captions]
+
+
+class CarelessTagger:
+    """Finds in "a cat on a mat" one swap, then one whose binder is no relation of its own."""
+
+    identity = "careless"
+
+    def tag(self, captions):
+        return [[Span(2, 5, OBJECT), Span(6, 8, RELATION), Span(11, 14, OBJECT)] for _ in captions]
+
+    def tag_with_swaps(self, captions):
+        nouns = ((2, 5), (11, 14))
+        swaps = [Swap(nouns, nouns, binder) for binder in ((9, 10), (6, 8))]
+        return [(spans, swaps) for spans in self.tag(captions)]
+
+
+def test_swaps_that_contradict_their_roles_are_left_out(tokenizer):
+    words = token_roles(["a cat on a mat"], tokenizer, CarelessTagger())
+    kept = [swap for swap in words.swaps[0].tolist() if any(map(any, swap))]
+    assert kept == [[[2, 3], [5, 6], [2, 3], [5, 6], [3, 4]]]
+    _, _, variants = swapped_captions(words.tokens, words.words, words.roles, swaps=words.swaps)
+    assert torch.equal(variants, tokenizer(["a mat on a cat"]))
 
 
 def test_cache_serves_the_same_corpus_only_and_is_named_where_damaged(tokenizer, tmp_path):

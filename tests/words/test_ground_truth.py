@@ -8,9 +8,10 @@ import pytest
 from open_clip import SimpleTokenizer
 
 from cae_lib.errors import DataError
-from cae_lib.words.alignment import token_roles
+from cae_lib.words.alignment import align, misplaced_swaps, token_roles
 from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.ground_truth import PairedImageTagger, SyntheticSceneTagger
+from cae_lib.words.pipeline import SwapTagger
 from cae_lib.words.roles import ATTRIBUTE, NO_OFFSETS, OBJECT, ROLE_NAMES, swap_substrings
 from data.recipes.synthetic_scenes.config import WORLDS
 from data.recipes.synthetic_scenes.corpora import coco_images, scene_graphs
@@ -91,6 +92,28 @@ def test_captions_of_the_scenes_are_no_titles(corpus, truth) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         token_roles(captions, SimpleTokenizer(), truth)
+
+
+@pytest.mark.parametrize("tagger", ["truth", "dependency"])
+def test_no_swap_of_a_tagger_contradicts_its_roles(tagger, corpus, truth) -> None:
+    captions = [text for item in corpus for text in item.captions]
+    used = truth if tagger == "truth" else DependencyTagger()
+    assert_swaps_fit(captions, used)
+
+
+def test_no_swap_of_paired_captions_contradicts_their_roles() -> None:
+    phrases = ["a brown hat", "two children", "a black and white dog", "the german shepherd"]
+    relations = ["to the left of", "to the right of", "above", "below"]
+    captions = [f"{a} {relation} {b}" for a in phrases for b in phrases for relation in relations]
+    assert_swaps_fit(captions, PairedImageTagger())
+
+
+def assert_swaps_fit(captions: list[str], tagger: SwapTagger) -> None:
+    """Assert that `CAELoss` would take all swaps of a tagger."""
+    spans, swaps = zip(*tagger.tag_with_swaps(captions), strict=True)
+    words = align(captions, spans, SimpleTokenizer(), swaps=swaps)
+    assert words.swaps.any()
+    assert not misplaced_swaps(words.swaps, words.words > 0, words.roles).any()
 
 
 def test_unknown_captions_and_broken_files_are_errors(truth, tmp_path: Path) -> None:

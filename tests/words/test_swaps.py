@@ -1,12 +1,15 @@
 """Swaps of captions by hand: grammatical, false, and none where a relation is mutual."""
 
+import re
+
 import pytest
 from open_clip import SimpleTokenizer
 from spacy.tokens import Doc
 
 from cae_lib.attribution.binding import swapped_captions
+from cae_lib.config import bundled_path
 from cae_lib.data.benchmarks.aro import SYMMETRIC_RELATIONS
-from cae_lib.words.alignment import token_roles
+from cae_lib.words.alignment import align, misplaced_swaps, token_roles
 from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.lexicon import ATTRIBUTE_SCALES, MUTUAL_PREPOSITIONS, are_contradictory
 from cae_lib.words.pipeline import load_pipeline
@@ -146,6 +149,16 @@ def test_two_things_are_swapped_once_though_two_relations_join_them() -> None:
     )
     (swap,) = find_swaps(doc)
     assert doc.text[slice(*swap.binder)] == "riding on top of"
+
+
+@pytest.mark.parametrize("change", [str, str.lower, str.upper, str.title])
+def test_no_swap_of_captions_that_people_wrote_contradicts_their_roles(tagger, change) -> None:
+    lines = bundled_path("data/roles/captions.txt").read_text(encoding="utf-8").splitlines()
+    captions = [change(re.sub(r"/[-OAR](?= |$)", "", line)) for line in lines]
+    spans, swaps = zip(*tagger.tag_with_swaps(captions), strict=True)
+    words = align(captions, spans, SimpleTokenizer(), swaps=swaps)
+    assert words.swaps.any()
+    assert not misplaced_swaps(words.swaps, words.words > 0, words.roles).any()
 
 
 def test_places_are_swapped_in_a_text() -> None:
