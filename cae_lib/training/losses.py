@@ -354,8 +354,14 @@ def per_caption_stats(
 
     Raises:
         ConfigError: If words are None with scope "word".
-        DataError: If the roles are not integers.
+        DataError: If the roles are not integers, or roles or words have another shape than scores.
     """
+    for name, value in (("roles", roles), ("words", words)):
+        if value is not None and value.shape != scores.shape:
+            raise DataError(
+                f"{name} have the shape {tuple(value.shape)}, scores {tuple(scores.shape)}: "
+                "expected the same shape (B, T)."
+            )
     weight = torch.ones_like(scores)
     if config.scope == "word":
         if words is None:
@@ -459,7 +465,7 @@ def attribution_loss(
 
     Raises:
         ConfigError: If words are None with scope "word".
-        DataError: If the roles are not integers.
+        DataError: If the roles are not integers, or roles or words have another shape than scores.
     """
     config = config or AttributionLossConfig()
     return reduce_attribution_loss(per_caption_stats(scores, roles, config, words), config)

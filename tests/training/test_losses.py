@@ -75,6 +75,21 @@ def test_each_image_has_one_caption(images, texts, negatives) -> None:
         contrastive_loss(*given[:2], torch.tensor(2.0), given[2])
 
 
+@pytest.mark.parametrize("scope", ["batch", "word"])
+@pytest.mark.parametrize(
+    "roles",
+    [ROLES[:1], ROLES[:, :1], ROLES[0], ROLES[:, :3]],
+    ids=["one caption", "one token", "no batch", "fewer tokens"],
+)
+def test_roles_and_words_of_another_shape_are_refused(roles: Tensor, scope) -> None:
+    """Those of one caption would count for both."""
+    config = AttributionLossConfig(scope=scope)
+    with pytest.raises(DataError, match=r"roles .*\(2, 4\)"):
+        attribution_loss(SCORES, roles, config, WORDS)
+    with pytest.raises(DataError, match=r"words .*\(2, 4\)"):
+        attribution_loss(SCORES, ROLES, config, roles.long())
+
+
 @pytest.mark.parametrize("kind", [torch.bool, torch.float32])
 def test_roles_are_integers(kind: torch.dtype) -> None:
     """Truth values are no roles: no token would have role 2 or 3, and the loss would be 0."""
