@@ -10,7 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +23,7 @@ from cae_lib.config import AttributionLossConfig
 from cae_lib.errors import ConfigError, DataError, check_type
 from cae_lib.models.text_encoder import EncoderImplementation, TextEncoder, text_encoder
 
+Method = TypeVar("Method", bound=Callable[..., Any])
 LOG_FLOOR = 1e-6
 """The hinge "log" raises smaller mean attributions to this value before it takes logarithms."""
 
@@ -140,14 +141,21 @@ class FeaturesAndStats(NamedTuple):
     stats: Tensor
 
 
+def _uncompiled(method: Method) -> Method:
+    """Let a method run eagerly in compiled code, which cannot take gradients in a forward pass."""
+    eager: Any = torch.compiler.disable(method)
+    return eager
+
+
 class CAELoss(nn.Module):
     """CAE's attribution loss, which is `weight * L_attr` (section 3).
 
     The module returns the features of the captions together with the loss, and encodes the captions
     once for both. It holds an unregistered reference to `model`: the model's weights are not part
     of `parameters()` or `state_dict()`, and `train()` and `eval()` do not change the model's mode.
-    Under `torch.no_grad` the numbers are the same but have no graph. Without autocast, text
-    features have the dtype of the model; loss and attributions are always float32 or wider.
+    Under `torch.no_grad` the numbers are the same but have no graph. In code that `torch.compile`
+    compiles, the module runs uncompiled. Without autocast, text features have the dtype of the
+    model; loss and attributions are always float32 or wider.
 
     Args:
         model: A model of open_clip or Hugging Face that `text_encoder` accepts, or a `TextEncoder`.
@@ -206,6 +214,7 @@ class CAELoss(nn.Module):
         """The model or text encoder that encodes the captions."""
         return self._model[0]
 
+    @_uncompiled
     def forward(
         self,
         image_features: Tensor,
@@ -247,6 +256,7 @@ class CAELoss(nn.Module):
         output = reduce_attribution_loss(scored.stats, self.config, self.all_sum)
         return replace(output, loss=self.weight * output.loss, text_features=scored.text_features)
 
+    @_uncompiled
     def encode_and_score(
         self,
         image_features: Tensor,

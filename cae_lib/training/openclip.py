@@ -136,9 +136,7 @@ class CAEModel(nn.Module):
         if image is None:
             raise ConfigError("captions with roles are scored for their images: pass image as well")
         images = self.model.encode_image(image, normalize=True)
-        # Compiled code has no gradients within the forward pass.
-        encode_and_score: Any = torch.compiler.disable(self.cae_loss.encode_and_score)
-        texts, stats = encode_and_score(images, *text.unbind(1))
+        texts, stats = self.cae_loss.encode_and_score(images, *text.unbind(1))
         return {
             "image_features": images,
             "text_features": texts,

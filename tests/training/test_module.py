@@ -218,6 +218,35 @@ def test_model_in_half_precision(method: str, precision: str, batch) -> None:
     assert all(gradient.isfinite().all() for gradient in gradients.values())
 
 
+class Step(nn.Module):
+    """A training step as a user writes it, with the loss inside the module."""
+
+    def __init__(self, model: nn.Module, method: str) -> None:
+        super().__init__()
+        self.model, self.cae = model, CAELoss(model, method, margin=ACTIVE)
+
+    def forward(self, pixels: Tensor, tokens: Tensor, roles: Tensor) -> Tensor:
+        images = self.model.encode_image(pixels, normalize=True)
+        output = self.cae(images, tokens, roles)
+        scale = self.model.logit_scale.exp()
+        return contrastive_loss(images, output.text_features, scale) + output.loss
+
+
+@pytest.mark.parametrize("method", ["gradcam", "perturbation"])
+def test_the_loss_within_a_compiled_module_gives_the_same_numbers(method, model, batch) -> None:
+    """Compiled by AOTAutograd, which cannot differentiate within the forward pass."""
+    step_module = Step(model, method)
+    pixels = torch.randn(4, 3, 112, 112, dtype=torch.float64)
+    numbers = []
+    for module in (step_module, torch.compile(step_module, backend="aot_eager")):
+        model.zero_grad()
+        loss = module(pixels, *batch[1:])
+        loss.backward()
+        gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        numbers.append((loss.detach(), gradients))
+    torch.testing.assert_close(numbers[1], numbers[0], rtol=1e-12, atol=1e-15)
+
+
 def test_beside_compiled_modules(model, batch) -> None:
     _, tokens, roles = batch
     pixels = torch.randn(4, 3, 112, 112, dtype=torch.float64)
