@@ -354,6 +354,15 @@ def test_articles_follow_the_sound_of_the_next_word(tokenizer) -> None:
     assert swapped(tokenizer, words)[0][2] == "a uniform on an hour"
 
 
+def test_articles_follow_the_first_letter_where_swaps_come_from_roles(tokenizer) -> None:
+    """The published runs with these swaps were trained so."""
+    caption = "an hour near a uniform"
+    roles = {"hour": OBJECT, "near": RELATION, "uniform": OBJECT}
+    marked = [Span(*place(caption, word), role) for word, role in roles.items()]
+    (actual,) = swapped(tokenizer, align([caption], [marked], tokenizer))
+    assert actual[2] == "an uniform near a hour"
+
+
 def test_a_swap_cut_off_with_the_caption_s_end_is_left_out(tokenizer) -> None:
     caption = "a dog on a cat on a mat"
     swaps = [

@@ -27,6 +27,7 @@ from cae_lib.training.batch import (
     placebo_roles,
     seeded_generator,
 )
+from cae_lib.training.distributed import Ranks
 from cae_lib.words.alignment import Alignment, align
 from cae_lib.words.roles import Swap
 
@@ -162,6 +163,37 @@ def test_a_batch_has_the_swaps_of_its_rows_and_negatives_made_by_them() -> None:
     (expected,) = tokenizer([THREE.replace("dog", "x").replace("mat", "dog").replace("x", "mat")])
     assert len(batch.negatives) == 4 and (batch.negatives == expected).all()
     assert batch.rows[batch.caption_of_negative].remainder(2).eq(0).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ((), "a dog on a red cat"),
+        ((("swap", "noun"),), "a dog on a red cat"),
+        ((("swap", "phrase"),), "a red dog on a cat"),
+    ],
+    ids=str,
+)
+def test_negatives_are_made_by_the_run_s_kind_of_swap(settings, expected) -> None:
+    caption, tokenizer = "a cat on a red dog", toy_clip().tokenizer
+    nouns = tuple((caption.index(word), caption.index(word) + 3) for word in ("cat", "dog"))
+    phrases = (0, 5), (9, len(caption))
+    swap = Swap(nouns, phrases, (6, 8))
+    spans = WordTagger().tag([caption])[0]
+    given = align([caption] * 8, [spans] * 8, tokenizer, swaps=[[swap]] * 8)
+    run = replace(FT, foils="exchanged", batch_size=8, attribution=settings)
+    batch = Batches(run, toy_pairs([caption] * 8), given, Toys(), tokenizer).at(0)
+    assert torch.equal(batch.negatives, tokenizer([expected]).expand(8, -1))
+
+
+def test_each_process_has_its_rows_and_their_similar_images() -> None:
+    settings, clip = replace(FT, negatives=True, batch_size=4, augment=False), toy_clip()
+    parts = settings, PAIRS, toy_alignment(clip), Toys(), clip.tokenizer
+    whole = Batches(*parts).at(1)
+    for rank, places in enumerate(([0, 1, 4, 5], [2, 3, 6, 7])):  # the second four are similar
+        share = Batches(*parts, Ranks(rank, 2)).at(1)
+        assert torch.equal(share.tokens, whole.tokens[places])
+        assert torch.equal(share.image_inputs, whole.image_inputs[places])
 
 
 @pytest.mark.parametrize("kind", ["permuted", "random"])
