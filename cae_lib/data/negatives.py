@@ -18,6 +18,7 @@ from spacy.tokens import Doc, Span, Token
 from cae_lib.words.alignment import check_captions
 from cae_lib.words.articles import indefinite_article
 from cae_lib.words.dependency import COMPOUND_PREPOSITION_NOUNS, NOUN_POS
+from cae_lib.words.entities import plain_text
 from cae_lib.words.pipeline import load_pipeline, parse_captions, spacy_model_name
 
 # Words that state a symmetric relation: the two nouns beside them can be swapped without making the
@@ -59,7 +60,7 @@ def swap_negatives(
     """
     check_captions(captions)
     nlp = load_pipeline()
-    plain = [" ".join(caption.split()) for caption in captions]
+    plain = [" ".join(plain_text(caption).text.split()) for caption in captions]
 
     def swaps(doc: Doc) -> list[str]:
         texts = (

@@ -91,3 +91,8 @@ def test_the_choice_is_seeded_and_limited() -> None:
     assert 0 < sum(adjective_first) < len(pairs)  # each caption has an order of its own
     others = {tuple(swap_negatives([caption], seed=s, limit=2)[0]) for s in range(2, 6)}
     assert len(others | {tuple(few[0])}) > 2
+
+
+def test_the_text_that_entities_stand_for_is_swapped() -> None:
+    plain = "a black & white cat sits on a red mat"
+    assert swap_negatives([plain.replace("&", "&amp;")]) == swap_negatives([plain]) != [[]]
