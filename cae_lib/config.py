@@ -192,6 +192,8 @@ class Experiment(AttributionLossConfig):
     # Parameters of the method, as names and values; `swap` also applies to foils "exchanged".
     attribution: tuple[tuple[str, Any], ...] = ()
     weight: float = 0.0  # λ, the weight of the attribution loss
+    # Further attribution methods, each with its own λ; their losses are added to that of `method`.
+    further_methods: tuple[tuple[str, float], ...] = ()
     image_gradient: bool = True  # see `CAELoss`
     roles: str = "parsed"  # or "permuted", "random": see `cae_lib.training.batch.placebo_roles`
     # For a placebo: the loss is A_obj - A_comp without a hinge, scaled at each step so that its

@@ -73,6 +73,7 @@ class Objective(nn.Module):
                 f"{parameters['replacement']!r}: leave out one of the two settings."
             )
         _check_hard_negatives(experiment)
+        _check_further_methods(experiment)
         _check_match_gradient(experiment, ranks)
         self.model: Any = model
         self.ranks, self.image_encoder, self.experiment = ranks, image_encoder, experiment
@@ -81,18 +82,18 @@ class Objective(nn.Module):
         self.adaptive_margin = None
         if experiment.margin_rule == "adaptive":
             self.adaptive_margin = torch.zeros((), device=device)
-        self.cae_loss = None
+        names = [field.name for field in fields(AttributionLossConfig)]
+        shared = {name: getattr(experiment, name) for name in names} | {
+            "image_gradient": experiment.image_gradient,
+            "all_sum": ranks.sum if ranks.size > 1 else None,
+        }
+        self.cae_losses: dict[str, CAELoss] = {}
         if experiment.method is not None:
-            names = [field.name for field in fields(AttributionLossConfig)]
-            self.cae_loss = CAELoss(
-                model,
-                experiment.method,
-                experiment.weight,
-                image_gradient=experiment.image_gradient,
-                all_sum=ranks.sum if ranks.size > 1 else None,
-                **{name: getattr(experiment, name) for name in names},
-                **parameters,
+            self.cae_losses[experiment.method] = CAELoss(
+                model, experiment.method, experiment.weight, **shared, **parameters
             )
+        for method, weight in experiment.further_methods:
+            self.cae_losses[method] = CAELoss(model, method, weight, **shared)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the loss of a batch and the values to log.
@@ -105,8 +106,9 @@ class Objective(nn.Module):
             0-dimensional tensors for the whole batch, by name. "loss" is the sum to minimise,
             "contrastive" the contrastive loss, and "logit_scale" the inverse temperature, which
             is the exponential of the model's parameter of this name. With CAE or a margin loss,
-            "attribution" is that loss, weighted, or the sum of both. With CAE, there are also the
-            fields named in `LOGGED_FIELDS`. With hard negatives in the contrastive loss,
+            "attribution" is that loss, weighted, or the sum of all such losses. With CAE, there are
+            also the fields named in `LOGGED_FIELDS`, and for each of the run's `further_methods`
+            "objects_METHOD" and "composition_METHOD". With hard negatives in the contrastive loss,
             "n_negatives" is their number, and "n_similar" the number of rows with a similar image.
         """
         with torch.autocast(
@@ -141,21 +143,28 @@ class Objective(nn.Module):
         "attribution", the weighted loss, and those of `LOGGED_FIELDS`; without CAE there are none.
         """
         tokens, negatives = batch.tokens, batch.negatives
-        if self.cae_loss is None:
+        if not self.cae_losses:
             if negatives is None:
                 return self._encode(tokens), None, {}
             features = self._encode(torch.cat([tokens, negatives]))
             texts, negatives = features.tensor_split([len(tokens)])
             return texts, negatives, {}
+        cae_loss, *further_losses = self.cae_losses.values()
+        annotations = batch.roles, batch.words, batch.arguments, batch.swaps
         if self.experiment.match_gradient:
-            output = self._matched_placebo(self.cae_loss, images, batch)
+            output = self._matched_placebo(cae_loss, images, batch)
         else:
-            output = self.cae_loss(
-                images, tokens, batch.roles, batch.words, batch.arguments, batch.swaps
-            )
+            output = cae_loss(images, tokens, *annotations)
         values = {"attribution": output.loss} | {
             name: getattr(output, name) for name in LOGGED_FIELDS
         }
+        for (method, _), loss in zip(self.experiment.further_methods, further_losses, strict=True):
+            further = loss(images, tokens, *annotations)
+            values["attribution"] = values["attribution"] + further.loss
+            values |= {
+                f"objects_{method}": further.objects,
+                f"composition_{method}": further.composition,
+            }
         features: Any = output.text_features  # never None from `CAELoss`
         texts = F.normalize(features.float(), dim=-1)  # again, where in 16 bits
         if negatives is not None:
@@ -249,14 +258,27 @@ def _check_hard_negatives(experiment: Experiment) -> None:
             raise ConfigError(f"foil_hinge with {name} {value}: expected one above 0.")
 
 
+def _check_further_methods(experiment: Experiment) -> None:
+    """Check that the methods of a run can be added; otherwise raise ConfigError."""
+    methods = [name for name, _ in experiment.further_methods]
+    if methods and experiment.method is None:
+        raise ConfigError("further_methods are added to a method: set the method of the run, too.")
+    if len({experiment.method, *methods}) < 1 + len(methods):
+        raise ConfigError(
+            f"further_methods are {', '.join(methods)} beside {experiment.method}: expected each "
+            "method once."
+        )
+
+
 def _check_match_gradient(experiment: Experiment, ranks: Ranks) -> None:
     """Check that the other settings allow `match_gradient`; otherwise raise ConfigError."""
     if not experiment.match_gradient:
         return
     is_paper_loss = experiment.hinge == "difference" and experiment.scope != "caption"
+    is_paper_loss = is_paper_loss and not experiment.further_methods
     if experiment.method is None or experiment.roles == "parsed" or not is_paper_loss:
         raise ConfigError(
-            "match_gradient scales the loss of a placebo: it requires a method, roles 'permuted' "
+            "match_gradient scales the loss of a placebo: it requires one method, roles 'permuted' "
             "or 'random', hinge 'difference', and scope 'batch' or 'word'."
         )
     if ranks.size > 1:

@@ -59,6 +59,9 @@ OTHERS = {
     "captions, stopped gradient": {
         "method": "perturbation", "weight": 1.0, "scope": "caption", "stop_gradient": True,
         "margin": 0.1},
+    "all four": {
+        "method": "attention", "weight": 1.0, "margin": 0.1,
+        "further_methods": (("gradcam", 0.5), ("perturbation", 2.0), ("gradient", 1.5))},
     "masked": {"masked": 0.5},
     "bf16": {"precision": "bf16", "method": "attention", "weight": 1.0},
 }  # fmt: skip

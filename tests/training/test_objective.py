@@ -236,6 +236,7 @@ def test_a_placebo_with_the_gradient_norm_of_the_loss_that_it_imitates(method, k
         {"method": None},
         {"hinge": "log"},
         {"scope": "caption"},
+        {"further_methods": (("attention", 1.0),)},
     ],
 )
 def test_what_match_gradient_is_not_defined_for_is_refused(changes) -> None:
@@ -321,3 +322,50 @@ def test_gradient_norm_is_euclidean_and_shows_a_single_nan():
     assert gradient_norm(layer).item() == pytest.approx(5.0)
     layer.weight.grad[0, 1] = math.nan
     assert math.isnan(gradient_norm(layer).item())
+
+
+def gradients_of(**changes: object) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    run = toy_run(replace(SETTINGS, batch_size=8, **changes))
+    values = run.objective(run.batches.at(0))
+    values["loss"].backward()
+    return values, {n: p.grad.double() for n, p in run.model.named_parameters()}
+
+
+@pytest.mark.parametrize("roles", ["parsed", "permuted"])
+def test_the_losses_of_several_methods_are_added_each_with_its_weight(roles: str) -> None:
+    """Values and gradients are those of the single methods, less CLIP-FT's that each contains."""
+    weights = {"attention": 30.0, "gradcam": 3.0, "perturbation": 20.0, "gradient": 7.0}
+    (first, weight), *further = weights.items()
+    shared = {"roles": roles, "stop_gradient": True}
+    all_values, all_gradients = gradients_of(
+        method=first, weight=weight, further_methods=tuple(further), **shared
+    )
+    single = [gradients_of(method=name, weight=weights[name], **shared) for name in weights]
+    plain_values, plain = gradients_of(method=None)
+    assert min(values["attribution"] for values, _ in single) > 0, "each hinge is active"
+    torch.testing.assert_close(
+        all_values["attribution"], sum(values["attribution"] for values, _ in single)
+    )
+    torch.testing.assert_close(all_values["contrastive"], plain_values["contrastive"])
+    for (values, _), name in zip(single[1:], list(weights)[1:], strict=True):
+        assert torch.equal(all_values[f"objects_{name}"], values["objects"])
+        assert torch.equal(all_values[f"composition_{name}"], values["composition"])
+    for name, gradient in all_gradients.items():
+        expected = sum(gradients[name] for _, gradients in single) - 3 * plain[name]
+        torch.testing.assert_close(gradient, expected, atol=2e-5, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"method": None},
+        {"further_methods": (("gradcam", 1.0),)},
+        {"further_methods": (("gradient", 1.0), ("gradient", 2.0))},
+        {"further_methods": (("gradients", 1.0),)},
+        {"further_methods": (("gradient", -1.0),)},
+    ],
+)
+def test_further_methods_that_cannot_be_added_are_refused(changes: dict) -> None:
+    settings = replace(SETTINGS, further_methods=(("attention", 1.0),))
+    with pytest.raises(ConfigError, match="method|weight"):
+        toy_run(replace(settings, **changes))

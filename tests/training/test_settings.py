@@ -46,6 +46,7 @@ CHANGED: dict[str, Any] = {
     "method": "attention",
     "attribution": (("start_layer", -1),),
     "weight": 20.0,
+    "further_methods": (("attention", 10.0),),
     "hinge": "log",
     "margin": -2.0,
     "scope": "caption",
