@@ -388,7 +388,7 @@ def test_file_of_google_drive(make_source, monkeypatch):
 
     entry = make_source(Download(drive="X", to="rows.json"))
     monkeypatch.setitem(sys.modules, "gdown", None)
-    with pytest.raises(DataError, match=r"drive.google.com/file/d/X/view.*cae-lib\[data\]"):
+    with pytest.raises(DataError, match=r"drive.google.com/file/d/X/view.*pip install .*\[data\]"):
         fetch_source(entry)
     monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace(download=serve))
     assert fetch_source(entry) == [] and tree(entry.root) == {"rows.json": b"[]"}
