@@ -32,7 +32,7 @@ from cae_lib.models.external import ExternalModel, load_external
 from cae_lib.models.weight_files import convert_openai_archive
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import one_thread, pick_device
-from cae_lib.variants import BASE, CLIP_FT, GELU_CONTROLS, parse_run_name
+from cae_lib.variants import BASE, CLIP_FT, GELU_CONTROLS, parse_run_name, run_name
 
 if TYPE_CHECKING:
     from cae_lib.training.execution import ExecutionOptions
@@ -204,7 +204,8 @@ def train_run(
         else FileLock(target.with_name(LOCK_FILE))
     )
     with lock:  # taken once for all processes of torchrun
-        return _train_if_stale(config, target, inputs, execution, hours)
+        label = f"{run_name(name, profile_name, **overrides)}, seed {seed}"
+        return _train_if_stale(config, target, inputs, execution, hours, label)
 
 
 def training_inputs(config: Experiment) -> dict[str, str]:
@@ -268,6 +269,7 @@ def _train_if_stale(
     inputs: Mapping[str, str],
     execution: ExecutionOptions | None,
     hours: float | None,
+    label: str,
 ) -> Path:
     from cae_lib.training.state import describe_changes
     from cae_lib.training.trainer import STATE_FILE, train
@@ -283,7 +285,7 @@ def _train_if_stale(
     clip = load_clip(config.model, initial_weights(config), config.activation, pick_device())
     _drop_other_state(target.with_name(STATE_FILE), inputs)
     print(
-        f"Training {config.name}, seed {config.seed}: {config.steps} steps of "
+        f"Training {label}: {config.steps} steps of "
         f"{config.batch_size} on {data.pairs.n_used:,} rows",
         flush=True,
     )
@@ -295,6 +297,7 @@ def _train_if_stale(
             data.alignment,
             data.images,
             target.parent,
+            label=label,
             execution=execution,
             inputs=inputs,
             hours=hours,

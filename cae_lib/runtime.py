@@ -16,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -197,6 +197,26 @@ class _Lines:
         """Write a text as a line, without carriage returns at its ends; skip a blank text."""
         if text.strip():
             sys.stderr.write(text.strip("\r") + "\n")
+            _write_to_terminal_of_kernel(text.strip("\r"))
+
+
+def print_status(text: str) -> None:
+    """Print a line at once; from a notebook, also in the terminal that papermill was started in."""
+    print(text, flush=True)
+    _write_to_terminal_of_kernel(text)
+
+
+def _write_to_terminal_of_kernel(line: str) -> None:
+    """In a notebook, write a line to the standard error that its kernel was started with.
+
+    Of a cell's output, papermill shows nothing before the cell ends.
+    """
+    if type(sys.stderr).__module__.partition(".")[0] != "ipykernel":
+        return
+    with suppress(OSError, ValueError):  # a kernel that has kept no such stream
+        stream = sys.stderr.fileno()
+        start = "\r\x1b[2K" if os.isatty(stream) else ""  # which clears papermill's own bar
+        os.write(stream, f"{start}{line}\n".encode())
 
 
 def has_uncommitted_changes(files: Iterable[Path] = (PACKAGE_FOLDER,)) -> bool | None:

@@ -47,8 +47,8 @@ def compute(run: str = "cae-gradcam", seeds: object = (7,), **options: object) -
 
 def test_a_run_with_another_setting_is_computed_once_and_then_found(measured, capsys):
     frame = compute(weight=0.25)
-    assert "Training cae-gradcam, seed 7: 1 steps of 4" in capsys.readouterr().out
     name = "cae-gradcam+batch_size=4+steps=1+weight=0.25"
+    assert f"Training {name}, seed 7: 1 steps of 4" in capsys.readouterr().out
     assert set(frame["run"]) == {name} and set(frame["seed"]) == {7} and measured.call_count == 1
     pd.testing.assert_frame_equal(compute(weight=0.25), frame)
     pd.testing.assert_frame_equal(compute(name), frame)

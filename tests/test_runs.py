@@ -88,7 +88,7 @@ def test_a_run_is_trained_again_once_an_input_is_another(smoke_world, home, monk
     assert "other first weights" in train() and train() == ""
     monkeypatch.setattr(keys, "TRAINING_VERSION", keys.TRAINING_VERSION + 1)
     assert "other training version" in train() and train() == ""
-    assert "Training clip-ft" in train(lr=1e-5), "other settings make another run"
+    assert "Training clip-ft+batch_size=4+lr=1e-05+steps=1" in train(lr=1e-5), "another run"
     monkeypatch.setattr(runs, "training_set", Mock(side_effect=RuntimeError("data were read")))
     assert train() == "", "a finished run is found without reading data"
     training_set.cache_clear()

@@ -1,12 +1,13 @@
 """Device, seeds and the progress line."""
 
 import io
+import os
 
 import pytest
 import torch
 
 from cae_lib.errors import ConfigError
-from cae_lib.runtime import PROGRESS_LINES_VARIABLE, Progress, pick_device
+from cae_lib.runtime import PROGRESS_LINES_VARIABLE, Progress, pick_device, print_status
 
 
 class Terminal(io.StringIO):
@@ -49,3 +50,28 @@ def test_without_a_terminal_or_among_processes_lines_are_rare(stream, monkeypatc
     first, last = stream.getvalue().splitlines()  # 10 s have not passed
     assert "\r" not in first + last and "0/1000" in first and "drawing" in last
     assert "1000/1000" in last
+
+
+def test_in_a_notebook_lines_reach_the_terminal_of_its_kernel_too(monkeypatch, capsys):
+    """Where papermill was started, which shows the output of a cell only once it has ended."""
+    terminal, written_to = os.pipe()
+
+    class OutStream(io.StringIO):
+        """The stream of a cell, whose file is the one that the kernel was started with."""
+
+        def fileno(self) -> int:
+            return written_to
+
+    cell = OutStream()
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", cell)
+        print_status("outside of a notebook")
+        OutStream.__module__ = "ipykernel.iostream"
+        print_status("9 trainings")
+        with Progress(2, "clip-ft, seed 0") as progress:
+            progress.update(2)
+    os.close(written_to)
+    with os.fdopen(terminal) as stream:
+        first, *bars = stream.read().splitlines()
+    assert first == "9 trainings" and "9 trainings\n" in capsys.readouterr().out
+    assert bars == cell.getvalue().splitlines() and "clip-ft, seed 0" in bars[-1]

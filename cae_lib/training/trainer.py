@@ -66,6 +66,7 @@ def train(
     images: TrainingImages,
     out_dir: str | Path,
     *,
+    label: str | None = None,
     show_progress: bool = True,
     on_step_every: int | None = None,
     on_step: StepHook | None = None,
@@ -90,6 +91,7 @@ def train(
         images: The images of `pairs.image_paths`.
         out_dir: Folder for `model.safetensors` with `model.json`, `log.jsonl` (one line for each
             step) and, until the run is complete, `state.pt`. It is created if there is none.
+        label: What the progress bar calls the run; None for its name and seed.
         show_progress: Show a progress bar.
         on_step_every: Number of steps between two calls of `on_step`. There is also a call after
             the last step. None for no calls.
@@ -139,7 +141,7 @@ def train(
             run.unwrapped_objective.adaptive_margin,
         )
         report = stack.enter_context(
-            _step_reporter(run, start, out, show_progress, on_step_every, on_step)
+            _step_reporter(run, start, out, label, show_progress, on_step_every, on_step)
         )
         stack.callback(run.model.eval)
         on_gpu = run.device.type == "cuda"
@@ -320,6 +322,7 @@ def _step_reporter(
     run: TrainingRun,
     start: int,
     out: Path,
+    label: str | None,
     show_progress: bool,
     every: int | None,
     on_step: StepHook | None,
@@ -333,7 +336,7 @@ def _step_reporter(
         yield lambda values: None
         return
     settings, end = run.experiment, run.experiment.steps
-    label = f"{settings.name}/{settings.seed}" + (f" from step {start}" if start else "")
+    label = (label or f"{settings.name}/{settings.seed}") + (f" from step {start}" if start else "")
     with (
         open_log(out / LOG_FILE, start) as lines,
         Progress(end - start, label) if show_progress else nullcontext() as progress,
@@ -343,7 +346,7 @@ def _step_reporter(
             lines.write(json.dumps(values) + "\n")
             if progress:
                 shown = {
-                    label: values[key] for key, label in PROGRESS_LABELS.items() if key in values
+                    text: values[key] for key, text in PROGRESS_LABELS.items() if key in values
                 }
                 shown["samples/s"] = f"{values['samples_per_second']:.0f}"
                 progress.update(1, **shown)
