@@ -252,8 +252,9 @@ def experiment(name: str, profile_name: str, **overrides: Any) -> Experiment:
             expected = ", ".join(k for k in hints if k not in ("name", "profile"))
             raise ConfigError(f"unknown setting {key!r} of {name}: expected one of {expected}")
         check_type(f"{name}: {key}", value, hints[key])
-    if overrides.get("seed", 0) < 0 or overrides.get("steps", 0) < 0:
-        raise ConfigError(f"{name}: seed and steps have to be 0 or more")
+    for key in ("seed", "steps", "weight"):
+        if overrides.get(key, 0) < 0:
+            raise ConfigError(f"{name}: {key} is {overrides[key]}: expected 0 or more")
     if overrides.get("method") not in (None, *METHODS):
         raise ConfigError(
             f"{name}: unknown method {overrides['method']!r}: expected one of {', '.join(METHODS)}"

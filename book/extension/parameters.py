@@ -2,24 +2,31 @@
 
 A page of results declares some of `methods`, `seeds`, `weight`, `margin`, `steps` and `hours`
 beside `profile`, and loads its tables with `Selection.load`, which trains and measures what is not
-stored.
+stored. A page calls `check_parameters` and `select` before it imports anything else: this module
+imports neither pandas nor PyTorch, so that a wrong value is refused at once.
 """
 
 from __future__ import annotations
 
 import html
 import re
+import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-import book.studies  # noqa: F401  registers the suites that a page may load
-from cae_lib import plots, results
-from cae_lib.errors import ConfigError
+from cae_lib.errors import ConfigError, check_type
+from cae_lib.methods import METHODS, PAPER_METHODS
 from cae_lib.profiles import experiment, find_profile
-from cae_lib.variants import find_variant, parse_setting
+from cae_lib.variants import CLIP_FT, DATA_RUN, find_variant, parse_setting
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from cae_lib.plots import CellOutput
+
+# tqdm.auto, which libraries import, misses ipywidgets; it then prints plain bars, as we want it to
+warnings.filterwarnings("ignore", message="IProgress not found")
 
 INJECTED = "# Parameters"
 """How papermill begins the cell with the parameters that it injects."""
@@ -40,8 +47,8 @@ def check_parameters(names: Mapping[str, Any], profiles: Sequence[str]) -> None:
             accepted, too.
 
     Raises:
-        ConfigError: If the profile is none of these, or papermill has injected a name that the cell
-            of parameters does not declare.
+        ConfigError: If the profile is none of these, papermill has injected a name that the cell of
+            parameters does not declare, or a parameter that is declared as a number is none.
     """
     if not {names["profile"], find_profile(names["profile"]).like} & {*profiles}:
         raise ConfigError(
@@ -55,6 +62,9 @@ def check_parameters(names: Mapping[str, Any], profiles: Sequence[str]) -> None:
         raise ConfigError(
             f"this page has no parameter {', '.join(unknown)}; it has {', '.join(declared)}"
         )
+    for name, kind in declared.items():
+        if kind in (int, float):
+            check_type(name, names[name], kind)
 
 
 @dataclass(frozen=True)
@@ -87,6 +97,9 @@ class Selection:
             runs: Names of runs of the profile. The rows of the result bear these names, too.
             seeds: Seeds as for `results.load`; None takes the page's.
         """
+        import book.studies  # noqa: F401  registers the suites that a page may load
+        from cae_lib import results
+
         names = {self._name(run): run for run in runs}
         seeds = self.seeds if seeds is None else seeds
         rows = results.load(table, self.profile, names, seeds, compute=True, hours=self.hours)
@@ -109,6 +122,8 @@ class Selection:
 
     def has(self, table: str, runs: Iterable[str]) -> bool:
         """Return whether a table of runs is stored, or its data can be built."""
+        from cae_lib import results
+
         can_be_built = not find_profile(self.profile).is_real
         return can_be_built or not results.missing_runs(table, runs, self.profile)
 
@@ -117,7 +132,7 @@ class Selection:
 
         Without all items the page gives no verdict.
         """
-        subsets = self.load("subsets", [results.DATA_RUN])
+        subsets = self.load("subsets", [DATA_RUN])
         subsets = subsets[subsets["suite"] == suite]
         if families is not None:
             subsets = subsets[subsets["family"].isin(list(families))]
@@ -125,15 +140,19 @@ class Selection:
 
     def measured(self, runs: list[str]) -> list[str]:
         """Return these runs, or none if the profile lacks the answers of one of them."""
+        from cae_lib import results
+
         return [] if results.missing_runs("benchmarks", runs, self.profile) else runs
 
-    def shown(self) -> plots.CellOutput:
+    def shown(self) -> CellOutput:
         """Return a line that describes what the page shows."""
+        from cae_lib.plots import CellOutput
+
         text = f"{describe(self.profile)}, {self.seeds} seed{'' if self.seeds == 1 else 's'}"
         if self.is_part:
             text += f"; methods: {', '.join(self.methods.values())}"
         text += "".join(f"; {key} {value}" for key, value in self.settings.items())
-        return plots.CellOutput(f"<p>{html.escape(text)}.</p>", f"{text}.")
+        return CellOutput(f"<p>{html.escape(text)}.</p>", f"{text}.")
 
 
 def describe(profile_name: str) -> str:
@@ -142,9 +161,7 @@ def describe(profile_name: str) -> str:
     return f"{title[:1].upper()}{title[1:]} (profile {profile_name})"
 
 
-def select(
-    names: Mapping[str, Any], known: Collection[str] = tuple(plots.PAPER_METHOD_LABELS)
-) -> Selection:
+def select(names: Mapping[str, Any], known: Collection[str] = PAPER_METHODS) -> Selection:
     """Return the selection that the parameters of a page make.
 
     Args:
@@ -154,7 +171,8 @@ def select(
         known: The methods that the page can show.
 
     Raises:
-        ConfigError: If a method is unknown, or a value has the wrong type.
+        ConfigError: If a method is unknown, or a value has the wrong type or is not allowed for the
+            runs of these methods.
     """
     asked = names.get("methods", "")
     asked = asked.replace(",", " ").split() if isinstance(asked, str) else list(asked)
@@ -164,8 +182,17 @@ def select(
     seeds = names["seeds"]
     if not isinstance(seeds, int) or seeds < 1:
         raise ConfigError(f"seeds is {seeds!r}: expected a number of seeds, 1 or more")
+    hours = names.get("hours")
+    check_type("hours", hours, float | None)
+    if hours is not None and hours <= 0:
+        raise ConfigError(f"hours is {hours}: expected a number above 0")
     given = {key: str(names.get(key, "")) for key in (*OF_LOSS, "steps")}
     settings = {key: parse_setting(key, text) for key, text in given.items() if text}
-    labels = {method: plots.METHOD_LABELS[method] for method in methods}
-    is_part = len(methods) < len(known)
-    return Selection(names["profile"], seeds, labels, settings, names.get("hours"), is_part)
+    labels = {method: METHODS[method].label for method in methods}
+    selection = Selection(
+        names["profile"], seeds, labels, settings, hours, is_part=len(methods) < len(known)
+    )
+    for run in [CLIP_FT, *(f"cae-{method}" for method in methods)]:
+        if run in find_profile(selection.profile).runs:
+            selection._name(run)  # raises for a value that is not allowed
+    return selection
