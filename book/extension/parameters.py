@@ -97,12 +97,11 @@ class Selection:
             runs: Names of runs of the profile. The rows of the result bear these names, too.
             seeds: Seeds as for `results.load`; None takes the page's.
         """
-        import book.studies  # noqa: F401  registers the suites that a page may load
-        from cae_lib import results
+        from book.extension.plan import load
 
         names = {self._name(run): run for run in runs}
         seeds = self.seeds if seeds is None else seeds
-        rows = results.load(table, self.profile, names, seeds, compute=True, hours=self.hours)
+        rows = load(table, self.profile, names, seeds, self.hours)
         return rows.assign(run=rows["run"].map(names)) if self.settings else rows
 
     def _name(self, run: str) -> str:

@@ -1,0 +1,100 @@
+"""What a page says before and while it computes what is not stored."""
+
+import json
+from pathlib import Path
+from unittest.mock import Mock
+
+import pandas as pd
+import pytest
+
+from book.extension import plan
+from book.extension.parameters import select
+from cae_lib import results, runs, store
+from cae_lib.models import checkpoint
+
+NAME = "cae-gradcam+weight=0.3"
+
+
+@pytest.fixture
+def computed(home: Path, monkeypatch) -> Mock:
+    """A home without a training, and a computation that takes no time."""
+    load = Mock(side_effect=lambda *words, **_: pd.DataFrame({"run": [*words[2]]}))
+    monkeypatch.setattr(results, "load", load)
+    return load
+
+
+def keep(run: str, seeds: int, on_request: bool = False) -> None:
+    for seed in range(seeds):
+        frame = pd.DataFrame({"correct": [True]})
+        provenance = {"wall_seconds": 30.0}
+        store.save(
+            "benchmarks",
+            run,
+            seed,
+            frame,
+            "mini",
+            key="k",
+            provenance=provenance,
+            on_request=on_request,
+        )
+
+
+def test_trainings_and_minutes_are_told_first_and_each_training_is_named(computed, capsys):
+    keep("clip-ft", 3)
+    names = ["clip-ft", NAME, f"{NAME}+margin=0.1"]
+    rows = plan.load("benchmarks", "mini", names, 3, 1.0)
+    first, *lines = capsys.readouterr().out.splitlines()
+    # 400 steps of 128 pairs at 1.8 ms are 92 s, and measuring takes the 30 s that are stored
+    assert first.startswith("6 trainings, about 12 minutes,") and f"{NAME}, seeds 0, 1, 2" in first
+    assert len({*lines}) == len(lines) == 6
+    assert "1 of 6" in lines[0] and f"{NAME}, seed 0" in lines[0]
+    assert "6 of 6" in lines[5] and "margin=0.1+weight=0.3, seed 2" in lines[5]
+    one, *_, last = computed.call_args_list
+    assert one.args[2:] == ([NAME], [0]) and one.kwargs == {"compute": True, "hours": 1.0}
+    assert last.args[2:] == (names, 3) and len(rows) == 3
+
+
+def test_nothing_is_told_of_what_is_stored_here_or_with_the_book(computed, capsys):
+    keep("clip-ft", 2)
+    keep("clip-ft+steps=9", 2, on_request=True)
+    plan.load("benchmarks", "mini", ["clip-ft", "clip-ft+steps=9"], 2, None)
+    assert capsys.readouterr().out == "" and computed.call_count == 1
+
+
+def test_the_pace_of_the_last_training_here_gives_the_minutes(computed, home):
+    log = home / "data/checkpoints/mini/clip-ft/0/log.jsonl"
+    log.parent.mkdir(parents=True)
+    paces = [128.0, 256.0, 1.0]  # pairs a second; their median makes a step a second
+    log.write_text("".join(json.dumps({"samples_per_second": pace}) + "\n" for pace in paces))
+    keep("base", 1)
+    (row,) = plan.missing_rows("benchmarks", "mini", [NAME], 1)
+    assert row == plan.Missing(NAME, 0, True, 400.0 + 30.0)
+
+
+def test_a_trained_run_is_measured_alone(computed, monkeypatch):
+    path = runs.checkpoint_path("cae-gradcam", "mini", 0, weight=0.3)
+    path.parent.mkdir(parents=True)
+    path.touch()
+    stored = Mock(extra={"identity": {"settings": "same"}})
+    monkeypatch.setattr(checkpoint, "read_meta", lambda path: stored)
+    monkeypatch.setattr(runs, "training_inputs", lambda config: {"settings": "same"})
+    missing = plan.missing_rows("benchmarks", "mini", [NAME, "base"], 2)
+    assert [row.is_training for row in missing] == [False, True, False]
+    assert plan.describe("benchmarks", missing).startswith("1 training and 2 measurements, about 3")
+    monkeypatch.setattr(runs, "training_inputs", lambda config: {"settings": "other"})
+    assert plan.missing_rows("benchmarks", "mini", [NAME], 1)[0].is_training
+
+
+def test_of_a_model_of_unknown_pace_no_minutes_are_told(computed):
+    missing = plan.missing_rows("benchmarks", "paper", ["clip-ft"], 1)
+    text = plan.describe("benchmarks", missing)
+    assert text.startswith("1 training,") and "minute" not in text
+
+
+def test_a_page_of_results_tells_its_nine_trainings(computed, capsys):
+    for run in ("base", "clip-ft", "negclip"):
+        keep(run, 3)
+    page = select({"profile": "mini", "seeds": 3, "methods": "gradcam", "weight": 0.3})
+    runs_of_page = ["base", "clip-ft", "cae-gradcam", "placebo-gradcam", "negclip-cae-gradcam"]
+    page.load("benchmarks", [*runs_of_page, "negclip"])
+    assert capsys.readouterr().out.startswith("9 trainings, about ")
