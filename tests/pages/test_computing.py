@@ -2,12 +2,15 @@
 
 import contextlib
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
 import jupytext
 import nbformat
+import numpy as np
 import pandas as pd
 import papermill
 import pytest
@@ -143,6 +146,8 @@ def test_no_parameter_of_an_experiment_is_ignored(home, monkeypatch, parameters,
         (EXPERIMENT, {"profile": "photo"}, "does not describe the profile 'photo'"),
         (EXPERIMENT, {"run": "cae-gradcm"}, "unknown experiment 'cae-gradcm'"),
         (EXPERIMENT, {"weight": "much"}, "weight is 'much'"),
+        (EXPERIMENT, {"weight": -1}, "weight is -1.0"),
+        (SWEEP, {"values": "0.1, -1"}, "weight is -1.0"),
         (SWEEP, {"run": "clip-ft"}, "has no attribution loss"),
         (SWEEP, {"setting": "lr"}, "expected weight or margin"),
         (SWEEP, {"values": "0.1 much"}, "expected numbers"),
@@ -203,28 +208,47 @@ def test_a_sweep_computes_its_values_once_and_applies_the_rule(
 
 def test_a_sweep_over_margins_trains_margins(smoke_home, scores):
     names = run_page(SWEEP, profile="smoke", setting="margin")
-    assert names["tried"]["margin"].tolist() == [*SearchSpace().margins][:2]
+    assert names["tried"]["margin"].tolist() == [0.0, *SearchSpace().margins[:2]]
     runs = {
-        call.kwargs["margin"]
+        call.kwargs.get("margin", 0.0)
         for call in measuring.train_run.call_args_list
         if call.args[0] == "cae-gradcam"
     }
     assert runs == {*names["tried"]["margin"]}
 
 
+def test_a_sweep_over_margins_beside_a_stored_one_over_weights(smoke_home, scores):
+    """The tables of the book have no margin in the rows of a search over λ."""
+    gaps = {f"gap_{method}": 0.05 for method in PAPER_METHODS}
+    row = {"recall_at_1": 0.5, "against_negatives": 0.5, "score": 0.5, **gaps}
+    stored = pd.DataFrame(
+        [
+            {"experiment": "clip-ft", "weight": np.nan} | row,
+            *({"experiment": "cae-gradcam", "weight": weight} | row for weight in (0.3, 1.0)),
+        ]
+    )
+    store.save("sweep", "tuning", 100, stored, "smoke", key="k", provenance={})
+    names = run_page(SWEEP, profile="smoke", setting="margin")
+    assert names["tried"]["margin"].tolist() == [0.0, 0.05, 0.1]
+    assert names["best"]["margin"] == 0.1 and "margin 0.1" in names["finding"]
+    assert scores.call_count == 2, "margin 0 is stored"
+
+
 def test_where_there_is_nothing_to_close_nothing_is_chosen(smoke_home, scores, monkeypatch):
     monkeypatch.setattr(
         results,
         "load",
-        lambda *_, **settings: pd.DataFrame(
+        lambda table, profile, runs, *_, **settings: pd.DataFrame(
             [
                 {
+                    "run": run,
                     "recall_at_1": 0.5,
                     "against_negatives": 0.5,
                     "score": 0.5,
                     "seed": 100,
                     **{f"gap_{method}": -0.01 for method in PAPER_METHODS},
                 }
+                for run in runs
             ]
         ),
     )
@@ -341,12 +365,43 @@ def test_methods_are_a_text_or_a_list(methods):
         ({"methods": "gradcm"}, "gradcm.*gradcam"),
         ({"seeds": "two"}, "two"),
         ({"seeds": 0}, "seeds"),
+        ({"hours": 0}, "hours"),
         ({"weight": "much"}, "weight is 'much'"),
+        ({"weight": -1}, "weight is -1.0"),
+        ({"steps": "-1"}, "steps is -1"),
     ],
 )
-def test_a_page_of_results_refuses_unknown_values(parameters, message):
+def test_a_page_of_results_refuses_unknown_values_before_it_loads_any(parameters, message):
     with pytest.raises(ConfigError, match=message):
-        select({"profile": "mini", "seeds": 1} | parameters).load("benchmarks", ["cae-gradcam"])
+        select({"profile": "mini", "seeds": 1} | parameters)
+
+
+def test_pages_refuse_a_parameter_before_they_import_anything_large():
+    """Which takes seconds, on a busy machine half a minute."""
+    code = """
+import sys
+from pathlib import Path
+from book.extension.source import read_page
+from cae_lib.errors import ConfigError
+refused = 0
+for page in sorted(Path("book/experiments").glob("*.md")):
+    names = {"__name__": "__main__"}
+    first, second = [cell.source for cell in read_page(page).cells if cell.cell_type == "code"][:2]
+    exec(first, names)
+    try:
+        exec(second, names | {"profile": "nowhere"})
+    except ConfigError as error:
+        assert "nowhere" in str(error), error
+        refused += 1
+    heavy = {"pandas", "torch", "matplotlib"} & {*sys.modules}
+    assert not heavy, f"{page}: {heavy}"
+print(refused)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == len([*EXPERIMENT.parent.glob("*.md")])
 
 
 def test_without_all_items_there_is_no_verdict(home: Path):
