@@ -11,8 +11,9 @@ from PIL import Image
 
 from cae_lib.errors import DataError, MissingDataError
 
-MAX_ROWS_LISTED = 10
-"""Largest number of left-out rows of a dataset that are printed one by one."""
+MAX_ROWS_LISTED, MAX_MISSING_LISTED = 10, 3
+"""Largest numbers of left-out rows of a dataset that are printed one by one: in all, and of those
+whose image is missing."""
 
 LeftOut = Sequence[tuple[str, str]]
 """Rows, items or whole parts of a dataset that cannot be used: the name of each in messages, such
@@ -50,9 +51,10 @@ def log_left_out(
 
     Nothing is printed if the expected number of rows is used and none is left out, or if this
     process has printed the same message before. At most `MAX_ROWS_LISTED` of the left-out rows are
-    listed, or one if no row is used. Rows whose reason ends in "is missing", as that of a missing
-    image does, come last, because an incomplete dataset may have many of them. Rows that are not in
-    the annotation files are counted, and the message says to fetch these files again.
+    listed, or one if no row is used, and then the number of the others. Rows whose reason ends in
+    "is missing", as that of a missing image does, come last, and at most `MAX_MISSING_LISTED` of
+    them are listed, because an incomplete dataset may have many. Rows that are not in the
+    annotation files are counted, and the message says to fetch these files again.
 
     Args:
         name: Name of the dataset.
@@ -65,12 +67,16 @@ def log_left_out(
     if n_used == n_expected and not left_out:
         return
     rows = sorted(left_out, key=lambda row: row[1].endswith("is missing"))
-    lines = [f"\n  {row}: {reason}" for row, reason in rows[: MAX_ROWS_LISTED if n_used else 1]]
+    n_present = sum(not reason.endswith("is missing") for _, reason in rows)
+    n_listed = min(n_present + MAX_MISSING_LISTED, MAX_ROWS_LISTED) if n_used else 1
+    lines = [f"\n  {row}: {reason}" for row, reason in rows[:n_listed]]
+    if lines and len(lines) < len(left_out):
+        lines.append(f"\n  and {len(left_out) - len(lines):,} more")
     n_left_out = max(n_expected - n_used, len(left_out))
     counted = f"{n_left_out:,} rows; {n_used:,} used of {n_expected:,} expected"
     if n_absent := n_left_out - len(left_out):
         counted += f". {n_absent:,} are not in its annotation files: remove these, fetch them again"
-    advice = f". {advice}" if advice else ""
+    advice = f". {advice}" if advice and left_out else ""
     log_once(f"Left out of {name}, {path}: {counted}{advice}{''.join(lines)}")
 
 

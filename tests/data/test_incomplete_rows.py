@@ -3,7 +3,7 @@
 import pytest
 from PIL import Image
 
-from cae_lib.data.incomplete import decoding_problem, validate_row_count
+from cae_lib.data.incomplete import decoding_problem, log_left_out, validate_row_count
 from cae_lib.errors import DataError
 
 
@@ -37,3 +37,24 @@ def test_rows_that_are_missing_or_unusable_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"set\.json: 9 rows, 8 expected"):
         validate_row_count(file, 9, 8, [])
     validate_row_count(file, 9, 9, [])
+
+
+@pytest.mark.parametrize(
+    ("n_broken", "n_missing", "n_used", "listed"),
+    [(0, 3, 5, 3), (0, 40, 5, 3), (2, 40, 5, 5), (9, 40, 5, 10), (30, 0, 5, 10), (1, 40, 0, 1)],
+)
+def test_three_missing_images_are_listed_and_the_others_counted(
+    n_broken, n_missing, n_used, listed, tmp_path, capsys
+):
+    rows = [(f"row {row}", f"its image {row}.jpg is missing") for row in range(n_missing)]
+    rows += [(f"row b{row}", "its image cannot be decoded") for row in range(n_broken)]
+    log_left_out(f"set {n_broken} {n_missing} {n_used}", tmp_path, n_used, 99, rows)
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert f"{len(rows)} rows; {n_used} used of 99 expected" in first
+    others = [line for line in lines if "row" not in line]
+    assert len(lines) - len(others) == listed
+    assert sum("is missing" in line for line in lines) <= 3
+    assert "row b" in lines[0] or not n_broken
+    assert [f"{len(rows) - listed} more" in line for line in others] == [True] * (
+        len(rows) > listed
+    )
