@@ -14,7 +14,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -305,7 +304,7 @@ def evaluate(
         return
     if families:
         title = measuring.name_in_tables(name, profile, **dict(overrides))
-        load = partial(runs.open_model, name, profile, seed, **how)
+        load = runs.model_opener(name, profile, seed, **how)  # refused before data are read
         table = scores.evaluate(load, *families, profile_name=profile)
     else:
         title = measuring.measure_model(name, profile, seed, suites, **how)

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ from cae_lib.evaluation.suites import RUN_SUITES
 from cae_lib.keys import run_inputs
 from cae_lib.models.checkpoint import CheckpointMeta, read_meta
 from cae_lib.models.clip import WEIGHT_SUFFIXES, Clip, load_clip
-from cae_lib.models.external import ExternalModel, load_external
+from cae_lib.models.external import ExternalModel, load_external, model_loader
 from cae_lib.models.weight_files import convert_openai_archive
 from cae_lib.profiles import experiment, find_profile
 from cae_lib.runtime import one_thread, pick_device
@@ -398,13 +399,42 @@ def open_model(
         CheckpointError: If the weights cannot be read, or the run is not trained.
         DataError: If downloaded weights of a run are missing; the message says how to get them.
     """
-    if is_run(name, profile_name):
-        run, settings = parse_run_name(name, profile_name)
-        return open_run(run, profile_name, seed, **settings | overrides)
-    is_tag = model is not None and ":" not in name and Path(name).suffix not in WEIGHT_SUFFIXES
-    source = f"{model}:{name}" if is_tag else name
-    external = ExternalModel(source, model, activation, processor=processor)
-    return load_external(external, pick_device())
+    return model_opener(name, profile_name, seed, model, activation, processor, **overrides)()
+
+
+def model_opener(
+    name: str,
+    profile_name: str,
+    seed: int = 0,
+    model: str | None = None,
+    activation: str | None = None,
+    processor: str | None = None,
+    **overrides: Any,
+) -> Callable[[], Clip]:
+    """Return a function that does what `open_model` does, which has the same arguments.
+
+    An unknown name, a wrong or missing setting and a missing file of weights raise errors here,
+    before weights are loaded. Other errors are raised when the function is called.
+
+    Raises:
+        ConfigError: As for `open_model`.
+        CheckpointError: If the run is not trained, a weight file is missing, or its header is
+            damaged.
+        DataError: If downloaded weights of a run are missing; the message says how to get them.
+    """
+    if not is_run(name, profile_name):
+        is_tag = model is not None and ":" not in name and Path(name).suffix not in WEIGHT_SUFFIXES
+        source = f"{model}:{name}" if is_tag else name
+        external = ExternalModel(source, model, activation, processor=processor)
+        return model_loader(external, pick_device())
+    run, settings = parse_run_name(name, profile_name)
+    settings |= overrides
+    if run in (BASE, *GELU_CONTROLS) or has_training(run, profile_name, **settings):
+        weights = weights_of(GELU_CONTROLS.get(run, run), profile_name, seed, **settings)
+        needs.require_weights(weights.model, weights.source)
+        if isinstance(weights.source, Path):
+            read_meta(weights.source)
+    return partial(open_run, run, profile_name, seed, **settings)
 
 
 def required_sources(profile_name: str) -> list[str]:

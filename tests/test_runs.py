@@ -312,3 +312,19 @@ def test_controls_are_the_same_weights_read_with_gelu(home: Path, smoke_world: P
         measuring.measure_run("clip-ft-gelu", "smoke", 1)
     measuring.measure_run("base", "smoke", only=["retrieval"])
     assert seen == ["gelu", "gelu", "quickgelu"], "another key than the control's"
+
+
+def test_a_model_is_checked_before_data_are_read(home, monkeypatch, capsys):
+    read = Mock(side_effect=RuntimeError("data were read"))
+    monkeypatch.setattr("cae_lib.evaluation.datasets.load_benchmarks", read)
+    file = home / "model.pt"
+    torch.save({}, file)
+    for words, message in (
+        ([str(file), "--model", "ViT-B-32"], "does not say its activation"),
+        ([str(file), "--model", "ViT-B-33", "--activation", "gelu"], "'ViT-B-33'"),
+        (["ViT-B-33:openai"], "'ViT-B-33'"),
+        ([str(home / "absent.pt")], "absent.pt"),
+        (["clip-ft", "--seed", "5", "--profile", "smoke"], "clip-ft/5/model.safetensors"),
+    ):
+        assert main(["evaluate", *words, "--only", "sugarcrepe"]) == 2
+        assert message in capsys.readouterr().err

@@ -86,7 +86,7 @@ def load_clip(
         CheckpointError: The weights are missing, damaged, not finite, of another architecture, or
             trained with another activation, or they cannot be downloaded.
     """
-    config = _model_config(name)
+    config = model_config(name)
     path = _weights_path(name, weights)
     trained_with = _trained_activation(name, config, weights, path)
     activation = activation or trained_with
@@ -140,7 +140,7 @@ def build_with_state_dict(
         CheckpointError: The weights do not fit the model.
     """
     positions = len(state.get("positional_embedding", ()))
-    default = _model_config(name)["text_cfg"].get("context_length", 77)
+    default = model_config(name)["text_cfg"].get("context_length", 77)
     context = positions if positions not in (0, default) else None
     model, preprocess = _build(name, activation, None, 0, context)
     initial = model.state_dict()
@@ -184,7 +184,7 @@ def image_height(model: Any) -> int:
     return size if isinstance(size, int) else size[0]
 
 
-def _model_config(name: str) -> dict[str, Any]:
+def model_config(name: str) -> dict[str, Any]:
     """Return a copy of open_clip's configuration of an architecture.
 
     Raises:
@@ -240,7 +240,7 @@ def _trained_activation(
     if meta is None:
         return None
     any_activation = {"quick_gelu": None}  # the activation is the checkpoint's own
-    if _model_config(meta.model) | any_activation != config | any_activation:
+    if model_config(meta.model) | any_activation != config | any_activation:
         raise CheckpointError(f"{path} holds {meta.model}, not {name}: pass name={meta.model!r}.")
     return meta.activation
 

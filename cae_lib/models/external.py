@@ -30,6 +30,7 @@ from cae_lib.models.clip import (
     build_with_state_dict,
     image_height,
     load_clip,
+    model_config,
 )
 from cae_lib.models.weight_files import read_state_dict
 from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE
@@ -117,8 +118,7 @@ def model_loader(external: ExternalModel, device: str | torch.device = "cpu") ->
     here, before weights are loaded. Other errors are raised when the function is called.
 
     Raises:
-        ConfigError: As for `load_external`, except for an architecture that open_clip does not
-            have.
+        ConfigError: As for `load_external`.
         CheckpointError: If a weight file is missing, or its header is damaged.
     """
     load = _loader(external, device)
@@ -172,10 +172,12 @@ def _loader(external: ExternalModel, device: str | torch.device) -> Callable[[],
                 f"{source} is a weight file that does not say {' and '.join(missing)}"
                 f": give {'both' if len(missing) > 1 else 'it as well'}."
             )
+        model_config(architecture or "")  # raises for an unknown one
         return partial(_load_from_file, external, Path(source), device)
     name, colon, tag = source.rpartition(":")
     if not colon:
         raise ConfigError(f"no model {source!r}: expected {MODEL_SOURCE_HELP}.")
+    model_config(name)
     return partial(
         load_clip, name, tag, activation, device, allow_activation_mismatch=activation is not None
     )  # asked for, so meant
