@@ -197,7 +197,8 @@ def imported(path: Path) -> set[str]:
 
 
 LAYERS = (
-    {"errors", "methods", "config", "runtime", "machine", "profiles", "keys", "variants"},
+    {"errors", "methods", "config", "estimates", "runtime", "machine", "profiles", "keys"}
+    | {"variants"},
     {"words", "models", "attribution"},
     {"data", "store", "statistics", "plots"},
     {"training", "evaluation"},

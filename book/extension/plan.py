@@ -11,17 +11,10 @@ import pandas as pd
 import book.studies  # noqa: F401  registers the suites that a page may load
 from cae_lib import results, store
 from cae_lib.config import Experiment, paths
+from cae_lib.estimates import SECONDS_PER_TABLE, training_seconds
 from cae_lib.profiles import experiment
 from cae_lib.runtime import print_status
 from cae_lib.variants import BASE, DATA_RUN, find_variant
-
-SECONDS_PER_PAIR = {"clip-mini": 0.0018, "clip-photo": 0.0018}
-"""Time of a training for each pair of image and caption in a batch, on one core of a CPU, by the
-name of the model. It serves until a training on this machine has shown its own. CLIP-FT takes about
-half as long, and the method "perturbation" three times as long."""
-
-SECONDS_PER_TABLE = 20.0
-"""Time that it takes to load a model and to measure a table of which no time is stored."""
 
 
 class Missing(NamedTuple):
@@ -83,7 +76,7 @@ def missing_rows(
     missing = []
     for run, seed in absent:
         config = _untrained(run, profile_name, seed)
-        training = training_seconds(config) if config else 0.0
+        training = training_seconds(config, _paces(profile_name)) if config else 0.0
         seconds = None if training is None else training + measuring
         missing.append(Missing(run, seed, config is not None, seconds))
     return missing
@@ -104,25 +97,14 @@ def _untrained(run: str, profile_name: str, seed: int) -> Experiment | None:
     return None if is_trained or not config.steps else config
 
 
-def training_seconds(config: Experiment) -> float | None:
-    """Estimate how long a training takes on this machine; None if nothing is known of its model.
-
-    The pace is that of the latest training of the profile on this machine. Without one, it is that
-    of `SECONDS_PER_PAIR`.
-    """
+def _paces(profile_name: str) -> list[float]:
+    """Return the pairs per second of each step of the profile's latest training on this machine."""
     from cae_lib.training.state import read_log
     from cae_lib.training.trainer import LOG_FILE
 
-    logs = (paths().checkpoints / config.profile).rglob(LOG_FILE)
+    logs = (paths().checkpoints / profile_name).rglob(LOG_FILE)
     latest = max(logs, key=lambda path: path.stat().st_mtime, default=None)
-    paces = [line["samples_per_second"] for line in read_log(latest)] if latest else []
-    if paces:
-        seconds_per_pair = 1 / median(paces)
-    elif config.model in SECONDS_PER_PAIR:
-        seconds_per_pair = SECONDS_PER_PAIR[config.model]
-    else:
-        return None
-    return seconds_per_pair * config.batch_size * config.steps
+    return [line["samples_per_second"] for line in read_log(latest)] if latest else []
 
 
 def describe(table: str, missing: Collection[Missing]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import signal
@@ -17,15 +18,20 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from cae_lib import grid
+from cae_lib import grid, store
 from cae_lib.config import paths, repository_root
 from cae_lib.errors import CaeError, Terminated
+from cae_lib.estimates import SECONDS_PER_PAIR, SECONDS_PER_TABLE, Job, seconds_left
 from cae_lib.machine import find_gpus, max_cpu_jobs
 from cae_lib.profiles import find_profile, use_profile_home
 from cae_lib.runtime import format_seconds
+from cae_lib.variants import DATA_RUN
 
 SNAKEMAKE_OPTIONS_VARIABLE = "CAE_SNAKEMAKE"
 """Name of the environment variable that holds further options of Snakemake."""
+
+PAGE_SECONDS, BOOK_SECONDS = 15.0, 60.0
+"""Expected times to execute a page and to render the book, on one core of a CPU."""
 
 
 def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
@@ -73,7 +79,11 @@ def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
     try:
         with FileLock(lock, timeout=0):
             command = _snakemake_command(home, config, executor)
-            code = run_snakemake(command, folder / "snakemake.log", runs, pages_follow=bool(pages))
+            jobs = expected_jobs(profile.name, selection)
+            n_parallel = None  # a scheduler decides
+            if executor == "local":
+                n_parallel = len(find_gpus()) or max_cpu_jobs()
+            code = run_snakemake(command, folder / "snakemake.log", jobs, n_parallel)
     except Timeout as error:
         raise CaeError(
             f"profile {profile.name}: another call is running ({lock}); wait for it"
@@ -134,15 +144,15 @@ def _snakemake_command(home: Path, config: Mapping[str, Any], executor: str) -> 
 
 
 def run_snakemake(
-    command: list[str], log: Path, run_outputs: Sequence[Path], pages_follow: bool
+    command: list[str], log: Path, jobs: Mapping[Path, Job], n_parallel: int | None
 ) -> int:
     """Run Snakemake, redirect its messages to a log, and report progress.
 
     Args:
         command: The command line.
         log: File to which the messages are appended. Snakemake is started in its folder.
-        run_outputs: Files that exist once the runs are done.
-        pages_follow: Whether pages are made after the runs.
+        jobs: The jobs, by the file that each writes when it is done; see `expected_jobs`.
+        n_parallel: How many jobs run side by side; None if it is not known.
 
     Returns:
         The exit code of Snakemake.
@@ -156,7 +166,7 @@ def run_snakemake(
             command, env=environment, stdout=file, stderr=file, cwd=log.parent
         )
     reporter = threading.Thread(
-        target=_print_progress, args=(process.poll, run_outputs, pages_follow), daemon=True
+        target=_print_progress, args=(process.poll, jobs, n_parallel), daemon=True
     )
     reporter.start()
     try:
@@ -187,38 +197,78 @@ def _terminate_snakemake(process: subprocess.Popen) -> None:
                     child.terminate()
 
 
+def expected_jobs(profile_name: str, selection: grid.Selection) -> dict[Path, Job]:
+    """Return the jobs of a reproduction with the duration that is expected of each.
+
+    The datasets and the base model, which come first, are left out. A run takes the time of its
+    training, and for each of its suites the median time that is stored for the suite.
+
+    Args:
+        profile_name: Name of the profile.
+        selection: Part of the profile that is reproduced.
+
+    Returns:
+        The jobs by the file `done.json` that each of them writes.
+    """
+    folder = paths().runs / profile_name
+    stored = store.provenance_table(profile_name).groupby("suite")["wall_seconds"].median()
+    jobs: dict[Path, Job] = {}
+    for name, run in grid.runs(profile_name, selection).items():
+        config = run.experiment(profile_name)
+        every_suite = [suite for suite in stored.index if suite != DATA_RUN]
+        suites = [DATA_RUN] if run.variant.run == DATA_RUN else run.suites or every_suite
+        if not selection.studies:
+            suites = [suite for suite in suites if suite not in grid.STUDY_ONLY_SUITES]
+        measuring = sum(float(stored.get(suite, SECONDS_PER_TABLE)) for suite in suites)
+        training = config.steps * config.batch_size * SECONDS_PER_PAIR if config else 0
+        kind = "run" if config else run.variant.run
+        jobs[folder / name / "done.json"] = Job(kind, training + (measuring or SECONDS_PER_TABLE))
+    pages = grid.pages_of(profile_name, selection)
+    for page in pages:
+        jobs[folder / "pages" / page / "done.json"] = Job("page", PAGE_SECONDS)
+    if pages:
+        jobs[folder / "book" / "done.json"] = Job("book", BOOK_SECONDS)
+    return jobs
+
+
 def _print_progress(
     poll: Callable[[], int | None],
-    run_outputs: Sequence[Path],
-    pages_follow: bool,
+    jobs: Mapping[Path, Job],
+    n_parallel: int | None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Print the number of finished runs whenever it changes, until the process ends.
-
-    The remaining time is estimated from the runs that have finished since the start, or since the
-    number of finished runs fell below that at the start.
+    """Print the number of finished runs, and the time left, whenever a run finishes.
 
     Args:
         poll: Function that returns the exit code of the process, or None while it runs.
-        run_outputs: Files that exist once the runs are done.
-        pages_follow: Whether pages are made after the runs.
+        jobs: The jobs, by the file that each writes when it is done.
+        n_parallel: How many jobs run side by side; None if it is not known, and then no time is
+            printed.
         sleep: Function that waits for a number of seconds.
     """
-    n_printed, n_at_start, start = -1, None, time.monotonic()
+    n_printed = -1
+    runs = [output for output, job in jobs.items() if job.kind not in ("page", "book")]
     while True:
         has_ended = poll() is not None
-        n_done = sum(path.is_file() for path in run_outputs)
+        n_done = sum(path.is_file() for path in runs)
         if n_done != n_printed:
-            line = f"{n_done} of {len(run_outputs)} runs done"
-            if n_at_start is None or n_done < n_at_start:
-                n_at_start, start = n_done, time.monotonic()
-            elif n_at_start < n_done < len(run_outputs):
-                seconds = (time.monotonic() - start) / (n_done - n_at_start)
-                line += f", about {format_seconds(seconds * (len(run_outputs) - n_done))} left"
-            elif pages_follow and not has_ended:
+            line = f"{n_done} of {len(runs)} runs done"
+            states = [job._replace(seconds=_seconds_of(path)) for path, job in jobs.items()]
+            left = seconds_left(states, n_parallel) if n_parallel else None
+            if left and not has_ended:
+                line += f", about {format_seconds(round(left, -1))} left"
+            if n_done == len(runs) < len(jobs) and not has_ended:
                 line += "; pages and book follow"
             print(line, flush=True)
             n_printed = n_done
         if has_ended:
             return
         sleep(1)
+
+
+def _seconds_of(output: Path) -> float | None:
+    """Return how long a job took, from the file that it has written; None if it is not done."""
+    try:
+        return json.loads(output.read_text(encoding="utf-8"))["seconds"]
+    except (OSError, ValueError, LookupError):
+        return None

@@ -1,0 +1,103 @@
+"""The time that a reproduction still takes, told from the jobs that are done."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cae_lib import grid
+from cae_lib.commands import reproduce
+from cae_lib.estimates import Job, seconds_left
+
+JOBS = [
+    Job("data", 60),
+    Job("base", 30),
+    *[Job("run", 100)] * 47,
+    Job("run", 40),
+    *[Job("page", 15)] * 20,
+    Job("book", 60),
+]
+
+
+def finished(**seconds: dict[int, float]) -> list[Job]:
+    """The jobs, with the durations of some of each kind by their number within the kind."""
+    numbers = dict.fromkeys(seconds, -1)
+    jobs = []
+    for job in JOBS:
+        numbers[job.kind] = numbers.get(job.kind, -1) + 1
+        jobs.append(job._replace(seconds=seconds.get(job.kind, {}).get(numbers[job.kind])))
+    return jobs
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ({}, None),
+        ({"data": {0: 800}}, None),  # which took 13 minutes and says nothing about the runs
+        ({"data": {0: 800}, "base": {0: 60}}, None),
+        # at twice the expected time: 46 runs of 200 s, one of 80 s, pages and book of 720 s
+        ({"data": {0: 800}, "base": {0: 60}, "run": {0: 200}}, (9200 + 80 + 720) / 2),
+        # the short run alone says the same
+        ({"data": {0: 800}, "base": {0: 60}, "run": {47: 80}}, (9400 + 720) / 2),
+        # pages go at their own pace once there is one: 19 at 30 s, and the book at the runs'
+        (
+            {"data": {0: 9}, "base": {0: 9}, "run": dict.fromkeys(range(48), 50), "page": {3: 30}},
+            (19 * 30 + 60 * 48 * 50 / 4740) / 2,
+        ),
+    ],
+)
+def test_the_time_left_goes_by_the_runs_and_their_expected_work(seconds, expected):
+    left = seconds_left(finished(**seconds), n_parallel=2)
+    assert left is None if expected is None else left == pytest.approx(expected)
+
+
+def test_nothing_left_takes_no_time():
+    assert seconds_left([job._replace(seconds=1.0) for job in JOBS], 2) == 0
+
+
+def test_no_time_is_told_before_a_run_is_done(home: Path, capsys):
+    """Two seconds a run here, of which two run side by side."""
+    names = ["data/0", "base/0", "clip-ft/0", "clip-ft/1", "negclip/0", "negclip/1"]
+    jobs = {
+        home / name / "done.json": Job("run" if "/" in name and name[0] in "cn" else name[:4], 100)
+        for name in names
+    }
+    jobs[home / "book" / "done.json"] = Job("book", 50)
+    outputs = iter(jobs)
+
+    def finish_one(_: float) -> None:
+        output = next(outputs)
+        output.parent.mkdir(parents=True)
+        output.write_text(json.dumps({"seconds": 200.0}))
+
+    codes = iter([None] * len(jobs))
+    reproduce._print_progress(lambda: next(codes, 0), jobs, 2, finish_one)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [f"{n} of 6 runs done" for n in range(3)]
+    # at twice the expected time: three runs of 200 s and a book of 100 s
+    assert lines[3] == "3 of 6 runs done, about 5 min 50 s left"
+    assert lines[4].endswith("about 4 min 10 s left")
+    assert lines[6] == "6 of 6 runs done, about 50 s left; pages and book follow"
+
+
+def test_where_a_scheduler_decides_no_time_is_told(home: Path, capsys):
+    output = home / "done.json"
+    output.write_text(json.dumps({"seconds": 200.0}))
+    jobs = {output: Job("run", 1), home / "other.json": Job("run", 1)}
+    codes = iter([None])
+    reproduce._print_progress(lambda: next(codes, 0), jobs, None, lambda _: None)
+    assert capsys.readouterr().out == "1 of 2 runs done\n"
+
+
+def test_a_run_is_expected_to_take_its_steps_and_its_suites(monkeypatch):
+    """By the records of the repository."""
+    monkeypatch.delenv("CAE_HOME", raising=False)
+    jobs = reproduce.expected_jobs("mini", grid.parse_selection("mini", {"all": True}))
+    expected = {path.parent.relative_to(path.parents[2]): job for path, job in jobs.items()}
+    run, short, data = (expected[Path(name)] for name in ("clip-ft/0", "clip-ft+short/0", "data/0"))
+    assert run.kind == short.kind == "run" and data.kind == "data"
+    assert run.expected > 2 * short.expected, (
+        "a quarter of the steps of half the batch, and two suites"
+    )
+    assert {job.kind for job in jobs.values()} == {"data", "base", "run", "page", "book"}
+    assert not any(job.seconds for job in jobs.values())
