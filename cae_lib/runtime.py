@@ -164,14 +164,14 @@ class Progress(tqdm):
     If `PROGRESS_LINES_VARIABLE` is set, there are lines on a terminal, too.
 
     Args:
-        total: Number of steps or items after which the work is done.
+        total: Number of steps or items after which the work is done; None if it is not known.
         label: Text in front of the bar.
         disable: Print nothing.
     """
 
     monitor_interval = 0  # no monitor thread, since forking a process with threads is unsafe
 
-    def __init__(self, total: int, label: str, disable: bool = False) -> None:
+    def __init__(self, total: int | None, label: str, disable: bool = False) -> None:
         in_place = PROGRESS_LINES_VARIABLE not in os.environ and sys.stderr.isatty()
         super().__init__(
             total=total,

@@ -59,10 +59,18 @@ class Dataset:
 
 
 def write_datasets(folder: Path, datasets: Iterable[Dataset], label: str) -> Iterator[Dataset]:
-    """Write datasets into a folder one by one, and yield each once it is written."""
-    with Progress(0, label) as progress:
+    """Make all datasets, so that the number of files is known; then write them into a folder.
+
+    Each dataset is yielded once it is written.
+    """
+    complete = []
+    with Progress(None, f"{label}: datasets described") as progress:
         for dataset in datasets:
-            progress.total += len(dataset.images) + len(dataset.texts)
+            complete.append(dataset)
+            progress.update()
+    n_files = sum(len(dataset.images) + len(dataset.texts) for dataset in complete)
+    with Progress(n_files, f"{label}: files written") as progress:
+        for dataset in complete:
             for path, image in dataset.images.items():
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
                 image.write(folder / path)

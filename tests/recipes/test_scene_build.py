@@ -10,7 +10,7 @@ import pytest
 from toys import TINY as SMALLEST
 
 from cae_lib.errors import DataError
-from data.recipes.datasets import stored_key
+from data.recipes.datasets import Dataset, stored_key, write_datasets
 from data.recipes.synthetic_scenes import build as module
 from data.recipes.synthetic_scenes.build import build, build_world
 from data.recipes.synthetic_scenes.config import COCO, PARTS, WEB, WORLDS, Sizes
@@ -86,6 +86,16 @@ def test_an_interrupted_build_leaves_the_old_folder(tiny, tmp_path, monkeypatch)
         build_world(replace(TINY, scenes=SceneConfig(seed=1)), target)
     assert contents(target) == before
     assert [path.name for path in tmp_path.iterdir()] == ["world-tiny"]
+
+
+def test_the_number_of_files_is_known_before_the_first_is_written(tmp_path, capsys):
+    """The bar would otherwise be full before the work is done."""
+    first = Dataset("first", texts={"1.txt": "1", "2.txt": "2"})
+    others = (Dataset(name, texts={f"{name}.txt": name}) for name in ("second", "third"))
+    for number, dataset in enumerate(write_datasets(tmp_path, [first, *others], "sets"), 1):
+        assert len([*tmp_path.iterdir()]) == number + 1, f"{dataset.name} and no other"
+    lines = [line for line in capsys.readouterr().err.splitlines() if "files" in line]
+    assert "0/4" in lines[0] and "4/4" in lines[-1]
 
 
 def test_a_folder_without_a_whole_manifest_is_not_complete(tmp_path):

@@ -52,7 +52,7 @@ def build(profile: str) -> Path:
         return target
     with replacing(target) as folder:
         photographs = recipe(splits, source / flickr8k.IMAGES)
-        written = write_datasets(folder, photographs.datasets(), f"datasets of {profile}")
+        written = write_datasets(folder, photographs.datasets(), profile)
         counts = {dataset.name: dataset.counts for dataset in written}
         add_similar_images(folder)
         manifest = photographs.manifest(key, counts) + "\n"
