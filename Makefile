@@ -75,7 +75,8 @@ test: environment
 lab: environment
 	.venv/bin/jupyter lab $(ROOTFLAG) --ServerApp.root_dir=. \
 	  --LabApp.default_url=/lab/tree/book/experiments \
-	  --LabApp.app_settings_dir=scripts/lab $(LABFLAGS)
+	  --LabApp.app_settings_dir=scripts/lab \
+	  --ContentsManager.pre_save_hook=book.extension.lab.keep_language_version $(LABFLAGS)
 
 dist: environment
 	.venv/bin/python -m pip install -q build

@@ -16,9 +16,11 @@ import pytest
 from browser import Browser, find_browser, left_by
 from conftest import REPOSITORY, shared_folder
 from docutils.core import publish_doctree
+from jupyter_client.kernelspec import KernelSpecManager
 from jupytext import TextFileContentsManager
 
 from book.extension.build import build_book, render
+from book.extension.lab import keep_language_version
 from book.extension.run import run_page
 from book.extension.source import read_page
 from book.extension.web import MOST_DESCRIPTION, description
@@ -242,13 +244,41 @@ def test_what_is_wrong_with_a_book_is_shown(text: Path, book_home: Path, capfd):
         build_book("mini")
 
 
-def test_opening_and_saving_a_page_leaves_its_text_alone(tmp_path: Path):
+def opened(manager: TextFileContentsManager, name: str, version: str = "") -> dict:
+    """Open a notebook as JupyterLab does: it sets the names of the kernel and of its language."""
+    model = manager.get(name, type="notebook")
+    metadata, kernel = model["content"]["metadata"], KernelSpecManager().get_kernel_spec("python3")
+    metadata["kernelspec"] = {
+        "name": "python3",
+        "display_name": kernel.display_name,
+        "language": kernel.language,
+    }
+    language = metadata.setdefault("language_info", {})
+    language["version"] = version or language.get("version")
+    return model
+
+
+@pytest.mark.parametrize("version", ["", "3.13.99"])
+def test_opening_and_saving_a_page_leaves_its_two_files_alone(version: str, tmp_path: Path):
+    """Under another version of Python, too, which `make lab` keeps out of the notebooks."""
     shutil.copytree(REPOSITORY / "book" / "experiments", tmp_path, dirs_exist_ok=True)
-    manager = TextFileContentsManager(root_dir=str(tmp_path))
+    hook = {"pre_save_hook": keep_language_version} if version else {}
+    manager = TextFileContentsManager(root_dir=str(tmp_path), **hook)
     for text in sorted(tmp_path.glob("*.md")):
-        before = text.read_text(encoding="utf-8")
-        manager.save(manager.get(text.name, type="notebook"), f"{text.stem}.ipynb")
-        assert text.read_text(encoding="utf-8") == before, f"{text.name} is not in jupytext's form"
+        notebook = text.with_suffix(".ipynb")
+        before = text.read_text(encoding="utf-8"), notebook.read_text(encoding="utf-8")
+        manager.save(opened(manager, notebook.name, version), notebook.name)
+        after = text.read_text(encoding="utf-8"), notebook.read_text(encoding="utf-8")
+        assert after == before, f"{text.stem} is not as JupyterLab writes it"
+
+
+def test_a_notebook_with_other_outputs_names_the_python_that_made_them(tmp_path: Path):
+    shutil.copytree(REPOSITORY / "book" / "experiments", tmp_path, dirs_exist_ok=True)
+    manager = TextFileContentsManager(root_dir=str(tmp_path), pre_save_hook=keep_language_version)
+    model = opened(manager, "sweep.ipynb", "3.13.99")
+    model["content"]["cells"][-1]["outputs"] = [nbformat.v4.new_output("stream", text="seen")]
+    manager.save(model, "sweep.ipynb")
+    assert "3.13.99" in (tmp_path / "sweep.ipynb").read_text(encoding="utf-8")
 
 
 def test_a_saved_notebook_changes_its_text_where_it_was_changed_alone(text: Path):

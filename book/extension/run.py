@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from book.extension.build import own_book
 from book.extension.glue import html_of
@@ -76,14 +76,29 @@ def run_page(name: str, profile_name: str | None = None, seeds: int | None = Non
 
 
 def clean(notebook: NotebookNode) -> NotebookNode:
-    """Remove times, papermill's notes and stderr output from a notebook, and return it."""
+    """Remove times, papermill's notes and stderr output from a notebook, and return it.
+
+    What remains is written as JupyterLab writes it, so that opening a page there changes no file.
+    """
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         kept = {key: cell.metadata.get(key) for key in ("tags", "mystnb")}
         cell.metadata = {key: value for key, value in kept.items() if value}
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
+            for output in cell.outputs:
+                for kind, content in output.get("data", {}).items():
+                    output["data"][kind] = _without_whole_floats(content)
     return notebook
+
+
+def _without_whole_floats(content: Any) -> Any:
+    """Replace 9.0 by 9 in a value of JSON, since JavaScript has one kind of numbers."""
+    if isinstance(content, dict):
+        return {key: _without_whole_floats(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_without_whole_floats(value) for value in content]
+    return int(content) if isinstance(content, float) and content.is_integer() else content
 
 
 def readme_figure(notebook: NotebookNode) -> str:

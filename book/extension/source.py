@@ -25,12 +25,18 @@ def page_names() -> list[str]:
 
 
 def read_page(path: Path) -> NotebookNode:
-    """Return a page's text as a notebook whose cells are always numbered NAME-00, NAME-01, ..."""
+    """Return a page's text as a notebook whose cells are always numbered NAME-00, NAME-01, ...
+
+    Its metadata are those that JupyterLab gives it, so that opening and saving changes no file.
+    """
     import jupytext
 
     notebook = jupytext.read(path)
     for index, cell in enumerate(notebook.cells):
         cell["id"] = f"{path.stem}-{index:02d}"
     notebook.nbformat, notebook.nbformat_minor = 4, 5
-    notebook.metadata.pop("jupytext", None)  # which jupytext read it
+    jupytext_metadata = notebook.metadata.pop("jupytext", {})
+    jupytext_metadata.pop("text_representation", None)  # that of the text
+    if jupytext_metadata:
+        notebook.metadata["jupytext"] = jupytext_metadata
     return notebook

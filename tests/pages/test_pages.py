@@ -1,6 +1,7 @@
 """Every stored page keeps the rules, and the rules catch their faults; when a page is current."""
 
 import ast
+import json
 import re
 import shlex
 from base64 import b64decode
@@ -19,7 +20,7 @@ from rules import check_notebook, check_pair
 
 from book.extension.glue import html_of
 from book.extension.provenance import MIME, Provenance, provenance, states
-from book.extension.run import readme_figure, run_page
+from book.extension.run import clean, readme_figure, run_page
 from book.extension.source import read_page
 from cae_lib import store
 
@@ -40,6 +41,18 @@ def test_a_stored_page_keeps_all_rules(text: Path):
     parameters = inspect_notebook(text.with_suffix(".ipynb"))
     assert parameters["profile"]["inferred_type_name"] == "str"
     assert all(parameter["help"] for parameter in parameters.values()), "explain each parameter"
+
+
+@EACH_PAGE
+def test_a_stored_page_has_the_metadata_and_the_numbers_that_jupyterlab_writes(text: Path):
+    """JavaScript knows no 9.0 and no 1e-05, so that a page with one would change when opened."""
+    numbers: list[str] = []
+    content = text.with_suffix(".ipynb").read_text(encoding="utf-8")
+    metadata = json.loads(content, parse_float=numbers.append)["metadata"]
+    assert not [number for number in numbers if number.endswith(".0") or "e" in number]
+    assert metadata["jupytext"] == {"default_lexer": "ipython3"}
+    assert metadata["kernelspec"]["display_name"] == "Python 3 (ipykernel)"
+    assert "version" in metadata["language_info"]
 
 
 def test_contents_and_pages_agree():
@@ -194,6 +207,16 @@ def test_each_rule_catches_its_fault(place: int, name: str, value: Any, complain
     page.cells[place][name] = nbformat.from_dict(value)
     (problem,) = check_notebook(page)
     assert complaint in problem
+
+
+def test_whole_numbers_of_an_output_are_stored_as_javascript_writes_them():
+    numbers = {"seconds": 9.0, "others": [0.5, 2, {"one": 1.0}], "text": "9.0", "is": True}
+    output = new_output("display_data", {MIME: numbers, "text/plain": "9.0"})
+    (cell,) = clean(new_notebook(cells=[new_code_cell(outputs=[output])])).cells
+    assert json.dumps(cell.outputs[0]["data"][MIME]) == json.dumps(
+        {"seconds": 9, "others": [0.5, 2, {"one": 1}], "text": "9.0", "is": True}
+    )
+    assert cell.outputs[0]["data"]["text/plain"] == "9.0"
 
 
 def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: Path):
