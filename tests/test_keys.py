@@ -11,7 +11,8 @@ from cae_lib.profiles import experiment
 
 CHANGED = {
     "hinge": "log", "scope": "word", "activation": "gelu", "weights": "other.safetensors",
-    "method": "gradient", "further_methods": (("attention", 1.0),), "attribution": (("start_layer", 1),), "roles": "permuted",
+    "method": "gradient", "further_methods": (("attention", 1.0),),
+    "attribution": (("start_layer", 1),), "roles": "permuted",
     "tagger": "dependency", "foils": "given", "betas": (0.9, 0.99), "precision": "fp32",
     "train_data": "pretrain", "margin_rule": "adaptive", "model": "ViT-B-32", "name": "other",
     "profile": "photo",
