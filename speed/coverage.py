@@ -4,6 +4,7 @@ Usage, from the top of the repository:
 
     .venv/bin/python -m speed.coverage
     .venv/bin/python -m speed.coverage --tables 200 --no-record          # a quick look
+    .venv/bin/python -m speed.coverage --grid                            # invented designs
 
 Each design is one that a page uses: its items, pictures, groups and weights are those of the stored
 tables. From the measured differences to CLIP-FT come the shares of variance by seed, picture, item,
@@ -12,17 +13,24 @@ that there could be is known, and the library's interval holds it or not. Answer
 difference is -1, 0 or 1, as often not 0 as in the records. The seeds' share is the mean over all
 rows with an attribution loss; "seeds apart" makes it as large as the items'. With a single seed, as
 where a weight is varied, an interval speaks of that seed. The result is the table `coverage`.
+
+`--grid` draws from invented designs instead: `GRID_SEEDS` by `GRID_ITEMS` by `GRID_SPREADS` by
+`GRID_KINDS`. It prints their coverage, lowest first, and stores nothing. Two runs of different
+numbers of seeds need no design of their own: `contrasts` leaves the seeds that both have, and a
+fixed model adds no variance of seeds.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy.stats import t
 
 from cae_lib import plots, results, store
 from cae_lib.evaluation.averages import score_weights
@@ -30,6 +38,7 @@ from cae_lib.keys import digest
 from cae_lib.runtime import current_provenance
 from cae_lib.statistics import (
     ITEM_KEY,
+    VarianceComponents,
     correlations,
     linearized_ratios,
     mean_ci,
@@ -43,6 +52,24 @@ TUNED, CAE = (
 )
 TRUTH = 0.01
 """True difference of the simulated answers; that of other values is 0."""
+
+GRID_SEEDS, GRID_ITEMS = (1, 2, 3, 5, 10), (100, 1000)
+
+GRID_SPREADS = {"none": 0.0, "small": 0.3, "equal": 1.0, "large": 3.0}
+"""Standard deviations of the true means of seeds, in standard errors of one seed over items."""
+
+GRID_KINDS = {
+    "items": (1, 0.5),
+    "images": (2, 0.5),
+    "unsteady": (1, 0.1),
+    "answers": (1, 0.01),
+}
+"""Number of items that share an image, and variance of the items' true means, by kind of values.
+
+A value has the variance 1 (.3 if it is an answer) within a seed. What its item does not explain is
+particular to seed and item, as where chance decides an answer. Values are normal, but answers are
+-1, 0 or 1, and 70 % of them are 0 unless a mean is large.
+"""
 
 Held = Callable[[np.random.Generator], bool]
 """Draws one table; whether the interval holds the truth."""
@@ -245,6 +272,74 @@ def designs(profile: str, resamples: int) -> Iterator[tuple[str, int, int, Held]
     yield "C6: mean Spearman", 3, *similarity(profile, resamples)
 
 
+def grid_tables(
+    kind: str, spread: float, shape: tuple[int, int, int], generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw values of T tables, S seeds and n items `(T, S, n)`, and the true mean of each seed."""
+    (tables, n_seeds, n), (per_image, by_item) = shape, GRID_KINDS[kind]
+    total = 0.3 if kind == "answers" else 1.0
+    items = generator.normal(0, by_item**0.5, (tables, 1, n))
+    error = total / n
+    if per_image > 1:  # half of an item's variance is its image's
+        images = generator.normal(0, by_item**0.5, (tables, 1, n // per_image))
+        items = (items + np.repeat(images, per_image, axis=2)) / 2**0.5
+        error += (per_image - 1) * by_item / 2 / n
+    seeds = generator.normal(0, spread * error**0.5, (tables, n_seeds, 1))
+    if kind != "answers":
+        rest = generator.normal(0, (total - by_item) ** 0.5, shape)
+        return seeds + items + rest, seeds[..., 0]
+    mean = seeds + np.clip(items, -0.3, 0.3)
+    share = np.maximum(total, np.abs(mean))  # of values other than 0
+    sign = np.where(generator.random(shape) < 0.5 + mean / 2 / share, 1.0, -1.0)
+    return sign * (generator.random(shape) < share), seeds[..., 0]
+
+
+def grid_intervals(values: np.ndarray, per_image: int) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the means of T tables `(T, S, n)` and half the widths of their intervals.
+
+    `per_image` items in a row share an image. This is `summarize` of each table, which is also
+    called for the first one, to compare.
+    """
+    tables, n_seeds, n = values.shape
+    by_seed = values.mean(axis=2)
+    residuals = (values - by_seed[..., None]).reshape(tables, n_seeds, -1, per_image).sum(axis=3)
+    residuals /= n * (1 - per_image / n) ** 0.5
+    by_image = residuals.mean(axis=1)
+    rest = ((residuals - by_image[:, None]) ** 2).sum(axis=(1, 2)) / max(1, n_seeds - 1)
+    spread = by_seed.var(axis=1, ddof=1) if n_seeds > 1 else np.zeros(tables)
+    parts = [
+        VarianceComponents(*row, n_seeds, n // per_image - 1)
+        for row in zip(spread, (by_image**2).sum(axis=1), rest, strict=True)
+    ]
+    error = np.array([part.variance() for part in parts]) ** 0.5
+    half = t.isf(0.025, np.array([part.degrees_of_freedom() for part in parts])) * error
+    images = np.repeat(np.arange(n // per_image), per_image)
+    table = values[0], np.zeros(n, int), np.ones(1), images
+    first = pd.Series(summarize(*seed_means_and_components(*table)))[["estimate", "low"]]
+    means = by_seed.mean(axis=1)
+    np.testing.assert_allclose([means[0], means[0] - half[0]], first.astype(float))
+    return means, half
+
+
+def grid(tables: int, seed: int, at_once: int = 250) -> pd.DataFrame:
+    """Simulate the invented designs; coverage is NaN where no table has an interval."""
+    rows = []
+    for kind, n_seeds, n, (size, spread) in itertools.product(
+        GRID_KINDS, GRID_SEEDS, GRID_ITEMS, GRID_SPREADS.items()
+    ):
+        generator, given, held = np.random.default_rng(seed), 0, 0
+        for _ in range(0, tables, at_once):
+            values, truths = grid_tables(kind, spread, (at_once, n_seeds, n), generator)
+            means, half = grid_intervals(values, GRID_KINDS[kind][0])
+            truth = truths[:, 0] if n_seeds == 1 else 0.0  # one seed speaks of itself
+            given += int(np.isfinite(half).sum())
+            held += int((np.abs(means - truth) <= half).sum())
+        share = held / given if given else np.nan
+        rows.append((kind, n_seeds, n, size, given, share))
+    columns = ["kind", "n_seeds", "items", "spread", "intervals", "coverage"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def coverage(profiles: list[str], tables: int, resamples: int, seed: int) -> pd.DataFrame:
     """For each design the share of intervals that hold the truth, with its standard error."""
     rows = []
@@ -276,8 +371,14 @@ def main() -> None:
     parser.add_argument("--resamples", type=int, default=200, help="of the bootstrap")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-record", action="store_true", help="print, store nothing")
+    parser.add_argument("--grid", action="store_true", help="invented designs; store nothing")
     options = parser.parse_args()
-    settings = {name: value for name, value in vars(options).items() if name != "no_record"}
+    if options.grid:
+        print(grid(options.tables, options.seed).sort_values("coverage").to_string(index=False))
+        return
+    settings = {
+        name: value for name, value in vars(options).items() if name not in ("no_record", "grid")
+    }
     started = time.monotonic()
     frame = coverage(options.profiles, options.tables, options.resamples, options.seed)
     if not options.no_record:
