@@ -64,8 +64,9 @@ class VarianceComponents:
         Satterthwaite's formula squares the share of each component, which would give the few seeds
         too little weight. Here the share of the seeds is not squared, and it contains half of
         `rest`. In simulations (`speed/coverage.py`) this brings the coverage of intervals from
-        three seeds closest to 95 %. For two seeds the result is NaN, because no such formula holds:
-        where seeds differ, up to 13 % of the intervals would miss the truth.
+        three seeds closest to 95 %: it lies between 92 %, where seeds vary three times as much as
+        items, and 98 %. For two seeds the result is NaN, because by this formula up to 13 % of the
+        intervals would miss the truth.
 
         Args:
             assume_true_variances: Whether the components are true variances instead of estimates.
