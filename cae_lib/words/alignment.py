@@ -151,7 +151,7 @@ def _tag_and_align(
     alignment = align(captions, spans, tokenizer, context_length, swaps)
     assert alignment.swaps is not None
     # `CAELoss` refuses misplaced swaps. None of 47,000 swaps in captions of COCO and Flickr8k is
-    # one, but a single one must not stop a training after hours.
+    # one, but a caption may hold the text of an end token, behind which the tagger reads on.
     tables = (table.split(10_000) for table in (alignment.swaps, alignment.words, alignment.roles))
     for swap_rows, words, roles in zip(*tables, strict=True):
         swap_rows[misplaced_swaps(swap_rows, words > 0, roles)] = 0  # in the alignment's memory
@@ -278,10 +278,10 @@ def _swap_table(swaps: Sequence[Sequence[Sequence[Offsets]]]) -> Tensor:
 def misplaced_swaps(swaps: Tensor, is_word: Tensor, roles: Tensor | None = None) -> Tensor:
     """Return which swaps cannot be those of their captions, bool `(B, W)`.
 
-    A swap fits if each of its ranges holds one or more tokens of words and nothing else, if both
-    nouns exist or neither, the first ending before the second begins, if the same holds for the
-    phrases, and if a token of the binder has the role of a relation. The attributes of a swap are
-    not compared with the roles, because the dependency tagger finds the two by different rules.
+    A swap fits if each of its ranges begins and ends with a token of a word, if both nouns exist or
+    neither, the first ending before the second begins, if the same holds for the phrases, and if a
+    token of the binder has the role of a relation. The attributes of a swap are not compared with
+    the roles, because the dependency tagger finds the two by different rules.
 
     Args:
         swaps: Up to W swaps of each of B captions `(B, W, 5, 2)`; see `Alignment`.
@@ -292,19 +292,21 @@ def misplaced_swaps(swaps: Tensor, is_word: Tensor, roles: Tensor | None = None)
     is_outside = (swaps < 0) | (swaps > length)
     starts, ends = swaps.long().clamp(0, length).unbind(-1)  # (B, W, 5) each
 
-    def count(mask: Tensor) -> Tensor:
-        before = F.pad(mask.long().cumsum(1), (1, 0))  # tokens of the mask before each position
-        first, last = (before.gather(1, places.flatten(1)) for places in (starts, ends))
-        return (last - first).view_as(starts)
+    def at(values: Tensor, positions: Tensor) -> Tensor:
+        return values.gather(1, positions.flatten(1)).view_as(positions)
 
     exists = (starts > 0) | (ends > 0)
-    is_wrong = is_outside.any(-1) | exists & ((starts >= ends) | (count(is_word) < ends - starts))
+    last = (ends - 1).clamp(min=0)
+    holds_words = (starts < ends) & at(is_word, starts.clamp(max=length - 1)) & at(is_word, last)
+    is_wrong = is_outside.any(-1) | exists & ~holds_words
     earlier, later = slice(0, 4, 2), slice(1, 4, 2)  # the nouns and the phrases
     overlaps = exists[..., earlier] & (ends[..., earlier] > starts[..., later])
     is_wrong = is_wrong.any(-1) | (overlaps | (exists[..., earlier] != exists[..., later])).any(-1)
     if roles is None:
         return is_wrong
-    return is_wrong | exists[..., 4] & (count(roles == RELATION)[..., 4] == 0)
+    before = F.pad((roles == RELATION).long().cumsum(1), (1, 0))  # relation tokens before each
+    n_relation = at(before, ends[..., 4]) - at(before, starts[..., 4])
+    return is_wrong | exists[..., 4] & (n_relation == 0)
 
 
 def word_numbers(tokens: Tensor, vocabulary_size: int) -> Tensor:

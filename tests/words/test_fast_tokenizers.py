@@ -12,6 +12,7 @@ from open_clip.tokenizer import HFTokenizer, SigLipTokenizer
 from cae_lib.errors import ConfigError
 from cae_lib.evaluation.attribution import CaptionSample
 from cae_lib.words.alignment import Alignment, align, token_roles
+from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 
 transformers = pytest.importorskip("transformers")
@@ -260,3 +261,19 @@ def test_the_words_of_a_sample_are_decoded_by_wrapped_tokenizers(tmp_path):
         aligned = align(["a red dog"], [[]], tokenizer, 8)
         sample = Mock(words=aligned.words, tokens=aligned.tokens, n_words=[3])
         assert CaptionSample.word_texts(sample, 0, tokenizer) == ["a", "red", "dog"]
+
+
+@pytest.mark.parametrize("build", [clips, byte_level, metaspace, word_piece])
+def test_swaps_of_phrases_are_kept_also_where_white_space_has_a_token(build) -> None:
+    words = token_roles(["a red dog on a cat"], build(), "dependency", context_length=32)
+    ((_, _, *phrases, _),) = words.swaps[0].tolist()
+    numbers = [set(words.words[0, start:end].tolist()) - {0} for start, end in phrases]
+    assert numbers == [{1, 2, 3}, {5, 6}]
+
+
+def test_swaps_beyond_an_end_token_that_a_caption_holds_are_left_out() -> None:
+    captions = ["a red dog on a cat", "a red dog <|endoftext|> on a blue cat"]
+    (_, swaps) = DependencyTagger().tag_with_swaps(captions)[1]
+    assert swaps, "the tagger reads on"
+    words = token_roles(captions, clips(), "dependency")
+    assert words.swaps.flatten(1).any(dim=1).tolist() == [True, False]
