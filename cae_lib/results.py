@@ -74,13 +74,8 @@ def load(
                 "`compute` and settings apply to named runs: pass runs, such as ['clip-ft']"
             )
         return store.load(table_name, profile_name, None, seeds)
-    index = store.index_of(table_name, profile_name)
-    if compute:  # what is out of date is measured anew
-        index = {
-            key: rows
-            for key, rows in index.items()
-            if not store.describe_staleness(rows, profile_name)
-        }
+    index_of_rows = store.current_index if compute else store.index_of
+    index = index_of_rows(table_name, profile_name)
     stored = {run for run, _ in index}
 
     def name_of(run: str) -> str:

@@ -391,6 +391,15 @@ def index_of(table_name: str, profile_name: str, on_request: bool = False) -> In
     return dict(sorted(index.items()))
 
 
+def current_index(table_name: str, profile_name: str) -> Index:
+    """Return what `index_of` returns without the rows that are out of date."""
+    return {
+        key: rows
+        for key, rows in index_of(table_name, profile_name).items()
+        if not describe_staleness(rows, profile_name)
+    }
+
+
 def read_index(path: Path) -> Index:
     """Return the index of a Parquet file; empty if the file was not written by this module.
 

@@ -55,8 +55,8 @@ def load(
 def missing_rows(
     table: str, profile_name: str, runs: Iterable[str], seeds: int | Collection[int]
 ) -> list[Missing]:
-    """Return the runs and seeds whose rows neither the profile nor this clone has stored."""
-    stored = store.index_of(table, profile_name)
+    """Return runs and seeds of which neither the profile nor this clone stores current rows."""
+    stored = store.current_index(table, profile_name)
     computed_here = store.index_of(table, profile_name, on_request=True)
     of_profile = {run for run, _ in stored}
     names = [
@@ -66,7 +66,7 @@ def missing_rows(
     absent = [
         (run, seed)
         for run in dict.fromkeys(names)
-        for seed in store.select(stored, run, seeds)[1]
+        for seed in store.select(stored, run, seeds, profile_name)[1]
         if (run, seed) not in computed_here
     ]
     if not absent:
