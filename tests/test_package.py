@@ -197,9 +197,9 @@ def imported(path: Path) -> set[str]:
 
 
 LAYERS = (
-    {"errors", "methods", "config", "estimates", "runtime", "machine", "profiles", "keys"}
-    | {"variants"},
+    {"errors", "methods", "config", "runtime", "machine"},
     {"words", "models", "attribution"},
+    {"profiles", "keys", "variants", "estimates"},
     {"data", "store", "statistics", "plots"},
     {"training", "evaluation"},
     {"runs", "measuring"},

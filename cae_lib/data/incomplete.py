@@ -76,7 +76,7 @@ def log_left_out(
     counted = f"{n_left_out:,} rows; {n_used:,} used of {n_expected:,} expected"
     if n_absent := n_left_out - len(left_out):
         counted += f". {n_absent:,} are not in its annotation files: remove these, fetch them again"
-    advice = f". {advice}" if advice and left_out else ""
+    advice = f". {advice}" if advice else ""
     log_once(f"Left out of {name}, {path}: {counted}{advice}{''.join(lines)}")
 
 

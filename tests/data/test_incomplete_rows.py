@@ -48,9 +48,10 @@ def test_three_missing_images_are_listed_and_the_others_counted(
 ):
     rows = [(f"row {row}", f"its image {row}.jpg is missing") for row in range(n_missing)]
     rows += [(f"row b{row}", "its image cannot be decoded") for row in range(n_broken)]
-    log_left_out(f"set {n_broken} {n_missing} {n_used}", tmp_path, n_used, 99, rows)
+    n_expected = n_used + len(rows)
+    log_left_out(f"set {n_broken} {n_missing} {n_used}", tmp_path, n_used, n_expected, rows)
     first, *lines = capsys.readouterr().out.splitlines()
-    assert f"{len(rows)} rows; {n_used} used of 99 expected" in first
+    assert f"{len(rows)} rows; {n_used} used of {n_expected} expected" in first
     others = [line for line in lines if "row" not in line]
     assert len(lines) - len(others) == listed
     assert sum("is missing" in line for line in lines) <= 3

@@ -16,18 +16,17 @@ from open_clip import SimpleTokenizer
 
 from cae_lib.attribution.binding import swapped_captions
 from cae_lib.data.negatives import swap_negatives
-from cae_lib.data.training_set import NEGATIVES_VERSION
 from cae_lib.words.alignment import token_roles
-from cae_lib.words.dependency import RULES_VERSION, DependencyTagger
+from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.roles import NO_OFFSETS, ROLE_NAMES, Offsets, Span, Swap
-from cae_lib.words.swaps import SWAPS_VERSION
+from cae_lib.words.versions import DEPENDENCY_VERSION, NEGATIVES_VERSION, SWAPS_VERSION
 
 STORED = Path(__file__).with_name("words.json")
-SWAPS = "SWAPS_VERSION in cae_lib/words/swaps.py", SWAPS_VERSION
+SWAPS = "SWAPS_VERSION in cae_lib/words/versions.py", SWAPS_VERSION
 MOVED = f"TRAINING_VERSION in cae_lib/keys.py or, where swaps changed, {SWAPS[0]}", SWAPS_VERSION
-NEGATIVES = "NEGATIVES_VERSION in cae_lib/data/training_set.py", NEGATIVES_VERSION
+NEGATIVES = "NEGATIVES_VERSION in cae_lib/words/versions.py", NEGATIVES_VERSION
 VERSIONS = {
-    "roles": ("RULES_VERSION in cae_lib/words/dependency.py", RULES_VERSION),
+    "roles": ("DEPENDENCY_VERSION in cae_lib/words/versions.py", DEPENDENCY_VERSION),
     "swaps": SWAPS,
     "moved nouns": MOVED,
     "moved phrases": MOVED,
