@@ -94,3 +94,21 @@ def test_gradient_is_that_of_finite_differences(parameters, short, attribute, mo
 
     assert_gradient(score, model.transformer.resblocks[1].mlp.c_fc.weight)
     assert_gradient(score, model.token_embedding.weight, row=49407)
+
+
+def test_the_baseline_of_expected_gradients_is_a_constant(short, attribute, monkeypatch) -> None:
+    """Words of another caption that serve as the baseline alone get no gradient."""
+    words = word_numbers(short.tokens, 49408) > 0
+    n_first, n_words = int(words[0].sum()), int(words[:2].sum())
+
+    def of_second_caption(high: int, size: torch.Size) -> Tensor:
+        return torch.arange(size.numel()).view(size) % (n_words - n_first) + n_first
+
+    monkeypatch.setattr(torch, "randint", of_second_caption)
+    scores = attribute(short.first(2), NAME, GRAPH, expected=True).scores
+    table = short.model.token_embedding.weight
+    (gradient,) = torch.autograd.grad(scores[0].sum(), table)
+    used = set(short.tokens[0].tolist())
+    others = [token for token in short.tokens[1][words[1]].tolist() if token not in used]
+    assert others and gradient[short.tokens[0, 2]].abs().max() > 0
+    assert not gradient[others].any()
