@@ -207,6 +207,22 @@ def test_what_is_no_input_is_refused(name, change, model, words, images) -> None
         CAELoss(model)(*inputs.values())
 
 
+def test_arguments_beyond_the_words_of_their_own_caption_are_refused(model, words, images) -> None:
+    """The longest caption of the batch has this many words, the shortest has not."""
+    numbers = words.words.amax(dim=1)
+    row, highest = int(numbers.argmin()), int(numbers.max())
+    assert numbers[row] < highest
+    arguments = torch.zeros(8, 77, 2, dtype=torch.int16)
+    for argument in (numbers[row], highest):
+        arguments[row, 1, 0] = argument
+        inputs = images, words.tokens, words.roles, words.words, arguments
+        if argument == highest:
+            with pytest.raises(DataError, match=f"caption {row}"):
+                CAELoss(model)(*inputs)
+        else:
+            CAELoss(model)(*inputs)
+
+
 def test_an_empty_batch_is_refused(model, words, images) -> None:
     parts = (value[:0] for value in (images, words.tokens, words.roles, words.words))
     with pytest.raises(DataError):

@@ -339,6 +339,14 @@ def test_arguments_by_hand(caption, things, expected, tokenizer):
     assert read == expected
 
 
+def test_the_first_of_spans_that_share_a_token_decides_its_role_and_arguments(tokenizer) -> None:
+    red_object, red_attribute = Span(0, 3, OBJECT), Span(0, 3, ATTRIBUTE, ((4, 7),))
+    of_attribute = align(["red dog"], [[red_attribute, red_object]], tokenizer)
+    of_object = align(["red dog"], [[red_object, red_attribute]], tokenizer)
+    assert of_attribute.roles[0, 1] == ATTRIBUTE and of_attribute.arguments[0, 1].tolist() == [2, 0]
+    assert of_object.roles[0, 1] == OBJECT and not of_object.arguments.any()
+
+
 @pytest.mark.parametrize("captions", [{"a red cat"}, {"a": 1}, (c for c in "ab")])
 def test_captions_have_an_order_and_a_length(captions) -> None:
     with pytest.raises(DataError, match="expected"):
