@@ -166,6 +166,11 @@ def test_swaps_from_roles_by_hand(tokenizer, words) -> None:
                 "a red ball near a blue small bat",
             },
         ),
+        (  # of "small" nothing is known, but no object stands between the two
+            "a red small ball near a bat",
+            {"red": ("ball",)},
+            {"a red small bat near a ball"},
+        ),
         ("a ball that man holding", {"holding": ("man", "ball")}, {"a man that ball holding"}),
     ],
 )
