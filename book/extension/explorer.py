@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import shutil
 from base64 import b64encode
+from collections.abc import Collection as Names
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -234,12 +235,12 @@ def page(profile: str, per_subset: int = PER_SUBSET) -> CellOutput:
     """
     collection = collect(profile, per_subset)
     roles = caption_roles(collection.entries)
-    tours = [
-        {"title": tour.title, "text": tour.text, "items": [entry.id for entry in entries]}
-        for tour in TOURS
-        if (entries := tour.choose(collection, roles))
-    ]
-    wanted = {name for tour in tours for name in tour["items"]}
+    tours: list[dict[str, Any]] = []
+    wanted: set[str] = set()
+    for tour in TOURS:
+        if names := [entry.id for entry in tour.choose(collection, roles, wanted)]:
+            tours.append({"title": tour.title, "text": tour.text, "items": names})
+            wanted |= {*names}
     sample: dict[str, Any] = {}
     for family in collection.index()["families"]:
         entries = [entry for entry in collection.entries if entry.family == family]
@@ -307,12 +308,18 @@ class Tour:
     wrong: tuple[str, ...] = ()
     parser_errs: bool = False
 
-    def choose(self, collection: Collection, roles: Mapping[str, Mapping[str, str]]) -> list[Entry]:
+    def choose(
+        self,
+        collection: Collection,
+        roles: Mapping[str, Mapping[str, str]],
+        shown: Names[str] = (),
+    ) -> list[Entry]:
         """Return at most `PER_TOUR` items, spread over the families; none if a run is not stored.
 
         Args:
             collection: The items to choose from.
             roles: Roles of words, by caption.
+            shown: Items of other tours; they come last, so that no two tours begin alike.
         """
         if not {*self.right, *self.wrong} <= {*collection.runs}:
             return []
@@ -321,12 +328,12 @@ class Tour:
         for entry in fits:
             by_family.setdefault(entry.family, []).append(entry)
         turns = [
-            (turn, number, entry)
+            (entry.id in shown, turn, number, entry)
             for number, entries in enumerate(by_family.values())
             for turn, entry in enumerate(entries)
         ]
-        turns.sort(key=lambda each: each[:2])
-        return [entry for _, _, entry in turns[:PER_TOUR]]
+        turns.sort(key=lambda each: each[:3])
+        return [entry for *_, entry in turns[:PER_TOUR]]
 
     def _fits(
         self, entry: Entry, collection: Collection, roles: Mapping[str, Mapping[str, str]]
@@ -353,7 +360,7 @@ TOURS = (
     Tour(
         "What CAE on bindings gets right and CAE does not",
         "CAE on bindings is right, and all four CAE models of the paper are wrong.",
-        right=("cae-binding",),
+        right=("dependency-binding",),
         wrong=PAPER_RUNS,
     ),
     Tour(
@@ -370,8 +377,8 @@ TOURS = (
     ),
     Tour(
         "What no fine-tuned model gets right",
-        "CLIP-FT, the four CAE models, NegCLIP and CAE on bindings are all wrong.",
-        wrong=("clip-ft", *PAPER_RUNS, "negclip", "cae-binding"),
+        "All fine-tuned models that the explorer shows are wrong.",
+        wrong=tuple(run for run in RUNS if run != "base"),
     ),
     Tour(
         "What fine-tuning unlearns",

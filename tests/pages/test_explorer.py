@@ -166,6 +166,14 @@ def test_a_tour_has_the_items_that_it_says(built):
     spread = len({family for family, _, _ in named})
     assert len({*families[:spread]}) == min(spread, explorer.PER_TOUR), "one of each family first"
     assert replace(tour, right=("truth-binding",)).choose(built.collection, {}) == []
+    if len(chosen) > 1:
+        later = tour.choose(built.collection, {}, {chosen[0].id})
+        assert later[0] != chosen[0] and {e.id for e in later} >= {e.id for e in chosen[1:]}
+
+
+def test_a_tour_of_what_no_tuned_model_solves_asks_all_that_are_shown():
+    (tour,) = (each for each in explorer.TOURS if "no fine-tuned" in each.title)
+    assert {*tour.wrong} == {*explorer.RUNS} - {"base"}
 
 
 def test_the_parser_errs_where_it_takes_a_word_of_a_relation_for_an_object(built):
