@@ -115,6 +115,6 @@ def test_on_slurm_a_killed_training_and_one_that_lost_its_node_go_on(
     finally:
         process.kill()
     assert process.returncode == 0, text
-    starts = re.findall(r"negclip/0 from step (\d+)", reproduction.told())
+    starts = re.findall(r"negclip\S*, seed 0 from step (\d+)", reproduction.told())
     assert len(starts) >= 2 and reproduction.told().count("Training negclip") >= 3
     reproduction.finished()
