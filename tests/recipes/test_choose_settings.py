@@ -82,18 +82,28 @@ def test_every_candidate_can_be_trained(settings, tiny_clip):
     Objective(tiny_clip.model, config, Ranks(), None)
 
 
+class Fake:
+    """An encoder of three images and texts; "c" is nearer to "b" than to "a"."""
+
+    vectors = {"a": (1.0, 0.0), "b": (0.0, 1.0), "c": (0.6, 0.8)}
+
+    def encode_images(self, refs):
+        return self.encode_texts([ref.path.name for ref in refs])
+
+    def encode_texts(self, texts):
+        return np.array([self.vectors[text] for text in texts], dtype=np.float32)
+
+
+def test_both_directions_of_retrieval_count_alike_in_validation():
+    """Two of three captions find their image, both images find a caption of theirs."""
+    paths = [Path("a"), Path("b")]
+    index, captions = torch.tensor([0, 0, 1]), ["a", "c", "b"]
+    pairs = ImageCaptionPairs(paths, captions, index, "uneven", 3, 3, negatives=[["b"], [], []])
+    assert validation_scores(Fake(), pairs)["recall_at_1"] == pytest.approx((2 / 3 + 1) / 2)
+
+
 def test_validation_scores_by_hand():
     """Two captions, three negatives: one of them is as close as the caption, which is wrong."""
-
-    class Fake:
-        vectors = {"a": (1.0, 0.0), "b": (0.0, 1.0), "c": (0.6, 0.8)}
-
-        def encode_images(self, refs):
-            return self.encode_texts([ref.path.name for ref in refs])
-
-        def encode_texts(self, texts):
-            return np.array([self.vectors[text] for text in texts], dtype=np.float32)
-
     pairs = ImageCaptionPairs(
         [Path("a"), Path("b")],
         ["a", "b"],
