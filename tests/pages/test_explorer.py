@@ -200,6 +200,8 @@ def page(browser: Browser, built: SimpleNamespace, request) -> Browser:
 def show(browser: Browser, file: Path, width: int = 1400, address: str = "") -> None:
     browser.complaints.clear()
     browser.open("about:blank", width)
+    while browser.evaluate("location.href") != "about:blank":  # else the old page may answer below
+        pass
     browser.open(file.as_uri() + address, width)
     wait(browser)
 
