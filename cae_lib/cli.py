@@ -405,7 +405,7 @@ def attribute(
     from cae_lib.evaluation.pair import attribute
     from cae_lib.evaluation.pair_figure import draw_attributions
     from cae_lib.plots import METHOD_LABELS, format_number, label
-    from cae_lib.runs import is_run, open_model
+    from cae_lib.runs import is_run, model_opener
     from cae_lib.runtime import atomic_file
 
     if len(weights) > MAX_MODELS or len(set(weights)) < len(weights):
@@ -413,7 +413,7 @@ def attribute(
     pixels, pairs = read_image(image), {}
     for name in weights:
         try:
-            clip = open_model(name, profile, seed, model, activation)
+            clip = model_opener(name, profile, seed, model, activation)()
         except CheckpointError as error:
             if repository_root() is not None or not is_run(name, profile):
                 raise

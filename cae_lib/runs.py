@@ -368,7 +368,7 @@ def is_run(name: str, profile_name: str) -> bool:
     )
 
 
-def open_model(
+def model_opener(
     name: str,
     profile_name: str,
     seed: int = 0,
@@ -376,8 +376,11 @@ def open_model(
     activation: str | None = None,
     processor: str | None = None,
     **overrides: Any,
-) -> Clip:
-    """Load a run by its name in tables, or any other model that `load_external` reads.
+) -> Callable[[], Clip]:
+    """Return a function that loads a run by its name in tables, or any other model.
+
+    An unknown name, a wrong or missing setting and a missing file of weights raise errors here,
+    before weights are loaded. Other errors are raised when the function is called.
 
     Args:
         name: Name of a run of the profile, or another model in a form that
@@ -396,28 +399,6 @@ def open_model(
     Raises:
         ConfigError: If the name is neither a run nor a form of a model, if the profile or a setting
             is unknown, or if the architecture or the activation is not known.
-        CheckpointError: If the weights cannot be read, or the run is not trained.
-        DataError: If downloaded weights of a run are missing; the message says how to get them.
-    """
-    return model_opener(name, profile_name, seed, model, activation, processor, **overrides)()
-
-
-def model_opener(
-    name: str,
-    profile_name: str,
-    seed: int = 0,
-    model: str | None = None,
-    activation: str | None = None,
-    processor: str | None = None,
-    **overrides: Any,
-) -> Callable[[], Clip]:
-    """Return a function that does what `open_model` does, which has the same arguments.
-
-    An unknown name, a wrong or missing setting and a missing file of weights raise errors here,
-    before weights are loaded. Other errors are raised when the function is called.
-
-    Raises:
-        ConfigError: As for `open_model`.
         CheckpointError: If the run is not trained, a weight file is missing, or its header is
             damaged.
         DataError: If downloaded weights of a run are missing; the message says how to get them.

@@ -537,8 +537,8 @@ def describe_staleness(rows: StoredRows, profile_name: str) -> str:
         run, settings = parse_run_name(rows.run, profile_name)
         config = experiment(GELU_CONTROLS.get(run, run), profile_name, **settings)
         before, now = (
-            json.loads(json.dumps(vars(config) | found))  # a tuple becomes a list
-            for found in (DEFAULTS | stored["settings"], {})
+            json.loads(json.dumps(vars(config) | stated))  # a tuple becomes a list
+            for stated in (DEFAULTS | stored["settings"], {})
         )
         changes += [(name, before[name], now[name]) for name in SETTINGS]
         changes.append(("version of training", stored["training"], keys.TRAINING_VERSION))

@@ -201,8 +201,8 @@ def test_the_name_of_a_variant_says_all_its_settings_and_is_read_back(overrides:
     assert run_name(run, "mini", **overrides) == name
     assert run_name(run, "mini", **dict(reversed(overrides.items()))) == name
     parsed, settings = parse_run_name(name, "mini")
-    wanted = experiment(run, "mini", **overrides)
-    assert parsed == run and experiment(run, "mini", **settings) == wanted
+    expected = experiment(run, "mini", **overrides)
+    assert parsed == run and experiment(run, "mini", **settings) == expected
 
 
 def test_an_unknown_parameter_in_a_name_is_refused():

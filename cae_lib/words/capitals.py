@@ -23,9 +23,7 @@ def has_title_case(caption: str) -> bool:
     return n_capital >= 2 and n_capital > n_small
 
 
-def warn_of_title_case(
-    captions: Sequence[str],
-) -> None:
+def warn_of_title_case(captions: Sequence[str]) -> None:
     """Warn once if more than half of the captions are in Title Case or capitals."""
     count = sum(map(has_title_case, captions))
     if 2 * count > len(captions):

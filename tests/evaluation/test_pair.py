@@ -18,7 +18,7 @@ from cae_lib.evaluation.pair import attribute, word_roles
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
-from cae_lib.runs import checkpoint_path, open_model
+from cae_lib.runs import checkpoint_path, model_opener
 
 CAPTION = "the cat is touching the elephant"
 
@@ -67,9 +67,9 @@ def test_weights_by_run_file_and_tag(base: Path, tiny_clip: Clip, tmp_path: Path
     plain = str(tmp_path / "plain.pt")  # does not state its architecture
     torch.save(tiny_clip.model.state_dict(), plain)
     for clip in (
-        open_model("base", "smoke"),
-        open_model(str(base), "smoke"),
-        open_model(plain, "smoke", model="clip-mini", activation="quickgelu"),
+        model_opener("base", "smoke")(),
+        model_opener(str(base), "smoke")(),
+        model_opener(plain, "smoke", model="clip-mini", activation="quickgelu")(),
     ):
         assert torch.equal(clip.model.text_projection, tiny_clip.model.text_projection)
     for error, message, name, model in (
@@ -79,7 +79,7 @@ def test_weights_by_run_file_and_tag(base: Path, tiny_clip: Clip, tmp_path: Path
         (CheckpointError, "train the model first", "clip-ft", None),
     ):
         with pytest.raises(error, match=message):
-            open_model(name, "smoke", model=model)
+            model_opener(name, "smoke", model=model)()
 
 
 def test_words_have_their_roles(tiny_clip: Clip) -> None:
