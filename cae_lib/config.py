@@ -204,6 +204,10 @@ class Experiment(AttributionLossConfig):
     # Hard negative captions without NegCLIP's images, one for each caption that has any: from the
     # training set ("given"), or a swap that `cae_lib.attribution.binding` makes ("exchanged").
     foils: str | None = None
+    # Which of the swaps that the tagger finds a training uses: () for all, ("relations",) or
+    # ("attributes",) for those of one kind, ("pairs",) for half of the pairs of words, otherwise
+    # relations with one of these words; see `cae_lib.training.batch.select_swaps`.
+    swapped: tuple[str, ...] = ()
     # Compare these `foils` with their source captions by a margin loss, with the run's `weight` and
     # `margin`; otherwise they are negatives of the contrastive loss.
     foil_hinge: bool = False

@@ -14,7 +14,8 @@ CHANGED = {
     "method": "gradient", "further_methods": (("attention", 1.0),),
     "attribution": (("start_layer", 1),), "roles": "permuted",
     "tagger": "dependency", "foils": "given", "betas": (0.9, 0.99), "precision": "fp32",
-    "train_data": "pretrain", "margin_rule": "adaptive", "model": "ViT-B-32", "name": "other",
+    "swapped": ("relations",), "train_data": "pretrain", "margin_rule": "adaptive",
+    "model": "ViT-B-32", "name": "other",
     "profile": "photo",
 }  # fmt: skip
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import lru_cache
@@ -393,6 +394,58 @@ def masked_words(roles: Tensor, words: Tensor, draws: Tensor) -> Tensor:
     number = (draws * with_role.sum(1)).long() + 1
     drawn = (with_role & (with_role.cumsum(1) == number[:, None])).int().argmax(1)
     return (words == drawn[:, None]) & with_role.any(1, keepdim=True)
+
+
+def select_swaps(
+    alignment: Alignment, swapped: Sequence[str], decode: Callable[[list[int]], str]
+) -> Alignment:
+    """Leave out swaps of captions, so that swaps of another kind can be tested.
+
+    Args:
+        alignment: Tokens and swaps of captions.
+        swapped: The swaps to keep: ("relations",) those of the arguments of relations;
+            ("attributes",) those of two attributes; ("pairs",) those of the pairs of words that
+            `is_kept_pair` chooses. Other words keep the swaps of relations that contain one of
+            them, such as ("left", "right") those of "to the left of". Empty for all.
+        decode: Function that returns the text of token ids.
+
+    Raises:
+        ConfigError: If the tagger has found no swaps.
+    """
+    if not swapped:
+        return alignment
+    if alignment.swaps is None:
+        raise ConfigError(
+            f"swapped is {', '.join(swapped)}: it needs a tagger that finds swaps, such as "
+            "'dependency', and roles that are not shuffled."
+        )
+    of_relation = alignment.swaps[..., 4, 1] > 0
+    if tuple(swapped) == ("relations",):
+        keep = of_relation
+    elif tuple(swapped) == ("attributes",):
+        keep = ~of_relation
+    else:
+        keep = torch.zeros_like(of_relation)
+        all_tokens, exists = alignment.tokens.tolist(), alignment.swaps[..., :4, 1].any(-1)
+        for row, number in exists.nonzero().tolist():
+            *nouns, first_phrase, second_phrase, relation = (
+                decode(all_tokens[row][slice(*bounds)]).strip()
+                for bounds in alignment.swaps[row, number].tolist()
+            )
+            if tuple(swapped) == ("pairs",):
+                parts = nouns if all(nouns) else (first_phrase, second_phrase)
+                keep[row, number] = is_kept_pair(*parts)
+            else:
+                keep[row, number] = bool({*relation.split()} & {*swapped})
+    return replace(alignment, swaps=alignment.swaps * keep[..., None, None])
+
+
+def is_kept_pair(first: str, second: str) -> bool:
+    """Return whether training with `swapped=("pairs",)` swaps these two words: half of all pairs.
+
+    A checksum of the two words, in alphabetical order, decides.
+    """
+    return zlib.crc32(" ".join(sorted((first, second))).encode()) % 2 == 0
 
 
 def placebo_roles(alignment: Alignment, kind: str, seed: int) -> Alignment:

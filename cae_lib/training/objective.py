@@ -248,6 +248,11 @@ def _check_hard_negatives(experiment: Experiment) -> None:
         raise ConfigError("margin_rule 'adaptive' is a setting of foil_hinge, which is off.")
     if foils and experiment.negatives:
         raise ConfigError("foils cannot be combined with negatives, which are NegCLIP's.")
+    if experiment.swapped and not (experiment.method == "binding" or foils == "exchanged"):
+        raise ConfigError(
+            f"swapped is {', '.join(experiment.swapped)}: it selects swaps for the method 'binding' "
+            "and for foils 'exchanged', and this run uses neither."
+        )
     if margin_loss and foils is None:
         raise ConfigError(
             "foil_hinge requires foils; it uses the weight and the margin of the run."

@@ -24,7 +24,14 @@ from cae_lib.keys import run_inputs
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip
 from cae_lib.runtime import Progress, format_seconds
-from cae_lib.training.batch import Batch, Batches, RandomStream, placebo_roles, seeded_generator
+from cae_lib.training.batch import (
+    Batch,
+    Batches,
+    RandomStream,
+    placebo_roles,
+    seeded_generator,
+    select_swaps,
+)
 from cae_lib.training.distributed import Ranks, init_distributed
 from cae_lib.training.execution import STOP_SIGNALS, ExecutionOptions, prefetch
 from cae_lib.training.features import encode_image_features, precompute_features, split_image_tower
@@ -243,6 +250,9 @@ class TrainingRun:
                 encoder, self.workers = encode_rest, 0
         parsed_roles = alignment.roles if experiment.match_gradient else None
         alignment = placebo_roles(alignment, experiment.roles, experiment.seed)
+        alignment = select_swaps(
+            alignment, experiment.swapped, getattr(clip.tokenizer, "decode", repr)
+        )
         self.batches = Batches(
             experiment, pairs, alignment, source, clip.tokenizer, self.ranks, parsed_roles
         )

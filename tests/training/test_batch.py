@@ -28,6 +28,7 @@ from cae_lib.training.batch import (
     seeded_generator,
 )
 from cae_lib.training.distributed import Ranks
+from cae_lib.training.trainer import TrainingRun
 from cae_lib.words.alignment import Alignment, align
 from cae_lib.words.roles import Swap
 
@@ -149,6 +150,18 @@ def test_swaps_of_a_batch_follow_the_arguments_and_are_drawn_by_its_step(on_of, 
         assert torch.equal(batches.at(step).negatives, draws[-1])
     assert {tuple(row) for row in torch.cat(draws).tolist()} == known
     assert len({str(draw.tolist()) for draw in draws}) > 1
+
+
+def test_a_run_trains_on_the_swaps_that_its_setting_selects() -> None:
+    clip = toy_clip()
+    places = tuple((THREE.index(word), THREE.index(word) + 3) for word in ("dog", "mat"))
+    swap = Swap(places, places, (THREE.index("on"), THREE.index("on") + 2))
+    given = align(
+        [THREE] * 8, [WordTagger().tag([THREE])[0]] * 8, clip.tokenizer, swaps=[[swap]] * 8
+    )
+    for swapped, kept in ((("relations",), True), (("attributes",), False), (("on",), True)):
+        run = TrainingRun(replace(FT, swapped=swapped), clip, toy_pairs([THREE] * 8), given, Toys())
+        assert bool(run.batches.alignment.swaps.any()) == kept
 
 
 def test_a_batch_has_the_swaps_of_its_rows_and_negatives_made_by_them() -> None:

@@ -1,6 +1,7 @@
 """CAE on bindings for captions of one's own: from text to swaps to the loss."""
 
 import warnings
+from itertools import combinations
 
 import pytest
 import torch
@@ -10,13 +11,15 @@ from open_clip import SimpleTokenizer
 import cae_lib as cae
 from cae_lib.attribution.binding import BindingAttribution, swapped_captions
 from cae_lib.errors import ConfigError
+from cae_lib.training.batch import is_kept_pair, select_swaps
 
 TOKENIZER = SimpleTokenizer()
 
 
-def swaps_of(caption: str, moved: str = "phrase") -> set[str]:
+def swaps_of(caption: str, moved: str = "phrase", swapped: tuple[str, ...] = ()) -> set[str]:
     """Return the captions that training makes of a caption."""
     words = cae.token_roles([caption], TOKENIZER, "dependency")
+    words = select_swaps(words, swapped, TOKENIZER.decode)
     _, _, variants = swapped_captions(
         words.tokens, words.words, words.roles, None, words.swaps, swap_kind=moved
     )
@@ -42,6 +45,38 @@ def swaps_of(caption: str, moved: str = "phrase") -> set[str]:
 )
 def test_captions_get_sensible_swaps(caption: str, expected: set[str]) -> None:
     assert swaps_of(caption) == expected
+
+
+def test_a_training_uses_the_swaps_of_one_kind() -> None:
+    caption = "a red cup to the left of a green book"
+    left = {"a green book to the left of a red cup"}
+    colours = {"a green cup to the left of a red book"}
+    assert swaps_of(caption) == left | colours
+    for swapped, expected in (
+        (("relations",), left),
+        (("attributes",), colours),
+        (("left", "above"), left),
+        (("above",), set()),
+    ):
+        assert swaps_of(caption, swapped=swapped) == expected
+
+
+def test_half_of_the_pairs_of_words_are_swapped_in_training() -> None:
+    nouns = "cup book clock dog cat horse".split()
+    pairs = [*combinations(nouns, 2)]
+    kept = [pair for pair in pairs if is_kept_pair(*pair)]
+    assert kept == [pair for pair in pairs if is_kept_pair(*pair[::-1])]
+    assert 0.25 < len(kept) / len(pairs) < 0.75
+    for first, second in pairs:
+        swaps = swaps_of(f"a {first} behind a {second}", swapped=("pairs",))
+        expected = {f"a {second} behind a {first}"} if (first, second) in kept else set()
+        assert swaps == expected
+
+
+def test_a_selection_needs_swaps() -> None:
+    words = cae.token_roles(["a dog behind a cat"], TOKENIZER)
+    with pytest.raises(ConfigError, match="tagger that finds swaps"):
+        select_swaps(words, ("relations",), TOKENIZER.decode)
 
 
 def test_the_loss_is_the_hinge_on_the_drop_by_the_swap(model) -> None:

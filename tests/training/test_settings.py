@@ -34,8 +34,8 @@ RUN: dict[str, Any] = {
     "lr": 1e-3,
 }
 LABELS = {"name", "profile"}
-ELSEWHERE = {"lock_trunk", "tower_steps", "weights_share"}
-"""Tested elsewhere: of a tower of timm, of the base, and of OpenAI's weights."""
+ELSEWHERE = {"lock_trunk", "tower_steps", "weights_share", "swapped"}
+"""Tested elsewhere: of a tower of timm, the base, OpenAI's weights, and a tagger's swaps."""
 FOILED: dict[str, Any] = {"method": None, "foils": "given", "margin": 0.5}
 CHANGED: dict[str, Any] = {
     "model": "ViT-S-32",
