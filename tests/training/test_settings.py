@@ -35,7 +35,7 @@ RUN: dict[str, Any] = {
 }
 LABELS = {"name", "profile"}
 ELSEWHERE = {"lock_trunk", "tower_steps", "weights_share", "swapped"}
-"""Tested elsewhere: of a tower of timm, the base, OpenAI's weights, and a tagger's swaps."""
+"""Tested elsewhere: of a tower of timm, the base, OpenAI's weights, and swaps of a tagger."""
 FOILED: dict[str, Any] = {"method": None, "foils": "given", "margin": 0.5}
 CHANGED: dict[str, Any] = {
     "model": "ViT-S-32",
