@@ -250,8 +250,8 @@ def _check_hard_negatives(experiment: Experiment) -> None:
         raise ConfigError("foils cannot be combined with negatives, which are NegCLIP's.")
     if experiment.swapped and not (experiment.method == "binding" or foils == "exchanged"):
         raise ConfigError(
-            f"swapped is {', '.join(experiment.swapped)}: it selects swaps for the method 'binding' "
-            "and for foils 'exchanged', and this run uses neither."
+            f"swapped is {', '.join(experiment.swapped)}: it selects swaps for the method "
+            "'binding' and for foils 'exchanged', and this run uses neither."
         )
     if margin_loss and foils is None:
         raise ConfigError(

@@ -14,6 +14,9 @@
   search: every learning rate, for losses with a margin every margin and lambda, then at the best of
   these what a swap moves. The score decides. The placebos of a loss, and the same loss on ground
   truth, take over what is chosen for it.
+- `equal` gives NegCLIP and the margin loss as many trials as CAE on bindings had in `footing`:
+  NegCLIP more learning rates, each also with batches of twice as many pairs, and the margin loss
+  more values of lambda. CAE on bindings gets none.
 
 It prints what is chosen, which a person writes into `configs/PROFILE.yaml`, and stores what was
 tried as the table `calibration`, `sweep`, `candidates` or `binding`. The page *Sweep* does the same
@@ -268,6 +271,42 @@ def footing(profile: str) -> None:
     )
 
 
+NEGCLIP_RATES = (1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 3e-3)
+"""Learning rates of NegCLIP in `equal`."""
+
+
+def equal(profile: str) -> None:
+    """Try NegCLIP and the margin loss in as many settings as `footing` tried CAE on bindings in."""
+    tried = results.load("footing", profile, ["tuning"])
+    rows: list[Row] = tried.drop(columns=["run", "seed", "chosen"]).to_dict("records")
+    pairs = experiment("spacy-negclip", profile).batch_size
+    for row in rows:
+        row.setdefault(
+            "batch_size", pairs
+        )  # known of NegCLIP alone, which another size is tried for
+
+    def of(name: str) -> list[Row]:
+        return [row for row in rows if row["experiment"] == name]
+
+    for size in (pairs, 2 * pairs):
+        for lr in NEGCLIP_RATES:
+            if (lr, size) not in {(row["lr"], row["batch_size"]) for row in of("spacy-negclip")}:
+                row = score("spacy-negclip", profile, lr=lr, batch_size=size)
+                rows.append(row | {"batch_size": size})
+    best = max(of("spacy-margin"), key=_score)
+    for weight in find_profile(profile).search.binding_weights[::2]:
+        if weight not in {row["weight"] for row in of("spacy-margin")}:
+            settings = {"lr": best["lr"], "margin": best["margin"], "weight": weight}
+            rows.append(score("spacy-margin", profile, **settings) | {"batch_size": pairs})
+    chosen = [max(of(name), key=_score) for name in FOOTING]
+    keys = ("experiment", "lr", "weight", "batch_size")
+    keep("footing", profile, rows, chosen, [str([row[key] for key in keys]) for row in chosen])
+
+
+def _score(row: Row) -> float:
+    return row["score"]
+
+
 def keep(
     table: str,
     profile: str,
@@ -299,6 +338,7 @@ CHOICES: Mapping[str, Callable[[str], None]] = {
     "candidates": candidates,
     "binding": binding,
     "footing": footing,
+    "equal": equal,
 }
 
 

@@ -220,6 +220,28 @@ def test_the_candidate_with_the_best_score_is_chosen(choose):
     assert list(table.index[table["chosen"]]) == ["counterfactual, stop-gradient, 4"]
 
 
+def test_losses_on_equal_footing_get_equally_many_trials(choose):
+    """NegCLIP scores best with twice as many pairs, the margin loss with a lambda tried last."""
+
+    def measured(name: str, profile: str, **settings: Any) -> dict:
+        config = experiment(name, profile, **settings)
+        score = config.lr + config.margin / 10 + config.batch_size / 1e4 + config.weight / 1e6
+        if name == "spacy-margin" and config.weight == 2.5:
+            score += 1
+        values = {"lr": config.lr, "weight": config.weight or None, "margin": config.margin}
+        return {"experiment": name, "score": score, **values}
+
+    choose("footing", "footing", measured, "mini")
+    table = choose("equal", "footing", measured, "mini").set_index("experiment")
+    counts = table.groupby(level=0).size()
+    assert counts["dependency-binding"] == counts["spacy-margin"] == counts["spacy-negclip"] == 14
+    assert not table.loc["spacy-negclip"].duplicated(["lr", "batch_size"]).any()
+    best = table[table["chosen"]]
+    pairs = experiment("spacy-negclip", "mini").batch_size
+    assert best.loc["spacy-negclip", ["lr", "batch_size"]].tolist() == [3e-3, 2 * pairs]
+    assert best.loc["spacy-margin", "weight"] == 2.5 and best.index.is_unique
+
+
 def test_a_setting_is_trained_with_a_seed_of_its_own_and_scored(home: Path, monkeypatch):
     asked = []
 
