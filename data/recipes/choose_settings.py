@@ -281,9 +281,7 @@ def equal(profile: str) -> None:
     rows: list[Row] = tried.drop(columns=["run", "seed", "chosen"]).to_dict("records")
     pairs = experiment("spacy-negclip", profile).batch_size
     for row in rows:
-        row.setdefault(
-            "batch_size", pairs
-        )  # known of NegCLIP alone, which another size is tried for
+        row.setdefault("batch_size", experiment(row["experiment"], profile).batch_size)
 
     def of(name: str) -> list[Row]:
         return [row for row in rows if row["experiment"] == name]
@@ -297,7 +295,8 @@ def equal(profile: str) -> None:
     for weight in find_profile(profile).search.binding_weights[::2]:
         if weight not in {row["weight"] for row in of("spacy-margin")}:
             settings = {"lr": best["lr"], "margin": best["margin"], "weight": weight}
-            rows.append(score("spacy-margin", profile, **settings) | {"batch_size": pairs})
+            size = experiment("spacy-margin", profile).batch_size
+            rows.append(score("spacy-margin", profile, **settings) | {"batch_size": size})
     chosen = [max(of(name), key=_score) for name in FOOTING]
     keys = ("experiment", "lr", "weight", "batch_size")
     keep("footing", profile, rows, chosen, [str([row[key] for key in keys]) for row in chosen])
