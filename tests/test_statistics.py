@@ -578,24 +578,30 @@ INTERVALS = {"s": (1, 9), "n": (-1, 1), "u": (-9, 9), "c": (-9, -1)}
     ("said", "expected"),
     [
         ("s s s s", "supported"),
-        ("s s s u", "supported (3 of 4, 1 undecided)"),
-        ("n n n c", "negligible (3 of 4, 1 contradicted)"),
-        ("n n s u", "mixed (2 of 4 negligible)"),
+        ("s s s u", "supported (gradient undecided)"),
+        ("n n n c", "negligible (gradient contradicted)"),
+        (
+            "n n s u",
+            "mixed (perturbation supported; attention, GradCAM negligible; gradient undecided)",
+        ),
         ("c c c c", "contradicted"),
         ("s", "supported"),
-        ("s n s n", "mixed (2 of 4 negligible, 2 of 4 supported)"),
-        ("s u", "mixed (1 of 2 supported, 1 of 2 undecided)"),
-        ("ss sn nn nn", "negligible (3 of 4, 1 supported)"),
-        ("sc ss ss ss", "supported (3 of 4, 1 contradicted)"),
-        ("nu su uu ss", "undecided (3 of 4, 1 supported)"),
+        ("s n s n", "mixed (attention, perturbation supported; GradCAM, gradient negligible)"),
+        ("s u", "mixed (attention supported; GradCAM undecided)"),
+        ("ss sn nn nn", "negligible (attention supported)"),
+        ("sc ss ss ss", "supported (attention contradicted)"),
+        ("nu su uu ss", "undecided (gradient supported)"),
         ("cu cs cn cc", "contradicted"),
     ],
 )
 def test_a_verdict_is_the_word_of_three_methods_of_four_each_as_weak_as_its_weakest_part(
     said: str, expected: str
 ):
+    runs = ["cae-attention", "cae-gradcam+lr=0.1", "perturbation", "negclip-cae-gradient"]
     rows = [
-        (method, *INTERVALS[part]) for method, parts in enumerate(said.split()) for part in parts
+        (method, *INTERVALS[part])
+        for method, parts in zip(runs, said.split(), strict=False)
+        for part in parts
     ]
     tests = pd.DataFrame(rows, columns=["method", "low", "high"])
     tests["estimate"], tests["p"] = tests[["low", "high"]].mean(axis=1), 0.001

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cae_lib.errors import DataError
+from cae_lib.methods import METHODS
 from cae_lib.statistics.estimates import CONFIDENCE
 
 OUTCOMES = ("contradicted", "undecided", "negligible", "supported")
@@ -137,9 +138,9 @@ def verdict(
     Returns:
         `UNTESTED`, `UNDECIDABLE`, or the outcomes of the methods in one of three forms. If all
         methods have the same outcome, the text is this outcome: "negligible". If they do not, but
-        at least a share `MIN_VERDICT_SHARE` of them does, the numbers of methods follow the shared
-        outcome: "negligible (3 of 4, 1 undecided)". Otherwise the text is "mixed" with the most
-        frequent outcomes: "mixed (2 of 4 negligible)".
+        at least a share `MIN_VERDICT_SHARE` of them does, the other methods follow it with theirs:
+        "negligible (GradCAM undecided)". Otherwise the text is "mixed" with the outcome of each
+        method: "mixed (GradCAM supported; attention, gradient negligible)".
 
     Raises:
         DataError: If the claim is unknown.
@@ -149,11 +150,22 @@ def verdict(
     if not decidable:
         return UNDECIDABLE
     ranks = classify(tests, delta, claim).map(OUTCOMES.index)
-    counts = ranks.groupby(tests[by]).min().map(dict(enumerate(OUTCOMES))).value_counts()
-    n, commonest = counts.sum(), counts[counts == counts.max()].sort_index()
-    if counts.max() < MIN_VERDICT_SHARE * n:
-        texts = (f"{count} of {n} {outcome}" for outcome, count in commonest.items())
-        return f"mixed ({', '.join(texts)})"
-    outcome, *others = [*commonest.index, *counts.index.difference(commonest.index)]
-    parts = [f"{counts[outcome]} of {n}", *(f"{counts[other]} {other}" for other in others)]
-    return f"{outcome} ({', '.join(parts)})" if others else outcome
+    by_method = ranks.groupby(tests[by], sort=False).min()
+    names: dict[str, list[str]] = {}  # of the methods with each outcome, the strongest first
+    for method, rank in by_method.sort_values(ascending=False, kind="stable").items():
+        names.setdefault(OUTCOMES[rank], []).append(_method_label(str(method)))
+    most = max(names, key=lambda outcome: len(names[outcome]))
+    shared = len(names[most]) >= MIN_VERDICT_SHARE * len(by_method)
+    told = "; ".join(
+        f"{', '.join(methods)} {outcome}"
+        for outcome, methods in names.items()
+        if not (shared and outcome == most)
+    )
+    word = most if shared else "mixed"
+    return f"{word} ({told})" if told else word
+
+
+def _method_label(run_or_method: str) -> str:
+    """Return "GradCAM" for "cae-gradcam+lr=1e-3", "gradcam" and "GradCAM"."""
+    name = run_or_method.partition("+")[0].rpartition("-")[2]
+    return METHODS[name].label if name in METHODS else run_or_method

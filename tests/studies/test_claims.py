@@ -20,6 +20,8 @@ def test_the_gain_to_expect_is_caes_share_of_the_controls_gain(tmp_path, monkeyp
         "CLIP-CAE, mean of 4": 1.75,
     }
     assert claims.expected_gain(0.08) == pytest.approx(0.02)
+    # 1.75 of 45 wrong answers in a hundred
+    assert claims.expected_addition(0.7) == pytest.approx(1.75 / 45 * 0.3)
 
 
 def test_columns_of_a_benchmark_may_count_once(tmp_path, monkeypatch):
