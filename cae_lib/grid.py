@@ -32,10 +32,10 @@ default `cae evaluate` measures all suites, also of these runs and of controls."
 STUDY_RUN_SUITES = ("benchmarks", "attribution")
 """Suites that are measured for the runs that `study_runs` returns."""
 
-STUDY_PAGES = ("what-decides", "quickgelu", "faithfulness", "blind")
+STUDY_PAGES = ("what-decides", "quickgelu", "faithfulness")
 """Pages of the studies beside the paper, which have runs or suites of their own."""
 
-STUDY_ONLY_SUITES = ("faithfulness", "sensitivity", "blind")
+STUDY_ONLY_SUITES = ("faithfulness", "sensitivity")
 """Suites that a reproduction measures only if the studies are selected."""
 
 REAL_DATA_PAGES = ("attribution", "bindings", "accuracy", "retrieval-and-text")
@@ -152,7 +152,7 @@ def runs(profile_name: str, selection: Selection) -> dict[str, PlannedRun]:
             changed = {**settings[variant.run], **variant.settings}
             if seed and changed.get("steps") == 0:
                 continue  # released weights, which no seed changes
-            suites = suites_of(changed, selection.studies)
+            suites = suites_of(changed)
             everything.append(PlannedRun(variant, seed, suites))
     if selection.studies and not selection.rows:
         everything += [
@@ -208,28 +208,19 @@ def seed_count(profile_name: str, selection: Selection) -> int:
     return profile_seeds if selection.seeds is None else min(profile_seeds, selection.seeds)
 
 
-def suites_of(settings: Mapping[str, Any], studies: bool) -> tuple[str, ...]:
+def suites_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the suites that are measured for a run with these settings; empty for all suites.
 
     A control, which has a setting `roles`, `tagger` or `foils`, gets `CONTROL_SUITES`. Another run
-    with NegCLIP's negatives gets `HARD_NEGATIVE_SUITES`. If such a control or run trains with an
-    attribution method, its suite "attribution" is left out unless the studies are included. A page
-    outside the studies that shows this suite, such as `gap-and-accuracy`, then uses the stored
-    table of the run, or leaves the run out if there is none. All other runs get all suites.
+    with NegCLIP's negatives gets `HARD_NEGATIVE_SUITES`. All other runs get all suites.
 
     Args:
         settings: All settings by which the run differs from the profile's `training`: its own in
             `Profile.runs`, updated with those of its variant.
-        studies: Whether the studies beside the paper are included.
     """
     if settings.keys() & {"roles", "tagger", "foils"}:
-        suites = CONTROL_SUITES
-    elif settings.get("negatives"):
-        suites = HARD_NEGATIVE_SUITES
-    else:
-        return ()
-    with_attribution = studies or not settings.get("method")
-    return tuple(suite for suite in suites if with_attribution or suite != "attribution")
+        return CONTROL_SUITES
+    return HARD_NEGATIVE_SUITES if settings.get("negatives") else ()
 
 
 def training_sets_of(profile_name: str, selection: Selection) -> list[tuple[str, str]]:

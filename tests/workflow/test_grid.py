@@ -79,13 +79,17 @@ def test_the_studies_are_added_on_request(monkeypatch):
     monkeypatch.delenv("CAE_HOME", raising=False)  # the pages are the repository's
     plain, whole = (grid.parse_selection("mini", {"all": studies}) for studies in (False, True))
     rows = find_profile("mini").studies
-    assert {"kept-binding", "dependency-binding", "truth-attention"} <= rows
+    assert {"kept-binding", "dependency-gradcam", "truth-attention"} <= rows
     more = grid.runs("mini", whole).keys() - grid.runs("mini", plain).keys()
     assert more == {f"{row}/{seed}" for row in rows for seed in range(3)} | {
         f"{variant.name('mini')}/{seed}" for variant, seed in study_runs("mini")
     }
     assert {*grid.pages_of("mini", whole)} - {*grid.pages_of("mini", plain)} == {*STUDY_PAGES}
-    assert grid.training_sets_of("mini", plain) == [("coco", "scene-graph")]
+    assert grid.training_sets_of("mini", plain) == [
+        ("coco", "dependency"),
+        ("coco", "scene-graph"),
+        ("spacy", "scene-graph"),
+    ]
     assert grid.training_sets_of("mini", whole) == [
         ("coco", "dependency"),
         ("coco", "scene-graph"),
@@ -139,11 +143,7 @@ def test_what_is_measured_of_a_run(monkeypatch, studies):
         "negclip-cae-attention": grid.HARD_NEGATIVE_SUITES,
     }
     if not studies:
-        shown |= {
-            name: tuple(suite for suite in suites if suite != "attribution")
-            for name, suites in shown.items()
-            if "attention" in name
-        }
+        shown = {name: suites for name, suites in shown.items() if "negclip" in name}
     for name, suites in shown.items():
         job.train_and_measure("mini", choice, f"{name}/1")
         assert found[-1] == (name, suites, without)
@@ -423,7 +423,7 @@ def test_suites_are_those_of_the_changed_settings() -> None:
     selection = grid.parse_selection("mini", {"rows": "cae-gradcam+roles=permuted"})
     _data, _base, *runs = grid.runs("mini", selection).values()
     suites = {run.suites for run in runs}
-    assert suites == {grid.suites_of({"method": "gradcam", "roles": "permuted"}, False)}
+    assert suites == {grid.suites_of({"method": "gradcam", "roles": "permuted"})}
 
 
 @pytest.mark.parametrize(
