@@ -219,7 +219,7 @@ def parse_setting(key: str, text: str) -> Any:
     Args:
         key: Name of the setting, a field of `Experiment` other than `name`, `profile` and `seed`.
         text: The value as a Python literal or one of `NAMED_VALUES`; other text is returned as it
-            is. An integer is converted if the setting is a float. Whether the value has the type of
+            is. A mapping or a list becomes a tuple, an integer a float if the setting is one. Whether the value has the type of
             the setting is checked later, by `experiment`.
 
     Raises:
@@ -228,6 +228,8 @@ def parse_setting(key: str, text: str) -> Any:
     if key not in SETTINGS:
         raise ConfigError(f"{key}={text}: expected a setting, one of {', '.join(SETTINGS)}")
     value = parse_value(text)
+    if isinstance(value, (dict, list)):  # as in the files of `configs`
+        value = tuple(value.items() if isinstance(value, dict) else value)
     is_integer = field_types(Experiment)[key] is float and type(value) is int
     return float(value) if is_integer else value
 

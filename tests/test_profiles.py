@@ -112,3 +112,14 @@ def test_a_run_has_one_label_in_all_profiles() -> None:
     for profile in PROFILES.values():
         for run, label in profile.labels.items():
             assert labels.setdefault(run, label) == label, (profile.name, run)
+
+
+@pytest.mark.parametrize("profile", ["mini", "photo", "paired", "smoke"])
+def test_several_methods_keep_the_weights_of_their_own_runs(profile: str) -> None:
+    runs = find_profile(profile).runs
+    for name, settings in runs.items():
+        if not settings.get("further_methods"):
+            continue
+        weights = {settings["method"]: settings["weight"], **dict(settings["further_methods"])}
+        assert weights == {method: runs[f"cae-{method}"]["weight"] for method in weights}, name
+    assert len(dict(runs["cae-all"]["further_methods"])) == 3

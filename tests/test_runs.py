@@ -227,6 +227,10 @@ def test_runs_of_the_studies_are_found_by_name(name: str, chosen: str, settings:
 
 def test_values_are_read_as_python_reads_them():
     values = {"lr=0x10": 16.0, "lr=1": 1.0, "weights={[]: 1}": "{[]: 1}"}
+    values |= {
+        "further_methods={'gradcam': 0.1}": (("gradcam", 0.1),),
+        "swapped=['left', 'right']": ("left", "right"),
+    }
     for text, value in values.items():
         assert parse_setting(*text.split("=", 1)) == value
 
