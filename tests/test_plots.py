@@ -84,7 +84,7 @@ def test_roles_have_the_same_marker_in_each_order():
 
 
 def test_models_have_the_same_look_in_each_order():
-    rows = ROWS.assign(method=["NegCLIP", "CAE on bindings"] * 2)
+    rows = ROWS.assign(method=["NegCLIP", "swap-margin loss"] * 2)
     for part in (rows, rows.iloc[::-1]):
         axes = plots.forest(part, "family", "method")
         found = {
@@ -93,7 +93,7 @@ def test_models_have_the_same_look_in_each_order():
         }
         expected = {
             "NegCLIP": plots.marker_and_color("negclip"),
-            "CAE on bindings": plots.marker_and_color("dependency-binding"),
+            "swap-margin loss": plots.marker_and_color("dependency-binding"),
         }
         assert found == expected
         plt.close(axes.figure)

@@ -358,8 +358,8 @@ TOURS = (
         wrong=PAPER_RUNS,
     ),
     Tour(
-        "What CAE on bindings gets right and CAE does not",
-        "CAE on bindings is right, and all four CAE models of the paper are wrong.",
+        "What the swap-margin loss gets right and CAE does not",
+        "The swap-margin loss is right, and all four CAE models of the paper are wrong.",
         right=("dependency-binding",),
         wrong=PAPER_RUNS,
     ),
@@ -371,7 +371,7 @@ TOURS = (
     ),
     Tour(
         "What ground-truth roles improve",
-        "CAE on bindings is right with ground-truth roles and wrong with the paper's parser.",
+        "The swap-margin loss is right with ground-truth roles and wrong with the paper's parser.",
         right=("truth-binding",),
         wrong=("cae-binding",),
     ),

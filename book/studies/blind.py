@@ -1,4 +1,4 @@
-"""The image-only baseline: a model that gets the same average image for every item."""
+"""The image-only baseline, and the items that text alone does not solve."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from cae_lib.data.benchmarks.base import ImageRef
+from cae_lib.evaluation.averages import score_weights
 from cae_lib.evaluation.blind import blind_answers
 from cae_lib.evaluation.datasets import (
     available_training_pairs,
@@ -15,6 +16,7 @@ from cae_lib.evaluation.datasets import (
     load_benchmarks,
 )
 from cae_lib.evaluation.encoder import Encoder
+from cae_lib.store import ITEM_KEY
 
 N_IMAGES = 500
 """Number of training images in the average, spread evenly over the set."""
@@ -38,3 +40,33 @@ def average_image_table(encoder: Encoder, profile: str) -> pd.DataFrame:
         return (encoder.encode_texts(texts) * mean).sum(axis=-1).tolist()
 
     return blind_answers(load_benchmarks(profile), {"average picture": similarity})
+
+
+SOLVERS = ("likelihood", "likelihood_per_word")
+"""Text-only baselines; an item that one of them answers counts as solved by text alone."""
+
+
+def weights_by_text(
+    items: pd.DataFrame, blind: pd.DataFrame, solvers: Sequence[str] = SOLVERS
+) -> pd.DataFrame:
+    """Return the weights of items by whether text alone solves them.
+
+    Args:
+        items: The table `items`.
+        blind: The table `blind` of the run "data".
+        solvers: Baselines of the column `chooser`.
+
+    Returns:
+        Rows as those of `score_weights`, for each family and for their mean. `name` is its score, and
+        `part` is "solved by text alone" or "not solved"; `score` is both. In each part, the items of
+        a family have equal weight, and so have the families.
+    """
+    right = blind[blind["chooser"].isin(solvers)].merge(items[[*ITEM_KEY, "chance"]])
+    right = right[right["share"] > right["chance"]].drop_duplicates(list(ITEM_KEY))
+    right = right[list(ITEM_KEY)].assign(part="solved by text alone")
+    parts = score_weights(items, "family").merge(right, on=list(ITEM_KEY), how="left")
+    parts["part"] = parts["part"].fillna("not solved")
+    parts["name"], parts["score"] = parts["score"], parts["score"] + ", " + parts["part"]
+    of_family = parts.groupby(["score", "family"])["weight"].transform("sum")
+    n_families = parts.groupby("score")["family"].transform("nunique")
+    return parts.assign(weight=parts["weight"] / of_family / n_families)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from cae_lib.config import bundled_path
 from cae_lib.errors import DataError
+from cae_lib.evaluation.averages import score_weights
 from cae_lib.store import ITEM_KEY
 
 PRINTED_TABLE = "data/paper.csv"
@@ -60,6 +61,23 @@ def expected_addition(accuracy: float) -> float:
     tuned = pd.read_csv(bundled_path(PRINTED_TABLE), index_col="model").loc[TUNED]
     errors = 100 - tuned.drop("Winoground").mean()
     return printed_gains()[CAE] / errors * (1 - accuracy)
+
+
+def headline_weights(profile_name: str, items: pd.DataFrame) -> pd.DataFrame:
+    """Return the weight of each item in the accuracy on which the claims of a profile are judged.
+
+    On paired photographs, all items that swap a relation's phrases count alike; elsewhere each
+    benchmark family does.
+
+    Args:
+        profile_name: Name of the profile.
+        items: Its table `items`.
+    """
+    if profile_name == "paired":
+        swaps = items[(items["family"] == "aro") & (items["subset"] == "relation")]
+        alike = swaps.assign(score="mean", stratum="places", weight=1 / len(swaps))
+        return alike[["score", *ITEM_KEY, "weight", "stratum"]]
+    return score_weights(items, "family").query("score == 'mean'")
 
 
 def average_runs(answers: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:

@@ -30,7 +30,7 @@ LOSSES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     FROM_TEXT: {
         FOUR: (FOUR,),
         "its placebo: shuffled roles": (FOUR_PLACEBO,),
-        "CAE on bindings": ("dependency-binding", "cae-binding"),
+        "swap-margin loss": ("dependency-binding", "cae-binding"),
         "placebo: shuffled roles": ("placebo-dependency-binding", "placebo-binding"),
         "placebo: any two words": ("wrong-dependency-binding", "wrong-binding"),
         "softmax on the same swaps": ("dependency-softmax", "softmax-binding"),
@@ -40,7 +40,7 @@ LOSSES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     WITH_TRUTH: {
         FOUR: (FOUR_TRUTH,),
         "its placebo: shuffled roles": (FOUR_TRUTH_PLACEBO,),
-        "CAE on bindings": ("truth-binding",),
+        "swap-margin loss": ("truth-binding",),
         "placebo: shuffled roles": ("placebo-truth-binding",),
         "placebo: any two words": ("wrong-truth-binding",),
         "softmax on the same swaps": ("truth-softmax",),
@@ -62,7 +62,7 @@ def find_footings(profile: str, seeds: int) -> dict[str, dict[str, str]]:
     """Return the run of each loss for each footing, as far as they are stored.
 
     Where none of a loss's runs from text is stored, its last one is returned, so that a page trains
-    it. A footing without CAE on bindings is left out.
+    it. A footing without the swap-margin loss is left out.
     """
     footings = {}
     for footing, losses in LOSSES.items():
@@ -73,7 +73,7 @@ def find_footings(profile: str, seeds: int) -> dict[str, dict[str, str]]:
         if footing == WITH_TRUTH:
             runs = {loss: run for loss, run in runs.items() if is_stored(run, profile, seeds)}
         footings[footing] = runs
-    return {title: runs for title, runs in footings.items() if "CAE on bindings" in runs}
+    return {title: runs for title, runs in footings.items() if "swap-margin loss" in runs}
 
 
 def by_footing(
@@ -105,7 +105,7 @@ def describe_footings(rows: pd.DataFrame, what: str) -> str:
         what: Label of the axis.
     """
     points = rows.set_index(["footing", "model"])["estimate"].mul(100)
-    shown = ("CAE on bindings", "NegCLIP", "margin loss")
+    shown = ("swap-margin loss", "NegCLIP", "margin loss")
     told = (
         f"{footing}: " + ", ".join(f"{model} {points[footing, model]:+.1f}" for model in shown)
         for footing in rows["footing"].unique()

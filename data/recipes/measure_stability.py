@@ -34,10 +34,10 @@ PROFILE, SEED = "mini", 0
 RUNS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "CLIP-FT": ("clip-ft", {}),
     "margin loss": ("spacy-margin", {}),
-    "CAE on bindings": ("dependency-binding", {}),
-    "CAE on bindings, a quarter of λ": ("dependency-binding", {"weight": 5.0}),
-    "CAE on bindings, 0.3 of the learning rate": ("dependency-binding", {"lr": 3e-4}),
-    "CAE on bindings, all swaps of a caption": (
+    "swap-margin loss": ("dependency-binding", {}),
+    "swap-margin loss, a quarter of λ": ("dependency-binding", {"weight": 5.0}),
+    "swap-margin loss, 0.3 of the learning rate": ("dependency-binding", {"lr": 3e-4}),
+    "swap-margin loss, all swaps of a caption": (
         "dependency-binding",
         {"attribution": (("swap", "phrase"),)},
     ),

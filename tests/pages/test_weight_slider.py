@@ -8,7 +8,7 @@ import pytest
 from conftest import REPOSITORY
 
 COLORS = {"object": "#0173b2", "attribute": "#de8f05", "relation": "#029e73"}
-REFERENCES = {"CLIP-FT": 0.0, "CAE on bindings": 0.06, "margin loss": 0.16}
+REFERENCES = {"CLIP-FT": 0.0, "swap-margin loss": 0.06, "margin loss": 0.16}
 ROWS = [
     {
         "method": method,
@@ -90,7 +90,7 @@ def check(seen: dict[str, Any], row: dict[str, Any]) -> None:
     assert f"gap {100 * row['gap']:.0f}".replace("-", "−") in seen["status"]
     change = f"−{-100 * row['estimate']:.1f}" if row["estimate"] else "0.0"
     assert f"accuracy {change} points" in seen["status"]
-    assert seen["names"] == ["CLIP-FT 0", "CAE on bindings +6.0", "margin loss +16.0"]
+    assert seen["names"] == ["CLIP-FT 0", "swap-margin loss +6.0", "margin loss +16.0"]
     assert not seen["figure"] and seen["unnamed"] == 0
     assert seen["wide"] <= 0 and seen["beside"] == []
 

@@ -40,10 +40,10 @@ def test_a_mean_is_stored_if_all_of_its_runs_are_with_all_seeds(store):
 def test_the_dependency_parser_comes_first_and_the_papers_parser_stands_in_for_it(store):
     store([*PARSED, "dependency-binding", "spacy-negclip"])
     runs = find_footings("mini", 2)[FROM_TEXT]
-    assert runs["CAE on bindings"] == "dependency-binding"
+    assert runs["swap-margin loss"] == "dependency-binding"
     assert runs["placebo: shuffled roles"] == "placebo-binding"
     assert runs["NegCLIP"] == "spacy-negclip"
-    assert find_footings("mini", 3)[FROM_TEXT]["CAE on bindings"] == "cae-binding"
+    assert find_footings("mini", 3)[FROM_TEXT]["swap-margin loss"] == "cae-binding"
 
 
 def test_ground_truth_is_left_out_as_far_as_it_is_not_stored(store):
@@ -52,7 +52,7 @@ def test_ground_truth_is_left_out_as_far_as_it_is_not_stored(store):
     store([*PARSED, *TRUTH])
     assert find_footings("mini", 2)[WITH_TRUTH] == {
         FOUR: footings.FOUR_TRUTH,
-        "CAE on bindings": "truth-binding",
+        "swap-margin loss": "truth-binding",
         "NegCLIP": "negclip",
         "margin loss": "hinge-negclip",
     }

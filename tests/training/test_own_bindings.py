@@ -1,4 +1,4 @@
-"""CAE on bindings for captions of one's own: from text to swaps to the loss."""
+"""The swap-margin loss for captions of one's own: from text to swaps to the loss."""
 
 import warnings
 from itertools import combinations
