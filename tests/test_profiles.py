@@ -116,7 +116,7 @@ def test_a_run_has_one_label_in_all_profiles() -> None:
 
 @pytest.mark.parametrize("profile", ["mini", "photo", "paired", "smoke"])
 def test_several_methods_keep_the_weights_of_their_own_runs(profile: str) -> None:
-    runs = find_profile(profile).runs
+    runs = PROFILES[profile].runs
     for name, settings in runs.items():
         if not settings.get("further_methods"):
             continue
