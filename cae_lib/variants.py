@@ -219,8 +219,8 @@ def parse_setting(key: str, text: str) -> Any:
     Args:
         key: Name of the setting, a field of `Experiment` other than `name`, `profile` and `seed`.
         text: The value as a Python literal or one of `NAMED_VALUES`; other text is returned as it
-            is. A mapping or a list becomes a tuple, an integer a float if the setting is one. Whether the value has the type of
-            the setting is checked later, by `experiment`.
+            is. A mapping or a list becomes a tuple, an integer a float if the setting is one.
+            Whether the value has the type of the setting is checked later, by `experiment`.
 
     Raises:
         ConfigError: If `key` is no such field.

@@ -57,9 +57,9 @@ def weights_by_text(
         solvers: Baselines of the column `chooser`.
 
     Returns:
-        Rows as those of `score_weights`, for each family and for their mean. `name` is its score, and
-        `part` is "solved by text alone" or "not solved"; `score` is both. In each part, the items of
-        a family have equal weight, and so have the families.
+        Rows as those of `score_weights`, for each family and for their mean. `name` is its score,
+        and `part` is "solved by text alone" or "not solved"; `score` is both. In each part, the
+        items of a family have equal weight, and so have the families.
     """
     right = blind[blind["chooser"].isin(solvers)].merge(items[[*ITEM_KEY, "chance"]])
     right = right[right["share"] > right["chance"]].drop_duplicates(list(ITEM_KEY))

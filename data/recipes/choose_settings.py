@@ -8,8 +8,8 @@
   that enforces it; choosing it by the score as well would choose 0 wherever CAE does not help.
   Where CLIP-FT has no gap by a method there is nothing to close, and nothing is chosen.
 - `candidates` chooses, by the score, a loss that is to be hard to satisfy without composition.
-- `binding` chooses margin and lambda of the swap-margin loss by the score, which holds the price: it is
-  the mean of recall at 1 and of the share of captions preferred to their negatives.
+- `binding` chooses margin and lambda of the swap-margin loss by the score, which holds the price:
+  it is the mean of recall at 1 and of the share of captions preferred to their negatives.
 - `footing` gives each loss of `FOOTING`, all of which use the captions' text alone, the same
   search: every learning rate, for losses with a margin every margin and lambda, then at the best of
   these what a swap moves. The score decides. The placebos of a loss, and the same loss on ground
@@ -276,7 +276,7 @@ NEGCLIP_RATES = (1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 3e-3)
 
 
 def equal(profile: str) -> None:
-    """Try NegCLIP and the margin loss in as many settings as `footing` tried the swap-margin loss in."""
+    """Try NegCLIP and the margin loss as often as `footing` tried the swap-margin loss."""
     tried = results.load("footing", profile, ["tuning"])
     rows: list[Row] = tried.drop(columns=["run", "seed", "chosen"]).to_dict("records")
     pairs = experiment("spacy-negclip", profile).batch_size
