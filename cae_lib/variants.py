@@ -229,7 +229,7 @@ def parse_setting(key: str, text: str) -> Any:
         raise ConfigError(f"{key}={text}: expected a setting, one of {', '.join(SETTINGS)}")
     value = parse_value(text)
     if isinstance(value, (dict, list)):  # as in the files of `configs`
-        value = tuple(value.items() if isinstance(value, dict) else value)
+        return tuple(value.items() if isinstance(value, dict) else value)
     is_integer = field_types(Experiment)[key] is float and type(value) is int
     return float(value) if is_integer else value
 
