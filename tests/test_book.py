@@ -100,7 +100,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_figures_lie_in_the_book_as_drawings_alone(rendered: Path):
     text = (rendered / "experiments" / "accuracy.html").read_text(encoding="utf-8")
-    assert text.count('<svg role="img" class="cae-figure') in (3, 6)
+    assert text.count('<svg role="img" class="cae-figure') in (4, 8)
     assert "data:image/png" not in text and "_images" not in text
 
 

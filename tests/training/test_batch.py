@@ -160,7 +160,13 @@ def test_a_run_trains_on_the_swaps_that_its_setting_selects() -> None:
         [THREE] * 8, [WordTagger().tag([THREE])[0]] * 8, clip.tokenizer, swaps=[[swap]] * 8
     )
     for swapped, kept in ((("relations",), True), (("attributes",), False), (("on",), True)):
-        run = TrainingRun(replace(FT, swapped=swapped), clip, toy_pairs([THREE] * 8), given, Toys())
+        run = TrainingRun(
+            replace(FT, swapped=swapped, foils="exchanged"),
+            clip,
+            toy_pairs([THREE] * 8),
+            given,
+            Toys(),
+        )
         assert bool(run.batches.alignment.swaps.any()) == kept
 
 
