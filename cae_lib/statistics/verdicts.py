@@ -156,13 +156,13 @@ def verdict(
         names.setdefault(OUTCOMES[rank], []).append(_method_label(str(method)))
     most = max(names, key=lambda outcome: len(names[outcome]))
     shared = len(names[most]) >= MIN_VERDICT_SHARE * len(by_method)
-    told = "; ".join(
+    by_outcome = "; ".join(
         f"{', '.join(methods)} {outcome}"
         for outcome, methods in names.items()
         if not (shared and outcome == most)
     )
     word = most if shared else "mixed"
-    return f"{word} ({told})" if told else word
+    return f"{word} ({by_outcome})" if by_outcome else word
 
 
 def _method_label(run_or_method: str) -> str:
