@@ -1,5 +1,5 @@
 # Each target makes the environment .venv first, when it is missing or pyproject.toml has changed.
-# PROFILE = smoke | mini | photo | paired | paper | rehearsal (see README.md);
+# PROFILE = smoke | mini | photo | paired | redrawn | paper | rehearsal (see README.md);
 # PYTHON = the interpreter to make .venv with.
 
 PROFILE ?= mini

@@ -77,7 +77,8 @@ class Assignment(click.ParamType):
 
 PROFILES_HELP = (
     "smoke (numbers mean nothing), mini (synthetic scenes), photo (Flickr8k), paired (two "
-    "photographs in an image), paper (one GPU), rehearsal (paper in minutes, numbers mean nothing)"
+    "photographs in an image), redrawn (the same, other test items), paper (one GPU), rehearsal "
+    "(paper in minutes, numbers mean nothing)"
 )
 """Names of profiles with explanations, for help texts."""
 

@@ -73,7 +73,11 @@ def has_ground_truth(profile_name: str) -> bool:
     captions.
     """
     profile = find_profile(profile_name)
-    return profile.is_synthetic or (profile.datasets_profile or profile.name) == "paired"
+    return profile.is_synthetic or "paired" in (
+        profile.name,
+        profile.like,
+        profile.datasets_profile,
+    )
 
 
 def ground_truth_tagger(profile_name: str) -> Tagger:

@@ -108,6 +108,7 @@ def few(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ]
     monkeypatch.setattr(paired, "N_IMAGES", {"pretrain": 24, "train": 12, "valid": 12})
     monkeypatch.setattr(paired, "TEST", 4)
+    monkeypatch.setattr(paired, "TEST_REDRAWN", 3)
     monkeypatch.setattr(pairs.negatives.Vocabulary, "may_cooccur", lambda *_: False)
     return lay_out(home, said, {"train": 24, "dev": 36, "test": 48})
 

@@ -162,6 +162,29 @@ def test_sets_are_balanced_official_and_apart(few):
     assert (root / "manifest.json").stat().st_mtime_ns == before
 
 
+def test_items_are_drawn_anew_for_the_same_training(few):
+    first, again = build("paired"), build("redrawn")
+    for name in ("coco/train_neg_clip.tsv", "coco/valid_neg_clip.tsv", paired.SEEN):
+        assert (first / name).read_bytes() == (again / name).read_bytes()
+    train = load_negclip_tsv(again / "coco" / "train_neg_clip.tsv", again)
+    base = json.loads((again / "pretrain/annotations/captions_pretrain.json").read_text())
+    texts = [*train.captions, *(row["caption"] for row in base["annotations"])]
+    before, after = (
+        {
+            frozenset(split(text)[::2])
+            for each in load_benchmark("aro", root)
+            for item in each.items
+            for text in item.texts[1:]
+        }
+        for root in (first, again)
+    )
+    assert after and not after & before
+    assert not after & {frozenset(split(text)[::2]) for text in train.captions}
+    assert not after & {frozenset(text.split(" and ")) for text in texts}
+    words = {word for text in texts for word in text.split()}
+    assert words.issuperset(word for both in after for text in both for word in text.split())
+
+
 def test_the_recipe_gives_the_stored_datasets(few):
     """Raise `Paired.VERSION` if the images or captions change, and write the new digests here."""
     root = build("paired")

@@ -25,13 +25,17 @@ from cae_lib.runtime import pick_device
 from data.recipes import layouts
 from data.recipes.datasets import MANIFEST, replacing, stored_key, write_datasets
 from data.recipes.photographs import flickr8k
-from data.recipes.photographs.paired import Paired
+from data.recipes.photographs.paired import Paired, Redrawn
 from data.recipes.photographs.single import Single
 from data.recipes.photographs.trunk import fill_trunk, trunk_features
 
 MODEL = "clip-photo"
 N_SIMILAR = 3
-RECIPES: Mapping[str, type[Single | Paired]] = {"photo": Single, "paired": Paired}
+RECIPES: Mapping[str, type[Single | Paired]] = {
+    "photo": Single,
+    "paired": Paired,
+    "redrawn": Redrawn,
+}
 """What makes the datasets of each profile of photographs."""
 
 

@@ -1,6 +1,7 @@
 """Build the datasets of the profile `paired`, whose images show two photographs of Flickr8k.
 
-The photographs are side by side or one above the other, and the captions state what is where.
+The photographs are side by side or one above the other, and the captions state what is where. The
+profile `redrawn` has the same training and validation data, and test items drawn anew.
 
 Every test item has a mirror: its true caption is the hard negative of another item, and its hard
 negative is the true caption of that item. So no model that reads captions alone is right in more
@@ -28,6 +29,7 @@ from data.recipes.photographs.pairs import (
     SIZE,
     Composite,
     Nouns,
+    Pair,
     photographs,
     quadruples,
 )
@@ -35,6 +37,7 @@ from data.recipes.synthetic_scenes.corpora import f_score
 
 N_IMAGES = {"pretrain": 8000, "train": 4000, "valid": 500}
 TEST = 200  # pairs of photographs for relations, and quadruples for adjectives
+TEST_REDRAWN = 600  # pairs and quadruples of `Redrawn`, or fewer if its rules leave no more
 RELATIONS = {
     "left": "to the left of",
     "right": "to the right of",
@@ -66,11 +69,11 @@ class Paired:
         self.photographs = {"pretrain": train[:n], "train": train[n:], "valid": valid}
         self.nouns = Nouns(train)
         self.rng = np.random.default_rng(self.VERSION)
+        self.test = test
         self.pairs = self.nouns.draw(test, TEST, self.rng)
         self.mirrored = quadruples(test, self.nouns.described, TEST, self.rng)
-        every = (*self.pairs, *(pair for both in self.mirrored for pair in both))
-        self.tested = {frozenset(pair.texts) for pair in every}  # no training caption joins these
-        self.seen: set[str] = set()  # phrases of training captions
+        self.tested = self._phrases()  # no training caption joins these
+        self.joined: set[frozenset[str]] = set()  # the two phrases of each training caption
         self.vocabulary = sorted({*self.nouns.counts, *self.nouns.described, *ADJECTIVES})
 
     def manifest(self, key: str, counts: dict[str, Any]) -> str:
@@ -79,12 +82,17 @@ class Paired:
         It includes how many phrases of the test occur in training captions, too, and how many
         phrases the test has.
         """
-        phrases = frozenset().union(*self.tested)
-        repeated = {"phrases": [len(phrases & self.seen), len(phrases)]}
+        phrases, seen = (frozenset().union(*some) for some in (self._phrases(), self.joined))
+        repeated = {"phrases": [len(phrases & seen), len(phrases)]}
         return json.dumps(
             {"key": key, "version": self.VERSION, "counts": counts, "seen_in_training": repeated},
             indent=1,
         )
+
+    def _phrases(self) -> set[frozenset[str]]:
+        """Return the two phrases of each pair of the test."""
+        every = (*self.pairs, *(pair for both in self.mirrored for pair in both))
+        return {frozenset(pair.texts) for pair in every}
 
     def datasets(self) -> Iterator[Dataset]:
         """Yield captions of the base model, of fine-tuning and validation, and the test data.
@@ -107,7 +115,7 @@ class Paired:
             if self.rng.random() < 0.5:
                 pair = pair.reversed
             if split != "valid":
-                self.seen.update(pair.texts)
+                self.joined.add(frozenset(pair.texts))
             yield Composite(pair, bool(self.rng.random() < 0.5))
 
     def _pretrain(self) -> Dataset:
@@ -231,6 +239,30 @@ class Paired:
                 score = 5 * f_score(frozenset((a, b, (a, b))), frozenset((*texts, texts)))
                 rows.append((state(relation, a, b), state(stated_by, *texts), score))
         return similarity_dataset(rows)
+
+
+class Redrawn(Paired):
+    """The datasets of `Paired` with test items drawn anew, from the same photographs.
+
+    No item joins two phrases that an item of `Paired` or a training caption joins, and every word
+    of an item occurs in a training caption.
+    """
+
+    def _aro(self) -> Iterator[Dataset]:
+        rng = np.random.default_rng([self.VERSION, 1])
+        used = self.tested | self.joined
+        words = {word for both in self.joined for text in both for word in text.split()}
+
+        def is_new(pair: Pair) -> bool:
+            return frozenset(pair.texts) not in used and words.issuperset(
+                " ".join(pair.texts).split()
+            )
+
+        drawn = self.nouns.draw(self.test, 2 * TEST_REDRAWN, rng)
+        self.pairs = [pair for pair in drawn if is_new(pair)][:TEST_REDRAWN]
+        mirrored = quadruples(self.test, self.nouns.described, 2 * TEST_REDRAWN, rng)
+        self.mirrored = [both for both in mirrored if all(map(is_new, both))][:TEST_REDRAWN]
+        yield from super()._aro()
 
 
 def _aro_row(
