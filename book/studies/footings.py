@@ -126,6 +126,9 @@ def best_trials(trials: pd.DataFrame) -> plots.CellOutput:
     columns = {
         "trials": by_loss.size(),
         "learning rate": best["lr"].map("{:g}".format),
+        "batch": best.get("batch_size", pd.Series(index=best.index)).map(
+            "{:.0f}".format, na_action="ignore"
+        ),
         "margin": margins.map("{:g}".format, na_action="ignore"),
         "λ": best["weight"].map("{:g}".format, na_action="ignore"),
         "swapped": best["swap"],
@@ -136,7 +139,8 @@ def best_trials(trials: pd.DataFrame) -> plots.CellOutput:
     return plots.table(
         pd.DataFrame(columns).fillna("").rename(plots.label).rename_axis("model"),
         "The best trial of each loss on validation captions. All trials use seed 100, a seed that "
-        "no reported result uses. Swapped: the parts that a swap moves. These are nouns or noun "
+        "no reported result uses. Batch: pairs in a step, to which NegCLIP adds as many. Swapped: "
+        "the parts that a swap moves. These are nouns or noun "
         "phrases; for 'half', one of these two kinds is chosen at random. Score: mean "
         "of R@1 and of the share of captions preferred to their hard negatives, in %.",
     )
