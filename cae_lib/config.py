@@ -1,9 +1,4 @@
-"""Folders, profiles, and the configuration of training runs.
-
-A profile sets the model, the data and the runs. Examples are `smoke` (takes minutes; its numbers
-are meaningless), `mini` (the published book, on two CPU cores) and `paper` (the paper's setting, on
-one large GPU).
-"""
+"""Folders of the project, and the settings of a training run."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -26,6 +21,9 @@ HINGES = ("difference", "log", "margin")
 
 SCOPES = ("batch", "caption", "word")
 """Values of the setting `scope` of `AttributionLossConfig`."""
+
+OPEN_CLIP_WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+"""Names that open_clip's weights have in a repository of the hub; the first that exists is used."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +93,19 @@ def install_command(extra: str) -> str:
     return f'pip install "{DISTRIBUTION}[{extra}] @ {address}"'
 
 
+def missing_package_error(error: ModuleNotFoundError, name: str) -> ModuleNotFoundError:
+    """Return an error that says how to install the package that a public name needs.
+
+    Args:
+        error: The error of the import; if one of our own modules is missing, it is returned itself.
+        name: The public name, with its package.
+    """
+    if str(error.name).partition(".")[0] in ("cae_lib", "cae_bench", "cae_lab"):
+        return error
+    text = f"{name} needs {error.name}, which is not installed: {install_command('lab')}"
+    return ModuleNotFoundError(text, name=error.name)
+
+
 def bundled_path(relative_path: str) -> Path:
     """Return the path of a file or folder that comes with the repository.
 
@@ -111,6 +122,21 @@ def bundled_path(relative_path: str) -> Path:
         if path.exists() or home is None or not (home / relative_path).exists()
         else home / relative_path
     )
+
+
+def cached_open_clip_weights(repository: str) -> Path | None:
+    """Return the path of open_clip's weights in the Hugging Face cache, without network access.
+
+    Args:
+        repository: The weights' repository on the hub, `OWNER/NAME`.
+
+    Returns:
+        The path, or None if the weights have not been downloaded.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = (try_to_load_from_cache(repository, name) for name in OPEN_CLIP_WEIGHT_FILES)
+    return next((Path(path) for path in cached if isinstance(path, str)), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +202,7 @@ class Experiment(AttributionLossConfig):
     """
 
     name: str  # name of the run, such as "clip-ft" or "cae-attention"
-    profile: str  # a key of `cae_lib.profiles.PROFILES`
+    profile: str  # a key of `cae_lab.profiles.PROFILES`
     model: str = "clip-mini"  # or "clip-photo", or a model of open_clip
     activation: str = "quickgelu"  # or "gelu"
     # The weights to start from: the path, below the data folder, of a .safetensors file or of any
@@ -214,9 +240,6 @@ class Experiment(AttributionLossConfig):
     # "fixed": the margin of that loss is `margin`. "adaptive": it is the mean similarity gap in the
     # last step that had foils, clamped to between 0 and `margin`, as in CE-CLIP; 0 at first.
     margin_rule: str = "fixed"
-    # Share of the captions in which one word with a role is masked for the contrastive loss, by the
-    # mean token embedding.
-    masked: float = 0.0
     lock_image: bool = False  # keep the image tower as it is, and train the text tower alone
     lock_trunk: bool = False  # keep only the trunk of a timm image tower as it is
     tower_steps: int = 0  # for a base model: steps that first train the image tower alone
@@ -228,7 +251,7 @@ class Experiment(AttributionLossConfig):
     betas: tuple[float, float] = (0.9, 0.98)
     eps: float = 1e-6
     precision: str = "fp32"  # or "bf16" (autocast), or "auto": bf16 if the device supports it
-    # Seed of the order of the data, crops, negatives, masks, placebos, random numbers within the
+    # Seed of the order of the data, crops, negatives, placebos, random numbers within the
     # model and the method, and the initial weights of a base model.
     seed: int = 0
 
@@ -247,96 +270,3 @@ class Experiment(AttributionLossConfig):
         values = dataclasses.asdict(self)
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if value != defaults[name]}
-
-
-@dataclass(frozen=True)
-class SearchSpace:
-    """Candidate settings of a profile's runs, which are tried on validation captions.
-
-    Attributes:
-        rates: Learning rates of CLIP-FT and NegCLIP.
-        shares: Further numbers of training steps of CLIP-FT and NegCLIP, as multiples of the
-            profile's number.
-        weights: Weights λ of the attribution loss, in ascending order. The search starts at 1,
-            which has to be among them.
-        margins: Margins eps of CAE with the method "binding", and of margin losses on hard
-            negatives.
-        binding_weights: Weights λ of the losses for which `margins` are tried. The search `footing`
-            of `data/recipes/choose_settings.py` takes every second of them.
-    """
-
-    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
-    shares: tuple[float, ...] = (0.25, 0.5, 2)
-    weights: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-    margins: tuple[float, ...] = (0.05, 0.1, 0.2)
-    binding_weights: tuple[float, ...] = (2.5, 5.0, 10.0, 20.0)
-
-
-@dataclass(frozen=True)
-class Profile:
-    """Settings of one profile, as read from a file of `configs`.
-
-    The comments beside the fields explain them.
-    """
-
-    name: str  # name of its file, without the suffix
-    seeds: int  # number of seeds of each run
-    base: dict[str, Any] | None  # settings of the base model's training; None if it is downloaded
-    training: dict[str, Any]  # fields of `Experiment` that all runs share unless they set them
-    runs: dict[str, dict[str, Any]]  # by the name of the run, the fields that it sets
-    title: str = ""  # what its images are, such as "synthetic scenes"
-    labels: dict[str, str] = field(default_factory=dict)  # of some runs, for tables and figures
-    studies: frozenset[str] = frozenset()  # names of the runs of the studies beside the paper
-    # Settings of shorter runs, which are compared only with each other, see `ablations`; empty if
-    # there are none.
-    short: dict[str, Any] = field(default_factory=dict)
-    earlier_bases: tuple[int, ...] = ()  # numbers of steps of base models with a shorter training
-    search: SearchSpace = SearchSpace()
-    built_from_photographs: bool = False  # whether its images are made from Flickr8k's photographs
-    studies_apart: bool = False  # whether `cae reproduce` includes the studies only with `--all`
-    # Announcement above each page of its own copy of the book; None if it has no copy.
-    own_book: str | None = None
-    recorded: bool = True  # whether its numbers mean something, and are kept in `data/records`
-    datasets_profile: str = ""  # name of the profile whose datasets it reads; "" if it has its own
-    # Name of the profile that its chain of `like` keys ends at; pages that describe that one
-    # describe it, too. "" without such a key.
-    like: str = ""
-    # Whether it is a rehearsal: drawn scenes replace its real datasets, with all files in
-    # `build/NAME`.
-    is_rehearsal: bool = False
-
-    @property
-    def is_real(self) -> bool:
-        """Whether the profile uses published data and downloaded weights, or stand-ins for them."""
-        return self.base is None
-
-    @property
-    def is_synthetic(self) -> bool:
-        """Whether the images are synthetic scenes, whose full content is known as ground truth.
-
-        It is false for a rehearsal, whose drawn scenes are read like the real datasets that they
-        replace.
-        """
-        return not (self.is_real or self.built_from_photographs)
-
-    @property
-    def root(self) -> Path:
-        """Folder that contains the profile's datasets."""
-        name = self.datasets_profile or self.name
-        folder = f"world-{name}" if self.is_synthetic else name
-        return paths().raw if self.is_real else paths().raw / folder
-
-    @property
-    def build_command(self) -> str:
-        """Shell command that generates the profile's datasets, in a clone of the repository.
-
-        It has no meaning for a profile of published datasets (`is_real`).
-        """
-        recipe = "photographs" if self.built_from_photographs else "synthetic_scenes"
-        return f"python -m data.recipes.{recipe}.build --profile {self.name}"
-
-    @property
-    def records(self) -> Path:
-        """Folder of the profile's stored tables; in the cache if `recorded` is false."""
-        place = paths().records if self.recorded else paths().cache / "records"
-        return place / self.name

@@ -18,13 +18,15 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+from cae_lab.profiles import load_profile
+from cae_lab.provenance import current_provenance
+from cae_lab.store import pack, packed_path, save
+from cae_lab.training_set import default_tagger
 from cae_lib.config import paths
 from cae_lib.data.captions import load_negclip_tsv
-from cae_lib.data.training_set import default_tagger
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.clip import Clip
-from cae_lib.runtime import current_provenance, pick_device
-from cae_lib.store import file_of, merge_staged, save
+from cae_lib.runtime import pick_device
 from cae_lib.words.alignment import align
 
 MODEL = "ViT-B-32"
@@ -287,7 +289,7 @@ def store(
     provenance = current_provenance(
         profile, options.seed, wall_seconds=spent, data=data, settings=settings
     )
-    run, seed = subject["model"], options.seed
-    save(table, run, seed, frame, profile, key=key, provenance=provenance)
-    merge_staged(profile)
-    print(f"stored {file_of(table, profile)}", flush=True)
+    run, seed, found = subject["model"], options.seed, load_profile(profile)
+    save(table, found, run, seed, frame, key=key, provenance=provenance)
+    pack(found, [(run, seed)], [table])
+    print(f"stored {packed_path(table, found)}", flush=True)

@@ -1,4 +1,4 @@
-"""How often the 95 % intervals of `cae_lib.statistics` hold the truth, by simulation.
+"""How often the 95 % intervals of `cae_bench.statistics` hold the truth, by simulation.
 
 Usage, from the top of the repository:
 
@@ -32,11 +32,8 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from cae_lib import plots, results, store
-from cae_lib.evaluation.averages import score_weights
-from cae_lib.keys import digest
-from cae_lib.runtime import current_provenance
-from cae_lib.statistics import (
+from cae_bench.averages import score_weights
+from cae_bench.statistics import (
     ITEM_KEY,
     VarianceComponents,
     correlations,
@@ -45,6 +42,10 @@ from cae_lib.statistics import (
     seed_means_and_components,
     summarize,
 )
+from cae_lab import plots, results, store
+from cae_lab.profiles import load_profile
+from cae_lab.provenance import current_provenance
+from cae_lib.training.inputs import digest
 
 TUNED, CAE = (
     "clip-ft",
@@ -385,10 +386,10 @@ def main() -> None:
         key = digest(settings)
         spent = round(time.monotonic() - started, 1)
         made = current_provenance("mini", options.seed, wall_seconds=spent, settings=settings)
-        store.save(
-            "coverage", results.DATA_RUN, options.seed, frame, "mini", key=key, provenance=made
-        )
-        store.merge_staged("mini")
+        profile = load_profile("mini")
+        run = results.DATA_RUN, options.seed
+        store.save("coverage", profile, *run, frame, key=key, provenance=made)
+        store.pack(profile, [run], ["coverage"])
 
 
 if __name__ == "__main__":

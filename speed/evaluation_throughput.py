@@ -32,11 +32,11 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from cae_bench.benchmarks import Item, load_benchmark
+from cae_bench.choice import item_scores
+from cae_bench.encoder import Encoder
 from cae_lib.config import paths
-from cae_lib.data.benchmarks import Item, load_benchmark
 from cae_lib.errors import DataError
-from cae_lib.evaluation.choice import item_scores
-from cae_lib.evaluation.encoder import Encoder
 from cae_lib.models.clip import Clip, load_clip
 from speed.common import (
     MODEL,

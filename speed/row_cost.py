@@ -17,13 +17,13 @@ from collections.abc import Callable
 
 import torch
 
-from cae_lib.data.needs import data_digests
-from cae_lib.data.training_set import training_set
+from cae_lab.names import CLIP_FT
+from cae_lab.needs import data_digests
+from cae_lab.profiles import load_profile
+from cae_lab.runs import Run
+from cae_lab.training_set import training_set
 from cae_lib.models.clip import load_clip
-from cae_lib.profiles import experiment, find_profile
-from cae_lib.runs import initial_weights
 from cae_lib.training.trainer import TrainingRun
-from cae_lib.variants import CLIP_FT
 from speed.common import common_options, interleaved, median_table, prepare, seconds, store
 
 WARM_UP = 2
@@ -38,30 +38,29 @@ def main() -> None:
     parser.add_argument("--profile", required=True)
     options = parser.parse_args()
     started, device, work = time.monotonic(), prepare(options), {}
-    for name, row in find_profile(options.profile).runs.items():
+    profile = load_profile(options.profile)
+    for name, row in profile.runs.items():
         # With other words a step is that of the plain row; without steps there is nothing to time.
         if not row.keys() & {"roles", "tagger"} and row.get("steps") != 0:
-            work[name] = _steps(name, options.profile, WARM_UP + options.rounds, device)
+            work[name] = _steps(profile.run(name), WARM_UP + options.rounds, device)
     rounds = interleaved(work, WARM_UP + options.rounds, device, clock=options.clock)
     frame = seconds(rounds[WARM_UP:])
     print(median_table(frame, CLIP_FT), flush=True)
-    config = experiment(CLIP_FT, options.profile)
+    config = profile.experiment(CLIP_FT)
     subject = {"model": config.model, "batch": config.batch_size, "precision": config.precision}
-    data = data_digests(options.profile, ["benchmarks"])["benchmarks"]
+    data = data_digests(profile, ["benchmarks"])["benchmarks"]
     store("cost_rows", options, device, subject, data, frame, started, options.profile)
 
 
-def _steps(
-    name: str, profile_name: str, rounds: int, device: torch.device
-) -> Callable[[int], object]:
-    config = experiment(name, profile_name)
-    clip = load_clip(config.model, initial_weights(config), config.activation, device)
-    data = training_set(profile_name, config.train_data, config.model, config.tagger)
-    run = TrainingRun(config, clip, data.pairs, data.alignment, data.images)
-    run.set_train_mode()
-    with run.prefetch(0, rounds) as source:
+def _steps(run: Run, rounds: int, device: torch.device) -> Callable[[int], object]:
+    config = run.config
+    clip = load_clip(config.model, run.start.source, config.activation, device)
+    data = training_set(run.profile, config.train_data, config.model, config.tagger)
+    training = TrainingRun(config, clip, data.pairs, data.alignment, data.images)
+    training.set_train_mode()
+    with training.prefetch(0, rounds) as source:
         batches = list(source)
-    return lambda number: run.step(number, batches[number])
+    return lambda number: training.step(number, batches[number])
 
 
 if __name__ == "__main__":

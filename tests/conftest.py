@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from cae_lab.profiles import load_profile
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 PAGE = """\
@@ -63,12 +65,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for n in range(n_workers)
         for item in (*slow[n::n_workers], *others[n * share : (n + 1) * share])
     ]
-
-
-@pytest.fixture(scope="session", autouse=True)
-def suites_of_the_studies() -> None:
-    """Register these suites in each worker; the process that distributes tests needs no PyTorch."""
-    import book.studies  # noqa: F401
 
 
 @pytest.fixture
@@ -141,9 +137,8 @@ def smoke_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def smoke_home(home: Path, smoke_world: Path) -> Path:
     """A home with the smoke world and a base with random weights, where nothing is measured."""
-    from cae_lib.runs import checkpoint_path
 
     (home / "data").mkdir()
     (home / "data" / "raw").symlink_to(smoke_world.parent)
-    save_random(checkpoint_path("base", "smoke"), seed=3)
+    save_random(load_profile("smoke").run("base").path, seed=3)
     return home

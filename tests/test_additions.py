@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import REPOSITORY
 
+from cae_lab.profiles import load_profile
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
-from cae_lib.profiles import experiment
-from cae_lib.runtime import PACKAGE_FOLDER
 
 FILE = """
 from dataclasses import dataclass
@@ -33,13 +32,12 @@ USE = """
 import torch
 from pathlib import Path
 
+import cae_bench
 import cae_lib as cae
-from cae_lib import plots
+from cae_lab import load_profile, plots
+from cae_lab.cli import main
 from cae_lib.attribution import get_method
-from cae_lib.cli import main
-from cae_lib.profiles import experiment
 from cae_lib.models import load_clip, read_meta
-from cae_lib.runs import checkpoint_path
 
 assert Path(cae.__file__).is_relative_to(Path.cwd())
 assert plots.label("cae-size") == "CLIP-CAE (size)" and plots.method_label("cae-size") == "size"
@@ -50,25 +48,27 @@ found = get_method("size", power=2.0)(clip.model, tokens, torch.ones(1, 128)).sc
 squares = clip.model.token_embedding(tokens).square().sum(-1)
 torch.testing.assert_close(found, squares[:, : found.shape[1]].detach(), rtol=1e-5, atol=0)
 assert main(["train", "cae-size", "--profile", "smoke"]) == 0
-meta = read_meta(checkpoint_path("cae-size", "smoke"))
-assert meta.step == 3 and meta.config_key == experiment("cae-size", "smoke").key()
+run = load_profile("smoke").run("cae-size")
+meta = read_meta(run.path)
+assert meta.step == 3 and meta.config_key == run.config.key()
 """
 
 
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
-    copy = tmp_path / "cae_lib"
-    shutil.copytree(PACKAGE_FOLDER, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("cae_lib", "cae_bench", "cae_lab"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=ignored)
     shutil.copytree(REPOSITORY / "configs", tmp_path / "configs")
     (tmp_path / "pyproject.toml").touch()  # which makes it a clone
-    return copy
+    return tmp_path
 
 
 BENCHMARK = """
 from collections.abc import Iterator
 from pathlib import Path
 
-from cae_lib.data.benchmarks.base import Family, ImageRef, Item
+from cae_bench.benchmarks.base import Family, ImageRef, Item
 from cae_lib.data.rows import json_rows
 
 
@@ -81,7 +81,7 @@ def read(root: Path, subset: str) -> Iterator[Item]:
 FAMILY = Family("ours", "our-set", read, {"all": 2}, ("our-set/ours.json",), images_advice="drawn")
 """
 USE_BENCHMARK = """
-table = cae.evaluate(cae.load_clip(), "ours")
+table = cae_bench.evaluate(cae.load_clip(), "ours")
 assert [*table["dataset"]] == ["ours/all"] and [*table["n_used"]] == [*table["n_expected"]] == [2]
 """
 
@@ -90,10 +90,10 @@ def use(package: Path, steps: str) -> None:
     """Run lines with the copy of the package."""
     done = subprocess.run(
         [sys.executable, "-c", steps],
-        cwd=package.parent,
+        cwd=package,
         text=True,
         capture_output=True,
-        env=os.environ | {"PYTHONPATH": str(package.parent)},
+        env=os.environ | {"PYTHONPATH": str(package)},
     )
     assert done.returncode == 0, done.stderr
 
@@ -107,12 +107,12 @@ def edit(path: Path, old: str, new: str) -> None:
 def test_a_method_and_a_benchmark_are_a_file_and_a_line_and_a_run_is_an_entry(
     package, home, smoke_world, tiny_clip
 ) -> None:
-    (package / "attribution" / "size.py").write_text(FILE)
+    (package / "cae_lib" / "attribution" / "size.py").write_text(FILE)
     line = '    "size": Method("SizeAttribution", "size", "red"),\n'
-    edit(package / "methods.py", "] = {\n", "] = {\n" + line)
-    runs = package.parent / "configs" / "smoke.yaml"
+    edit(package / "cae_lib" / "methods.py", "] = {\n", "] = {\n" + line)
+    runs = package / "configs" / "smoke.yaml"
     edit(runs, "runs:\n", "runs:\n  cae-size: {method: size, weight: 0.5}\n")
-    folder = package / "data" / "benchmarks"
+    folder = package / "cae_bench" / "benchmarks"
     (folder / "ours.py").write_text(BENCHMARK)
     edit(folder / "__init__.py", "    order,\n", "    order,\n    ours,\n")
     edit(
@@ -122,7 +122,7 @@ def test_a_method_and_a_benchmark_are_a_file_and_a_line_and_a_run_is_an_entry(
     )
     (home / "data" / "raw").mkdir(parents=True)
     (home / "data" / "raw" / "world-smoke").symlink_to(smoke_world)
-    base = home / "data" / experiment("clip-ft", "smoke").weights
+    base = home / "data" / load_profile("smoke").experiment("clip-ft").weights
     save_checkpoint(base, tiny_clip, CheckpointMeta("clip-mini", "quickgelu"))
     folder = home / "data" / "raw" / "our-set"
     (folder / "images").mkdir(parents=True)

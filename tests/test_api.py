@@ -1,4 +1,4 @@
-"""What a stranger calls: `import cae_lib as cae`, and nothing deeper."""
+"""What a stranger calls of the packages, and nothing deeper."""
 
 import json
 import subprocess
@@ -12,8 +12,10 @@ import pytest
 from conftest import REPOSITORY
 from PIL import Image
 
+import cae_bench
 import cae_lib as cae
-from cae_lib.data.benchmarks import BENCHMARK_FAMILIES, FOLDER_OF_FAMILY, Family, ImageRef, Item
+from cae_bench.benchmarks import BENCHMARK_FAMILIES, FOLDER_OF_FAMILY, Family, ImageRef, Item
+from cae_lab.profiles import load_profile
 from cae_lib.data.rows import json_rows
 from cae_lib.errors import ConfigError, DataError
 
@@ -21,13 +23,15 @@ from cae_lib.errors import ConfigError, DataError
 def test_scores_of_a_model_are_those_of_its_stored_answers(smoke_world, home, tiny_clip) -> None:
     (home / "data").mkdir()
     (home / "data" / "raw").symlink_to(Path(smoke_world).parent)
-    table = cae.evaluate(tiny_clip, "sugarcrepe", profile_name="smoke")
+    table = cae_bench.evaluate(tiny_clip, "sugarcrepe", datasets=load_profile("smoke").datasets)
     assert {*table["dataset"].str.partition("/")[0]} == {"sugarcrepe"}
     assert (table["n_used"] == table["n_expected"]).all() and table["value"].between(0, 1).all()
-    opened = cae.evaluate(lambda: tiny_clip, "sugarcrepe", profile_name="smoke")
+    opened = cae_bench.evaluate(
+        lambda: tiny_clip, "sugarcrepe", datasets=load_profile("smoke").datasets
+    )
     assert opened.equals(table)
     with pytest.raises(ConfigError, match="sugarcrape.*Known: aro"):
-        cae.evaluate(tiny_clip, "sugarcrape", profile_name="smoke")
+        cae_bench.evaluate(tiny_clip, "sugarcrape", datasets=load_profile("smoke").datasets)
 
 
 def test_the_files_of_a_family_are_read_in_each_call(smoke_world, home, tiny_clip, monkeypatch):
@@ -45,12 +49,12 @@ def test_the_files_of_a_family_are_read_in_each_call(smoke_world, home, tiny_cli
     monkeypatch.setitem(FOLDER_OF_FAMILY, "mine", "mine")
     for n in (2, 1):
         (folder / "all.json").write_text(json.dumps([["a cat", "a dog"]] * n), encoding="utf-8")
-        assert cae.evaluate(tiny_clip, "mine")["n_used"].tolist() == [n]
-    with pytest.raises(ConfigError, match="mine is no set of the profile smoke: give --profile"):
-        cae.evaluate(tiny_clip, "mine", profile_name="smoke")
+        assert cae_bench.evaluate(tiny_clip, "mine")["n_used"].tolist() == [n]
+    with pytest.raises(ConfigError, match="no benchmark mine"):
+        cae_bench.evaluate(tiny_clip, "mine", datasets=load_profile("smoke").datasets)
     (folder / "all.json").unlink()
     with pytest.raises(DataError, match="cae data get mine"):
-        cae.evaluate(tiny_clip, "mine")
+        cae_bench.evaluate(tiny_clip, "mine")
 
 
 def test_what_is_attributed_is_a_model_with_its_preprocessing_and_a_picture(tiny_clip) -> None:
@@ -70,7 +74,7 @@ def test_what_is_attributed_is_a_model_with_its_preprocessing_and_a_picture(tiny
 @pytest.mark.parametrize("items", [None, [], pd.DataFrame(), pd.DataFrame({"family": ["aro"]})])
 def test_weights_are_of_a_table_of_items(items) -> None:
     with pytest.raises(DataError, match="stratum"):
-        cae.score_weights(items)
+        cae_bench.score_weights(items)
 
 
 def test_without_an_extra_the_error_names_it() -> None:
@@ -78,10 +82,15 @@ def test_without_an_extra_the_error_names_it() -> None:
     lines = """
 import sys
 sys.modules["pandas"] = None
-import cae_lib
-for name in ("evaluate", "score_weights", "contrasts", "attribute", "results"):
+import cae_bench, cae_lib
+for package, name in (
+    (cae_bench, "evaluate"),
+    (cae_bench, "score_weights"),
+    (cae_bench, "statistics"),
+    (cae_lib, "attribute"),
+):
     try:
-        getattr(cae_lib, name)
+        getattr(package, name)
     except ModuleNotFoundError as error:
         print(error)
 """
@@ -89,5 +98,5 @@ for name in ("evaluate", "score_weights", "contrasts", "attribute", "results"):
         [sys.executable, "-c", lines], cwd=REPOSITORY, capture_output=True, text=True
     )
     told = run.stdout.splitlines()
-    assert len(told) == 5, run.stderr
+    assert len(told) == 4, run.stderr
     assert all("pandas" in line and f'"{REPOSITORY}[lab]"' in line for line in told)

@@ -24,9 +24,9 @@ from book.extension.lab import keep_language_version
 from book.extension.run import run_page
 from book.extension.source import read_page
 from book.extension.web import MOST_DESCRIPTION, description
-from cae_lib import plots
+from cae_lab import plots
+from cae_lab.profiles import load_profile
 from cae_lib.errors import CaeError
-from cae_lib.profiles import find_profile
 
 HARNESS = Path(__file__).with_name("look.html")
 
@@ -89,7 +89,7 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not page.is_file():
             output.mkdir(exist_ok=True)
             config = REPOSITORY / "_config.yml"
-            if not find_profile("mini").root.is_dir():  # drawing the scenes takes a minute
+            if not load_profile("mini").root.is_dir():  # drawing the scenes takes a minute
                 text = config.read_text(encoding="utf-8")
                 config = output / "_config.yml"
                 option = "  config:\n    cae_explorer: false\n"
@@ -228,7 +228,7 @@ def test_the_copy_of_a_profile_says_so_above_each_page(book_home: Path):
     page = build_book("smoke")
     assert page == book_home / "build" / "smoke-html" / "_build" / "html" / "index.html"
     text = (page.parent / "experiments" / "page.html").read_text(encoding="utf-8")
-    assert find_profile("smoke").own_book in text and "smoke: 3 seeds" in text
+    assert load_profile("smoke").own_book in text and "smoke: 3 seeds" in text
 
 
 def test_what_is_wrong_with_a_book_is_shown(text: Path, book_home: Path, capfd):

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from cae_lab.profiles import PROFILES, load_profile
 from cae_lib.config import Experiment
 from cae_lib.errors import ConfigError
 from cae_lib.methods import PAPER_METHODS
-from cae_lib.profiles import PROFILES, experiment
 from cae_lib.training.execution import has_native_bf16, uses_bf16
 
-PLAIN = experiment("clip-ft", "mini")
+PLAIN = load_profile("mini").experiment("clip-ft")
 
 
 def different(a: Experiment, b: Experiment) -> set[str]:
@@ -20,9 +20,13 @@ def different(a: Experiment, b: Experiment) -> set[str]:
 
 
 def test_what_runs_differ_in():
-    other = experiment("clip-ft", "mini", lr=2e-4)
+    other = load_profile("mini").experiment("clip-ft", lr=2e-4)
     assert other.lr == 2e-4 and different(PLAIN, other) == {"lr"} and PLAIN.key() != other.key()
-    assert different(PLAIN, experiment("cae-attention", "mini")) == {"name", "method", "weight"}
+    assert different(PLAIN, load_profile("mini").experiment("cae-attention")) == {
+        "name",
+        "method",
+        "weight",
+    }
 
 
 def test_a_field_that_is_added_later_changes_no_key():
@@ -36,7 +40,10 @@ def test_a_field_that_is_added_later_changes_no_key():
 @pytest.mark.parametrize(("name", "texts"), [("smoke", 1), ("mini", 2), ("paper", 4)])
 def test_runs_with_hard_negatives_have_their_own_batch_and_the_same_lambda(name, texts):
     for method in PAPER_METHODS:
-        plain, hard = experiment(f"cae-{method}", name), experiment(f"negclip-cae-{method}", name)
+        plain, hard = (
+            load_profile(name).experiment(f"cae-{method}"),
+            load_profile(name).experiment(f"negclip-cae-{method}"),
+        )
         assert different(plain, hard) <= {"name", "negatives", "batch_size"}
         assert 4 * hard.batch_size == texts * plain.batch_size
 
@@ -55,7 +62,9 @@ def test_a_processor_without_bfloat16_trains_in_float32(tmp_path: Path, text: st
     assert not has_native_bf16(cpuinfo), "not Linux"
     cpuinfo.write_text(f"processor\t: 0\n{text}")
     assert has_native_bf16(cpuinfo) is native
-    assert {experiment("clip-ft", name).precision for name in ("mini", "photo")} == {"auto"}
+    assert {load_profile(name).experiment("clip-ft").precision for name in ("mini", "photo")} == {
+        "auto"
+    }
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("cae_lib.training.execution.has_native_bf16", lambda: native)
@@ -76,17 +85,19 @@ def test_a_processor_without_bfloat16_trains_in_float32(tmp_path: Path, text: st
 )
 def test_override_of_the_wrong_type(override):
     with pytest.raises(ConfigError, match=f"clip-ft: {next(iter(override))} is .*expected"):
-        experiment("clip-ft", "mini", **override)
-    assert experiment("cae-attention", "mini", method=None).method is None, "its type allows it"
+        load_profile("mini").experiment("clip-ft", **override)
+    assert load_profile("mini").experiment("cae-attention", method=None).method is None, (
+        "its type allows it"
+    )
 
 
 def test_every_row_of_every_profile_is_a_valid_configuration():
     for chosen in PROFILES.values():
         for name in chosen.runs:
-            assert experiment(name, chosen.name).profile == chosen.name
+            assert load_profile(chosen.name).experiment(name).profile == chosen.name
 
 
 def test_runs_by_the_second_tagger_differ_from_the_paper_s_in_nothing_else():
     for row in (f"dependency-{method}" for method in PAPER_METHODS):
-        plain = experiment(row.replace("dependency", "cae"), "photo")
-        assert different(plain, experiment(row, "photo")) == {"name", "tagger"}
+        plain = load_profile("photo").experiment(row.replace("dependency", "cae"))
+        assert different(plain, load_profile("photo").experiment(row)) == {"name", "tagger"}

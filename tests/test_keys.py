@@ -4,10 +4,10 @@ from dataclasses import fields, replace
 
 import pytest
 
-from cae_lib import keys
+from cae_lab.profiles import load_profile
+from cae_lab.suites import SUITES
 from cae_lib.config import Experiment
-from cae_lib.evaluation.suites import ALL_SUITES
-from cae_lib.profiles import experiment
+from cae_lib.training import inputs
 
 CHANGED = {
     "hinge": "log", "scope": "word", "activation": "gelu", "weights": "other.safetensors",
@@ -26,39 +26,34 @@ def changed(value: object) -> object:
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Experiment)])
 def test_each_setting_of_a_run_changes_its_inputs(name: str) -> None:
-    known = experiment("clip-ft", "mini")
+    known = load_profile("mini").experiment("clip-ft")
     value = CHANGED[name] if name in CHANGED else changed(getattr(known, name))
-    before = keys.run_inputs(known, "data", "start")
-    after = keys.run_inputs(replace(known, **{name: value}), "data", "start")
+    before = inputs.run_inputs(known, "data", "start")
+    after = inputs.run_inputs(replace(known, **{name: value}), "data", "start")
     assert {part for part in before if before[part] != after[part]} == {"settings"}
 
 
 def test_data_start_and_version_each_change_one_part(monkeypatch) -> None:
-    known = experiment("clip-ft", "mini")
-    before = keys.run_inputs(known, "data", "start")
-    assert keys.run_inputs(known, "data", "start") == before
-    assert keys.run_inputs(known, "other", "start") == before | {"training data": "other"}
-    assert keys.run_inputs(known, "data", "other") == before | {"first weights": "other"}
-    monkeypatch.setattr(keys, "TRAINING_VERSION", 7)
-    assert keys.run_inputs(known, "data", "start") == before | {"training version": "7"}
+    known = load_profile("mini").experiment("clip-ft")
+    before = inputs.run_inputs(known, "data", "start")
+    assert inputs.run_inputs(known, "data", "start") == before
+    assert inputs.run_inputs(known, "other", "start") == before | {"training data": "other"}
+    assert inputs.run_inputs(known, "data", "other") == before | {"first weights": "other"}
+    monkeypatch.setattr(inputs, "TRAINING_VERSION", 7)
+    assert inputs.run_inputs(known, "data", "start") == before | {"training version": "7"}
 
 
-def test_a_tables_key_covers_suite_version_model_and_data(monkeypatch) -> None:
-    known = keys.table_key("retrieval", "model", "data")
-    assert known == keys.table_key("retrieval", "model", "data") and len(known) == 12
-    changes = (
-        ("blind", "model", "data"),
-        ("retrieval", "other", "data"),
-        ("retrieval", "model", "other"),
-    )
-    others = [keys.table_key(*change) for change in changes]
-    monkeypatch.setattr(keys, "SUITE_VERSIONS", keys.SUITE_VERSIONS | {"retrieval": 2})
-    others.append(keys.table_key("retrieval", "model", "data"))
+def test_a_results_key_covers_suite_version_model_and_data() -> None:
+    suite = SUITES["retrieval"]
+    known = suite.key("model", "data")
+    assert known == suite.key("model", "data") and len(known) == 12
+    others = [
+        SUITES["phrases"].key("model", "data"),
+        suite.key("other", "data"),
+        suite.key("model", "other"),
+        replace(suite, version=2).key("model", "data"),
+    ]
     assert len({known, *others}) == 5
-
-
-def test_every_suite_has_a_version() -> None:
-    assert {*ALL_SUITES, "data"} == {*keys.SUITE_VERSIONS}
 
 
 @pytest.mark.parametrize(
@@ -85,18 +80,18 @@ def test_every_suite_has_a_version() -> None:
 def test_the_versions_of_what_a_training_reads_from_text_are_in_its_key(
     run: str, read: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = experiment(run, "mini")
-    before, changing = keys.run_inputs(config, "data", "start"), set()
+    config = load_profile("mini").experiment(run)
+    before, changing = inputs.run_inputs(config, "data", "start"), set()
     versions = {
-        "scene-graph": ("TAGGER_VERSIONS", keys.TAGGER_VERSIONS | {"scene-graph": 99}),
-        "dependency": ("TAGGER_VERSIONS", keys.TAGGER_VERSIONS | {"dependency": 99}),
-        "truth": ("TAGGER_VERSIONS", keys.TAGGER_VERSIONS | {"truth": 99}),
+        "scene-graph": ("TAGGER_VERSIONS", inputs.TAGGER_VERSIONS | {"scene-graph": 99}),
+        "dependency": ("TAGGER_VERSIONS", inputs.TAGGER_VERSIONS | {"dependency": 99}),
+        "truth": ("TAGGER_VERSIONS", inputs.TAGGER_VERSIONS | {"truth": 99}),
         "swaps": ("SWAPS_VERSION", 99),
         "negatives from text": ("NEGATIVES_VERSION", 99),
     }
     for name, (constant, value) in versions.items():
         with monkeypatch.context() as patch:
-            patch.setattr(keys, constant, value)
-            if keys.run_inputs(config, "data", "start") != before:
+            patch.setattr(inputs, constant, value)
+            if inputs.run_inputs(config, "data", "start") != before:
                 changing.add(name)
     assert changing == read

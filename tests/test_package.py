@@ -18,8 +18,9 @@ import pytest
 from conftest import REPOSITORY
 
 import cae_lib
-from cae_lib import cli, config, runtime
-from cae_lib.runtime import PACKAGE_FOLDER, has_uncommitted_changes
+from cae_lab import cli, provenance
+from cae_lab.provenance import PACKAGES, has_uncommitted_changes
+from cae_lib import config
 
 GUARDED = """
 import builtins, runpy, sys
@@ -60,11 +61,12 @@ def test_the_loss_needs_the_dependencies_alone() -> None:
 
 def test_every_data_file_of_the_package_is_shipped() -> None:
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
-    patterns = settings["setuptools"]["package-data"]["cae_lib"]
-    shipped = {path for pattern in patterns for path in PACKAGE_FOLDER.glob(pattern)}
-    files = {path for path in PACKAGE_FOLDER.rglob("*.*") if path.is_file()}
-    assert {path for path in files if path.suffix not in (".py", ".pyc")} == shipped
-    assert PACKAGE_FOLDER / "data" / "sources.yml" in shipped
+    for package in PACKAGES:
+        folder, patterns = REPOSITORY / package, settings["setuptools"]["package-data"][package]
+        shipped = {path for pattern in patterns for path in folder.glob(pattern)}
+        files = {path for path in folder.rglob("*.*") if path.is_file()}
+        unlike_code = {path for path in files if path.suffix not in (".py", ".pyc", ".md")}
+        assert unlike_code == shipped, package
 
 
 def _import(name: str) -> None:
@@ -102,7 +104,7 @@ def test_without_a_clone_a_hint_names_where_the_package_came_from(
 
 
 def test_the_command_without_click_says_what_to_install() -> None:
-    code = "import sys; sys.modules['click'] = None; import cae_lib.cli"
+    code = "import sys; sys.modules['click'] = None; import cae_lab.cli"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
     )
@@ -118,7 +120,7 @@ def test_a_command_whose_output_no_one_reads_ends_quietly(arguments: str) -> Non
     outputs = {"stdout": writing, "stderr": subprocess.PIPE}
     if arguments.endswith("nosuch"):  # prints an error
         outputs = {"stdout": subprocess.PIPE, "stderr": writing}
-    command = [sys.executable, "-m", "cae_lib.cli", *arguments.split()]
+    command = [sys.executable, "-m", "cae_lab.cli", *arguments.split()]
     run = subprocess.run(command, cwd=REPOSITORY, text=True, **outputs)
     os.close(writing)
     assert (run.returncode, run.stdout or "", run.stderr or "") == (141, "", "")
@@ -136,7 +138,7 @@ def test_names_and_helps_of_commands_need_no_pytorch() -> None:
     code = """
 import sys
 import cae_lib
-from cae_lib.cli import cae, main
+from cae_lab.cli import cae, main
 for name, command in cae.commands.items():
     for more in getattr(command, "commands", [None]):
         assert main([word for word in (name, more, "--help") if word]) == 0
@@ -155,7 +157,7 @@ def test_an_unknown_benchmark_is_refused_without_pytorch() -> None:
     code = """
 import sys
 sys.modules["torch"] = None  # an import would be an error of another kind
-from cae_lib.cli import main
+from cae_lab.cli import main
 sys.exit(main(["evaluate", "base", "--only", "sugarcrape"]))
 """
     run = subprocess.run(
@@ -173,7 +175,7 @@ def test_a_change_is_told_from_the_last_commit(tmp_path: Path, monkeypatch) -> N
     identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
         subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True)
-    monkeypatch.setattr(runtime, "PACKAGE_FOLDER", package)
+    monkeypatch.setattr(provenance, "PARENT_FOLDER", package)
     assert has_uncommitted_changes([package]) is False
     (package / "one.py").write_text("x = 2\n")
     assert (
@@ -196,28 +198,49 @@ def imported(path: Path) -> set[str]:
     return found
 
 
-LAYERS = (
-    {"errors", "methods", "config", "runtime", "machine"},
-    {"words", "models", "attribution"},
-    {"profiles", "keys", "variants", "estimates"},
-    {"data", "store", "statistics", "plots"},
-    {"training", "evaluation"},
-    {"runs", "measuring"},
-    {"results", "grid"},
-    {"pages", "commands"},
-    {"cli", "__init__"},
-)
-"""The top level of the package, the lowest parts first."""
+BELOW = {"cae_lib": set(), "cae_bench": {"cae_lib"}, "cae_lab": {"cae_lib", "cae_bench"}}
+"""The packages that each package may import, beside itself."""
+
+ABOVE = {"book", "data", "workflow", "speed", "tests"}
+"""Folders that use the packages, and that no package imports."""
 
 
-def test_imports_point_downwards() -> None:
-    place = {name: number for number, names in enumerate(LAYERS) for name in names}
-    for path in sorted(PACKAGE_FOLDER.rglob("*.py")):
-        top = path.relative_to(PACKAGE_FOLDER).parts[0].removesuffix(".py")
-        for name in imported(path):
-            assert name.split(".")[0] not in ("book", "data", "workflow"), f"{path} imports {name}"
-            if name.startswith("cae_lib."):
-                assert place[name.split(".")[1]] <= place[top], f"{path} imports {name}"
+@pytest.mark.parametrize("package", BELOW)
+def test_imports_point_downwards(package: str) -> None:
+    for path in sorted((REPOSITORY / package).rglob("*.py")):
+        tops = {name.partition(".")[0] for name in imported(path)}
+        assert not tops & ABOVE, f"{path} imports {tops & ABOVE}"
+        assert tops & {*BELOW} <= BELOW[package] | {package}, path
+
+
+def test_recipes_import_nothing_of_the_book() -> None:
+    for path in sorted((REPOSITORY / "data" / "recipes").rglob("*.py")):
+        assert not {name for name in imported(path) if name.startswith("book")}, path
+
+
+@pytest.mark.parametrize("package", ["cae_lib", "cae_bench"])
+def test_a_package_is_imported_without_those_that_it_does_not_need(package: str) -> None:
+    """The method without tables and figures, the evaluator without profiles and records."""
+    hidden = {
+        "cae_lib": ["pandas", "pyarrow", "statsmodels", "matplotlib", "cae_bench", "cae_lab"],
+        "cae_bench": ["cae_lab", "matplotlib", "pyarrow"],
+    }[package]
+    modules = [
+        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts)
+        for path in sorted((REPOSITORY / package).rglob("*.py"))
+        if path.stem != "__init__" and path.stem != "pair"  # `attribute` gives tables
+    ]
+    code = f"""
+import importlib, sys
+for name in {hidden}:
+    sys.modules[name] = None
+for name in {modules}:
+    importlib.import_module(name)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
 
 
 def test_the_scripts_that_measure_speed_can_be_imported() -> None:
@@ -262,7 +285,7 @@ def test_the_wheel_is_built_without_warnings_and_has_the_folders_of_data(tmp_pat
     for path in REPOSITORY.iterdir():
         if path.is_file():
             shutil.copy(path, tmp_path)
-    for name in ("cae_lib", "configs"):
+    for name in (*PACKAGES, "configs"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=ignored)
     code = "from setuptools import build_meta; build_meta.build_wheel('dist')"
@@ -274,4 +297,4 @@ def test_the_wheel_is_built_without_warnings_and_has_the_folders_of_data(tmp_pat
     assert "warning" not in (run.stdout + run.stderr).lower()
     (wheel,) = (tmp_path / "dist").iterdir()
     names = zipfile.ZipFile(wheel).namelist()
-    assert "cae_lib/configs/mini.yaml" in names and "cae_lib/models/configs/clip-mini.json" in names
+    assert "cae_lab/configs/mini.yaml" in names and "cae_lib/models/configs/clip-mini.json" in names

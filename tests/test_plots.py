@@ -16,7 +16,7 @@ from myst_nb.core.variables import format_plain_text
 from PIL import Image
 
 from book.extension.glue import glue, html_of
-from cae_lib import plots
+from cae_lab import plots
 from cae_lib.errors import DataError
 
 ROWS = pd.DataFrame(

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from cae_lib.cli import main
+from cae_lab.cli import main
+from cae_lab.profiles import PROFILES, read_profile
 from cae_lib.config import Experiment
 from cae_lib.errors import ConfigError
-from cae_lib.profiles import PROFILES, read_profile
 
 HEAD = "seeds: 2\ntraining: {steps: 5, betas: [0.8, 0.9]}\n"
 

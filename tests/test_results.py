@@ -1,7 +1,8 @@
 """Results that are loaded or computed: what is stored is read, all else is trained and measured
-once, and stored apart from the published tables."""
+once, and stored beside the published tables."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -9,33 +10,38 @@ import pandas as pd
 import pytest
 from conftest import save_random
 
-from cae_lib import keys, measuring, results, store
+from cae_lab import measuring, results, store
+from cae_lab.profiles import load_profile
+from cae_lab.runs import Run
+from cae_lab.suites import SUITES, Suite
 from cae_lib.errors import CheckpointError, ConfigError, DataError, TimeLimitError
-from cae_lib.evaluation.suites import Suite
-from cae_lib.profiles import experiment, find_profile
-from cae_lib.runs import checkpoint_path, train_run
-from cae_lib.runs import weights_of as runs_weights
+from cae_lib.training import inputs
 
 FRAME = pd.DataFrame({"item": [0, 1], "correct": [True, False]})
 
 
-def publish(run: str, seed: int, table: str = "retrieval", profile: str = "smoke") -> None:
+SMOKE = load_profile("smoke")
+
+
+def publish(name: str, seed: int, table: str = "retrieval") -> None:
+    """Store rows of a run as those that come with a clone."""
+    run = SMOKE.run(name, seed)
     provenance = {
         "suite": table,
-        "version": keys.SUITE_VERSIONS[table],
-        "training": keys.TRAINING_VERSION,
-        "tables": [table],
-        **measuring.described(experiment(run, profile)),
+        "version": SUITES[table].version,
+        "training": inputs.TRAINING_VERSION,
+        **run.described(),
     }
-    store.save(table, run, seed, FRAME, profile, key="published", provenance=provenance)
-    store.merge_staged(profile)
+    path = store.save(table, SMOKE, name, seed, FRAME, key="published", provenance=provenance)
+    store.pack(SMOKE, [(name, seed)])
+    path.unlink()
 
 
 @pytest.fixture
 def measured(smoke_home: Path, monkeypatch) -> Iterator[Mock]:
     """A suite's measurement that takes no time, and knows how often it was called; the training
     takes one step."""
-    measure = Mock(side_effect=lambda encoder, profile: {"retrieval": FRAME})
+    measure = Mock(side_effect=lambda encoder, profile: FRAME)
     monkeypatch.setattr(Suite, "__call__", lambda self, *given: measure(*given))
     return measure
 
@@ -53,7 +59,7 @@ def test_a_run_with_another_setting_is_computed_once_and_then_found(measured, ca
     pd.testing.assert_frame_equal(compute(weight=0.25), frame)
     pd.testing.assert_frame_equal(compute(name), frame)
     assert measured.call_count == 1 and "Training" not in capsys.readouterr().out
-    checkpoint_path("cae-gradcam", "smoke", 7, steps=1, batch_size=4, weight=0.25).unlink()
+    load_profile("smoke").run("cae-gradcam", 7, steps=1, batch_size=4, weight=0.25).path.unlink()
     pd.testing.assert_frame_equal(compute(weight=0.25), frame)
     assert measured.call_count == 1, "the weights are not asked for"
 
@@ -81,38 +87,41 @@ def test_each_setting_is_a_run_of_its_own(measured, other):
 def test_published_tables_are_read_and_never_changed(measured):
     """Neither the settings that a run has already nor `compute` make another one of it."""
     publish("cae-gradcam", 0)
-    path = store.file_of("retrieval", "smoke")
+    path = store.packed_path("retrieval", SMOKE)
     before = path.read_bytes()
     configured = {"steps": 3, "batch_size": 16, "weight": 1.0}
     assert set(compute(seeds=1, **configured)["run"]) == {"cae-gradcam"}
     assert not measured.called
+    with pytest.raises(DataError, match=r"seeds \[1\] .*cae reproduce"):
+        results.load("retrieval", "smoke", ["cae-gradcam"], [0, 1])
     frame = compute(seeds=[0, 1], **configured)
     assert frame["seed"].unique().tolist() == [0, 1] and measured.call_count == 1
     assert compute(seeds=2, **configured)["seed"].unique().tolist() == [0, 1]
-    store.merge_staged("smoke")
-    assert path.read_bytes() == before
-    assert results.load("retrieval", "smoke")["seed"].unique().tolist() == [0]
-    assert list(results.provenance_table("smoke")["key"]) == ["published"]
-    with pytest.raises(DataError, match=r"seeds \[1\] .*cae reproduce"):
-        results.load("retrieval", "smoke", ["cae-gradcam"], [0, 1])
+    assert path.read_bytes() == before and measured.call_count == 1
+    keys = results.provenance_table("smoke").set_index("seed")["key"]
+    assert keys[0] == "published" != keys[1]
 
 
 CHANGES = {
     "weight was 1.0, is 0.5": lambda patch: patch.setitem(
-        find_profile("smoke").runs["cae-gradcam"], "weight", 0.5
+        load_profile("smoke").runs["cae-gradcam"], "weight", 0.5
     ),
     "lr was 0.0003, is 0.01": lambda patch: patch.setitem(
-        find_profile("smoke").training, "lr", 0.01
+        load_profile("smoke").training, "lr", 0.01
     ),
     "attribution was .*, is .*start_layer": lambda patch: patch.setitem(
-        find_profile("smoke").runs["cae-gradcam"], "attribution", (("start_layer", 1),)
+        load_profile("smoke").runs["cae-gradcam"], "attribution", (("start_layer", 1),)
     ),
-    "version of training": lambda patch: patch.setattr(keys, "TRAINING_VERSION", 99),
-    "version of retrieval": lambda patch: patch.setattr(
-        keys, "SUITE_VERSIONS", keys.SUITE_VERSIONS | {"retrieval": 99}
+    "version of training": lambda patch: (
+        patch.setattr(inputs, "TRAINING_VERSION", 99),
+        patch.setattr(store, "TRAINING_VERSION", 99),
+        patch.setattr(measuring, "TRAINING_VERSION", 99),
+    ),
+    "version of retrieval": lambda patch: patch.setitem(
+        SUITES, "retrieval", replace(SUITES["retrieval"], version=99)
     ),
     "version of scene-graph": lambda patch: patch.setattr(
-        keys, "TAGGER_VERSIONS", keys.TAGGER_VERSIONS | {"scene-graph": 99}
+        inputs, "TAGGER_VERSIONS", inputs.TAGGER_VERSIONS | {"scene-graph": 99}
     ),
 }
 
@@ -136,7 +145,7 @@ def test_stored_rows_are_used_only_while_their_settings_and_versions_are_the_run
 
 def test_a_setting_that_is_asked_for_is_not_answered_by_rows_of_another(measured, monkeypatch):
     publish("cae-gradcam", 0)
-    monkeypatch.setitem(find_profile("smoke").runs["cae-gradcam"], "weight", 0.5)
+    monkeypatch.setitem(load_profile("smoke").runs["cae-gradcam"], "weight", 0.5)
     assert set(compute(seeds=1, steps=3, batch_size=16, weight=0.5)["run"]) == {"cae-gradcam"}
     assert measured.call_count == 1
 
@@ -148,16 +157,18 @@ def test_a_parameter_that_is_left_out_makes_another_run(measured):
 
 
 def test_weights_of_other_settings_are_not_measured(smoke_home: Path, monkeypatch):
-    train_run("cae-gradcam", "smoke", steps=1)
-    monkeypatch.setattr(measuring, "weights_of", lambda *_, **__: weights)
-    weights = runs_weights("cae-gradcam", "smoke", 0, steps=1)
+    run = SMOKE.run("cae-gradcam", steps=1)
+    path = run.train()
+    other = SMOKE.run("cae-gradcam")
+    other.path.parent.mkdir(parents=True)
+    path.rename(other.path)
     with pytest.raises(CheckpointError, match="other settings.*cae train cae-gradcam"):
-        measuring.measure_run("cae-gradcam", "smoke", only=["retrieval"])
+        measuring.measure(other, [SUITES["retrieval"]])
 
 
 def test_nothing_is_computed_unless_it_is_asked_for(measured, monkeypatch):
     train = Mock(side_effect=RuntimeError("trained"))
-    monkeypatch.setattr(measuring, "train_run", train)
+    monkeypatch.setattr(Run, "train", train)
     for options in ({}, {"weight": 0.5}):
         with pytest.raises(DataError, match="cae-gradcam.*cae reproduce --profile smoke"):
             results.load("retrieval", "smoke", ["cae-gradcam"], 1, **options)
@@ -169,11 +180,10 @@ def test_nothing_is_computed_unless_it_is_asked_for(measured, monkeypatch):
 
 def test_what_is_stored_is_computed_anew_once_its_key_is_another(measured, monkeypatch, home):
     compute()
-    raised = keys.SUITE_VERSIONS | {"retrieval": 2}
-    monkeypatch.setattr(keys, "SUITE_VERSIONS", raised)
+    monkeypatch.setitem(SUITES, "retrieval", replace(SUITES["retrieval"], version=2))
     compute(), compute()
     assert measured.call_count == 2
-    save_random(checkpoint_path("base", "smoke"), seed=4)
+    save_random(load_profile("smoke").run("base").path, seed=4)
     compute(), compute()
     assert measured.call_count == 3
 
@@ -183,11 +193,11 @@ def test_the_base_model_and_the_tables_of_the_data_are_computed_as_well(measured
     assert set(frame["run"]) == {"base"} and set(frame["seed"]) == {0}
     items = results.load("items", "smoke", [results.DATA_RUN], compute=True)
     assert {"aro", "crepe"} <= set(items["family"])
-    assert store.table_indexes("smoke") == {} and measured.call_count == 1
+    assert not SMOKE.records.exists() and measured.call_count == 1
 
 
 def test_what_is_wrong_is_said_before_anything_is_trained(measured, monkeypatch):
-    monkeypatch.setattr(measuring, "train_run", Mock(side_effect=RuntimeError("trained")))
+    monkeypatch.setattr(Run, "train", Mock(side_effect=RuntimeError("trained")))
     for options, message in (
         ({"run": "cae-gradcm"}, "unknown experiment"),
         ({"wieght": 1.0}, "unknown setting 'wieght'"),

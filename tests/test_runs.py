@@ -1,6 +1,8 @@
 """Runs of the smoke profile, from a random base to stored tables; names, variants and controls."""
 
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -10,25 +12,20 @@ import pytest
 import torch
 from conftest import save_random
 
-from cae_lib import keys, measuring, results, runs
+from cae_bench.encoder import Encoder
+from cae_lab import measuring, results
+from cae_lab.cli import main
+from cae_lab.names import parse_setting
+from cae_lab.profiles import PROFILES, load_profile
+from cae_lab.runs import is_run, parse_name
+from cae_lab.suites import SUITES, Suite, suites_of
+from cae_lab.training_set import training_set
 from cae_lib.attribution import get_method
-from cae_lib.cli import main
-from cae_lib.data.training_set import training_set
 from cae_lib.errors import CheckpointError, ConfigError, DataError
-from cae_lib.evaluation.encoder import Encoder
+from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
-from cae_lib.profiles import PROFILES, experiment, find_profile
-from cae_lib.runs import checkpoint_path, is_run
-from cae_lib.variants import (
-    ablations,
-    base_variants,
-    find_variant,
-    parse_run_name,
-    parse_setting,
-    run_name,
-    study_runs,
-)
+from cae_lib.training import inputs
 
 
 def test_before_the_data_are_built_a_training_says_how_to_build_them(home, capsys):
@@ -37,9 +34,15 @@ def test_before_the_data_are_built_a_training_says_how_to_build_them(home, capsy
         return capsys.readouterr().err
 
     assert "`python -m data.recipes.base --profile smoke`" in said("smoke"), "no base is shipped"
-    save_random(checkpoint_path("base", "smoke"), seed=3)
+    save_random(load_profile("smoke").run("base").path, seed=3)
     for profile in ("smoke", "mini", "photo"):
-        assert find_profile(profile).build_command in said(profile)
+        assert load_profile(profile).build_command in said(profile)
+
+
+def measure(name: str, *suites: str, seed: int = 0, **options: bool) -> None:
+    """Measure some suites of a run of the profile smoke, or all that belong to it."""
+    run = load_profile("smoke").run(name, seed)
+    measuring.measure(run, [SUITES[each] for each in suites] or suites_of(run), **options)
 
 
 def link_world(home: Path, smoke_world: Path) -> None:
@@ -54,10 +57,10 @@ def trained(smoke_world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     link_world(home, smoke_world)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAE_HOME", str(home))
-        save_random(checkpoint_path("base", "smoke"), seed=3)
-        runs.train_run("cae-attention", "smoke")
-        measuring.measure_run("cae-attention", "smoke", only=["benchmarks", "retrieval"])
-        measuring.measure_data("smoke")
+        save_random(load_profile("smoke").run("base").path, seed=3)
+        load_profile("smoke").run("cae-attention").train()
+        measure("cae-attention", "benchmarks", "retrieval")
+        measuring.measure_data(load_profile("smoke"))
     return home
 
 
@@ -78,7 +81,7 @@ def test_a_run_is_trained_again_once_an_input_is_another(smoke_world, home, monk
     def train(**settings) -> str:
         """Train, and return what was printed: nothing if the run was found."""
         given = {"weights": "start.safetensors", "steps": 1, "batch_size": 4} | settings
-        runs.train_run("clip-ft", "smoke", **given)
+        load_profile("smoke").run("clip-ft", **given).train()
         return capsys.readouterr().out
 
     assert "Training clip-ft" in train() and train() == ""
@@ -86,10 +89,12 @@ def test_a_run_is_trained_again_once_an_input_is_another(smoke_world, home, monk
     assert "other training data" in train() and train() == ""
     save_random(start, seed=4)
     assert "other first weights" in train() and train() == ""
-    monkeypatch.setattr(keys, "TRAINING_VERSION", keys.TRAINING_VERSION + 1)
+    monkeypatch.setattr(inputs, "TRAINING_VERSION", inputs.TRAINING_VERSION + 1)
     assert "other training version" in train() and train() == ""
     assert "Training clip-ft+batch_size=4+lr=1e-05+steps=1" in train(lr=1e-5), "another run"
-    monkeypatch.setattr(runs, "training_set", Mock(side_effect=RuntimeError("data were read")))
+    monkeypatch.setattr(
+        "cae_lab.training_set.training_set", Mock(side_effect=RuntimeError("data were read"))
+    )
     assert train() == "", "a finished run is found without reading data"
     training_set.cache_clear()
 
@@ -98,20 +103,20 @@ def test_what_another_training_left_unfinished_stops_no_run(smoke_world, home, m
     link_world(home, smoke_world)
     training_set.cache_clear()
     settings = {"weights": None, "steps": 1, "batch_size": 4}
-    path = runs.checkpoint_path("clip-ft", "smoke", **settings)
+    path = load_profile("smoke").run("clip-ft", **settings).path
     left = path.with_name("state.pt")
     path.parent.mkdir(parents=True)
     torch.save({"identity": {"training version": "older"}}, left)
-    assert runs.train_run("clip-ft", "smoke", **settings) == path and not left.exists()
+    assert load_profile("smoke").run("clip-ft", **settings).train() == path and not left.exists()
     assert "state.pt is out of date: other settings" in capsys.readouterr().out
     identity = read_meta(path).extra["identity"]
     torch.save({"weight": torch.zeros(2)}, left)
     path.unlink()
     with pytest.raises(CheckpointError, match="no state of a training"):
-        runs.train_run("clip-ft", "smoke", **settings)
+        load_profile("smoke").run("clip-ft", **settings).train()
     torch.save({"identity": identity}, left)
     monkeypatch.setattr("cae_lib.training.trainer.train", lambda *_, **__: left.exists())
-    assert runs.train_run("clip-ft", "smoke", **settings), "its own state is gone on with"
+    assert load_profile("smoke").run("clip-ft", **settings).train(), "its own state is gone on with"
     training_set.cache_clear()
 
 
@@ -133,35 +138,26 @@ def test_every_benchmark_of_the_world_is_measured_completely(at_home):
     assert len(known) and (known["n_used"] == known["n_expected"]).all()
 
 
-@pytest.mark.parametrize("profile", ["smoke", "paper"])
-def test_an_unknown_suite_is_refused_for_generated_and_for_real_data(home, profile):
-    with pytest.raises(ConfigError, match="no-suite"):
-        measuring.measure_model("clip-ft", profile, only=["no-suite"])
-
-
 def test_a_measurement_stays_until_the_version_of_its_suite_is_raised(at_home, monkeypatch):
     fail = Mock(side_effect=RuntimeError("measured again"))
-    monkeypatch.setattr("cae_lib.evaluation.suites.Suite.__call__", fail)
-    measuring.measure_run(
-        "cae-attention", "smoke", remeasure=True, only=["benchmarks", "retrieval"]
-    )
-    monkeypatch.setattr("cae_lib.evaluation.items.data_tables", fail)
-    measuring.measure_data("smoke", remeasure=True)
+    monkeypatch.setattr("cae_lab.suites.Suite.__call__", fail)
+    measure("cae-attention", "benchmarks", "retrieval", remeasure=True)
+    monkeypatch.setattr("cae_lab.items.data_tables", fail)
+    measuring.measure_data(load_profile("smoke"), remeasure=True)
     with pytest.raises(CheckpointError, match="train the model first"):
-        measuring.measure_run("clip-ft", "smoke")
-    raised = keys.SUITE_VERSIONS | {"retrieval": 2}
-    monkeypatch.setattr(keys, "SUITE_VERSIONS", raised)
-    measuring.measure_run("cae-attention", "smoke", only=["benchmarks"])
+        measure("clip-ft")
+    monkeypatch.setitem(SUITES, "retrieval", replace(SUITES["retrieval"], version=2))
+    measure("cae-attention", "benchmarks")
     with pytest.raises(RuntimeError, match="measured again"):
-        measuring.measure_run("cae-attention", "smoke", only=["retrieval"])
+        measure("cae-attention", "retrieval")
 
 
 def test_known_texts_are_answered_without_the_model(home, monkeypatch):
     clip, texts = load_clip("clip-mini", seed=3), ["a dog", "a red hat", "a cat"]
-    encoder, expected = Encoder(clip, "smoke"), Encoder(clip).encode_texts(texts)
+    encoder, expected = Encoder(clip, store_images=True), Encoder(clip).encode_texts(texts)
     np.testing.assert_array_equal(encoder.encode_texts(texts), expected)
     asked = Mock(side_effect=RuntimeError("the model was asked"))
-    monkeypatch.setattr("cae_lib.evaluation.encoder.text_encoder", asked)
+    monkeypatch.setattr("cae_bench.encoder.text_encoder", asked)
     np.testing.assert_array_equal(encoder.encode_texts(["a cat", "a dog"]), expected[[2, 0]])
     with pytest.raises(RuntimeError, match="asked"):
         encoder.encode_texts(["a dog", "a new text"])
@@ -169,9 +165,12 @@ def test_known_texts_are_answered_without_the_model(home, monkeypatch):
 
 def test_a_variant_has_files_and_tables_of_its_own(at_home):
     settings, name = {"lr": 1e-5, "steps": 1}, "cae-attention+lr=1e-05+steps=1"
-    checkpoint = runs.train_run("cae-attention", "smoke", **settings)
-    assert checkpoint.parent.name == experiment("cae-attention", "smoke", **settings).key()
-    measuring.measure_run("cae-attention", "smoke", only=["similarity"], **settings)
+    checkpoint = load_profile("smoke").run("cae-attention", **settings).train()
+    assert (
+        checkpoint.parent.name
+        == load_profile("smoke").experiment("cae-attention", **settings).key()
+    )
+    measure(name, "similarity")
     rows = results.index_of("similarity", "smoke")[name, 0]
     assert settings.items() <= rows.provenance["settings"].items()
     with pytest.raises(DataError, match=r"nothing is stored for 'cae-attention\+lr=1e-05"):
@@ -198,17 +197,16 @@ def test_a_variant_has_files_and_tables_of_its_own(at_home):
 )  # fmt: skip
 def test_the_name_of_a_variant_says_all_its_settings_and_is_read_back(overrides: dict, name: str):
     run = name.partition("+")[0]
-    assert run_name(run, "mini", **overrides) == name
-    assert run_name(run, "mini", **dict(reversed(overrides.items()))) == name
-    parsed, settings = parse_run_name(name, "mini")
-    expected = experiment(run, "mini", **overrides)
-    assert parsed == run and experiment(run, "mini", **settings) == expected
+    assert load_profile("mini").run(run, **overrides).name == name
+    assert load_profile("mini").run(run, **dict(reversed(overrides.items()))).name == name
+    read = load_profile("mini").run(name)
+    assert read.config == load_profile("mini").experiment(run, **overrides) and read.name == name
 
 
 def test_an_unknown_parameter_in_a_name_is_refused():
     for name in ("cae-gradcam+startlayer=1", "clip-ft+samples=1", "base+samples=1"):
         with pytest.raises(ConfigError, match="expected a setting"):
-            parse_run_name(name, "mini")
+            load_profile("mini").run(name)
 
 
 @pytest.mark.parametrize(
@@ -220,9 +218,9 @@ def test_an_unknown_parameter_in_a_name_is_refused():
     ],
 )
 def test_runs_of_the_studies_are_found_by_name(name: str, chosen: str, settings: dict):
-    row, found = parse_run_name(name, chosen)
+    row, found = parse_name(load_profile(chosen), name)
     assert (row, found) == (name.partition("+")[0], settings)
-    assert run_name(row, chosen, **settings) == name
+    assert load_profile(chosen).run(name).name == name
 
 
 def test_values_are_read_as_python_reads_them():
@@ -236,9 +234,9 @@ def test_values_are_read_as_python_reads_them():
 
 
 def test_a_path_with_a_plus_is_no_run():
-    assert not is_run("c++/model.pt", "mini")
-    assert parse_run_name("c++/model.pt", "mini") == ("c++/model.pt", {})
-    assert is_run("clip-ft+lr=5e-07+steps=100", "mini")
+    assert not is_run("c++/model.pt", load_profile("mini"))
+    assert parse_name(load_profile("mini"), "c++/model.pt") == ("c++/model.pt", {})
+    assert is_run("clip-ft+lr=5e-07+steps=100", load_profile("mini"))
 
 
 @pytest.mark.parametrize(
@@ -247,7 +245,7 @@ def test_a_path_with_a_plus_is_no_run():
         ("cae-gradcam", {"weight": 0.3}, "cae-gradcam+weight=0.3"),
         ("cae-gradcam+weight=0.3", {"weight": 0.1}, "cae-gradcam"),
         ("cae-gradcam+weight=0.3", {"steps": 50}, "cae-gradcam+steps=50+weight=0.3"),
-        ("cae-gradcam", find_profile("mini").short, "cae-gradcam+short"),
+        ("cae-gradcam", load_profile("mini").short, "cae-gradcam+short"),
         (
             "cae-gradcam+short+second_order=False",
             {"weight": 0.1},
@@ -258,69 +256,74 @@ def test_a_path_with_a_plus_is_no_run():
     ],
 )
 def test_a_setting_that_a_run_has_already_is_no_part_of_its_name(name, settings, found):
-    assert find_variant(name, "mini", **settings).name("mini") == found
+    assert load_profile("mini").run(name, **settings).name == found
 
 
-@pytest.mark.parametrize("name", [name for name in PROFILES if PROFILES[name].short])
-def test_each_ablation_varies_one_setting_and_no_two_variants_share_files(name: str):
-    for run in ("clip-ft", "cae-gradcam"):
-        reference, *others = [v.settings for v in ablations(name) if v.run == run]
-        assert reference == find_profile(name).short and len(others) >= (run == "cae-gradcam")
-        for settings in others:
-            changed = settings.items() - reference.items() - {("lock_image", False)}
-            for key, value in changed or {("lock_image", False)}:
-                assert getattr(experiment(run, name, **reference), key) != value
-            assert len(changed) < 2
-            get_method("gradcam", **dict(experiment(run, name, **settings).attribution))
-    variants = {v.name(name): v for v in (*ablations(name), *base_variants(name))}
-    places = {checkpoint_path(v.run, name, **v.settings) for v in variants.values()}
-    assert len(places) == len(variants)
-    assert all("/" not in label and " " not in label for label in variants)
+@pytest.mark.parametrize("name", [name for name in PROFILES if PROFILES[name].variants])
+def test_variants_vary_one_setting_and_no_two_share_files(name: str):
+    profile = load_profile(name)
+    variants = [profile.run(each) for each in profile.variants]
+    assert [run.name for run in variants] == [*profile.variants], "as names are written"
+    assert len({run.path for run in variants}) == len(variants)
+    for run in variants:
+        is_short = profile.short.items() <= dict(run.settings).items()
+        changed = dict(run.settings).items() - (profile.short.items() if is_short else ())
+        assert len(changed - {("lock_image", False)}) < 2, run.name
+        if run.config.method:
+            get_method(run.config.method, **dict(run.config.attribution))
 
 
-def test_a_run_of_both_studies_is_one_run_with_all_its_seeds():
-    found = study_runs("mini")
-    places = {checkpoint_path(v.run, "mini", seed, **v.settings) for v, seed in found}
-    # Three bases, two runs from each, two seeds; 14 ablations less the reference in common; four
-    # weights of four methods, of one of them three seeds.
-    assert len(places) == len(found) == 3 * 2 * 2 + 14 - 1 + 4 * (3 + 3)
-    assert [seed for v, seed in found if v.name("mini") == "clip-ft+short"] == [0, 1]
-    # No profile without a locked image tower has the two runs that open it.
-    assert len(study_runs("paper")) == 14 - 2 and base_variants("paper") == []
-    assert study_runs("photo") == [], "no short settings, no studies"
+def test_the_variants_of_smoke_are_those_of_mini() -> None:
+    """Each value of mini has one of smoke, so that a smoke test does what the book does."""
+    names = [
+        [re.sub(r"=[\d.]+", "=", each) for each in load_profile(name).variants]
+        for name in ("mini", "smoke")
+    ]
+    assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("name", ["mini", "smoke"])
+def test_multiples_of_a_weight_are_those_of_its_run(name: str) -> None:
+    profile = load_profile(name)
+    for method in PAPER_METHODS:
+        own = profile.experiment(f"cae-{method}").weight
+        found = [
+            profile.run(each).config.weight / own
+            for each in profile.variants
+            if each.startswith(f"cae-{method}+weight=")
+        ]
+        assert found == pytest.approx([0.1, 0.3, 3, 10])
 
 
 def test_controls_are_the_same_weights_read_with_gelu(home: Path, smoke_world: Path, monkeypatch):
     link_world(home, smoke_world)
     projections = []
     for seed, name in enumerate(("base", "clip-ft")):
-        save_random(checkpoint_path(name, "smoke"), seed)
+        save_random(load_profile("smoke").run(name).path, seed)
         visual = load_clip("clip-mini", seed=seed).model.visual
         projections.append(float(visual.proj.detach().sum()))
     seen = []
 
-    def measure(encoder, profile_name: str) -> dict[str, pd.DataFrame]:
+    def sum_of(_: Suite, encoder: Encoder, profile: object) -> pd.DataFrame:
         seen.append(encoder.clip.activation)
-        total = float(encoder.clip.model.visual.proj.detach().sum())
-        return {"retrieval": pd.DataFrame({"sum": [total]})}
+        return pd.DataFrame({"sum": [float(encoder.clip.model.visual.proj.detach().sum())]})
 
-    monkeypatch.setattr("cae_lib.evaluation.suites.Suite.__call__", lambda _, *args: measure(*args))
-    monkeypatch.setattr(measuring, "GELU_SUITES", ("retrieval",))
+    monkeypatch.setattr(Suite, "__call__", sum_of)
     controls = ["base-gelu", "clip-ft-gelu"]
     for name in (*controls, *controls):  # nothing is measured twice
-        measuring.measure_run(name, "smoke")
+        measure(name, "retrieval")
     assert seen == ["gelu", "gelu"]
     sums = results.load("retrieval", "smoke", controls)["sum"]
     assert sums.tolist() == pytest.approx(projections)
     with pytest.raises(CheckpointError, match="train the model first"):
-        measuring.measure_run("clip-ft-gelu", "smoke", 1)
-    measuring.measure_run("base", "smoke", only=["retrieval"])
+        measure("clip-ft-gelu", "retrieval", seed=1)
+    measure("base", "retrieval")
     assert seen == ["gelu", "gelu", "quickgelu"], "another key than the control's"
 
 
 def test_a_model_is_checked_before_data_are_read(home, monkeypatch, capsys):
     read = Mock(side_effect=RuntimeError("data were read"))
-    monkeypatch.setattr("cae_lib.evaluation.datasets.load_benchmarks", read)
+    monkeypatch.setattr("cae_bench.datasets.load_benchmarks", read)
     file = home / "model.pt"
     torch.save({}, file)
     for words, message in (

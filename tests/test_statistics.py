@@ -8,8 +8,7 @@ import pytest
 from scipy.stats import binomtest, nct, spearmanr, t, ttest_rel
 from statsmodels.stats.multitest import multipletests
 
-from cae_lib.errors import DataError
-from cae_lib.statistics import (
+from cae_bench.statistics import (
     MIN_NONZERO_CLUSTERS,
     VarianceComponents,
     classify,
@@ -23,7 +22,8 @@ from cae_lib.statistics import (
     summarize,
     verdict,
 )
-from cae_lib.statistics.estimates import weighted_spearman
+from cae_bench.statistics.estimates import weighted_spearman
+from cae_lib.errors import DataError
 
 WEIGHTS = np.array([0.2, 0.5, 0.3])
 

@@ -1,11 +1,7 @@
 """The store: what is written, when it is measured again, and what goes wrong."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -16,34 +12,57 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
-from cae_lib import store
+from cae_lab import measuring, store
+from cae_lab.profiles import load_profile
+from cae_lab.provenance import current_provenance
+from cae_lab.runs import Profile
+from cae_lab.suites import SUITES, Suite
 from cae_lib.errors import ConfigError, DataError, WriteError
-from cae_lib.evaluation import suites
-from cae_lib.profiles import find_profile
-from cae_lib.runtime import current_provenance, write_atomic
+from cae_lib.runtime import write_atomic
 
 FRAME = pd.DataFrame({"item": np.arange(3, dtype=np.int32), "correct": [True, False, True]})
+MINI = load_profile("mini")
 
 
-def save(run: str = "cae", seed: int = 0, table: str = "answers", profile: str = "mini") -> Path:
-    return store.save(table, run, seed, FRAME, profile, key="abc", provenance={"seed": seed})
+def save(
+    run: str = "cae",
+    seed: int = 0,
+    table: str = "answers",
+    profile: Profile = MINI,
+    frame: pd.DataFrame = FRAME,
+    key: str = "abc",
+    **provenance: object,
+) -> Path:
+    return store.save(
+        table, profile, run, seed, frame, key=key, provenance={"seed": seed} | provenance
+    )
 
 
-def runs_of(table: str = "answers", profile: str = "mini") -> list[tuple[str, int]]:
-    return list(store.index_of(table, profile))
+def pack(*runs: tuple[str, int]) -> Path:
+    """Pack the results of these runs, or of all that are stored, and remove their files."""
+    index = store.index_of("answers", MINI)
+    store.pack(MINI, runs or list(index))
+    for name, rows in index.items():
+        if name in (runs or index) and "records" not in rows.path.parts:
+            rows.path.unlink()
+    return store.packed_path("answers", MINI)
 
 
-def test_a_table_survives_and_pandas_reads_it_alone(home: Path):
-    staged = save(seed=2)
+def runs_of(table: str = "answers") -> list[tuple[str, int]]:
+    return list(store.index_of(table, MINI))
+
+
+def test_a_result_survives_packing_and_pandas_reads_it_alone(home: Path):
+    path = save(seed=2)
     expected = FRAME.assign(run="cae", seed=np.int8(2))[["run", "seed", "item", "correct"]]
-    for path in (staged, home / "data" / "records" / "mini" / "answers.parquet"):
-        pd.testing.assert_frame_equal(store.load("answers"), expected)
+    for _ in range(2):
+        pd.testing.assert_frame_equal(store.load("answers", MINI), expected)
         pd.testing.assert_frame_equal(pd.read_parquet(path, partitioning=None), expected)
-        rows = store.index_of("answers", "mini")["cae", 2]
+        rows = store.index_of("answers", MINI)["cae", 2]
         assert (rows.path, rows.key, rows.provenance) == (path, "abc", {"seed": 2})
-        assert store.provenance_table("mini").iloc[0, :4].tolist() == ["answers", "cae", 2, "abc"]
-        store.merge_staged("mini")
-    assert not staged.exists() and [file.name for file in path.parent.iterdir()] == [path.name]
+        assert store.provenance_table(MINI).iloc[0, :4].tolist() == ["answers", "cae", 2, "abc"]
+        path = pack() if path.parent.name == "2" else path
+    assert path == home / "data" / "records" / "mini" / "answers.parquet"
 
 
 @pytest.mark.skipif(
@@ -55,52 +74,64 @@ def test_the_columns_that_all_runs_share_take_little_space(home: Path):
     frame = pd.DataFrame({"item": np.arange(n, dtype=np.int32)})
     for number in range(73):
         answered = frame.assign(correct=rng.random(n) < 0.5)
-        store.save("answers", f"run-{number}", 0, answered, "mini", key="", provenance={})
-    store.merge_staged("mini")
-    assert store.file_of("answers", "mini").stat().st_size < 1.3 * 73 * n / 8
+        save(f"run-{number}", frame=answered)
+    assert pack().stat().st_size < 1.3 * 73 * n / 8
 
 
-def test_what_is_staged_goes_before_what_is_collected(home: Path):
+def test_a_file_goes_before_packed_rows_unless_it_alone_is_out_of_date(home: Path):
+    def stored(version: int, n: int) -> None:
+        frame = FRAME[:n]
+        save("base", table="retrieval", frame=frame, suite="retrieval", version=version)
+
+    stored(1, 3)
+    store.pack(MINI, [("base", 0)])
+    for version, n, expected in ((1, 2, 2), (0, 1, 3)):
+        stored(version, n)
+        assert len(store.load("retrieval", MINI)) == expected
+    stored(0, 1)
+    store.pack(MINI, [("base", 0)])
+    stored(0, 2)
+    with pytest.raises(DataError, match="version of retrieval was 0, is 1"):
+        store.load("retrieval", MINI)
+    assert len(store.load("retrieval", MINI, suites={})) == 2, "both are old"
+
+
+def test_packing_keeps_the_other_runs_and_takes_only_those_named(home: Path):
     for run, seed in (("cae", 1), ("base", 0), ("cae", 0)):
         save(run, seed)
-    store.merge_staged("mini")
-    store.save("answers", "cae", 0, FRAME[:1], "mini", key="new", provenance={})
-    store.discard("answers", "cae", 1, "mini")
-    for _ in range(2):
-        assert runs_of() == [("base", 0), ("cae", 0)] and len(store.load("answers")) == 4
-        store.merge_staged("mini")
-    filters = [("run", "in", ["cae"])]
-    assert len(pd.read_parquet(store.file_of("answers", "mini"), filters=filters)) == 1
-    for run in ("base", "cae"):
-        store.discard("answers", run, 0, "mini")
-    store.merge_staged("mini")
-    assert not store.file_of("answers", "mini").exists() and runs_of() == []
+    packed = pack(("cae", 1), ("base", 0))
+    assert list(store.read_index(packed)) == [("base", 0), ("cae", 1)]
+    save("cae", 1, frame=FRAME[:1], key="new")
+    pack()
+    assert runs_of() == [("base", 0), ("cae", 0), ("cae", 1)]
+    assert len(store.load("answers", MINI)) == 3 + 3 + 1
+    filters = [("run", "in", ["base"])]
+    assert len(pd.read_parquet(packed, filters=filters)) == 3
 
 
 def test_rows_of_one_item_follow_each_other_and_are_read_run_by_run(home: Path):
     """Five rows of one run are of other items than the three of the others."""
     other = pd.DataFrame({"item": np.arange(5, dtype=np.int32), "correct": [True] * 5})
-    store.save("answers", "data", 0, other, "mini", key="", provenance={})
+    save("data", frame=other)
     for run, seed in (("cae", 1), ("base", 0), ("cae", 300)):
         save(run, seed)
-    store.merge_staged("mini")
-    table = pd.read_parquet(store.file_of("answers", "mini"))
+    table = pd.read_parquet(pack())
     assert table["item"].tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2, *range(5)]
     assert table["seed"].tolist() == [0, 1, 300] * 3 + [0] * 5
     assert table["run"].tolist() == ["base", "cae", "cae"] * 3 + ["data"] * 5
-    frame = store.load("answers", "mini", ["cae", "data", "base"])
+    frame = store.load("answers", MINI, ["cae", "data", "base"])
     assert frame["item"].tolist() == [*range(3), *range(3), *range(5), *range(3)]
     assert frame["correct"].tolist() == [True, False, True] * 2 + [True] * 5 + [True, False, True]
     assert frame["seed"].tolist() == [1] * 3 + [300] * 3 + [0] * 8
 
 
 def test_reading_run_by_run_gives_each_runs_own_columns_and_rows(home: Path):
-    store.save("answers", "other", 0, FRAME.assign(text="a"), "mini", key="", provenance={})
+    save("other", frame=FRAME.assign(text="a"))
     for run, seed in (("cae", 10), ("base", 0), ("cae", 2)):
         save(run, seed)
-    store.merge_staged("mini")
-    store.save("answers", "cae", 3, FRAME[1:], "mini", key="", provenance={})  # in another file
-    index = store.index_of("answers", "mini")
+    pack()
+    save("cae", 3, frame=FRAME[1:])  # in another file
+    index = store.index_of("answers", MINI)
     actual = {run: table.to_pandas() for run, table in store.read_runs(index)}
     assert list(actual) == ["base", "cae", "other"]
     for run, frame in actual.items():
@@ -112,51 +143,23 @@ def test_reading_run_by_run_gives_each_runs_own_columns_and_rows(home: Path):
 
 def test_what_no_page_shows_is_left_out_and_rounded(home: Path):
     """1 + 2**-13 and -1 - 3 * 2**-13 lie halfway between two numbers of 13 binary digits."""
+
+    def stored(suite: str, frame: pd.DataFrame) -> pd.DataFrame:
+        kept = {"key": "", "provenance": {}, "suite": SUITES[suite]}
+        store.save(suite, MINI, "cae", 0, frame, **kept)
+        return store.load(suite, MINI)
+
     exact = np.array([1 + 2**-13, -1 - 3 * 2**-13, 2**-20, np.nan, 0.3], dtype=np.float32)
     words = pd.DataFrame({"role": ["object", "relation", "object", "attribute", "other"]})
     words["score"] = exact
-    store.save("attribution", "cae", 0, words, "mini", key="", provenance={})
-    stored = store.load("attribution")
-    assert stored["role"].tolist() == ["object", "relation", "object", "attribute"]
+    found = stored("attribution", words)
+    assert found["role"].tolist() == ["object", "relation", "object", "attribute"]
     expected = np.array([1, -1 - 2**-11, 2**-20, np.nan], dtype=np.float32)
-    np.testing.assert_array_equal(stored["score"].to_numpy(), expected)
+    np.testing.assert_array_equal(found["score"].to_numpy(), expected)
     answers = FRAME.assign(margin=np.float32(0.1), rank=np.int16(1))
-    store.save("benchmarks", "cae", 0, answers, "mini", key="", provenance={})
-    assert list(store.load("benchmarks")) == ["run", "seed", "item", "correct"]
-    store.save("similarity", "cae", 0, words[["score"]], "mini", key="", provenance={})
-    np.testing.assert_array_equal(store.load("similarity")["score"].to_numpy(), exact)
-
-
-def test_what_is_staged_while_others_are_collected_stays(home: Path, monkeypatch):
-    """Between reading and removing the rows of a run, another process measures it again, and a
-    further one."""
-    save("cae", 0), save("base", 0)
-    write = store._write
-
-    def slow(index: store.Index, content: object, path: Path) -> None:
-        write(index, content, path)
-        monkeypatch.setattr(store, "_write", write)
-        store.save("answers", "cae", 0, FRAME[:1], "mini", key="new", provenance={})
-        save("cae", 1)
-
-    monkeypatch.setattr(store, "_write", slow)
-    store.merge_staged("mini")
-    for _ in range(2):
-        index = store.index_of("answers", "mini")
-        assert list(index) == [("base", 0), ("cae", 0), ("cae", 1)]
-        assert index["cae", 0].key == "new" and len(store.load("answers")) == 3 + 1 + 3
-        store.merge_staged("mini")
-    assert index["cae", 0].path == store.file_of("answers", "mini")
-
-
-def test_rows_that_are_stored_after_they_were_discarded_are_there(home: Path):
-    save(), store.merge_staged("mini")
-    store.discard("answers", "cae", 0, "mini")
-    staged = store.save("answers", "cae", 0, FRAME[:2], "mini", key="new", provenance={})
-    assert [path.name for path in staged.parent.iterdir()] == [staged.name]
-    for _ in range(2):
-        assert runs_of() == [("cae", 0)] and len(store.load("answers")) == 2
-        store.merge_staged("mini")
+    assert list(stored("benchmarks", answers)) == ["run", "seed", "item", "correct"]
+    found = stored("similarity", words[["score"]])
+    np.testing.assert_array_equal(found["score"].to_numpy(), exact)
 
 
 def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
@@ -165,61 +168,41 @@ def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
     ):  # fmt: skip
         save(run.split()[0], int(run.split()[1]))
     wider = FRAME.astype({"item": np.int64})
-    store.save("answers", "tuning", 100, wider, "mini", key="", provenance={})
+    save("tuning", 100, frame=wider)
 
     def found(*arguments: object) -> list[str]:
-        frame = store.load("answers", "mini", *arguments)
+        frame = store.load("answers", MINI, *arguments)
         return list((frame["run"].astype(str) + " " + frame["seed"].astype(str)).unique())
 
     assert found(["clip-ft", "base"], 2) == ["clip-ft 0", "clip-ft 1", "base 0"]
     assert found(["tuning", "data"], 2) == ["tuning 100", "data 0"] and len(found()) == 7
     with pytest.raises(DataError, match="1 of 2 seeds.*clip-ft.short"):
         found(["clip-ft", "clip-ft+short"], 2)
-    assert store.missing_runs("answers", ["base", "clip-"], "mini") == ["clip-"]
+    assert store.missing_runs("answers", ["base", "clip-"], MINI) == ["clip-"]
 
 
 def test_a_column_that_is_no_longer_measured_goes_with_the_last_rows_that_had_it(home: Path):
     for seed in (0, 1):
-        store.save(
-            "answers", "cae", seed, FRAME.assign(word="dog"), "mini", key="old", provenance={}
-        )
+        save("cae", seed, frame=FRAME.assign(word="dog"))
     save("base")
-    store.merge_staged("mini")
-    assert list(store.load("answers", runs=["base"])) == ["run", "seed", "item", "correct"]
-    store.discard("answers", "base", 0, "mini")
+    pack()
+    assert list(store.load("answers", MINI, ["base"])) == ["run", "seed", "item", "correct"]
     save(seed=0)
-    assert list(store.load("answers")["word"].notna()) == [False] * 3 + [True] * 3
+    words = store.load("answers", MINI, ["cae"])["word"]
+    assert list(words.notna()) == [False] * 3 + [True] * 3
     save(seed=1)
-    assert list(store.load("answers")) == ["run", "seed", "item", "correct"]
-
-
-def test_processes_that_store_seeds_of_a_run_at_once_lose_none(home: Path):
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); import pandas as pd\n"
-        "from cae_lib import store\n"
-        "frame = pd.DataFrame({'item': range(1000)})\n"
-        "store.save('a', 'cae', int(sys.argv[2]), frame, 'mini', key='', provenance={})\n"
-        "store.merge_staged('mini')"
-    )
-    root = str(Path(store.__file__).parent.parent)
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, root, str(seed)], env=os.environ | {"CAE_HOME": str(home)}
-        )
-        for seed in range(2)
-    ]
-    assert [process.wait() for process in running] == [0, 0]
-    assert store.load("a").groupby("seed").size().tolist() == [1000, 1000]
+    assert list(store.load("answers", MINI)) == ["run", "seed", "item", "correct"]
 
 
 def test_smoke_tables_stay_out_of_the_committed_folder_and_faults_are_told(home: Path):
-    assert home / "data" / "cache" in save(profile="smoke").parents
-    with pytest.raises(DataError, match="no row to store"):
-        store.save("a", "cae", 0, FRAME[:0], "mini", key="", provenance={})
-    save(), store.merge_staged("mini")
-    store.file_of("answers", "mini").write_bytes(b"PAR1 no")
+    smoke = load_profile("smoke")
+    save(profile=smoke)
+    store.pack(smoke, [("cae", 0)])
+    assert home / "data" / "cache" in store.packed_path("answers", smoke).parents
+    save()
+    pack().write_bytes(b"PAR1 no")
     with pytest.raises(DataError, match=r"mini/answers.parquet cannot be read.*restore it"):
-        store.load("answers")
+        store.load("answers", MINI)
 
 
 def test_an_interrupted_write_leaves_the_old_file(home: Path, monkeypatch):
@@ -236,65 +219,71 @@ def test_an_interrupted_write_leaves_the_old_file(home: Path, monkeypatch):
         write_atomic(path / "below a file", "new")
 
 
-def counter(*tables: str) -> Mock:
-    """A measurement of some tables that knows how often it ran."""
-    return Mock(return_value={name: FRAME for name in tables} | {"empty": FRAME[:0]})
+@pytest.fixture
+def measured(home: Path, monkeypatch: pytest.MonkeyPatch) -> Mock:
+    """What a suite `s` gives for a model; counts how often it is computed."""
+    give = Mock(side_effect=lambda encoder, profile: FRAME)
+    monkeypatch.setattr(Suite, "__call__", lambda self, encoder, profile: give(encoder, profile))
+    monkeypatch.setattr(measuring.needs, "data_digests", lambda profile, reads: {"captions": "d"})
+    return give
 
 
-def measure(compute: Mock, key: str = "key", fresh: bool = False, suite: str = "s") -> int:
-    """How often it was computed so far."""
-    suites.measure_if_stale(suite, "cae", 1, "mini", key, compute, remeasure=fresh, model="w")
-    return compute.call_count
+def measure(model: str = "model", profile: Profile = MINI, seed: int = 1, **options: bool) -> None:
+    """Measure a suite of a model."""
+    options = {"may_be_missing": True, "remeasure": False} | options
+    suite = Suite("s", "no.module:function", "captions")
+    measuring._measure_suites(
+        profile, "cae", seed, [suite], model, lambda: None, inputs={}, **options
+    )
 
 
-def test_a_suite_is_measured_once_per_key(home: Path):
-    compute = counter("a", "b")
-    assert measure(compute) == measure(compute) == 1
-    known = store.index_of("a", "mini")["cae", 1].provenance
-    assert (known["suite"], known["tables"], known["model"]) == ("s", ["a", "b"], "w")
-    assert runs_of("empty") == []
-    assert measure(compute, "other") == 2
-    store.discard("a", "cae", 1, "mini")
-    assert measure(compute, "other") == 3, "one of its tables is gone"
-    store.save("b", "cae", 1, FRAME, "mini", key="key", provenance=known)
-    assert measure(compute, "other") == 4, "one of its tables is older"
-    assert measure(counter("a"), "third") == 1
-    assert runs_of("b") == [], "no longer a table of the suite"
+def test_a_suite_is_measured_once_per_key(measured: Mock):
+    measure(), measure()
+    assert measured.call_count == 1
+    known = store.index_of("s", MINI)["cae", 1].provenance
+    assert (known["suite"], known["version"], known["data"]) == ("s", 1, "d")
+    measure("other")
+    assert measured.call_count == 2
+    measure("other", seed=2), measure("other", profile=load_profile("photo"))
+    assert measured.call_count == 4
 
 
-def test_fresh_measures_what_this_clone_only_received_and_no_other_suite(home: Path, monkeypatch):
-    monkeypatch.setattr(suites, "current_provenance", lambda profile, seed, **entries: entries)
-    compute, other = counter("a"), counter("b")
-    others = (2, "mini"), (1, "paper")
-    for place in others:
-        suites.measure_if_stale("s", "cae", *place, "key", counter("a"))
-    assert measure(compute) == measure(other, suite="t") == 1
-    assert measure(compute, fresh=True) == measure(other, suite="t") == 1, "measured here already"
-    for profile in ("mini", "paper"):
-        store.merge_staged(profile)
-    shutil.rmtree(home / "data" / "cache")  # as after a clone: the table is there, the marker not
-    assert measure(compute) == 1
-    assert measure(compute, fresh=True) == 2
-    for place in others:
-        suites.measure_if_stale("s", "cae", *place, "key", again := counter("a"), remeasure=True)
-        assert again.called, "of another seed or profile"
+def test_what_came_with_the_clone_is_measured_again_on_request(measured: Mock):
+    measure()
+    store.pack(MINI, [("cae", 1)])
+    measure(remeasure=True)
+    assert measured.call_count == 1, "measured here already"
+    store.index_of("s", MINI)["cae", 1].path.unlink()
+    measure()
+    assert measured.call_count == 1
+    measure(remeasure=True)
+    assert measured.call_count == 2
 
 
-def test_a_suite_that_gives_no_rows_is_measured_once_per_key(home: Path):
-    compute = counter()
-    assert measure(compute) == measure(compute, fresh=True) == 1
-    assert measure(compute, "other") == 2 and measure(compute, "key") == 3
-    measure(counter("a"))
-    compute = counter("a")
-    assert measure(compute, "third") == 1
-    store.discard("a", "cae", 1, "mini")
-    assert measure(compute, "third") == 2, "it gave rows, and they are gone"
+def test_a_suite_that_gives_no_rows_is_measured_once_per_key(measured: Mock):
+    measured.side_effect = lambda encoder, profile: pd.DataFrame()
+    measure(), measure(remeasure=True)
+    assert measured.call_count == 1 and runs_of("s") == []
+    measure("other")
+    assert measured.call_count == 2
 
 
-def test_a_failed_measurement_stores_nothing(home: Path):
+@pytest.mark.parametrize(("profile", "kept"), [("photo", False), ("smoke", True)])
+def test_words_of_captions_that_people_wrote_are_not_stored(
+    measured: Mock, profile: str, kept: bool
+):
+    measured.side_effect = lambda encoder, profile: FRAME.assign(word="dog")
+    measure(profile=load_profile(profile))
+    assert ("word" in store.load("s", load_profile(profile))) == kept
+
+
+def test_a_failed_measurement_stores_nothing(measured: Mock):
+    measured.side_effect = ZeroDivisionError
     with pytest.raises(ZeroDivisionError):
-        suites.measure_if_stale("s", "cae", 1, "mini", "key", lambda: 1 / 0)
-    assert measure(counter("a"), fresh=True) == 1
+        measure()
+    measured.side_effect = lambda encoder, profile: FRAME
+    measure()
+    assert measured.call_count == 2 and runs_of("s") == [("cae", 1)]
 
 
 def test_a_stamp_is_plain_and_holds_no_path(home: Path):
@@ -340,13 +329,13 @@ def test_the_readme_beside_the_records_names_every_column() -> None:
     ],
 )
 def test_the_advice_for_a_missing_run_can_be_followed(run: str, trained: str | None) -> None:
-    message = str(store.not_stored_error("benchmarks", run, "mini"))
+    message = str(store.not_stored_error("benchmarks", run, MINI))
     assert re.findall(r"cae train (\S+)", message) == ([trained] if trained else [])
 
 
 def test_the_error_for_missing_seeds_does_not_say_that_nothing_is_stored() -> None:
     for seeds in (3, [0, 1]):
-        message = str(store.not_stored_error("benchmarks", "cae", "mini", [0], seeds))
+        message = str(store.not_stored_error("benchmarks", "cae", MINI, [0], seeds))
         assert "seeds" in message and "nothing" not in message
 
 
@@ -366,11 +355,11 @@ def test_a_run_has_seeds_because_it_is_trained_and_not_by_its_name(
     run: str, absent: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("baseline", "data-half"):
-        monkeypatch.setitem(find_profile("mini").runs, name, {})
-    assert store.select({(run, 0): None}, run, 3, "mini")[1] == absent
+        monkeypatch.setitem(load_profile("mini").runs, name, {})
+    assert store.select({(run, 0): None}, run, 3, MINI)[1] == absent
 
 
 @pytest.mark.parametrize("seeds", [-1, 0, [0, -1]])
 def test_no_number_of_seeds_is_below_one(seeds: int | list[int]) -> None:
     with pytest.raises(ConfigError, match="expected a number of seeds"):
-        store.select({("clip-ft", 0): None}, "clip-ft", seeds, "mini")
+        store.select({("clip-ft", 0): None}, "clip-ft", seeds, MINI)

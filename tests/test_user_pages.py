@@ -29,11 +29,11 @@ from toys import FT, toy_clip, toy_run
 
 from book.extension.provenance import Provenance
 from book.extension.source import read_page
-from cae_lib.cli import cae
+from cae_lab.cli import cae
+from cae_lab.profiles import PROFILES, load_profile
 from cae_lib.errors import DataError
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
-from cae_lib.profiles import PROFILES, experiment
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION
 
 PAGE = REPOSITORY / "book" / "experiments" / "use-it.md"
@@ -345,7 +345,7 @@ def test_every_command_is_one(line: str, tmp_path: Path) -> None:
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "CAE_HOME": str(tmp_path)}
         subprocess.run(called, cwd=REPOSITORY, check=True, capture_output=True, env=environment)
         return
-    start = words.index("cae_lib.cli") if words[0] == "torchrun" else 0
+    start = words.index("cae_lab.cli") if words[0] == "torchrun" else 0
     name, parameters = parse(words[start + 1 :])
     assert parameters.get("profile", "paper") == "paper"
     if name == "train":
@@ -377,4 +377,4 @@ def test_the_page_of_the_papers_scale_names_what_is_downloaded() -> None:
     seconds = FunctionType(page["cost"].__code__, page | {"costs": costs})
     # With hard negatives a row has two images and four texts, and CAE two captions.
     for name, expected in (("clip-ft", 1), ("negclip", 2.4), ("negclip-cae-gradcam", 2.8)):
-        assert seconds(experiment(name, "paper"), "seconds") == pytest.approx(expected)
+        assert seconds(load_profile("paper").experiment(name), "seconds") == pytest.approx(expected)

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import book.studies  # noqa: F401  registers the suites of the studies
+from cae_bench import datasets
+from cae_lab import measures
+from cae_lab.training_set import training_set
 from cae_lib.config import Experiment
 from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.data.images import TrainingImages
-from cae_lib.data.training_set import training_set
-from cae_lib.evaluation import datasets
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.training.state import read_log
 from cae_lib.training.trainer import TrainingRun, train
@@ -66,7 +66,8 @@ def forget() -> None:
         datasets.load_family,
         datasets.retrieval_pairs,
         datasets.similarity_sets,
-        datasets.classification_sets,
+        datasets.labelled_sets,
+        measures._images_with_nouns,
         training_set,
     ):
         cached.cache_clear()

@@ -11,101 +11,97 @@ import sys
 import time
 from pathlib import Path
 
-from cae_lib import grid
-from cae_lib.cli import run_reporting_errors
-from cae_lib.grid import Selection
-from cae_lib.machine import exclusive_gpu, restart_with_one_thread
-from cae_lib.profiles import experiment, find_profile
-from cae_lib.runtime import environment_info, write_atomic
-from cae_lib.variants import BASE, CLIP_FT, DATA_RUN, base_variants
+sys.path.append(str(Path(__file__).resolve().parent.parent))  # for book and data.recipes
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))  # for data.recipes
+from book.studies import ALL_SUITES
+from cae_lab import grid
+from cae_lab.cli import run_reporting_errors
+from cae_lab.grid import Selection
+from cae_lab.machine import exclusive_gpu, restart_with_one_thread
+from cae_lab.names import BASE, CLIP_FT, DATA_RUN
+from cae_lab.profiles import load_profile
+from cae_lab.provenance import environment_info
+from cae_lab.runs import Run
+from cae_lab.suites import suites_of
+from cae_lib.runtime import write_atomic
 
 
-def make_data(profile: str, selection: Selection, real: str | None = None) -> None:
+def make_data(selection: Selection, real: str | None = None) -> None:
     """Build the datasets that are not real, and parse the training captions once before several
     processes need them. In a rehearsal the files of a folder `real` replace drawn ones."""
-    from cae_lib.data.training_set import training_set
+    from cae_lab.training_set import training_set
     from data.recipes.base import build_datasets
 
-    if find_profile(profile).is_rehearsal:
+    profile = selection.profile
+    if profile.is_rehearsal:
         from rehearsal import lay_out
 
         lay_out(profile, Path(real) if real else None)
-    elif not find_profile(profile).is_real:
+    elif not profile.is_real:
         build_datasets(profile)
-    for name, tagger in grid.training_sets_of(profile, selection):
-        training_set(profile, name, experiment(CLIP_FT, profile).model, tagger)
+    for name, tagger in grid.training_sets_of(selection):
+        training_set(profile, name, profile.experiment(CLIP_FT).model, tagger)
 
 
-def make_base(profile: str, selection: Selection) -> None:
+def make_base(selection: Selection) -> None:
     """Train the base model where none is shipped, and for the studies those of fewer steps."""
-    from cae_lib.runs import checkpoint_path
     from data.recipes.base import train_base
 
-    if find_profile(profile).is_real:
+    profile = selection.profile
+    if profile.is_real:
         return
-    if not checkpoint_path(BASE, profile).is_file():
+    if not profile.run(BASE).path.is_file():
         train_base(profile)
-    for steps in find_profile(profile).earlier_bases if selection.studies else ():
+    for steps in profile.earlier_bases if selection.studies else ():
         train_base(profile, steps=steps)
 
 
-def train_and_measure(profile: str, selection: Selection, name: str) -> None:
-    """Train and measure a run; with the base model and CLIP-FT their controls for the studies."""
-    import book.studies  # noqa: F401  registers the suites of the studies
-    from cae_lib.measuring import measure_data, measure_run
-    from cae_lib.runs import has_training, train_run
+def train_and_measure(run: Run, with_studies: bool) -> None:
+    """Train and measure a run; results that came with the clone are measured again."""
+    from cae_lab.measuring import measure, measure_data
 
-    (row, settings, _), seed, suites = grid.runs(profile, selection)[name]
-    without = () if selection.studies else grid.STUDY_ONLY_SUITES
-    if row == DATA_RUN:
-        measure_data(profile, True)
+    if run.entry == DATA_RUN:
+        measure_data(run.profile, remeasure=True)
         return
-    if has_training(row, profile, **settings):
-        train_run(row, profile, seed, **settings)
-    measure_run(row, profile, seed, True, suites, without, **settings)
-    if selection.studies and row in (BASE, CLIP_FT) and not settings:
-        measure_run(f"{row}-gelu", profile, seed, True)
-    if selection.studies and row == BASE:
-        for variant in base_variants(profile):
-            if variant.run == BASE:
-                measure_run(BASE, profile, 0, True, grid.STUDY_RUN_SUITES, **variant.settings)
+    if run.is_trained_here:
+        run.train()
+    measure(run, suites_of(run, ALL_SUITES, with_studies), remeasure=True)
 
 
-def execute_page(profile: str, selection: Selection, name: str) -> None:
+def execute_page(selection: Selection, name: str) -> None:
     """Execute a page: one of the book, or of the copy of the book that the profile has."""
     from book.extension.run import run_page
 
-    if find_profile(profile).own_book is None:
+    if selection.profile.own_book is None:
         run_page(name)
     else:
-        run_page(name, profile, grid.seed_count(profile, selection))
+        run_page(name, selection.profile.name, selection.seeds)
 
 
 def main(arguments: list[str]) -> None:
     """Do a job, output by output, and write how long each took and on what machine."""
     text, rule, *outputs = arguments
     config = json.loads(text)
-    profile = config.get("profile", "mini")
+    profile = load_profile(config.get("profile", "mini"))
     selection = grid.parse_selection(profile, config)
     with exclusive_gpu():
         for output in map(Path, outputs):
             start = time.monotonic()
-            name = str(output.parent)
             if rule == "data":
-                make_data(profile, selection, config.get("real"))
+                make_data(selection, config.get("real"))
             elif rule == "base":
-                make_base(profile, selection)
+                make_base(selection)
             elif rule == "run":
-                train_and_measure(profile, selection, name)
+                run = grid.planned_runs(selection)[str(output.parent)]
+                train_and_measure(run, selection.studies)
             elif rule == "page":
-                execute_page(profile, selection, output.parent.name)
+                execute_page(selection, output.parent.name)
             else:
                 from book.extension.build import build_book
 
-                print(f"The book is {build_book(profile)}")
-            record = {"seconds": round(time.monotonic() - start, 1), **environment_info(profile)}
+                print(f"The book is {build_book(profile.name)}")
+            record = {"seconds": round(time.monotonic() - start, 1)}
+            record |= environment_info(profile.name)
             write_atomic(output.absolute(), json.dumps(record, indent=1) + "\n")
 
 

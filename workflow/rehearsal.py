@@ -8,12 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from cae_lab.names import CLIP_FT
+from cae_lab.runs import Profile
 from cae_lib.config import paths
 from cae_lib.errors import DataError
 from cae_lib.models.clip import load_clip
 from cae_lib.models.weight_files import OPENAI_SIZE_ENTRIES
-from cae_lib.profiles import experiment
-from cae_lib.variants import CLIP_FT
 from data.recipes.datasets import MANIFEST
 from data.recipes.synthetic_scenes.build import build_world
 from data.recipes.synthetic_scenes.config import Sizes, WorldConfig
@@ -43,7 +43,7 @@ SEED = 7
 """Of the random weights."""
 
 
-def lay_out(profile: str, real: Path | None = None) -> None:
+def lay_out(profile: Profile, real: Path | None = None) -> None:
     """Write datasets and weights into `data/raw`, unless they are there.
 
     Args:
@@ -62,7 +62,7 @@ def lay_out(profile: str, real: Path | None = None) -> None:
             manifest.unlink()
         raw.parent.mkdir(parents=True, exist_ok=True)
         made.rename(raw)
-    model = experiment(CLIP_FT, profile).model
+    model = profile.experiment(CLIP_FT).model
     archive = raw / "weights" / "openai" / f"{model}.pt"
     if not archive.is_file():
         write_archive(load_clip(model, activation="quickgelu", seed=SEED).model, archive)

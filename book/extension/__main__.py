@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from cae_lib.cli import CONTEXT_SETTINGS, invoke, run_reporting_errors
+from cae_lab.cli import CONTEXT_SETTINGS, invoke, run_reporting_errors
 from cae_lib.config import paths
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import yaml
 
+from cae_lab.profiles import load_profile
 from cae_lib.config import bundled_path, paths
 from cae_lib.errors import CaeError, ConfigError
-from cae_lib.profiles import find_profile
 
 CLONE = Path(__file__).resolve().parents[2]
 OPTIONS = ("-W", "-n", "--keep-going", "--all", "-q")
@@ -28,7 +28,7 @@ def build_book(profile_name: str) -> Path:
     Returns:
         The first page of the rendered book.
     """
-    if find_profile(profile_name).own_book is None:
+    if load_profile(profile_name).own_book is None:
         return render(bundled_path("book"), bundled_path("_config.yml"), paths().build / "book")
     copy = own_book(profile_name)
     return render(copy, copy / "_config.yml", paths().build / f"{profile_name}-html")
@@ -75,7 +75,7 @@ def own_book(profile_name: str) -> Path:
         ConfigError: If the profile has no copy because its pages are those of the book itself.
     """
     source, target = bundled_path("book"), paths().build / f"{profile_name}-book"
-    line = find_profile(profile_name).own_book
+    line = load_profile(profile_name).own_book
     if line is None:
         raise ConfigError(
             f"the profile {profile_name} has no copy of the book: run a page with it by "

@@ -23,22 +23,22 @@ import pandas as pd
 import torch
 from PIL import Image, ImageOps
 
-from cae_lib import results, runs
+from cae_bench import datasets
+from cae_bench.benchmarks import Benchmark, ImageRef, Item, is_rescored
+from cae_bench.benchmarks.base import ITEM_KEY
+from cae_bench.choice import scorable_benchmarks
+from cae_bench.encoder import Encoder, eval_mode
+from cae_lab import results
+from cae_lab.attribution import CaptionSample
+from cae_lab.measuring import encoder_of
+from cae_lab.plots import PAPER_METHOD_LABELS, ROLE_COLORS, CellOutput, label, script_json
+from cae_lab.profiles import load_profile
+from cae_lab.training_set import default_tagger
 from cae_lib.config import bundled_path, paths
-from cae_lib.data.benchmarks import Benchmark, ImageRef, Item, is_rescored
 from cae_lib.data.images import read_image
-from cae_lib.data.training_set import default_tagger
 from cae_lib.errors import CheckpointError
-from cae_lib.evaluation import datasets
-from cae_lib.evaluation.attribution import CaptionSample
-from cae_lib.evaluation.choice import scorable_benchmarks
-from cae_lib.evaluation.encoder import Encoder, eval_mode
-from cae_lib.models.clip import Clip
 from cae_lib.models.text_encoder import text_encoder
-from cae_lib.plots import PAPER_METHOD_LABELS, ROLE_COLORS, CellOutput, label, script_json
-from cae_lib.profiles import find_profile
 from cae_lib.runtime import write_atomic
-from cae_lib.store import ITEM_KEY
 from cae_lib.words.alignment import Alignment, token_roles
 from cae_lib.words.roles import ROLE_NAMES
 
@@ -174,7 +174,7 @@ def collect(profile: str, per_subset: int = PER_SUBSET) -> Collection:
     """
     subsets = tuple(
         part
-        for part in scorable_benchmarks(datasets.load_benchmarks(profile))
+        for part in scorable_benchmarks(datasets.load_benchmarks(load_profile(profile).datasets))
         if not is_rescored(part.name, part.subset)
     )
     absent = results.missing_runs("benchmarks", RUNS, profile)
@@ -208,7 +208,7 @@ def draw_scenes(profile: str) -> None:
     """Draw the datasets of a profile of synthetic scenes if they are missing: about a minute."""
     from data.recipes.synthetic_scenes.build import build  # which stored data do without
 
-    if not find_profile(profile).root.is_dir():
+    if not load_profile(profile).root.is_dir():
         build(profile)
 
 
@@ -445,7 +445,7 @@ def image_sheet(refs: Sequence[ImageRef], tile: int = SCENE_SIZE) -> bytes:
 
 
 def _tile(profile: str) -> int:
-    return SCENE_SIZE if find_profile(profile).is_synthetic else PHOTOGRAPH_SIZE
+    return SCENE_SIZE if load_profile(profile).is_synthetic else PHOTOGRAPH_SIZE
 
 
 def word_table(collection: Collection) -> dict[str, Any]:
@@ -465,13 +465,13 @@ def word_table(collection: Collection) -> dict[str, Any]:
     ]
     captions, refs = [place[2] for place in places], [place[3] for place in places]
     scored, labels = [], []
-    known = find_profile(collection.profile).runs
-    for run in (run for run in SCORED_RUNS if run == "base" or run in known):
+    profile = load_profile(collection.profile)
+    for run in (run for run in SCORED_RUNS if run == "base" or run in profile.runs):
         try:
-            clip = runs.open_run(run, collection.profile)
+            clip = profile.run(run).open()
         except CheckpointError:  # not trained here
             continue
-        scored.append(_scores_of(clip, collection.profile, captions, refs))
+        scored.append(_scores_of(encoder_of(clip, profile), captions, refs))
         labels.append(label(run))
     items: dict[str, Any] = {}
     if scored:
@@ -502,7 +502,7 @@ def quantized(scores: np.ndarray) -> dict[str, Any]:
 
 
 def _scores_of(
-    clip: Clip, profile: str, captions: list[str], refs: list[ImageRef]
+    encoder: Encoder, captions: list[str], refs: list[ImageRef]
 ) -> tuple[list[list[str]], list[str], np.ndarray]:
     """Score the words of captions for their images by the methods of `SCORE_METHODS`.
 
@@ -510,7 +510,6 @@ def _scores_of(
         The words of each caption, the numbers of their roles as a text, and the scores
         `(captions, methods, words)`, NaN where a method gives none.
     """
-    encoder = Encoder(clip, profile)
     model, tokenizer = encoder.clip.model, encoder.clip.tokenizer
     known: Alignment = token_roles(captions, tokenizer, default_tagger(), paths().cache / "roles")
     length, rows = text_encoder(model).n_used_columns(known.tokens), np.arange(len(captions))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cae_lib.plots import FIGURE_MIME_TYPE, CellOutput
+from cae_lab.plots import FIGURE_MIME_TYPE, CellOutput
 
 
 def html_of(bundle: Mapping[str, Any]) -> str:

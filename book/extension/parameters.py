@@ -15,15 +15,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from cae_lab.names import CLIP_FT, DATA_RUN, parse_setting
+from cae_lab.profiles import load_profile
 from cae_lib.errors import ConfigError, check_type
 from cae_lib.methods import METHODS, PAPER_METHODS
-from cae_lib.profiles import experiment, find_profile
-from cae_lib.variants import CLIP_FT, DATA_RUN, find_variant, parse_setting
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from cae_lib.plots import CellOutput
+    from cae_lab.plots import CellOutput
 
 # tqdm.auto, which libraries import, misses ipywidgets; it then prints plain bars, as we want it to
 warnings.filterwarnings("ignore", message="IProgress not found")
@@ -50,7 +50,7 @@ def check_parameters(names: Mapping[str, Any], profiles: Sequence[str]) -> None:
         ConfigError: If the profile is none of these, papermill has injected a name that the cell of
             parameters does not declare, or a parameter that is declared as a number is none.
     """
-    if not {names["profile"], find_profile(names["profile"]).like} & {*profiles}:
+    if not {names["profile"], load_profile(names["profile"]).like} & {*profiles}:
         raise ConfigError(
             f"this page does not describe the profile {names['profile']!r}: expected "
             f"one of {', '.join(profiles)}"
@@ -106,13 +106,13 @@ class Selection:
 
     def _name(self, run: str) -> str:
         """Return the name of a run with the settings that act on it."""
-        settings = dict(self.settings)
-        if settings and run in find_profile(self.profile).runs:
-            config = experiment(run, self.profile)
+        settings, profile = dict(self.settings), load_profile(self.profile)
+        if settings and run in profile.runs:
+            config = profile.experiment(run)
             has_loss = config.method in self.methods
             if not has_loss and not (config.foil_hinge and "binding" in self.methods):
                 settings = {key: settings[key] for key in settings if key not in OF_LOSS}
-        return find_variant(run, self.profile, **settings).name(self.profile) if settings else run
+        return profile.run(run, **settings).name if settings else run
 
     @property
     def number(self) -> str:
@@ -121,9 +121,9 @@ class Selection:
 
     def has(self, table: str, runs: Iterable[str]) -> bool:
         """Return whether a table of runs is stored, or its data can be built."""
-        from cae_lib import results
+        from cae_lab import results
 
-        can_be_built = not find_profile(self.profile).is_real
+        can_be_built = not load_profile(self.profile).is_real
         return can_be_built or not results.missing_runs(table, runs, self.profile)
 
     def complete(self, suite: str, families: Collection[str] | None = None) -> bool:
@@ -139,13 +139,13 @@ class Selection:
 
     def measured(self, runs: list[str]) -> list[str]:
         """Return these runs, or none if the profile lacks the answers of one of them."""
-        from cae_lib import results
+        from cae_lab import results
 
         return [] if results.missing_runs("benchmarks", runs, self.profile) else runs
 
     def shown(self) -> CellOutput:
         """Return a line that describes what the page shows."""
-        from cae_lib.plots import CellOutput
+        from cae_lab.plots import CellOutput
 
         text = f"{describe(self.profile)}, {self.seeds} seed{'' if self.seeds == 1 else 's'}"
         if self.is_part:
@@ -156,7 +156,7 @@ class Selection:
 
 def describe(profile_name: str) -> str:
     """Return a description of a profile's images, with its name, to begin a sentence with."""
-    title = find_profile(profile_name).title or "profile"
+    title = load_profile(profile_name).title or "profile"
     return f"{title[:1].upper()}{title[1:]} (profile {profile_name})"
 
 
@@ -192,6 +192,6 @@ def select(names: Mapping[str, Any], known: Collection[str] = PAPER_METHODS) -> 
         names["profile"], seeds, labels, settings, hours, is_part=len(methods) < len(known)
     )
     for run in [CLIP_FT, *(f"cae-{method}" for method in methods)]:
-        if run in find_profile(selection.profile).runs:
+        if run in load_profile(selection.profile).runs:
             selection._name(run)  # raises for a value that is not allowed
     return selection

@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
-import book.studies  # noqa: F401  registers the suites that a page may load
-from cae_lib import results, store
-from cae_lib.config import Experiment, paths
-from cae_lib.estimates import SECONDS_PER_TABLE, training_seconds
-from cae_lib.profiles import experiment
+from book.studies import ALL_SUITES
+from cae_lab import results, store
+from cae_lab.estimates import SECONDS_PER_TABLE, training_seconds
+from cae_lab.profiles import load_profile
+from cae_lab.runs import Profile
+from cae_lib.config import paths
 from cae_lib.runtime import print_status
-from cae_lib.variants import BASE, DATA_RUN, find_variant
 
 
 class Missing(NamedTuple):
@@ -41,60 +41,41 @@ def load(
     hours: float | None,
 ) -> pd.DataFrame:
     """Load a table as `results.load` does, and say what is computed before and during the work."""
-    runs = list(runs)
-    missing = missing_rows(table, profile_name, runs, seeds)
+    runs, profile = list(runs), load_profile(profile_name)
+    missing = missing_rows(table, profile, runs, seeds)
     if missing:
         print_status(describe(table, missing))
     for number, (run, seed, is_training, _) in enumerate(missing, 1):
         what = "training and measuring" if is_training else "measuring"
         print_status(f"{number} of {len(missing)}: {what} {table} of {run}, seed {seed}")
-        results.load(table, profile_name, [run], [seed], compute=True, hours=hours)
-    return results.load(table, profile_name, runs, seeds, compute=True, hours=hours)
+        results.load(table, profile, [run], [seed], compute=True, hours=hours, suites=ALL_SUITES)
+    return results.load(table, profile, runs, seeds, compute=True, hours=hours, suites=ALL_SUITES)
 
 
 def missing_rows(
-    table: str, profile_name: str, runs: Iterable[str], seeds: int | Collection[int]
+    table: str, profile: Profile, runs: Iterable[str], seeds: int | Collection[int]
 ) -> list[Missing]:
-    """Return runs and seeds of which neither the profile nor this clone stores current rows."""
-    stored = store.current_index(table, profile_name)
-    computed_here = store.index_of(table, profile_name, on_request=True)
-    of_profile = {run for run, _ in stored}
-    names = [
-        run if run in of_profile else find_variant(run, profile_name).name(profile_name)
-        for run in runs
-    ]
+    """Return runs and seeds of which no current rows are stored."""
+    stored = results.current_rows(table, profile, ALL_SUITES)
+    known = {run for run, _ in stored}
+    names = dict.fromkeys(run if run in known else profile.run(run).name for run in runs)
     absent = [
-        (run, seed)
-        for run in dict.fromkeys(names)
-        for seed in store.select(stored, run, seeds, profile_name)[1]
-        if (run, seed) not in computed_here
+        profile.run(name, seed)
+        for name in names
+        for seed in store.select(stored, name, seeds, profile)[1]
     ]
     if not absent:
         return []
     walls = [rows.provenance.get("wall_seconds") for rows in stored.values()]
     measuring = median([wall for wall in walls if wall] or [SECONDS_PER_TABLE])
     missing = []
-    for run, seed in absent:
-        config = _untrained(run, profile_name, seed)
-        training = training_seconds(config, _paces(profile_name)) if config else 0.0
+    for run in absent:
+        is_training = run.is_trained_here and not run.is_trained()
+        paces = _paces(profile.name) if is_training else []
+        training = training_seconds(run.config, paces) if is_training else 0.0
         seconds = None if training is None else training + measuring
-        missing.append(Missing(run, seed, config is not None, seconds))
+        missing.append(Missing(run.name, run.seed, is_training, seconds))
     return missing
-
-
-def _untrained(run: str, profile_name: str, seed: int) -> Experiment | None:
-    """Return the settings of a run that has to be trained; None for any other run."""
-    from cae_lib.models.checkpoint import read_meta
-    from cae_lib.runs import checkpoint_path, training_inputs
-
-    name, settings, _ = find_variant(run, profile_name)
-    if name in (BASE, DATA_RUN):
-        return None
-    config = experiment(name, profile_name, seed=seed, **settings)
-    path = checkpoint_path(name, profile_name, seed, **settings)
-    meta = read_meta(path) if path.is_file() else None
-    is_trained = meta is not None and meta.extra.get("identity") == training_inputs(config)
-    return None if is_trained or not config.steps else config
 
 
 def _paces(profile_name: str) -> list[float]:

@@ -20,9 +20,9 @@ import pandas as pd
 
 from book.extension.build import own_book
 from book.extension.source import experiments_folder, page_names, read_page
-from cae_lib import results
-from cae_lib.profiles import PROFILES
-from cae_lib.runtime import environment_info, has_uncommitted_changes
+from cae_lab import results
+from cae_lab.profiles import PROFILES
+from cae_lab.provenance import environment_info, has_uncommitted_changes
 
 MIME = "application/vnd.cae.provenance+json"
 

@@ -20,8 +20,8 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from markupsafe import Markup
 from sphinx.util import logging
 
-from cae_lib.plots import FIGURE_MIME_TYPE
-from cae_lib.profiles import PROFILES, find_profile
+from cae_lab.plots import FIGURE_MIME_TYPE
+from cae_lab.profiles import PROFILES, load_profile
 
 CARD = "_static/card.png"
 """The picture that a link's preview shows."""
@@ -95,7 +95,7 @@ def _with_explorer(app: Any) -> None:
 
     copies = {f"{name}-book": name for name in PROFILES}
     profile = copies.get(Path(app.srcdir).name, PUBLISHED)
-    if not find_profile(profile).is_synthetic:  # the copy of a profile without synthetic scenes
+    if not load_profile(profile).is_synthetic:  # the copy of a profile without synthetic scenes
         return
     draw_scenes(profile)
     folder = Path(app.outdir).parent / "explorer"

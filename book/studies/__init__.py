@@ -1,8 +1,37 @@
-"""Measurements of the studies beside the paper; importing this package registers their suites."""
+"""Measurements that single pages use, beside the suites of the laboratory."""
 
-from cae_lib.evaluation.suites import register_suite
+from cae_lab.suites import SUITES, Suite, by_name
 
-register_suite("blind", "book.studies.blind", "average_image_table")
-register_suite("faithfulness", "book.studies.faithfulness", "faithfulness_table")
-register_suite("sensitivity", "book.studies.faithfulness", "sensitivity_table", base_only=True)
-register_suite("heatmaps", "book.studies.heatmaps", "heatmap_table")
+STUDIES = by_name(
+    (
+        Suite("blind", "book.studies.blind:average_image_table", "benchmarks"),
+        Suite(
+            "faithfulness",
+            "book.studies.faithfulness:faithfulness_table",
+            "captions",
+            is_study=True,
+            needs_word_tokens=True,
+            is_rounded=True,
+        ),
+        Suite(
+            "sensitivity",
+            "book.studies.faithfulness:sensitivity_table",
+            "captions",
+            of=("base",),
+            is_study=True,
+            needs_word_tokens=True,
+            is_rounded=True,
+        ),
+        Suite(
+            "heatmaps",
+            "book.studies.heatmaps:heatmap_table",
+            "scenes",
+            needs_content=True,
+            is_rounded=True,
+        ),
+    )
+)
+"""The suites of the studies, by name."""
+
+ALL_SUITES = {**SUITES, **STUDIES}
+"""All suites that a page may load, by name."""

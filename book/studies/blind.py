@@ -7,22 +7,20 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.evaluation.averages import score_weights
-from cae_lib.evaluation.blind import blind_answers
-from cae_lib.evaluation.datasets import (
-    available_training_pairs,
-    evenly_spaced_indices,
-    load_benchmarks,
-)
-from cae_lib.evaluation.encoder import Encoder
-from cae_lib.store import ITEM_KEY
+from cae_bench.averages import score_weights
+from cae_bench.benchmarks.base import ITEM_KEY, ImageRef
+from cae_bench.blind import blind_answers
+from cae_bench.datasets import load_benchmarks
+from cae_bench.encoder import Encoder
+from cae_lab.runs import Profile
+from cae_lab.samples import evenly_spaced_indices
+from cae_lab.training_set import available_training_pairs
 
 N_IMAGES = 500
 """Number of training images in the average, spread evenly over the set."""
 
 
-def average_image_table(encoder: Encoder, profile: str) -> pd.DataFrame:
+def average_image_table(encoder: Encoder, profile: Profile) -> pd.DataFrame:
     """Answer all benchmarks of captions by the mean vector of training images.
 
     Returns:
@@ -39,7 +37,7 @@ def average_image_table(encoder: Encoder, profile: str) -> pd.DataFrame:
     def similarity(texts: Sequence[str]) -> list[float]:
         return (encoder.encode_texts(texts) * mean).sum(axis=-1).tolist()
 
-    return blind_answers(load_benchmarks(profile), {"average picture": similarity})
+    return blind_answers(load_benchmarks(profile.datasets), {"average picture": similarity})
 
 
 SOLVERS = ("likelihood", "likelihood_per_word")

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from cae_bench.averages import score_weights
+from cae_bench.benchmarks.base import ITEM_KEY
+from cae_lab.profiles import load_profile
 from cae_lib.config import bundled_path
 from cae_lib.errors import DataError
-from cae_lib.evaluation.averages import score_weights
-from cae_lib.profiles import find_profile
-from cae_lib.store import ITEM_KEY
 
 PRINTED_TABLE = "data/paper.csv"
 CAE, CONTROL, TUNED = "CLIP-CAE, mean of 4", "NegCLIP", "CLIP-FT"
@@ -74,7 +74,7 @@ def headline_weights(profile_name: str, items: pd.DataFrame) -> pd.DataFrame:
         profile_name: Name of the profile.
         items: Its table `items`.
     """
-    if "paired" in (profile_name, find_profile(profile_name).like):
+    if "paired" in (profile_name, load_profile(profile_name).like):
         swaps = items[(items["family"] == "aro") & (items["subset"] == "relation")]
         alike = swaps.assign(score="mean", stratum="places", weight=1 / len(swaps))
         return alike[["score", *ITEM_KEY, "weight", "stratum"]]

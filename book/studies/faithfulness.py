@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from book.studies import measures
 from book.studies.measures import MaskedSimilarity, masked_similarity, rank_correlation
 from book.studies.tables import NOTHING, long_table
+from cae_bench.benchmarks.base import ImageRef
+from cae_bench.datasets import retrieval_pairs
+from cae_bench.encoder import Encoder, eval_mode
+from cae_lab.attribution import CaptionSample, coco_pairs_and_alignment, sample_captions
+from cae_lab.runs import Profile
+from cae_lab.samples import SAMPLE_SIZES, evenly_spaced_indices
 from cae_lib.attribution.base import ReplacementKind
 from cae_lib.attribution.word_scores import merge_token_scores
-from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.evaluation.attribution import CaptionSample, coco_pairs_and_alignment, sample_captions
-from cae_lib.evaluation.datasets import SAMPLE_SIZES, evenly_spaced_indices, retrieval_pairs
-from cae_lib.evaluation.encoder import Encoder, eval_mode
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.clip import load_clip
 from cae_lib.models.text_tower import text_tower
@@ -73,7 +75,7 @@ Curves = Mapping[tuple[str, str], np.ndarray]
 
 
 def faithfulness_table(
-    encoder: Encoder, profile: str, limit: int = SAMPLE_SIZES["faithfulness"]
+    encoder: Encoder, profile: Profile, limit: int = SAMPLE_SIZES["faithfulness"]
 ) -> pd.DataFrame:
     """Measure curves, agreement and randomisation check of all methods on one model.
 
@@ -122,7 +124,7 @@ def faithfulness_table(
         return long_table(FAITHFULNESS_ROW, parts)
 
 
-def coco_word_sample(encoder: Encoder, profile: str, limit: int) -> CaptionSample:
+def coco_word_sample(encoder: Encoder, profile: Profile, limit: int) -> CaptionSample:
     """Take about `limit` of COCO's test captions evenly over the set."""
     return sample_captions(encoder, *coco_pairs_and_alignment(encoder, profile), limit)
 
@@ -283,7 +285,7 @@ def choices(depth: int, activation: str) -> list[tuple[str, str, dict[str, Any]]
 
 
 def sensitivity_table(
-    encoder: Encoder, profile: str, limit: int = SAMPLE_SIZES["faithfulness"]
+    encoder: Encoder, profile: Profile, limit: int = SAMPLE_SIZES["faithfulness"]
 ) -> pd.DataFrame:
     """Compare every choice with the default, and the deletion curves under other masks.
 
@@ -305,7 +307,7 @@ def sensitivity_table(
     sample, clip = coco_word_sample(encoder, profile, limit), encoder.clip
     other = load_clip(clip.name, None, OTHER_ACTIVATION[clip.activation][0], encoder.device)
     other.model.load_state_dict(clip.model.state_dict())
-    paths = retrieval_pairs(profile, "coco").image_paths
+    paths = retrieval_pairs(profile.datasets, "coco").image_paths
     features = Encoder(other).encode_images(
         [ImageRef(paths[number]) for number in sample.image_index]
     )

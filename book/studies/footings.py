@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from cae_lib import plots, results
-from cae_lib.plots import PAPER_METHOD_LABELS
+from cae_lab import plots, results
+from cae_lab.plots import PAPER_METHOD_LABELS
 
 FOUR, FOUR_PLACEBO = "paper's CAE, mean of 4", "placebo of the paper's CAE, mean of 4"
 FOUR_DEPENDENCY = f"{FOUR}, dependency parser"
@@ -54,8 +54,9 @@ not been run with the dependency parser show the paper's parser."""
 
 def is_stored(run: str, profile: str, seeds: int) -> bool:
     """Return whether the answers of a run, or of all runs of a mean, are stored for all seeds."""
-    index = results.index_of("benchmarks", profile)
-    return all((run, seed) in index for run in MEANS.get(run, [run]) for seed in range(seeds))
+    return all(
+        results.is_stored("benchmarks", each, seeds, profile) for each in MEANS.get(run, [run])
+    )
 
 
 def find_footings(profile: str, seeds: int) -> dict[str, dict[str, str]]:

@@ -17,15 +17,16 @@ from torch import Tensor
 
 from book.studies.regions import EXAMPLES, REGIONS, Example, labelled_scenes, region_shares
 from book.studies.tables import NOTHING, long_table
+from cae_bench.benchmarks.base import ImageRef
+from cae_bench.datasets import retrieval_pairs
+from cae_bench.encoder import Encoder
+from cae_lab.runs import Profile
+from cae_lab.samples import SAMPLE_SIZES, evenly_spaced_indices
+from cae_lab.scene_graphs import GRAPHS_FILE
 from cae_lib.attribution.heatmap import image_relevances, patch_grid, relevance_shares
 from cae_lib.attribution.word_scores import positive_shares, split_words, word_scores
-from cae_lib.data.benchmarks.base import ImageRef
-from cae_lib.data.scene_graphs import GRAPHS_FILE
-from cae_lib.evaluation.datasets import SAMPLE_SIZES, evenly_spaced_indices, retrieval_pairs
-from cae_lib.evaluation.encoder import Encoder
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.text_encoder import encode_text
-from cae_lib.profiles import find_profile
 from data.recipes.synthetic_scenes.draw import render
 
 START_LAYERS: Mapping[str, int] = {"last layer": -1, "all layers": 0}
@@ -48,7 +49,7 @@ Rows = Iterator[dict[str, Any]]
 
 
 def heatmap_table(
-    encoder: Encoder, profile: str, limit: int = SAMPLE_SIZES["heatmaps"]
+    encoder: Encoder, profile: Profile, limit: int = SAMPLE_SIZES["heatmaps"]
 ) -> pd.DataFrame:
     """Measure shares of relevance by region and by word, and the maps of `EXAMPLES`.
 
@@ -70,10 +71,10 @@ def heatmap_table(
         - "example word": share of a word's score (part is the word, row its number);
         - "example cosine": of image and caption.
     """
-    if not find_profile(profile).is_synthetic:
+    if not profile.is_synthetic:
         return pd.DataFrame(ROW, index=[0])[:0]
-    paths = retrieval_pairs(profile, "coco").image_paths
-    ground_truth = labelled_scenes(find_profile(profile).root / GRAPHS_FILE)
+    paths = retrieval_pairs(profile.datasets, "coco").image_paths
+    ground_truth = labelled_scenes(profile.root / GRAPHS_FILE)
     rows = evenly_spaced_indices(len(paths), limit)
     scenes = [ground_truth[paths[row].name] for row in rows]
     relations = [scene.relation for scene in scenes]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cae_lib.data.scene_graphs import read_scene_entries
+from cae_lab.scene_graphs import read_scene_entries
 from data.recipes.synthetic_scenes.draw import IMAGE_SIZE
 from data.recipes.synthetic_scenes.layout import Placement
 from data.recipes.synthetic_scenes.scenes import Content, Scene, Thing, arrange

@@ -1,1 +1,1 @@
-"""Captions, images, benchmarks, and their downloads."""
+"""Captions, images, and hard negatives."""

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
-from typing import Literal, NamedTuple
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from cae_lib.data.incomplete import image_problem, log_left_out, validate_row_count
 from cae_lib.data.rows import Row, csv_rows, json_rows, read_json
 from cae_lib.errors import ConfigError, DataError, MissingDataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MissingPolicy = Literal["raise", "drop", "ignore"]
 """What to do about captions whose image cannot be used.
@@ -345,6 +345,8 @@ def _pairs(
         DataError: If an image file is missing (only with `missing_images="raise"`), rows are
             missing (only without `missing_images="drop"`), or there are more than `expected`.
     """
+    import torch  # here, so that a page that only reads results starts without it
+
     expected = len(pairs) if expected is None else expected
     if len(pairs) > expected:
         validate_row_count(source, len(pairs), expected, ())

@@ -45,8 +45,6 @@ class Batch:
         arguments: Numbers of the words that each token's word relates or describes `(M, T, 2)`; see
             `Alignment`.
         swaps: Swaps of each caption `(M, W, 5, 2)`; see `Alignment`.
-        masked: Bool `(M, T)`, tokens that are masked in the captions of the contrastive loss; None
-            if the run masks no words.
         negatives: Token ids of K <= M hard negative captions `(K, T)`; None if the run has none.
         caption_of_negative: Index of each negative's caption among the M captions `(K,)`.
         negative_counts: K of each process.
@@ -64,7 +62,6 @@ class Batch:
     words: Tensor
     arguments: Tensor | None = None
     swaps: Tensor | None = None
-    masked: Tensor | None = None
     negatives: Tensor | None = None
     caption_of_negative: Tensor | None = None
     negative_counts: tuple[int, ...] = ()
@@ -144,7 +141,7 @@ class Batches:
         DataError: If captions and alignment or paths and images differ in length, or if the
             settings need hard negatives or similar images that `pairs` does not have.
         ConfigError: If the batch size is not between 1 and the number of captions or not a multiple
-            of the number of processes, or if `experiment.masked` is not a share from 0 to 1.
+            of the number of processes.
     """
 
     def __init__(
@@ -184,8 +181,6 @@ class Batches:
                 f"batch_size is {size}, but {self.ranks.size} processes train together; choose a "
                 f"multiple of {self.ranks.size}."
             )
-        if not 0 <= experiment.masked <= 1:
-            raise ConfigError(f"masked is {experiment.masked}; expected a share from 0 to 1.")
 
     def row_numbers(self, step: int) -> Tensor:
         """Return the row numbers `(B,)` of an optimiser step, over all processes.
@@ -221,12 +216,6 @@ class Batches:
         crops = self._random(RandomStream.CROP, step) if settings.augment else None
         pixels = self.images.crops(self.pairs.image_index[all_rows], crops, share)
         captions = self.alignment.take(all_rows[share])
-        masked = None
-        if settings.masked:
-            draws = torch.rand(2, len(all_rows), generator=self._random(RandomStream.MASK, step))
-            is_masked, word_draws = draws[0, share] < settings.masked, draws[1, share]
-            words = masked_words(captions.roles, captions.words, word_draws)
-            masked = words & is_masked[:, None]
         batch = Batch(
             rows,
             pixels,
@@ -235,7 +224,6 @@ class Batches:
             captions.words,
             captions.arguments,
             captions.swaps,
-            masked,
             n_similar=n_similar,
             parsed_roles=None if self.parsed_roles is None else self.parsed_roles[all_rows[share]],
             normalization=self.images.normalization,
@@ -294,10 +282,9 @@ class RandomStream(IntEnum):
         CROP: Random crops of images.
         MODEL: Random numbers within the model, such as dropout, and of the attribution method.
         NEGATIVE: Hard negatives and similar images.
-        MASK: Masked captions and words.
     """
 
-    ORDER, CROP, MODEL, NEGATIVE, MASK = range(5)
+    ORDER, CROP, MODEL, NEGATIVE = range(4)
 
 
 def seeded_generator(seed: int, stream: RandomStream, step_or_epoch: int) -> torch.Generator:
@@ -375,25 +362,6 @@ def _negative_captions(pairs: ImageCaptionPairs, rows: Tensor, draws: Tensor) ->
 
 def _pick(choices: list[Any], draw: float, otherwise: Any) -> Any:
     return choices[int(draw * len(choices))] if choices else otherwise
-
-
-def masked_words(roles: Tensor, words: Tensor, draws: Tensor) -> Tensor:
-    """Select one word with a role in each caption, and mark the tokens of the word.
-
-    Args:
-        roles: Role of each token's word `(M, T)`, 0 for none.
-        words: Number of each token's word `(M, T)`, 0 for none.
-        draws: Uniform random number in [0, 1) for each caption `(M,)`, which selects the word.
-
-    Returns:
-        Bool `(M, T)`: the tokens of the selected words; all False in a caption that has no word
-        with a role.
-    """
-    of_words = roles.new_zeros(len(words), int(words.max()) + 1)
-    with_role = of_words.scatter_reduce(1, words, roles, "amax") > 0
-    number = (draws * with_role.sum(1)).long() + 1
-    drawn = (with_role & (with_role.cumsum(1) == number[:, None])).int().argmax(1)
-    return (words == drawn[:, None]) & with_role.any(1, keepdim=True)
 
 
 def select_swaps(

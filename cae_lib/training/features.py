@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from cae_lib.config import Experiment, paths
 from cae_lib.data.images import TrainingImages
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.keys import TRAINING_VERSION
 from cae_lib.models.clip import Clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.runtime import Progress, atomic_file
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.execution import prefetch, uses_bf16
+from cae_lib.training.inputs import TRAINING_VERSION
 from cae_lib.training.state import content_hash, images_hash
 
 BATCH_SIZE = 256

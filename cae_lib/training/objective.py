@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cae_lib.attribution.base import mask_embedding
 from cae_lib.config import AttributionLossConfig, Experiment
 from cae_lib.errors import ConfigError
-from cae_lib.models.text_encoder import encode_text, text_encoder
+from cae_lib.models.text_encoder import encode_text
 from cae_lib.training.batch import Batch
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.execution import uses_bf16
@@ -66,12 +65,6 @@ class Objective(nn.Module):
         self, model: nn.Module, experiment: Experiment, ranks: Ranks, image_encoder: ImageEncoder
     ) -> None:
         super().__init__()
-        parameters = dict(experiment.attribution)
-        if experiment.masked and parameters.get("replacement", "mean") != "mean":
-            raise ConfigError(
-                "masked puts the mean token embedding in the place of words, and the attribution "
-                f"{parameters['replacement']!r}: leave out one of the two settings."
-            )
         _check_hard_negatives(experiment)
         _check_further_methods(experiment)
         _check_match_gradient(experiment, ranks)
@@ -90,7 +83,11 @@ class Objective(nn.Module):
         self.cae_losses: dict[str, CAELoss] = {}
         if experiment.method is not None:
             self.cae_losses[experiment.method] = CAELoss(
-                model, experiment.method, experiment.weight, **shared, **parameters
+                model,
+                experiment.method,
+                experiment.weight,
+                **shared,
+                **dict(experiment.attribution),
             )
         for method, weight in experiment.further_methods:
             self.cae_losses[method] = CAELoss(model, method, weight, **shared)
@@ -122,8 +119,6 @@ class Objective(nn.Module):
                 )
                 values["attribution"] = values.get("attribution", 0) + margin_loss
                 negatives = None
-            if batch.masked is not None:  # only the contrastive loss sees masked captions
-                texts = self._mask_words(texts, batch.tokens, batch.masked)
         scale = self.model.logit_scale.exp()
         if negatives is not None:
             negatives = self.ranks.gather(negatives.float(), batch.negative_counts)
@@ -188,23 +183,6 @@ class Objective(nn.Module):
 
     def _encode(self, tokens: Tensor) -> Tensor:
         return F.normalize(encode_text(self.model, tokens).features.float(), dim=-1)
-
-    def _mask_words(self, texts: Tensor, tokens: Tensor, masked: Tensor) -> Tensor:
-        """Return text features, with captions encoded again if they have tokens to mask.
-
-        Args:
-            texts: Normalised features of the captions without masks `(M, E)`.
-            tokens: Token ids of M captions in C columns `(M, C)`.
-            masked: Bool `(M, C)`, tokens whose embedding is replaced by the mean token embedding.
-        """
-        rows = masked.any(1).nonzero()[:, 0]
-        if not len(rows):
-            return texts
-        encoder, caption = text_encoder(self.model), torch.arange(len(rows), device=rows.device)
-        masked = masked[rows, : encoder.n_used_columns(tokens[rows])]
-        features = encoder.encode_variants(tokens[rows], caption, masked, mask_embedding(encoder))
-        masked_texts = F.normalize(features[len(rows) :].float(), dim=-1)
-        return texts.index_copy(0, rows, masked_texts.to(texts.dtype))
 
     def _hard_negative_margin_loss(
         self, images: Tensor, captions: Tensor, negatives: Tensor

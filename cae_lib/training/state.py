@@ -32,7 +32,7 @@ def save_state(
 
     Args:
         path: The state file.
-        identity: Inputs of the run by name, as `cae_lib.keys.run_inputs` returns them.
+        identity: Inputs of the run by name, as `cae_lib.training.inputs.run_inputs` returns them.
         step: Number of steps taken.
         model: Model whose parameters and buffers are saved.
         optimizer: Optimiser whose state is saved.
@@ -59,7 +59,7 @@ def load_state(
 
     Args:
         path: The state file.
-        identity: Inputs of the run by name, as `cae_lib.keys.run_inputs` returns them.
+        identity: Inputs of the run by name, as `cae_lib.training.inputs.run_inputs` returns them.
         model: Model that takes the saved parameters and buffers.
         optimizer: Optimiser that takes the saved state.
         adaptive_margin: Tensor that takes the saved margin; None if the margin is fixed.
@@ -104,7 +104,7 @@ def describe_changes(stored: Any, identity: Mapping[str, str]) -> str:
 
     Args:
         stored: The stored identity; anything but a dictionary counts as one without entries.
-        identity: Inputs of the run by name, as `cae_lib.keys.run_inputs` returns them.
+        identity: Inputs of the run by name, as `cae_lib.training.inputs.run_inputs` returns them.
 
     Returns:
         Text such as "other settings, other training data"; empty if nothing differs.

@@ -20,7 +20,6 @@ from cae_lib.config import Experiment
 from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.data.images import ImagesOnDisk, TrainingImages
 from cae_lib.errors import CaeError, Terminated, TimeLimitError
-from cae_lib.keys import run_inputs
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip
 from cae_lib.runtime import Progress, format_seconds
@@ -35,6 +34,7 @@ from cae_lib.training.batch import (
 from cae_lib.training.distributed import Ranks, init_distributed
 from cae_lib.training.execution import STOP_SIGNALS, ExecutionOptions, prefetch
 from cae_lib.training.features import encode_image_features, precompute_features, split_image_tower
+from cae_lib.training.inputs import run_inputs
 from cae_lib.training.objective import Objective, adamw, gradient_norm, learning_rate
 from cae_lib.training.state import load_state, open_log, save_state
 from cae_lib.words.alignment import Alignment
@@ -108,7 +108,7 @@ def train(
             `FIRST_SAVE_SECONDS`, so that a process that is killed early does not start afresh.
         execution: Options of speed and memory; None for the default ones.
         inputs: Digests of what the run depends on, by name; None for those that
-            `cae_lib.keys.run_inputs` returns, with `pairs.name` in place of the digest of the data
+            `run_inputs` returns, with `pairs.name` in place of the digest of the data
             and `clip.weights_id` in place of that of the weights. A state with other inputs is not
             continued.
         hours: Largest number of hours that the remaining steps may take, as estimated after the

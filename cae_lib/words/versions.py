@@ -1,6 +1,6 @@
 """Versions of what is read from the text of captions: raise one when its results change.
 
-Keys of the trainings that use them contain these versions (see `cae_lib.keys`), and
+Keys of the trainings that use them contain these versions (see `cae_lab.keys`), and
 `tests/golden` fails if the results of one change.
 """
 

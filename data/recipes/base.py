@@ -21,26 +21,27 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from cae_lib import store
-from cae_lib.cli import run_reporting_errors
+from cae_bench import datasets
+from cae_bench.retrieval import class_prompts
+from cae_lab import store
+from cae_lab.cli import run_reporting_errors
+from cae_lab.measures import classification_sets
+from cae_lab.names import BASE
+from cae_lab.profiles import load_profile
+from cae_lab.provenance import current_provenance
+from cae_lab.runs import Profile
+from cae_lab.scene_graphs import ADJECTIVES, RELATIONS
+from cae_lab.training_set import training_pairs, training_set
 from cae_lib.config import Experiment, paths
 from cae_lib.data.captions import load_negclip_tsv
-from cae_lib.data.needs import training_digest
 from cae_lib.data.rows import read_json
-from cae_lib.data.scene_graphs import ADJECTIVES, RELATIONS
-from cae_lib.data.training_set import training_pairs, training_set
 from cae_lib.errors import ConfigError
-from cae_lib.evaluation import datasets
-from cae_lib.evaluation.retrieval import class_prompts
-from cae_lib.keys import TRAINING_VERSION, run_inputs
 from cae_lib.models.checkpoint import CheckpointMeta, checkpoint_digest, read_meta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
-from cae_lib.profiles import experiment, find_profile
-from cae_lib.runs import checkpoint_path
-from cae_lib.runtime import current_provenance, pick_device, write_atomic
+from cae_lib.runtime import pick_device, write_atomic
+from cae_lib.training.inputs import TRAINING_VERSION, run_inputs
 from cae_lib.training.state import read_log
 from cae_lib.training.trainer import train
-from cae_lib.variants import BASE, CLIP_FT, shorter_base_weights
 from data.recipes.datasets import stored_key
 from data.recipes.photographs import build as photographs
 from data.recipes.photographs import pool
@@ -53,67 +54,65 @@ CURVE_POINTS = 5
 PROBE = "probe.json"
 
 
-def base_config(profile_name: str, steps: int | None = None) -> Experiment:
+def base_config(profile: Profile, steps: int | None = None) -> Experiment:
     """Return the configuration of the base model's training.
 
     Args:
-        profile_name: Name of the profile.
+        profile: The profile.
         steps: For a base model with fewer steps; None for the profile's number.
 
     Raises:
         ConfigError: If the base model is downloaded instead of trained, or if there are not fewer
             steps.
     """
-    settings = find_profile(profile_name).base
+    settings = profile.base
     if settings is None:
-        raise ConfigError(f"profile {profile_name} starts from downloaded weights, not from a base")
+        raise ConfigError(f"profile {profile.name} starts from downloaded weights, not from a base")
     if steps is not None:
         if steps not in range(1, settings["steps"]):
             raise ConfigError(
-                f"a shorter training of the base model of profile {profile_name} has 1 to "
+                f"a shorter training of the base model of profile {profile.name} has 1 to "
                 f"{settings['steps'] - 1} steps, not {steps}"
             )
         settings = settings | {"steps": steps}
-    return Experiment("base", profile_name, train_data="pretrain", **settings)
+    return Experiment("base", profile.name, train_data="pretrain", **settings)
 
 
-def build_datasets(profile_name: str, pretrain: bool = False) -> Path:
+def build_datasets(profile: Profile, pretrain: bool = False) -> Path:
     """Build the datasets of a profile, unless they exist, and return their folder.
 
     Args:
-        profile_name: Name of a profile with synthetic scenes or with photographs.
+        profile: A profile with synthetic scenes or with photographs.
         pretrain: For synthetic scenes, also build the dataset that the base model is trained on.
 
     Raises:
         DataError: If the photographs are missing.
     """
-    if find_profile(profile_name).built_from_photographs:
-        return photographs.build(profile_name)
-    return synthetic_scenes.build(profile_name, pretrain=pretrain)
+    if profile.built_from_photographs:
+        return photographs.build(profile.name)
+    return synthetic_scenes.build(profile.name, pretrain=pretrain)
 
 
-def train_base(profile_name: str, steps: int | None = None) -> Path:
+def train_base(profile: Profile, steps: int | None = None) -> Path:
     """Train the base model of a profile and return the path of its weights.
 
     The table `base_training`, measured on snapshots of the weights, and a model card are written
     with the base model. If the training is already finished, only these measurements are repeated.
 
     Args:
-        profile_name: Name of the profile.
+        profile: The profile.
         steps: For a base model with fewer steps, which has no table and no card. It is trained like
             the base model in all other respects, including a learning rate schedule that ends at 0.
     """
-    config = base_config(profile_name, steps)
-    start = {"weights": shorter_base_weights(profile_name, steps)} if steps else {}
-    shipped = checkpoint_path(BASE, profile_name, **start)
+    config = base_config(profile, steps)
+    shipped = profile.run(f"{BASE}+steps={steps}" if steps else BASE).path
     if steps and _is_complete(shipped, config):
         return shipped
-    target = (
-        paths().data / experiment(CLIP_FT, profile_name, **start).weights
-    )  # not the shipped one
-    build_datasets(profile_name, pretrain=True)
+    weights = profile.earlier_base(steps) if steps else profile.training["weights"]
+    target = paths().data / weights  # not the shipped one
+    build_datasets(profile, pretrain=True)
     name = f"base-training-{steps}" if steps else "base-training"
-    folder = paths().checkpoints / profile_name / name
+    folder = paths().checkpoints / profile.name / name
     clip = load_clip(
         config.model, activation=config.activation, device=pick_device(), seed=config.seed
     )
@@ -126,8 +125,8 @@ def train_base(profile_name: str, steps: int | None = None) -> Path:
 
     if not _is_complete(folder / "model.safetensors", config):
         if config.tower_steps:
-            _pretrain_tower(profile_name, config, clip, folder)
-        data = training_set(profile_name, config.train_data, config.model)
+            _pretrain_tower(profile, config, clip, folder)
+        data = training_set(profile, config.train_data, config.model)
         train(
             config,
             clip,
@@ -137,22 +136,20 @@ def train_base(profile_name: str, steps: int | None = None) -> Path:
             folder,
             on_step_every=None if steps else max(1, config.steps // CURVE_POINTS),
             on_step=save_snapshot,
-            inputs=run_inputs(
-                config, training_digest(profile_name, config.train_data), clip.weights_id
-            ),
+            inputs=run_inputs(config, profile.training_digest(config.train_data), clip.weights_id),
         )
     clip = load_clip(config.model, folder / "model.safetensors", device=pick_device())
     meta = CheckpointMeta(
         clip.name, clip.activation, config.steps, config.key(), {"seed": config.seed}
     )
-    tokens = used_tokens(profile_name, clip)
+    tokens = used_tokens(profile, clip)
     save_checkpoint(target, clip, meta, torch.float16, tokens, without_trunk=config.lock_trunk)
     if not steps:
-        _describe(profile_name, config, target, folder)
+        _describe(profile, config, target, folder)
     return target
 
 
-def _pretrain_tower(profile_name: str, config: Experiment, clip: Clip, folder: Path) -> None:
+def _pretrain_tower(profile: Profile, config: Experiment, clip: Clip, folder: Path) -> None:
     """Pretrain the image tower on the content of the profile's images, before it is locked.
 
     The resulting state is stored beside `folder`. If the trunk of the tower is locked, only the
@@ -160,13 +157,13 @@ def _pretrain_tower(profile_name: str, config: Experiment, clip: Clip, folder: P
     file `PROBE`.
 
     Args:
-        profile_name: Name of the profile.
+        profile: The profile.
         config: Configuration of the base model.
         clip: The model, whose image tower is trained in place.
         folder: Folder of the base model's training.
     """
-    root = find_profile(profile_name).root
-    content = stored_key(root) if config.lock_trunk else world_config(profile_name).key()
+    root = profile.root
+    content = stored_key(root) if config.lock_trunk else world_config(profile.name).key()
     inputs = [clip.name, config.tower_steps, content, TRAINING_VERSION]
     key = hashlib.sha256(repr(inputs).encode()).hexdigest()[:12]
     state = folder.with_name(f"tower-{key}.pt")
@@ -174,7 +171,7 @@ def _pretrain_tower(profile_name: str, config: Experiment, clip: Clip, folder: P
         shares = pool.pretrain_pool(clip, root, config, state)
         write_atomic(folder / PROBE, json.dumps(shares) + "\n")
     else:
-        tower.pretrain_tower(clip, world_config(profile_name).scenes, config.tower_steps, state)
+        tower.pretrain_tower(clip, world_config(profile.name).scenes, config.tower_steps, state)
 
 
 def _is_complete(path: Path, config: Experiment) -> bool:
@@ -182,48 +179,50 @@ def _is_complete(path: Path, config: Experiment) -> bool:
     return meta is not None and meta.config_key == config.key() and meta.step == config.steps
 
 
-def used_tokens(profile_name: str, clip: Clip) -> Tensor:
+def used_tokens(profile: Profile, clip: Clip) -> Tensor:
     """Return the unique tokens of all texts of a profile that a model may be given."""
-    return clip.tokenizer(list(dict.fromkeys(_texts(profile_name)))).unique()
+    return clip.tokenizer(list(dict.fromkeys(_texts(profile)))).unique()
 
 
-def _texts(profile_name: str) -> Iterator[str]:
+def _texts(profile: Profile) -> Iterator[str]:
     """Yield every text of a profile that a model may be given.
 
     These are captions of training, validation and retrieval with their hard negatives, the texts of
     the benchmarks, and prompts. For synthetic scenes they include the vocabulary, from which some
     measurements compose texts.
     """
-    root = find_profile(profile_name).root
+    root = profile.root
     for pairs in (
-        training_set(profile_name, "pretrain").pairs,
-        training_pairs(profile_name),
+        training_set(profile, "pretrain").pairs,
+        training_pairs(profile),
         load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root),
-        *datasets.retrieval_sets(profile_name).values(),
+        *datasets.retrieval_sets(profile.datasets).values(),
     ):
         yield from pairs.captions
         for false in pairs.negatives or ():
             yield from false
-    for item in (item for part in datasets.load_benchmarks(profile_name) for item in part.items):
+    for item in (
+        item for part in datasets.load_benchmarks(profile.datasets) for item in part.items
+    ):
         yield from item.texts
-    for sentences in datasets.similarity_sets(profile_name):
+    for sentences in datasets.similarity_sets(profile.datasets):
         yield from (*sentences.first, *sentences.second)
-    for images in datasets.classification_sets(profile_name).values():
+    for images in classification_sets(profile).values():
         yield from (text for name in images.classes for text in class_prompts(name))
-    if find_profile(profile_name).is_synthetic:
+    if profile.is_synthetic:
         yield from RELATIONS
         yield " ".join(["the", "is", *ADJECTIVES])
 
 
-def _describe(profile_name: str, config: Experiment, target: Path, folder: Path) -> None:
+def _describe(profile: Profile, config: Experiment, target: Path, folder: Path) -> None:
     """Measure and store the training curve, and write the model card beside the shipped weights."""
-    from book.studies.probes import describe_base, zero_shot_numbers
+    from data.recipes.probes import describe_base, zero_shot_numbers
 
     losses = {int(line["step"]): line["loss"] for line in read_log(folder / "log.jsonl")}
     curve = []
     for path in sorted((folder / "snapshots").glob("*.safetensors")):
         step = int(path.stem)
-        point = zero_shot_numbers(load_clip(config.model, path, device=pick_device()), profile_name)
+        point = zero_shot_numbers(load_clip(config.model, path, device=pick_device()), profile)
         curve.append({"step": step, "loss": losses[step]} | point)
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in point.items())
         print(f"base after {step} steps: {numbers}", flush=True)
@@ -232,11 +231,11 @@ def _describe(profile_name: str, config: Experiment, target: Path, folder: Path)
     digest = checkpoint_digest(target)
     key = hashlib.sha256(f"{config.key()} {digest}".encode()).hexdigest()[:12]
     provenance = current_provenance(
-        profile_name, config.seed, weights=digest[:12], parameters=size, settings=asdict(config)
+        profile.name, config.seed, weights=digest[:12], parameters=size, settings=asdict(config)
     )
     probe = read_json(folder / PROBE, dict) if (folder / PROBE).is_file() else {}
-    table = training_table(config.steps, curve, probe | describe_base(clip, profile_name))
-    store.save("base_training", BASE, 0, table, profile_name, key=key, provenance=provenance)
+    table = training_table(config.steps, curve, probe | describe_base(clip, profile))
+    store.save("base_training", profile, BASE, 0, table, key=key, provenance=provenance)
     batch = pool.BATCH if config.lock_trunk else tower.BATCH
     write_atomic(target.with_name("README.md"), base_card(config, table, size, digest, batch))
 
@@ -292,7 +291,7 @@ def base_card(
         digest=digest,
         tower_batch=tower_batch,
         numbers="\n".join("| " + " | ".join(map(str, row)) + " |" for row in rows),
-        earlier_bases=find_profile(config.profile).earlier_bases,
+        earlier_bases=load_profile(config.profile).earlier_bases,
     )
 
 
@@ -304,7 +303,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
 
     def run() -> None:
-        print(f"The weights are {train_base(parsed.profile, parsed.steps)}")
+        print(f"The weights are {train_base(load_profile(parsed.profile), parsed.steps)}")
 
     return run_reporting_errors(run, f"python -m data.recipes.base --profile {parsed.profile}")
 

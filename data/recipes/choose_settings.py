@@ -32,15 +32,15 @@ from typing import Any
 
 import pandas as pd
 
-from cae_lib import results, store
-from cae_lib.cli import run_reporting_errors
-from cae_lib.evaluation.averages import score_weights, weighted_average
-from cae_lib.evaluation.selection import GAP_TOLERANCE, TUNING_SEED, choose_row, is_closed
-from cae_lib.keys import digest
+from cae_bench.averages import score_weights, weighted_average
+from cae_lab import results, store
+from cae_lab.cli import run_reporting_errors
+from cae_lab.names import CLIP_FT, NEGCLIP
+from cae_lab.profiles import load_profile
+from cae_lab.provenance import current_provenance
+from cae_lab.selection import GAP_TOLERANCE, TUNING_SEED, choose_row, is_closed
 from cae_lib.methods import PAPER_METHODS
-from cae_lib.profiles import experiment, find_profile
-from cae_lib.runtime import current_provenance
-from cae_lib.variants import CLIP_FT, NEGCLIP
+from cae_lib.training.inputs import digest
 
 CURVE = ("mean", "ARO-R", "ARO-A")
 """Scores on benchmarks that stand in the table of `control`, and choose nothing."""
@@ -67,13 +67,6 @@ CANDIDATES: Mapping[str, Mapping[str, Any]] = {
         "attribution": (),
         "stop_gradient": True,
     },
-    "perturbation, masked captions": {
-        "method": "perturbation",
-        "weight": 2.0,
-        "attribution": (),
-        "stop_gradient": False,
-        "masked": 0.3,
-    },
     "expected gradients": {
         "method": "integrated_gradients",
         "weight": 2.0,
@@ -88,7 +81,7 @@ Row = dict[str, Any]
 
 def score(name: str, profile: str, **settings: Any) -> Row:
     """Train a run with these settings, unless that is done, and score it."""
-    config = experiment(name, profile, **settings)
+    config = load_profile(profile).experiment(name, **settings)
     measured = results.load("validation", profile, [name], [TUNING_SEED], compute=True, **settings)
     row = measured.drop(columns=["run", "seed"]).iloc[0].to_dict()
     print(f"{name} {settings}: score {row['score']:.4f}", flush=True)
@@ -106,12 +99,12 @@ def score(name: str, profile: str, **settings: Any) -> Row:
 def control(profile: str) -> None:
     """The number of steps is what the profile's time allows; more and fewer are measured beside
     it, as is the unlocked image tower."""
-    configured, search = experiment(CLIP_FT, profile), find_profile(profile).search
+    configured, search = load_profile(profile).experiment(CLIP_FT), load_profile(profile).search
     settings = {"lr": configured.lr, "steps": configured.steps, "lock_image": configured.lock_image}
     changes: list[Row] = [{"lr": lr} for lr in search.rates]
     changes += [{"steps": max(1, int(configured.steps * share))} for share in search.shares]
     changes += [{"lock_image": False}] * configured.lock_image
-    asked = benchmark_scores if find_profile(profile).is_synthetic else lambda *_, **__: {}
+    asked = benchmark_scores if load_profile(profile).is_synthetic else lambda *_, **__: {}
     rows = [
         score(name, profile, **settings | change) | asked(name, profile, **settings | change)
         for change in changes
@@ -137,7 +130,7 @@ def benchmark_scores(name: str, profile: str, **settings: Any) -> Row:
 
 def lambdas(profile: str) -> None:
     """Measures only the neighbours of the smallest weight that closes the gap."""
-    settings, tuned = find_profile(profile), score(CLIP_FT, profile)
+    settings, tuned = load_profile(profile), score(CLIP_FT, profile)
     rows, chosen_rows = [], []
     for method in PAPER_METHODS:
         name, gap = f"cae-{method}", f"gap_{method}"
@@ -202,7 +195,7 @@ def candidates(profile: str) -> None:
 
 def binding(profile: str) -> None:
     """CLIP-FT and NegCLIP stand beside the settings of `BOUND`, and are not chosen."""
-    search = find_profile(profile).search
+    search = load_profile(profile).search
     rows = [
         score(BOUND, profile, margin=margin, weight=weight)
         for margin in search.margins
@@ -233,7 +226,7 @@ SWAPS = ("phrase", "half")
 
 def footing(profile: str) -> None:
     """Search the settings of each loss of `FOOTING`; CLIP-FT stands beside them."""
-    search = find_profile(profile).search
+    search = load_profile(profile).search
     rows, best_rows = [score(CLIP_FT, profile, lr=lr) for lr in FOOTING_RATES], []
     for name, searched in FOOTING.items():
         hinges: list[dict[str, float]] = [{}]
@@ -252,7 +245,7 @@ def footing(profile: str) -> None:
         tried = [row | swap for _, row in scored]
         best |= swap
         for swap in SWAPS if "swap" in searched else ():
-            parameters = dict(experiment(name, profile).attribution) | {"swap": swap}
+            parameters = dict(load_profile(profile).experiment(name).attribution) | {"swap": swap}
             row = score(name, profile, **settings, attribution=tuple(parameters.items()))
             tried.append(row | {"swap": swap})
             best = max(best, tried[-1], key=lambda row: row["score"])
@@ -279,9 +272,9 @@ def equal(profile: str) -> None:
     """Try NegCLIP and the margin loss as often as `footing` tried the swap-margin loss."""
     tried = results.load("footing", profile, ["tuning"])
     rows: list[Row] = tried.drop(columns=["run", "seed", "chosen"]).to_dict("records")
-    pairs = experiment("spacy-negclip", profile).batch_size
+    pairs = load_profile(profile).experiment("spacy-negclip").batch_size
     for row in rows:
-        row.setdefault("batch_size", experiment(row["experiment"], profile).batch_size)
+        row.setdefault("batch_size", load_profile(profile).experiment(row["experiment"]).batch_size)
 
     def of(name: str) -> list[Row]:
         return [row for row in rows if row["experiment"] == name]
@@ -292,10 +285,10 @@ def equal(profile: str) -> None:
                 row = score("spacy-negclip", profile, lr=lr, batch_size=size)
                 rows.append(row | {"batch_size": size})
     best = max(of("spacy-margin"), key=_score)
-    for weight in find_profile(profile).search.binding_weights[::2]:
+    for weight in load_profile(profile).search.binding_weights[::2]:
         if weight not in {row["weight"] for row in of("spacy-margin")}:
             settings = {"lr": best["lr"], "margin": best["margin"], "weight": weight}
-            size = experiment("spacy-margin", profile).batch_size
+            size = load_profile(profile).experiment("spacy-margin").batch_size
             rows.append(score("spacy-margin", profile, **settings) | {"batch_size": size})
     chosen = [max(of(name), key=_score) for name in FOOTING]
     keys = ("experiment", "lr", "weight", "batch_size")
@@ -317,16 +310,17 @@ def keep(
     frame = pd.DataFrame([row | {"chosen": row in chosen_rows} for row in rows])
     if "weight" in frame:
         frame = frame.astype({"weight": "float64"})
+    found = load_profile(profile)
     store.save(
         table,
+        found,
         "tuning",
         TUNING_SEED,
         frame,
-        profile,
         key=digest(frame.to_csv()),
         provenance=current_provenance(profile, TUNING_SEED, left_gap=GAP_TOLERANCE),
     )
-    store.merge_staged(profile)
+    store.pack(found, [("tuning", TUNING_SEED)], [table])
     for text in messages:
         print(f"Chosen: {text}")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pandas as pd
 
-from cae_lib.data.similarity import SPLIT_FILES, STSB
+from cae_bench.similarity import SPLIT_FILES, STSB
 from data.recipes.datasets import Dataset
 
 Row = Mapping[str, Any]

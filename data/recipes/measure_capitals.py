@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import pandas as pd
 
-from cae_lib.cli import run_reporting_errors
+from cae_lab.cli import run_reporting_errors
 from cae_lib.config import bundled_path
 from cae_lib.words.capitals import has_title_case
 from cae_lib.words.dependency import DependencyTagger

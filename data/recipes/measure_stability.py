@@ -22,13 +22,15 @@ from typing import Any
 
 import pandas as pd
 
-from cae_lib import results, store
-from cae_lib.cli import run_reporting_errors
+from cae_bench.averages import score_weights, weighted_average
+from cae_bench.benchmarks.base import ITEM_KEY
+from cae_lab import results, store
+from cae_lab.cli import run_reporting_errors
+from cae_lab.names import DATA_RUN
+from cae_lab.profiles import load_profile
+from cae_lab.provenance import current_provenance
 from cae_lib.config import paths
-from cae_lib.evaluation.averages import score_weights, weighted_average
-from cae_lib.keys import digest
-from cae_lib.runtime import current_provenance
-from cae_lib.variants import DATA_RUN
+from cae_lib.training.inputs import digest
 
 PROFILE, SEED = "mini", 0
 RUNS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -109,7 +111,7 @@ def compare() -> pd.DataFrame:
     rows = []
     for name, (training, table) in itertools.product(RUNS, tables.items()):
         before, after = (
-            frame[name].set_index(list(store.ITEM_KEY))["correct"].sort_index()
+            frame[name].set_index(list(ITEM_KEY))["correct"].sort_index()
             for frame in (first, table)
         )
         rows.append(
@@ -132,16 +134,17 @@ def main() -> None:
         return
     table = compare()
     print(table.to_string(index=False))
+    profile = load_profile(PROFILE)
     store.save(
         "stability",
+        profile,
         DATA_RUN,
         0,
         table,
-        PROFILE,
         key=digest(table.to_csv()),
         provenance=current_provenance(PROFILE, SEED),
     )
-    store.merge_staged(PROFILE)
+    store.pack(profile, [(DATA_RUN, 0)], ["stability"])
 
 
 if __name__ == "__main__":

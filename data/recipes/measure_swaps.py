@@ -32,17 +32,17 @@ from typing import NamedTuple
 import pandas as pd
 from open_clip import SimpleTokenizer
 
-from cae_lib import store
+from cae_bench.blind import TIE_DECIMALS, TrigramModel
+from cae_lab import store
+from cae_lab.cli import run_reporting_errors
+from cae_lab.names import DATA_RUN
+from cae_lab.profiles import load_profile
+from cae_lab.provenance import current_provenance
+from cae_lab.training_set import training_pairs
 from cae_lib.attribution.binding import swapped_captions
-from cae_lib.cli import run_reporting_errors
 from cae_lib.config import bundled_path, paths
 from cae_lib.data.captions import load_negclip_tsv
-from cae_lib.data.training_set import training_pairs
-from cae_lib.evaluation.blind import TIE_DECIMALS, TrigramModel
-from cae_lib.keys import digest
-from cae_lib.profiles import find_profile
-from cae_lib.runtime import current_provenance
-from cae_lib.variants import DATA_RUN
+from cae_lib.training.inputs import digest
 from cae_lib.words.alignment import token_roles
 from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.ground_truth import PAIRED_CAPTION, PairedImageTagger, SyntheticSceneTagger
@@ -173,7 +173,7 @@ def scenes() -> Captions:
         (item.scene, f"{item.number}", item.captions[0])
         for item in coco_images(world_config("mini"), "val")
     ]
-    folder = find_profile("mini").root / "coco" / "annotations"
+    folder = load_profile("mini").root / "coco" / "annotations"
     files = folder / "captions_val2014.json", folder / "scene_graphs_val2014.json"
     return Captions(
         "mini",
@@ -181,14 +181,14 @@ def scenes() -> Captions:
         [text for _, _, text in corpus],
         {**parsers(), "truth": SyntheticSceneTagger([files])},
         lambda row, swap: judge_scene(corpus[row][0], swap),
-        training_pairs("mini").captions,
+        training_pairs(load_profile("mini")).captions,
         len(corpus),
     )
 
 
 def paired() -> Captions:
     """Return validation captions of paired photographs, in a random order."""
-    root = find_profile("paired").root
+    root = load_profile("paired").root
     pairs = load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root, "ignore")
     texts = list(dict.fromkeys(pairs.captions))
     random.Random(SEED).shuffle(texts)
@@ -199,7 +199,7 @@ def paired() -> Captions:
         texts,
         {**parsers(), "truth": PairedImageTagger()},
         lambda row, swap: judge_pair(texts[row], swap),
-        training_pairs("paired").captions,
+        training_pairs(load_profile("paired")).captions,
         len(texts),
     )
 
@@ -348,14 +348,14 @@ def store_measures() -> None:
             provenance = current_provenance(profile, SEED)
             store.save(
                 table,
+                load_profile(profile),
                 DATA_RUN,
                 0,
                 frame,
-                profile,
                 key=digest(frame.to_csv()),
                 provenance=provenance,
             )
-        store.merge_staged(profile)
+        store.pack(load_profile(profile), [(DATA_RUN, 0)], ["swaps", "swap_examples"])
 
 
 def main(words: Sequence[str] | None = None) -> int:

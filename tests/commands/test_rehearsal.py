@@ -18,24 +18,26 @@ import torch
 from safetensors.torch import save_file
 from toys import TINY, forget
 
-from cae_lib import results, runs, store
-from cae_lib.cli import Assignment, main
+from cae_bench import datasets
+from cae_bench.averages import score_weights
+from cae_bench.statistics import mean_ci
+from cae_lab import results, runs, store
+from cae_lab.cli import Assignment, main
+from cae_lab.needs import data_digests
+from cae_lab.profiles import load_profile, use_profile_home
+from cae_lab.suites import SUITES
 from cae_lib.config import paths
-from cae_lib.data.needs import data_digests
 from cae_lib.errors import DataError
-from cae_lib.evaluation import datasets
-from cae_lib.evaluation.averages import score_weights
-from cae_lib.evaluation.encoder import Weights
-from cae_lib.evaluation.suites import RUN_SUITES
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
-from cae_lib.profiles import experiment, use_profile_home
-from cae_lib.statistics import mean_ci
+from cae_lib.models.weights import Weights
 from data.recipes.synthetic_scenes.build import build_world
 
 REHEARSAL = ["--profile", "rehearsal"]
 RUN = "cae-attention"
 KINDS = ("benchmarks", "retrieval", "similarity", "attribution")
+
+RUN_SUITES = [name for name, suite in SUITES.items() if suite.of]
 
 
 @contextlib.contextmanager
@@ -115,8 +117,9 @@ def test_every_measurement_tells_how_much_it_used(said):
     items = results.load("items", "rehearsal", [results.DATA_RUN])
     asked = items[items["family"].isin(["aro", "sugarcrepe"]) & (items["bindings"] > 0)]
     assert (asked["seen"] <= asked["bindings"]).all() and asked["seen"].any(), "in training"
+    profile = load_profile("rehearsal")
     stored = {
-        name for name, index in store.table_indexes("rehearsal").items() if ("base", 0) in index
+        name for name in store.table_names(profile) if ("base", 0) in store.index_of(name, profile)
     }
     assert stored == set(RUN_SUITES) - {"zero_shot", "heatmaps"}
 
@@ -127,7 +130,7 @@ def test_the_base_is_the_tag_runs_start_from_it_and_scores_come_of_all(said, sta
     assert rows.provenance["model"] == base.digest()[:12]
     read = base.load().model.state_dict()
     assert torch.equal(read["text_projection"], start["text_projection"].float())
-    meta = read_meta(runs.checkpoint_path(RUN, "rehearsal"))
+    meta = read_meta(load_profile("rehearsal").run(RUN).path)
     assert (meta.step, meta.activation, meta.model) == (2, "quickgelu", "ViT-B-32")
     assert meta.extra["started_from"] == "openai"
     assert "2 steps of 4 on 12 rows" in said[f"train {RUN}"]
@@ -141,7 +144,7 @@ def test_training_is_refused_without_all_data_and_not_repeated(said):
     code, text = command("train", "negclip", "--profile", "paper")
     assert code == 2 and "Traceback" not in text
     assert "train_neg_clip.tsv: 12 rows, 109468 expected" in text and "cae data get" in text
-    assert not runs.checkpoint_path("negclip", "paper").is_file()
+    assert not load_profile("paper").run("negclip").path.is_file()
     code, text = command("train", RUN, *REHEARSAL)
     assert code == 0 and "Training" not in text
 
@@ -149,13 +152,13 @@ def test_training_is_refused_without_all_data_and_not_repeated(said):
 def test_a_lost_picture_makes_other_data_of_the_suites_that_show_it(said):
     def digests() -> dict[str, str]:
         forget()
-        return data_digests("paper", ["retrieval", "similarity", "attribution"])
+        return data_digests(load_profile("paper"), ["retrieval", "similarity", "captions"])
 
     before = digests()
     (picture, *_) = (paths().raw / "flickr30k" / "flickr30k-images").iterdir()
     lost = picture.rename(picture.with_suffix(".gone"))
     after = digests()
-    assert datasets.retrieval_pairs("paper", "flickr30k").n_used == 2
+    assert datasets.retrieval_pairs(load_profile("paper").datasets, "flickr30k").n_used == 2
     lost.rename(picture)
     assert {name for name in before if before[name] != after[name]} == {"retrieval"}
     assert digests() == before
@@ -254,27 +257,27 @@ def test_a_rehearsal_lays_everything_out_and_real_files_go_over_it(tmp_path: Pat
     (real / "coco" / "more").mkdir(parents=True)
     monkeypatch.setattr(rehearsal, "SETS", TINY)
     with at_home(tmp_path / "home"):
-        use_profile_home("rehearsal")
-        use_profile_home("rehearsal")  # again, from within
+        use_profile_home(load_profile("rehearsal"))
+        use_profile_home(load_profile("rehearsal"))  # again, from within
         assert paths().root == (tmp_path / "home" / "build" / "rehearsal").resolve()
-        rehearsal.lay_out("rehearsal", real)
-        config = experiment("clip-ft", "rehearsal")
+        rehearsal.lay_out(load_profile("rehearsal"), real)
+        config = load_profile("rehearsal").experiment("clip-ft")
         assert isinstance(runs.initial_weights(config), Path), "the archive"
         sets_here = paths().raw
         assert (sets_here / "sugar-crepe/data/swap_att.json").read_text() == "{}"
         assert (sets_here / "sugar-crepe/data/swap_obj.json").read_text() != "{}"
         assert (sets_here / "coco/more").resolve() == real / "coco/more"
         assert not list(sets_here.rglob("manifest.json"))
-        rehearsal.lay_out("rehearsal", real)  # again, over links
+        rehearsal.lay_out(load_profile("rehearsal"), real)  # again, over links
         with pytest.raises(DataError):
-            rehearsal.lay_out("rehearsal", tmp_path / "gone")
+            rehearsal.lay_out(load_profile("rehearsal"), tmp_path / "gone")
 
 
 def test_a_rehearsal_may_train_a_small_model_in_place_of_the_papers(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(rehearsal, "SETS", TINY)
     with at_home(tmp_path):
-        rehearsal.lay_out("rehearsal-mini")
-        clip = runs.open_run("base", "rehearsal-mini")
+        rehearsal.lay_out(load_profile("rehearsal-mini"))
+        clip = load_profile("rehearsal-mini").run("base").open()
         assert (clip.name, clip.activation) == ("clip-mini", "quickgelu"), "as OpenAI's file"
 
 
@@ -291,7 +294,7 @@ def test_settings_on_the_command_line(home):
     }.items():
         _, found = Assignment().convert(text, None, None)
         assert found == value and type(found) is type(value)
-    assert runs.weights_of("base", "paper", weights=None).source is None
+    assert load_profile("paper").run("clip-ft", weights=None).start.source is None
     for wrong in ("steps=two", "seed=1", "nothing=1", "steps=1.5", "lr=true"):
         code, text = command("train", "clip-ft", "--profile", "paper", "--set", wrong)
         assert code == 2 and text.startswith("cae: ") and wrong.partition("=")[0] in text

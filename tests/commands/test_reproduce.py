@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from cae_lib import grid
-from cae_lib.commands import reproduce
-from cae_lib.estimates import Job, seconds_left
+from cae_lab import grid
+from cae_lab.commands import reproduce
+from cae_lab.estimates import Job, seconds_left
+from cae_lab.profiles import load_profile
 
 JOBS = [
     Job("data", 60),
@@ -92,7 +93,7 @@ def test_where_a_scheduler_decides_no_time_is_told(home: Path, capsys):
 def test_a_run_is_expected_to_take_its_steps_and_its_suites(monkeypatch):
     """By the records of the repository."""
     monkeypatch.delenv("CAE_HOME", raising=False)
-    jobs = reproduce.expected_jobs("mini", grid.parse_selection("mini", {"all": True}))
+    jobs = reproduce.expected_jobs(grid.parse_selection(load_profile("mini"), {"all": True}))
     expected = {path.parent.relative_to(path.parents[2]): job for path, job in jobs.items()}
     run, short, data = (expected[Path(name)] for name in ("clip-ft/0", "clip-ft+short/0", "data/0"))
     assert run.kind == short.kind == "run" and data.kind == "data"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from cae_lib.data.sources import Download, ExpectedRows, ReferencedImages, Source
+from cae_bench.sources import Download, ExpectedRows, ReferencedImages, Source
 
 
 @pytest.fixture

@@ -21,11 +21,11 @@ import httpx
 import pytest
 from huggingface_hub import errors
 
-from cae_lib import cli
-from cae_lib.data.completeness import source_report
-from cae_lib.data.fetch import fetch_source
-from cae_lib.data.sources import Download, Source, find_source
-from cae_lib.data.unpack import unpack
+from cae_bench.completeness import source_report
+from cae_bench.fetch import fetch_source
+from cae_bench.sources import Download, Source, find_source
+from cae_bench.unpack import unpack
+from cae_lab import cli
 from cae_lib.errors import DataError
 
 COMMIT = "5" * 40
@@ -133,7 +133,7 @@ def test_links_that_show_shared_images(toy: Source):
 
 
 def test_commands(toy: Source, monkeypatch, capsys):
-    monkeypatch.setattr("cae_lib.data.sources.load_sources", lambda: {"toy": toy})
+    monkeypatch.setattr("cae_bench.sources.load_sources", lambda: {"toy": toy})
     assert cli.main(["data", "list"]) == 0
     lines = "toy: Toy\n  size not known, MIT\n  goes to data/raw/toy; 2 files from the web\n"
     assert capsys.readouterr().out.startswith(lines)
@@ -243,14 +243,14 @@ def test_an_archive_that_unpacks_to_far_more_than_its_size(tmp_path: Path, monke
     unpack(path, root, "d")
     assert (root / "d/zeros").read_bytes() == content
     shutil.rmtree(root)
-    monkeypatch.setattr("cae_lib.data.unpack.ALWAYS_ALLOWED_BYTES", len(content) - 1)
+    monkeypatch.setattr("cae_bench.unpack.ALWAYS_ALLOWED_BYTES", len(content) - 1)
     with pytest.raises(DataError, match=f"(?s)bomb.{kind}.*zeros.*{root / 'd'}"):
         unpack(path, root, "d")
     assert tree(root) == {}
 
 
 def test_text_that_shrinks_a_lot_is_unpacked(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("cae_lib.data.unpack.ALWAYS_ALLOWED_BYTES", 0)
+    monkeypatch.setattr("cae_bench.unpack.ALWAYS_ALLOWED_BYTES", 0)
     random = Random(0)
     rows = "\n".join(
         f"COCO_{random.randrange(10**12):012}.jpg,a dog is sitting near a tree,"

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 
 from book.extension.explorer import image_sheet
-from cae_lib.cli import main
-from cae_lib.data.benchmarks.base import ImageRef
+from cae_bench.benchmarks.base import ImageRef
+from cae_bench.encoder import Encoder, ImageReader
+from cae_bench.retrieval import retrieval_ranks
+from cae_lab.cli import main
+from cae_lib.attribution.pair import attribute
 from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.data.images import ImagesInMemory, ImagesOnDisk
-from cae_lib.evaluation.encoder import Encoder, ImageReader
-from cae_lib.evaluation.pair import attribute
-from cae_lib.evaluation.retrieval import retrieval_ranks
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from data.recipes.photographs.pairs import Composite, Pair, Photograph, Phrase
 
@@ -79,7 +79,7 @@ def test_the_command_the_explorer_and_paired_photographs_see_the_stored_pixels(
         asked.append(np.array(image))
         return attribute(clip, image, *arguments)
 
-    monkeypatch.setattr("cae_lib.evaluation.pair.attribute", keep)
+    monkeypatch.setattr("cae_lib.attribution.pair.attribute", keep)
     command = ["attribute", str(turned), "a cat", "--weights", str(weights)]
     assert main([*command, "-o", str(tmp_path / "figure.png")]) == 0
     np.testing.assert_array_equal(asked, [np.array(Image.open(plain).convert("RGB"))])

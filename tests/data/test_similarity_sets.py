@@ -2,7 +2,7 @@
 
 import pytest
 
-from cae_lib.data.similarity import (
+from cae_bench.similarity import (
     OFFICIAL_PAIR_COUNTS,
     STS_PARTS,
     available_similarity_sets,

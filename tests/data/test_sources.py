@@ -11,16 +11,17 @@ import pytest
 import samples
 from PIL import Image
 
-from cae_lib.data import captions, needs, similarity
-from cae_lib.data.benchmarks import (
+from book.studies import ALL_SUITES, STUDIES
+from cae_bench import missing, similarity
+from cae_bench.benchmarks import (
     BENCHMARK_FAMILIES,
     FOLDER_OF_FAMILY,
     is_rescored,
     load_benchmark,
 )
-from cae_lib.data.completeness import checksum_of, source_report
-from cae_lib.data.fetch import fetch_source
-from cae_lib.data.sources import (
+from cae_bench.completeness import checksum_of, source_report
+from cae_bench.fetch import fetch_source
+from cae_bench.sources import (
     ExpectedRows,
     ReferencedImages,
     Source,
@@ -28,11 +29,14 @@ from cae_lib.data.sources import (
     fetch_command,
     load_sources,
 )
-from cae_lib.data.training_set import N_TRAINING_ROWS, TRAINING_SOURCE, training_pairs
+from cae_lab import needs
+from cae_lab.needs import check_real_data
+from cae_lab.profiles import PROFILES, load_profile
+from cae_lab.runs import TRAINING_SOURCES, initial_weights
+from cae_lab.suites import SUITES
+from cae_lab.training_set import N_TRAINING_ROWS, training_pairs
+from cae_lib.data import captions
 from cae_lib.errors import DataError, MissingDataError
-from cae_lib.evaluation.suites import BASE_ONLY_SUITES, RUN_SUITES
-from cae_lib.profiles import PROFILES, experiment
-from cae_lib.runs import check_real_data, initial_weights
 
 SOURCES = load_sources()
 each = pytest.mark.parametrize("entry", SOURCES.values(), ids=list(SOURCES))
@@ -84,9 +88,9 @@ def test_entry_is_well_formed(entry: Source):
 
 
 def test_counts_and_files_are_the_loaders():
-    assert counts(TRAINING_SOURCE)["train_neg_clip"] == N_TRAINING_ROWS
+    assert counts(TRAINING_SOURCES[0])["train_neg_clip"] == N_TRAINING_ROWS
     assert sum(counts("senteval").values()) == sum(similarity.OFFICIAL_PAIR_COUNTS.values())
-    for name, key in needs.RETRIEVAL_SOURCES.items():
+    for name, key in zip(captions.RETRIEVAL_SETS, needs.READS["retrieval"], strict=True):
         file = captions.RETRIEVAL_SETS[name].caption_list.removesuffix(".json")
         assert counts(key) == {file: {"coco": 5000, "flickr30k": 1000}[name]}
     pairs = {
@@ -101,21 +105,21 @@ def test_counts_and_files_are_the_loaders():
 
 def test_released_models_are_runs_without_training_of_weights_that_can_be_fetched():
     """Each is read with the activation that it was trained with, and some with GELU, too."""
-    runs = {name: experiment(name, "paper") for name in PROFILES["paper"].runs}
+    runs = {name: load_profile("paper").experiment(name) for name in PROFILES["paper"].runs}
     released = {name: run for name, run in runs.items() if not run.steps}
     assert released.keys() == {name for name in runs if name.startswith("released-")}
     sources = {name for name, entry in SOURCES.items() if entry.kind == "weights"}
     found = {
         source
         for run in released.values()
-        for source in needs.sources_of_weights(run.model, initial_weights(run))
+        for source in missing.sources_of_weights(run.model, initial_weights(run))
     }
     assert found == sources, "all weights are measured"
     for name, run in released.items():
         gelu = name.endswith("-gelu") or name == "released-cs-clip"
         assert run.activation == ("gelu" if gelu else "quickgelu")
         if str(run.weights).endswith((".pt", ".pth")):
-            (source,) = needs.sources_of_weights(run.model, initial_weights(run))
+            (source,) = missing.sources_of_weights(run.model, initial_weights(run))
             place = initial_weights(run).relative_to(SOURCES[source].root)
             assert str(place) in file_names(source)
 
@@ -125,8 +129,8 @@ def test_open_clip_keeps_the_weights_under_that_name():
 
     (item,) = SOURCES["openai-vit-b-32"].files
     assert get_pretrained_cfg(*item.open_clip)["hf_hub"] == f"{item.hub}/"
-    assert needs.sources_of_weights("ViT-B-32", "openai") == ("openai-vit-b-32",)
-    assert needs.sources_of_weights("ViT-B-32", None) == ()
+    assert missing.sources_of_weights("ViT-B-32", "openai") == ("openai-vit-b-32",)
+    assert missing.sources_of_weights("ViT-B-32", None) == ()
 
 
 @pytest.mark.parametrize(
@@ -264,8 +268,8 @@ def test_other_layouts_of_rows(make_source):
 
 
 def test_every_measurement_and_family_has_its_sources(home):
-    for suite in {*RUN_SUITES, *BASE_ONLY_SUITES}:
-        assert set(needs.sources_of(suite)) <= set(SOURCES)
+    for suite in ALL_SUITES.values():
+        assert set(needs.sources_of(suite.reads)) <= set(SOURCES)
     for name, folder in FOLDER_OF_FAMILY.items():
         folders = {SOURCES[key].folder for key in needs.SOURCES_OF_FAMILY[name]}
         assert folders == {folder or "coco"} | (set() if folder else {"flickr30k"})
@@ -277,47 +281,49 @@ def test_every_measurement_and_family_has_its_sources(home):
 def test_training_data_are_read_whole_or_not_at_all(home):
     place = home / "data" / "raw" / "coco" / "train_neg_clip.tsv"
     with pytest.raises(MissingDataError, match="train_neg_clip.tsv: no such .* cae data get coco-"):
-        training_pairs("paper")
+        training_pairs(load_profile("paper"))
     place.parent.mkdir(parents=True)
     Image.new("RGB", (8, 8)).save(place.with_name("a.png"))
     rows = "a dog\tcoco/{}.png\t[]\t[]\n"
     header = "title\tfilepath\tneg_caption\tneg_image\n"
     place.write_text(header + rows.format("a"))
     with pytest.raises(MissingDataError, match="1 rows, 109468 expected.* cae data get coco-"):
-        training_pairs("paper")
-    assert training_pairs("rehearsal").n_used == 1, "all that is drawn for a rehearsal"
+        training_pairs(load_profile("paper"))
+    assert training_pairs(load_profile("rehearsal")).n_used == 1, (
+        "all that is drawn for a rehearsal"
+    )
     place.write_text(header + rows.format("a") + rows.format("b"))
     with pytest.raises(MissingDataError, match=r"tsv, row 1: its image .*b\.png is missing"):
-        training_pairs("paper")
+        training_pairs(load_profile("paper"))
 
 
 def test_weights_have_to_be_here_and_benchmarks_may_be_missing(home, capsys):
     with pytest.raises(DataError) as caught:
-        needs.require_weights("ViT-B-32", "openai")
+        missing.require_weights("ViT-B-32", "openai")
     told = str(caught.value)
     assert "openai-vit-b-32: not here" in told and told.endswith("cae data get openai-vit-b-32")
-    needs.require_weights("ViT-B-32", None)
-    lines = needs.describe_missing_data(needs.source_reports(["winoground", "sugarcrepe"]))
+    missing.require_weights("ViT-B-32", None)
+    lines = missing.describe_missing_data(missing.source_reports(["winoground", "sugarcrepe"]))
     assert lines[0].startswith("winoground: not here; 0 of 1 files, 0 of 400 items")
     assert lines[-1].endswith("cae data get winoground coco-val2017 sugarcrepe")
-    assert needs.describe_missing_data({}) == []
+    assert missing.describe_missing_data({}) == []
     with pytest.raises(DataError) as caught:
-        check_real_data("paper")
+        check_real_data(load_profile("paper"))
     told = str(caught.value)
     assert "openai-vit-b-32: not here" in told and "negclip-captions: not here" in told
     assert "winoground: not here" in capsys.readouterr().out
-    check_real_data("rehearsal")
-    check_real_data("mini")
+    check_real_data(load_profile("rehearsal"))
+    check_real_data(load_profile("mini"))
 
 
 def test_a_suite_without_any_of_its_data_says_how_to_get_them(home):
     with pytest.raises(MissingDataError, match="retrieval: .* cae data get coco-.* flickr30k"):
-        needs.require_some_data("paper", ["retrieval"])
+        needs.require_some_data(load_profile("paper"), [SUITES["retrieval"]])
     file = home / "data" / "raw" / "flickr30k" / "flickr30k_test.json"
     file.parent.mkdir(parents=True)
     file.write_text("[]")
-    needs.require_some_data("paper", ["retrieval", "heatmaps"])
-    needs.require_some_data("mini", ["retrieval"])
+    needs.require_some_data(load_profile("paper"), [SUITES["retrieval"], STUDIES["heatmaps"]])
+    needs.require_some_data(load_profile("mini"), [SUITES["retrieval"]])
 
 
 def test_a_checksum_by_git_is_that_of_git(tmp_path: Path):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from cae_lib.data import negatives, training_set
+from cae_lab import training_set
+from cae_lib.data import negatives
 
 CAPTIONS = ["a red dog sees a black cat", "a dog"]
 

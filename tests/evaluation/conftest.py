@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from toys import forget, toy_clip
 
-from cae_lib.data.benchmarks.base import Benchmark, ImageRef, Item
+from cae_bench.benchmarks.base import Benchmark, ImageRef, Item
 
 
 class HandEncoder:

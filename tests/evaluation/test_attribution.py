@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
+from cae_bench.encoder import Encoder
+from cae_lab.attribution import attribution_table
 from cae_lib.attribution import get_method
 from cae_lib.data.captions import ImageCaptionPairs
-from cae_lib.evaluation.attribution import attribution_table
-from cae_lib.evaluation.encoder import Encoder
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.words.alignment import align
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, ROLE_NAMES, Span

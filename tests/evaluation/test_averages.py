@@ -4,11 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cae_bench import averages
+from cae_bench.averages import join_by_item, score_weights, weighted_average
+from cae_bench.benchmarks.base import ITEM_KEY
+from cae_bench.scores import choice_scores
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.evaluation import averages
-from cae_lib.evaluation.averages import join_by_item, score_weights, weighted_average
-from cae_lib.evaluation.scores import choice_scores
-from cae_lib.store import ITEM_KEY
 
 
 def part(key, macro=None, **groups):

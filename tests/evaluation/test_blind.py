@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from cae_lib.data.benchmarks.base import Benchmark
-from cae_lib.evaluation.blind import (
+from cae_bench.benchmarks.base import Benchmark
+from cae_bench.blind import (
     END,
     START,
     TOKEN_PATTERN,

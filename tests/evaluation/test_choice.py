@@ -5,9 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cae_lib.data.benchmarks.base import Average, Benchmark, ImageRef, Item
-from cae_lib.errors import DataError
-from cae_lib.evaluation.choice import (
+from cae_bench.benchmarks.base import Average, Benchmark, ImageRef, Item
+from cae_bench.choice import (
     answer_benchmarks,
     item_frame,
     item_scores,
@@ -15,6 +14,7 @@ from cae_lib.evaluation.choice import (
     svo_match_benchmark,
     weighted_items,
 )
+from cae_lib.errors import DataError
 
 IMAGES = {"x": [1.0, 0.0], "y": [0.0, 1.0], "z": [1.0, 0.0]}
 TEXTS = {"like x": [0.8, 0.6], "like y": [0.6, 0.8], "same": [0.8, 0.6]}

@@ -13,11 +13,13 @@ from PIL import Image
 from torchvision.transforms import Compose
 from toys import random_clip
 
-from cae_lib.data.benchmarks.base import ImageRef
+from cae_bench import encoder as module
+from cae_bench.benchmarks.base import ImageRef
+from cae_bench.encoder import Encoder, argsort_by_length_and_prefix
 from cae_lib.errors import CheckpointError, DataError
-from cae_lib.evaluation import encoder as module
-from cae_lib.evaluation.encoder import Encoder, Weights, argsort_by_length_and_prefix
+from cae_lib.models import weights
 from cae_lib.models.packed import PackedEncoder
+from cae_lib.models.weights import Weights
 
 TEXTS = [
     "a cat",
@@ -182,29 +184,31 @@ def test_runs_with_one_image_tower_share_vectors_and_read_what_has_changed(
     (sizes, _), opened = encoded, []
     noted(Image, "open", lambda path: opened.append(path.name))
     refs = [*map(ImageRef, pictures), ImageRef(pictures[0], (0, 0, 20, 20))]
-    first = Encoder(tiny_clip, "photo").encode_images(refs)
-    np.testing.assert_array_equal(Encoder(tiny_clip, "photo").encode_images(refs), first)
+    first = Encoder(tiny_clip, store_images=True).encode_images(refs)
+    np.testing.assert_array_equal(Encoder(tiny_clip, store_images=True).encode_images(refs), first)
     assert (sizes, opened) == ([4], ["0.png", "1.png", "2.png"]), "neither read nor encoded again"
     Image.new("RGB", (60, 60), "red").save(pictures[1])
     os.utime(pictures[1], ns=(1, 1))
-    changed = np.abs(Encoder(tiny_clip, "photo").encode_images(refs) - first).max(axis=1) > 0
+    changed = (
+        np.abs(Encoder(tiny_clip, store_images=True).encode_images(refs) - first).max(axis=1) > 0
+    )
     assert changed.tolist() == [False, True, False, False]
     assert (sizes[1:], opened[3:]) == ([1], ["1.png"])
     with torch.no_grad():
         tiny_clip.model.visual.proj.mul_(2)
-    Encoder(tiny_clip, "photo").encode_images(refs)
+    Encoder(tiny_clip, store_images=True).encode_images(refs)
     assert sizes[2:] == [4], "of another tower"
     for _ in range(2):
-        Encoder(tiny_clip, "paper").encode_images(refs)  # which trains the tower
+        Encoder(tiny_clip).encode_images(refs)  # which trains the tower
     assert sizes[3:] == [4, 4]
 
 
 def test_two_runs_at_once_add_to_the_vectors_that_they_share(tiny_clip, pictures, encoded, home):
     refs, (sizes, _) = [*map(ImageRef, pictures)], encoded
-    one, other = (Encoder(tiny_clip, "photo") for _ in range(2))
+    one, other = (Encoder(tiny_clip, store_images=True) for _ in range(2))
     one.encode_images(refs[:1])
     other.encode_images(refs[1:])
-    Encoder(tiny_clip, "photo").encode_images(refs)
+    Encoder(tiny_clip, store_images=True).encode_images(refs)
     assert sizes == [1, 2]
 
 
@@ -215,17 +219,17 @@ def test_a_file_that_changes_and_keeps_its_size_or_its_time_is_read_again(
     path = tmp_path / "picture.bmp"
     Image.new("RGB", (60, 60), "red").save(path)
     os.utime(path, ns=(1, 1))
-    first = Encoder(tiny_clip, "photo").encode_images([ImageRef(path)])
+    first = Encoder(tiny_clip, store_images=True).encode_images([ImageRef(path)])
     Image.new("RGB", (60, 60) if same == "size" else (60, 90), "blue").save(path)
     os.utime(path, ns=(1, 2) if same == "size" else (1, 1))
-    second = Encoder(tiny_clip, "photo").encode_images([ImageRef(path)])
+    second = Encoder(tiny_clip, store_images=True).encode_images([ImageRef(path)])
     np.testing.assert_array_equal(second, Encoder(tiny_clip).encode_images([ImageRef(path)]))
     assert np.abs(first - second).max() > 0
 
 
 def test_an_unknown_tag_is_named_with_those_that_there_are():
     with pytest.raises(CheckpointError, match=r"'no-tag'.*openai"):
-        module.fetch_pretrained_file("ViT-B-32", "no-tag")
+        weights.fetch_pretrained_file("ViT-B-32", "no-tag")
 
 
 def test_weights_are_told_apart_by_all_that_they_are(tmp_path, monkeypatch):
@@ -233,7 +237,7 @@ def test_weights_are_told_apart_by_all_that_they_are(tmp_path, monkeypatch):
     files = [tmp_path / name for name in ("one", "two")]
     for path in files:
         path.write_text(path.name)
-    monkeypatch.setattr(module, "fetch_pretrained_file", lambda model, tag: tmp_path / tag)
+    monkeypatch.setattr(weights, "fetch_pretrained_file", lambda model, tag: tmp_path / tag)
     digests = [
         Weights(*arguments).digest()
         for arguments in (
@@ -298,18 +302,18 @@ def test_a_change_of_anything_that_decides_vectors_makes_new_ones(
     tiny_clip, pictures, encoded, home, change
 ):
     refs, (sizes, _) = [ImageRef(path) for path in pictures], encoded
-    first = Encoder(tiny_clip, "photo").encode_images(refs)
-    np.testing.assert_array_equal(Encoder(tiny_clip, "photo").encode_images(refs), first)
+    first = Encoder(tiny_clip, store_images=True).encode_images(refs)
+    np.testing.assert_array_equal(Encoder(tiny_clip, store_images=True).encode_images(refs), first)
     assert sizes == [3]
     change(tiny_clip)
-    second = Encoder(tiny_clip, "photo").encode_images(refs)
+    second = Encoder(tiny_clip, store_images=True).encode_images(refs)
     assert sizes == [3, 3], "encoded anew"
     np.testing.assert_array_equal(second, Encoder(tiny_clip).encode_images(refs))
 
 
 def test_newer_code_makes_new_vectors(tiny_clip, pictures, encoded, home, monkeypatch):
     refs = [ImageRef(path) for path in pictures]
-    Encoder(tiny_clip, "photo").encode_images(refs)
+    Encoder(tiny_clip, store_images=True).encode_images(refs)
     monkeypatch.setattr(module, "VECTORS_VERSION", module.VECTORS_VERSION + 1)
-    Encoder(tiny_clip, "photo").encode_images(refs)
+    Encoder(tiny_clip, store_images=True).encode_images(refs)
     assert encoded[0] == [3, 3]

@@ -7,20 +7,21 @@ from types import SimpleNamespace
 import pandas as pd
 import torch
 
-from cae_lib.config import Profile
-from cae_lib.data.benchmarks.base import Average, Benchmark, ImageRef, Item
-from cae_lib.data.captions import ImageCaptionPairs
-from cae_lib.data.scene_graphs import count_roles
-from cae_lib.data.training_set import default_tagger
-from cae_lib.evaluation import items as module
-from cae_lib.evaluation.choice import answer_benchmarks
-from cae_lib.evaluation.items import (
+from cae_bench.benchmarks.base import Average, Benchmark, ImageRef, Item
+from cae_bench.choice import answer_benchmarks
+from cae_lab import items as module
+from cae_lab.items import (
     caption_table,
     item_table,
     option_table,
     parser_confusion_table,
     token_role_table,
 )
+from cae_lab.profiles import load_profile
+from cae_lab.runs import Profile
+from cae_lab.scene_graphs import count_roles
+from cae_lab.training_set import default_tagger
+from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 
 PICTURES = (ImageRef(Path("a.png")), ImageRef(Path("b.png")))
@@ -147,7 +148,9 @@ def test_words_are_counted_by_found_and_true_role(tmp_path, monkeypatch):
         (tmp_path / name).write_text(json.dumps({"annotations": content}))
     monkeypatch.setattr(Profile, "root", property(lambda self: tmp_path))
     monkeypatch.setattr(module, "default_tagger", lambda: SimpleNamespace(tag=lambda texts: result))
-    assert [tuple(row) for row in parser_confusion_table("smoke").itertuples(index=False)] == [
+    assert [
+        tuple(row) for row in parser_confusion_table(load_profile("smoke")).itertuples(index=False)
+    ] == [
         ("", "attribute", "attribute", 1),
         ("", "object", "object", 1),
         ("", "other", "other", 2),

@@ -9,16 +9,18 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from cae_lib import cli, config
+from cae_lab import cli
+from cae_lab.cli import main
+from cae_lab.opening import model_opener
+from cae_lab.profiles import load_profile
+from cae_lib import config
 from cae_lib.attribution.heatmap import image_relevances
-from cae_lib.cli import main
+from cae_lib.attribution.pair import attribute, word_roles
 from cae_lib.data.images import read_image
 from cae_lib.errors import CheckpointError, ConfigError, DataError
-from cae_lib.evaluation.pair import attribute, word_roles
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip
-from cae_lib.runs import checkpoint_path, model_opener
 
 CAPTION = "the cat is touching the elephant"
 
@@ -32,7 +34,7 @@ def picture(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def base(home: Path, tiny_clip: Clip) -> Path:
-    path = checkpoint_path("base", "smoke", 0)
+    path = load_profile("smoke").run("base").path
     return save_checkpoint(path, tiny_clip, CheckpointMeta("clip-mini", "quickgelu"))
 
 
@@ -67,9 +69,9 @@ def test_weights_by_run_file_and_tag(base: Path, tiny_clip: Clip, tmp_path: Path
     plain = str(tmp_path / "plain.pt")  # does not state its architecture
     torch.save(tiny_clip.model.state_dict(), plain)
     for clip in (
-        model_opener("base", "smoke")(),
-        model_opener(str(base), "smoke")(),
-        model_opener(plain, "smoke", model="clip-mini", activation="quickgelu")(),
+        model_opener("base", load_profile("smoke"))(),
+        model_opener(str(base), load_profile("smoke"))(),
+        model_opener(plain, load_profile("smoke"), model="clip-mini", activation="quickgelu")(),
     ):
         assert torch.equal(clip.model.text_projection, tiny_clip.model.text_projection)
     for error, message, name, model in (
@@ -79,7 +81,7 @@ def test_weights_by_run_file_and_tag(base: Path, tiny_clip: Clip, tmp_path: Path
         (CheckpointError, "train the model first", "clip-ft", None),
     ):
         with pytest.raises(error, match=message):
-            model_opener(name, "smoke", model=model)()
+            model_opener(name, load_profile("smoke"), model=model)()
 
 
 def test_words_have_their_roles(tiny_clip: Clip) -> None:

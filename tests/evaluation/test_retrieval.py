@@ -6,15 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from cae_bench import retrieval
+from cae_bench.datasets import retrieval_pairs
+from cae_bench.encoder import Encoder
+from cae_bench.labelled import LabelledImages
+from cae_bench.retrieval import DIRECTIONS, PROMPT_TEMPLATES, rank_pairs
+from cae_bench.similarity import SentencePairs
+from cae_bench.text_similarity import pair_similarities, phrase_cosines
+from cae_lab import measures
+from cae_lab.measures import phrase_table
+from cae_lab.profiles import load_profile
 from cae_lib.data.captions import ImageCaptionPairs
-from cae_lib.data.labelled import LabelledImages
-from cae_lib.data.similarity import SentencePairs
 from cae_lib.errors import DataError
-from cae_lib.evaluation import retrieval
-from cae_lib.evaluation.datasets import retrieval_pairs
-from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.retrieval import DIRECTIONS, PROMPT_TEMPLATES, rank_pairs
-from cae_lib.evaluation.text_similarity import pair_similarities, phrase_cosines, phrase_table
 
 CLASSES = ("apple", "bed", "cup")
 
@@ -144,14 +147,17 @@ def test_own_phrases_and_those_of_others_each_weighed_once(hand_encoder):
 
 
 def test_the_small_world_gives_gold_phrases(world_home, tiny_clip):
-    result = phrase_table(Encoder(tiny_clip), "smoke")
+    result = phrase_table(Encoder(tiny_clip), load_profile("smoke"))
     assert list(result) == ["caption", "picture", "kind", "n", "own", "other"]
     objects = result[result.kind == "object"]
     assert list(objects.caption) == list(range(120)) and objects.own.notna().all()
-    assert list(objects.picture) == retrieval_pairs("smoke", "coco").image_index.tolist()
+    assert (
+        list(objects.picture)
+        == retrieval_pairs(load_profile("smoke").datasets, "coco").image_index.tolist()
+    )
     assert (result.own.notna() == (result.n > 0)).all() and result.groupby("kind").n.sum().min() > 0
 
 
 def test_a_profile_without_classes_has_an_empty_table(tiny_clip, monkeypatch):
-    monkeypatch.setattr(retrieval, "classification_sets", lambda profile: {})
-    assert retrieval.zero_shot_table(Encoder(tiny_clip), "photo").empty
+    monkeypatch.setattr(measures, "classification_sets", lambda profile: {})
+    assert measures.zero_shot_table(Encoder(tiny_clip), load_profile("photo")).empty

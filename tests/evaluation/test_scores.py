@@ -11,29 +11,29 @@ import yaml
 from PIL import Image
 from toys import forget
 
-from cae_lib import measuring
-from cae_lib.cli import main, split_suites_and_benchmarks
-from cae_lib.config import paths
-from cae_lib.data.benchmarks import load_benchmark
-from cae_lib.data.benchmarks.base import Average, Benchmark, ImageRef, Item
-from cae_lib.errors import ConfigError, DataError, MissingDataError
-from cae_lib.evaluation.datasets import load_benchmarks
-from cae_lib.evaluation.scores import (
+from cae_bench.benchmarks import load_benchmark
+from cae_bench.benchmarks.base import Average, Benchmark, ImageRef, Item
+from cae_bench.datasets import load_benchmarks
+from cae_bench.scores import (
     SCORE_COLUMNS,
     choice_scores,
-    describe_dataset_sizes,
     evaluate,
     format_scores,
     items_of,
-    stored_scores,
     write_scores,
 )
-from cae_lib.evaluation.suites import RUN_SUITES
+from cae_bench.statistics import ITEM_KEY
+from cae_lab import measuring
+from cae_lab.cli import main, split_suites_and_benchmarks
+from cae_lab.profiles import load_profile
+from cae_lab.store import save
+from cae_lab.stored_scores import describe_dataset_sizes, stored_scores
+from cae_lab.suites import SUITES
+from cae_lib.config import paths
+from cae_lib.errors import ConfigError, DataError, MissingDataError
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
 from cae_lib.models.external import ExternalModel
-from cae_lib.statistics import ITEM_KEY
-from cae_lib.store import save
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +57,8 @@ def test_a_score_is_the_headline_of_its_subset():
     assert row.value == pytest.approx(1 / 6 + 1 / 2) and row.chance == pytest.approx(0.5)
     assert (row.n_used, row.n_expected) == (4, 5) and row.dataset == "winoground/text"
 
+
+SMOKE = load_profile("smoke")
 
 TABLE = pd.DataFrame(
     [
@@ -92,13 +94,13 @@ def test_drawn_sets_are_no_results_of_the_hub(tmp_path):
 
 def test_recall_counts_ranks_up_to_k(home, monkeypatch):
     frame = pd.DataFrame({"set": "coco", "direction": "text to image", "rank": [1, 5, 6, 11]})
-    save("retrieval", "own", 0, frame, "smoke", key="", provenance={})
+    save("retrieval", SMOKE, "own", 0, frame, key="", provenance={})
     pairs = {"coco": Mock(n_used=4, n_expected=5)}
-    monkeypatch.setattr("cae_lib.evaluation.datasets.retrieval_sets", lambda profile: pairs)
-    assert stored_scores("own", "smoke", 0)["value"].tolist() == [0.25, 0.5, 0.75]
+    monkeypatch.setattr("cae_bench.datasets.retrieval_sets", lambda profile: pairs)
+    assert stored_scores("own", SMOKE, 0)["value"].tolist() == [0.25, 0.5, 0.75]
     pairs.clear()
     with pytest.raises(DataError, match="coco"):
-        stored_scores("own", "smoke", 0)
+        stored_scores("own", SMOKE, 0)
 
 
 def test_similarity_is_the_correlation_of_ranks_over_all_parts(home, monkeypatch):
@@ -112,34 +114,33 @@ def test_similarity_is_the_correlation_of_ranks_over_all_parts(home, monkeypatch
             "score": [0.1, 0.2, 0.8, 0.81, 0.1, 0.2, 0.9, 0.8],
         }
     )
-    save("similarity", "own", 0, frame, "smoke", key="", provenance={})
-    save("similarity", "own", 1, frame.assign(score=0.0), "smoke", key="", provenance={})
+    save("similarity", SMOKE, "own", 0, frame, key="", provenance={})
+    save("similarity", SMOKE, "own", 1, frame.assign(score=0.0), key="", provenance={})
     parts = [Mock(n_expected=n) for n in (4, 9)]
     for part, name in zip(parts, ("STS12", "STS14"), strict=True):
         part.name = name
-    monkeypatch.setattr("cae_lib.evaluation.datasets.similarity_sets", lambda profile: parts)
-    found = stored_scores("own", "smoke", 0)
+    monkeypatch.setattr("cae_bench.datasets.similarity_sets", lambda profile: parts)
+    found = stored_scores("own", SMOKE, 0)
     # 1 - 6 * (1 + 1) / (4 * (16 - 1)), since two ranks differ by one
     assert found["value"].tolist() == pytest.approx([1.0, 0.8])
     assert found["n_expected"].tolist() == [4, 9] and found["n_used"].tolist() == [4, 4]
     parts.pop()
     with pytest.raises(DataError, match="STS14"):
-        stored_scores("own", "smoke", 0)
+        stored_scores("own", SMOKE, 0)
 
 
 def test_how_a_model_is_read_makes_its_measurement_another_one(home, monkeypatch, tiny_clip):
     """Where a tokenizer does not tell its tokens' characters, phrases are measured all the same."""
     asked = []
-    monkeypatch.setattr(measuring, "measure_suites", lambda *a, **_: asked.append(a[3:5]))
-    monkeypatch.setattr(measuring, "data_digests", lambda *_: {})
+    monkeypatch.setattr(measuring, "_measure_suites", lambda *a, **_: asked.append(a[3:5]))
     monkeypatch.setattr(measuring, "model_loader", lambda *_: lambda: tiny_clip)
     monkeypatch.setattr(measuring, "align", Mock(side_effect=ConfigError("of other characters")))
     changes = [{}, {"weights_share": 0.5}, {"processor": "p"}]
-    suites = {name: RUN_SUITES[name] for name in ("phrases", "faithfulness")}
+    suites = [SUITES[name] for name in ("phrases", "attribution")]
     for external in (ExternalModel("x", **change) for change in changes):
-        measuring.measure_external(external, "own", "smoke", suites)
+        measuring.measure_external(external, "own", SMOKE, suites)
     assert len({digest for _, digest in asked}) == len(changes)
-    assert all(list(measured) == ["phrases"] for measured, _ in asked)
+    assert all([suite.name for suite in measured] == ["phrases"] for measured, _ in asked)
 
 
 def test_incomplete_scores_are_marked():
@@ -160,7 +161,7 @@ def test_scores_of_items_without_a_published_number_claim_no_completeness(tmp_pa
     table = TABLE.iloc[:1].assign(dataset="svo_probes/all", n_used=5, n_expected=5)
     (line,) = format_scores(table).splitlines()[1:]
     assert line.split()[-2:] == ["5", "unknown"]
-    monkeypatch.setattr("cae_lib.evaluation.scores.is_size_unknown", lambda *_: True)
+    monkeypatch.setattr("cae_bench.scores.is_size_unknown", lambda *_: True)
     assert [path.suffix for path in write_scores(TABLE, "clip", tmp_path)] == [".csv"]
 
 
@@ -244,19 +245,19 @@ def test_an_unknown_benchmark_is_refused_before_a_model_is_loaded():
     with pytest.raises(ConfigError, match="no benchmark sugarcrape. Known: aro"):
         evaluate(model, "sugarcrape")
     with pytest.raises(ConfigError, match="no benchmark sugarcrape"):
-        load_benchmarks("mini", ["sugarcrape"])
+        load_benchmarks(load_profile("mini").datasets, ["sugarcrape"])
     assert not model.called
 
 
 def test_without_built_scenes_the_error_names_the_recipe(home):
     with pytest.raises(DataError, match="data.recipes.synthetic_scenes.build --profile mini"):
-        evaluate(Mock(), "sugarcrepe", profile_name="mini")
+        evaluate(Mock(), "sugarcrepe", datasets=load_profile("mini").datasets)
 
 
 @pytest.mark.parametrize("number", [28, 30])
 def test_a_disk_that_cannot_be_written_is_the_last_word(cut, capsys, monkeypatch, number):
     fault = OSError(number, os.strerror(number), "/disk")
-    place = "os.replace" if number == 28 else "cae_lib.store.FileLock"
+    place = "os.replace" if number == 28 else "tempfile.mkstemp"
     monkeypatch.setattr(place, Mock(side_effect=fault))
     assert main(["evaluate", cut, "--only", "benchmarks"]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
@@ -266,8 +267,8 @@ def test_a_disk_that_cannot_be_written_is_the_last_word(cut, capsys, monkeypatch
 def test_why_data_are_incomplete_stands_beside_how_much_is_used(home):
     row = {"suite": "benchmarks", "family": "aro", "subset": "relation", "n_expected": 3000}
     row |= {"n_used": 1, "counts": '{"missing_images": 1234, "same_words": 2}'}
-    save("subsets", "data", 0, pd.DataFrame([row]), "smoke", key="", provenance={})
-    whole, part = describe_dataset_sizes("smoke")
+    save("subsets", SMOKE, "data", 0, pd.DataFrame([row]), key="", provenance={})
+    whole, part = describe_dataset_sizes(SMOKE)
     assert "1 used of 3,000" in whole and "1,234 missing images" in part and "2 " not in part
 
 
@@ -282,24 +283,18 @@ def test_subsets_without_a_published_number_are_counted_beside_how_much_is_used(
         for subset in subsets
     ]
     table = pd.DataFrame(rows).assign(n_used=5, n_expected=5)
-    save("subsets", "data", 0, table, "paper", key="", provenance={})
-    svo, checklist = describe_dataset_sizes("paper")
+    save("subsets", load_profile("paper"), "data", 0, table, key="", provenance={})
+    svo, checklist = describe_dataset_sizes(load_profile("paper"))
     assert svo.endswith("svo_probes: 5 used; number published unknown of 1 of 1 subsets")
     assert checklist.endswith("10 used of 10 expected; number published unknown of 1 of 2 subsets")
 
 
-def test_a_file_takes_no_name_of_a_run_and_no_measurement_of_the_base(home, capsys):
+def test_a_file_takes_no_name_of_a_run(home, capsys):
     meta = CheckpointMeta("clip-mini", "quickgelu")
     path = save_checkpoint(home / "base", load_clip("clip-mini"), meta)
-    for more, said in (
-        ([], "base is a run of the profile paper: rename the file"),
-        (["--only", "sensitivity"], "rename the file"),
-    ):
+    for more in ([], ["--only", "retrieval"]):
         assert main(["evaluate", str(path), *more]) == 2
-        assert said in capsys.readouterr().err
-    path = path.rename(home / "own.safetensors")
-    assert main(["evaluate", str(path), "--only", "sensitivity"]) == 2
-    assert "of the base alone" in capsys.readouterr().err
+        assert "base is a run of the profile paper: rename the file" in capsys.readouterr().err
 
 
 def test_what_to_measure_is_named_by_suite_or_by_benchmark(tmp_path):

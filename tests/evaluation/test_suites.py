@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cae_lib.data.labelled import load_labelled_folder
-from cae_lib.data.scene_graphs import GRAPHS_FILE
+from book.studies import ALL_SUITES
+from cae_bench import datasets
+from cae_bench.averages import PROTOCOLS, score_weights
+from cae_bench.encoder import Encoder
+from cae_bench.labelled import load_labelled_folder
+from cae_lab.items import data_tables, option_table
+from cae_lab.measures import classification_sets
+from cae_lab.profiles import load_profile
+from cae_lab.scene_graphs import GRAPHS_FILE
 from cae_lib.errors import DataError
-from cae_lib.evaluation import datasets, suites
-from cae_lib.evaluation.averages import PROTOCOLS, score_weights
-from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.items import data_tables, option_table
-from cae_lib.evaluation.suites import RUN_SUITES
-from cae_lib.profiles import find_profile
 
 
 @pytest.fixture
@@ -25,20 +26,11 @@ def encoder(tiny_clip):
 
 @pytest.fixture(scope="module")
 def tables(world_home):
-    return data_tables("smoke")
+    return data_tables(load_profile("smoke"))
 
 
 def measured(name, encoder, profile="smoke"):
-    return RUN_SUITES[name](encoder, profile)[name]
-
-
-def test_a_suite_that_is_registered_again_replaces_the_one_of_its_name(monkeypatch):
-    for name in ("ALL_SUITES", "RUN_SUITES", "BASE_ONLY_SUITES"):
-        monkeypatch.setattr(suites, name, {})
-    suites.register_suite("words", "a", "f")
-    suites.register_suite("words", "b", "g", base_only=True)
-    assert suites.RUN_SUITES == {} and suites.BASE_ONLY_SUITES == suites.ALL_SUITES
-    assert suites.ALL_SUITES["words"].module == "b"
+    return ALL_SUITES[name](encoder, load_profile(profile))
 
 
 def test_the_tables_of_the_data_fit_the_answers_and_serve_all_protocols(tables, encoder):
@@ -67,7 +59,7 @@ def test_the_tables_of_the_data_fit_the_answers_and_serve_all_protocols(tables, 
     np.testing.assert_array_equal(part.n_used, groups.size())
     choosers = ["shorter", "longer", "likelihood", "likelihood_per_word"]
     assert [*tables["blind"].chooser.unique()] == choosers
-    captions = datasets.retrieval_pairs("smoke", "coco").captions
+    captions = datasets.retrieval_pairs(load_profile("smoke").datasets, "coco").captions
     assert tables["captions"].words.tolist() == [len(caption.split()) for caption in captions]
     parser = tables["parser"]
     right = parser[parser.found == parser.gold].groupby("gold").n.sum()
@@ -76,8 +68,8 @@ def test_the_tables_of_the_data_fit_the_answers_and_serve_all_protocols(tables, 
 
 
 def test_texts_and_pictures_of_each_item_can_be_looked_up(tables, world_home):
-    texts, root = tables["texts"], find_profile("smoke").root
-    part, *_ = datasets.load_benchmarks("smoke", ["sugarcrepe"])
+    texts, root = tables["texts"], load_profile("smoke").root
+    part, *_ = datasets.load_benchmarks(load_profile("smoke").datasets, ["sugarcrepe"])
     own = texts[(texts.family == part.name) & (texts.subset == part.subset)]
     for number, item in enumerate(part.items):
         said = own[own.item == number]
@@ -86,7 +78,7 @@ def test_texts_and_pictures_of_each_item_can_be_looked_up(tables, world_home):
         assert [*words.true] == [place == item.truth for place in range(len(item.texts))]
         assert [root / place for place in pictures.content] == [i.path for i in item.images]
     assert texts[texts.family == "winoground"].true.all(), "text i goes with picture i"
-    pairs = datasets.retrieval_pairs("smoke", "coco")
+    pairs = datasets.retrieval_pairs(load_profile("smoke").datasets, "coco")
     assert [*texts[(texts.family == "coco") & (texts.kind == "text")].content] == [*pairs.captions]
     people = option_table([part], {"coco": pairs}, root, is_synthetic=False)
     assert set(people.kind) == {"picture"}, "captions of people are not stored"
@@ -106,7 +98,7 @@ def test_sets_of_the_world(world_home, encoder):
         image["file_name"]: {thing["noun"] for thing in image["things"]}
         for image in json.loads((world_home / GRAPHS_FILE).read_text("utf-8"))["images"]
     }
-    paths = datasets.classification_sets("smoke")["coco"].paths
+    paths = classification_sets(load_profile("smoke"))["coco"].paths
     for number, own in classes[classes["set"] == "coco"].groupby("picture"):
         assert set(own.label) == gold[paths[number].name] and len(own) >= 2
 
@@ -114,24 +106,24 @@ def test_sets_of_the_world(world_home, encoder):
 def test_a_published_dataset_is_measured_as_far_as_it_is_here(raw, smoke_world, capsys):
     shutil.copytree(smoke_world, raw, symlinks=True)
     (raw / "manifest.json").unlink()
-    subsets = {part.key: part for part in datasets.load_benchmarks("paper")}
+    subsets = {part.key: part for part in datasets.load_benchmarks(load_profile("paper").datasets)}
     assert (subsets["aro/relation"].n_used, subsets["aro/relation"].n_expected) == (12, 23937)
-    pairs = datasets.retrieval_pairs("paper", "coco")
+    pairs = datasets.retrieval_pairs(load_profile("paper").datasets, "coco")
     assert (pairs.n_used, pairs.n_expected) == (24 * 5, 25010)
     capsys.readouterr()
-    datasets.similarity_sets("paper")
+    datasets.similarity_sets(load_profile("paper").datasets)
     assert "Left out of STS12, " in capsys.readouterr().out
 
 
 def test_the_paper_profile_takes_any_labelled_set(raw):
     with pytest.raises(DataError, match="zero-shot"):
-        datasets.classification_sets("paper")
+        classification_sets(load_profile("paper"))
     folder = raw / "zero-shot" / "pets"
     hidden = ("b/._1.png", ".ipynb_checkpoints/1.png")
     for name in ("b/2.png", "b/1.png", "tabby_cat/3.JPG", "b/notes.txt", *hidden):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (8, 8)).save(folder / name, "png")
-    pets = datasets.classification_sets("paper")["pets"]
+    pets = classification_sets(load_profile("paper"))["pets"]
     assert [path.name for path in pets.paths] == ["1.png", "2.png", "3.JPG"]
     assert (pets.classes, pets.labels) == (["b", "tabby cat"], [(0,), (0,), (1,)])
     shutil.copytree(folder / "b", folder / "tabby cat")

@@ -1,6 +1,6 @@
 """Golden numbers: tiny fixed runs of every kind of loss, and every suite on a fixed model.
 
-Keys of stored results do not read source code (see `cae_lib.keys`), so this test is what notices
+Keys of stored results do not read source code (see `Suite.key`), so this test is what notices
 that code now gives other numbers under the same key. When it fails, either mend the code, or raise
 the version that the failure names and write the new numbers: `python tests/golden/test_golden.py`.
 """
@@ -18,16 +18,17 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from toys import FT, Toys, forget, lines, toy_clip, toy_pairs, toy_train, weights
 
-from cae_lib import keys
+from book.studies import ALL_SUITES
+from cae_bench.encoder import Encoder
+from cae_lab.items import data_tables
+from cae_lab.profiles import load_profile
+from cae_lab.suites import DATA_VERSION
+from cae_lab.training_set import default_tagger
 from cae_lib.config import Experiment
 from cae_lib.data.negatives import swap_negatives
-from cae_lib.data.training_set import default_tagger
-from cae_lib.evaluation.encoder import Encoder
-from cae_lib.evaluation.items import data_tables
-from cae_lib.evaluation.suites import ALL_SUITES
 from cae_lib.models.clip import Clip
-from cae_lib.profiles import experiment
 from cae_lib.runtime import one_thread
+from cae_lib.training.inputs import TRAINING_VERSION, text_versions
 from cae_lib.training.trainer import train
 from cae_lib.words.alignment import named_tagger, token_roles
 
@@ -62,7 +63,6 @@ OTHERS = {
     "all four": {
         "method": "attention", "weight": 1.0, "margin": 0.1,
         "further_methods": (("gradcam", 0.5), ("perturbation", 2.0), ("gradient", 1.5))},
-    "masked": {"masked": 0.5},
     "bf16": {"precision": "bf16", "method": "attention", "weight": 1.0},
 }  # fmt: skip
 """Further settings of the loss, of a toy run."""
@@ -74,6 +74,10 @@ FROM_TEXT = ("dependency-gradcam", "dependency-binding", "dependency-binding-nou
 """Runs of the profile mini whose roles, swaps and negatives come from the text of the captions, by
 the taggers and generators themselves; among them the adaptive margin and gradient matching."""
 
+SUITE_VERSIONS = {name: suite.version for name, suite in ALL_SUITES.items()} | {
+    "data": DATA_VERSION
+}
+
 TOLERANCE = {"rtol": 2e-3, "atol": 2e-5}
 """For other processors; bfloat16 has a wider one. A suite's shares may move by a few answers."""
 
@@ -82,7 +86,7 @@ def toy_settings(name: str, profile: str = "smoke") -> Experiment:
     """Return the settings of a run on the toy training set; a locked image tower stays locked only
     in the profile mini."""
     changed = [key for key in CHANGED.split() if (profile, key) != ("mini", "lock_image")]
-    configured = vars(experiment(name, profile))
+    configured = vars(load_profile(profile).experiment(name))
     kept = {key: value for key, value in configured.items() if key not in changed}
     return Experiment(**vars(FT) | kept | {"margin": kept["margin"] or 0.1, "augment": True})
 
@@ -96,7 +100,7 @@ def of_training(settings: Experiment, folder: Path) -> list[float]:
 
 def of_training_from_text(name: str, folder: Path) -> list[float]:
     """Do the same for one of `FROM_TEXT`, with the roles and negatives that its settings name."""
-    config, pairs = experiment(name, "mini"), toy_pairs(TEXTS)
+    config, pairs = load_profile("mini").experiment(name), toy_pairs(TEXTS)
     if config.train_data != "coco":
         keeps = config.train_data == "kept"
         pairs = replace(pairs, negatives=swap_negatives(TEXTS, preserve_meaning=keeps))
@@ -132,10 +136,12 @@ def of_table(frame: pd.DataFrame) -> dict[str, list[float]]:
 def of_suite(name: str) -> dict[str, dict[str, list[float]]]:
     """Measure a suite of the smoke world on a model with fixed random weights."""
     if name == "data":
-        return {table: of_table(frame) for table, frame in data_tables("smoke").items()}
+        return {
+            table: of_table(frame) for table, frame in data_tables(load_profile("smoke")).items()
+        }
     with one_thread(torch.device("cpu")):
-        tables = ALL_SUITES[name](Encoder(toy_clip()), "smoke")
-    return {table: of_table(frame) for table, frame in tables.items()}
+        table = ALL_SUITES[name](Encoder(toy_clip()), load_profile("smoke"))
+    return {name: of_table(table)}
 
 
 @pytest.fixture(scope="module")
@@ -166,13 +172,13 @@ def runs() -> dict[str, Experiment]:
 
 @pytest.mark.parametrize("name", [*LOSSES, *OTHERS])
 def test_training_gives_the_stored_numbers(name: str, stored: dict, tmp_path: Path) -> None:
-    check_version(stored["training"], keys.TRAINING_VERSION)
+    check_version(stored["training"], TRAINING_VERSION)
     wide = {"rtol": 2e-2, "atol": 1e-3} if name == "bf16" else TOLERANCE
     np.testing.assert_allclose(
         of_training(runs()[name], tmp_path),
         stored["training"][name],
         **wide,
-        err_msg=f"{name}: mend the code, or raise TRAINING_VERSION in cae_lib/keys.py",
+        err_msg=f"{name}: mend the code, or raise TRAINING_VERSION in cae_lib/training/inputs.py",
     )
 
 
@@ -180,7 +186,7 @@ def test_training_gives_the_stored_numbers(name: str, stored: dict, tmp_path: Pa
 def test_training_from_text_gives_the_stored_numbers(
     name: str, stored: dict, tmp_path: Path
 ) -> None:
-    versions = keys.text_versions(experiment(name, "mini"))
+    versions = text_versions(load_profile("mini").experiment(name))
     known = stored["from text"][name]
     assert known["versions"] == versions, f"write new numbers: python {Path(__file__).name}"
     np.testing.assert_allclose(
@@ -188,14 +194,14 @@ def test_training_from_text_gives_the_stored_numbers(
         known["numbers"],
         **TOLERANCE,
         err_msg=f"{name}: mend the code, or raise the version of roles, swaps or negatives in "
-        "cae_lib/words/versions.py, or TRAINING_VERSION in cae_lib/keys.py",
+        "cae_lib/words/versions.py, or TRAINING_VERSION in cae_lib/training/inputs.py",
     )
 
 
-@pytest.mark.parametrize("suite", keys.SUITE_VERSIONS)
+@pytest.mark.parametrize("suite", SUITE_VERSIONS)
 def test_a_suite_gives_the_stored_numbers(suite: str, stored: dict, golden_home: Path) -> None:
     known = stored["suites"][suite]
-    check_version(known, keys.SUITE_VERSIONS[suite])
+    check_version(known, SUITE_VERSIONS[suite])
     found = of_suite(suite)
     assert found.keys() == known["tables"].keys()
     for table, columns in known["tables"].items():
@@ -207,7 +213,7 @@ def test_a_suite_gives_the_stored_numbers(suite: str, stored: dict, golden_home:
                 rtol=5e-3,
                 atol=2e-3,
                 err_msg=f"{table}, {column}: mend the code, or raise the version of {suite!r} in "
-                "cae_lib/keys.py",
+                "its entry",
             )
 
 
@@ -229,17 +235,17 @@ def write(home: Path) -> None:
     training = {name: of_training(settings, home / name) for name, settings in runs().items()}
     suites = {
         name: {"version": version, "tables": of_suite(name)}
-        for name, version in keys.SUITE_VERSIONS.items()
+        for name, version in SUITE_VERSIONS.items()
     }
     from_text = {
         name: {
-            "versions": keys.text_versions(experiment(name, "mini")),
+            "versions": text_versions(load_profile("mini").experiment(name)),
             "numbers": of_training_from_text(name, home / "from text" / name),
         }
         for name in FROM_TEXT
     }
     content = {
-        "training": {"version": keys.TRAINING_VERSION} | training,
+        "training": {"version": TRAINING_VERSION} | training,
         "from text": from_text,
         "suites": suites,
     }

@@ -14,9 +14,9 @@ from open_clip.push_to_hf_hub import save_for_hf
 from PIL import Image
 from torch import Tensor, nn
 
-from cae_lib.data.benchmarks.base import ImageRef
+from cae_bench.benchmarks.base import ImageRef
+from cae_bench.encoder import Encoder
 from cae_lib.errors import CheckpointError, ConfigError
-from cae_lib.evaluation.encoder import Encoder
 from cae_lib.models import external
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip, load_clip

@@ -14,6 +14,8 @@ from families import clip
 from rehearsal import write_archive
 from torch import Tensor, nn
 
+from cae_lab.profiles import load_profile
+from cae_lab.runs import initial_weights
 from cae_lib.errors import CheckpointError
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
@@ -23,8 +25,6 @@ from cae_lib.models.weight_files import (
     merge_lora,
     read_state_dict,
 )
-from cae_lib.profiles import experiment
-from cae_lib.runs import initial_weights, weights_of
 
 STATE = dict(clip().state_dict())
 
@@ -123,7 +123,7 @@ def test_an_archive_by_another_program(tmp_path) -> None:
 
 
 def test_an_archive_stands_in_for_the_tag_and_says_its_activation(home, tiny_clip) -> None:
-    config = experiment("clip-ft", "paper", model="clip-mini")
+    config = load_profile("paper").experiment("clip-ft", model="clip-mini")
     assert initial_weights(config) == "openai"
     place = home / "data/raw/weights/openai/clip-mini.pt"
     write_archive(tiny_clip.model, place)
@@ -131,14 +131,17 @@ def test_an_archive_stands_in_for_the_tag_and_says_its_activation(home, tiny_cli
     assert isinstance(path, Path) and path.is_relative_to(home / "data/cache")
     assert read_meta(path).activation == "quickgelu"
     halves = {name: value.half().float() for name, value in tiny_clip.model.state_dict().items()}
-    for read in (weights_of("base", "paper", model="clip-mini").load(), load_clip(weights=path)):
+    for read in (
+        load_profile("paper").run("clip-ft", model="clip-mini").start.load(),
+        load_clip(weights=path),
+    ):
         assert same(read.model.state_dict(), halves)
     before = path.stat().st_mtime_ns
     assert (
         convert_openai_archive(place, "clip-mini", path) == path
         and path.stat().st_mtime_ns == before
     )
-    assert initial_weights(experiment("clip-ft", "mini")) != path
+    assert initial_weights(load_profile("mini").experiment("clip-ft")) != path
 
 
 def test_adapters_are_merged_by_their_own_scale() -> None:

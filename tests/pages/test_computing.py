@@ -20,12 +20,15 @@ from papermill import inspect_notebook
 from book.extension.parameters import Selection, select
 from book.extension.provenance import command
 from book.extension.source import read_page
-from cae_lib import measuring, plots, results, store
-from cae_lib.config import SearchSpace
+from book.studies import ALL_SUITES
+from cae_bench.averages import score_weights
+from cae_lab import measuring, plots, results, store
+from cae_lab.profiles import load_profile
+from cae_lab.runs import Profile, Run, SearchSpace
+from cae_lab.suites import Suite
 from cae_lib.errors import ConfigError, TimeLimitError
-from cae_lib.evaluation.averages import score_weights
-from cae_lib.evaluation.suites import Suite
 from cae_lib.methods import PAPER_METHODS
+from cae_lib.training.inputs import digest
 
 EXPERIMENT, SWEEP = (
     REPOSITORY / "book" / "experiments" / f"{name}.md" for name in ("experiment", "sweep")
@@ -50,23 +53,19 @@ def scores(monkeypatch) -> Mock:
     """A measurement on validation captions that takes no time: a run leaves a gap of the share
     0.05 / weight, and its score is its weight."""
 
-    def measure(suite: Suite, encoder: Any, profile: str) -> dict[str, pd.DataFrame]:
+    def measure(suite: Suite, encoder: Any, profile: Profile) -> pd.DataFrame:
         weight = encoder.clip
         row = {"recall_at_1": 0.5, "against_negatives": 0.5, "score": weight or 0.4}
         gaps = {f"gap_{method}": 0.05 / weight if weight else 1.0 for method in PAPER_METHODS}
-        return {"validation": pd.DataFrame([row | gaps])}
+        return pd.DataFrame([row | gaps])
 
     counted = Mock(side_effect=measure)
     monkeypatch.setattr(Suite, "__call__", lambda *given: counted(*given))
-    monkeypatch.setattr(measuring, "train_run", Mock(return_value=None))
-    monkeypatch.setattr(
-        measuring,
-        "open_run",
-        lambda run, profile, seed, **settings: (
-            settings.get("weight", 1.0) if run != "clip-ft" else None
-        ),
-    )
-    monkeypatch.setattr(measuring, "Encoder", lambda model, profile: Mock(clip=model))
+    monkeypatch.setattr(Run, "train", lambda run, **_: counted.trained.append(run))
+    monkeypatch.setattr(Run, "stored_digest", lambda run: digest(run.inputs()))
+    monkeypatch.setattr(Run, "open", lambda run: run.config.weight or None)
+    monkeypatch.setattr(measuring, "encoder_of", lambda model, profile: Mock(clip=model))
+    counted.trained = []
     return counted
 
 
@@ -79,15 +78,14 @@ def test_papermill_alone_trains_measures_and_draws_an_experiment_once(
     jupytext.write(read_page(EXPERIMENT), source)
     parameters = {"profile": "smoke", "weight": 0.5, "steps": 1, "seed": 1}
     papermill.execute_notebook(source, output, parameters, progress_bar=False, cwd=tmp_path)
-    assert store.table_indexes("smoke") == {}
+    smoke = load_profile("smoke")
+    assert not smoke.records.exists()
     runs = ["clip-ft+steps=1", "cae-gradcam+steps=1+weight=0.5"]
-    stored_apart = store.index_of("benchmarks", "smoke", on_request=True)
+    stored_apart = store.index_of("benchmarks", smoke)
     assert {(run, 1) for run in runs} <= stored_apart.keys()
     assert ("cae-gradcam", 1) not in stored_apart
     answers = store.read_rows([stored_apart[run, 1] for run in runs]).to_pandas()
-    items = store.read_rows(
-        [store.index_of("items", "smoke", on_request=True)["data", 0]]
-    ).to_pandas()
+    items = store.read_rows([store.index_of("items", smoke)["data", 0]]).to_pandas()
     of_mean = score_weights(items, "family").query("score == 'mean'")
     answers = answers.merge(of_mean, on=["family", "subset", "item"])
     answers["part"] = answers["correct"] * answers["weight"]
@@ -131,9 +129,13 @@ def test_no_parameter_of_an_experiment_is_ignored(home, monkeypatch, parameters,
     given = {"profile": "smoke"} | parameters
     names = run_page(EXPERIMENT, "items", **given)
     table, profile, runs, seeds = load.call_args_list[0].args
-    assert (table, profile, runs[0]) == ("attribution", given["profile"], run)
+    assert (table, profile.name, runs[0]) == ("attribution", given["profile"], run)
     assert seeds == [given.get("seed", 0)]
-    assert load.call_args_list[0].kwargs == {"compute": True, "hours": given.get("hours", 1.0)}
+    assert load.call_args_list[0].kwargs == {
+        "compute": True,
+        "hours": given.get("hours", 1.0),
+        "suites": ALL_SUITES,
+    }
     assert all(getattr(names["config"], key) == value for key, value in settings.items())
     assert names["reference"] == {"negatives": "negclip", "steps": "clip-ft+steps=4"}.get(
         next(iter(parameters)), "clip-ft"
@@ -165,7 +167,7 @@ def test_an_unknown_value_is_refused_before_anything_is_loaded(
 def test_a_page_trains_nothing_by_default(page, until, monkeypatch):
     """All that it loads is among the tables of the repository."""
     monkeypatch.delenv("CAE_HOME", raising=False)
-    monkeypatch.setattr(measuring, "compute_table", Mock(side_effect=RuntimeError("computed")))
+    monkeypatch.setattr(measuring, "measure", Mock(side_effect=RuntimeError("computed")))
     names = run_page(page, until)
     assert names["profile"] == "mini" and len(names[until])
 
@@ -203,18 +205,14 @@ def test_a_sweep_computes_its_values_once_and_applies_the_rule(
     assert scores.call_count == len(values) + 1, "and CLIP-FT"
     assert run_page(SWEEP, profile="smoke", **parameters)["finding"] == names["finding"]
     assert scores.call_count == len(values) + 1
-    assert store.table_indexes("smoke") == {}
+    assert not load_profile("smoke").records.exists()
 
 
 def test_a_sweep_over_margins_trains_margins(smoke_home, scores):
     names = run_page(SWEEP, profile="smoke", setting="margin")
     assert names["tried"]["margin"].tolist() == [0.0, *SearchSpace().margins[:2]]
-    runs = {
-        call.kwargs.get("margin", 0.0)
-        for call in measuring.train_run.call_args_list
-        if call.args[0] == "cae-gradcam"
-    }
-    assert runs == {*names["tried"]["margin"]}
+    margins = {run.config.margin for run in scores.trained if run.entry == "cae-gradcam"}
+    assert margins == {*names["tried"]["margin"]}
 
 
 def test_a_sweep_over_margins_beside_a_stored_one_over_weights(smoke_home, scores):
@@ -227,7 +225,7 @@ def test_a_sweep_over_margins_beside_a_stored_one_over_weights(smoke_home, score
             *({"experiment": "cae-gradcam", "weight": weight} | row for weight in (0.3, 1.0)),
         ]
     )
-    store.save("sweep", "tuning", 100, stored, "smoke", key="k", provenance={})
+    store.save("sweep", load_profile("smoke"), "tuning", 100, stored, key="k", provenance={})
     names = run_page(SWEEP, profile="smoke", setting="margin")
     assert names["tried"]["margin"].tolist() == [0.0, 0.05, 0.1]
     assert names["best"]["margin"] == 0.1 and "margin 0.1" in names["finding"]
@@ -291,7 +289,7 @@ def hide(monkeypatch: pytest.MonkeyPatch, families: list[str], tables: list[str]
     monkeypatch.setattr(Selection, "has", lambda self, table, runs: table not in tables)
     monkeypatch.setattr(plots, "_svg", lambda figure, alt: "")
     monkeypatch.setattr(plots, "_png", lambda figure: b"")
-    monkeypatch.setattr(measuring, "compute_table", Mock(side_effect=RuntimeError("computed")))
+    monkeypatch.setattr(measuring, "measure", Mock(side_effect=RuntimeError("computed")))
 
 
 @pytest.mark.parametrize("name", RESULTS)
@@ -335,7 +333,7 @@ def test_settings_act_on_the_runs_that_have_them(monkeypatch, parameters, expect
     assert names_of_runs(load) == ["base", *expected]
     assert rows["run"].tolist() == ["base", *runs], "called as the profile calls them"
     assert load.call_args.args[3] == 2
-    assert load.call_args.kwargs == {"compute": True, "hours": 3}
+    assert load.call_args.kwargs == {"compute": True, "hours": 3, "suites": ALL_SUITES}
 
 
 def test_settings_of_bindings_act_on_their_relatives(monkeypatch):
@@ -411,7 +409,7 @@ def test_without_all_items_there_is_no_verdict(home: Path):
         ("benchmarks", "crepe", "atom", 6, 6),
     ]
     frame = pd.DataFrame(rows, columns=["suite", "family", "subset", "n_used", "n_expected"])
-    store.save("subsets", "data", 0, frame, "mini", key="k", provenance={})
+    store.save("subsets", load_profile("mini"), "data", 0, frame, key="k", provenance={})
     page = select({"profile": "mini", "seeds": 1})
     assert page.complete("benchmarks", ["crepe"])
     assert not page.complete("benchmarks")

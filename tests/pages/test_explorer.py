@@ -18,12 +18,14 @@ from toys import forget
 
 from book.extension import explorer
 from book.extension.__main__ import main
-from cae_lib import runs, store
+from cae_bench import datasets
+from cae_bench.choice import answer_benchmarks
+from cae_bench.encoder import Encoder
+from cae_lab import store
+from cae_lab.profiles import load_profile
+from cae_lab.runs import Run
 from cae_lib.attribution.word_scores import word_scores
 from cae_lib.errors import CheckpointError
-from cae_lib.evaluation import datasets
-from cae_lib.evaluation.choice import answer_benchmarks
-from cae_lib.evaluation.encoder import Encoder
 from cae_lib.models.clip import load_clip
 
 DATA = re.compile(r'id="cae-explorer-data">(.*?)</script>', re.DOTALL)
@@ -53,22 +55,22 @@ def built(smoke_world: Path, tmp_path_factory) -> Iterator[SimpleNamespace]:
     clips = [load_clip("clip-mini", seed=seed) for seed in range(3)]
     of = {run: clips[place % 3] for place, run in enumerate(STORED)}
 
-    def open_run(run: str, profile: str) -> Any:
-        if run == "cae-binding":
+    def open_run(run: Run) -> Any:
+        if run.name == "cae-binding":
             raise CheckpointError("not trained")
-        return of[run]
+        return of[run.name]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CAE_HOME", str(home))
-        patch.setattr(runs, "open_run", open_run)
+        patch.setattr(Run, "open", open_run)
         forget()
-        parts = datasets.load_benchmarks("smoke")
+        parts = datasets.load_benchmarks(load_profile("smoke").datasets)
         frames = {id(clip): answer_benchmarks(parts, Encoder(clip)) for clip in clips}
         frame = frames[id(clips[0])]
         partial = frame[(frame["family"] == "aro") & (frame["subset"] == "relation")]
         stored = {run: frames[id(of[run])] for run in STORED} | {PARTLY: partial}
         for run, rows in stored.items():
-            store.save("benchmarks", run, 0, rows, "smoke", key="", provenance={})
+            store.save("benchmarks", load_profile("smoke"), run, 0, rows, key="", provenance={})
         folder = home / "files"
         assert (
             main(["explore", "--profile", "smoke", "-n", str(PER_SUBSET), "-o", str(folder)]) == 0

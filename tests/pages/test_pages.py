@@ -22,7 +22,8 @@ from book.extension.glue import html_of
 from book.extension.provenance import MIME, Provenance, provenance, states
 from book.extension.run import clean, readme_figure, run_page
 from book.extension.source import read_page
-from cae_lib import store
+from cae_lab import store
+from cae_lab.profiles import load_profile
 
 EXPERIMENTS = REPOSITORY / "book" / "experiments"
 PAGES = sorted(EXPERIMENTS.glob("*.md"))
@@ -226,8 +227,10 @@ def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: P
         (row,) = states("mini").itertuples()
         return row.state
 
+    frame = pd.DataFrame({"a": [1]})
+
     def keep(key: str, seed: int = 0) -> None:
-        store.save("t", "base", seed, pd.DataFrame({"a": [1]}), "mini", key=key, provenance={})
+        store.save("t", load_profile("mini"), "base", seed, frame, key=key, provenance={})
 
     assert state() == "not run yet" and len(check_pair(text, path)) == 1
     keep("one")
@@ -237,7 +240,7 @@ def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: P
         cell.execution_count = count
     nbformat.write(notebook, path)
     assert state() == "has no provenance" and check_pair(text, path) == []
-    store.save("t", "base", 0, pd.DataFrame({"a": [1]}), "photo", key="p", provenance={})
+    store.save("t", load_profile("photo"), "base", 0, frame, key="p", provenance={})
     for profile in ("photo", "mini"):  # each is compared with its own profile's tables
         bundle = provenance("page", PARAMETERS | {"profile": profile})._repr_mimebundle_()
         code[-1].outputs = [new_output("execute_result", bundle, execution_count=3)]

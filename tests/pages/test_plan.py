@@ -9,10 +9,14 @@ import pytest
 
 from book.extension import plan
 from book.extension.parameters import select
-from cae_lib import results, runs, store
+from book.studies import ALL_SUITES
+from cae_lab import results, store
+from cae_lab.profiles import load_profile
+from cae_lab.runs import Run
 from cae_lib.models import checkpoint
 
 NAME = "cae-gradcam+weight=0.3"
+MINI = load_profile("mini")
 
 
 @pytest.fixture
@@ -23,20 +27,11 @@ def computed(home: Path, monkeypatch) -> Mock:
     return load
 
 
-def keep(run: str, seeds: int, on_request: bool = False) -> None:
+def keep(run: str, seeds: int) -> None:
     for seed in range(seeds):
         frame = pd.DataFrame({"correct": [True]})
         provenance = {"wall_seconds": 30.0}
-        store.save(
-            "benchmarks",
-            run,
-            seed,
-            frame,
-            "mini",
-            key="k",
-            provenance=provenance,
-            on_request=on_request,
-        )
+        store.save("benchmarks", MINI, run, seed, frame, key="k", provenance=provenance)
 
 
 def test_trainings_and_minutes_are_told_first_and_each_training_is_named(computed, capsys):
@@ -50,13 +45,17 @@ def test_trainings_and_minutes_are_told_first_and_each_training_is_named(compute
     assert "1 of 6" in lines[0] and f"{NAME}, seed 0" in lines[0]
     assert "6 of 6" in lines[5] and "margin=0.1+weight=0.3, seed 2" in lines[5]
     one, *_, last = computed.call_args_list
-    assert one.args[2:] == ([NAME], [0]) and one.kwargs == {"compute": True, "hours": 1.0}
+    assert one.args[2:] == ([NAME], [0]) and one.kwargs == {
+        "compute": True,
+        "hours": 1.0,
+        "suites": ALL_SUITES,
+    }
     assert last.args[2:] == (names, 3) and len(rows) == 3
 
 
 def test_nothing_is_told_of_what_is_stored_here_or_with_the_book(computed, capsys):
     keep("clip-ft", 2)
-    keep("clip-ft+steps=9", 2, on_request=True)
+    keep("clip-ft+steps=9", 2)
     plan.load("benchmarks", "mini", ["clip-ft", "clip-ft+steps=9"], 2, None)
     assert capsys.readouterr().out == "" and computed.call_count == 1
 
@@ -67,26 +66,26 @@ def test_the_pace_of_the_last_training_here_gives_the_minutes(computed, home):
     paces = [128.0, 256.0, 1.0]  # pairs a second; their median makes a step a second
     log.write_text("".join(json.dumps({"samples_per_second": pace}) + "\n" for pace in paces))
     keep("base", 1)
-    (row,) = plan.missing_rows("benchmarks", "mini", [NAME], 1)
+    (row,) = plan.missing_rows("benchmarks", MINI, [NAME], 1)
     assert row == plan.Missing(NAME, 0, True, 400.0 + 30.0)
 
 
 def test_a_trained_run_is_measured_alone(computed, monkeypatch):
-    path = runs.checkpoint_path("cae-gradcam", "mini", 0, weight=0.3)
+    path = load_profile("mini").run("cae-gradcam", weight=0.3).path
     path.parent.mkdir(parents=True)
     path.touch()
     stored = Mock(extra={"identity": {"settings": "same"}})
     monkeypatch.setattr(checkpoint, "read_meta", lambda path: stored)
-    monkeypatch.setattr(runs, "training_inputs", lambda config: {"settings": "same"})
-    missing = plan.missing_rows("benchmarks", "mini", [NAME, "base"], 2)
+    monkeypatch.setattr(Run, "inputs", lambda run: {"settings": "same"})
+    missing = plan.missing_rows("benchmarks", MINI, [NAME, "base"], 2)
     assert [row.is_training for row in missing] == [False, True, False]
     assert plan.describe("benchmarks", missing).startswith("1 training and 2 measurements, about 3")
-    monkeypatch.setattr(runs, "training_inputs", lambda config: {"settings": "other"})
-    assert plan.missing_rows("benchmarks", "mini", [NAME], 1)[0].is_training
+    monkeypatch.setattr(Run, "inputs", lambda run: {"settings": "other"})
+    assert plan.missing_rows("benchmarks", MINI, [NAME], 1)[0].is_training
 
 
 def test_of_a_model_of_unknown_pace_no_minutes_are_told(computed):
-    missing = plan.missing_rows("benchmarks", "paper", ["clip-ft"], 1)
+    missing = plan.missing_rows("benchmarks", load_profile("paper"), ["clip-ft"], 1)
     text = plan.describe("benchmarks", missing)
     assert text.startswith("1 training,") and "minute" not in text
 

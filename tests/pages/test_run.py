@@ -14,7 +14,7 @@ from rules import check_pair
 from book.extension.__main__ import main
 from book.extension.run import run_page
 from book.extension.source import read_page
-from cae_lib import cli
+from cae_lab import cli
 from cae_lib.errors import CaeError, ConfigError, Terminated
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cae_lib.profiles import PROFILES
+from cae_lab.profiles import PROFILES
 from data.recipes.datasets import Dataset
 from data.recipes.photographs import paired, pairs
 from data.recipes.synthetic_scenes.build import make_datasets

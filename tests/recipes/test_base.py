@@ -7,19 +7,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from cae_lib import results
+from cae_lab import results
+from cae_lab.profiles import PROFILES, load_profile
 from cae_lib.config import paths
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.clip import load_clip
-from cae_lib.profiles import PROFILES, find_profile
-from cae_lib.runs import checkpoint_path
-from cae_lib.variants import shorter_base_weights
 from data.recipes.base import base_config, main, used_tokens
 from data.recipes.synthetic_scenes import tower
 
 
 def earlier_path(profile: str, steps: int) -> Path:
-    return checkpoint_path("base", profile, weights=shorter_base_weights(profile, steps))
+    return load_profile(profile).run(f"base+steps={steps}").path
 
 
 @pytest.fixture
@@ -33,7 +31,7 @@ def at_smoke(
 
 def test_the_base_is_trained_measured_and_described(at_smoke: Path, capsys) -> None:
     assert main(["--profile", "smoke"]) == 0
-    path = checkpoint_path("base", "smoke")
+    path = load_profile("smoke").run("base").path
     assert f"The weights are {path}" in capsys.readouterr().out
     table = results.load("base_training", "smoke").set_index(["stored", "measure"])
     assert table.loc[(False, "loss"), "step"].tolist() == [1, 2, 3, 4]
@@ -43,7 +41,7 @@ def test_the_base_is_trained_measured_and_described(at_smoke: Path, capsys) -> N
     assert "4 steps of 16 pairs" in card and "| attention_relation |" in card
     clip, whole = load_clip("clip-mini", path), path.parents[1] / "base-training/model.safetensors"
     trained = load_clip("clip-mini", whole).model.token_embedding.weight.half().float()
-    tokens = used_tokens("smoke", clip)
+    tokens = used_tokens(load_profile("smoke"), clip)
     rows = clip.model.token_embedding.weight
     assert torch.equal(rows[tokens], trained[tokens])
     spoken = clip.tokenizer(["the elephant is to the left of the checkered umbrella"]).unique()
@@ -56,7 +54,7 @@ def test_a_shorter_base_lies_beside_the_base_and_is_trained_once(at_smoke: Path)
     path = earlier_path("smoke", 1)
     assert path.relative_to(paths().checkpoints).as_posix() == "smoke/base-1/model.safetensors"
     meta, written = read_meta(path), path.stat().st_mtime_ns
-    assert (meta.step, meta.config_key) == (1, base_config("smoke", steps=1).key())
+    assert (meta.step, meta.config_key) == (1, base_config(load_profile("smoke"), steps=1).key())
     assert main([*command, "1"]) == 0 and path.stat().st_mtime_ns == written
     assert main([*command, "2"]) == 0
     first, second, random = (
@@ -77,25 +75,30 @@ def test_a_base_that_is_trained_elsewhere_leaves_the_shipped_one(
         path.parent.mkdir(parents=True)
         path.write_bytes(b"of the repository")
     monkeypatch.setattr("cae_lib.config.repository_root", lambda: repository)
-    assert checkpoint_path("base", "smoke").is_relative_to(at_smoke), "its products stay there"
+    assert load_profile("smoke").run("base").path.is_relative_to(at_smoke), (
+        "its products stay there"
+    )
     known = PROFILES["smoke"]
     monkeypatch.setitem(
         PROFILES, "smoke", dataclasses.replace(known, training=known.training | {"weights": place})
     )
-    assert checkpoint_path("base", "smoke") == shipped
+    assert load_profile("smoke").run("base").path == shipped
     assert main(["--profile", "smoke"]) == 0
     assert shipped.read_bytes() == b"of the repository"
-    assert checkpoint_path("base", "smoke").is_relative_to(at_smoke)
+    assert load_profile("smoke").run("base").path.is_relative_to(at_smoke)
 
 
 @pytest.mark.parametrize("steps", ["0", "1200"])
 def test_a_shorter_training_has_fewer_steps_than_the_base(home: Path, steps: str, capsys) -> None:
     assert main(["--profile", "mini", "--steps", steps]) == 2
-    assert f"1 to {base_config('mini').steps - 1} steps" in capsys.readouterr().err
+    assert f"1 to {base_config(load_profile('mini')).steps - 1} steps" in capsys.readouterr().err
 
 
 def test_the_shorter_bases_of_mini_are_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CAE_HOME", raising=False)
-    for steps in find_profile("mini").earlier_bases:
+    for steps in load_profile("mini").earlier_bases:
         meta = read_meta(earlier_path("mini", steps))
-        assert (meta.step, meta.config_key) == (steps, base_config("mini", steps=steps).key())
+        assert (meta.step, meta.config_key) == (
+            steps,
+            base_config(load_profile("mini"), steps=steps).key(),
+        )

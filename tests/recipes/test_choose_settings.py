@@ -10,16 +10,16 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
-from cae_lib import results
-from cae_lib.config import SearchSpace
+from cae_bench.choice import weighted_items
+from cae_bench.datasets import load_benchmarks
+from cae_lab import results
+from cae_lab.profiles import load_profile
+from cae_lab.runs import SearchSpace
+from cae_lab.selection import choose_row, is_closed
+from cae_lab.validation import validation_scores
 from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.errors import DataError
-from cae_lib.evaluation.choice import weighted_items
-from cae_lib.evaluation.datasets import load_benchmarks
-from cae_lib.evaluation.selection import choose_row, is_closed
-from cae_lib.evaluation.validation import validation_scores
 from cae_lib.methods import PAPER_METHODS
-from cae_lib.profiles import experiment, find_profile
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.objective import Objective
 
@@ -72,13 +72,13 @@ def test_what_is_configured_was_chosen(monkeypatch, table: str, profile: str, se
     found = results.load(table, profile, ["tuning"])
     assert found["chosen"].any()
     for row in found[found["chosen"]].fillna({"weight": 0.0}).itertuples():
-        config = experiment(row.experiment, profile)
+        config = load_profile(profile).experiment(row.experiment)
         assert all(getattr(config, name) == getattr(row, name) for name in settings)
 
 
 @pytest.mark.parametrize("settings", choosing.CANDIDATES.values(), ids=choosing.CANDIDATES)
 def test_every_candidate_can_be_trained(settings, tiny_clip):
-    config = experiment(choosing.COUNTERFACTUAL, "photo", **settings)
+    config = load_profile("photo").experiment(choosing.COUNTERFACTUAL, **settings)
     Objective(tiny_clip.model, config, Ranks(), None)
 
 
@@ -140,7 +140,7 @@ def test_the_setting_with_the_best_sum_of_both_scores_is_chosen(
 ):
     """Either run alone is best at another rate; with other numbers of steps, which are no choice,
     both are better. A small world is asked its benchmarks, which choose nothing."""
-    kept, rates = experiment("clip-ft", profile), find_profile(profile).search.rates
+    kept, rates = load_profile(profile).experiment("clip-ft"), load_profile(profile).search.rates
     asked = []
     monkeypatch.setattr(
         choosing,
@@ -224,7 +224,7 @@ def test_losses_on_equal_footing_get_equally_many_trials(choose):
     """NegCLIP scores best with twice as many pairs, the margin loss with a lambda tried last."""
 
     def measured(name: str, profile: str, **settings: Any) -> dict:
-        config = experiment(name, profile, **settings)
+        config = load_profile(profile).experiment(name, **settings)
         score = config.lr + config.margin / 10 + config.batch_size / 1e4 + config.weight / 1e6
         if name == "spacy-margin" and config.weight == 2.5:
             score += 1
@@ -237,7 +237,7 @@ def test_losses_on_equal_footing_get_equally_many_trials(choose):
     assert counts["dependency-binding"] == counts["spacy-margin"] == counts["spacy-negclip"] == 14
     assert not table.loc["spacy-negclip"].duplicated(["lr", "batch_size"]).any()
     best = table[table["chosen"]]
-    pairs = experiment("spacy-negclip", "mini").batch_size
+    pairs = load_profile("mini").experiment("spacy-negclip").batch_size
     assert best.loc["spacy-negclip", ["lr", "batch_size"]].tolist() == [3e-3, 2 * pairs]
     assert best.loc["spacy-margin", "weight"] == 2.5 and best.index.is_unique
 
@@ -258,14 +258,14 @@ def test_a_setting_is_trained_with_a_seed_of_its_own_and_scored(home: Path, monk
     assert settings == {"compute": True, "weight": 0.5}
     expected = {"experiment": "cae-gradcam", "weight": 0.5, "score": 0.25, "gap_gradcam": 0.5}
     assert row.items() >= expected.items()
-    assert choosing.TUNING_SEED not in range(find_profile("mini").seeds)
+    assert choosing.TUNING_SEED not in range(load_profile("mini").seeds)
 
 
 def test_benchmarks_are_averaged_as_on_the_pages(home: Path, smoke_world: Path, monkeypatch):
     """A model that is right in one family of seven."""
     (home / "data").mkdir()
     (home / "data" / "raw").symlink_to(smoke_world.parent)
-    items = weighted_items(load_benchmarks("smoke"))
+    items = weighted_items(load_benchmarks(load_profile("smoke").datasets))
     right = items[["family", "subset", "item"]].assign(correct=items["family"] == "aro")
     monkeypatch.setattr(
         results, "load", lambda table, *_, **__: {"items": items, "benchmarks": right}[table]

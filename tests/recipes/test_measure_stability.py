@@ -3,12 +3,12 @@
 import pandas as pd
 import pytest
 
-from cae_lib import store
+from cae_bench.benchmarks.base import ITEM_KEY
 from data.recipes import measure_stability
 
 
 def test_answers_are_compared_item_by_item_whatever_their_order(monkeypatch):
-    items = pd.DataFrame({name: ["a", "b", "c", "d"] for name in store.ITEM_KEY})
+    items = pd.DataFrame({name: ["a", "b", "c", "d"] for name in ITEM_KEY})
     first = items.assign(correct=[True, True, False, False])
     second = items.assign(correct=[True, False, False, False]).iloc[::-1]
     tables = {"all instructions": first, "AVX2": second, "bfloat16": first}

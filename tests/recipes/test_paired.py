@@ -11,11 +11,11 @@ import pytest
 import torch
 from PIL import Image
 
-from cae_lib import grid, results, runs
-from cae_lib.data.benchmarks import load_benchmark
+from cae_bench.benchmarks import load_benchmark
+from cae_bench.blind import blind_answers, text_only_baselines
+from cae_lab import grid, results
+from cae_lab.profiles import load_profile
 from cae_lib.data.captions import load_coco_captions, load_negclip_tsv, load_retrieval_set
-from cae_lib.evaluation.blind import blind_answers, text_only_baselines
-from cae_lib.grid import Selection
 from cae_lib.models.clip import load_clip
 from data.recipes.layouts import Captioned
 from data.recipes.photographs import paired, pairs, pool
@@ -214,10 +214,10 @@ def split(text):
 def test_the_base_learns_places_then_captions_and_is_measured(few, short, monkeypatch):
     monkeypatch.setattr(pool, "BATCH", 4)
     short("paired", {"clip-ft": {}}, tower_steps=2, precision="fp32")
-    selection = Selection(rows=("clip-ft",))
-    job.make_data("paired", selection)
-    job.make_base("paired", selection)
-    start = load_clip("clip-photo", runs.checkpoint_path("base", "paired")).model
+    selection = grid.parse_selection(load_profile("paired"), {"rows": "clip-ft"})
+    job.make_data(selection)
+    job.make_base(selection)
+    start = load_clip("clip-photo", load_profile("paired").run("base").path).model
     untrained = load_clip("clip-photo").model
     fill_trunk(untrained)
     for name, value in untrained.visual.trunk.state_dict().items():
@@ -227,8 +227,8 @@ def test_the_base_learns_places_then_captions_and_is_measured(few, short, monkey
     assert 0 < moved < 0.1, "the pool starts from large positions, and is trained"
     told = results.load("base_training", "paired", ["base"]).set_index("measure")["value"]
     assert {"probe_first", "probe_second", "probe_order", "relation"} <= set(told.index)
-    for name in grid.runs("paired", selection):
-        job.train_and_measure("paired", selection, name)
+    for run in grid.planned_runs(selection).values():
+        job.train_and_measure(run, selection.studies)
     answers = results.load("benchmarks", "paired", ["base", "clip-ft"], 1)
     assert set(answers.family) == {"aro", "order"}
 

@@ -7,12 +7,11 @@ import pandas as pd
 import pytest
 import torch
 
-from cae_lib import grid, results, runs
+from cae_lab import grid, results
+from cae_lab.profiles import PROFILES, load_profile
 from cae_lib.config import paths
-from cae_lib.grid import Selection
 from cae_lib.models.clip import load_clip
 from cae_lib.models.weight_files import read_state_dict
-from cae_lib.profiles import PROFILES
 from data.recipes.photographs.trunk import fill_trunk
 
 ROWS = ("clip-ft", "cae-counterfactual", "negclip")
@@ -22,21 +21,21 @@ ROWS = ("clip-ft", "cae-counterfactual", "negclip")
 def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):
     methods = {name: PROFILES["photo"].runs[name] for name in ROWS}
     short("photo", methods | {"negclip": methods["negclip"] | {"batch_size": 2}}, precision="fp32")
-    selection = Selection(rows=ROWS)
-    job.make_data("photo", selection)
-    job.make_base("photo", selection)
-    base = read_state_dict(runs.checkpoint_path("base", "photo"))
+    selection = grid.parse_selection(load_profile("photo"), {"rows": ",".join(ROWS)})
+    job.make_data(selection)
+    job.make_base(selection)
+    base = read_state_dict(load_profile("photo").run("base").path)
     clip = load_clip("clip-photo")
     fill_trunk(clip.model)
     trunk = {name: value for name, value in clip.model.state_dict().items() if "trunk" in name}
     assert all(torch.equal(base[name], value.to(base[name].dtype)) for name, value in trunk.items())
-    names = grid.runs("photo", selection)
+    names = grid.planned_runs(selection)
     assert set(names) == {"data/0", "base/0", *(f"{name}/0" for name in ROWS)}
     for name in names:
-        job.train_and_measure("photo", selection, name)
+        job.train_and_measure(names[name], selection.studies)
     texts = {}
     for name in ROWS:
-        state = read_state_dict(runs.checkpoint_path(name, "photo"))
+        state = read_state_dict(load_profile("photo").run(name).path)
         images = [key for key in base if key.startswith("visual.")]
         assert all(torch.equal(state[key].float(), base[key].float()) for key in images)
         texts[name] = state["text_projection"]
@@ -48,13 +47,13 @@ def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):
     answers = results.load("benchmarks", "photo", ["base", *ROWS], 1)
     assert {"aro", "sugarcrepe", "half_truths"} <= set(answers.family)
     assert answers.groupby("run").size().nunique() == 1
-    stored = [*(paths().cache / "staged" / "photo").rglob("*.parquet")]
-    assert {"attribution", "benchmarks", "texts"} <= {path.parts[-3] for path in stored}
+    stored = [*(paths().runs / "photo").rglob("*.parquet")]
+    assert {"attribution", "benchmarks", "texts"} <= {path.stem for path in stored}
     for path in stored:  # no word of a caption is stored
         frame = pd.read_parquet(path).select_dtypes(exclude="number")
         texts = {str(text) for column in frame for text in frame[column].unique()}
         assert not {word for text in texts for word in text.split()} & {"dog", "boy", "grass"}
     first = {path: path.stat().st_mtime_ns for path in stored}
     for name in names:
-        job.train_and_measure("photo", selection, name)
+        job.train_and_measure(names[name], selection.studies)
     assert {path: path.stat().st_mtime_ns for path in first} == first, "nothing is made twice"

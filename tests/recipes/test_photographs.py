@@ -13,16 +13,16 @@ import timm
 import torch
 from PIL import Image
 
-from cae_lib.data.benchmarks import FOLDER_OF_FAMILY, load_benchmark
+from cae_bench.benchmarks import FOLDER_OF_FAMILY, load_benchmark
+from cae_bench.blind import TrigramModel
+from cae_bench.similarity import load_similarity_set
 from cae_lib.data.captions import (
     ImageCaptionPairs,
     load_coco_captions,
     load_negclip_tsv,
     load_retrieval_set,
 )
-from cae_lib.data.similarity import load_similarity_set
 from cae_lib.errors import DataError
-from cae_lib.evaluation.blind import TrigramModel
 from cae_lib.models.clip import load_clip
 from cae_lib.models.trunk import TRUNK_FILE, TRUNK_PACKAGE
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION

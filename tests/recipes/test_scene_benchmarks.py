@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from cae_bench.benchmarks import PAPER_BENCHMARKS, load_benchmark
 from cae_lib.data import captions
-from cae_lib.data.benchmarks import PAPER_BENCHMARKS, load_benchmark
 from data.recipes.synthetic_scenes.draw import render
 from data.recipes.synthetic_scenes.vocabulary import KIND_OF, NOUNS, RELATIONS, admits
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import ImageDraw
 
-from cae_lib.data import scene_graphs
+from cae_lab import scene_graphs
 from data.recipes.synthetic_scenes import scenes as module
 from data.recipes.synthetic_scenes import vocabulary
 from data.recipes.synthetic_scenes.draw import IMAGE_SIZE, glyph, render

@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from book.studies import blind
+from cae_lab.profiles import load_profile
 from cae_lib.data.captions import ImageCaptionPairs
 
 
@@ -19,5 +20,5 @@ def test_the_average_picture_stands_for_every_picture(
     items = choice(["p"], ["left", "up"]), choice(["q"], ["left", "right"])
     monkeypatch.setattr(blind, "available_training_pairs", lambda profile: pairs)
     monkeypatch.setattr(blind, "load_benchmarks", lambda profile: [benchmark_of(*items)])
-    found = blind.average_image_table(encoder, "smoke")
+    found = blind.average_image_table(encoder, load_profile("smoke"))
     assert set(found.chooser) == {"average picture"} and found.share.tolist() == [1, 0]

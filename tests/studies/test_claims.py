@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 
 from book.studies import claims
+from cae_bench.statistics import ITEM_KEY
 from cae_lib.errors import DataError
-from cae_lib.statistics import ITEM_KEY
 
 
 def test_the_gain_to_expect_is_caes_share_of_the_controls_gain(tmp_path, monkeypatch):

@@ -19,8 +19,9 @@ from book.studies.faithfulness import (
     similarity_of,
 )
 from book.studies.measures import random_ranks
+from cae_bench.encoder import Encoder
+from cae_lab.profiles import load_profile
 from cae_lib.attribution import get_method
-from cae_lib.evaluation.encoder import Encoder
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.clip import load_clip
 from cae_lib.words.roles import OBJECT
@@ -30,17 +31,17 @@ LIMIT = 8
 
 @pytest.fixture(scope="module")
 def sample(clip, world_home):
-    return coco_word_sample(Encoder(clip), "smoke", LIMIT)
+    return coco_word_sample(Encoder(clip), load_profile("smoke"), LIMIT)
 
 
 @pytest.fixture(scope="module")
 def table(clip, world_home):
-    return faithfulness_table(Encoder(clip), "smoke", LIMIT)
+    return faithfulness_table(Encoder(clip), load_profile("smoke"), LIMIT)
 
 
 @pytest.fixture(scope="module")
 def compared(clip, world_home):
-    return sensitivity_table(Encoder(clip), "smoke", LIMIT)
+    return sensitivity_table(Encoder(clip), load_profile("smoke"), LIMIT)
 
 
 def of(table, **columns):
@@ -150,7 +151,7 @@ def test_the_roles_of_a_choice_are_those_of_the_words(clip, sample, compared, me
 def test_weights_with_the_other_activation_read_pictures_by_it(clip, world_home, compared):
     other = load_clip(clip.name, None, OTHER_ACTIVATION[clip.activation][0])
     other.model.load_state_dict(clip.model.state_dict())
-    sample = coco_word_sample(Encoder(other), "smoke", LIMIT)
+    sample = coco_word_sample(Encoder(other), load_profile("smoke"), LIMIT)
     scores = sample.token_scores(other.model, "gradient")
     found = values(compared, "object", method="gradient", choice="GELU in place of QuickGELU")
     for row in range(LIMIT):

@@ -21,11 +21,12 @@ from book.studies.regions import (
     region_masks,
     region_shares,
 )
+from cae_bench.encoder import Encoder
+from cae_lab.profiles import load_profile
+from cae_lab.scene_graphs import GRAPHS_FILE
 from cae_lib.attribution import get_method
 from cae_lib.attribution.heatmap import image_relevances
-from cae_lib.data.scene_graphs import GRAPHS_FILE
 from cae_lib.errors import DataError
-from cae_lib.evaluation.encoder import Encoder
 from cae_lib.methods import PAPER_METHODS
 from data.recipes.synthetic_scenes.draw import IMAGE_SIZE, render
 from data.recipes.synthetic_scenes.layout import Placement
@@ -91,7 +92,7 @@ def test_scenes_need_no_pytorch():
 def found(clip, world_home):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(heatmaps, "BATCH_SIZE", 4)
-        return heatmap_table(Encoder(clip), "smoke", limit=LIMIT)
+        return heatmap_table(Encoder(clip), load_profile("smoke"), limit=LIMIT)
 
 
 def of(found, measure, **columns):
@@ -161,5 +162,5 @@ def test_examples_bring_what_a_figure_needs(found):
 
 
 def test_without_a_small_world_there_is_nothing(clip, home):
-    found = heatmap_table(Encoder(clip), "paper")
+    found = heatmap_table(Encoder(clip), load_profile("paper"))
     assert found.empty and list(found) == list(ROW)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from book.studies.sweep import stored_trials, values_to_try
-from cae_lib.profiles import experiment
+from cae_lab.profiles import load_profile
 
 
 def trials(*rows: dict) -> pd.DataFrame:
@@ -13,17 +13,17 @@ def trials(*rows: dict) -> pd.DataFrame:
 
 
 def test_a_setting_that_a_search_left_alone_has_the_configured_value():
-    config = experiment("cae-gradcam", "mini")  # λ 0.1, margin 0
+    config = load_profile("mini").experiment("cae-gradcam")  # λ 0.1, margin 0
     stored = trials({"weight": 0.1}, {"weight": 0.3}, {"weight": 0.1, "margin": 0.05})
     assert np.isnan(stored["margin"][0])
     assert stored_trials(stored, config, "margin")["margin"].tolist() == [0.0, 0.05]
     assert stored_trials(stored, config, "weight")["weight"].tolist() == [0.1, 0.3]
     assert stored_trials(trials({"weight": 0.1}), config, "margin")["margin"].tolist() == [0.0]
-    assert stored_trials(stored, experiment("cae-attention", "mini"), "margin").empty
+    assert stored_trials(stored, load_profile("mini").experiment("cae-attention"), "margin").empty
 
 
 def test_trials_with_another_learning_rate_are_no_trials_of_the_run():
-    config = experiment("clip-ft", "photo")
+    config = load_profile("photo").experiment("clip-ft")
     rows = [{"experiment": "clip-ft", "lr": lr, "score": lr} for lr in (1e-4, config.lr, 1e-3)]
     assert stored_trials(pd.DataFrame(rows), config)["score"].tolist() == [config.lr]
 

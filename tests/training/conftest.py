@@ -13,8 +13,8 @@ from conftest import save_random, shared_folder
 from torch import Tensor, nn
 from toys import toy_alignment
 
+from cae_lab.profiles import load_profile
 from cae_lib.models import Clip
-from cae_lib.profiles import experiment
 
 # The second caption has no composition word, "pterodactyls" has five tokens.
 CAPTIONS = ["a red dog chases a cat", "the dog", "two pterodactyls under a striped mat", ""]
@@ -44,7 +44,7 @@ def halves(tmp_path_factory: pytest.TempPathFactory, smoke_world: Path) -> Path:
         if not (home / "done").exists():
             (home / "data").mkdir(parents=True, exist_ok=True)
             (home / "data" / "raw").symlink_to(smoke_world.parent)
-            save_random(home / "data" / experiment("clip-ft", "smoke").weights, seed=3)
+            save_random(home / "data" / load_profile("smoke").experiment("clip-ft").weights, seed=3)
             with socket.socket() as probe:
                 probe.bind(("127.0.0.1", 0))
                 port = str(probe.getsockname()[1])

@@ -23,7 +23,6 @@ from cae_lib.training.batch import (
     Batches,
     RandomStream,
     choose_negatives,
-    masked_words,
     placebo_roles,
     seeded_generator,
 )
@@ -82,7 +81,7 @@ def test_the_batch_holds_rows_neighbours_and_their_negative_captions(augment: bo
     batch, alignment = run.batches.at(1), run.batches.alignment
     source = seeded_generator(0, RandomStream.NEGATIVE, 1)
     both, texts, n_similar = choose_negatives(PAIRS, batch.rows, source)
-    assert batch.n_similar == n_similar and batch.masked is None
+    assert batch.n_similar == n_similar
     for name in ("tokens", "roles", "words"):
         assert torch.equal(getattr(batch, name), getattr(alignment, name)[both])
     crops = Toys().crops(both, seeded_generator(0, RandomStream.CROP, 1) if augment else None)
@@ -227,39 +226,18 @@ def test_a_placebo_knows_no_arguments_and_no_swaps(kind: str) -> None:
 
 def test_every_draw_of_a_batch_depends_on_seed_and_step() -> None:
     def draws(seed: int, step: int) -> list[list]:
-        run = toy_run(replace(FT, seed=seed, negatives=True, batch_size=8, masked=0.5))
+        run = toy_run(replace(FT, seed=seed, negatives=True, batch_size=8))
         batch = run.batches.at(step)
         return [
             batch.rows.tolist(),
             batch.tokens[8:].tolist(),
             batch.negatives.tolist(),
             batch.image_inputs.tolist(),
-            batch.masked.tolist(),
         ]
 
     assert draws(1, 2) == draws(1, 2)
     for other in (draws(2, 2), draws(1, 3)):
         assert all(a != b for a, b in zip(draws(1, 2), other, strict=True))
-
-
-def test_one_word_with_a_role_is_masked() -> None:
-    """Three words, the second of two tokens; one with a role; none."""
-    words = torch.tensor([[0, 1, 2, 2, 3, 0], [0, 1, 2, 3, 0, 0], [0, 1, 0, 0, 0, 0]])
-    roles = torch.tensor([[0, 1, 2, 2, 3, 0], [0, 0, 3, 0, 0, 0], [0] * 6], dtype=torch.int8)
-    for draw, first in ((0.0, [1]), (0.34, [2, 3]), (0.66, [2, 3]), (0.99, [4])):
-        masked = masked_words(roles, words, torch.full((3,), draw))
-        assert [row.nonzero().flatten().tolist() for row in masked] == [first, [2], []]
-
-
-def test_the_share_of_masked_captions() -> None:
-    batches = toy_run(replace(FT, masked=0.3, batch_size=8, augment=False)).batches
-    drawn = [batches.at(step) for step in range(150)]
-    share = torch.stack([batch.masked for batch in drawn]).any(2).float().mean().item()
-    assert share == pytest.approx(0.3, abs=0.04)
-    masked = torch.zeros_like(batches.alignment.roles, dtype=torch.bool)
-    for batch in drawn:
-        masked[batch.rows] |= batch.masked
-    assert torch.equal(masked, batches.alignment.roles > 0)  # any of a caption's words
 
 
 @pytest.mark.parametrize("kind", ["permuted", "random"])

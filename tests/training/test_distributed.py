@@ -17,11 +17,11 @@ from cae_lib.training.trainer import NotFiniteError
 
 PLAIN = replace(FT, steps=3)
 CAE = replace(PLAIN, method="attention", weight=3.0, margin=2.0)
-HARD = replace(CAE, method="gradcam", negatives=True, masked=0.7)
+HARD = replace(CAE, method="gradcam", negatives=True)
 CASES = {
     "clip-ft": PLAIN,
     "negclip": replace(PLAIN, negatives=True),
-    "negclip-cae-masked": HARD,
+    "negclip-cae": HARD,
     "locked": replace(HARD, lock_image=True, augment=False),
     "all-captions": replace(CAE, method="gradient", scope="word", complete_captions=False),
     "perturbation-constant-image": replace(CAE, method="perturbation", image_gradient=False),

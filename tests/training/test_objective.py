@@ -69,39 +69,24 @@ def contrastive_of(model: nn.Module, images: Tensor, texts: Tensor, columns: Ten
 
 
 @pytest.mark.parametrize(
-    ("method", "negatives", "masked"),
-    [(None, False, 0.0), (None, True, 0.6), ("attention", False, 0.6), ("attention", True, 0.0)],
+    ("method", "negatives"),
+    [(None, False), (None, True), ("attention", False), ("attention", True)],
 )
-def test_losses_are_those_of_open_clips_features(method, negatives, masked) -> None:
-    """Words are masked in the contrastive loss alone: a masked token is the mean of the table."""
+def test_losses_are_those_of_open_clips_features(method, negatives) -> None:
     settings = replace(SETTINGS, method=method, negatives=negatives, batch_size=8)
-    run = toy_run(replace(settings, masked=masked))
+    run = toy_run(settings)
     batch, model = run.batches.at(0), toy_clip().model
     images = model.encode_image(batch.image_inputs, normalize=True)
     false = model.encode_text(batch.negatives, normalize=True) if negatives else images[:0]
-    embeddings = model.token_embedding(batch.tokens)
-    if masked:
-        assert 0 < batch.masked.any(1).sum() < len(images)
-        assert batch.roles[batch.masked].any()
-        embeddings[batch.masked] = model.token_embedding.weight.mean(0)
-    model.token_embedding.register_forward_hook(lambda *_: embeddings)
     texts = model.encode_text(batch.tokens, normalize=True)
     actual = run.step(0, batch)
     expected = contrastive_of(model, images, texts, torch.cat([texts, false]))
     assert actual["contrastive"] == pytest.approx(expected, abs=1e-4)
     assert actual["lr"] == pytest.approx(FT.lr / 2)
-    if masked:
-        whole, none = (
-            toy_run(settings).objective(replace(batch, masked=mask))["contrastive"]
-            for mask in (None, torch.zeros_like(batch.masked))
-        )
-        assert none == whole
     if negatives:
         assert (actual["n_negatives"], actual["n_similar"]) == (len(false), batch.n_similar)
     if method:  # a negative caption has no roles
         assert actual["n_objects"] == role_masks(batch.roles, AttributionLossConfig())[0].sum()
-        plain = toy_run(settings).step(0, replace(batch, masked=None))
-        assert actual["attribution"] == plain["attribution"] > 0
         hinge = actual["objects"] - actual["composition"] + SETTINGS.margin
         assert actual["attribution"] == pytest.approx(SETTINGS.weight * hinge, rel=1e-5)
     rest = actual.get("attribution", 0)
@@ -139,17 +124,6 @@ def test_a_margin_loss_needs_a_weight_and_a_margin() -> None:
     for name in ("weight", "margin"):
         with pytest.raises(ConfigError, match=name):
             toy_run(replace(margin_loss, **{name: 0.0}))
-
-
-def test_the_margin_loss_sees_no_masked_captions() -> None:
-    """Only the contrastive loss sees captions with a masked word."""
-    settings = replace(FT, foils="exchanged", foil_hinge=True, batch_size=8, margin=2.0, weight=2.0)
-    plain, masked = toy_run(settings), toy_run(replace(settings, masked=1.0))
-    batch = masked.batches.at(0)
-    assert batch.masked is not None and batch.masked.any()
-    actual, expected = masked.step(0, batch), plain.step(0, replace(batch, masked=None))
-    assert actual["attribution"] == pytest.approx(expected["attribution"])
-    assert actual["contrastive"] != pytest.approx(expected["contrastive"])
 
 
 def test_an_adaptive_margin_is_the_limited_mean_gap_of_the_step_before() -> None:
@@ -280,7 +254,7 @@ def test_features_are_float32_under_bf16_and_normalised_in_it(monkeypatch) -> No
         "contrastive_loss",
         lambda *parts: given.append(parts) or contrastive_loss(*parts),
     )
-    for changes in ({}, {"masked": 1.0}, {"method": "attention"}):
+    for changes in ({}, {"method": "attention"}):
         run = toy_run(replace(FT, precision="bf16", negatives=True, **changes))
         batch = run.batches.at(0)
         run.objective(batch)

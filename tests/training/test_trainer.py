@@ -12,17 +12,17 @@ from open_clip.transformer import PatchDropout
 from toys import FT, Toys, lines, same_weights, send, toy_clip, toy_pairs, toy_run, toy_train
 
 from cae_lib.errors import CheckpointError, ConfigError, DataError, Terminated, TimeLimitError
-from cae_lib.keys import run_inputs
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.weight_files import read_state_dict
 from cae_lib.training import trainer
+from cae_lib.training.inputs import run_inputs
 from cae_lib.training.trainer import NotFiniteError
 
 CAE = replace(FT, name="cae", method="attention", weight=1.0, margin=0.5)
 HARD = replace(CAE, negatives=True)
 
 
-@pytest.mark.parametrize("experiment", [FT, replace(HARD, masked=0.5)], ids=["ft", "negclip-cae"])
+@pytest.mark.parametrize("experiment", [FT, HARD], ids=["ft", "negclip-cae"])
 def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, experiment):
     expected, whole = toy_train(experiment, tmp_path / "whole")
     number = signal.SIGINT if experiment is FT else signal.SIGTERM
@@ -40,7 +40,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path, experiment
     assert [line["step"] for line in log] == [1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("experiment", [FT, replace(HARD, masked=0.5)], ids=["ft", "negclip-cae"])
+@pytest.mark.parametrize("experiment", [FT, HARD], ids=["ft", "negclip-cae"])
 def test_a_run_that_is_killed_after_a_minute_goes_on_from_there(tmp_path, monkeypatch, experiment):
     """By a clock that gives each step 25 seconds; the process ends in step 4, without a signal."""
 
@@ -204,13 +204,6 @@ def test_a_step_that_is_not_taken_leaves_the_adaptive_margin():
         ({}, {"image_paths": []}, DataError, "0 image paths with 8 images"),
         ({"negatives": True}, {"negatives": None, "hard_images": None}, DataError, "neg_caption"),
         ({"foils": "given"}, {"negatives": [[]] * 8}, DataError, "toy has no negative captions"),
-        ({"masked": 1.5}, {}, ConfigError, "masked is 1.5; expected a share from 0 to 1"),
-        (
-            {"masked": 0.5, "method": "perturbation", "attribution": (("replacement", "zero"),)},
-            {},
-            ConfigError,
-            "leave out one of the two",
-        ),
         ({"foils": "given", "foil_hinge": True, "weight": 1.0}, {}, ConfigError, "margin 0.0"),
         ({"foils": "given", "negatives": True}, {}, ConfigError, "foils cannot"),
         ({"foil_hinge": True, "margin": 1.0}, {}, ConfigError, "foil_hinge"),

@@ -15,11 +15,10 @@ import torch
 from PIL import Image
 from toys import FT, lines, toy_pairs, toy_train
 
+from cae_lab.profiles import load_profile
+from cae_lab.training_set import training_set
 from cae_lib.data.images import ImagesOnDisk
-from cae_lib.data.training_set import training_set
 from cae_lib.models.checkpoint import read_meta
-from cae_lib.profiles import experiment
-from cae_lib.runs import train_run
 from cae_lib.runtime import one_thread
 from cae_lib.training.execution import ExecutionOptions
 
@@ -29,7 +28,6 @@ RUN = replace(
     FT,
     steps=STEPS,
     negatives=True,
-    masked=0.5,
     method="attention",
     weight=1.0,
     margin=0.5,
@@ -78,11 +76,11 @@ def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Pa
 
 def test_two_processes_train_a_row_of_the_table(halves: Path, smoke_home: Path) -> None:
     training_set.cache_clear()
-    train_run(NAME, "smoke")
+    load_profile("smoke").run(NAME).train()
     training_set.cache_clear()
     one, two = (home / "data/checkpoints/smoke" / NAME / "0" for home in (smoke_home, halves))
     assert read_meta(two / "model.safetensors") == read_meta(one / "model.safetensors")
-    assert len(lines(one)) == experiment(NAME, "smoke").steps
+    assert len(lines(one)) == load_profile("smoke").experiment(NAME).steps
     for ours, theirs in zip(lines(two), lines(one), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
 

@@ -13,7 +13,7 @@ import test_distributed
 import test_openclip
 import torch
 
-from cae_lib.cli import main
+from cae_lab.cli import main
 from cae_lib.training.distributed import init_distributed
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ import pytest
 import torch
 from open_clip.tokenizer import HFTokenizer, SigLipTokenizer
 
+from cae_lab.attribution import CaptionSample
 from cae_lib.errors import ConfigError
-from cae_lib.evaluation.attribution import CaptionSample
 from cae_lib.words.alignment import Alignment, align, token_roles
 from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span

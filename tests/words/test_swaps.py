@@ -6,9 +6,9 @@ import pytest
 from open_clip import SimpleTokenizer
 from spacy.tokens import Doc
 
+from cae_bench.benchmarks.aro import SYMMETRIC_RELATIONS
 from cae_lib.attribution.binding import swapped_captions
 from cae_lib.config import bundled_path
-from cae_lib.data.benchmarks.aro import SYMMETRIC_RELATIONS
 from cae_lib.words.alignment import align, misplaced_swaps, token_roles
 from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.lexicon import ATTRIBUTE_SCALES, MUTUAL_PREPOSITIONS, are_contradictory

@@ -11,10 +11,10 @@ import pytest
 from conftest import save_random, shared_folder
 from grids import ROW, Reproduction
 
-from cae_lib import grid
+from cae_lab import grid
+from cae_lab.names import BASE
+from cae_lab.profiles import load_profile
 from cae_lib.config import paths
-from cae_lib.runs import checkpoint_path
-from cae_lib.variants import BASE
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "one-node-slurm.sh"
 PROGRAMS = ("munged", "slurmctld", "slurmd")
@@ -55,8 +55,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         if not (home / "runs/smoke/base/0/done.json").exists():
             patch.setenv("CAE_HOME", str(home))
-            job.make_data("smoke", grid.parse_selection("smoke", {"rows": ROW}))
-            save_random(checkpoint_path(BASE, "smoke"), 0)
+            job.make_data(grid.parse_selection(load_profile("smoke"), {"rows": ROW}))
+            save_random(load_profile("smoke").run(BASE).path, 0)
             for name in ("data", "base", "data/0", "base/0"):
                 path = paths().runs / "smoke" / name / "done.json"
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ class Reproduction:
         words = [
             sys.executable,
             "-m",
-            "cae_lib.cli",
+            "cae_lab.cli",
             "reproduce",
             "--profile",
             "smoke",

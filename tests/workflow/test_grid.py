@@ -6,24 +6,27 @@ import re
 import shutil
 import subprocess
 import sys
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 
 import job
 import pytest
+import yaml
 from conftest import REPOSITORY
 
 from book.extension.source import page_names
-from cae_lib import grid, machine
-from cae_lib.cli import main
-from cae_lib.commands import reproduce
+from book.studies import ALL_SUITES
+from cae_lab import grid, machine
+from cae_lab.cli import main
+from cae_lab.commands import reproduce
+from cae_lab.grid import Selection
+from cae_lab.machine import exclusive_gpu, find_gpus, shares_cpu
+from cae_lab.profiles import load_profile
+from cae_lab.runs import Run
+from cae_lab.suites import Suite, suites_of
 from cae_lib.config import paths
 from cae_lib.errors import ConfigError
-from cae_lib.grid import STUDY_ONLY_SUITES, STUDY_PAGES, STUDY_RUN_SUITES, Selection
-from cae_lib.machine import exclusive_gpu, find_gpus, shares_cpu
 from cae_lib.methods import PAPER_METHODS
-from cae_lib.profiles import find_profile
-from cae_lib.variants import base_variants, parse_run_name, run_name, study_runs
 
 ROWS = [
     "clip-ft",
@@ -39,19 +42,24 @@ ROWS = [
 ]
 
 
+def choose(profile: str, **config: object) -> Selection:
+    """Return what a reproduction of a profile with this configuration consists of."""
+    return grid.parse_selection(load_profile(profile), config)
+
+
 def test_the_paper_has_all_rows_three_times():
-    found = grid.runs("paper", Selection())
+    found = grid.planned_runs(choose("paper"))
     assert found.keys() == {"data/0", "base/0"} | {
         f"{row}/{seed}" for row in ROWS for seed in range(3)
     }
-    more = grid.runs("paper", Selection(studies=True))
+    more = grid.planned_runs(choose("paper", all=True))
     assert "dependency-attention/2" in more and "random-perturbation/0" in more
 
 
 def test_some_rows_alone_with_settings_and_seeds():
     asked = ("clip-ft+lr=5e-07+steps=2", "cae-attention")
-    chosen = grid.parse_selection("mini", {"rows": ",".join(asked), "seeds": 2})
-    found = grid.runs("mini", chosen)
+    chosen = choose("mini", rows=",".join(asked), seeds=2)
+    found = grid.planned_runs(chosen)
     assert list(found) == [
         "data/0",
         "base/0",
@@ -60,37 +68,40 @@ def test_some_rows_alone_with_settings_and_seeds():
         f"{asked[0]}/1",
         "cae-attention/1",
     ]
-    assert grid.pages_of("mini", chosen) == []
-    config = found[f"{asked[0]}/1"].experiment("mini")
+    assert grid.pages_of(chosen) == []
+    config = found[f"{asked[0]}/1"].config
     assert (config.lr, config.steps, config.seed) == (5e-7, 2, 1)
-    row, settings = parse_run_name(asked[0], "mini")
-    assert run_name(row, "mini", **settings) == asked[0]
-    most = find_profile("mini").seeds
-    more = grid.runs("mini", Selection(rows=("clip-ft",), seeds=most + 2))
+    most = load_profile("mini").seeds
+    more = grid.planned_runs(choose("mini", rows="clip-ft", seeds=most + 2))
     assert [name for name in more if name.startswith("clip-ft")] == [
         f"clip-ft/{seed}" for seed in range(most)
     ]
     for wrong in ("no-row", "clip-ft+rate=1", "clip-ft+steps=1.5"):
         with pytest.raises(ConfigError):
-            grid.runs("mini", Selection(rows=(wrong,)))
+            grid.planned_runs(choose("mini", rows=wrong))
 
 
 def test_the_studies_are_added_on_request(monkeypatch):
     monkeypatch.delenv("CAE_HOME", raising=False)  # the pages are the repository's
-    plain, whole = (grid.parse_selection("mini", {"all": studies}) for studies in (False, True))
-    rows = find_profile("mini").studies
-    assert {"kept-binding", "dependency-gradcam", "truth-attention"} <= rows
-    more = grid.runs("mini", whole).keys() - grid.runs("mini", plain).keys()
-    assert more == {f"{row}/{seed}" for row in rows for seed in range(3)} | {
-        f"{variant.name('mini')}/{seed}" for variant, seed in study_runs("mini")
+    plain, whole = (choose("mini", all=studies) for studies in (False, True))
+    profile = load_profile("mini")
+    assert {"kept-binding", "dependency-gradcam", "truth-attention"} <= profile.studies
+    more = grid.planned_runs(whole).keys() - grid.planned_runs(plain).keys()
+    seeds = (
+        dict.fromkeys(profile.studies, 3) | profile.variants | {"base-gelu": 1, "clip-ft-gelu": 3}
+    )
+    assert more == {f"{name}/{seed}" for name, count in seeds.items() for seed in range(count)}
+    assert {*grid.pages_of(whole)} - {*grid.pages_of(plain)} == {
+        "what-decides",
+        "quickgelu",
+        "faithfulness",
     }
-    assert {*grid.pages_of("mini", whole)} - {*grid.pages_of("mini", plain)} == {*STUDY_PAGES}
-    assert grid.training_sets_of("mini", plain) == [
+    assert grid.training_sets_of(plain) == [
         ("coco", "dependency"),
         ("coco", "scene-graph"),
         ("spacy", "scene-graph"),
     ]
-    assert grid.training_sets_of("mini", whole) == [
+    assert grid.training_sets_of(whole) == [
         ("coco", "dependency"),
         ("coco", "scene-graph"),
         ("coco", "truth"),
@@ -99,64 +110,116 @@ def test_the_studies_are_added_on_request(monkeypatch):
         ("spacy", "scene-graph"),
     ]
     for name in ("photo", "smoke"):  # whose studies are not apart
-        assert grid.parse_selection(name, {}) == grid.parse_selection(name, {"all": True})
+        assert choose(name) == choose(name, all=True)
+
+
+def test_a_control_of_weights_follows_the_run_that_trains_them():
+    planned = grid.planned_runs(choose("mini", all=True))
+    jobs = dict(grid.jobs(choose("mini", all=True)))
+    assert grid.runs_before(jobs["clip-ft-gelu"], planned) == jobs["clip-ft"]
+    assert grid.runs_before(jobs["base-gelu"], planned) == ["base/0"]
+    assert grid.runs_before(jobs["clip-ft"], planned) == []
+    alone = grid.planned_runs(choose("mini", rows="clip-ft-gelu"))
+    assert grid.runs_before(["clip-ft-gelu/0"], alone) == [], "it is trained for the control"
 
 
 def test_a_profile_makes_the_pages_that_show_it_and_smoke_makes_all(monkeypatch):
     monkeypatch.delenv("CAE_HOME", raising=False)
     found = {
-        name: {*grid.pages_of(name, Selection(studies=True))}
+        name: {*grid.pages_of(choose(name, all=True))}
         for name in ("photo", "paired", "mini", "smoke", "paper", "rehearsal")
     }
     assert found["photo"] == {"photographs", "word-roles", "status"}
     assert found["paired"] == {"paired", "status"}
     assert found["smoke"] - found["mini"] == {"photographs", "word-roles", "paired"}
     assert found["smoke"] == {*page_names()} and "status" in found["mini"]
-    assert found["rehearsal"] == found["paper"]
+    assert (
+        found["rehearsal"]
+        == found["paper"]
+        == {
+            "accuracy",
+            "attribution",
+            "bindings",
+            "retrieval-and-text",
+        }
+    )
 
 
-@pytest.mark.parametrize("studies", [False, True])
-def test_what_is_measured_of_a_run(monkeypatch, studies):
-    found, without = [], () if studies else STUDY_ONLY_SUITES
+def test_the_list_of_pages_names_the_profile_that_each_page_shows():
+    pages = yaml.safe_load((REPOSITORY / "book" / "pages.yml").read_text())
+    assert {*pages} == {*page_names()}
+    for name, page in pages.items():
+        text = (REPOSITORY / "book" / "experiments" / f"{name}.md").read_text()
+        assert f'profile: str = "{page["profile"]}"' in text, name
 
-    def measure_run(name, profile, seed, fresh, only=(), left_out=(), **settings):
-        found.append((run_name(name, profile, **settings), tuple(only), left_out))
 
-    monkeypatch.setattr(grid, "runs", cache(grid.runs))  # which takes a second
-    monkeypatch.setattr("cae_lib.measuring.measure_run", measure_run)
-    monkeypatch.setattr("cae_lib.runs.train_run", lambda *_, **__: None)
-    choice = Selection(studies)
-    job.train_and_measure("mini", choice, "base/0")
-    bases = [v.name("mini") for v in base_variants("mini") if v.run == "base"]
-    assert len(bases) > 1
-    whole = [("base", (), without), ("base-gelu", (), ())]
-    whole += [(name, STUDY_RUN_SUITES, ()) for name in bases]
-    assert found == (whole if studies else whole[:1])
-    job.train_and_measure("mini", choice, "clip-ft/1")
-    plain = ("clip-ft", (), without)
-    assert found[-2:] == [plain, ("clip-ft-gelu", (), ())] if studies else found[-1] == plain
-    shown = {
-        "cae-attention": (),
-        "cae-binding": (),
-        "negclip": grid.HARD_NEGATIVE_SUITES,
-        "placebo-attention": grid.CONTROL_SUITES,
-        "negclip-cae-attention": grid.HARD_NEGATIVE_SUITES,
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("base", "all"),
+        ("cae-attention", "all but sensitivity"),
+        ("cae-binding", "all but sensitivity"),
+        ("negclip", "benchmarks retrieval attribution bindings phrases"),
+        ("negclip-cae-attention", "benchmarks retrieval attribution bindings phrases"),
+        ("placebo-attention", "benchmarks retrieval attribution bindings"),
+        ("dependency-gradcam", "benchmarks retrieval attribution bindings"),
+        ("hinge-negclip", "benchmarks retrieval attribution bindings"),
+        ("cae-attention+foils=exchanged", "benchmarks retrieval attribution bindings"),
+        ("cae-gradcam+weight=0.3", "benchmarks attribution"),
+        ("base+steps=300", "benchmarks attribution"),
+        ("base-gelu", "benchmarks retrieval"),
+        ("clip-ft-gelu", "benchmarks retrieval"),
+    ],
+)
+def test_what_is_measured_of_a_run(name: str, expected: str):
+    run = load_profile("mini").run(name)
+    found = {suite.name for suite in suites_of(run, ALL_SUITES)}
+    every = {suite.name for suite in ALL_SUITES.values() if suite.of}
+    if expected.startswith("all"):
+        assert every - found == {*expected.split()[2:]}
+    else:
+        assert found == {*expected.split()}
+    plain = {suite.name for suite in suites_of(run, ALL_SUITES, with_studies=False)}
+    assert found - plain == found & {"faithfulness", "sensitivity"}
+    assert not {"zero_shot", "heatmaps"} & {
+        suite.name for suite in suites_of(load_profile("photo").run("base"), ALL_SUITES)
     }
-    if not studies:
-        shown = {name: suites for name, suites in shown.items() if "negclip" in name}
-    for name, suites in shown.items():
-        job.train_and_measure("mini", choice, f"{name}/1")
-        assert found[-1] == (name, suites, without)
+
+
+def test_a_run_is_trained_and_then_measured_anew(monkeypatch):
+    done = []
+
+    def measure(run: Run, suites: list[Suite], *, remeasure: bool) -> None:
+        done.append((run.name, {suite.name for suite in suites} & {"faithfulness"}, remeasure))
+
+    monkeypatch.setattr("cae_lab.measuring.measure", measure)
+    monkeypatch.setattr(
+        "cae_lab.measuring.measure_data",
+        lambda profile, *, remeasure: done.append((profile.name, remeasure)),
+    )
+    monkeypatch.setattr(Run, "train", lambda run: done.append(run.name))
+    for name, studies in (("data", True), ("base", False), ("clip-ft", False), ("clip-ft", True)):
+        job.train_and_measure(load_profile("mini").run(name), studies)
+    job.train_and_measure(load_profile("paper").run("released-clip"), False)
+    assert done == [
+        ("mini", True),
+        ("base", set(), True),
+        "clip-ft",
+        ("clip-ft", set(), True),
+        "clip-ft",
+        ("clip-ft", {"faithfulness"}, True),
+        ("released-clip", set(), True),
+    ]
 
 
 def test_a_page_gets_the_profile_and_as_many_seeds_as_were_run(monkeypatch):
     given = []
     monkeypatch.setattr("book.extension.run.run_page", lambda *words: given.append(words))
     monkeypatch.delenv("CAE_HOME", raising=False)
-    job.execute_page("mini", Selection(seeds=1), "accuracy")
-    job.execute_page("rehearsal", Selection(), "accuracy")
-    job.execute_page("smoke", Selection(seeds=2), "accuracy")
-    job.execute_page("smoke", Selection(), "use-it")
+    job.execute_page(choose("mini", seeds=1), "accuracy")
+    job.execute_page(choose("rehearsal"), "accuracy")
+    job.execute_page(choose("smoke", seeds=2), "accuracy")
+    job.execute_page(choose("smoke"), "use-it")
     assert given == [
         ("accuracy",),
         ("accuracy", "rehearsal", 1),
@@ -179,7 +242,15 @@ class Copy:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.home = folder, folder / "home"
-        for name in ("cae_lib", "configs", "workflow", "book/experiments", "data/recipes"):
+        for name in (
+            "cae_lib",
+            "cae_bench",
+            "cae_lab",
+            "configs",
+            "workflow",
+            "book",
+            "data/recipes",
+        ):
             shutil.copytree(
                 REPOSITORY / name,
                 folder / name,
@@ -220,16 +291,17 @@ def copy(tmp_path: Path) -> Copy:
 
 
 def test_a_key_changes_with_what_decides_the_results_of_a_run(monkeypatch):
-    selection = Selection(rows=("clip-ft", "cae-gradcam"), seeds=1)
-    profile = find_profile("smoke")
+    selection = choose("smoke", rows="clip-ft,cae-gradcam", seeds=1)
+    profile = load_profile("smoke")
 
     def keys() -> dict[str, str]:
-        runs = grid.runs("smoke", selection)
-        first = {
-            "data": grid.data_key("smoke", selection),
-            "base": grid.base_key("smoke", selection),
+        first = {"data": grid.data_key(selection), "base": grid.base_key(selection)}
+        return first | {
+            name: grid.run_key(
+                run, suites_of(run, ALL_SUITES, False) if run.entry != "data" else []
+            )
+            for name, run in grid.planned_runs(selection).items()
         }
-        return first | {name: run.key("smoke", False) for name, run in runs.items()}
 
     def changed(mapping: object, name: str, value: object) -> set[str]:
         """The products whose key is another one with another value."""
@@ -245,20 +317,22 @@ def test_a_key_changes_with_what_decides_the_results_of_a_run(monkeypatch):
     assert changed(profile.runs["cae-gradcam"], "weight", 2.0) == {"cae-gradcam/0"}
     assert changed(profile.training, "steps", 4) == {"clip-ft/0", "cae-gradcam/0"}
     assert changed(grid, "TRAINING_VERSION", 2) == {"clip-ft/0", "cae-gradcam/0"}
-    assert changed(grid.SUITE_VERSIONS, "retrieval", 2) == runs - {"data/0"}
-    assert changed(grid.SUITE_VERSIONS, "data", 2) == {"data/0"}
-    assert changed(grid.SUITE_VERSIONS, "validation", 2) == set(), "no suite of runs"
+    newer = replace(ALL_SUITES["retrieval"], version=2)
+    assert changed(ALL_SUITES, "retrieval", newer) == runs - {"data/0"}
+    newer = replace(ALL_SUITES["validation"], version=2)
+    assert changed(ALL_SUITES, "validation", newer) == set(), "no suite of runs"
+    assert changed(grid, "DATA_VERSION", 2) == {"data/0"}
     assert changed(profile.base, "tower_steps", 3) == {"base"}
-    assert grid.data_key("smoke", selection, "other scenes") != keys()["data"]
+    assert grid.data_key(selection, "other scenes") != keys()["data"]
 
 
 def test_a_released_model_is_measured_again_with_another_loader(monkeypatch):
-    run = grid.runs("paper", Selection(rows=("released-clip",)))["released-clip/0"]
-    before = run.key("paper", False)
+    run = load_profile("paper").run("released-clip")
+    before = grid.run_key(run, [])
     monkeypatch.setattr(grid, "TRAINING_VERSION", 2)
-    assert run.key("paper", False) == before
+    assert grid.run_key(run, []) == before
     monkeypatch.setattr(grid, "EXTERNAL_LOADER_VERSION", 2)
-    assert run.key("paper", False) != before
+    assert grid.run_key(run, []) != before
 
 
 def test_a_change_makes_stale_what_depends_on_it_and_nothing_else(copy: Copy):
@@ -314,9 +388,9 @@ def test_removed_datasets_are_built_again(home, monkeypatch):
         stored.parent.mkdir(parents=True, exist_ok=True)
         stored.touch()
         if is_present:
-            find_profile("smoke").root.mkdir(parents=True)
+            load_profile("smoke").root.mkdir(parents=True)
         else:
-            shutil.rmtree(find_profile("smoke").root)
+            shutil.rmtree(load_profile("smoke").root)
         assert main(["reproduce", "--profile", "smoke", "--rows", "clip-ft"]) == 0
         assert stored.exists() is is_present
     assert len(calls) == 2
@@ -332,23 +406,22 @@ def test_the_paper_without_data_says_so_before_anything_runs(home, capsys):
 
 
 def test_other_real_data_have_another_key(home):
-    found = {grid.data_key("paper", Selection())}
+    found = {grid.data_key(choose("paper"))}
     path = paths().raw / "sugar-crepe/data/add_att.json"
     path.parent.mkdir(parents=True)
     for content in ('{"counts": {}}', '{"counts": {}, "0": {}}'):
         path.write_text(content)
-        found.add(grid.data_key("paper", Selection()))
-    assert len(found) == 3 and grid.data_key("paper", Selection()) in found
+        found.add(grid.data_key(choose("paper")))
+    assert len(found) == 3 and grid.data_key(choose("paper")) in found
 
 
 def test_a_job_leaves_how_long_it_took_and_where(home, monkeypatch):
     asked = []
     monkeypatch.setattr(job, "train_and_measure", lambda *words: asked.append(words))
-    config = {"profile": "smoke", "rows": "clip-ft", "seeds": 1}
+    config = {"profile": "smoke", "rows": "clip-ft", "seeds": 2}
     monkeypatch.chdir(home)
     job.main([json.dumps(config), "run", "clip-ft/0/done.json", "clip-ft/1/done.json"])
-    selection = Selection(True, ("clip-ft",), 1)
-    assert asked == [("smoke", selection, f"clip-ft/{seed}") for seed in (0, 1)]
+    assert asked == [(load_profile("smoke").run("clip-ft", seed), True) for seed in (0, 1)]
     told = json.loads((home / "clip-ft" / "1" / "done.json").read_text())
     assert (home / "clip-ft" / "0" / "done.json").is_file()
     assert told["seconds"] >= 0 and told["profile"] == "smoke" and told["device"]
@@ -357,17 +430,16 @@ def test_a_job_leaves_how_long_it_took_and_where(home, monkeypatch):
 def test_captions_are_parsed_before_the_runs_need_them(home, monkeypatch):
     parsed, built = [], []
     monkeypatch.setattr("data.recipes.base.build_datasets", built.append)
-    monkeypatch.setattr(
-        "cae_lib.data.training_set.training_set", lambda *asked: parsed.append(asked)
-    )
-    job.make_data("mini", grid.parse_selection("mini", {"all": True}))
-    assert built == ["mini"] and parsed == [
-        ("mini", "coco", "clip-mini", "dependency"),
-        ("mini", "coco", "clip-mini", "scene-graph"),
-        ("mini", "coco", "clip-mini", "truth"),
-        ("mini", "kept", "clip-mini", "scene-graph"),
-        ("mini", "spacy", "clip-mini", "dependency"),
-        ("mini", "spacy", "clip-mini", "scene-graph"),
+    monkeypatch.setattr("cae_lab.training_set.training_set", lambda *asked: parsed.append(asked))
+    profile = load_profile("mini")
+    job.make_data(choose("mini", all=True))
+    assert built == [profile] and parsed == [
+        (profile, "coco", "clip-mini", "dependency"),
+        (profile, "coco", "clip-mini", "scene-graph"),
+        (profile, "coco", "clip-mini", "truth"),
+        (profile, "kept", "clip-mini", "scene-graph"),
+        (profile, "spacy", "clip-mini", "dependency"),
+        (profile, "spacy", "clip-mini", "scene-graph"),
     ]
 
 
@@ -386,7 +458,7 @@ def test_gpus_are_taken_one_by_one(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
     code = (
-        "import os, sys\nfrom cae_lib.machine import exclusive_gpu\n"
+        "import os, sys\nfrom cae_lab.machine import exclusive_gpu\n"
         "with exclusive_gpu():\n print(os.environ['CUDA_VISIBLE_DEVICES'], flush=True)\n"
         " sys.stdin.readline()\n"
     )
@@ -417,13 +489,6 @@ def test_gpus_are_taken_one_by_one(monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     with exclusive_gpu():
         assert find_gpus() == ["3"]
-
-
-def test_suites_are_those_of_the_changed_settings() -> None:
-    selection = grid.parse_selection("mini", {"rows": "cae-gradcam+roles=permuted"})
-    _data, _base, *runs = grid.runs("mini", selection).values()
-    suites = {run.suites for run in runs}
-    assert suites == {grid.suites_of({"method": "gradcam", "roles": "permuted"})}
 
 
 @pytest.mark.parametrize(

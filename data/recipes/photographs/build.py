@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cae_lib.cli import run_reporting_errors
+from cae_lab.cli import run_reporting_errors
+from cae_lab.profiles import load_profile
 from cae_lib.config import paths
 from cae_lib.data.captions import ImageCaptionPairs, load_negclip_tsv
 from cae_lib.models.clip import load_clip
-from cae_lib.profiles import find_profile
 from cae_lib.runtime import pick_device
 from data.recipes import layouts
 from data.recipes.datasets import MANIFEST, replacing, stored_key, write_datasets
@@ -48,7 +48,7 @@ def build(profile: str) -> Path:
     Raises:
         DataError: If Flickr8k is not in `data/raw/flickr8k`, or the folder cannot be written.
     """
-    target, source, recipe = find_profile(profile).root, paths().raw / "flickr8k", RECIPES[profile]
+    target, source, recipe = load_profile(profile).root, paths().raw / "flickr8k", RECIPES[profile]
     splits = flickr8k.load(source)
     content = [recipe.VERSION, [[p.path, *p.captions] for s in splits.values() for p in s]]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]

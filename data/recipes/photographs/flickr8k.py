@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from cae_lib.data.similarity import SENTEVAL_FOLDER, STSB
+from cae_bench.similarity import SENTEVAL_FOLDER, STSB
 from cae_lib.errors import DataError
 from data.recipes import layouts
 from data.recipes.datasets import Dataset

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cae_lib.data.benchmarks import sugarcrepe
+from cae_bench.benchmarks import sugarcrepe
+from cae_bench.blind import TrigramModel
+from cae_lab.training_set import default_tagger
 from cae_lib.data.negatives import swap_negatives
-from cae_lib.data.training_set import default_tagger
-from cae_lib.evaluation.blind import TrigramModel
 from cae_lib.words.scene_graph import SceneGraph
 from data.recipes import layouts
 from data.recipes.datasets import Dataset, Link

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count, islice
 
-from cae_lib.data.benchmarks.valse import IMAGE_FOLDERS
+from cae_bench.benchmarks.valse import IMAGE_FOLDERS
 from data.recipes.datasets import Dataset
 from data.recipes.layouts import (
     add_half_truths,

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from cae_lib.cli import run_reporting_errors
+from cae_bench.similarity import SENTEVAL_FOLDER
+from cae_lab.cli import run_reporting_errors
 from cae_lib.config import paths
-from cae_lib.data.similarity import SENTEVAL_FOLDER
 from data.recipes.datasets import MANIFEST, Dataset, replacing, stored_key, write_datasets
 from data.recipes.synthetic_scenes import benchmarks, boxed, corpora
 from data.recipes.synthetic_scenes.config import (

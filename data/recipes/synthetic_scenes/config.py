@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from cae_lab.profiles import load_profile
 from cae_lib.errors import ConfigError
-from cae_lib.profiles import find_profile
 from data.recipes.synthetic_scenes import layout, vocabulary
 from data.recipes.synthetic_scenes.grammar import CaptionStyle
 from data.recipes.synthetic_scenes.scenes import SceneConfig
@@ -116,7 +116,7 @@ def world_config(profile: str) -> WorldConfig:
     Raises:
         ConfigError: If the profile has none.
     """
-    name = find_profile(profile).datasets_profile or profile
+    name = load_profile(profile).datasets_profile or profile
     if name not in WORLDS:
         raise ConfigError(
             f"profile {profile!r} has no synthetic scenes: expected one of {', '.join(WORLDS)}"

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from cae_lib.data.similarity import SICKR, SPLIT_FILES, STSB
+from cae_bench.similarity import SICKR, SPLIT_FILES, STSB
 from data.recipes import layouts
 from data.recipes.datasets import Dataset
 from data.recipes.layouts import Captioned

@@ -3,7 +3,7 @@
 import pytest
 import samples as s
 
-from cae_lib.data.benchmarks import BENCHMARK_FAMILIES, load_benchmark
+from cae_bench.benchmarks import BENCHMARK_FAMILIES, load_benchmark
 from cae_lib.errors import DataError
 
 CLEVR = {"image_path": "data/controlled_clevr/mug_left_of_box.jpeg", "caption_options": ["a"] * 4}

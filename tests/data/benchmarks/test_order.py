@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from samples import ORDER
 
-from cae_lib.data.benchmarks import load_benchmark
-from cae_lib.data.benchmarks.order import TaggedWords, clean_caption, shuffled_captions, tag_words
+from cae_bench.benchmarks import load_benchmark
+from cae_bench.benchmarks.order import TaggedWords, clean_caption, shuffled_captions, tag_words
 
 COCO, FLICKR = "coco/coco_karpathy_test.json", "flickr30k/flickr30k_test.json"
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 import samples as s
 
-from cae_lib.data.benchmarks import BENCHMARK_FAMILIES, aro, load_benchmark, valse, winoground
+from cae_bench.benchmarks import BENCHMARK_FAMILIES, aro, load_benchmark, valse, winoground
 from cae_lib.errors import DataError
 
 

@@ -1,0 +1,394 @@
+"""Encode images and texts as unit vectors: each distinct image and text is encoded once."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from enum import Enum
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from open_clip import SimpleTokenizer
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms import Compose
+
+from cae_bench.benchmarks.base import ImageRef
+from cae_lib.config import paths
+from cae_lib.data.images import read_image
+from cae_lib.errors import DataError
+from cae_lib.models.clip import Clip
+from cae_lib.models.image_tower import encode_image
+from cae_lib.models.text_encoder import text_encoder
+from cae_lib.runtime import Progress, atomic_file
+
+LENGTH_BUCKET = 2
+"""Width, in tokens, of the classes of text length by which texts are sorted into batches.
+
+A batch should hold texts of similar length, because attention is computed up to the longest.
+"""
+
+PROGRESS_THRESHOLD = 300
+"""Smallest number of new images or texts for which a progress bar is shown."""
+
+TOKENIZER_BATCH_SIZE, TEXT_BATCH_SIZE = 65_536, 256
+"""Numbers of texts that are tokenised together, and that go through the model together."""
+
+CACHED_TOKEN_BATCHES = 16
+"""Number of tokenised batches that `tokenize` caches. A batch of `TOKENIZER_BATCH_SIZE` texts takes
+20 MB if the context has 77 tokens."""
+
+IMAGE_BATCH_SIZE, IMAGE_BATCH_SIZE_ON_CPU = 64, 16
+"""Numbers of images that go through the model together. A CPU gets fewer, so that their hidden
+states fit into its cache."""
+
+IMAGE_FILES_AT_ONCE = 256
+"""Number of image files that the decoding threads get at once. It bounds how many decoded images
+wait in memory."""
+
+MAX_WORKERS = 8
+"""Largest default number of threads that decode images."""
+
+VECTORS_VERSION = 1
+"""Version of the stored vectors of images.
+
+Raise it when the code from `read_image` to `Encoder.encode_images` gives other vectors for the same
+image file. Stored vectors are then computed again.
+"""
+
+
+class DecodedImage(NamedTuple):
+    """An image that is resized and cropped for a model, but not yet normalised.
+
+    Attributes:
+        ref: The file, and the crop that was cut out of it.
+        pixels: RGB values, uint8 `(3, height, width)`.
+        pixel_hash: Hash of `pixels`, in hexadecimal.
+    """
+
+    ref: ImageRef
+    pixels: Tensor
+    pixel_hash: str
+
+
+class ImageReader:
+    """Reads images in threads and applies the preprocessing of a model to them.
+
+    Args:
+        preprocess: The preprocessing of open_clip, which ends in the conversion to a tensor and the
+            normalisation.
+        workers: Number of threads. None or 0 stands for the number of cores that the process may
+            use, but at most `MAX_WORKERS`.
+    """
+
+    def __init__(self, preprocess: Compose, workers: int | None = None) -> None:
+        *geometry, _, last = preprocess.transforms  # the one before the last makes a tensor
+        self._geometry = Compose(geometry)
+        self._mean, self._std = (torch.tensor(v).view(-1, 1, 1) for v in (last.mean, last.std))
+        has_affinity = hasattr(os, "sched_getaffinity")
+        cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
+        self.workers = workers or min(MAX_WORKERS, cores or 1)
+
+    def ref_fingerprint(self, ref: ImageRef) -> str:
+        """Hash the path and crop of an image, and the modification time and size of its file.
+
+        For a missing file, only path and crop are hashed. The hash has 32 hexadecimal digits.
+        """
+        status = ref.path.stat() if ref.path.is_file() else None
+        state = ref, status and (status.st_mtime_ns, status.st_size)
+        return _content_hash(repr(state).encode())
+
+    def read(self, refs: Iterable[ImageRef]) -> Iterator[DecodedImage]:
+        """Yield the decoded images, grouped by file; each file is decoded once.
+
+        Files come in the order in which `refs` first names them.
+
+        Raises:
+            DataError: If an image is missing, cannot be decoded, or has an empty crop.
+        """
+        by_file: dict[Path, list[ImageRef]] = {}
+        for ref in refs:
+            by_file.setdefault(ref.path, []).append(ref)
+        files = list(by_file.values())
+        with ThreadPoolExecutor(self.workers) as pool:
+            for start in range(0, len(files), IMAGE_FILES_AT_ONCE):
+                for images in pool.map(self._read_file, files[start : start + IMAGE_FILES_AT_ONCE]):
+                    yield from images
+
+    def normalize(self, images: Sequence[DecodedImage], device: torch.device) -> Tensor:
+        """Return images as the model's input, float32 `(images, 3, height, width)`, on a device.
+
+        This input equals the output of the whole preprocessing.
+        """
+        pixels = torch.stack([image.pixels for image in images]).to(device)
+        return pixels.float().div_(255).sub_(self._mean.to(device)).div_(self._std.to(device))
+
+    def _read_file(self, refs: list[ImageRef]) -> list[DecodedImage]:
+        image = read_image(refs[0].path)
+        return [self._crop(image, ref) for ref in refs]
+
+    def _crop(self, image: Image.Image, ref: ImageRef) -> DecodedImage:
+        try:
+            cropped = self._geometry(image if ref.crop is None else image.crop(ref.crop))
+        except (ValueError, ZeroDivisionError) as error:
+            raise DataError(
+                f"{ref.path}: the crop {ref.crop} of a picture of {image.size} pixels cannot be "
+                f"used ({error}). Correct the row that asks for it."
+            ) from error
+        pixels = torch.from_numpy(np.array(cropped)).permute(2, 0, 1).contiguous()
+        return DecodedImage(ref, pixels, _content_hash(pixels.numpy().data))
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tensor:
+    """Return the token ids of texts `(n, context_length)`, int64.
+
+    The results of CLIP's own tokenizer are cached for the last `CACHED_TOKEN_BATCHES` lists of
+    texts, because models that share a tokenizer are measured on the same texts.
+    """
+    if not isinstance(tokenizer, SimpleTokenizer):
+        return tokenizer(list(texts))
+    return _remembered_tokens(tokenizer, tokenizer.context_length, tuple(texts)).long()
+
+
+@lru_cache(maxsize=CACHED_TOKEN_BATCHES)
+def _remembered_tokens(tokenizer: SimpleTokenizer, length: int, texts: tuple[str, ...]) -> Tensor:
+    return tokenizer(list(texts), length).int()
+
+
+def _content_hash(content: bytes | memoryview) -> str:
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+class Encoder:
+    """Encodes images and texts as unit vectors `(n, E)`, float32, each distinct one once.
+
+    Vectors are kept in memory, so benchmarks that share images or captions should share an encoder.
+    The model has to be in float32; it runs in eval mode and without gradients. Its weights must not
+    change while the encoder is used.
+
+    Args:
+        clip: The model with its preprocessing and tokenizer.
+        store_images: Store the image vectors of a model of open_clip also in a cached file named by
+            `image_vectors_key`; models with the same image tower share it.
+        show_progress: Show a progress bar for `PROGRESS_THRESHOLD` new images or texts or more.
+        workers: Number of threads that decode images, see `ImageReader`.
+    """
+
+    def __init__(
+        self,
+        clip: Clip,
+        *,
+        store_images: bool = False,
+        show_progress: bool = False,
+        workers: int | None = None,
+    ) -> None:
+        self.clip = clip
+        self._reader = ImageReader(clip.preprocess, workers)
+        self._shows_progress = show_progress
+        self._shared_file = None
+        if store_images and hasattr(clip.model, "visual"):
+            self._shared_file = paths().cache / "image-vectors" / f"{image_vectors_key(clip)}.npz"
+        self._contents, self._vectors = _read_shared(self._shared_file)
+        self._images: dict[ImageRef, np.ndarray] = {}
+        self._texts: dict[str, np.ndarray] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return next(self.clip.model.parameters()).device
+
+    @torch.inference_mode()
+    def encode_images(self, refs: Sequence[ImageRef]) -> np.ndarray:
+        """Return the unit vectors of images `(n, E)`, float32; equal pixels are encoded once.
+
+        Without images, the shape is `(0,)`.
+
+        Raises:
+            DataError: If an image is missing, cannot be decoded, or has an empty crop.
+            WriteError: If the file of shared vectors (see the class) cannot be written.
+        """
+        new = [ref for ref in dict.fromkeys(refs) if ref not in self._images]
+        states = {
+            ref: self._reader.ref_fingerprint(ref) if self._shared_file else "" for ref in new
+        }
+        contents = {
+            ref: self._contents[state] for ref, state in states.items() if state in self._contents
+        }
+        size = IMAGE_BATCH_SIZE_ON_CPU if self.device.type == "cpu" else IMAGE_BATCH_SIZE
+        with eval_mode(self.clip.model), self._progress(len(new), "images") as progress:
+            unseen = self._read_unseen([ref for ref in new if ref not in contents], contents)
+            while batch := list(islice(unseen, size)):
+                pixels = self._reader.normalize(batch, self.device)
+                vectors = _unit_vectors(_image_features(self.clip.model, pixels))
+                self._vectors.update(
+                    zip((image.pixel_hash for image in batch), vectors, strict=True)
+                )
+                progress.update(len(contents) - progress.n)
+            progress.update(len(contents) - progress.n)  # those whose pixels have a vector
+        self._images.update((ref, self._vectors[content]) for ref, content in contents.items())
+        if self._shared_file and not {*states.values()} <= self._contents.keys():
+            self._contents.update((states[ref], content) for ref, content in contents.items())
+            self._write_shared(self._shared_file)
+        return np.array([self._images[ref] for ref in refs], dtype=np.float32)
+
+    def pixel_values(self, refs: Sequence[ImageRef]) -> Tensor:
+        """Read images as the model's input, float32 `(images, 3, height, width)`, on its device.
+
+        There has to be at least one image.
+
+        Raises:
+            DataError: If an image is missing, cannot be decoded, or has an empty crop.
+        """
+        images = {image.ref: image for image in self._reader.read(dict.fromkeys(refs))}
+        return self._reader.normalize([images[ref] for ref in refs], self.device)
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> np.ndarray:
+        """Return the unit vectors of texts `(n, E)`, float32; equal texts are encoded once.
+
+        Texts of similar length and with the same beginning are encoded in the same batch where
+        possible, which is faster. Without texts, the shape is `(0,)`.
+        """
+        # most calls ask only for encoded texts and skip `text_encoder`, which inspects the model
+        if new := [text for text in dict.fromkeys(texts) if text not in self._texts]:
+            encoder = text_encoder(self.clip.model)
+            with eval_mode(self.clip.model), self._progress(len(new), "texts") as progress:
+                for start in range(0, len(new), TOKENIZER_BATCH_SIZE):
+                    batch = new[start : start + TOKENIZER_BATCH_SIZE]
+                    tokens = tokenize(self.clip.tokenizer, batch)
+                    for rows in argsort_by_length_and_prefix(tokens).split(TEXT_BATCH_SIZE):
+                        vectors = _unit_vectors(
+                            encoder.encode_features(tokens[rows].to(self.device))
+                        )
+                        self._texts.update(zip((batch[i] for i in rows), vectors, strict=True))
+                        progress.update(len(rows))
+        return np.array([self._texts[text] for text in texts], dtype=np.float32)
+
+    def _progress(self, n: int, kind: str) -> Progress:
+        quiet = not self._shows_progress or n < PROGRESS_THRESHOLD
+        return Progress(n, f"{self.clip.name}: {kind}", disable=quiet)
+
+    def _read_unseen(
+        self, refs: list[ImageRef], contents: dict[ImageRef, str]
+    ) -> Iterator[DecodedImage]:
+        """Yield one image for each new pixel hash; add the hashes of all `refs` to `contents`."""
+        seen = set(self._vectors)
+        for image in self._reader.read(refs):
+            contents[image.ref] = image.pixel_hash
+            if image.pixel_hash not in seen:
+                seen.add(image.pixel_hash)
+                yield image
+
+    def _write_shared(self, path: Path) -> None:
+        """Add the new vectors to the shared file, which other runs may have changed meanwhile."""
+        contents, vectors = _read_shared(path)
+        contents, vectors = contents | self._contents, vectors | self._vectors
+        with atomic_file(path) as temporary, temporary.open("wb") as stream:
+            np.savez(
+                stream,
+                states=[*contents],
+                shown=[*contents.values()],
+                contents=[*vectors],
+                vectors=np.stack([*vectors.values()]),
+            )
+
+
+def _read_shared(path: Path | None) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """Read the file of shared vectors; without a file, both results are empty.
+
+    Returns:
+        The hash of an image's pixels by the image's `ref_fingerprint`, and the vector of an image
+        by the hash of its pixels.
+    """
+    if path is None or not path.is_file():
+        return {}, {}
+    with np.load(path) as stored:
+        return (
+            dict(zip(stored["states"].tolist(), stored["shown"].tolist(), strict=True)),
+            dict(zip(stored["contents"].tolist(), stored["vectors"], strict=True)),
+        )
+
+
+def image_vectors_key(clip: Clip) -> str:
+    """Return a hash of what determines an image's vector in a model of open_clip, except the image.
+
+    The hash, of 32 hexadecimal digits, covers the weights and the architecture of the image tower,
+    the activation, the preprocessing (size, interpolation, resize mode, crop, mean, standard
+    deviation), and `VECTORS_VERSION`.
+    """
+    tower: Any = clip.model.visual
+    modules = [(name, _plain_attributes(module)) for name, module in tower.named_modules()]
+    transforms = [_plain_attributes(transform) for transform in clip.preprocess.transforms]
+    inputs = VECTORS_VERSION, clip.activation, transforms, modules
+    digest = hashlib.sha256(repr(inputs).encode())
+    for name, value in tower.state_dict().items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()[:32]
+
+
+def _plain_attributes(module: object) -> tuple[str, dict[str, Any]]:
+    """Return the class name of a module or transform, and its plain attributes, such as sizes.
+
+    The attribute `training` and private attributes are left out.
+    """
+    plain = (bool, int, float, str, tuple, list, Enum, type(None))
+    return type(module).__qualname__, {
+        name: value
+        for name, value in vars(module).items()
+        if isinstance(value, plain) and name != "training" and not name.startswith("_")
+    }
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model into eval mode for a `with` block, and restore its mode at the end.
+
+    The mode is also restored after an error. Submodules whose mode differed from the model's get
+    the mode of the model.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def argsort_by_length_and_prefix(tokens: Tensor) -> Tensor:
+    """Return the indices that sort texts by length (see `LENGTH_BUCKET`), then by token ids.
+
+    Texts of similar length with the same beginning are then neighbours.
+
+    Args:
+        tokens: Padded token ids `(B, T)`.
+
+    Returns:
+        The indices `(B,)`, int64.
+    """
+    array = tokens.cpu().numpy()
+    differs = array != array[:, -1:]  # from the padding; of a text that fills the context, its end
+    used = array.shape[1] - differs[:, ::-1].argmax(axis=1)
+    by_content = np.array([row.tobytes() for row in array.astype(">u4")]).argsort(kind="stable")
+    length = ((used - 1) // LENGTH_BUCKET)[by_content]
+    return torch.from_numpy(by_content[length.argsort(kind="stable")])
+
+
+def _image_features(model: Any, pixels: Tensor) -> Tensor:
+    """Return features `(n, E)` by a model of open_clip or of Hugging Face."""
+    if hasattr(model, "visual"):
+        return encode_image(model, pixels).features
+    features = model.get_image_features(pixel_values=pixels)
+    return getattr(features, "pooler_output", features)  # transformers 4 returns the tensor itself
+
+
+def _unit_vectors(features: Tensor) -> np.ndarray:
+    return F.normalize(features.float(), dim=-1).cpu().numpy()

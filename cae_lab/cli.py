@@ -1,0 +1,698 @@
+"""The command `cae`, whose subcommands import most modules only when they run."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from cae_lib.config import install_command, paths, repository_root
+from cae_lib.errors import CaeError, CheckpointError, ConfigError, DataError, Terminated
+from cae_lib.methods import PAPER_METHODS
+
+try:
+    import click
+except ModuleNotFoundError:  # installed without the extra
+    sys.exit(f"cae: this command needs click, which is not installed: {install_command('lab')}")
+
+if TYPE_CHECKING:
+    from cae_bench.sources import Source
+
+MAX_MODELS = 5
+"""Largest number of models in one figure of `cae attribute`."""
+
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+"""Settings of click for the help texts of all commands."""
+
+PATH_TYPE = click.Path(path_type=Path)
+"""Type of arguments and options that are paths."""
+
+ACTIVATION_TYPE = click.Choice(["quickgelu", "gelu"])
+"""Type of options that name an activation."""
+
+
+class NameList(click.ParamType):
+    """Type of options whose value is a list of names with commas between them."""
+
+    name = "names"
+
+    def convert(self, value: Any, *_: object) -> list[str]:
+        """Split the text at its commas, and drop empty names and the spaces around names."""
+        return [name.strip() for name in value.split(",") if name.strip()]
+
+
+class Assignment(click.ParamType):
+    """Type of options whose value is KEY=VALUE, a setting of a run."""
+
+    name = "key=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, Any]:
+        """Parse a text KEY=VALUE into the name of the setting and its value.
+
+        Raises:
+            click.BadParameter: If there is no equals sign.
+            ConfigError: If there is no such setting.
+        """
+        from cae_lab.names import parse_setting
+
+        key, equals, text = value.partition("=")
+        if not equals:
+            self.fail(f"expected KEY=VALUE, not {value!r}", param, ctx)
+        return key.strip(), parse_setting(key.strip(), text.strip())
+
+
+PROFILES_HELP = (
+    "smoke (numbers mean nothing), mini (synthetic scenes), photo (Flickr8k), paired (two "
+    "photographs in an image), redrawn (the same, other test items), paper (one GPU), rehearsal "
+    "(paper in minutes, numbers mean nothing)"
+)
+"""Names of profiles with explanations, for help texts."""
+
+
+def profile_option(
+    default: str | None = "mini", help_text: str = f"One of {PROFILES_HELP}."
+) -> Callable[[Callable], Callable]:
+    """Return the decorator that adds the option `--profile` to a command."""
+    return click.option("--profile", default=default, show_default=True, help=help_text)
+
+
+seed_option = click.option("--seed", default=0, show_default=True, help="Seed of the run.")
+set_option = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    type=Assignment(),
+    help="Another setting than the profile's, such as lr=5e-7 (repeatable). The run is a variant, "
+    "with files and tables of its own.",
+)
+model_option = click.option("--model", help="open_clip's architecture of a weight file.")
+activation_option = click.option("--activation", type=ACTIVATION_TYPE, help="Of a weight file.")
+
+
+@click.group(context_settings=CONTEXT_SETTINGS)
+def cae() -> None:
+    """Reproduce composition attribution enhancement for CLIP, and use it on data of your own."""
+
+
+@cae.group()
+def data() -> None:
+    """List, download and check real datasets and weights."""
+
+
+@data.command("list")
+def list_sources() -> None:
+    """Print the data sources: their size, their licence, and where they are stored."""
+    for entry in _sources(()):
+        print("\n".join(_describe_source(entry)))
+    print(f"All of it goes into {paths().raw}")
+
+
+@data.command("get")
+@click.argument("names", nargs=-1, required=True)
+def fetch_sources(names: tuple[str, ...]) -> int:
+    """Fetch, check and unpack data sources, named as in `cae data list`.
+
+    The exit code is 1 if one of them is incomplete or not here afterwards.
+    """
+    from cae_bench.completeness import source_report
+    from cae_bench.fetch import fetch_source
+
+    complete = True
+    for entry in _sources(names):
+        if source_report(entry).state != "complete":
+            print(f"{entry.title}. Licence: {entry.licence}. {entry.terms}", flush=True)
+            for line in fetch_source(entry):
+                print(f"Left to you: {line}")
+        report = source_report(entry)
+        print("\n".join(report.lines()))
+        if entry.needs and report.state != "complete":
+            print(f"  its images also come with: cae data get {' '.join(entry.needs)}")
+        complete = complete and report.state in ("complete", "unknown")
+    return 0 if complete else 1
+
+
+@data.command("check")
+@click.argument("names", nargs=-1)
+def check_sources(names: tuple[str, ...]) -> int:
+    """Count the files, rows and images of each data source, and name those that are missing.
+
+    Without NAMES, all sources are checked. The exit code is 1 if a source is incomplete, or if a
+    source in NAMES is not here at all.
+    """
+    from cae_bench.completeness import source_report
+
+    reports = [source_report(entry) for entry in _sources(names)]
+    for report in reports:
+        print("\n".join(report.lines()))
+    states = [report.state for report in reports]
+    print(f"{states.count('complete')} of {len(states)} complete")
+    return 1 if "incomplete" in states or (names and "not here" in states) else 0
+
+
+def _sources(names: Sequence[str]) -> list[Source]:
+    from cae_bench.sources import find_source, load_sources
+
+    return [find_source(name) for name in names] if names else list(load_sources().values())
+
+
+def _describe_source(entry: Source) -> list[str]:
+    """Return lines with name, title, size, licence and folder of a source, and how to get it."""
+    from cae_bench.sources import DOWNLOAD_METHODS
+
+    size = "size not known" if entry.gb is None else f"about {entry.gb:g} GB"
+    counts = Counter(
+        text for item in entry.files for way, text in DOWNLOAD_METHODS.items() if getattr(item, way)
+    )
+    ways = [f"{n} file{'s' * (n > 1)} {text}" for text, n in counts.items()]
+    cached = entry.files and all(item.open_clip for item in entry.files)
+    place = "the hub's own cache" if cached else f"data/raw/{entry.folder}"
+    lines = [
+        f"{entry.name}: {entry.title}",
+        f"  {size}, {entry.licence}",
+        f"  goes to {place}; {', '.join(ways) or 'put it there'}",
+    ]
+    lines += [f"  accept the terms first: {entry.gated}"] if entry.gated else []
+    return lines + [f"  shows images of {', '.join(entry.needs)}"] * bool(entry.needs)
+
+
+@cae.command("runs")
+@profile_option()
+def list_runs(profile: str) -> None:
+    """List the runs of a profile, and the settings in which each run differs from clip-ft."""
+    from cae_lab.names import CLIP_FT
+    from cae_lab.plots import label
+    from cae_lab.profiles import load_profile
+
+    found = load_profile(profile)
+    reference = vars(found.experiment(CLIP_FT))
+    for name in found.runs:
+        differing = [
+            f"{key}={value}"
+            for key, value in vars(found.experiment(name)).items()
+            if key != "name" and value != reference[key]
+        ]
+        print(f"{name}: {label(name)}; {', '.join(differing) or 'the reference'}")
+
+
+@cae.command()
+@click.argument("name")
+@seed_option
+@profile_option()
+@set_option
+@click.option("--checkpointing", is_flag=True, help="Less memory, more time.")
+@click.option("--workers", type=int, help="Processes that decode images.")
+def train(
+    name: str,
+    seed: int,
+    profile: str,
+    overrides: tuple[tuple[str, Any], ...],
+    checkpointing: bool,
+    workers: int | None,
+) -> None:
+    """Train a run such as clip-ft or cae-attention.
+
+    `cae runs --profile PROFILE` lists the runs; those with steps=0 are not trained. An interrupted
+    training is resumed, and a finished one is not repeated. But if its settings, its data, its
+    first weights or the version of the training code have changed, it starts anew. The options
+    --checkpointing and --workers change the results only by rounding.
+    """
+    from cae_lab.names import BASE
+    from cae_lab.profiles import load_profile
+    from cae_lib.training.execution import ExecutionOptions
+
+    run = load_profile(profile).run(name, seed, **dict(overrides))
+    if run.entry == BASE:
+        raise ConfigError(
+            f"a recipe trains the base model: `python -m data.recipes.base --profile {profile}`, "
+            "in a clone of the repository"
+        )
+    path = run.train(ExecutionOptions(checkpointing, workers))
+    print(f"The weights are {path}")
+
+
+@cae.command()
+@click.argument("name")
+@seed_option
+@profile_option(None, f"By default mini, and paper for models of others. One of {PROFILES_HELP}.")
+@set_option
+@click.option(
+    "--only",
+    type=NameList(),
+    default="",
+    help="Suites such as benchmarks,retrieval; or benchmarks such as winoground, which are then "
+    "printed and not stored.",
+)
+@model_option
+@activation_option
+@click.option(
+    "--processor",
+    help="Folder or hub repository of the tokenizer and the preprocessing of a model of "
+    "transformers; by default its own, or OpenAI's.",
+)
+@click.option(
+    "--data",
+    "file",
+    type=PATH_TYPE,
+    help="A file of your own in place of published sets: a row for each item with the columns "
+    "image, caption and negative, or image and caption for retrieval.",
+)
+@click.option("--images", type=PATH_TYPE, help="Folder of its images; by default that of the file.")
+@click.option(
+    "-o",
+    "--output",
+    type=PATH_TYPE,
+    help="Folder for the scores as CLIP_benchmark's CSV and as evaluation results of the Hugging "
+    "Face hub.",
+)
+def evaluate(
+    name: str,
+    seed: int,
+    profile: str | None,
+    overrides: tuple[tuple[str, Any], ...],
+    only: list[str],
+    model: str | None,
+    activation: str | None,
+    processor: str | None,
+    file: Path | None,
+    images: Path | None,
+    output: Path | None,
+) -> None:
+    """Measure a run or any other CLIP-like model, and print its scores.
+
+    NAME is a run such as base, clip-ft or cae-attention; base or clip-ft read with GELU (base-gelu,
+    clip-ft-gelu); a released model of configs/paper.yaml; a tag MODEL:TAG of open_clip;
+    hf-hub:OWNER/NAME or local-dir:FOLDER in open_clip's format; hf:OWNER/NAME or a folder of
+    transformers; or a weight file. The name "data" measures the datasets, which needs no model.
+    """
+    suites, families = split_suites_and_benchmarks(only)
+    from cae_bench import scores
+    from cae_lab import measuring, stored_scores
+    from cae_lab.names import DATA_RUN
+    from cae_lab.opening import model_opener
+    from cae_lab.profiles import load_profile
+    from cae_lab.runs import is_run
+    from cae_lab.suites import SUITES
+
+    is_ours = name == DATA_RUN or is_run(name, load_profile("mini"))
+    found = load_profile(profile or ("mini" if is_ours else stored_scores.REAL_PROFILE))
+    how = {"model": model, "activation": activation, "processor": processor, **dict(overrides)}
+    if name == DATA_RUN:
+        measuring.measure_data(found)
+        print("\n".join(stored_scores.describe_dataset_sizes(found)))
+        return
+    if is_run(name, found):
+        run = found.run(name, seed, **dict(overrides))
+        title, seed = run.name, run.seed
+    else:
+        title, seed = measuring.name_in_tables(name), 0
+    if file or families:
+        load = model_opener(name, found, seed, **how)  # refused before data are read
+    if file:
+        from cae_bench.own import evaluate_file
+
+        table = evaluate_file(load, file, images)
+    elif families:
+        table = scores.evaluate(load, *families, datasets=found.datasets)
+    else:
+        chosen = [SUITES[suite] for suite in suites]
+        measuring.measure_model(name, found, seed, chosen, **how)
+        table = stored_scores.stored_scores(title, found, seed, suites)
+    if table.empty and (file or families or not stored_scores.is_measured(title, found, suites)):
+        raise DataError(
+            "nothing could be measured, see above: none of the datasets is here. `cae data list` "
+            "names them, and `cae data get NAME` fetches one"
+        )
+    if not file:
+        table["dataset"] = stored_scores.qualified_dataset_names(table["dataset"], found)
+    if not table.empty:
+        print(scores.format_scores(table))
+    if output:
+        for path in scores.write_scores(table, title, output, name.partition(":")[2]):
+            print(f"Written: {path}")
+
+
+def split_suites_and_benchmarks(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Sort the names of an option `--only` into suites and benchmarks.
+
+    PyTorch is not imported.
+
+    Args:
+        names: The names; hyphens may stand for their underscores.
+
+    Returns:
+        The suites and the benchmarks; at most one of the lists has entries.
+
+    Raises:
+        ConfigError: If suites and benchmarks are mixed, or if a name is neither.
+    """
+    from cae_bench.benchmarks import FOLDER_OF_FAMILY
+
+    typed = list(names)
+    names = [name.replace("-", "_") for name in typed]
+    families = [name for name in names if name in FOLDER_OF_FAMILY]
+    if len(families) == len(names):
+        return [], families
+    from cae_lab.suites import SUITES
+
+    known = {*families, *SUITES}
+    unknown = {name for name, plain in zip(typed, names, strict=True) if plain not in known}
+    if families or unknown:
+        fault = f"unknown: {', '.join(sorted(unknown))}" if unknown else "both kinds are mixed"
+        raise ConfigError(
+            f"--only {','.join(typed)}: {fault}. Expected kinds of measurement "
+            f"({', '.join(SUITES)}) or benchmarks ({', '.join(FOLDER_OF_FAMILY)})"
+        )
+    return names, []
+
+
+@cae.command()
+@click.argument("image", type=PATH_TYPE)
+@click.argument("caption")
+@click.option(
+    "--weights",
+    multiple=True,
+    default=["base"],
+    show_default=True,
+    help="A run such as base or clip-ft, a weight file, or a tag of open_clip; repeat it to "
+    "compare models on one colour scale.",
+)
+@model_option
+@activation_option
+@click.option(
+    "--start-layer",
+    default=-1,
+    show_default=True,
+    help="First layer of the heat map's rule: -1 is the last, 0 takes all.",
+)
+@click.option(
+    "--methods",
+    type=NameList(),
+    default=",".join(PAPER_METHODS),
+    show_default=True,
+    help="Attribution methods with commas between them.",
+)
+@seed_option
+@click.option("-o", "--output", type=PATH_TYPE, default=Path("attribution.png"), show_default=True)
+@profile_option("photo", "Whose runs: photo, or mini, whose images are drawn, and others.")
+def attribute(
+    image: Path,
+    caption: str,
+    weights: tuple[str, ...],
+    model: str | None,
+    activation: str | None,
+    start_layer: int,
+    methods: list[str],
+    seed: int,
+    output: Path,
+    profile: str,
+) -> None:
+    """Draw the heat map of an image and the scores of its caption's words in one figure.
+
+    The scores are also printed.
+    """
+    from cae_lab.opening import model_opener
+    from cae_lab.pair_figure import draw_attributions
+    from cae_lab.plots import METHOD_LABELS, format_number, label
+    from cae_lab.profiles import load_profile
+    from cae_lab.runs import is_run
+    from cae_lib.attribution.pair import attribute
+    from cae_lib.data.images import read_image
+    from cae_lib.runtime import atomic_file
+
+    if len(weights) > MAX_MODELS or len(set(weights)) < len(weights):
+        raise ConfigError(f"--weights: expected up to {MAX_MODELS} different ones")
+    pixels, pairs, found = read_image(image), {}, load_profile(profile)
+    for name in weights:
+        try:
+            clip = model_opener(name, found, seed, model, activation)()
+        except CheckpointError as error:
+            if repository_root() is not None or not is_run(name, found):
+                raise
+            raise CheckpointError(
+                f"{error} The weights of base models come with a clone of the repository and not "
+                "with the package. Set CAE_HOME to a clone, or name other --weights, such as "
+                "ViT-B-32-quickgelu:openai or a weight file"
+            ) from error
+        title = clip.name if name == "base" else label(name)
+        title = Path(name).stem if title == name else title
+        title = name if title in pairs else title
+        pairs[title] = attribute(clip, pixels, caption, start_layer, methods)
+    figure = draw_attributions(pairs, caption, start_layer)
+    with atomic_file(output) as path:
+        figure.savefig(path, format="png", dpi=200)
+    for title, pair in pairs.items():
+        print(f"{title}: cosine {format_number(pair.cosine, 2)}; score (share of the words)")
+        cells = pair.scores.map("{:.4f} (".format) + pair.shares.map("{:.2f})".format)
+        print(cells.rename(columns=METHOD_LABELS).to_string())
+    print(f"The figure is {output}")
+
+
+@cae.command()
+@click.argument("other", metavar="[COMMIT|FOLDER]", default="HEAD")
+@profile_option()
+def compare(other: str, profile: str) -> None:
+    """Print how a profile's stored tables differ from those of a commit or a folder.
+
+    The default is the commit HEAD. A folder contains the Parquet files of the profile's tables, as
+    data/records/PROFILE does.
+    """
+    from cae_lab.commands.compare import compare_tables
+    from cae_lab.profiles import load_profile
+
+    compare_tables(load_profile(profile), other)
+
+
+@cae.command()
+@profile_option()
+@click.option("--all", "studies", is_flag=True, help="Also the studies beside the paper.")
+@click.option("--rows", default="", help="Only these runs, with commas between them; no pages.")
+@click.option("--seeds", type=click.IntRange(min=1), help="At most so many seeds of each run.")
+@click.option(
+    "--real",
+    type=click.Path(path_type=Path, resolve_path=True),
+    help="For a rehearsal: a folder laid out as data/raw, whose files replace drawn ones.",
+)
+@click.option(
+    "--on",
+    "executor",
+    type=click.Choice(["local", "slurm"]),
+    default="local",
+    show_default=True,
+    help="Where the jobs run: on this machine or on a Slurm cluster.",
+)
+def reproduce(
+    profile: str,
+    studies: bool,
+    rows: str,
+    seeds: int | None,
+    real: Path | None,
+    executor: str,
+) -> None:
+    """Make everything that is missing: data, trained and measured runs, pages and the book.
+
+    It is safe to interrupt the command and to call it again.
+    """
+    from cae_lab.commands.reproduce import reproduce_profile
+
+    config = {
+        "profile": profile,
+        "all": studies,
+        "rows": rows,
+        "seeds": seeds,
+        "real": real,
+    }
+    reproduce_profile(config, executor)
+
+
+BOOK_COMMANDS = {
+    "run": "Execute one page of the book and store its notebook.",
+    "book": "Render the book from the stored pages.",
+    "explore": "Write the explorer of items as a page of its own.",
+}
+"""Commands of `book/extension` with their help texts; they need a clone of the repository."""
+
+
+def run_book_command(name: str, arguments: Sequence[str]) -> int:
+    """Run a command of the book in a separate process and return its exit code.
+
+    KeyboardInterrupt and Terminated are not passed on: the process gets the signal, too, and the
+    call waits for its end. The exit code of a process that a signal kills is minus the number of
+    the signal.
+
+    Args:
+        name: One of `BOOK_COMMANDS`.
+        arguments: Arguments and options of the command.
+
+    Raises:
+        CaeError: If the package was installed without a clone of the repository.
+    """
+    clone = repository_root()
+    if clone is None:
+        raise CaeError(f"`cae {name}` needs a clone of the repository, not the package alone")
+    path = os.pathsep.join(filter(None, [str(clone), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "book.extension", name, *arguments]
+    process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path})
+    try:
+        return process.wait()
+    except KeyboardInterrupt as interrupt:  # Ctrl-C has reached the process, too
+        if isinstance(interrupt, Terminated):
+            process.terminate()
+        return process.wait()
+
+
+def _add_book_command(name: str, help_text: str) -> None:
+    """Add a command whose options `book/extension` declares."""
+
+    @cae.command(
+        name,
+        short_help=help_text,
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True},
+    )
+    @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+    def call(arguments: tuple[str, ...]) -> int:
+        return run_book_command(name, arguments)
+
+
+for _name, _help_text in BOOK_COMMANDS.items():
+    _add_book_command(_name, _help_text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command of `cae` and return its exit code; see `run_reporting_errors`.
+
+    Args:
+        arguments: The command line without the name of the program; None reads `sys.argv`.
+    """
+    words = sys.argv[1:] if arguments is None else list(arguments)
+
+    return run_reporting_errors(lambda: invoke(cae, "cae", words), f"cae {shlex.join(words)}")
+
+
+def invoke(command: click.Command, name: str, arguments: Sequence[str]) -> int | None:
+    """Parse a command line and run the command; print usage errors.
+
+    Other exceptions propagate. `click.Command.main` is not used, because it would replace
+    KeyboardInterrupt by click's `Abort`.
+
+    Args:
+        command: The command.
+        name: Name of the program, for help texts.
+        arguments: The arguments and options.
+
+    Returns:
+        The exit code; None counts as 0.
+    """
+    try:
+        with command.make_context(name, list(arguments)) as context:
+            return command.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+
+
+def run_reporting_errors(action: Callable[[], int | None], resume_command: str) -> int:
+    """Call a function; print a message, not a traceback, for errors that the user can correct.
+
+    These errors are CaeError, a missing package, missing permissions for a file, and a disk that is
+    read-only or full. If the reader of the output ends first, as in `cae data list | head`, the
+    call ends without a message.
+    Other exceptions propagate, except KeyboardInterrupt.
+
+    Args:
+        action: The function; it returns an exit code, and None counts as 0.
+        resume_command: The command line that resumes the work, printed after an interruption.
+
+    Returns:
+        The exit code: that of `action`, 2 after an error that was printed, 130 after Ctrl-C, 143
+        after SIGTERM, and 141 if the reader of the output has ended.
+    """
+    try:
+        code = _run_printing_errors(action, resume_command)
+        sys.stdout.flush()  # here and not at exit, when Python would print the error
+        return code
+    except BrokenPipeError:
+        if not _silence_outputs_without_reader():
+            raise
+        return 141
+
+
+def _silence_outputs_without_reader() -> bool:
+    """Redirect standard output and error to nowhere if no one reads them; return whether it did."""
+    unread = []
+    for stream in (sys.stdout, sys.stderr):
+        poll = select.poll()
+        poll.register(stream, 0)  # errors are reported without being asked for
+        unread += [stream] if poll.poll(0) else []
+    for stream in unread:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return bool(unread)
+
+
+def _run_printing_errors(action: Callable[[], int | None], resume_command: str) -> int:
+    """Do what `run_reporting_errors` says, except where no one reads the output."""
+    try:
+        with raise_on_sigterm():
+            return action() or 0
+    except CaeError as error:
+        message = str(error)
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("cae_lib"):
+            raise
+        message = (
+            f"this command needs {error.name}, which is not installed: {install_command('lab')}"
+        )
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
+            raise
+        message = (
+            f"cannot use {error.filename or 'the disk'} ({error.strerror}): free some space "
+            "or make it yours to read and write, or set CAE_HOME to a folder of your own"
+        )
+    except KeyboardInterrupt as interrupt:
+        print(f"\ncae: interrupted; the same command goes on: {resume_command}", file=sys.stderr)
+        return 143 if isinstance(interrupt, Terminated) else 130
+    print(f"cae: {message}", file=sys.stderr)
+    return 2
+
+
+@contextmanager
+def raise_on_sigterm() -> Iterator[None]:
+    """Raise Terminated on SIGTERM in a `with` block, so that SIGTERM ends a command as Ctrl-C does.
+
+    The signal often arrives twice; the second one is ignored. After the block, the former handler
+    is restored. Outside of the main thread, which is the only one that receives signals, nothing is
+    done.
+    """
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

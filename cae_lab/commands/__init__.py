@@ -1,0 +1,1 @@
+"""Implementations of the longer commands of `cae`, whose options `cae_lab.cli` declares."""

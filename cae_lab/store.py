@@ -1,0 +1,539 @@
+"""Store results as files, and read them.
+
+A result is the table that a suite gives for a run and seed. Its file is
+`runs/PROFILE/RUN/SEED/TABLE.parquet`, which pandas can read, with the key and the provenance of the
+rows in its metadata. The published results in `data/records/PROFILE/TABLE.parquet` are these files
+packed by `pack`, one file for each table; nothing else writes there. Readers take the file of a run
+and seed if there is one, and the packed rows otherwise.
+
+The files are small for two reasons. `save` leaves out columns and rows that no page shows, and
+rounds numbers to the precision that pages need (see `Suite`). In addition, the packed rows of all
+runs for one item follow each other. Columns that describe the item then repeat their values, and
+Parquet stores repeated values in almost no space.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import zlib
+from base64 import b64decode, b64encode
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from cae_lab.names import DATA_RUN, GELU_CONTROLS, SETTINGS
+from cae_lab.runs import Profile, is_trained_here
+from cae_lab.suites import DATA_VERSION, SUITES, Suite
+from cae_lib.config import Experiment, paths
+from cae_lib.errors import ConfigError, DataError
+from cae_lib.runtime import atomic_file
+from cae_lib.training.inputs import TRAINING_VERSION, text_versions
+
+DEFAULTS = {
+    field.name: field.default for field in dataclasses.fields(Experiment) if field.name in SETTINGS
+}
+"""Settings of a run that states none."""
+
+PARQUET_PAGE_OPTIONS = (
+    {"max_rows_per_page": 2**30}
+    if "max_rows_per_page" in inspect.signature(pq.ParquetWriter).parameters
+    else {}
+)
+"""Options of `ParquetWriter` that lift the limit on the rows of a Parquet page. Each page is
+compressed separately, so short pages double the size of some tables. Empty for old versions of
+pyarrow, which do not have the option."""
+
+SIGNIFICANT_BITS = 13
+"""Binary digits of a rounded number. With 12, one number that a page prints would change."""
+
+METADATA_KEY = b"cae"
+"""Key of a Parquet file's metadata that holds its `Index`: compressed JSON in Base64."""
+
+Tables = Mapping[str, pd.DataFrame]
+"""Tables that a measurement returns, by name; they do not have the columns `run` and `seed` yet."""
+
+
+class StoredRows(NamedTuple):
+    """Location and provenance of the stored rows of one run and seed of a table.
+
+    Attributes:
+        path: Parquet file that contains the rows.
+        run: Name of the run.
+        seed: Seed of the run.
+        columns: Names of the columns that these rows have; the file may have more.
+        key: Hash of everything that the numbers depend on.
+        provenance: See `cae_lab.provenance.current_provenance`.
+    """
+
+    path: Path
+    run: str
+    seed: int
+    columns: list[str]
+    key: str
+    provenance: dict[str, Any]
+
+
+Index = dict[tuple[str, int], StoredRows]
+"""Where the rows of a table are stored, by run name and seed."""
+
+
+def packed_path(table: str, profile: Profile) -> Path:
+    """Return the path of the file that holds the packed rows of a table."""
+    return profile.records / f"{table}.parquet"
+
+
+def result_path(table: str, run: str, seed: int, profile: Profile) -> Path:
+    """Return the path of the result of a run and seed; it need not exist."""
+    return paths().runs / profile.name / run / str(seed) / f"{table}.parquet"
+
+
+def save(
+    table: str,
+    profile: Profile,
+    run: str,
+    seed: int,
+    frame: pd.DataFrame,
+    *,
+    key: str,
+    provenance: Mapping[str, Any],
+    suite: Suite | None = None,
+) -> Path:
+    """Write the result of a run and seed, and return its path; it replaces an earlier one.
+
+    Args:
+        table: Name of the table.
+        profile: The profile.
+        run: Name of the run in tables.
+        seed: Seed of the run.
+        frame: The rows, without the columns `run` and `seed`. If there are none, the file says that
+            the run was measured and gave no rows.
+        key: Hash of everything that the numbers depend on.
+        provenance: See `cae_lab.provenance.current_provenance`.
+        suite: The suite, which says what of the rows is stored; None stores all of it.
+
+    Raises:
+        WriteError: If the file cannot be written.
+    """
+    path = result_path(table, run, seed, profile)
+    if suite is not None and len(frame):
+        frame = frame.drop(columns=[*suite.drops], errors="ignore")
+        if suite.drops_roles:
+            frame = frame[~frame["role"].isin(suite.drops_roles)]
+        if suite.is_rounded:
+            frame = frame.assign(**_round_numbers(frame.select_dtypes("floating")))
+    frame = frame.assign(run=run, seed=np.int8(seed) if seed < 128 else np.int32(seed))
+    frame = frame[["run", "seed", *frame.columns.difference(["run", "seed"], sort=False)]]
+    columns = list(frame) if len(frame) else []
+    rows = StoredRows(path, run, seed, columns, key, dict(provenance))
+    _write({(run, seed): rows}, pa.Table.from_pandas(frame, preserve_index=False), path)
+    return path
+
+
+def _round_numbers(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Round a frame of floats to `SIGNIFICANT_BITS` binary digits; NaN and infinity are kept.
+
+    The relative error is at most `2 ** -SIGNIFICANT_BITS`, and the types of the columns are kept.
+    """
+    mantissa, exponent = np.frexp(numbers.to_numpy())
+    digits = np.round(np.ldexp(mantissa, SIGNIFICANT_BITS))
+    rounded = np.ldexp(digits, exponent - SIGNIFICANT_BITS)
+    return pd.DataFrame(rounded, numbers.index, numbers.columns).astype(numbers.dtypes)
+
+
+def pack(profile: Profile, runs: Collection[tuple[str, int]], tables: Collection[str] = ()) -> None:
+    """Write the results of a profile into its packed tables.
+
+    Packed rows of other runs and seeds are kept. So are those of the same run and seed in tables of
+    which no file is here.
+
+    Args:
+        profile: The profile.
+        runs: Names and seeds of the runs whose results are packed.
+        tables: Names of the tables; by default all that any result of the profile has.
+
+    Raises:
+        DataError: If a file cannot be read.
+        WriteError: If a table cannot be written.
+    """
+    for table in tables or table_names(profile):
+        packed, path = read_index(packed_path(table, profile)), packed_path(table, profile)
+        new = {
+            key: rows
+            for key, rows in _results(table, profile).items()
+            if key in runs and rows.columns
+        }
+        if new:
+            index = dict(sorted((packed | new).items()))
+            _write(index, _read([*index.values()]), path)
+
+
+def table_names(profile: Profile) -> list[str]:
+    """Return the names of all tables of a profile, sorted."""
+    files = (paths().runs / profile.name).glob("*/*/*.parquet")
+    return sorted({path.stem for path in (*files, *profile.records.glob("*.parquet"))})
+
+
+def _results(table: str, profile: Profile) -> Index:
+    """Return the index of the files of results of a table, also of those without rows."""
+    index: Index = {}
+    for path in (paths().runs / profile.name).glob(f"*/*/{table}.parquet"):
+        index |= read_index(path)
+    return index
+
+
+def index_of(table: str, profile: Profile, suites: Mapping[str, Suite] = SUITES) -> Index:
+    """Return where the rows of a table are stored, sorted by run and seed.
+
+    A file of a run and seed replaces their packed rows, unless it is out of date and they are not.
+
+    Raises:
+        DataError: If a file cannot be read.
+    """
+    index = read_index(packed_path(table, profile))
+    for key, rows in _results(table, profile).items():
+        is_older = key in index and describe_changes(rows, profile, suites)
+        if not is_older or describe_changes(index[key], profile, suites):
+            index[key] = rows
+    return {key: rows for key, rows in sorted(index.items()) if rows.columns}
+
+
+def _write(index: Index, content: pa.Table, path: Path) -> None:
+    """Write rows and their index to a Parquet file.
+
+    Args:
+        index: Location, columns, key and provenance of the rows of each run and seed.
+        content: The rows, one run and seed after the other in the order of `index`. In the file,
+            `_order_by_item` determines their order.
+        path: The file.
+    """
+    stored = [[*key, rows.columns, rows.key, rows.provenance] for key, rows in index.items()]
+    content = content.take(_order_by_item(content))
+    for number, field in enumerate(content.schema):
+        if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
+            encoded = content.column(number).dictionary_encode()
+            content = content.set_column(number, field.name, encoded)
+    content = content.unify_dictionaries()
+    encodings = {}
+    for field in content.schema:
+        if pa.types.is_floating(field.type):
+            encodings[field.name] = "BYTE_STREAM_SPLIT"
+        elif pa.types.is_integer(field.type) and field.type.bit_width >= 32:
+            encodings[field.name] = "DELTA_BINARY_PACKED"
+    with (
+        atomic_file(path) as temporary,
+        pq.ParquetWriter(
+            temporary,
+            content.schema,
+            compression="zstd",
+            compression_level=19,
+            use_dictionary=[name for name in content.column_names if name not in encodings],
+            column_encoding=encodings,
+            store_schema=False,  # else pandas would read texts as categories
+            **PARQUET_PAGE_OPTIONS,
+        ) as writer,
+    ):
+        writer.write_table(content, row_group_size=max(1, len(content)))
+        writer.add_key_value_metadata(
+            {METADATA_KEY: b64encode(zlib.compress(json.dumps(stored).encode()))}
+        )
+
+
+def _order_by_item(content: pa.Table) -> np.ndarray:
+    """Return the order of rows that takes the first row of each run, then the second, and so on.
+
+    Only runs with the same number of rows are mixed in this way, since others have different items.
+    Runs with fewer rows precede runs with more rows. Each seed of a run counts as a run here.
+    """
+    whose = content.select(["run", "seed"]).to_pandas()
+    number = (whose != whose.shift()).any(axis=1).cumsum().to_numpy() - 1
+    sizes = np.bincount(number)
+    starts = np.cumsum(sizes) - sizes
+    position = np.arange(len(number)) - starts[number]
+    return np.lexsort((number, position, sizes[number]))
+
+
+def read_rows(stored_rows: list[StoredRows]) -> pa.Table:
+    """Read the rows of some runs and seeds, with all columns that occur in any of them.
+
+    The rows are concatenated in the order of `stored_rows`; this list must not be empty. Columns
+    that a run does not have are null in its rows.
+
+    Raises:
+        DataError: If a file cannot be read.
+    """
+    return _with_plain_texts(_read(stored_rows))
+
+
+def read_runs(index: Index) -> Iterator[tuple[str, pa.Table]]:
+    """Read each file of an index once, and yield the names of its runs with their rows.
+
+    Runs come in alphabetical order, and the rows of a run in the order of its seeds. A table has
+    the columns that occur in any seed of the run. All rows are in memory until the last is yielded.
+
+    Raises:
+        DataError: If a file cannot be read.
+    """
+    columns: dict[str, dict[str, None]] = {}
+    for (run, _), rows in sorted(index.items()):
+        columns.setdefault(run, {}).update(dict.fromkeys(rows.columns))
+    if not columns:
+        return
+    content, start = _read([rows for _, rows in sorted(index.items())]), 0
+    counts = {row["values"]: row["counts"] for row in pc.value_counts(content["run"]).to_pylist()}
+    for run, names in columns.items():
+        yield run, _with_plain_texts(content.slice(start, counts[run]).select([*names]))
+        start += counts[run]
+
+
+def _with_plain_texts(content: pa.Table) -> pa.Table:
+    plain = [
+        pa.field(field.name, pa.large_string()) if pa.types.is_dictionary(field.type) else field
+        for field in content.schema
+    ]
+    return content.cast(pa.schema(plain))
+
+
+def _read(rows_to_read: list[StoredRows]) -> pa.Table:
+    """Do the same as `read_rows`, but keep texts encoded by dictionaries, which saves memory."""
+    by_path: dict[Path, dict[tuple[str, int], int]] = {}
+    for place, rows in enumerate(rows_to_read):
+        by_path.setdefault(rows.path, {})[rows.run, rows.seed] = place
+    parts, places = [], []
+    for path, place_of in by_path.items():
+        columns = dict.fromkeys(
+            name for row in place_of.values() for name in rows_to_read[row].columns
+        )
+        try:
+            part, place = _read_file(path, place_of, list(columns))
+        except (OSError, pa.ArrowInvalid) as error:
+            raise _broken(path, error) from error
+        parts.append(part)
+        places.append(place)
+    content = pa.concat_tables(parts, promote_options="permissive").unify_dictionaries()
+    return content.take(np.concatenate(places).argsort(kind="stable"))
+
+
+def _read_file(
+    path: Path, place_of: Mapping[tuple[str, int], int], columns: Sequence[str]
+) -> tuple[pa.Table, np.ndarray]:
+    """Read the rows of some runs and seeds from a file.
+
+    Args:
+        path: The file.
+        place_of: For each run and seed to read, its position in the final order.
+        columns: Names of the columns to read.
+
+    Returns:
+        The rows in the order of the file, and for each row the position of its run and seed.
+    """
+    texts = [field.name for field in pq.read_schema(path) if pa.types.is_string(field.type)]
+    file = pq.ParquetFile(path, read_dictionary=texts)
+    whose = file.read(["run", "seed"]).to_pandas()
+    runs, seeds = whose["run"].cat.categories, pd.Index(whose["seed"].unique())
+    place_by_code = np.full((len(runs), len(seeds)), -1)
+    for (run, seed), place in place_of.items():
+        place_by_code[runs.get_loc(run), seeds.get_loc(seed)] = place
+    places = place_by_code[whose["run"].cat.codes, seeds.get_indexer(whose["seed"])]
+    rows = np.flatnonzero(places >= 0)
+    # one column after the other, since a file has many more rows than are read of it
+    part = pa.table({name: file.read([name]).column(0).take(rows) for name in columns})
+    return part, places[rows]
+
+
+def read_index(path: Path) -> Index:
+    """Return the index of a Parquet file; empty if there is none that this module wrote.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = (pq.read_metadata(path).metadata or {}).get(METADATA_KEY)
+        stored = json.loads(zlib.decompress(b64decode(content))) if content else []
+    except (OSError, ValueError, zlib.error) as error:
+        raise _broken(path, error) from error
+    return {(run, seed): StoredRows(path, run, seed, *rest) for run, seed, *rest in stored}
+
+
+def _broken(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path} cannot be read ({error}): restore it from version control, or delete "
+        "it and measure its runs again"
+    )
+
+
+def load(
+    table: str,
+    profile: Profile,
+    runs: Iterable[str] | None = None,
+    seeds: int | Collection[int] | None = None,
+    suites: Mapping[str, Suite] = SUITES,
+) -> pd.DataFrame:
+    """Read a table of several runs as one frame.
+
+    `cae_lab.results.load` explains the arguments; it calls this function unless it computes.
+
+    Raises:
+        DataError: If a run in `runs` or one of its requested seeds is not stored, if stored rows
+            are out of date (see `describe_changes`), if there are no rows to return, or if a file
+            cannot be read.
+    """
+    index, rows_to_read = index_of(table, profile, suites), []
+    for run in dict.fromkeys(run for run, _ in index) if runs is None else runs:
+        rows, absent = select(index, run, seeds, profile)
+        if absent and runs is not None:
+            raise not_stored_error(table, run, profile, rows, seeds)
+        for row in rows.values():
+            if changes := describe_changes(row, profile, suites):
+                raise DataError(
+                    f"{row.path}: {table} of {row.run}, seed {row.seed}, is out of date: "
+                    f"{changes}. {_advice(row.run, profile, row.seed)}, or pass compute=True"
+                )
+        rows_to_read += rows.values()
+    if not rows_to_read:
+        raise not_stored_error(table, "base", profile)
+    return read_rows(rows_to_read).to_pandas()
+
+
+def select(
+    index: Index, run: str, seeds: int | Collection[int] | None, profile: Profile
+) -> tuple[dict[int, StoredRows], list[int]]:
+    """Return the rows of a run by seed, and the requested seeds that are not stored.
+
+    Args:
+        index: Index of the stored rows, sorted as `index_of` returns it.
+        run: Name of the run. If it is not trained here and at most one seed is stored, `seeds` is
+            treated as None.
+        seeds: The requested seeds. A number n stands for the n smallest stored seeds; if fewer are
+            stored, the smallest other seeds are returned as missing. None stands for all stored
+            seeds; if there are none, seed 0 is returned as missing.
+        profile: The profile.
+
+    Raises:
+        ConfigError: If `seeds` is a number below 1, or a seed is below 0.
+    """
+    if seeds is not None and min([seeds - 1] if isinstance(seeds, int) else seeds, default=0) < 0:
+        raise ConfigError(f"seeds is {seeds}: expected a number of seeds, or seeds of 0 and more")
+    stored = {seed: rows for (name, seed), rows in index.items() if name == run}
+    if seeds is None or (len(stored) < 2 and not is_trained_here(run, profile)):
+        return stored, [] if stored else [0]
+    if isinstance(seeds, int):
+        new = [seed for seed in range(seeds + len(stored)) if seed not in stored]
+        return dict([*stored.items()][:seeds]), new[: max(0, seeds - len(stored))]
+    rows = {seed: stored[seed] for seed in seeds if seed in stored}
+    return rows, [seed for seed in seeds if seed not in stored]
+
+
+def not_stored_error(
+    table: str,
+    run: str,
+    profile: Profile,
+    stored_seeds: Collection[int] = (),
+    seeds: int | Collection[int] | None = None,
+) -> DataError:
+    """Return an error which says that a table lacks a run, or some of its seeds.
+
+    The message names the commands that compute the rows.
+
+    Args:
+        table: Name of the table.
+        run: Name of the run.
+        profile: The profile.
+        stored_seeds: The seeds that are stored.
+        seeds: The number of seeds that were requested, or the seeds themselves; None if no
+            particular seeds were requested.
+    """
+    lacking = "nothing is stored"
+    if seeds is not None and stored_seeds:
+        if isinstance(seeds, int):
+            lacking = f"only {len(stored_seeds)} of {seeds} seeds are stored"
+        else:
+            lacking = f"seeds {[seed for seed in seeds if seed not in stored_seeds]} are not stored"
+    return DataError(
+        f"{table} of profile {profile.name}: {lacking} for {run!r}. "
+        f"{_advice(run, profile)}, or `cae reproduce --profile {profile.name}` for all"
+    )
+
+
+def _advice(run: str, profile: Profile, seed: int = 0) -> str:
+    """Return a sentence without its full stop that names the commands to measure a run."""
+    options = f"--profile {profile.name}" + (f" --seed {seed}" if seed else "")
+    train = ""
+    if is_trained_here(run, profile):
+        train = f"`cae train {GELU_CONTROLS.get(run, run)} {options}`, then "
+    return f"Run {train}`cae evaluate {run} {options}`"
+
+
+def describe_changes(
+    rows: StoredRows, profile: Profile, suites: Mapping[str, Suite] = SUITES
+) -> str:
+    """Return what has changed since rows were stored; empty if they are up to date.
+
+    Compared are the version of the suite, if it is one of `suites`, and, for a run that is trained,
+    the version of training, the versions of what it reads from text, and the settings that the run
+    has in the profile now. The data and the first weights are not: `cae reproduce` compares these,
+    which takes the data. Rows that do not come from a suite, such as those of a search for
+    settings, have no versions.
+    """
+    stored = rows.provenance
+    changes: list[tuple[str, object, object]] = []
+    name = stored.get("suite")
+    versions = {DATA_RUN: DATA_VERSION} | {key: suite.version for key, suite in suites.items()}
+    if name in versions:
+        changes.append((f"version of {name}", stored.get("version"), versions[name]))
+    if "text" in stored and is_trained_here(rows.run, profile):
+        run = profile.run(rows.run, rows.seed)
+        now, reads = vars(run.config), text_versions(run.config)
+        before, now = (
+            json.loads(json.dumps(values))  # a tuple becomes a list
+            for values in (now | DEFAULTS | stored["settings"], now)
+        )
+        changes += [(setting, before[setting], now[setting]) for setting in SETTINGS]
+        changes.append(("version of training", stored["training"], TRAINING_VERSION))
+        read = stored["text"]
+        changes += [
+            (f"version of {text}", read.get(text), reads.get(text))
+            for text in dict.fromkeys([*read, *reads])
+        ]
+    return ", ".join(f"{name} was {old}, is {new}" for name, old, new in changes if old != new)
+
+
+def missing_runs(table: str, runs: Iterable[str], profile: Profile) -> list[str]:
+    """Return those of the `runs` for which a profile has no stored rows of a table."""
+    stored = {run for run, _ in index_of(table, profile)}
+    return [run for run in runs if run not in stored]
+
+
+def provenance_table(profile: Profile, suites: Mapping[str, Suite] = SUITES) -> pd.DataFrame:
+    """Return the provenance of all tables of a profile as a frame.
+
+    There is one row for each table, run and seed. The columns are `table`, `run`, `seed`, `key`,
+    `suite`, `device`, `wall_seconds` and `current`. The column `current` says whether the rows are
+    up to date (see `describe_changes`); `current` and `suite` are None for tables that do not come
+    from a suite, such as those of a search for settings.
+    """
+    columns = ("suite", "device", "wall_seconds")
+    rows = [
+        (
+            table,
+            run,
+            seed,
+            rows.key,
+            *map(rows.provenance.get, columns),
+            None
+            if "version" not in rows.provenance
+            else not describe_changes(rows, profile, suites),
+        )
+        for table in table_names(profile)
+        for (run, seed), rows in index_of(table, profile, suites).items()
+    ]
+    return pd.DataFrame(rows, columns=["table", "run", "seed", "key", *columns, "current"])

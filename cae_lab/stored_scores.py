@@ -1,0 +1,156 @@
+"""Scores of runs from their stored answers, and the sizes of the datasets of a profile."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+
+from cae_bench import datasets
+from cae_bench.benchmarks import is_size_unknown
+from cae_bench.benchmarks.load import BROKEN_IMAGES_KEY, MISSING_IMAGES_KEY
+from cae_bench.scores import SCORE_COLUMNS, choice_scores, items_of
+from cae_lab import store
+from cae_lab.dataset_sizes import drop_rescored
+from cae_lab.runs import Profile
+from cae_lab.suites import SUITES
+from cae_lib.errors import DataError
+
+REAL_PROFILE = "paper"
+"""Name of the profile whose datasets are the published ones."""
+
+
+def is_measured(run: str, profile: Profile, suites: Iterable[str] = ()) -> bool:
+    """Return whether the table of at least one suite is stored for a run.
+
+    Args:
+        run: The run's name in tables.
+        profile: The profile.
+        suites: Names of the suites to look for; by default all.
+    """
+    return not all(store.missing_runs(suite, [run], profile) for suite in suites or SUITES)
+
+
+def qualified_dataset_names(names: pd.Series, profile: Profile) -> pd.Series:
+    """Prefix the names of generated datasets with the name of their profile and a hyphen.
+
+    Generated datasets have the names of the real ones whose layout they share. Names of real
+    datasets are returned unchanged.
+
+    Args:
+        names: The names.
+        profile: The profile that the datasets belong to.
+    """
+    return names if profile.is_real else f"{profile.name}-" + names
+
+
+def stored_scores(
+    run: str, profile: Profile, seed: int, suites: Iterable[str] = ()
+) -> pd.DataFrame:
+    """Compute scores from the stored tables of a run: accuracies, recalls, correlations.
+
+    Args:
+        run: The run's name in tables.
+        profile: The profile.
+        seed: Seed of the run.
+        suites: Which of "benchmarks", "retrieval" and "similarity" to score; all three by default.
+            Suites that are not stored for this run and seed, and any other suites, give no rows.
+
+    Returns:
+        A row for each score, with the columns `SCORE_COLUMNS`. `value` is a fraction or, for
+        similarity, Spearman's correlation over all pairs of a dataset together, as is usual since
+        SimCSE (Gao et al. 2021). `chance` is NaN except for accuracies.
+
+    Raises:
+        DataError: If the datasets, from which the numbers of items are read, are missing or
+            malformed, or their items are not those of the stored answers.
+    """
+    measured = [
+        suite
+        for suite in suites or ("benchmarks", "retrieval", "similarity")
+        if not store.missing_runs(suite, [run], profile)
+    ]
+
+    def rows_of(suite: str) -> pd.DataFrame:
+        frame = store.load(suite, profile, [run])
+        return frame[frame["seed"] == seed]
+
+    tables, scores = [], []
+    if "benchmarks" in measured:
+        items = items_of(datasets.load_benchmarks(profile.datasets))
+        tables.append(choice_scores(rows_of("benchmarks"), items))
+    if "retrieval" in measured:
+        pairs = datasets.retrieval_sets(profile.datasets)
+        by_direction = rows_of("retrieval").groupby(["set", "direction"], sort=False)
+        for (name, way), ranks in by_direction:
+            if name not in pairs:
+                raise _no_dataset_error(name, profile)
+            amounts = pairs[name].n_used, pairs[name].n_expected
+            for k in (1, 5, 10):
+                recall = float((ranks["rank"] <= k).mean())
+                scores.append((name, "retrieval", f"{way}, R@{k}", recall, math.nan, *amounts))
+    if "similarity" in measured:
+        expected = {
+            part.name: part.n_expected for part in datasets.similarity_sets(profile.datasets)
+        }
+        for name, rows in rows_of("similarity").groupby("set", sort=False):
+            if name not in expected:
+                raise _no_dataset_error(name, profile)
+            spearman = float(rows["gold"].corr(rows["score"], "spearman"))
+            amounts = len(rows), expected[name]
+            scores.append((name, "similarity", "Spearman", spearman, math.nan, *amounts))
+    tables.append(pd.DataFrame(scores, columns=SCORE_COLUMNS))
+    return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+
+
+def _no_dataset_error(name: Any, profile: Profile) -> DataError:
+    return DataError(
+        f"{name} of {profile.name} is not on this machine, but its number of items is read from "
+        "its files: `cae data list` says how to get it"
+    )
+
+
+def describe_dataset_sizes(profile: Profile) -> list[str]:
+    """Describe how many items the suites use, and which datasets are incomplete.
+
+    Returns:
+        First a line for each benchmark family or dataset of each suite, without rescored subsets.
+        It says of how many subsets the published number of items is unknown, if real data have
+        such subsets. Then a line for each incomplete subset or dataset. Of a benchmark, it has the
+        numbers of items that were left out because of missing and of broken images.
+
+    Raises:
+        DataError: If the profile has no stored table "subsets".
+    """
+    table = store.load("subsets", profile)
+    is_real = profile.is_real
+    unknown = [
+        is_real and row.suite == "benchmarks" and is_size_unknown(row.family, row.subset)
+        for row in table.itertuples()
+    ]
+    sums = (
+        drop_rescored(table.assign(unknown=unknown))
+        .groupby(["suite", "family"], sort=False)
+        .agg({"n_used": "sum", "n_expected": "sum", "unknown": "sum", "subset": "size"})
+    )
+    lines = [
+        f"{suite}, {family}: {used:,} used"
+        + (f" of {expected:,} expected" if unknown < n else "")
+        + (f"; number published unknown of {unknown} of {n} subsets" if unknown else "")
+        for (suite, family), used, expected, unknown, n in sums.itertuples()
+    ]
+    for row in table[table["n_used"] < table["n_expected"]].itertuples():
+        counts = json.loads(row.counts)
+        why = ", ".join(
+            f"{counts[kind]:,} {kind.replace('_', ' ')}"
+            for kind in (MISSING_IMAGES_KEY, BROKEN_IMAGES_KEY)
+            if counts.get(kind)
+        )
+        lines.append(
+            f"  incomplete: {row.suite}, {row.family}/{row.subset}, {row.n_used:,} used "
+            f"of {row.n_expected:,} expected{f' ({why})' if why else ''}"
+        )
+    return lines

@@ -1,1 +1,0 @@
-"""Implementations of the longer commands of `cae`, whose options `cae_lib.cli` declares."""

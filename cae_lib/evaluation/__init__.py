@@ -1,1 +1,0 @@
-"""Measure models on benchmarks, retrieval and word attribution; each result is a tidy table."""
