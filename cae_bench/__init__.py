@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cae_bench.own import evaluate_file as evaluate_file
     from cae_bench.scores import evaluate as evaluate
 
+# torch, open_clip and pandas are loaded only when one of these names is used.
 _MODULES = {
     "Datasets": "datasets",
     "Encoder": "encoder",
@@ -36,6 +37,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
+        # `statistics` is a module itself; every other name stands in a module.
         module = import_module(f"{__name__}.{_MODULES.get(name, name)}")
         return getattr(module, name) if name in _MODULES else module
     except ModuleNotFoundError as error:

@@ -1,19 +1,7 @@
 """Averages of benchmarks as weights of items: a score is a weighted sum of right answers.
 
-A protocol says how scores are averaged (`PROTOCOLS`): it maps the name of each score to an
-`AveragingRule`. The tree of a rule names subsets, and a list in it is the unweighted mean of its
-members. For example, the rule of "VALSE-Rel" has the tree
-
-    [["valse/actant-swap", "valse/action-replacement"], "valse/relations"]
-
-so this score is the mean of two numbers: the mean accuracy of the two subsets on actions, and the
-accuracy on spatial relations. An item of "valse/actant-swap" has 1/4 of the weight that it has in
-the accuracy of its subset, and an item of "valse/relations" 1/2. A pattern such as "valse/*" is the
-mean over all subsets that fit it. If a subset is absent, its weight goes to the other members of
-its list. `score_weights` computes the weight of each item in each score of a protocol, and
-`weighted_average` adds up the weights of the right answers.
-
-Items and answers are matched by family, subset and item, whatever their order.
+A protocol (`PROTOCOLS`) has an `AveragingRule` for each score: a tree of subsets, in which a list
+is the unweighted mean of its members. Items and answers are matched by `ITEM_KEY`, in any order.
 """
 
 from __future__ import annotations
@@ -33,9 +21,10 @@ from cae_bench.benchmarks.aro import (
 from cae_bench.benchmarks.base import ITEM_KEY, Average
 from cae_lib.errors import ConfigError, DataError
 
+# In [["f/a", "f/b"], "f/c"], an item of f/a has 1/4 of the weight that it has in the accuracy of
+# its subset, and an item of f/c 1/2. "f/*" is the mean over all subsets of f.
 SubsetTree = str | list["SubsetTree"]
-"""A subset as "family/subset", a pattern that several subsets fit, or a list of trees, which stands
-for the unweighted mean of its members. The docstring of this module has an example."""
+"""A subset as "family/subset", a pattern of `fnmatch`, or a list: the mean of its members."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +32,8 @@ class AveragingRule:
     """How one score is averaged.
 
     Attributes:
-        tree: The subsets and how their accuracies are averaged.
-        label: The full name of the score.
-        pooled: Whether all items of these subsets have the same weight. If so, neither the shape of
-            the tree nor `average` nor the benchmarks' own averages affect the weights.
-        average: How items are averaged within a subset. If None, the average is the benchmark's
-            own: the mean that is weighted by the column `weight` of the table "items".
+        pooled: Whether all items weigh the same, whatever the shape of the tree and the averages.
+        average: Average within a subset; None for the benchmark's own (column `weight` of "items").
     """
 
     tree: SubsetTree
@@ -108,17 +93,13 @@ COLUMNS_OF_FAMILY: Mapping[str, tuple[str, ...]] = {
     "SVO-Probes": ("SVO",),
     "CREPE": ("CREPE",),
 }
-"""Columns of `TABLE1_RULES` whose mean is the score of each of the paper's seven families. "Order"
-belongs to none."""
+"""Columns whose mean is the score of a family of the paper; "Order" belongs to none."""
 
 
 def _family_tree(name: str) -> SubsetTree:
-    """Return the list of the trees of a family's columns.
-
-    Raises:
-        ConfigError: If the rule of a column is pooled or has an average of its own.
-    """
+    """Return the list of the trees of a family's columns."""
     rules = [TABLE1_RULES[column] for column in COLUMNS_OF_FAMILY[name]]
+    # A tree has no place for either, so the mean of the trees would silently be another average.
     if any(rule.pooled or rule.average for rule in rules):
         raise ConfigError(
             f"the family {name!r} has a column that is pooled or has an average of its own, which "
@@ -154,16 +135,19 @@ _AS_HEADLINE: Mapping[str, AveragingRule] = {
         "cola/multi",
     )
 }
+# Winoground's items without tags by Diwan et al. (2022), minus one: see `winoground.py`.
 _CLEAN_WINOGROUND = [f"winoground/{task}/authors" for task in ("text", "image", "group")]
 PROTOCOLS: Mapping[str, Mapping[str, AveragingRule]] = {
     "table": TABLE1_RULES,
     "family": {
         **{name: AveragingRule(tree) for name, tree in _BY_FAMILY.items()},
+        # A list of lists: ARO's two columns share one seventh of the weight.
         "mean": AveragingRule([*_BY_FAMILY.values()]),
     },
     "official": {
         **_aro(SYMMETRIC_RELATIONS),
         **_AS_HEADLINE,
+        # The total in SugarCrepe's Table 5 is a mean over all items, not over its seven subsets.
         "sugarcrepe": AveragingRule("sugarcrepe/*", pooled=True),
         "vl_checklist/relation": AveragingRule("vl_checklist/Relation/*"),
         "vl_checklist/attribute": AveragingRule("vl_checklist/Attribute/*"),
@@ -189,8 +173,7 @@ PROTOCOLS: Mapping[str, Mapping[str, AveragingRule]] = {
 """The rule of each score, by protocol and name of the score:
 
 - "table": the columns of the paper's Table 1, and ARO's COCO-Order as "Order".
-- "family": a score for each of the paper's seven families, the mean of the family's columns, and
-  "mean", the mean of these seven scores.
+- "family": the paper's seven families, each the mean of its columns, and "mean", their mean.
 - "official": the averages of each benchmark's own paper and script.
 - "authors": the averages that CAE's authors compute, according to the code of their later work.
 """
@@ -234,6 +217,7 @@ def score_weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
     if protocol not in protocols:
         raise ConfigError(f"no protocol {protocol!r}. Known: {', '.join(protocols)}.")
     columns = ["score", *ITEM_KEY[:2], "group", "item", "weight", "stratum"]
+    # The columns of a result without scores: pandas cannot concatenate an empty list.
     frames = [pd.DataFrame(columns=columns)]
     for score, rule in protocols[protocol].items():
         shares = _shares(rule.tree, list(subsets))
@@ -242,6 +226,7 @@ def score_weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
             frame = pd.concat(rows)
             if rule.pooled:
                 frame["weight"] = 1 / len(frame)
+            # Groups that do not count, such as ARO's symmetric relations, have weight 0.
             frames.append(frame[frame["weight"] > 0].assign(score=score)[columns])
     return pd.concat(frames[1:] or frames, ignore_index=True)
 
@@ -249,23 +234,13 @@ def score_weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
 def weighted_average(
     table: pd.DataFrame, weights: pd.DataFrame, column: str = "correct"
 ) -> pd.Series:
-    """Compute scores as weighted sums of a column over items.
+    """Return scores by name: weighted sums of a column over items, where NaN counts as 0.
 
-    Args:
-        table: A row for each item, such as the answers of one run and seed. Items without a weight
-            are ignored.
-        weights: Weights of the items in each score, as the function `score_weights` returns them.
-        column: Name of the column of `table` to average. NaN in this column counts as 0.
-
-    Returns:
-        The value of each score, by its name.
-
-    Raises:
-        DataError: If `table` lacks an item of a score or has an item twice, or if `weights` has an
-            item twice in a score, which happens if two protocols are concatenated.
+    `weights` are a table of `score_weights`; items of `table` without a weight are ignored.
     """
     items = list(ITEM_KEY)
     require_unique_items(table)
+    # Two protocols may have a score of one name: "winoground/group" is in "authors" and "official".
     repeated = weights[weights.duplicated(["score", *items])]
     if len(repeated):
         raise DataError(
@@ -274,20 +249,15 @@ def weighted_average(
             "protocol at a time."
         )
     _require_items(weights, table)
+    # One row for each score that an item belongs to.
     rows = table[[*items, column]].merge(weights[[*items, "score", "weight"]], on=items)
     return (rows[column] * rows["weight"]).groupby(rows["score"]).sum()
 
 
 def item_weights(groups: Sequence[str] | pd.Series, average: Average) -> np.ndarray:
-    """Return the weights `(n,)`, float64, of the n items of a subset that has at least one item.
+    """Return the weights `(n,)`, float64, of the n > 0 items of a subset; they sum to 1.
 
-    Args:
-        groups: The group `(n,)` of each item, such as the relation that the item is about.
-        average: How the items are averaged: with equal weights for items, or for groups.
-
-    Returns:
-        Weights that sum to 1; items of groups that `average` leaves out have weight 0. But if
-        `average` leaves out all groups, all weights are 0.
+    Items of groups that `average` leaves out weigh 0; if it leaves out all groups, all weigh 0.
     """
     if not average.over_groups:
         return np.full(len(groups), 1 / len(groups))
@@ -297,60 +267,34 @@ def item_weights(groups: Sequence[str] | pd.Series, average: Average) -> np.ndar
 
 
 def _weighted(rule: AveragingRule, items: pd.DataFrame, share: float) -> pd.DataFrame:
-    """Return the items of one subset with their weights in a score.
-
-    Args:
-        rule: How the score is averaged.
-        items: The subset's rows of the table "items", with weights that sum to 1.
-        share: Weight of the whole subset in the score.
-
-    Returns:
-        The rows with a column `weight`, which sums to `share`, and a column `stratum`, which is
-        equal for items that are averaged together. If the rule has an average of its own, this
-        average gives the weights, and the groups are the strata. Otherwise the weights of the table
-        are scaled, and the strata are those of the table.
-    """
+    """Return the rows of a subset with weights that sum to `share`, and with strata to match."""
     if rule.average is None:
         return items.assign(weight=items["weight"] * share)
+    # The stored weights and strata are those of the benchmark's own average, not of this one.
     weights = share * item_weights(items["group"], rule.average)
     return items.assign(weight=weights, stratum=items["group"])
 
 
 def _shares(tree: SubsetTree, keys: list[str]) -> dict[str, float]:
-    """Return the weight of each present subset in the nested mean `tree`; the weights sum to 1.
-
-    Args:
-        tree: The nested mean. A member without any present subset is left out.
-        keys: The subsets that are present, as "family/subset".
-
-    Returns:
-        The weights by subset; {} if no subset of the tree is present.
-    """
+    """Return the weight of each subset of `keys` that `tree` names; {} or weights that sum to 1."""
     if isinstance(tree, str):
         matching = [key for key in keys if fnmatchcase(key, tree)]
         return {key: 1 / len(matching) for key in matching}
+    # A member without any present subset drops out, and the others share its weight.
     members = [shares for shares in (_shares(member, keys) for member in tree) if shares]
     total: dict[str, float] = {}
     for shares in members:
         for key, share in shares.items():
+            # Added up, because two members may name the same subset.
             total[key] = total.get(key, 0.0) + share / len(members)
     return total
 
 
 def join_by_item(items: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """Join the columns of `answers` to `items` by family, subset and item (`ITEM_KEY`).
-
-    The order of `answers` does not matter. If both tables have a further column of the same name,
-    the two get the suffixes "_x" and "_y".
-
-    Returns:
-        The rows of `items` in their order, with the further columns of `answers`.
-
-    Raises:
-        DataError: If an item is missing in one of the tables, or occurs twice in one.
-    """
+    """Return the rows of `items`, in their order, with the further columns of `answers`."""
     require_unique_items(items)
     require_unique_items(answers)
+    # Both directions: an answer without an item means that the two are of different data.
     _require_items(items, answers)
     _require_items(answers, items)
     return items.merge(answers, on=list(ITEM_KEY), how="left")

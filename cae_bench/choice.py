@@ -24,31 +24,20 @@ SVO_MATCH_KEY = "svo_probes/match"
 
 
 def answer_benchmarks(benchmarks: Sequence[Benchmark], encoder: Encoder) -> pd.DataFrame:
-    """Answer every item of benchmarks by the cosine similarity of images and texts.
+    """Answer every item by the cosines of its images and texts; a tie is wrong.
 
-    An item is right if its margin is positive, so a tie is wrong. Only the negative items of
-    `svo_match_benchmark` are right at a margin of 0, too.
-
-    Args:
-        benchmarks: The benchmarks. Those without items are left out, and `svo_match_benchmark` is
-            added after SVO-Probes.
-        encoder: The model.
+    Benchmarks without items are left out, and `svo_match_benchmark` is added after SVO-Probes.
 
     Returns:
-        A row for each item, with the columns of `item_frame` and three more:
-
-        - `correct` (bool).
-        - `margin` (float32): a difference of cosines, see the functions `margin` and
-          `match_margins`.
-        - `rank` (int16): for the task "choice", 1 plus the number of other options that are at
-          least as close as the true one; 0 for other tasks and for `svo_match_benchmark`.
-
-    Raises:
-        DataError: If two benchmarks have the same name and subset, or an image is missing, cannot
-            be decoded, or has an empty crop.
+        A row for each item, with the columns of `item_frame` and three more: `correct` (bool);
+        `margin` (float32), a difference of cosines, see `margin` and `match_margins`; and `rank`
+        (int16), for the task "choice" 1 plus the number of other options that are at least as close
+        as the true one, else 0.
     """
     benchmarks = scorable_benchmarks(benchmarks)
     frame = item_frame(benchmarks)
+    # All at once, because the encoder sorts texts into batches of similar length. Each subset below
+    # then finds its vectors.
     encoder.encode_texts(
         [text for subset in benchmarks for item in subset.items for text in item.texts]
     )
@@ -70,20 +59,18 @@ def scorable_benchmarks(benchmarks: Sequence[Benchmark]) -> list[Benchmark]:
 def svo_match_benchmark(benchmark: Benchmark) -> Benchmark:
     """Return the benchmark of SVO-Probes' official metric: does an image match a sentence?
 
-    Its items are the distinct pairs of a sentence and an image in the groups "positive" and
-    "negative" (Hendricks and Nematzadeh 2021, official notebook). Items of SVO-Probes with several
-    kinds of negative, or with none, are left out. Sentences count as equal if they differ only in
-    case or white space.
-
-    Args:
-        benchmark: SVO-Probes. Each of its missing items adds two to the expected number of items.
+    Its items are the distinct pairs of a sentence and an image (Hendricks and Nematzadeh 2021,
+    official notebook), in the groups "positive" and "negative".
     """
     pairs: dict[tuple, Item] = {}
     for item in benchmark.items:
+        # The official metric uses only rows with exactly one kind of negative.
         if item.group in NEGATIVE_KINDS:
             for group, image in zip(("positive", "negative"), item.images, strict=True):
+                # Several rows may have the same sentence and matching image.
                 key = (group, _sentence(item), image)
                 pairs.setdefault(key, Item(item.key, (image,), item.texts, 0, group))
+    # A row that is not here would have given a positive and a negative pair.
     missing = 2 * (benchmark.n_expected - benchmark.n_used)
     return Benchmark(
         benchmark.name,
@@ -95,24 +82,21 @@ def svo_match_benchmark(benchmark: Benchmark) -> Benchmark:
 
 
 def item_frame(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
-    """Return a row for each item of benchmarks, with the columns that identify the item.
+    """Return a row for each item of benchmarks, with the columns that identify it.
 
     Returns:
-        `family`, `subset`; `group`, see `Item.group`; `item` (int32), the number of the item in its
-        subset, see `Benchmark.item_numbers`; and `picture` (int32), a number that items of
-        this table share if they show the same file, even if different crops of it. An item with
-        several images has the number of its first image, which is the true one for SVO-Probes.
-
-    Raises:
-        DataError: If two benchmarks have the same name and subset.
+        `family`, `subset`, `group`; `item` (int32), see `Benchmark.item_numbers`; and `picture`
+        (int32), a number of the file of the item's first image, whatever the crop.
     """
     rows = [
+        # Two spellings of a path, such as b/../a/x and a/x, are one image.
         (subset.name, subset.subset, item.group, number, os.path.normpath(item.images[0].path))
         for subset in benchmarks
         for number, item in subset.numbered_items()
     ]
     frame = pd.DataFrame(rows, columns=["family", "subset", "group", "item", "picture"])
     require_unique_items(frame)
+    # Statistics resample images: items that show one file share a number in all benchmarks.
     frame["picture"] = pd.factorize(frame["picture"])[0]
     return frame.astype({"item": np.int32, "picture": np.int32})
 
@@ -123,16 +107,9 @@ def weighted_items(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
     The items have the order of `answer_benchmarks`.
 
     Returns:
-        The columns of `item_frame` and three more:
-
-        - `weight`: the headline score of a subset is the sum of the weights of its right answers.
-          Items of groups that do not count have weight 0.
-        - `stratum`: label of the items that are averaged together with equal weights: the subset
-          and the item's group if the headline is a mean over groups, else the subset alone.
-        - `chance`: the probability of guessing the item right.
-
-    Raises:
-        DataError: If two benchmarks have the same name and subset.
+        The columns of `item_frame` and three more: `weight`, so that the headline score of a subset
+        is the sum of the weights of its right answers; `stratum`, a label of the items that are
+        averaged together with equal weights; and `chance`, the probability of guessing the item.
     """
     benchmarks = scorable_benchmarks(benchmarks)
     rows = []
@@ -140,6 +117,7 @@ def weighted_items(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
         weights = item_weights([item.group for item in subset.items], subset.average)
         for item, weight in zip(subset.items, weights, strict=True):
             over_groups = subset.average.over_groups
+            # With the key of the subset, because two subsets may have a group of the same name.
             stratum = f"{subset.key}: {item.group}" if over_groups else subset.key
             rows.append((weight, stratum, chance(subset, item)))
     columns = pd.DataFrame(rows, columns=["weight", "stratum", "chance"])
@@ -156,10 +134,7 @@ def chance(benchmark: Benchmark, item: Item) -> float:
 
 
 def item_scores(items: Sequence[Item], encoder: Encoder) -> list[np.ndarray]:
-    """Return for each item the cosines of its images with its texts, float32 `(images, texts)`.
-
-    An option that occurs twice in an item gets exactly the same cosine twice, so ties are exact.
-    """
+    """Return for each item the cosines of its images with its texts, float32 `(images, texts)`."""
     shapes: dict[tuple[int, int], list[int]] = {}
     for row, item in enumerate(items):
         shapes.setdefault((len(item.images), len(item.texts)), []).append(row)
@@ -167,6 +142,8 @@ def item_scores(items: Sequence[Item], encoder: Encoder) -> list[np.ndarray]:
     for (n_images, n_texts), rows in sorted(shapes.items()):
         images = encoder.encode_images([ref for row in rows for ref in items[row].images])
         texts = encoder.encode_texts([text for row in rows for text in items[row].texts])
+        # (items, images, 1, E) times (items, 1, texts, E). A sum of products, not a matrix product,
+        # which may round equal options differently: a tie has to be exact.
         images = images.reshape(len(rows), n_images, 1, -1)
         cosines = (images * texts.reshape(len(rows), 1, n_texts, -1)).sum(axis=-1)
         scores.update(zip(rows, cosines, strict=True))
@@ -176,7 +153,8 @@ def item_scores(items: Sequence[Item], encoder: Encoder) -> list[np.ndarray]:
 def _judge(subset: Benchmark, encoder: Encoder) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return for each item of a benchmark whether it is right, its margin and its rank."""
     ranks = np.zeros(subset.n_used)
-    if subset.task == "tot":  # of the three texts with each other
+    if subset.task == "tot":
+        # (3, 3) for each item: cosines of the texts with each other, without the image.
         vectors = [encoder.encode_texts(item.texts) for item in subset.items]
         scores = [features @ features.T for features in vectors]
     else:
@@ -184,6 +162,7 @@ def _judge(subset: Benchmark, encoder: Encoder) -> tuple[np.ndarray, np.ndarray,
     if subset.key == SVO_MATCH_KEY:
         margins = match_margins(subset.items, np.concatenate(scores, axis=None))
         negative = np.array([item.group == "negative" for item in subset.items])
+        # A match lies above the threshold, so a negative pair at the threshold is right.
         return (margins > 0) | (negative & (margins == 0)), margins, ranks
     truths = [item.truth for item in subset.items]
     margins = np.array(
@@ -191,27 +170,24 @@ def _judge(subset: Benchmark, encoder: Encoder) -> tuple[np.ndarray, np.ndarray,
     )
     if subset.task == "choice":
         ranks = np.array(
+            # The true option counts itself, so the smallest rank is 1.
             [(s >= s.flat[truth]).sum() for s, truth in zip(scores, truths, strict=True)]
         )
     return margins > 0, margins, ranks
 
 
 def match_margins(items: Sequence[Item], cosines: np.ndarray) -> np.ndarray:
-    """Return the margins `(n,)` of the n items of `svo_match_benchmark`.
+    """Return the margins `(n,)` of the items of `svo_match_benchmark` from their cosines `(n,)`.
 
-    A cosine gives no yes or no, so the threshold is the median cosine of the distinct pairs of a
-    sentence and an image. A positive pair has to lie above it, a negative pair at or below it. The
-    margin of a positive pair is its cosine minus the threshold, that of a negative pair the
-    threshold minus its cosine.
-
-    Args:
-        items: The n items, each with one image and one sentence.
-        cosines: The cosine of each item `(n,)`.
+    The margin is the cosine minus the threshold for a positive pair, the threshold minus the cosine
+    for a negative pair.
     """
+    # A pair may be positive in one row and negative in another; it counts once in the median.
     distinct = {
         (_sentence(item), item.images[0]): float(cosine)
         for item, cosine in zip(items, cosines, strict=True)
     }
+    # A cosine gives no yes or no, so the median of all pairs is the threshold.
     above = cosines - np.median(list(distinct.values()))
     return np.where([item.group == "positive" for item in items], above, -above)
 
@@ -219,14 +195,7 @@ def match_margins(items: Sequence[Item], cosines: np.ndarray) -> np.ndarray:
 def margin(task: str, scores: np.ndarray, truth: int) -> float:
     """Return the smallest of the differences that have to be positive for an item to be right.
 
-    For the task "choice", it is the cosine of the true option minus the largest other cosine. Of
-    Winoground's tasks, "text" compares the two texts for each image, "image" compares the two
-    images for each text, and "group" does both. The other tasks compare three texts.
-
-    Args:
-        task: How the item is scored, see `Benchmark.task`.
-        scores: Cosines `(images, texts)`; for "tot", cosines between the three texts `(3, 3)`.
-        truth: Index of the true option; used only for the task "choice".
+    `scores` are cosines `(images, texts)`; for "tot", cosines between the three texts `(3, 3)`.
     """
     if task == "choice":
         return scores.flat[truth] - np.delete(scores.ravel(), truth).max()
@@ -236,6 +205,7 @@ def margin(task: str, scores: np.ndarray, truth: int) -> float:
         return min(
             scores[0, closer] - scores[0, other] for closer, other in CLOSER_TEXT_PAIRS[task]
         )
+    # Winoground: along a row the texts of one image compete, along a column the images of one text.
     text = min(scores[0, 0] - scores[0, 1], scores[1, 1] - scores[1, 0])
     image = min(scores[0, 0] - scores[1, 0], scores[1, 1] - scores[0, 1])
     return {"text": text, "image": image, "group": min(text, image)}[task]

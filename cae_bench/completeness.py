@@ -31,12 +31,8 @@ class Tally:
 
     Attributes:
         what: What is counted, such as "files", for printing.
-        n_present: How many are on this machine.
         n_expected: How many there should be; None if the number is unknown.
-        missing: Names of missing files or images: paths or patterns below `data/raw`, or the model
-            and tag of weights that open_clip keeps in the hub's cache. Missing rows have no names.
-        n_unverified: How many more are on this machine, of which no number is published, so that
-            nobody can tell whether they are complete.
+        n_unverified: How many more are here of which no number is published.
     """
 
     what: str
@@ -51,12 +47,7 @@ class Tally:
         return not self.missing and self.n_expected in (None, self.n_present)
 
     def count(self, is_present: bool, name: str) -> None:
-        """Count one expected file or image, and note its name if it is missing.
-
-        Args:
-            is_present: Whether it is on this machine.
-            name: Its name in the list of missing ones.
-        """
+        """Count one expected file or image, and note its name if it is missing."""
         self.n_expected = (self.n_expected or 0) + 1
         self.n_present += is_present
         if not is_present:
@@ -77,9 +68,7 @@ class SourceReport:
     """Counts of how much of one source is on this machine.
 
     Attributes:
-        source: The source.
-        tallies: The tally of files. A tally of rows (of items, for a benchmark) and a tally of
-            images follow, each only if some are expected or present.
+        tallies: The files; then the rows or items and the images, if any are expected or present.
         faults: Messages about files that cannot be read or are malformed.
     """
 
@@ -89,24 +78,18 @@ class SourceReport:
 
     @property
     def state(self) -> str:
-        """State of the source: "complete", "incomplete", "not here" or "unknown".
-
-        It is "unknown" if nothing is known to be missing, but no expected number is known, or that
-        of some items is not.
-        """
+        """State of the source: "complete", "incomplete", "not here" or "unknown"."""
         if not any(tally.n_present or tally.n_unverified for tally in self.tallies):
             return "not here"
         if self.faults or not all(tally.is_complete for tally in self.tallies):
             return "incomplete"
+        # Without a published number, nobody can tell whether what is here is all of it.
         is_verified = not any(tally.n_unverified for tally in self.tallies)
         expects_any = any(tally.n_expected for tally in self.tallies)
         return "complete" if is_verified and expects_any else "unknown"
 
     def lines(self) -> list[str]:
-        """Return the report as lines of text: the counts, then missing names, then the faults.
-
-        At most `MAX_MISSING_NAMES` missing files and `MAX_MISSING_NAMES` missing images are named.
-        """
+        """Return the report as lines of text: the counts, then missing names, then the faults."""
         lines = [f"{self.source.name}: {self.state}; {', '.join(map(str, self.tallies))}"]
         for tally in self.tallies:
             n_unnamed = len(tally.missing) - MAX_MISSING_NAMES
@@ -120,14 +103,8 @@ class SourceReport:
 def source_report(source: Source) -> SourceReport:
     """Count the files, rows and images of a source, and name missing files and images.
 
-    The expected files are weights in the hub's cache, the files under `rows` in `sources.yml`, and
-    the annotation files of benchmarks that read this source only. If there are none, all files in
-    the folder of the source are counted, and their expected number is None. Files that cannot be
-    read raise no error; they are listed as faults of the report. Images that annotation files
-    contain, as those of BiVLC do, are written to files of their own if they are not there yet.
-
-    Raises:
-        WriteError: If such an image cannot be written.
+    Files that cannot be read raise no error but are faults of the report. Images inside annotation
+    files, such as BiVLC's, are written to files of their own if they are not there yet.
     """
     files, rows, images = Tally("files"), Tally("rows"), Tally("images")
     faults: list[str] = []
@@ -142,6 +119,7 @@ def source_report(source: Source) -> SourceReport:
         images.count(any(os.path.isfile(path) for path in places), name)
     for family in _families_of(source):
         _count_benchmark(family, files, rows, images, faults)
+    # Nothing is listed, so whatever lies in the folder counts, and its full number is unknown.
     if not files.n_expected and not source.rows:
         files.n_expected = None
         files.n_present = sum(path.is_file() for path in source.root.rglob("*"))
@@ -150,15 +128,13 @@ def source_report(source: Source) -> SourceReport:
         for tally in (rows, images)
         if tally.n_expected or tally.n_present or tally.n_unverified
     ]
+    # Subsets that share an annotation file report the same fault.
     return SourceReport(source, [files, *counted], list(dict.fromkeys(faults)))
 
 
 def annotation_files(source: Source) -> list[Path]:
-    """Return the annotation files of a source that are on this machine, sorted by path.
-
-    They are the files that `sources.yml` lists under `rows` by names without a `*`, and the files
-    of the benchmarks that read this source and no other.
-    """
+    """Return the annotation files of a source that are on this machine, sorted by path."""
+    # Only folders of images are listed with a `*`.
     patterns = [
         name for row in source.rows if "*" not in row.file for name in expand_braces(row.file)
     ]
@@ -178,18 +154,7 @@ def _families_of(source: Source) -> list[Family]:
 def _count_benchmark(
     family: Family, files: Tally, items: Tally, images: Tally, faults: list[str]
 ) -> None:
-    """Add the files of a benchmark, and the items and images that its reader yields, to tallies.
-
-    Subsets that only score items again are left out. Items of which no number is published are
-    counted as `n_unverified`.
-
-    Args:
-        family: The benchmark.
-        files: Tally of annotation files.
-        items: Tally of items; its `what` becomes "items".
-        images: Tally of the images that the items name.
-        faults: List to which messages about files that cannot be read are appended.
-    """
+    """Add the files of a benchmark, and the items and images that its reader yields, to tallies."""
     root = paths().raw
     for pattern in family.files:
         matches = sorted(root.glob(pattern))
@@ -208,6 +173,7 @@ def _count_benchmark(
                     n_items += 1
                     image_paths.update(image.path for image in item.images)
         except MissingFileError:
+            # The missing file itself is counted above.
             pass
         except DataError as error:
             faults.append(str(error))
@@ -225,21 +191,13 @@ def _count_benchmark(
 def _count_listed_rows(
     source: Source, entry: ExpectedRows, files: Tally, rows: Tally, faults: list[str]
 ) -> None:
-    """Add the files and rows of one entry under `rows` in `sources.yml` to tallies.
-
-    Args:
-        source: The source.
-        entry: The entry. With a `*` in its file name, `n` is the number of files (None expects at
-            least one) and no rows are counted; otherwise `n` is the number of rows, which are
-            counted if `n` is not None.
-        files: Tally of annotation files.
-        rows: Tally of rows.
-        faults: List to which messages about files that cannot be read are appended.
-    """
+    """Add the files and rows of one entry under `rows` in `sources.yml` to tallies."""
     if "*" in entry.file:
+        # With a `*`, the number of the entry counts files, not rows.
         n_files = sum(path.is_file() for path in source.root.glob(entry.file))
         files.n_present += n_files
         files.n_expected = (files.n_expected or 0) + (
+            # Without a published number at least one file is expected.
             (n_files or 1) if entry.n is None else entry.n
         )
         if n_files < (entry.n or 1):
@@ -259,16 +217,9 @@ def _count_listed_rows(
 
 
 def _expected_images(source: Source, faults: list[str]) -> Iterator[tuple[str, tuple[Path, ...]]]:
-    """Yield the images that the annotation files of a source name, each image once.
+    """Yield the images that annotation files name, each once: its name, and where it may lie.
 
-    Args:
-        source: The source. The attribute `images` says which files name images.
-        faults: List to which the messages about annotation files that cannot be read are appended
-            while the iterator is consumed.
-
-    Yields:
-        The image's first possible path as a text relative to `data/raw`, and all paths that its
-        file may have.
+    Messages about files that cannot be read are appended to `faults` while the iterator runs.
     """
     seen: set[tuple[Path, ...]] = set()
     for entry in source.images:
@@ -282,12 +233,7 @@ def _expected_images(source: Source, faults: list[str]) -> Iterator[tuple[str, t
 
 
 def _image_names(path: Path, entry: ReferencedImages, faults: list[str]) -> Iterable[str]:
-    """Return the distinct image names in an annotation file, in order.
-
-    White space around a name, the prefix `entry.drop` and the suffix ".0" are removed. A row that
-    lacks one of the fields `entry.fields` gives no name for this field. If the file cannot be read
-    to its end, a message is appended to `faults`, and the names found before are returned.
-    """
+    """Return the distinct image names in an annotation file, in order; note a fault of the file."""
     names = {}
     try:
         for row in rows_of(path):
@@ -295,6 +241,7 @@ def _image_names(path: Path, entry: ReferencedImages, faults: list[str]) -> Iter
                 with suppress(DataError):
                     is_line = isinstance(row.content, str)
                     name = row.content if is_line else str(row.value(str(key)))
+                    # Some tables hold image ids that went through floats, such as "7.0".
                     names[name.strip().removeprefix(entry.drop).removesuffix(".0")] = None
     except DataError as error:
         faults.append(str(error))
@@ -308,14 +255,10 @@ def _name_below_raw(path: Path) -> str:
 
 
 def checksum_of(path: Path, algorithm: str = "sha256") -> str:
-    """Return the checksum of a file in hexadecimal.
-
-    Args:
-        path: The file.
-        algorithm: Name of an algorithm of `hashlib`, or "git" for the id that git gives the file.
-    """
+    """Return the checksum of a file in hexadecimal, by an algorithm of `hashlib` or "git"."""
     digest = hashlib.new("sha1" if algorithm == "git" else algorithm)
     if algorithm == "git":
+        # The id of a git blob is the SHA-1 of this header and the content.
         digest.update(f"blob {path.stat().st_size}\0".encode())
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):

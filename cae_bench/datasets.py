@@ -1,8 +1,7 @@
 """Load test sets from a folder, and cache them.
 
-If a published dataset is incomplete, its usable part is loaded. A printed line then says what is
-left out, and the number of used items is smaller than the expected number. Generated datasets have
-to be complete.
+If a published dataset is incomplete, its usable part is loaded, and a printed line says what is
+left out. Generated datasets have to be complete.
 """
 
 from __future__ import annotations
@@ -84,14 +83,7 @@ class Datasets:
 
 @contextmanager
 def skip_if_missing(name: str, may_be_missing: bool) -> Iterator[None]:
-    """Suppress a MissingDataError that the `with` block raises, and print what is left out.
-
-    The rest of the block is skipped. The same message is printed once in a process.
-
-    Args:
-        name: What the block loads or measures, as the message names it.
-        may_be_missing: Whether to suppress the error; if False, it is raised.
-    """
+    """Suppress a MissingDataError if allowed, and print once that `name` is left out."""
     try:
         yield
     except MissingDataError as error:
@@ -108,8 +100,8 @@ def load_benchmarks(datasets: Datasets, families: Iterable[str] = ()) -> tuple[B
 
     Args:
         datasets: The test sets.
-        families: Names of the families to load, see `family_names`; by default those of
-            `benchmark_families`.
+        families: Names of the families to load; hyphens may stand for underscores. By default,
+            those of `benchmark_families`.
 
     Raises:
         ConfigError: If a family is unknown or, of generated datasets, missing, or if the family
@@ -118,12 +110,14 @@ def load_benchmarks(datasets: Datasets, families: Iterable[str] = ()) -> tuple[B
             names has no usable item.
     """
     names = family_names(families)
+    # Published families may be named without their folder: the error says how to get them.
     available = [*FOLDER_OF_FAMILY] if datasets.is_published else benchmark_families(datasets)
     if unknown := [name for name in names if name not in available]:
         raise ConfigError(f"no benchmark {', '.join(unknown)}. Known: {', '.join(available)}.")
     requested = [name for name in available if name in (names or benchmark_families(datasets))]
     parts = [part for name in requested for part in load_family(datasets, name)]
     usable = {part.name for part in parts if part.n_used}
+    # Only families that the caller names have to be there; of the others any part may be missing.
     if absent := [name for name in names if name not in usable]:
         sources = (source for name in absent for source in BENCHMARK_FAMILIES[name].source_names)
         raise MissingDataError(
@@ -136,12 +130,7 @@ def load_benchmarks(datasets: Datasets, families: Iterable[str] = ()) -> tuple[B
 def benchmark_families(datasets: Datasets) -> list[str]:
     """Return the names of the benchmark families that the datasets have.
 
-    Of published datasets, these are the CAE paper's benchmarks, even if they are missing, and every
-    other benchmark whose folder exists. Of generated ones, they are those of the manifest.
-
-    Raises:
-        DataError: If generated data are not built yet (the message names the command that builds
-            them), or their manifest is malformed.
+    Of published ones: the paper's, even if missing, and every other one whose folder exists.
     """
     if not datasets.is_published:
         counts = datasets.counts()
@@ -155,12 +144,7 @@ def benchmark_families(datasets: Datasets) -> list[str]:
 
 @lru_cache(maxsize=64)
 def load_family(datasets: Datasets, name: str) -> list[Benchmark]:
-    """Load the subsets of a benchmark family; the result is cached.
-
-    Raises:
-        ConfigError: If the family is unknown, or the family "order" finds no English spaCy model.
-        DataError: If data are malformed, or generated data are incomplete.
-    """
+    """Load the subsets of a benchmark family; the result is cached."""
     parts = load_benchmark(name, datasets.root, is_published=datasets.is_published)
     for part in parts if not datasets.is_published else ():
         if part.n_used != part.n_expected:
@@ -173,19 +157,7 @@ def load_family(datasets: Datasets, name: str) -> list[Benchmark]:
 
 @lru_cache(maxsize=4)
 def retrieval_pairs(datasets: Datasets, name: str) -> ImageCaptionPairs:
-    """Load the image-caption pairs of a retrieval set; a published one may be incomplete.
-
-    The result is cached.
-
-    Args:
-        datasets: The test sets.
-        name: "coco" or "flickr30k".
-
-    Raises:
-        ConfigError: If the name is unknown.
-        DataError: If the captions are missing or malformed, no image can be used, or a generated
-            set is incomplete.
-    """
+    """Load the pairs of "coco" or "flickr30k", cached; a published set may be incomplete."""
     root, published = datasets.root, datasets.is_published
     pairs = load_retrieval_set(
         name, root, missing_images="drop" if published else "raise", is_published=published
@@ -199,12 +171,9 @@ def retrieval_pairs(datasets: Datasets, name: str) -> ImageCaptionPairs:
 
 
 def retrieval_sets(datasets: Datasets) -> dict[str, ImageCaptionPairs]:
-    """Load the retrieval sets by name; published ones that are missing are left out.
-
-    Raises:
-        DataError: If a set is malformed, or a generated one is missing or incomplete.
-    """
+    """Load the retrieval sets by name; published ones that are missing are left out."""
     pairs = {}
+    # The manifest has no retrieval sets of its own: they are the captions of the family "order".
     for name in RETRIEVAL_SETS if datasets.is_published else datasets.counts()["order"]:
         with skip_if_missing(f"retrieval on {name}", datasets.is_published):
             pairs[name] = retrieval_pairs(datasets, name)
@@ -213,15 +182,7 @@ def retrieval_sets(datasets: Datasets) -> dict[str, ImageCaptionPairs]:
 
 @lru_cache(maxsize=2)
 def similarity_sets(datasets: Datasets) -> tuple[SentencePairs, ...]:
-    """Load the text similarity datasets that are on this machine.
-
-    A message names published datasets that are missing. Of generated data, those datasets are
-    loaded that have test files. The result is cached.
-
-    Raises:
-        DataError: If a dataset is malformed, or if generated data have no dataset or lack all score
-            files of one.
-    """
+    """Load the text similarity datasets that are on this machine; the result is cached."""
     folder, pairs = datasets.root / SENTEVAL_FOLDER, []
     names = SIMILARITY_SETS if datasets.is_published else available_similarity_sets(folder)
     for name in names:
@@ -232,13 +193,7 @@ def similarity_sets(datasets: Datasets) -> tuple[SentencePairs, ...]:
 
 @lru_cache(maxsize=2)
 def labelled_sets(datasets: Datasets) -> Mapping[str, LabelledImages]:
-    """Load the user's own datasets for zero-shot classification, by the names of their folders.
-
-    The result is cached.
-
-    Raises:
-        DataError: If `LABELLED_FOLDER` has no subfolder, or if a dataset is malformed.
-    """
+    """Load the user's own sets for zero-shot classification by folder name; cached."""
     root = datasets.root / LABELLED_FOLDER
     folders = sorted(path for path in root.glob("*") if path.is_dir())
     if not folders:

@@ -30,11 +30,10 @@ from cae_lib.models.image_tower import encode_image
 from cae_lib.models.text_encoder import text_encoder
 from cae_lib.runtime import Progress, atomic_file
 
+# Attention is computed up to the longest text of a batch, so texts of similar length go together.
+# Within a class, texts with the same beginning do, which the packed text encoder computes once.
 LENGTH_BUCKET = 2
-"""Width, in tokens, of the classes of text length by which texts are sorted into batches.
-
-A batch should hold texts of similar length, because attention is computed up to the longest.
-"""
+"""Width, in tokens, of the classes of text length by which texts are sorted into batches."""
 
 PROGRESS_THRESHOLD = 300
 """Smallest number of new images or texts for which a progress bar is shown."""
@@ -43,33 +42,29 @@ TOKENIZER_BATCH_SIZE, TEXT_BATCH_SIZE = 65_536, 256
 """Numbers of texts that are tokenised together, and that go through the model together."""
 
 CACHED_TOKEN_BATCHES = 16
-"""Number of tokenised batches that `tokenize` caches. A batch of `TOKENIZER_BATCH_SIZE` texts takes
-20 MB if the context has 77 tokens."""
+"""Number of tokenised batches that `tokenize` caches, of 20 MB each for 77 tokens."""
 
+# Fewer on a CPU, so that the hidden states fit into its cache.
 IMAGE_BATCH_SIZE, IMAGE_BATCH_SIZE_ON_CPU = 64, 16
-"""Numbers of images that go through the model together. A CPU gets fewer, so that their hidden
-states fit into its cache."""
+"""Numbers of images that go through the model together."""
 
+# A bound on the decoded images that wait in memory for the model.
 IMAGE_FILES_AT_ONCE = 256
-"""Number of image files that the decoding threads get at once. It bounds how many decoded images
-wait in memory."""
+"""Number of image files that the decoding threads get at once."""
 
 MAX_WORKERS = 8
 """Largest default number of threads that decode images."""
 
+# Raise it when the code from `read_image` to `Encoder.encode_images` gives other vectors for the
+# same file. Stored vectors are then computed again.
 VECTORS_VERSION = 1
-"""Version of the stored vectors of images.
-
-Raise it when the code from `read_image` to `Encoder.encode_images` gives other vectors for the same
-image file. Stored vectors are then computed again.
-"""
+"""Version of the stored vectors of images."""
 
 
 class DecodedImage(NamedTuple):
     """An image that is resized and cropped for a model, but not yet normalised.
 
     Attributes:
-        ref: The file, and the crop that was cut out of it.
         pixels: RGB values, uint8 `(3, height, width)`.
         pixel_hash: Hash of `pixels`, in hexadecimal.
     """
@@ -80,55 +75,46 @@ class DecodedImage(NamedTuple):
 
 
 class ImageReader:
-    """Reads images in threads and applies the preprocessing of a model to them.
+    """Reads images in threads and applies open_clip's preprocessing of a model to them.
 
-    Args:
-        preprocess: The preprocessing of open_clip, which ends in the conversion to a tensor and the
-            normalisation.
-        workers: Number of threads. None or 0 stands for the number of cores that the process may
-            use, but at most `MAX_WORKERS`.
+    With `workers` None or 0, there is a thread for each core, but at most `MAX_WORKERS`.
     """
 
     def __init__(self, preprocess: Compose, workers: int | None = None) -> None:
-        *geometry, _, last = preprocess.transforms  # the one before the last makes a tensor
+        # The last two transforms make a tensor and normalise it; `normalize` does both for a batch,
+        # on the device of the model, and until then an image takes one byte a value.
+        *geometry, _, last = preprocess.transforms
         self._geometry = Compose(geometry)
+        # (3, 1, 1) each
         self._mean, self._std = (torch.tensor(v).view(-1, 1, 1) for v in (last.mean, last.std))
+        # A job scheduler may give the process fewer cores than `os.cpu_count` says.
         has_affinity = hasattr(os, "sched_getaffinity")
         cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
         self.workers = workers or min(MAX_WORKERS, cores or 1)
 
     def ref_fingerprint(self, ref: ImageRef) -> str:
-        """Hash the path and crop of an image, and the modification time and size of its file.
-
-        For a missing file, only path and crop are hashed. The hash has 32 hexadecimal digits.
-        """
+        """Hash the path, the crop, and the modification time and size of the file, if it exists."""
+        # A missing file is no error here: `read` names it.
         status = ref.path.stat() if ref.path.is_file() else None
         state = ref, status and (status.st_mtime_ns, status.st_size)
         return _content_hash(repr(state).encode())
 
     def read(self, refs: Iterable[ImageRef]) -> Iterator[DecodedImage]:
-        """Yield the decoded images, grouped by file; each file is decoded once.
-
-        Files come in the order in which `refs` first names them.
-
-        Raises:
-            DataError: If an image is missing, cannot be decoded, or has an empty crop.
-        """
+        """Yield the decoded images, grouped by file; each file is decoded once."""
         by_file: dict[Path, list[ImageRef]] = {}
         for ref in refs:
             by_file.setdefault(ref.path, []).append(ref)
         files = list(by_file.values())
+        # Threads suffice: Pillow decodes and resizes without the interpreter lock.
         with ThreadPoolExecutor(self.workers) as pool:
             for start in range(0, len(files), IMAGE_FILES_AT_ONCE):
                 for images in pool.map(self._read_file, files[start : start + IMAGE_FILES_AT_ONCE]):
                     yield from images
 
     def normalize(self, images: Sequence[DecodedImage], device: torch.device) -> Tensor:
-        """Return images as the model's input, float32 `(images, 3, height, width)`, on a device.
-
-        This input equals the output of the whole preprocessing.
-        """
+        """Return the model's input, float32 `(images, 3, height, width)`."""
         pixels = torch.stack([image.pixels for image in images]).to(device)
+        # The operations of torchvision's ToTensor and Normalize, in their order: equal bit for bit.
         return pixels.float().div_(255).sub_(self._mean.to(device)).div_(self._std.to(device))
 
     def _read_file(self, refs: list[ImageRef]) -> list[DecodedImage]:
@@ -138,28 +124,29 @@ class ImageReader:
     def _crop(self, image: Image.Image, ref: ImageRef) -> DecodedImage:
         try:
             cropped = self._geometry(image if ref.crop is None else image.crop(ref.crop))
+        # A crop that rounds to no pixel only fails when it is resized.
         except (ValueError, ZeroDivisionError) as error:
             raise DataError(
                 f"{ref.path}: the crop {ref.crop} of a picture of {image.size} pixels cannot be "
                 f"used ({error}). Correct the row that asks for it."
             ) from error
+        # (height, width, 3) to (3, height, width)
         pixels = torch.from_numpy(np.array(cropped)).permute(2, 0, 1).contiguous()
         return DecodedImage(ref, pixels, _content_hash(pixels.numpy().data))
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str]) -> Tensor:
-    """Return the token ids of texts `(n, context_length)`, int64.
-
-    The results of CLIP's own tokenizer are cached for the last `CACHED_TOKEN_BATCHES` lists of
-    texts, because models that share a tokenizer are measured on the same texts.
-    """
+    """Return the token ids of texts `(n, context_length)`, int64."""
     if not isinstance(tokenizer, SimpleTokenizer):
         return tokenizer(list(texts))
+    # Cached, because models that share CLIP's tokenizer are measured on the same texts. `long`
+    # copies, so a caller may change the ids. The length is in the key, since it may be set anew.
     return _remembered_tokens(tokenizer, tokenizer.context_length, tuple(texts)).long()
 
 
 @lru_cache(maxsize=CACHED_TOKEN_BATCHES)
 def _remembered_tokens(tokenizer: SimpleTokenizer, length: int, texts: tuple[str, ...]) -> Tensor:
+    # int32 takes half the memory.
     return tokenizer(list(texts), length).int()
 
 
@@ -194,8 +181,11 @@ class Encoder:
         self._reader = ImageReader(clip.preprocess, workers)
         self._shows_progress = show_progress
         self._shared_file = None
+        # `image_vectors_key` reads open_clip's `visual`, which models of Hugging Face do not have.
         if store_images and hasattr(clip.model, "visual"):
             self._shared_file = paths().cache / "image-vectors" / f"{image_vectors_key(clip)}.npz"
+        # Two steps, file to pixels and pixels to vector: copies of an image share a vector, and a
+        # file whose fingerprint is known is not opened.
         self._contents, self._vectors = _read_shared(self._shared_file)
         self._images: dict[ImageRef, np.ndarray] = {}
         self._texts: dict[str, np.ndarray] = {}
@@ -215,6 +205,7 @@ class Encoder:
             DataError: If an image is missing, cannot be decoded, or has an empty crop.
             WriteError: If the file of shared vectors (see the class) cannot be written.
         """
+        # A dict, unlike a set, keeps the order, and with it the batches from run to run.
         new = [ref for ref in dict.fromkeys(refs) if ref not in self._images]
         states = {
             ref: self._reader.ref_fingerprint(ref) if self._shared_file else "" for ref in new
@@ -224,6 +215,7 @@ class Encoder:
         }
         size = IMAGE_BATCH_SIZE_ON_CPU if self.device.type == "cpu" else IMAGE_BATCH_SIZE
         with eval_mode(self.clip.model), self._progress(len(new), "images") as progress:
+            # A generator: it reads ahead of the model and fills `contents` on the way.
             unseen = self._read_unseen([ref for ref in new if ref not in contents], contents)
             while batch := list(islice(unseen, size)):
                 pixels = self._reader.normalize(batch, self.device)
@@ -232,8 +224,10 @@ class Encoder:
                     zip((image.pixel_hash for image in batch), vectors, strict=True)
                 )
                 progress.update(len(contents) - progress.n)
-            progress.update(len(contents) - progress.n)  # those whose pixels have a vector
+            # The images since the last batch, all with pixels that have a vector already.
+            progress.update(len(contents) - progress.n)
         self._images.update((ref, self._vectors[content]) for ref, content in contents.items())
+        # Written only if an image is new, as the whole file is written each time.
         if self._shared_file and not {*states.values()} <= self._contents.keys():
             self._contents.update((states[ref], content) for ref, content in contents.items())
             self._write_shared(self._shared_file)
@@ -257,7 +251,7 @@ class Encoder:
         Texts of similar length and with the same beginning are encoded in the same batch where
         possible, which is faster. Without texts, the shape is `(0,)`.
         """
-        # most calls ask only for encoded texts and skip `text_encoder`, which inspects the model
+        # Most calls ask only for encoded texts and skip `text_encoder`, which inspects the model.
         if new := [text for text in dict.fromkeys(texts) if text not in self._texts]:
             encoder = text_encoder(self.clip.model)
             with eval_mode(self.clip.model), self._progress(len(new), "texts") as progress:
@@ -280,6 +274,7 @@ class Encoder:
         self, refs: list[ImageRef], contents: dict[ImageRef, str]
     ) -> Iterator[DecodedImage]:
         """Yield one image for each new pixel hash; add the hashes of all `refs` to `contents`."""
+        # Images of one batch get their vectors only later, so those already yielded are noted here.
         seen = set(self._vectors)
         for image in self._reader.read(refs):
             contents[image.ref] = image.pixel_hash
@@ -288,7 +283,9 @@ class Encoder:
                 yield image
 
     def _write_shared(self, path: Path) -> None:
-        """Add the new vectors to the shared file, which other runs may have changed meanwhile."""
+        """Add the new vectors to the shared file."""
+        # Read again, because another run may have added vectors meanwhile. There is no lock: if two
+        # runs write at the same moment, the vectors of one are lost and computed again.
         contents, vectors = _read_shared(path)
         contents, vectors = contents | self._contents, vectors | self._vectors
         with atomic_file(path) as temporary, temporary.open("wb") as stream:
@@ -302,12 +299,7 @@ class Encoder:
 
 
 def _read_shared(path: Path | None) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """Read the file of shared vectors; without a file, both results are empty.
-
-    Returns:
-        The hash of an image's pixels by the image's `ref_fingerprint`, and the vector of an image
-        by the hash of its pixels.
-    """
+    """Read pixel hashes by `ref_fingerprint`, and vectors by pixel hash; {} without a file."""
     if path is None or not path.is_file():
         return {}, {}
     with np.load(path) as stored:
@@ -318,43 +310,34 @@ def _read_shared(path: Path | None) -> tuple[dict[str, str], dict[str, np.ndarra
 
 
 def image_vectors_key(clip: Clip) -> str:
-    """Return a hash of what determines an image's vector in a model of open_clip, except the image.
-
-    The hash, of 32 hexadecimal digits, covers the weights and the architecture of the image tower,
-    the activation, the preprocessing (size, interpolation, resize mode, crop, mean, standard
-    deviation), and `VECTORS_VERSION`.
-    """
+    """Return a hash, 32 digits, of what determines the vector of an image in an open_clip model."""
     tower: Any = clip.model.visual
+    # The weights do not tell the activation, nor how many heads share a projection.
     modules = [(name, _plain_attributes(module)) for name, module in tower.named_modules()]
     transforms = [_plain_attributes(transform) for transform in clip.preprocess.transforms]
     inputs = VECTORS_VERSION, clip.activation, transforms, modules
     digest = hashlib.sha256(repr(inputs).encode())
     for name, value in tower.state_dict().items():
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        # As bytes, because NumPy has no bfloat16.
         digest.update(value.cpu().contiguous().view(-1).view(torch.uint8).numpy())
     return digest.hexdigest()[:32]
 
 
 def _plain_attributes(module: object) -> tuple[str, dict[str, Any]]:
-    """Return the class name of a module or transform, and its plain attributes, such as sizes.
-
-    The attribute `training` and private attributes are left out.
-    """
+    """Return the class name of a module or transform, and its public plain attributes."""
     plain = (bool, int, float, str, tuple, list, Enum, type(None))
     return type(module).__qualname__, {
         name: value
         for name, value in vars(module).items()
+        # `training` says nothing of the vectors, which are computed in eval mode.
         if isinstance(value, plain) and name != "training" and not name.startswith("_")
     }
 
 
 @contextmanager
 def eval_mode(model: nn.Module) -> Iterator[None]:
-    """Put a model into eval mode for a `with` block, and restore its mode at the end.
-
-    The mode is also restored after an error. Submodules whose mode differed from the model's get
-    the mode of the model.
-    """
+    """Put a model into eval mode for a block; its submodules then get the mode it had."""
     was_training = model.training
     model.eval()
     try:
@@ -364,20 +347,18 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 def argsort_by_length_and_prefix(tokens: Tensor) -> Tensor:
-    """Return the indices that sort texts by length (see `LENGTH_BUCKET`), then by token ids.
+    """Return the indices `(B,)` that sort texts by length, then by token ids.
 
-    Texts of similar length with the same beginning are then neighbours.
-
-    Args:
-        tokens: Padded token ids `(B, T)`.
-
-    Returns:
-        The indices `(B,)`, int64.
+    `tokens` are padded ids `(B, T)`; lengths in one `LENGTH_BUCKET` are equal.
     """
     array = tokens.cpu().numpy()
-    differs = array != array[:, -1:]  # from the padding; of a text that fills the context, its end
+    # The last column is padding or, in a text that fills the context, the end-of-text token.
+    differs = array != array[:, -1:]
+    # (B,): the number of columns up to the last one that differs from the padding
     used = array.shape[1] - differs[:, ::-1].argmax(axis=1)
+    # Big-endian unsigned numbers compare as bytes like the ids themselves.
     by_content = np.array([row.tobytes() for row in array.astype(">u4")]).argsort(kind="stable")
+    # A second, stable sort by length keeps the order by ids within a length.
     length = ((used - 1) // LENGTH_BUCKET)[by_content]
     return torch.from_numpy(by_content[length.argsort(kind="stable")])
 
@@ -387,7 +368,8 @@ def _image_features(model: Any, pixels: Tensor) -> Tensor:
     if hasattr(model, "visual"):
         return encode_image(model, pixels).features
     features = model.get_image_features(pixel_values=pixels)
-    return getattr(features, "pooler_output", features)  # transformers 4 returns the tensor itself
+    # transformers 4 returns the tensor itself, later versions an output with several fields.
+    return getattr(features, "pooler_output", features)
 
 
 def _unit_vectors(features: Tensor) -> np.ndarray:

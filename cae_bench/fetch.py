@@ -1,9 +1,7 @@
 """Fetch the files of a source for `cae data get`: download, check, unpack, and put into place.
 
-pooch downloads from plain addresses, huggingface_hub from the Hugging Face hub, and gdown from
-Google Drive; the extra `data` installs them. A file is moved to its place once it is complete.
-Nothing is written outside of `data/raw`, except weights that open_clip looks for in the hub's own
-cache, and gdown's cookies in `~/.cache/gdown`.
+The extra `data` installs the downloading libraries. Nothing is written outside of `data/raw`,
+except weights that open_clip looks for in the hub's own cache, and gdown's cookies.
 """
 
 from __future__ import annotations
@@ -22,6 +20,7 @@ from cae_bench.unpack import check_destination, unpack
 from cae_lib.config import cached_open_clip_weights, install_command, paths
 from cae_lib.errors import DataError
 
+# Names, because the classes belong to several libraries that may not be installed.
 _OFFLINE = {
     *("ConnectionError", "ConnectError", "TimeoutError", "TimeoutException", "gaierror"),
     "LocalEntryNotFoundError",
@@ -36,22 +35,11 @@ class UnreachableError(DataError):
 def fetch_source(source: Source) -> list[str]:
     """Fetch the files of a source that are not on this machine yet, and unpack its archives.
 
-    An archive is removed once it is unpacked. A file that the user has already put at its path, or
-    an archive in the source's download folder, is checked (if a checksum is published) and used
-    instead of a download. If one file fails, the others are still fetched. A host that does not
-    answer is asked only once. If no file fails, the symbolic links in `source.links` are created
-    where there is nothing yet.
-
-    Args:
-        source: The source.
+    A file or archive that the user has already put into place is checked and used. If one file
+    fails, the others are still fetched, and the DataError names each failed one with its address.
 
     Returns:
-        Instructions for the files that have to be fetched by hand. They are also returned if such a
-        file is already there, unless it is an archive.
-
-    Raises:
-        DataError: If files could not be fetched, checked or unpacked; the message names each file
-            with its address and says what to do.
+        Instructions for files that have to be fetched by hand.
     """
     by_hand, failures = [], []
     unreached: dict[str, UnreachableError] = {}
@@ -69,10 +57,12 @@ def fetch_source(source: Source) -> list[str]:
             f"Run `cae data get {source.name}` again; or fetch these on another machine or with a "
             "browser, put them where the arrow points, and run it then\n  " + "\n  ".join(failures)
         )
-    for name, folder in source.links.items():  # where the reader of this source looks for images
+    # Benchmarks look for shared images, such as Visual Genome's, in folders of their own.
+    for name, folder in source.links.items():
         link, target = source.root / name, source.root / folder
         if not link.is_symlink() and not link.exists():
             link.parent.mkdir(parents=True, exist_ok=True)
+            # Relative, so that `data/raw` can be moved.
             link.symlink_to(os.path.relpath(target, link.parent), target_is_directory=True)
     return by_hand
 
@@ -82,21 +72,10 @@ def _fetch_file(
 ) -> list[str]:
     """Fetch one file or repository of a source and move it to its place, or unpack it there.
 
-    Args:
-        source: The source that the item belongs to.
-        item: The file or repository. A file that is already in its place is not fetched again. For
-            a whole repository, the hub is asked each time for files that are missing or changed.
-        unreached: Errors of the hosts that did not answer, by host; such a host is not asked again.
-
-    Returns:
-        Instructions if the user has to fetch the item by hand, as in `fetch_source`; otherwise [].
-
-    Raises:
-        UnreachableError: If the host cannot be reached.
-        DataError: If the item cannot be downloaded or unpacked, its checksum is wrong, or its place
-            is a symbolic link or lies behind one that leads out of `data/raw`.
+    The result is as in `fetch_source`. A host in `unreached` raises its error without being asked.
     """
     place = source.local_path(item)
+    # The archive is removed once it is unpacked; this empty file says that it was.
     marker = source.root / item.unpack / f".{item.name}.unpacked"
     if item.open_clip:
         is_present = cached_open_clip_weights(item.hub or "") is not None
@@ -104,9 +83,11 @@ def _fetch_file(
         is_present = bool(item.unpack) and marker.is_file()
     if is_present:
         return []
+    # An archive that was fetched by hand is unpacked like any other.
     if item.how and not (item.unpack and place.is_file()):
         return [f"{item.how} Put it at {place}." if item.unpack else item.how]
     if not item.open_clip:
+        # A link inside `data/raw` must not lead a download out of it.
         for path in (place, marker):
             check_destination(path, paths().raw)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -126,23 +107,20 @@ def _fetch_file(
 
 
 def _download(item: Download, place: Path) -> None:
-    """Download an item to `place`; weights of open_clip go to the hub's cache instead.
-
-    Errors of the downloading libraries pass through; see `_translated_errors`.
-
-    Raises:
-        DataError: If the file has another checksum than the published one; it is then removed.
-    """
+    """Download an item to `place`; weights of open_clip go to the hub's cache instead."""
+    # The libraries are imported where they are used: they belong to the extra `data`.
     from huggingface_hub import hf_hub_download, snapshot_download
 
     name = (item.hub or "").removeprefix("datasets/")
     kind = "model" if name == item.hub else "dataset"
     file = item.path or ""
     if item.open_clip:
-        path = Path(hf_hub_download(name, file))  # without a revision, as open_clip asks
+        # Without a revision, as open_clip asks: it would not find the file under another one.
+        path = Path(hf_hub_download(name, file))
         try:
             _verify_checksum(path, item.checksum)
-        except DataError:  # else open_clip would use it
+        except DataError:
+            # Both the blob and the link to it in the hub's cache, else open_clip would use them.
             path.resolve().unlink()
             path.unlink(missing_ok=True)
             raise
@@ -150,6 +128,7 @@ def _download(item: Download, place: Path) -> None:
     if item.hub and not item.path:
         snapshot_download(name, repo_type=kind, revision=item.revision, local_dir=place)
         return
+    # On the same disk as `place`, so that only a complete and checked file gets there, in one step.
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=place.parent) as folder:
         path = Path(folder, "file")
         if item.hub:
@@ -169,22 +148,14 @@ def _download(item: Download, place: Path) -> None:
             pooch.get_logger().setLevel("WARNING")
             bar = sys.stderr.isatty()
             http = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 20, timeout=60)
+            # No hash for pooch: it knows no git ids, and `_verify_checksum` checks all kinds.
             pooch.retrieve(item.url, None, path.name, folder, downloader=http)
         _verify_checksum(path, item.checksum)
         path.replace(place)
 
 
 def _verify_checksum(path: Path, checksum: str | None) -> None:
-    """Check that a file has a published checksum.
-
-    Args:
-        path: The file.
-        checksum: "sha256:...", "md5:..." or "git:..." (the id of a git blob), in hexadecimal; None
-            skips the check.
-
-    Raises:
-        DataError: If the file has another checksum.
-    """
+    """Raise a DataError if a file has another checksum than "KIND:DIGEST"; None skips the check."""
     kind, _, expected = (checksum or "").partition(":")
     if checksum and (digest := checksum_of(path, kind)) != expected:
         raise DataError(
@@ -195,24 +166,15 @@ def _verify_checksum(path: Path, checksum: str | None) -> None:
 
 @contextmanager
 def _translated_errors(item: Download, gated: str | None) -> Iterator[None]:
-    """Turn errors of the downloading libraries into DataErrors.
-
-    Args:
-        item: The file or repository that is downloaded.
-        gated: Page where the user has to accept the terms; None for the page of `item` on the hub.
-
-    Raises:
-        UnreachableError: If the host does not answer.
-        DataError: If the body raises any other exception; the message says what to do where that
-            is known.
-    """
+    """Turn errors of the downloading libraries into DataErrors that say what to do, where known."""
     try:
         yield
     except DataError:
         raise
     except ModuleNotFoundError as error:
         raise DataError(f"{error.name} is not installed: {install_command('data')}") from error
-    except Exception as error:  # there are several HTTP libraries, with errors of their own
+    # There are several HTTP libraries, with errors of their own, one wrapped in another.
+    except Exception as error:
         causes: list[BaseException] = [error]
         while below := causes[-1].__cause__ or causes[-1].__context__:
             causes.append(below)

@@ -17,7 +17,6 @@ class LabelledImages:
     """Image files and their classes, for zero-shot classification.
 
     Attributes:
-        paths: The image files.
         labels: For each image, the positions of its classes in `classes`.
         classes: Names of the classes, as they appear in a prompt.
         n_expected: Number of images that the dataset should have.
@@ -30,19 +29,10 @@ class LabelledImages:
 
 
 def load_labelled_folder(folder: str | Path) -> LabelledImages:
-    """Load the images of a folder, each with one class.
+    """Load the images of a folder that has one subfolder for each class, named after the class.
 
-    Args:
-        folder: Folder with one subfolder of images for each class. The name of the subfolder is the
-            name of the class, with underscores for spaces. Files are ignored if their ending, in
-            upper or lower case, is not one of `IMAGE_SUFFIXES`; so are files and folders whose name
-            begins with a dot. A subfolder without images gives no class.
-
-    Returns:
-        The images, sorted by class and file name. Their expected number is the number found.
-
-    Raises:
-        DataError: If there is no image, no such folder, or two subfolders give the same class.
+    Underscores in the name stand for spaces. Files and folders that begin with a dot, and files
+    with other endings than `IMAGE_SUFFIXES`, are ignored.
     """
     labelled = [
         (image, class_folder.name)
@@ -55,8 +45,10 @@ def load_labelled_folder(folder: str | Path) -> LabelledImages:
         raise DataError(
             f"{folder}: no labelled image. Expected one folder of images for each class."
         )
+    # From the images, so that a subfolder without images gives no class.
     names = sorted({label for _, label in labelled})
     classes = [name.replace("_", " ") for name in names]
+    # The folders "hot_dog" and "hot dog" would be one prompt with two labels.
     if twice := [name for name in classes if classes.count(name) > 1]:
         raise DataError(
             f"{folder}: two folders give the class {twice[0]!r}. Put their images into one folder."

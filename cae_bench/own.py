@@ -1,10 +1,4 @@
-"""Evaluate a model on data of your own: captions with hard negatives, or captioned images.
-
-A file of choices has a row for each item: an image, its caption, and one or more captions that are
-wrong. A file of captions has a row for each caption, and its images are ranked for the captions and
-the captions for the images. Both are CSV, TSV, JSON (a list of objects) or JSON lines; the columns
-may have any of the names in `COLUMNS`. Flickr8k's token file ("1.jpg#0<tab>A dog .") is read, too.
-"""
+"""Evaluate a model on data of your own: captions with hard negatives, or captioned images."""
 
 from __future__ import annotations
 
@@ -39,10 +33,15 @@ def evaluate_file(
 ) -> pd.DataFrame:
     """Evaluate a model on a file of your own.
 
+    A file of choices has a row for each item: an image, its caption, and one or more captions that
+    are wrong. A file of captions has a row for each caption; its images are ranked for the captions
+    and the captions for the images. Both are CSV, TSV, JSON (a list of objects) or JSON lines, with
+    columns named as in `COLUMNS`. Flickr8k's token file ("1.jpg#0<tab>A dog .") is read, too.
+
     Args:
         model: A model that `cae_lib.load_clip` returns, or a function that returns one. The
             function is called after the file has been read.
-        path: A file of choices, or of captions; see the module.
+        path: A file of choices, or of captions.
         images: Folder that the image paths start from; None for the folder of the file.
 
     Returns:
@@ -105,7 +104,6 @@ def _name(row: Row, what: str) -> str:
 
 
 def _text(row: Row, what: str) -> str:
-    """Return the text of a column."""
     return row.text(_name(row, what))
 
 
@@ -117,6 +115,7 @@ def _choices(path: Path, folder: Path, rows: list[Row]) -> Benchmark:
         value = row.value(name)
         false = row.texts(name) if is_list_of_texts(value) else (row.text(name),)
         image = ImageRef(folder / _text(row, "image"))
+        # Decoded now, so that a broken image does not stop the evaluation later.
         if problem := image_problem(image.path, decode=True):
             left_out.append((row.location, problem))
             continue
@@ -137,6 +136,7 @@ def _captions(path: Path, folder: Path, rows: list[Row]) -> ImageCaptionPairs:
     ]
     _tell(path, len(kept), len(rows), left_out)
     place: dict[Path, int] = {}
+    # (captions,): images are numbered in the order in which captions first name them.
     index = torch.tensor([place.setdefault(files[number], len(place)) for number in kept])
     captions = [_text(rows[number], "caption") for number in kept]
     return ImageCaptionPairs(list(place), captions, index, path.stem, len(kept), len(rows))

@@ -18,24 +18,11 @@ DIRECTIONS = ("image to text", "text to image")
 """Directions of retrieval: from the query to the candidates."""
 
 PROMPT_TEMPLATES = ("a photo of {}", "{}")
-"""Prompts of zero-shot classification. "{}" stands for the name of a class with its article. The
-vector of a class is the normalised mean of the vectors of its prompts."""
+"""Prompts of zero-shot classification; "{}" stands for a class with its article."""
 
 
 def retrieval_ranks(encoder: Encoder, pairs: ImageCaptionPairs, name: str) -> pd.DataFrame:
-    """Rank the images and captions of a retrieval set by cosine, in both directions.
-
-    Args:
-        encoder: The model.
-        pairs: The captions and images of the set.
-        name: Name of the set.
-
-    Returns:
-        The table of `rank_pairs`, with `name` in a first column, `set`.
-
-    Raises:
-        DataError: If an image is missing, cannot be decoded, or has no caption.
-    """
+    """Return the table of `rank_pairs` of a retrieval set, with `name` in a first column, `set`."""
     images = encoder.encode_images([ImageRef(path) for path in pairs.image_paths])
     table = rank_pairs(images, encoder.encode_texts(pairs.captions), np.asarray(pairs.image_index))
     table.insert(0, "set", name)
@@ -50,10 +37,6 @@ def rank_pairs(
 ) -> pd.DataFrame:
     """Rank the right candidate of each query by cosine, in both directions.
 
-    If a query has several right candidates, such as the captions of an image, the closest one is
-    ranked and the others are not counted. In a tie, the wrong candidate ranks first. Recall at k is
-    the share of queries with a rank of at most k.
-
     Args:
         image_features: Unit vectors of the images `(n_images, E)`.
         text_features: Unit vectors of the captions `(n_texts, E)`.
@@ -63,9 +46,6 @@ def rank_pairs(
     Returns:
         A row for each query: `direction`, one of `DIRECTIONS`; `query`, the row of the image or
         caption; `picture`, the row of its image; `rank`, 1 for the closest.
-
-    Raises:
-        DataError: If an image has no caption.
     """
     rows = np.arange(len(image_features))
     without_caption = np.setdiff1d(rows, image_index)
@@ -97,26 +77,27 @@ def _best_ranks(
     candidate_labels: np.ndarray,
     chunk: int,
 ) -> np.ndarray:
-    """Count, for each query, the wrong candidates at least as close as the best right one, plus 1.
+    """Return, for each query, 1 plus the number of wrong candidates before the best right one.
 
     A candidate is right where its label is the query's.
     """
     ranks = [np.empty(0, dtype=np.int64)]
+    # A matrix product may round equal columns differently, but equal candidates must tie exactly.
     distinct, column = _distinct_rows(candidates)
     for start in range(0, len(queries), chunk):
         rows = slice(start, start + chunk)
+        # (queries of the chunk, candidates), as `similarity`
         is_right = query_labels[rows, None] == candidate_labels
         similarity = (queries[rows] @ distinct.T)[:, column]
+        # Of several captions of an image, the closest one is ranked.
         best = np.where(is_right, similarity, -np.inf).max(axis=1, keepdims=True)
+        # The other right candidates do not count, and in a tie the wrong candidate ranks first.
         ranks.append(1 + ((similarity >= best) & ~is_right).sum(axis=1))
     return np.concatenate(ranks)
 
 
 def _distinct_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct rows of features, and for each row its number among them.
-
-    A matrix product may round equal columns differently, but equal candidates must tie exactly.
-    """
+    """Return the distinct rows of features, and for each row its number among them."""
     numbers: dict[bytes, int] = {}
     number = np.array([numbers.setdefault(row.tobytes(), len(numbers)) for row in features], int)
     first = np.unique(number, return_index=True)[1]
@@ -126,35 +107,27 @@ def _distinct_rows(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def class_ranks(encoder: Encoder, images: LabelledImages) -> pd.DataFrame:
     """Rank each class that an image shows among the classes that it does not show, by cosine.
 
-    This is zero-shot classification, in which an image may show several classes. In a tie, the
-    wrong class ranks first.
-
     Returns:
         A row for each image and class that it shows: `picture`, the position in `images.paths`;
         `label`, the name of the class; and `rank`, 1 for the closest.
-
-    Raises:
-        DataError: If an image is missing or cannot be decoded.
     """
     vectors = encoder.encode_images([ImageRef(path) for path in images.paths])
     similarity = vectors @ class_vectors(encoder, images.classes).T
     sizes = [len(labels) for labels in images.labels]
+    # (labels,): image and class of each label, for images may show several classes.
     rows = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
     columns = np.concatenate([list(labels) for labels in images.labels])
     wrong = similarity.copy()
+    # (images, classes) without the classes that an image shows: they do not compete.
     wrong[rows, columns] = -np.inf
+    # `>=`, so that in a tie the wrong class ranks first.
     ranks = 1 + (wrong[rows] >= similarity[rows, columns, None]).sum(axis=1)
     labels = np.array(images.classes, dtype=object)[columns]
     return pd.DataFrame({"picture": rows, "label": labels, "rank": ranks.astype(np.int32)})
 
 
 def class_vectors(encoder: Encoder, classes: Sequence[str]) -> np.ndarray:
-    """Return a unit vector of each class `(C, E)`: the mean of its prompts' vectors, normalised.
-
-    Args:
-        encoder: The model.
-        classes: Names of the C classes.
-    """
+    """Return a unit vector of each class `(C, E)`: the mean of its prompts' vectors, normalised."""
     texts = [text for name in classes for text in class_prompts(name)]
     vectors = (
         encoder.encode_texts(texts).reshape(len(classes), len(PROMPT_TEMPLATES), -1).mean(axis=1)
@@ -163,7 +136,7 @@ def class_vectors(encoder: Encoder, classes: Sequence[str]) -> np.ndarray:
 
 
 def class_prompts(class_name: str) -> list[str]:
-    """Return the prompts of a class, given its name: one text for each of `PROMPT_TEMPLATES`."""
+    """Return the prompts of a class: one text for each of `PROMPT_TEMPLATES`."""
     return [
         prompt.format(f"{indefinite_article(class_name)} {class_name}")
         for prompt in PROMPT_TEMPLATES

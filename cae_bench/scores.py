@@ -25,8 +25,9 @@ from cae_lib.models.clip import Clip
 from cae_lib.runtime import write_atomic
 
 SCORE_COLUMNS = ["dataset", "task", "metric", "value", "chance", "n_used", "n_expected"]
-"""Columns of a table of scores. `dataset` is "family/subset" of a benchmark, or the name of another
-dataset; `n_used` and `n_expected` are numbers of items, captions or pairs of sentences."""
+"""Columns of a table of scores. `dataset` is "family/subset" of a benchmark or another dataset;
+`n_used` and `n_expected` are numbers of items, captions or pairs of sentences.
+"""
 
 CLIP_BENCHMARK_TASKS = {
     "choice": "image_caption_selection",
@@ -35,21 +36,17 @@ CLIP_BENCHMARK_TASKS = {
 }
 """CLIP_benchmark's names of the tasks."""
 
+# CLIP_benchmark names retrieval after what is retrieved: "image" for text to image.
 CLIP_BENCHMARK_METRICS = {"accuracy": "acc"} | {
     f"{way}, R@{k}": f"{name}_retrieval_recall@{k}"
     for k in (1, 5, 10)
     for way, name in (("text to image", "image"), ("image to text", "text"))
 }
-"""CLIP_benchmark's names of the metrics, which name retrieval after what is retrieved."""
+"""CLIP_benchmark's names of the metrics."""
 
 
 def items_of(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
-    """Return the items of benchmarks in the form that `choice_scores` needs.
-
-    Returns:
-        The table of `weighted_items` with a further column `n_expected`, the number of items that
-        the subset should have.
-    """
+    """Return the table of `weighted_items` with a column `n_expected`, the size of the subset."""
     items = weighted_items(benchmarks)
     amounts = {
         (part.name, part.subset): part.n_expected for part in scorable_benchmarks(benchmarks)
@@ -59,21 +56,9 @@ def items_of(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
 
 
 def choice_scores(answer_table: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
-    """Compute the headline accuracy of each subset that has answers.
-
-    Args:
-        answer_table: Answers of one run and seed, as `choice.answer_benchmarks` returns them.
-        items: The items, as `items_of` returns them.
-
-    Returns:
-        A row for each subset with answers, with the columns `SCORE_COLUMNS`. `value` and `chance`
-        are fractions.
-
-    Raises:
-        DataError: If an item of a subset with answers does not have exactly one answer, or an
-            answer has no item.
-    """
+    """Return the headline accuracy of each subset with answers, which are of one run and seed."""
     answered = answer_table[["family", "subset"]].drop_duplicates()
+    # Items of subsets without answers are left out; within a subset each item needs an answer.
     rows = join_by_item(items.merge(answered), answer_table[[*ITEM_KEY, "correct"]])
     asked = score_weights(rows, "subset")
     value, chance = weighted_average(rows, asked), weighted_average(rows, asked, "chance")
@@ -125,7 +110,9 @@ def evaluate(
             `families` has no usable item. The message says how to get what is missing.
     """
     datasets = datasets or Datasets(paths().raw)
+    # The user may have added files since the last call.
     load_family.cache_clear()
+    # The data first: if something is missing, the error comes before a model is loaded.
     asked = load_benchmarks(datasets, families)
     clip = model if isinstance(model, Clip) else model()
     encoder = Encoder(clip, show_progress=datasets.is_published)
@@ -133,19 +120,14 @@ def evaluate(
 
 
 def format_scores(table: pd.DataFrame) -> str:
-    """Format scores, times 100, as a text table in which a star marks incomplete datasets.
-
-    Where no number of items is published, "unknown" stands for the expected number.
-
-    Args:
-        table: Scores with the columns `SCORE_COLUMNS`.
-    """
+    """Format scores, times 100, as a text table in which a star marks incomplete datasets."""
     shown = table[["dataset", "metric"]].copy()
     shown["%"] = (100 * table["value"]).map("{:.1f}".format)
     shown["chance"] = [
         "" if math.isnan(value) else f"{100 * value:.1f}" for value in table["chance"]
     ]
     shown["n used"] = table["n_used"].map("{:,}".format)
+    # Without a published number, `n_expected` is only what the files hold.
     unknown = [is_size_unknown(*name.partition("/")[::2]) for name in table["dataset"]]
     shown["n expected"] = table["n_expected"].map("{:,}".format).mask(unknown, "unknown")
     few = table["n_used"] < table["n_expected"]
@@ -157,24 +139,16 @@ def format_scores(table: pd.DataFrame) -> str:
 
 
 def write_scores(table: pd.DataFrame, model_name: str, folder: Path, tag: str = "") -> list[Path]:
-    """Write scores to a CSV file and to a YAML file.
-
-    The CSV file has the layout of CLIP_benchmark, with the further columns `n_used` and
-    `n_expected`. The YAML file holds the evaluation results that `hub_entries` returns for the
-    Hugging Face hub; it is not written if there are none.
+    """Write scores to a CSV file in CLIP_benchmark's layout, and to a YAML file for the hub.
 
     Args:
-        table: Scores with the columns `SCORE_COLUMNS`; generated datasets must be named by
-            `qualified_dataset_names`.
+        table: Scores; generated datasets must be named by `qualified_dataset_names`.
         model_name: Name of the model, which also names the files.
         folder: Folder to write to.
         tag: open_clip's name of the pretrained weights; "" if they have none.
 
     Returns:
-        The paths of the written files, named after `model_name` with ".csv" and ".yaml" added.
-
-    Raises:
-        WriteError: If a file cannot be written.
+        The paths of the written files; no YAML file is written if `hub_entries` has none.
     """
     import yaml
 
@@ -192,6 +166,7 @@ def write_scores(table: pd.DataFrame, model_name: str, folder: Path, tag: str = 
             "n_expected": table["n_expected"],
         }
     )
+    # CLIP_benchmark has a column for each metric, and a row for each dataset.
     names = list(rows.columns.difference(["metric", "value"], sort=False))
     wide = rows.pivot_table(index=names, columns="metric", values="value", sort=False).reset_index()
     files = {folder / f"{model_name}.csv": wide.to_csv(index=False)}
@@ -205,18 +180,13 @@ def write_scores(table: pd.DataFrame, model_name: str, folder: Path, tag: str = 
 def hub_entries(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Return accuracies in percent as entries of a model's `.eval_results` on the hub.
 
-    Args:
-        table: Scores as fractions, with the columns `SCORE_COLUMNS`. A real benchmark is recognised
-            by its name in `dataset` alone, so generated datasets must be named by
-            `qualified_dataset_names`.
-
-    Returns:
-        An entry for each complete subset of a benchmark that is a dataset of the hub. Other
-        subsets, generated datasets, retrieval and similarity have no entries.
+    Only complete subsets of benchmarks that are datasets of the hub have entries. Generated
+    datasets must be named by `qualified_dataset_names`, as only names tell them from real ones.
     """
     entries = []
     for row in table[table["task"] == "choice"].itertuples():
         family, _, subset = row.dataset.partition("/")
+        # The hub compares models, so a score of a part of the items must not get there.
         is_complete = row.n_used == row.n_expected and not is_size_unknown(family, subset)
         if family not in BENCHMARK_FAMILIES or not is_complete:
             continue

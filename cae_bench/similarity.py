@@ -23,12 +23,13 @@ SENTEVAL_FOLDER = "senteval"
 
 STS_PARTS: Mapping[str, tuple[str, ...]] = {
     "STS12": ("MSRpar", "MSRvid", "SMTeuroparl", "surprise.OnWN", "surprise.SMTnews"),
+    # SentEval omits the part SMT for its licence.
     "STS13": ("FNWN", "headlines", "OnWN"),
     "STS14": ("deft-forum", "deft-news", "headlines", "images", "OnWN", "tweet-news"),
     "STS15": ("answers-forums", "answers-students", "belief", "headlines", "images"),
     "STS16": ("answer-answer", "headlines", "plagiarism", "postediting", "question-question"),
 }
-"""Parts of STS12 to STS16 in SentEval's order. SentEval omits STS13's part SMT for its licence."""
+"""Parts of STS12 to STS16 in SentEval's order."""
 
 STSB, SICKR = "STS-B", "SICK-R"
 SIMILARITY_SETS: tuple[str, ...] = (*STS_PARTS, STSB, SICKR)
@@ -56,8 +57,7 @@ SPLIT_FILES = {
 """File of each split of STS-B and SICK-R, below `SENTEVAL_FOLDER`."""
 
 COLUMN_NUMBERS = {STSB: (5, 6, 4), SICKR: (1, 2, 3)}
-"""Positions, from 0, of the first sentence, the second sentence and the score in the columns of a
-file of STS-B or SICK-R. STS12 to STS16 have files of scores instead."""
+"""Columns, from 0, of the two sentences and the score; STS12 to STS16 have files of scores."""
 
 
 SICKR_MIN_SCORE, STS_MIN_SCORE, MAX_SCORE = 1, 0, 5
@@ -69,16 +69,11 @@ class SentencePairs:
     """Sentence pairs with human similarity scores.
 
     Attributes:
-        name: Name of the dataset, one of `SIMILARITY_SETS`.
-        first: First sentence of each of the n pairs.
-        second: Second sentence of each pair.
-        human_scores: Human scores, float64 `(n,)`, from 0 to 5 (SICK-R: 1 to 5); higher is more
-            similar.
-        part_sizes: Number of pairs of each part that was found, by name of the part, in the order
-            of the pairs. STS-B and SICK-R have one part, "test".
+        human_scores: float64 `(n,)`, from 0 to 5 (SICK-R: 1 to 5); higher is more similar.
+        part_sizes: Number of pairs of each part that was found, in the order of the pairs. STS-B
+            and SICK-R have one part, "test".
         n_expected: Number of pairs that the dataset should have.
-        counts: Numbers of pairs that were left out, by reason. The only reason is "unscored":
-            nobody scored the pair.
+        counts: Numbers of pairs that were left out, by reason; the only reason is "unscored".
     """
 
     name: str
@@ -93,25 +88,10 @@ class SentencePairs:
 def load_similarity_set(
     name: str, root: str | Path, *, is_published: bool = False
 ) -> SentencePairs:
-    """Load the test split of a dataset of sentence pairs; the pairs keep the order of their files.
+    """Load the test split of a dataset of sentence pairs, in the order of its files.
 
-    Pairs of STS12 to STS16 with a blank line in the file of scores were never scored. They are left
-    out, counted as "unscored", and not expected. Parts whose files are missing are left out, too.
-    Columns are separated by tabs, quotes have no special meaning, and further columns are ignored.
-    The first line of SICK-R is a header if it has "score" in the column of the scores.
-
-    Args:
-        name: Name of the dataset, one of `SIMILARITY_SETS`.
-        root: Folder with `STS/` and `SICK/`.
-        is_published: Whether to expect the published number of pairs, and print how many are
-            missing. Otherwise the number of pairs found is expected.
-
-    Raises:
-        ConfigError: If the dataset is unknown.
-        MissingDataError: If no pair is found and a file of the dataset is missing.
-        DataError: If a file is empty, a line is malformed, a score is outside of the range of the
-            dataset, a file of scores does not have as many lines as its file of sentences, no pair
-            has a score, or there are more pairs than expected.
+    With `is_published`, the published number of pairs is expected, and a message says how many are
+    missing; otherwise the number of pairs in the files.
     """
     if name not in SIMILARITY_SETS:
         raise ConfigError(f"no similarity set {name!r}. Known: {', '.join(SIMILARITY_SETS)}.")
@@ -129,6 +109,7 @@ def load_similarity_set(
         try:
             parts[part] = _scored_pairs(path, name, counts)
         except MissingFileError as error:
+            # The other parts are still of use, and the message below names this one.
             absent.append((part, str(error)))
     pairs = [pair for part in parts.values() for pair in part]
     if not pairs:
@@ -137,6 +118,7 @@ def load_similarity_set(
         raise DataError(f"{Path(root)}: no pair of {name} has a score.")
     n_expected = OFFICIAL_PAIR_COUNTS[name] if is_published else len(pairs)
     if len(pairs) > n_expected:
+        # Raises a DataError: surplus pairs mean another file, such as one of all splits.
         validate_row_count(Path(root, name), len(pairs), n_expected, ())
     if is_published:
         missing = f"Missing parts: {listed([part for part, _ in absent])}" if absent else ""
@@ -147,14 +129,7 @@ def load_similarity_set(
 
 
 def available_similarity_sets(root: str | Path) -> tuple[str, ...]:
-    """Return the names of the datasets that have test files.
-
-    Args:
-        root: Folder with `STS/` and `SICK/`.
-
-    Raises:
-        DataError: If no dataset has a test file.
-    """
+    """Return the names of the datasets that have test files below `root`."""
     folder = Path(root)
     names = [n for n in STS_PARTS if any((folder / "STS" / f"{n}-en-test").glob("STS.input.*.txt"))]
     names += [name for name, files in SPLIT_FILES.items() if (folder / files["test"]).is_file()]
@@ -168,23 +143,14 @@ def available_similarity_sets(root: str | Path) -> tuple[str, ...]:
 
 
 def _scored_pairs(path: Path, name: str, counts: Counter[str]) -> list[tuple[str, str, float]]:
-    """Return the scored pairs of a file; STS12 to STS16 have their scores in a second file.
-
-    Args:
-        path: The file of sentences.
-        name: Name of the dataset.
-        counts: Counter whose entry "unscored" is increased by the number of pairs without a score.
-
-    Raises:
-        MissingFileError: If the file of sentences or that of scores is missing.
-        DataError: If the file is empty, a line is malformed, a score is outside of the range of the
-            dataset, or the two files differ in their number of lines.
-    """
+    """Return the scored pairs of a file of sentences; `counts["unscored"]` grows by the others."""
     first, second, score = COLUMN_NUMBERS.get(name, (0, 1, 2))
+    # Split by hand: quotes mean nothing in these files, and rows of STS-B may have more columns.
     source, lines = path, [line.split("\t") for line in _lines(path)]
     if not lines:
         raise DataError(f"{path}: the file has no pairs, some were expected. Fetch it again.")
     if name in STS_PARTS:
+        # The scores of STS12 to STS16 are in a second file, line by line.
         source = path.with_name(path.name.replace("input", "gs", 1))
         scores = _lines(source)
         if len(lines) != len(scores):
@@ -196,6 +162,7 @@ def _scored_pairs(path: Path, name: str, counts: Counter[str]) -> list[tuple[str
     pairs = []
     for number, cells in enumerate(lines, start=1):
         if name in STS_PARTS and not cells[-1].strip():
+            # A blank line of scores: nobody scored the pair, so it is not expected either.
             counts["unscored"] += 1
             continue
         if len(cells) <= max(first, second, score) or not all(
@@ -206,6 +173,7 @@ def _scored_pairs(path: Path, name: str, counts: Counter[str]) -> list[tuple[str
                 f"expected, with tabs between, in columns {first + 1}, {second + 1} and "
                 f"{score + 1}. Fetch it again."
             )
+        # Copies of SICK-R with and without this header are in use.
         if number == 1 and name == SICKR and "score" in cells[score]:
             continue
         pairs.append((cells[first], cells[second], _score(cells[score], name, source, number)))
@@ -213,21 +181,19 @@ def _scored_pairs(path: Path, name: str, counts: Counter[str]) -> list[tuple[str
 
 
 def _lines(path: Path) -> list[str]:
-    """Return the lines of a file, split only at LF and CR LF; other line ends stay in the text."""
+    """Return the lines of a file, split only at LF and CR LF."""
     text = read_text(path).replace("\r\n", "\n")
+    # Not `splitlines`, which also splits at separators that sentences may contain, as U+2028.
     return text.removesuffix("\n").split("\n") if text else []
 
 
 def _score(cell: str, name: str, source: Path, number: int) -> float:
-    """Return the human score in a cell.
-
-    Raises:
-        DataError: If it is no number in the range of the dataset.
-    """
+    """Return the human score in a cell."""
     lowest = SICKR_MIN_SCORE if name == SICKR else STS_MIN_SCORE
     try:
         score = float(cell)
     except ValueError:
+        # NaN is in no range, so the check below refuses it.
         score = math.nan
     if not lowest <= score <= MAX_SCORE:
         raise DataError(

@@ -44,11 +44,6 @@ class Download:
     """A file, or a repository of the hub, that belongs to a source and has to be fetched.
 
     Exactly one of `url`, `drive`, `hub` and `how` says where it comes from.
-
-    Raises:
-        ValueError: If none or several of these four fields are set, or `checksum` does not match
-            `CHECKSUM_PATTERN`. If `hub` is set, also if `revision` is missing or does not match
-            `REVISION_PATTERN`; otherwise if `revision` is set.
     """
 
     url: str | None = None  # address of a plain download
@@ -72,6 +67,7 @@ class Download:
             raise ValueError(f"an item has one of {', '.join(DOWNLOAD_METHODS)}")
         if self.checksum is not None and not re.fullmatch(CHECKSUM_PATTERN, self.checksum):
             raise ValueError(f"checksum {self.checksum!r} is not like {CHECKSUM_PATTERN}")
+        # Files of the hub change; a commit says which were meant.
         if self.hub is not None and not re.fullmatch(REVISION_PATTERN, self.revision or ""):
             raise ValueError(
                 f"revision {self.revision!r} of {self.hub}: expected the commit to "
@@ -82,11 +78,8 @@ class Download:
 
     @property
     def name(self) -> str:
-        """Name of the downloaded file.
-
-        It is the last part of the first of `file`, `url` (without its query), `to` (unless it is
-        "."), `path` and `hub` that is set; "" if none is.
-        """
+        """Name of the downloaded file, the last part of the first field set; "" if none is."""
+        # The query of an address is no name, nor is the folder "." of a whole repository.
         url, to = (self.url or "").partition("?")[0], self.to.removeprefix(".")
         return (self.file or url or to or self.path or self.hub or "").rpartition("/")[2]
 
@@ -113,9 +106,9 @@ class ExpectedRows:
     Attributes:
         file: Path in the folder of the source. `{a,b}` stands for several files that are all
             expected, and `*` for any text.
-        n: Number of rows, or of files if `file` contains `*`; None if it has not been published.
+        n: Number of rows, or of files if `file` contains `*`; None if it is not published.
         lines: Whether rows are the lines that are not blank, whatever the suffix of the file.
-        skip: Number of rows at the beginning of each file that are not counted, such as a header.
+        skip: Number of rows at the beginning of each file that are not counted.
     """
 
     file: str
@@ -175,29 +168,16 @@ class Source:
         return paths().raw / "downloads" / self.name
 
     def local_path(self, download: Download) -> Path:
-        """Return the path on this machine that a download is saved to.
-
-        An archive is saved in `download_folder`, anything else in the folder of the source. The
-        path does not apply to weights that open_clip keeps in the hub's cache.
-        """
+        """Return where a download is saved; weights in the hub's cache have no such path."""
         if download.unpack:
+            # Archives are apart from what they unpack to, and the user may put them there.
             return self.download_folder / download.name
         return self.root / (download.to or download.path or ".")
 
 
 @lru_cache(maxsize=4)
 def load_sources(path: Path = SOURCES_FILE) -> Mapping[str, Source]:
-    """Read all sources, and return them by name; the result is cached.
-
-    If a benchmark reads a source that the file does not list, this source is added without
-    downloads. Changes of the file or of the benchmarks after the first call have no effect.
-
-    Args:
-        path: The list of sources; by default the one that comes with the package.
-
-    Raises:
-        DataError: If the file cannot be read or an entry is malformed; the message names the entry.
-    """
+    """Read all sources, and return them by name; the result is cached."""
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8")).items()
     except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
@@ -216,7 +196,8 @@ def load_sources(path: Path = SOURCES_FILE) -> Mapping[str, Source]:
             sources[name] = _build(Source, {"name": name, **entry, **fields})
         except (TypeError, ValueError, AttributeError) as error:
             raise DataError(f"{path}, {name}: {error}") from error
-    for family in BENCHMARK_FAMILIES.values():  # a new benchmark may have no entry
+    # A new benchmark may have no entry yet; it can be counted all the same.
+    for family in BENCHMARK_FAMILIES.values():
         for name in family.source_names:
             new = Source(name, name, "benchmark", "", "unknown", "", family.folder, ())
             sources.setdefault(name, new)
@@ -229,11 +210,7 @@ def _build(kind: type, entry: dict[str, Any]) -> Any:
 
 
 def find_source(name: str) -> Source:
-    """Look up a source by its name in `sources.yml`; underscores may stand for its hyphens.
-
-    Raises:
-        ConfigError: If there is no such source; the message lists the known names.
-    """
+    """Look up a source by its name in `sources.yml`; underscores may stand for its hyphens."""
     sources = load_sources()
     if (plain := name.replace("_", "-")) not in sources:
         raise ConfigError(f"no data set or weights {name!r}. Known: {', '.join(sources)}.")
@@ -242,10 +219,12 @@ def find_source(name: str) -> Source:
 
 def fetch_command(names: Iterable[str]) -> str:
     """Return the shell command that fetches the named sources and all that they need."""
+    # A dict as a set in order: what a source needs comes before it.
     fetched: dict[str, None] = {}
 
     def add(name: str) -> None:
-        entry = load_sources().get(name)  # None if registered after the sources were read
+        # None if the benchmark was registered after the sources were read.
+        entry = load_sources().get(name)
         for needed in entry.needs if entry else ():
             add(needed)
         fetched[name] = None
@@ -258,5 +237,6 @@ def fetch_command(names: Iterable[str]) -> str:
 def expand_braces(pattern: str) -> list[str]:
     """Expand the braces of a pattern: `x/{1,2}.csv` gives `x/1.csv` and `x/2.csv`."""
     parts = re.split(r"\{([^}]*)\}", pattern)
+    # `split` with a group returns the texts inside braces at odd positions.
     options = [part.split(",") if i % 2 else [part] for i, part in enumerate(parts)]
     return ["".join(choice) for choice in itertools.product(*options)]

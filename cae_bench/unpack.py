@@ -1,7 +1,7 @@
 """Unpack archives from the internet safely.
 
-Nothing is written outside of the target folder. An archive raises an error if it unpacks to more
-than a gigabyte and to far more than its own size.
+Nothing is written outside of the target folder. An archive that unpacks to more than a gigabyte
+and to far more than its own size is refused.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from typing import Any
 
 from cae_lib.errors import DataError
 
+# Text shrinks about tenfold; an archive made to fill the disk, a thousandfold.
 MAX_UNPACK_RATIO = 20
-"""Largest ratio of unpacked size to archive size; text shrinks about tenfold."""
+"""Largest ratio of unpacked size to archive size."""
 
 ALWAYS_ALLOWED_BYTES = 1_000_000_000
-"""Unpacked size in bytes that is allowed for any archive, whatever `MAX_UNPACK_RATIO` says."""
+"""Unpacked size in bytes that is allowed for any archive, whatever its ratio."""
 
+# zipfile raises a RuntimeError for an encrypted archive.
 _BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, RuntimeError)
 
 _Archive = zipfile.ZipFile | tarfile.TarFile
@@ -31,26 +33,19 @@ _Member = zipfile.ZipInfo | tarfile.TarInfo
 
 
 def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None:
-    """Unpack a zip or tar archive to a folder, and replace existing files.
+    """Unpack a zip or tar archive to the folder `root / to`, and replace existing files.
 
-    Files are moved to the folder once all of them are unpacked. Hidden files are left out: those in
-    the outermost folder `__MACOSX`, and those with a part of their path that begins with a dot. If
-    all other files are in one outer folder, its content is moved without the folder itself.
+    Hidden files are left out. If all other files are in one outer folder, its content is moved
+    without the folder itself.
 
     Args:
         archive: The archive.
         root: Folder outside of which nothing is written; it is created if it does not exist.
         to: Folder for the content, relative to `root`.
         only: Prefixes of the paths to keep, without the outer folder; () keeps all.
-
-    Raises:
-        DataError: If the archive is damaged, is neither a zip nor a tar archive, contains links or
-            devices, contains none of the files to keep, or unpacks to more than `MAX_UNPACK_RATIO`
-            times its size and more than `ALWAYS_ALLOWED_BYTES` bytes. Also if the path of an
-            unpacked file or its folder is a symbolic link, or a symbolic link leads this path out
-            of `root`. For a tar archive, also if Python is older than 3.11.4.
     """
     root.mkdir(parents=True, exist_ok=True)
+    # First to a folder beside the target, so that a damaged archive leaves nothing behind.
     with tempfile.TemporaryDirectory(prefix=f".{archive.name}.", dir=root) as name:
         folder = Path(name)
         try:
@@ -58,15 +53,18 @@ def unpack(archive: Path, root: Path, to: str, only: Sequence[str] = ()) -> None
         except _BROKEN as error:
             advice = "Remove it and fetch it again"
             raise DataError(f"{archive}: cannot be unpacked ({error}). {advice}") from error
+        # A hidden folder beside the outer one, such as macOS adds, does not make it two.
         tops = [path for path in folder.iterdir() if not _is_hidden(path.relative_to(folder))]
         base = tops[0] if len(tops) == 1 and tops[0].is_dir() else folder
         files = [path.relative_to(base) for path in sorted(base.rglob("*")) if path.is_file()]
         files = [path for path in files if not _is_hidden(path)]
+        # An empty prefix, "", fits every path.
         selected = [path for path in files if path.as_posix().startswith(tuple(only) or "")]
         if not selected:
             names = ", ".join(path.as_posix() for path in files[:3]) or "nothing"
             raise DataError(f"{archive}: none of the expected files is in it; it has {names}")
         targets = [root / to / path for path in selected]
+        # All targets before the first move, so that a refusal leaves the folder as it was.
         for target in dict.fromkeys([*targets, *(target.parent for target in targets)]):
             check_destination(target, root)
         for path, target in zip(selected, targets, strict=True):
@@ -79,18 +77,13 @@ def _is_hidden(path: Path) -> bool:
 
 
 def _extract(archive: Path, folder: Path, goal: Path) -> None:
-    """Unpack an archive with the standard library, which writes nothing outside of `folder`.
-
-    Args:
-        archive: The archive.
-        folder: Temporary folder that the files are unpacked to.
-        goal: Final folder of the files, which errors name.
-    """
+    """Unpack an archive to the temporary `folder`; errors name its final folder `goal`."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as opened:
             opened.extractall(folder, _checked_members(archive, opened, goal))
     elif not tarfile.is_tarfile(archive):
         raise tarfile.TarError("it is neither a zip nor a tar archive")
+    # Without this filter, a tar archive may write outside of the folder.
     elif not hasattr(tarfile, "data_filter"):
         raise DataError("unpacking a tar archive safely needs Python 3.11.4 or newer")
     else:
@@ -99,10 +92,7 @@ def _extract(archive: Path, folder: Path, goal: Path) -> None:
 
 
 def _checked_members(archive: Path, opened: _Archive, goal: Path) -> list[Any]:
-    """Return all members of an archive, or raise a DataError if it must not be unpacked.
-
-    It must not be unpacked if it contains a link or a device, or too much data.
-    """
+    """Return all members of an archive, or raise a DataError if it must not be unpacked."""
     by_hand = f"If the archive is right all the same, unpack it by hand to {goal}"
     largest = max(MAX_UNPACK_RATIO * archive.stat().st_size, ALWAYS_ALLOWED_BYTES)
     total, members = 0, []
@@ -113,6 +103,8 @@ def _checked_members(archive: Path, opened: _Archive, goal: Path) -> list[Any]:
                 f"{archive}: cannot be unpacked: {name!r} in it is a link or a device, "
                 f"expected files and folders alone. {by_hand}"
             )
+        # Checked member by member: a compressed tar archive has no table of contents, and one that
+        # is too large is not read to its end.
         total += size
         if total > largest:
             raise DataError(
@@ -126,21 +118,15 @@ def _checked_members(archive: Path, opened: _Archive, goal: Path) -> list[Any]:
 def _describe(member: _Member) -> tuple[str, int, bool]:
     """Return a member's name, its unpacked size, and whether it is a file or a folder."""
     if isinstance(member, zipfile.ZipInfo):
+        # The upper half is the mode of Unix; it is 0 in archives from other systems.
         kind = stat.S_IFMT(member.external_attr >> 16)
         return member.filename, member.file_size, kind in (0, stat.S_IFREG, stat.S_IFDIR)
     return member.name, member.size, member.isfile() or member.isdir()
 
 
 def check_destination(path: Path, base: Path) -> None:
-    """Check that a path can be written to without leaving a folder through a symbolic link.
-
-    Args:
-        path: The path, below `base`.
-        base: The folder, which may itself be a link: the user may keep the data elsewhere.
-
-    Raises:
-        DataError: If the path is a symbolic link, or a link leads it out of `base`.
-    """
+    """Raise a DataError if writing to a path would leave `base` through a symbolic link."""
+    # `base` itself may be a link: the user may keep the data on another disk.
     if path.is_symlink() or not path.resolve().is_relative_to(base.resolve()):
         raise DataError(
             f"{path}: a symbolic link leads to {path.resolve()}, and files are written to {base} "

@@ -32,17 +32,8 @@ from cae_lib.words.roles import ROLE_NAMES
 def coco_pairs_and_alignment(
     encoder: Encoder, profile: Profile
 ) -> tuple[ImageCaptionPairs, Alignment]:
-    """Load COCO's test captions with their image paths, and align the captions with word roles.
-
-    Args:
-        encoder: The model, whose tokenizer splits the captions.
-        profile: The profile whose COCO is loaded.
-
-    Raises:
-        ConfigError: If `token_roles` does not support the tokenizer, or no
-            English spaCy model is installed.
-        DataError: If `retrieval_pairs` cannot load COCO, or the cached word roles are damaged.
-    """
+    """Load COCO's test captions with their image paths, and align the captions with word roles."""
+    # Word roles are cached on disk, and models with the same vocabulary share them.
     pairs, cache = retrieval_pairs(profile.datasets, "coco"), paths().cache / "roles"
     return pairs, token_roles(pairs.captions, encoder.clip.tokenizer, default_tagger(), cache)
 
@@ -50,7 +41,7 @@ def coco_pairs_and_alignment(
 def coco_attribution_table(
     encoder: Encoder, profile: Profile, methods: Iterable[str] = PAPER_METHODS
 ) -> pd.DataFrame:
-    """Score the tokens of a sample of COCO's test captions; see `attribution_table`."""
+    """Score the tokens of a sample of COCO's test captions."""
     return attribution_table(encoder, *coco_pairs_and_alignment(encoder, profile), methods)
 
 
@@ -68,31 +59,16 @@ def attribution_table(
     batch_size: int = 100,
     **parameters: Any,
 ) -> pd.DataFrame:
-    """Score the tokens of captions, each caption for its own image.
+    """Return a row for each method and each token that belongs to a word and has a score.
 
-    Args:
-        encoder: The model.
-        pairs: Captions and images.
-        alignment: Tokens of the captions with words, roles and arguments.
-        methods: Names of attribution methods, at least one.
-        limit: Number of captions to sample, evenly spaced; None takes all. Captions without a word
-            are dropped from the sample.
-        batch_size: Number of captions that a method scores at once.
-        **parameters: Parameters that each of the methods gets.
-
-    Returns:
-        A row for each method and each token that belongs to a word and has a score. Columns:
-        `method`; `caption` and `picture`, positions in `pairs.captions` and `pairs.image_paths`;
-        `position`, the index of the token in its row of `alignment.tokens`; `word` and `role`, as
-        text; `score`.
-
-    Raises:
-        ConfigError: If a method is unknown or lacks one of the parameters, or the model does not
-            allow a method.
-        DataError: If an image is missing or cannot be decoded.
+    `caption` and `picture` are positions in `pairs.captions` and `pairs.image_paths`, and
+    `position` is the index of the token in its row of `alignment.tokens`. Every method gets all
+    `parameters`.
     """
     sample, model = sample_captions(encoder, pairs, alignment, limit), encoder.clip.model
-    words = sample.words.cpu().numpy()
+    words = sample.words.cpu().numpy()  # (captions, tokens)
+    # Two arrays with an entry for each token that belongs to a word. Start, end and padding tokens
+    # have word number 0.
     row, position = np.nonzero(words)
     texts = [sample.word_texts(i, encoder.clip.tokenizer) for i in range(len(words))]
     tokens = {
@@ -108,24 +84,21 @@ def attribution_table(
             scores = sample.token_scores(model, method, batch_size, **parameters).cpu().numpy()
             table = pd.DataFrame({"method": method, **tokens, "score": scores[row, position]})
             tables.append(table)
+    # A method such as "binding" scores only some words; the tokens of the others are NaN.
     return pd.concat(tables, ignore_index=True).dropna(subset=["score"], ignore_index=True)
 
 
 @dataclass(frozen=True)
 class CaptionSample:
-    """A sample of C captions with at least one word each, and the features of their images.
-
-    All tensors are on the device of the model.
+    """C captions with at least one word each, on the device of the model; see `Alignment`.
 
     Attributes:
-        caption_index: Position of each caption in `ImageCaptionPairs.captions`, int32 `(C,)`.
-        image_index: Position of each caption's image in `ImageCaptionPairs.image_paths`, int32
-            `(C,)`.
-        tokens: Token ids `(C, T)`; T is at most the context length.
-        words: Number of each token's word in its caption, from 1 `(C, T)`; 0 for no word.
-        roles: Role of each token's word `(C, T)`, an index into `ROLE_NAMES`.
-        arguments: Numbers of the words that each token's word relates or describes `(C, T, 2)`, see
-            `Alignment`.
+        caption_index: Positions in `ImageCaptionPairs.captions`, int32 `(C,)`.
+        image_index: Positions in `ImageCaptionPairs.image_paths`, int32 `(C,)`.
+        tokens: `(C, T)`, where T is at most the context length.
+        words: Word number of each token `(C, T)`, from 1; 0 for no word.
+        roles: `(C, T)`, indices into `ROLE_NAMES`.
+        arguments: `(C, T, 2)`.
         image_features: Unit vectors of the captions' images `(C, E)`.
     """
 
@@ -143,7 +116,7 @@ class CaptionSample:
         return self.words.amax(dim=1).cpu().numpy()
 
     def take(self, rows: np.ndarray) -> CaptionSample:
-        """Return a sample with only the captions in the given rows `(M,)`."""
+        """Return a sample with only the captions in these rows."""
         return CaptionSample(*(getattr(self, field.name)[rows] for field in fields(self)))
 
     def word_scores(
@@ -153,23 +126,9 @@ class CaptionSample:
         reduction: Literal["mean", "sum"] = "mean",
         **parameters: Any,
     ) -> np.ndarray:
-        """Score the words of each caption for its image.
+        """Return scores of words, float64 `(C, W)`, NaN after the last word or without a score.
 
-        Args:
-            model: The model, on the device of the sample.
-            method: Name of an attribution method.
-            reduction: Whether a word gets the mean or the sum of the scores of its tokens. If the
-                method scores whole words, each token already has the score of its word, so only the
-                mean makes sense.
-            **parameters: Parameters of the attribution method, and `batch_size` of `token_scores`.
-
-        Returns:
-            Scores, float64 `(C, W)`, where W is the largest number of words in a caption. They are
-            NaN after a caption's last word, and for words that the method does not score.
-
-        Raises:
-            ConfigError: If the method or a parameter is unknown, or the model does not allow the
-                method.
+        Use "mean" for a method that scores whole words: each token then has its word's score.
         """
         return merge_token_scores(
             self.token_scores(model, method, **parameters), self.words, reduction
@@ -178,21 +137,9 @@ class CaptionSample:
     def token_scores(
         self, model: nn.Module, method: str, batch_size: int = 20, **parameters: Any
     ) -> Tensor:
-        """Score the tokens of each caption for its image.
+        """Return scores of tokens, float32 `(C, T)`, NaN for words that the method does not score.
 
-        Args:
-            model: The model, on the device of the sample.
-            method: Name of an attribution method.
-            batch_size: Number of captions that the method scores at once.
-            **parameters: Parameters of the attribution method.
-
-        Returns:
-            Scores, float32 `(C, T)`. Tokens of words that the method does not score are NaN. Scores
-            of tokens that belong to no word have no meaning.
-
-        Raises:
-            ConfigError: If the method or a parameter is unknown, or the model does not allow the
-                method.
+        Scores of tokens that belong to no word have no meaning.
         """
         scorer, scores = get_method(method, **parameters), torch.zeros(self.tokens.shape)
         for rows in torch.arange(len(self.tokens)).split(batch_size):
@@ -205,8 +152,10 @@ class CaptionSample:
                 arguments=self.arguments[rows],
             )
             batch_scores = output.scores.float()
+            # Without a score there would be a 0, which looks like a word without any effect.
             if output.has_score is not None:
                 batch_scores = batch_scores.masked_fill(~output.has_score, torch.nan)
+            # A batch of short captions is scored in fewer columns than the longest caption has.
             scores[rows, : output.sequence_length] = batch_scores.cpu()
         return scores.to(self.tokens.device)
 
@@ -216,12 +165,7 @@ class CaptionSample:
         return [ROLE_NAMES[roles[words.index(n)]] for n in range(1, max(words) + 1)]
 
     def word_texts(self, row: int, tokenizer: Any) -> list[str]:
-        """Return the text of each word of one caption, as the tokenizer decodes it.
-
-        Args:
-            row: Position of the caption in the sample.
-            tokenizer: The tokenizer that made `tokens`, or open_clip's wrapper of it.
-        """
+        """Return the text of each word of caption `row`, as the tokenizer decodes it."""
         words, tokens = self.words[row], self.tokens[row]
         tokenizer = unwrap_tokenizer(tokenizer)
         return [
@@ -233,22 +177,12 @@ class CaptionSample:
 def sample_captions(
     encoder: Encoder, pairs: ImageCaptionPairs, alignment: Alignment, limit: int | None
 ) -> CaptionSample:
-    """Sample captions, evenly spaced over a set, and encode their images.
-
-    Args:
-        encoder: The model.
-        pairs: Captions and images of the set.
-        alignment: Tokens of the captions with words, roles and arguments.
-        limit: Number of captions to sample; None takes all. Captions without a word are dropped
-            from the sample.
-
-    Raises:
-        DataError: If an image is missing or cannot be decoded.
-    """
+    """Encode the images of `limit` evenly spaced captions, less those without a word."""
     rows = evenly_spaced_indices(len(pairs.captions), limit)
     encoding = text_encoder(encoder.clip.model)
     words = resolve_word_numbers(alignment.words, alignment.tokens, encoding)
     rows = rows[(words[rows].amax(dim=1) > 0).numpy()]
+    # Columns after the last end-of-text token affect no feature in a causal tower.
     length = encoding.n_used_columns(alignment.tokens[rows])
     image_index = np.asarray(pairs.image_index)[rows]
     features = encoder.encode_images(

@@ -29,43 +29,31 @@ except ModuleNotFoundError:  # installed without the extra
 if TYPE_CHECKING:
     from cae_bench.sources import Source
 
-MAX_MODELS = 5
-"""Largest number of models in one figure of `cae attribute`."""
-
+MAX_MODELS = 5  # in one figure of `cae attribute`
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-"""Settings of click for the help texts of all commands."""
-
 PATH_TYPE = click.Path(path_type=Path)
-"""Type of arguments and options that are paths."""
-
 ACTIVATION_TYPE = click.Choice(["quickgelu", "gelu"])
-"""Type of options that name an activation."""
 
 
 class NameList(click.ParamType):
-    """Type of options whose value is a list of names with commas between them."""
+    """Type of options that list names with commas between them."""
 
     name = "names"
 
     def convert(self, value: Any, *_: object) -> list[str]:
-        """Split the text at its commas, and drop empty names and the spaces around names."""
+        """Split the text at its commas; drop empty names."""
         return [name.strip() for name in value.split(",") if name.strip()]
 
 
 class Assignment(click.ParamType):
-    """Type of options whose value is KEY=VALUE, a setting of a run."""
+    """Type of options KEY=VALUE that set a setting of a run."""
 
     name = "key=value"
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, Any]:
-        """Parse a text KEY=VALUE into the name of the setting and its value.
-
-        Raises:
-            click.BadParameter: If there is no equals sign.
-            ConfigError: If there is no such setting.
-        """
+        """Return the name of the setting and its parsed value."""
         from cae_lab.names import parse_setting
 
         key, equals, text = value.partition("=")
@@ -79,13 +67,12 @@ PROFILES_HELP = (
     "photographs in an image), redrawn (the same, other test items), paper (one GPU), rehearsal "
     "(paper in minutes, numbers mean nothing)"
 )
-"""Names of profiles with explanations, for help texts."""
 
 
 def profile_option(
     default: str | None = "mini", help_text: str = f"One of {PROFILES_HELP}."
 ) -> Callable[[Callable], Callable]:
-    """Return the decorator that adds the option `--profile` to a command."""
+    """Return a decorator that adds the option `--profile`."""
     return click.option("--profile", default=default, show_default=True, help=help_text)
 
 
@@ -133,6 +120,7 @@ def fetch_sources(names: tuple[str, ...]) -> int:
     complete = True
     for entry in _sources(names):
         if source_report(entry).state != "complete":
+            # Flushed, so that licence and terms are on screen before a long download starts.
             print(f"{entry.title}. Licence: {entry.licence}. {entry.terms}", flush=True)
             for line in fetch_source(entry):
                 print(f"Left to you: {line}")
@@ -140,6 +128,7 @@ def fetch_sources(names: tuple[str, ...]) -> int:
         print("\n".join(report.lines()))
         if entry.needs and report.state != "complete":
             print(f"  its images also come with: cae data get {' '.join(entry.needs)}")
+        # "unknown": nothing is known to be missing, as no number of items was published.
         complete = complete and report.state in ("complete", "unknown")
     return 0 if complete else 1
 
@@ -169,7 +158,6 @@ def _sources(names: Sequence[str]) -> list[Source]:
 
 
 def _describe_source(entry: Source) -> list[str]:
-    """Return lines with name, title, size, licence and folder of a source, and how to get it."""
     from cae_bench.sources import DOWNLOAD_METHODS
 
     size = "size not known" if entry.gb is None else f"about {entry.gb:g} GB"
@@ -177,6 +165,7 @@ def _describe_source(entry: Source) -> list[str]:
         text for item in entry.files for way, text in DOWNLOAD_METHODS.items() if getattr(item, way)
     )
     ways = [f"{n} file{'s' * (n > 1)} {text}" for text, n in counts.items()]
+    # The hub's library keeps open_clip's weights in a cache of its own, not below data/raw.
     cached = entry.files and all(item.open_clip for item in entry.files)
     place = "the hub's own cache" if cached else f"data/raw/{entry.folder}"
     lines = [
@@ -306,6 +295,7 @@ def evaluate(
     from cae_lab.runs import is_run
     from cae_lab.suites import SUITES
 
+    # A name that mini lacks is by default a released or foreign model, measured on real data.
     is_ours = name == DATA_RUN or is_run(name, load_profile("mini"))
     found = load_profile(profile or ("mini" if is_ours else stored_scores.REAL_PROFILE))
     how = {"model": model, "activation": activation, "processor": processor, **dict(overrides)}
@@ -315,6 +305,7 @@ def evaluate(
         return
     if is_run(name, found):
         run = found.run(name, seed, **dict(overrides))
+        # Results of a run that is not trained are stored with seed 0, whatever --seed says.
         title, seed = run.name, run.seed
     else:
         title, seed = measuring.name_in_tables(name), 0
@@ -330,6 +321,7 @@ def evaluate(
         chosen = [SUITES[suite] for suite in suites]
         measuring.measure_model(name, found, seed, chosen, **how)
         table = stored_scores.stored_scores(title, found, seed, suites)
+    # An empty table is no failure for suites without scores, such as attribution.
     if table.empty and (file or families or not stored_scores.is_measured(title, found, suites)):
         raise DataError(
             "nothing could be measured, see above: none of the datasets is here. `cae data list` "
@@ -345,24 +337,14 @@ def evaluate(
 
 
 def split_suites_and_benchmarks(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Sort the names of an option `--only` into suites and benchmarks.
-
-    PyTorch is not imported.
-
-    Args:
-        names: The names; hyphens may stand for their underscores.
-
-    Returns:
-        The suites and the benchmarks; at most one of the lists has entries.
-
-    Raises:
-        ConfigError: If suites and benchmarks are mixed, or if a name is neither.
-    """
+    """Return the suites and the benchmarks in `--only`; at most one of the lists has entries."""
+    # No import here may load PyTorch: a misspelt name has to be refused at once.
     from cae_bench.benchmarks import FOLDER_OF_FAMILY
 
     typed = list(names)
     names = [name.replace("-", "_") for name in typed]
     families = [name for name in names if name in FOLDER_OF_FAMILY]
+    # Also true without names, which stand for all suites.
     if len(families) == len(names):
         return [], families
     from cae_lab.suites import SUITES
@@ -439,6 +421,7 @@ def attribute(
         try:
             clip = model_opener(name, found, seed, model, activation)()
         except CheckpointError as error:
+            # Base models come with a clone, so there the plain message is the right one.
             if repository_root() is not None or not is_run(name, found):
                 raise
             raise CheckpointError(
@@ -447,6 +430,7 @@ def attribute(
                 "ViT-B-32-quickgelu:openai or a weight file"
             ) from error
         title = clip.name if name == "base" else label(name)
+        # A weight file has no label, so its stem is the title, unless another file has it, too.
         title = Path(name).stem if title == name else title
         title = name if title in pairs else title
         pairs[title] = attribute(clip, pixels, caption, start_layer, methods)
@@ -517,45 +501,35 @@ def reproduce(
     reproduce_profile(config, executor)
 
 
+# Commands of `book/extension` with their help texts; they need a clone of the repository.
 BOOK_COMMANDS = {
     "run": "Execute one page of the book and store its notebook.",
     "book": "Render the book from the stored pages.",
     "explore": "Write the explorer of items as a page of its own.",
 }
-"""Commands of `book/extension` with their help texts; they need a clone of the repository."""
 
 
 def run_book_command(name: str, arguments: Sequence[str]) -> int:
-    """Run a command of the book in a separate process and return its exit code.
-
-    KeyboardInterrupt and Terminated are not passed on: the process gets the signal, too, and the
-    call waits for its end. The exit code of a process that a signal kills is minus the number of
-    the signal.
-
-    Args:
-        name: One of `BOOK_COMMANDS`.
-        arguments: Arguments and options of the command.
-
-    Raises:
-        CaeError: If the package was installed without a clone of the repository.
-    """
+    """Run one of `BOOK_COMMANDS` and return its exit code; after Ctrl-C, wait for its end."""
     clone = repository_root()
     if clone is None:
         raise CaeError(f"`cae {name}` needs a clone of the repository, not the package alone")
+    # A process of its own, because `cae_lab` may not import `book`, which is above it. A wheel does
+    # not contain `book`, so the clone is put on the path.
     path = os.pathsep.join(filter(None, [str(clone), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "book.extension", name, *arguments]
     process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": path})
     try:
         return process.wait()
-    except KeyboardInterrupt as interrupt:  # Ctrl-C has reached the process, too
+    except KeyboardInterrupt as interrupt:
+        # Ctrl-C has reached the child, too; SIGTERM may have reached this process alone.
         if isinstance(interrupt, Terminated):
             process.terminate()
         return process.wait()
 
 
 def _add_book_command(name: str, help_text: str) -> None:
-    """Add a command whose options `book/extension` declares."""
-
+    # `book/extension` declares the options, so all of them, even --help, are passed on unparsed.
     @cae.command(
         name,
         short_help=help_text,
@@ -572,34 +546,19 @@ for _name, _help_text in BOOK_COMMANDS.items():
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command of `cae` and return its exit code; see `run_reporting_errors`.
-
-    Args:
-        arguments: The command line without the name of the program; None reads `sys.argv`.
-    """
+    """Run one command of `cae`, by default that of `sys.argv`, and return its exit code."""
     words = sys.argv[1:] if arguments is None else list(arguments)
 
     return run_reporting_errors(lambda: invoke(cae, "cae", words), f"cae {shlex.join(words)}")
 
 
 def invoke(command: click.Command, name: str, arguments: Sequence[str]) -> int | None:
-    """Parse a command line and run the command; print usage errors.
-
-    Other exceptions propagate. `click.Command.main` is not used, because it would replace
-    KeyboardInterrupt by click's `Abort`.
-
-    Args:
-        command: The command.
-        name: Name of the program, for help texts.
-        arguments: The arguments and options.
-
-    Returns:
-        The exit code; None counts as 0.
-    """
+    """Parse a command line and run the command, and return its exit code; print usage errors."""
+    # Not `command.main`, which would replace KeyboardInterrupt by click's `Abort`.
     try:
         with command.make_context(name, list(arguments)) as context:
             return command.invoke(context)
-    except click.exceptions.Exit as end:
+    except click.exceptions.Exit as end:  # after --help
         return end.exit_code
     except click.ClickException as error:
         error.show()
@@ -609,35 +568,28 @@ def invoke(command: click.Command, name: str, arguments: Sequence[str]) -> int |
 def run_reporting_errors(action: Callable[[], int | None], resume_command: str) -> int:
     """Call a function; print a message, not a traceback, for errors that the user can correct.
 
-    These errors are CaeError, a missing package, missing permissions for a file, and a disk that is
-    read-only or full. If the reader of the output ends first, as in `cae data list | head`, the
-    call ends without a message.
-    Other exceptions propagate, except KeyboardInterrupt.
-
-    Args:
-        action: The function; it returns an exit code, and None counts as 0.
-        resume_command: The command line that resumes the work, printed after an interruption.
-
-    Returns:
-        The exit code: that of `action`, 2 after an error that was printed, 130 after Ctrl-C, 143
-        after SIGTERM, and 141 if the reader of the output has ended.
+    The exit code is that of `action`, 2 after an error that was printed, 130 after Ctrl-C, 143
+    after SIGTERM, and 141 if the reader of the output has ended.
     """
     try:
         code = _run_printing_errors(action, resume_command)
-        sys.stdout.flush()  # here and not at exit, when Python would print the error
+        # At exit, Python would print the error of a flush.
+        sys.stdout.flush()
         return code
     except BrokenPipeError:
+        # As in `cae data list | head`. A broken pipe elsewhere is an error to be seen.
         if not _silence_outputs_without_reader():
             raise
         return 141
 
 
 def _silence_outputs_without_reader() -> bool:
-    """Redirect standard output and error to nowhere if no one reads them; return whether it did."""
+    """Redirect standard output and error to nowhere if no one reads them; return whether so."""
     unread = []
     for stream in (sys.stdout, sys.stderr):
         poll = select.poll()
-        poll.register(stream, 0)  # errors are reported without being asked for
+        # With an empty mask, poll reports only errors, among them a closed reading end.
+        poll.register(stream, 0)
         unread += [stream] if poll.poll(0) else []
     for stream in unread:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -645,19 +597,20 @@ def _silence_outputs_without_reader() -> bool:
 
 
 def _run_printing_errors(action: Callable[[], int | None], resume_command: str) -> int:
-    """Do what `run_reporting_errors` says, except where no one reads the output."""
     try:
         with raise_on_sigterm():
             return action() or 0
     except CaeError as error:
         message = str(error)
     except ModuleNotFoundError as error:
+        # A missing module of ours is a mistake and no missing extra.
         if str(error.name).startswith("cae_lib"):
             raise
         message = (
             f"this command needs {error.name}, which is not installed: {install_command('lab')}"
         )
     except OSError as error:
+        # Only faults of permission and of space can be corrected by the user.
         if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT):
             raise
         message = (
@@ -673,17 +626,15 @@ def _run_printing_errors(action: Callable[[], int | None], resume_command: str) 
 
 @contextmanager
 def raise_on_sigterm() -> Iterator[None]:
-    """Raise Terminated on SIGTERM in a `with` block, so that SIGTERM ends a command as Ctrl-C does.
-
-    The signal often arrives twice; the second one is ignored. After the block, the former handler
-    is restored. Outside of the main thread, which is the only one that receives signals, nothing is
-    done.
-    """
+    """Raise Terminated on SIGTERM in a `with` block, so that it ends a command as Ctrl-C does."""
 
     def terminate(number: int, frame: FrameType | None) -> None:
+        # `timeout` sends the signal to the process and to its group. The second one must not
+        # interrupt the clean-up that the first one starts.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise Terminated
 
+    # Python lets only the main thread set handlers.
     if threading.current_thread() is not threading.main_thread():
         yield
         return

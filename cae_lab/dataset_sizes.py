@@ -21,30 +21,10 @@ from cae_lib.data.captions import RETRIEVAL_SETS, ImageCaptionPairs
 
 
 def subset_table(profile: Profile) -> pd.DataFrame:
-    """Return the used and expected numbers of items of each benchmark subset and other dataset.
+    """Return a row for each subset of a benchmark and each dataset of another suite.
 
-    If a retrieval or similarity dataset of real data is missing, its `n_used` is 0; so is that of
-    each sample of a missing COCO. If there are no labelled images, they have no row.
-
-    Args:
-        profile: The profile.
-
-    Returns:
-        A row for each subset of a benchmark, and for each dataset of another suite. Columns:
-
-        - `suite`: name of the suite.
-        - `family`, `subset`: the family and the subset of a benchmark. For other suites than
-          "benchmarks", `family` is the name of the dataset and `subset` is "".
-        - `n_used`, `n_expected`: numbers of items, captions, images or pairs of sentences.
-        - `headline`, `rule`: `average_kind` and `average_description` of a `Benchmark`; ""
-          elsewhere.
-        - `chance`: mean probability of guessing an item of a benchmark right; NaN without items and
-          elsewhere.
-        - `counts`: `property_counts` of a `Benchmark` or `counts` of `SentencePairs`, as JSON; "{}"
-          elsewhere.
-
-    Raises:
-        DataError: If data are malformed, or generated data are missing or incomplete.
+    Outside of "benchmarks", `family` is the name of the dataset. `headline`, `rule`, `chance` and
+    `counts` (JSON) belong to benchmarks; sentence pairs have `counts`, too.
     """
     real = profile.is_real
     retrieval = datasets.retrieval_sets(profile.datasets)
@@ -54,6 +34,7 @@ def subset_table(profile: Profile) -> pd.DataFrame:
     similarity = {pairs.name: pairs for pairs in datasets.similarity_sets(profile.datasets)}
     rows = [*_benchmark_rows(profile)]
     rows += [_row("retrieval", name, s.n_used, s.n_expected) for name, s in retrieval.items()]
+    # Missing real data have a row with 0 used, so that the table tells what is lacking.
     if real:
         missing = [name for name in RETRIEVAL_SETS if name not in retrieval]
         rows += [_row("retrieval", name, 0, RETRIEVAL_SETS[name].n_captions) for name in missing]
@@ -64,19 +45,14 @@ def subset_table(profile: Profile) -> pd.DataFrame:
     if real:
         missing = [name for name in OFFICIAL_PAIR_COUNTS if name not in similarity]
         rows += [_row("similarity", name, 0, OFFICIAL_PAIR_COUNTS[name]) for name in missing]
+    # Labelled images are the user's own, so none are expected, and missing ones have no row.
     rows += [_row("zero_shot", name, len(s.paths), s.n_expected) for name, s in labelled.items()]
     rows += _sample_rows(profile, retrieval.get("coco"))
     return pd.DataFrame(rows)
 
 
 def drop_rescored(table: pd.DataFrame) -> pd.DataFrame:
-    """Drop the rows of subsets that score the items of another subset again.
-
-    Sums of `n_used` and `n_expected` then count each item once.
-
-    Args:
-        table: The sizes, as `subset_table` returns them.
-    """
+    """Drop subsets that score the items of another one again, so that sums count an item once."""
     rescored = [
         row.suite == "benchmarks" and is_rescored(row.family, row.subset)
         for row in table.itertuples()
@@ -110,6 +86,8 @@ def _row(
 
 def _benchmark_rows(profile: Profile) -> Iterator[dict[str, Any]]:
     for benchmark in datasets.load_benchmarks(profile.datasets):
+        # SVO-Probes gets a second row for its match benchmark. A subset of which no item can be
+        # used is not scorable, but has a row, too.
         for part in scorable_benchmarks([benchmark]) or [benchmark]:
             chances = [chance(part, item) for item in part.items]
             yield _row(
@@ -126,19 +104,17 @@ def _benchmark_rows(profile: Profile) -> Iterator[dict[str, Any]]:
 
 
 def _sample_rows(profile: Profile, pairs: ImageCaptionPairs | None) -> Iterator[dict[str, Any]]:
-    """Yield a row for the sample of COCO that each suite in `SAMPLE_SIZES` uses.
-
-    The sample of "heatmaps", which only synthetic profiles have, counts images; the others count
-    captions. Without `pairs`, the samples of real data have `n_used` 0, and others have no row.
-    """
+    """Yield a row for the sample of COCO that each suite in `SAMPLE_SIZES` uses."""
     if pairs is None and not profile.is_real:
         return
     for suite, limit in SAMPLE_SIZES.items():
+        # Heat maps are compared with the boxes of objects, which only synthetic scenes have.
         if suite == "heatmaps" and not profile.is_synthetic:
             continue
         if pairs is None:
             yield _row(suite, "coco", 0, limit)
             continue
+        # Heat maps sample images, all other suites captions.
         total = len(pairs.image_paths if suite == "heatmaps" else pairs.captions)
         n_expected = total if suite == "heatmaps" else pairs.n_expected
         rows = evenly_spaced_indices(total, limit)

@@ -19,35 +19,16 @@ from cae_lib.training.inputs import TRAINING_VERSION, digest, text_versions
 
 
 class Selection(NamedTuple):
-    """The part of a profile that is reproduced.
-
-    Attributes:
-        profile: The profile.
-        studies: Whether the studies beside the paper are included.
-        rows: Names of runs, without their seeds, to which the reproduction is limited; a name may
-            contain settings. Pages are then left out. Empty for the pages and all runs, of which
-            those of the studies are included only if `studies` is true.
-        seeds: Number of seeds of each run.
-    """
+    """The part of a profile that is reproduced."""
 
     profile: Profile
-    studies: bool
-    rows: tuple[str, ...]
-    seeds: int
+    studies: bool  # whether the studies beside the paper are included
+    rows: tuple[str, ...]  # names of the only runs, without seeds or pages; empty for everything
+    seeds: int  # number of seeds of each run
 
 
 def parse_selection(profile: Profile, config: Mapping[str, Any]) -> Selection:
-    """Read a selection from a Snakemake configuration.
-
-    Args:
-        profile: The profile. If its `studies_apart` is false, the studies are always selected.
-        config: The configuration. Its keys `all` (whether to include the studies), `rows` (names
-            separated by commas) and `seeds` (the largest number of seeds of each run) are read;
-            each may be missing.
-
-    Raises:
-        ValueError: If `seeds` is not a number.
-    """
+    """Read the keys `all`, `rows` and `seeds` of a Snakemake configuration; each may be missing."""
     studies = bool(config.get("all")) or not profile.studies_apart
     rows = [name.strip() for name in str(config.get("rows") or "").split(",")]
     seeds = min(profile.seeds, int(config.get("seeds") or profile.seeds))
@@ -55,20 +36,13 @@ def parse_selection(profile: Profile, config: Mapping[str, Any]) -> Selection:
 
 
 def planned_runs(selection: Selection) -> dict[str, Run]:
-    """Return every run of a reproduction, named NAME/SEED.
-
-    The first two entries, "data/0" and "base/0", stand for the data and the base model. A run with
-    0 steps has the seed 0 alone, since no seed changes its weights. With the studies, the variants
-    of the profile follow, with their own numbers of seeds, and the models evaluated with GELU.
-
-    Raises:
-        ConfigError: If a selected run or one of its settings is unknown.
-    """
+    """Return every run of a reproduction by NAME/SEED, the data ("data/0") and base model first."""
     profile = selection.profile
     runs = [profile.run(DATA_RUN), profile.run(BASE)]
     names = selection.rows or [
         name
         for name, settings in profile.runs.items()
+        # Models that were trained elsewhere are measured on request only.
         if settings.get("steps") != 0 and (selection.studies or name not in profile.studies)
     ]
     runs += [profile.run(name, seed) for seed in range(selection.seeds) for name in names]
@@ -80,56 +54,40 @@ def planned_runs(selection: Selection) -> dict[str, Run]:
             for name, seeds in profile.variants.items()
             for seed in range(min(seeds, profile.seeds))
         ]
+    # A run that is not trained has seed 0 for every seed, and thus one entry.
     return {f"{run.name}/{run.seed}": run for run in runs}
 
 
 def jobs(selection: Selection) -> list[tuple[str, list[str]]]:
-    """Return the jobs that execute the runs: the name of each job, and its runs as NAME/SEED.
-
-    With real data, each run and seed is a job of its own, which is also named NAME/SEED, since a
-    training takes hours. With other data, a job is named NAME and executes all seeds of a run: a
-    training takes about a minute, and a third of this is spent on imports and on reading the
-    datasets.
-
-    Raises:
-        ConfigError: If a selected run or one of its settings is unknown.
-    """
+    """Return the name of each job with its runs as NAME/SEED."""
     grouped: dict[str, list[str]] = {}
     for name in planned_runs(selection):
+        # A training on real data takes hours, so each seed is a job. Elsewhere it takes about a
+        # minute, a third of it for imports and datasets, which the seeds of a run share in one job.
         job = name if selection.profile.is_real else name.rpartition("/")[0]
         grouped.setdefault(job, []).append(name)
     return list(grouped.items())
 
 
 def runs_before(names: Iterable[str], planned: Mapping[str, Run]) -> list[str]:
-    """Return the planned runs that train the weights of the `GELU_CONTROLS` among some runs.
-
-    A control would wait for the same training otherwise, and occupy a GPU meanwhile.
-
-    Args:
-        names: The runs, as NAME/SEED.
-        planned: All runs of the reproduction; see `planned_runs`.
-    """
+    """Return the planned runs that train the weights of those `names` that are GELU controls."""
+    # Without this order, a control would wait for the training and occupy a GPU meanwhile.
     controls = [planned[name] for name in names if planned[name].entry in GELU_CONTROLS]
     trained = [f"{GELU_CONTROLS[run.entry]}/{run.seed}" for run in controls]
+    # If only the control is selected, it trains its weights itself.
     return [name for name in trained if name in planned]
 
 
 def run_key(run: Run, suites: Sequence[Suite]) -> str:
     """Return a digest that changes when a run has to be trained or measured again.
 
-    It covers the settings, the versions of training and of what is read from text, and the suites
-    with their versions; for the base model and the data, it covers their names instead of settings
-    and training. It does not cover the seed. `data_key` and `base_key` cover the data and the base
-    model, but nothing covers the content of the weights of a run with 0 steps.
-
-    Args:
-        run: The run.
-        suites: The suites that are measured for it.
+    Nothing covers the content of the weights of a run with 0 steps.
     """
+    # The name alone stands for the base model and the data, which `base_key` and `data_key` cover.
     trained: list[object] = [run.entry, *map(list, run.settings)]
     if run.is_trained_here or run.is_external:
         trained = [
+            # Of seed 0: a job has one key, whatever seeds it executes.
             run.profile.run(run.name).config.key(),
             sorted(text_versions(run.config).items()),
         ]
@@ -139,21 +97,13 @@ def run_key(run: Run, suites: Sequence[Suite]) -> str:
 
 
 def training_sets_of(selection: Selection) -> list[tuple[str, str]]:
-    """Return the pairs of training set and tagger that the runs use, by their names.
-
-    The pairs are distinct and sorted; a training set occurs once for each tagger that runs use with
-    it. Runs with 0 steps use no training set.
-    """
+    """Return the distinct names of training set and tagger that the runs use, sorted."""
     configs = [run.config for run in planned_runs(selection).values() if run.is_trained_here]
     return sorted({(config.train_data, config.tagger) for config in configs})
 
 
 def pages_of(selection: Selection) -> list[str]:
-    """Return the names of the pages that show a profile, as `book/pages.yml` lists them.
-
-    If the selection is limited to some runs, the list is empty. A profile whose numbers are
-    meaningless has all pages.
-    """
+    """Return the names of the pages of `book/pages.yml` that show a profile."""
     profile = selection.profile
     if selection.rows:
         return []
@@ -163,6 +113,7 @@ def pages_of(selection: Selection) -> list[str]:
     return [
         name
         for name, page in pages.items()
+        # A profile whose numbers mean nothing tests the code of all pages.
         if not profile.recorded
         or page.get("last")
         or (page["profile"] == profile.name and (selection.studies or not page.get("study")))
@@ -178,16 +129,12 @@ def last_pages() -> set[str]:
 def data_key(selection: Selection, generator_key: str = "") -> str:
     """Return a digest of what the datasets of a reproduction are made and parsed from.
 
-    It covers the names of the training sets and their taggers, and in a rehearsal nothing else. For
-    real datasets it also covers the content of the annotation files and which files are missing;
-    for synthetic scenes and photographs, `generator_key`.
-
-    Args:
-        selection: Part of the profile that is reproduced.
-        generator_key: For synthetic scenes, the digest of the generator's settings; for
-            photographs, the version of the recipe. It is not used for other profiles.
+    `generator_key` is the digest of the scene generator's settings, or the version of the recipe of
+    photographs.
     """
+    # The job of the data also parses the training captions, once for each tagger.
     captions, profile = training_sets_of(selection), selection.profile
+    # The job itself lays out the data of a rehearsal, so its key must not depend on them.
     if profile.is_rehearsal:
         return digest(captions)
     if profile.is_real:
@@ -200,14 +147,11 @@ def data_key(selection: Selection, generator_key: str = "") -> str:
 
 
 def base_key(selection: Selection) -> str:
-    """Return a digest of the base model: its training settings, and its weights if shipped.
-
-    The weights are covered by the profile's setting `weights` and, if the profile is `recorded` and
-    their file exists, by the content of this file. If the selection includes the studies, the
-    digest also covers the numbers of steps of the shorter base trainings.
-    """
+    """Return a digest of the base model: its training settings, and its weights if shipped."""
     profile = selection.profile
     weights = bundled_path(f"data/{profile.training.get('weights')}")
+    # A profile that is not recorded ships no weights: the job writes them, and its key must not
+    # change with its own output.
     weights_hash = file_hash(weights) if weights.is_file() and profile.recorded else ""
     earlier = profile.earlier_bases if selection.studies else ()
     return digest(profile.base, profile.training.get("weights"), weights_hash, earlier)

@@ -17,31 +17,26 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-BYTES_PER_JOB = 5_300_000_000
-"""Upper limit of the memory that a job takes on a CPU, in bytes (the profile `mini`: 5.2 GB)."""
+BYTES_PER_JOB = 5_300_000_000  # upper limit for a job on a CPU; the profile `mini` takes 5.2 GB
 
+# Environment variables of a job on one core of a CPU. Small models gain little from a second
+# thread, and with one thread the order of sums is fixed.
 ONE_THREAD_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
+    # torch and glibc take tensors from huge pages and keep these pages, which saves a tenth of the
+    # time of a training step with the method "perturbation".
     "THP_MEM_ALLOC_ENABLE": "1",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:"
     "glibc.malloc.trim_threshold=4294967296",
 }
-"""Environment variables of a job on one core of a CPU. Small models gain little from a second
-thread, and with one thread the order of sums is fixed. The other variables let torch and glibc take
-tensors from huge pages and keep these pages, which saves a tenth of the time of a training step
-with the method "perturbation"."""
 
 
 def find_gpus() -> list[str]:
-    """Return the GPUs that this process may use, as entries of `CUDA_VISIBLE_DEVICES`.
-
-    If that variable is not set, these are the numbers of all GPUs that `nvidia-smi` lists. The list
-    is empty if there is no `nvidia-smi` or it fails.
-    """
+    """Return the GPUs that this process may use, as entries of `CUDA_VISIBLE_DEVICES`."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         names = [name.strip() for name in visible.split(",")]
-        return [name for name in names if name not in ("", "-1")]
+        return [name for name in names if name not in ("", "-1")]  # CUDA takes -1 for no GPU
     if not shutil.which("nvidia-smi"):
         return []
     listing = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True)
@@ -53,12 +48,10 @@ def find_gpus() -> list[str]:
 def exclusive_gpu() -> Iterator[None]:
     """Reserve a GPU for a `with` block; wait until this user's other jobs have left one free.
 
-    `CUDA_VISIBLE_DEVICES` is set to the reserved GPU and stays set after the block. PyTorch must
-    not have looked for GPUs before the block. A lock file in `TMPDIR` (`/tmp` if that variable is
-    not set) marks the GPU as reserved until the block or the process ends. If at most one GPU is
-    visible, for example because a scheduler has assigned one, nothing is done.
+    `CUDA_VISIBLE_DEVICES` stays set after the block. PyTorch must not have looked for GPUs before.
     """
     gpus = find_gpus()
+    # A scheduler that assigns one GPU makes only this one visible.
     if len(gpus) < 2:
         yield
         return
@@ -67,6 +60,8 @@ def exclusive_gpu() -> Iterator[None]:
         while True:
             for gpu in gpus:
                 try:
+                    # The system releases the lock of a killed process. The name has the user in
+                    # it, because the file of another user could not be opened for writing.
                     lock = folder / f"cae-{getpass.getuser()}-gpu-{gpu}.lock"
                     stack.enter_context(FileLock(lock, timeout=0))
                 except Timeout:
@@ -78,30 +73,22 @@ def exclusive_gpu() -> Iterator[None]:
 
 
 def max_cpu_jobs() -> int:
-    """Return how many jobs can run at once on the CPU: one for each core, if memory allows it.
-
-    The cores are those that this process may use. A job counts with `BYTES_PER_JOB`, and the
-    memory is that of the whole machine, whether or not it is in use. The result is at least 1.
-    """
+    """Return how many jobs can run at once on the CPU: one for each core, if memory allows it."""
+    # A container or a scheduler may leave this process fewer cores than the machine has.
     has_affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    # Of the whole machine, whether or not it is in use.
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(1, min(cores, memory // BYTES_PER_JOB))
 
 
 def shares_cpu() -> bool:
-    """Return whether jobs compute side by side on the CPU of this machine, each on one core.
-
-    This is so if no GPU is visible and the job does not run under Slurm.
-    """
+    """Return whether jobs compute side by side on the CPU of this machine, each on one core."""
     return not find_gpus() and "SLURM_JOB_ID" not in os.environ
 
 
 def restart_with_one_thread() -> None:
-    """Restart this script with `ONE_THREAD_ENVIRONMENT` if it shares the CPU with other jobs.
-
-    The script has to be restarted because these variables are read when a process starts. Nothing
-    is done if they already have these values.
-    """
+    """Restart this script with `ONE_THREAD_ENVIRONMENT` if it shares the CPU with other jobs."""
+    # glibc reads its tunables only when a process starts.
     if shares_cpu() and not ONE_THREAD_ENVIRONMENT.items() <= os.environ.items():
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ONE_THREAD_ENVIRONMENT)

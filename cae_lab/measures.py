@@ -37,9 +37,8 @@ from cae_lib.words.phrases import (
     parsed_phrases,
 )
 
+# By the name of a synthetic retrieval set; paths are relative to a profile's folder.
 SCENE_GRAPH_FILES: Mapping[str, str] = {"coco": GRAPHS_FILE, "flickr30k": FLICKR_GRAPHS_FILE}
-"""File of scene graphs of each synthetic retrieval set, relative to a profile's folder, by the name
-of the set."""
 
 
 def concat_tables(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
@@ -49,25 +48,25 @@ def concat_tables(tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
 
 
 def benchmark_table(encoder: Encoder, profile: Profile) -> pd.DataFrame:
-    """Answer all benchmarks of a profile; see `answer_benchmarks`."""
+    """Answer all benchmarks of a profile."""
     return answer_benchmarks(load_benchmarks(profile.datasets), encoder)
 
 
 def retrieval_table(encoder: Encoder, profile: Profile) -> pd.DataFrame:
-    """Rank images and captions on all retrieval sets of a profile; see `retrieval_ranks`."""
+    """Rank images and captions on all retrieval sets of a profile."""
     sets = retrieval_sets(profile.datasets)
     return concat_tables(retrieval_ranks(encoder, pairs, name) for name, pairs in sets.items())
 
 
 def similarity_table(encoder: Encoder, profile: Profile) -> pd.DataFrame:
-    """Compare the sentence pairs of all similarity datasets; see `pair_similarities`."""
+    """Compare the sentence pairs of all similarity datasets of a profile."""
     return concat_tables(
         pair_similarities(encoder, pairs) for pairs in similarity_sets(profile.datasets)
     )
 
 
 def zero_shot_table(encoder: Encoder, profile: Profile) -> pd.DataFrame:
-    """Rank classes on all `classification_sets` of a profile; `set` is the first column."""
+    """Rank classes on all `classification_sets` of a profile."""
     tables = []
     for name, images in classification_sets(profile).items():
         table = class_ranks(encoder, images)
@@ -77,19 +76,13 @@ def zero_shot_table(encoder: Encoder, profile: Profile) -> pd.DataFrame:
 
 
 def classification_sets(profile: Profile) -> Mapping[str, LabelledImages]:
-    """Load the datasets for zero-shot classification of a profile by name.
-
-    A synthetic profile has its retrieval images, labelled with the nouns of their scene graphs. A
-    profile of real data has the user's folders; see `labelled_sets`. Other profiles have none.
-
-    Raises:
-        DataError: If a dataset is missing or malformed.
-    """
+    """Load the zero-shot datasets by name: synthetic scenes, or for real data the user's images."""
     if profile.is_synthetic:
         return {name: _images_with_nouns(profile, name) for name in SCENE_GRAPH_FILES}
     return labelled_sets(profile.datasets) if profile.is_real else {}
 
 
+# Cached, as all models are measured on the same images.
 @lru_cache(maxsize=4)
 def _images_with_nouns(profile: Profile, name: str) -> LabelledImages:
     """Return the images of a synthetic retrieval set with the nouns of their scene graphs."""
@@ -101,19 +94,7 @@ def _images_with_nouns(profile: Profile, name: str) -> LabelledImages:
 
 
 def phrase_table(encoder: Encoder, profile: Profile) -> pd.DataFrame:
-    """Compare each caption of a sample with its own phrases and with those of the other captions.
-
-    The sample has at most `SAMPLE_SIZES["phrases"]` of COCO's test captions.
-
-    Returns:
-        A row for each caption and kind of phrase: `caption` and `picture`, the positions of the
-        caption and its image in the retrieval set; `kind`, one of
-        `cae_lib.words.phrases.PHRASE_KINDS`; and `n`, `own` and `other`, see `phrase_cosines`.
-
-    Raises:
-        ConfigError: If the captions are not synthetic and no English spaCy model is installed.
-        DataError: If COCO or, of synthetic scenes, the scene graphs are missing or malformed.
-    """
+    """Return the `phrase_cosines` of each caption of a sample, by kind of phrase."""
     pairs = retrieval_pairs(profile.datasets, "coco")
     rows = evenly_spaced_indices(len(pairs.captions), SAMPLE_SIZES["phrases"]).astype(np.int32)
     captions = [pairs.captions[row] for row in rows]
@@ -128,6 +109,7 @@ def phrase_table(encoder: Encoder, profile: Profile) -> pd.DataFrame:
     return concat_tables(tables)
 
 
+# Cached, as all models are measured on the same captions, which are therefore a tuple.
 @lru_cache(maxsize=2)
 def _caption_phrases(captions: tuple[str, ...], profile: Profile) -> list[PhrasesByKind]:
     """Return the phrases of captions by kind: of synthetic scenes the ground truth, else parsed."""

@@ -1,8 +1,7 @@
 """Measure runs, models that were not trained here, and the datasets of a profile.
 
 A stored result is reused until its key changes, which covers everything that the numbers depend on.
-Processes do not wait for each other: if two request the same missing result at once, both compute
-it.
+There is no lock: two processes that request the same missing result at once both compute it.
 """
 
 from __future__ import annotations
@@ -35,12 +34,8 @@ from cae_lib.words.alignment import align
 
 
 def is_measured(run: Run, suite: Suite) -> bool:
-    """Return whether the stored result of a run that is trained here has its present key.
-
-    Raises:
-        DataError: If generated data are missing.
-        CheckpointError: If the weights that the run starts from are missing or damaged.
-    """
+    """Return whether the stored result of a run that is trained here has its present key."""
+    # The key of `stored_digest` without reading the checkpoint, which need not exist any more.
     data = needs.data_digests(run.profile, [suite.reads])
     key = suite.key(digest(run.inputs()), data[suite.reads])
     return _is_stored(suite.name, run.name, run.seed, run.profile, key, remeasure=False)
@@ -55,16 +50,8 @@ def measure(
 ) -> None:
     """Measure the results of a run that are missing or out of date; nothing is trained.
 
-    Args:
-        run: The run, or the base model.
-        suites: The suites to measure.
-        may_be_missing: Whether suites whose real data are missing are left out, with a message.
-        remeasure: Measure also what is packed in the records, unless this clone measured it.
-
-    Raises:
-        CheckpointError: If the run is not trained, or its weights are missing or damaged.
-        DataError: If data are malformed, or if generated data or downloaded weights are missing.
-        WriteError: If a result cannot be written.
+    With `may_be_missing`, suites whose real data are missing are left out. With `remeasure`, what
+    is packed in the records is measured, too, unless it was measured here.
     """
     suites, profile = list(suites), run.profile
     if not may_be_missing:
@@ -84,7 +71,7 @@ def measure(
 
     @cache
     def encoder() -> Encoder:
-        """Load the model, which happens only if something has to be computed."""
+        # Called, and so loaded, only if something has to be computed.
         print(f"Measuring {run.name}, seed {run.seed}", flush=True)
         return encoder_of(run.open(), profile)
 
@@ -102,11 +89,8 @@ def measure(
 
 
 def encoder_of(clip: Clip, profile: Profile) -> Encoder:
-    """Return an encoder for the data of a profile.
-
-    If the settings that all runs of the profile share lock the image tower, it stores the vectors
-    of images, which their models share.
-    """
+    """Return an encoder for the data of a profile."""
+    # Runs with a locked image tower share all image vectors, so these are stored.
     is_locked = bool(profile.training.get("lock_image"))
     return Encoder(clip, store_images=is_locked, show_progress=profile.is_real)
 
@@ -120,31 +104,14 @@ def measure_external(
     may_be_missing: bool = True,
     remeasure: bool = False,
 ) -> None:
-    """Measure the missing or outdated results of a model that was not trained here.
-
-    The model is loaded even if nothing has to be measured. Results are stored with the seed 0.
-    Suites that need the characters of each token are left out, with a message, if the tokenizer
-    does not provide them.
-
-    Args:
-        external: How to load the model.
-        name: Name of the model in tables.
-        profile: The profile whose data the model is measured on.
-        suites: The suites to measure.
-        may_be_missing: Whether suites whose real data are missing are left out, with a message.
-        remeasure: Measure also what is packed in the records, unless this clone measured it.
-
-    Raises:
-        ConfigError: As for `load_external`.
-        CheckpointError: As for `load_external`.
-        DataError: If data are malformed or missing.
-        WriteError: If a result cannot be written.
-    """
+    """Measure what is missing or outdated of a model that was not trained here; see `measure`."""
     suites, load = list(suites), model_loader(external, pick_device())
     if any(suite.reads == "benchmarks" for suite in suites):
         load_benchmarks(profile.datasets)  # tells what is left out, before weights are read
+    # The key needs the weights, so they are loaded even if nothing has to be measured.
     clip = load()
     try:
+        # Raises ConfigError for a tokenizer that does not tell which characters a token stands for.
         align([], [], clip.tokenizer)
     except ConfigError as error:
         left = [suite.name for suite in suites if suite.needs_word_tokens]
@@ -153,6 +120,7 @@ def measure_external(
             print(f"Left out: {', '.join(left)}. {error}", flush=True)
     model = digest(
         clip.weights_id,
+        # The same weights give other numbers with GELU than with QuickGELU.
         clip.activation,
         LORA_ALPHA,
         external.weights_share,
@@ -173,29 +141,13 @@ def measure_model(
     processor: str | None = None,
     **settings: Any,
 ) -> str:
-    """Measure the missing or outdated results of a run, or of another model.
+    """Measure what is missing of a run or another model, and return its name in tables.
 
-    Args:
-        name: Name of a run of the profile, or a model that `load_external` reads, in a form that
-            `external.MODEL_SOURCE_HELP` describes.
-        profile: The profile.
-        seed: Seed, for a run.
-        suites: The suites to measure; by default those of `suites_of` for a run, and those of all
-            runs for another model.
-        model: See `ExternalModel.architecture`; ignored for a run.
-        activation: See `ExternalModel.activation`; ignored for a run.
-        processor: See `ExternalModel.processor`; ignored for a run.
-        **settings: Settings that differ from the profile's, for a run.
-
-    Returns:
-        The name of the model in tables.
-
-    Raises:
-        ConfigError: If a model that is not a run would have the name of a run in tables.
-        MissingDataError: If none of the data of a suite in `suites` are on this machine.
-        CaeError: Any other error of `measure` or `measure_external`.
+    `seed` and `settings` are those of a run; `model`, `activation` and `processor` those of an
+    `ExternalModel`.
     """
     title = name_in_tables(name)
+    # Results of a file `clip-ft.pt` would replace those of the run `clip-ft`.
     if not is_run(name, profile) and is_run(title, profile):
         raise ConfigError(f"{title} is a run of the profile {profile.name}: rename the file")
     needs.require_some_data(profile, suites)
@@ -213,11 +165,7 @@ def measure_model(
 
 
 def name_in_tables(name: str) -> str:
-    """Return the name in tables and file names of a model that is no run.
-
-    It is the given name or, if that is an existing path, the name of the file or folder without its
-    suffix; "-" replaces characters such as "/" and ":".
-    """
+    """Return the name of a model that is no run: of a path the stem, and "-" for "/" and ":"."""
     stem = Path(name).stem if Path(name).exists() else name
     return re.sub(r"[^\w.-]+", "-", stem).strip("-.")
 
@@ -235,26 +183,19 @@ def _measure_suites(
 ) -> None:
     """Measure and store some suites of a model, unless they are stored with the same key.
 
-    Args:
-        profile: The profile.
-        name: Name of the model in tables.
-        seed: Its seed.
-        suites: The suites.
-        model: Digest that identifies the model.
-        encoder: Function that returns the model's encoder; called only if something is computed.
-        may_be_missing: Whether suites whose real data are missing are left out, with a message.
-        remeasure: Measure also what is packed in the records, unless this clone measured it.
-        inputs: Further inputs that are recorded in the provenance.
+    `model` is a digest, `name` the name in tables, and `inputs` go into the provenance.
     """
     data = needs.data_digests(profile, (suite.reads for suite in suites))
     for suite in suites:
         key = suite.key(model, data[suite.reads])
         if _is_stored(suite.name, name, seed, profile, key, remeasure):
             continue
+        # Suppresses a MissingDataError, after which the other suites go on.
         with skip_if_missing(suite.name, may_be_missing and profile.is_real):
             start = time.monotonic()
             frame = suite(encoder(), profile)
-            if profile.built_from_photographs:  # whose captions we cannot redistribute
+            # Words would give away captions of photographs, which cannot be redistributed.
+            if profile.built_from_photographs:
                 frame = frame.drop(columns="word", errors="ignore")
             provenance = current_provenance(
                 profile.name,
@@ -276,6 +217,7 @@ def _is_stored(
     table: str, name: str, seed: int, profile: Profile, key: str, remeasure: bool
 ) -> bool:
     """Return whether a result is stored with a key, here or, unless `remeasure`, in the records."""
+    # A file without rows counts: it says that the suite was measured and gave none.
     places = [store.result_path(table, name, seed, profile)]
     places += [] if remeasure else [store.packed_path(table, profile)]
     found = (store.read_index(path).get((name, seed)) for path in places)
@@ -283,24 +225,14 @@ def _is_stored(
 
 
 def measure_data(profile: Profile, *, remeasure: bool = False) -> None:
-    """Measure and store the tables that describe a profile's data, unless they are up to date.
-
-    These tables involve no model; `cae_lab.items.data_tables` lists them. They are stored for the
-    run "data".
-
-    Args:
-        profile: The profile.
-        remeasure: Measure also what is packed in the records, unless this clone measured it.
-
-    Raises:
-        DataError: If data are malformed, or if generated data are missing.
-        WriteError: If a table cannot be written.
-    """
+    """Measure the tables that describe a profile's data, for the run "data"; see `measure`."""
     from cae_lab.items import data_tables
 
     data = needs.all_data_digest(profile)
     key = digest(DATA_RUN, DATA_VERSION, "", data)
-    rows = store.index_of("subsets", profile).get((DATA_RUN, 0))  # the table that all data have
+    # Which tables there are depends on the data, but there always is "subsets", whose provenance
+    # lists them.
+    rows = store.index_of("subsets", profile).get((DATA_RUN, 0))
     tables = rows.provenance["tables"] if rows else ["subsets"]
     if all(_is_stored(name, DATA_RUN, 0, profile, key, remeasure) for name in tables):
         return

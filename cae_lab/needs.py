@@ -55,16 +55,10 @@ DATA_NAMES: Mapping[str, str] = {
 
 
 def sources_of(reads: str) -> tuple[str, ...]:
-    """Return the names of the sources of what a suite reads if its data are real.
-
-    Sources that these need for their images (`Source.needs`) are not included. Of "benchmarks",
-    those that are not in the paper count only if their folder is on this machine.
-
-    Args:
-        reads: One of `READS`.
-    """
+    """Return the names of the sources of one of `READS` of real data, without `Source.needs`."""
     if reads != "benchmarks":
         return READS[reads]
+    # Benchmarks that are not in the paper are optional.
     extra = [name for name in FURTHER_BENCHMARKS if (paths().raw / FOLDER_OF_FAMILY[name]).is_dir()]
     return tuple(
         dict.fromkeys(s for name in (*PAPER_BENCHMARKS, *extra) for s in SOURCES_OF_FAMILY[name])
@@ -72,15 +66,7 @@ def sources_of(reads: str) -> tuple[str, ...]:
 
 
 def require_some_data(profile: Profile, suites: Iterable[Suite]) -> None:
-    """Check that each suite of a profile with real data has at least one annotation file to read.
-
-    This is faster than counting all data. Profiles whose data are generated on this machine, and
-    suites that read no source, are not checked.
-
-    Raises:
-        MissingDataError: If none of the annotation files (see `annotation_files`) of the sources
-            that a suite reads is here; the message says how to get them.
-    """
+    """Raise MissingDataError if a suite has no annotation file of real data; count nothing."""
     for suite in suites if profile.is_real else ():
         names = sources_of(suite.reads)
         if names and not any(annotation_files(find_source(name)) for name in names):
@@ -90,25 +76,16 @@ def require_some_data(profile: Profile, suites: Iterable[Suite]) -> None:
 
 
 def data_digests(profile: Profile, reads: Iterable[str]) -> dict[str, str]:
-    """Return a digest of each kind of data that suites read.
-
-    For real data, the digest covers the annotation files and the names of what is missing. For the
-    user's own images it covers the paths of the files, which contain the classes, but not their
-    content. Generated data are identified by their manifest, so all kinds have the same digest.
-
-    Args:
-        profile: The profile whose data are read.
-        reads: Some of `READS`.
-
-    Raises:
-        DataError: If the data have to be generated on this machine first.
-    """
+    """Return a digest of each kind of data (`READS`) that suites read."""
     reads = [*dict.fromkeys(reads)]
+    # Generated data are identified by their manifest, which is one for all kinds.
     if not profile.is_real:
         return dict.fromkeys(reads, checksum_of(profile.datasets.manifest()))
     reports = source_reports(name for kind in reads for name in sources_of(kind))
     digests = {kind: sources_digest(reports, sources_of(kind)) for kind in reads}
     if "labelled" in digests:
+        # The folders are the classes, so the paths hold the labels. As in `sources_digest`, the
+        # content of images is not hashed.
         root = paths().raw / LABELLED_FOLDER
         names = sorted(str(path.relative_to(root)) for path in root.rglob("*"))
         digests["labelled"] = hashlib.sha256("\n".join(names).encode()).hexdigest()
@@ -116,11 +93,7 @@ def data_digests(profile: Profile, reads: Iterable[str]) -> dict[str, str]:
 
 
 def all_data_digest(profile: Profile) -> str:
-    """Return a digest of all data of a profile, as `data_digests` sees them.
-
-    Raises:
-        DataError: If the data have to be generated on this machine first.
-    """
+    """Return a digest of all data of a profile, as `data_digests` sees them."""
     of_kind = data_digests(profile, READS.keys() - {"validation"})
     named = sorted((name, of_kind[kind]) for name, kind in DATA_NAMES.items())
     if profile.is_real:
@@ -129,12 +102,7 @@ def all_data_digest(profile: Profile) -> str:
 
 
 def required_sources(profile: Profile) -> list[str]:
-    """Return the names of all data sources that a profile with real data reads.
-
-    These are the sources of the first weights, of the training data, and of the data of all
-    suites with their images. `cae_bench/sources.yml` has their names. The list is empty
-    for a profile without real data.
-    """
+    """Return the names of all sources of weights and data that a profile with real data reads."""
     if not profile.is_real:
         return []
     names = [
@@ -142,6 +110,7 @@ def required_sources(profile: Profile) -> list[str]:
         *(name for suite in SUITES.values() if suite.of for name in sources_of(suite.reads)),
     ]
     sources = load_sources()
+    # A source may show images that belong to another one, which it names in `needs`.
     return list(dict.fromkeys(each for name in names for each in (*sources[name].needs, name)))
 
 
@@ -154,19 +123,12 @@ def _needed_to_train(profile: Profile) -> list[str]:
 
 
 def check_real_data(profile: Profile) -> None:
-    """Check that a profile's real data suffice for training, and print what else is missing.
-
-    Missing files of the other data raise no error, since models are measured on what is present.
-    Rehearsals and profiles with generated data are not checked.
-
-    Raises:
-        DataError: If training data or the weights that training starts from are missing or
-            incomplete, or a file of any of the data is malformed.
-    """
+    """Raise DataError if real data do not suffice for training; print what else is missing."""
     if not profile.is_real or profile.is_rehearsal:
         return
     reports = source_reports(required_sources(profile))
     required = {name: reports.pop(name) for name in _needed_to_train(profile)}
+    # Models are measured on whatever test data are present, but trained on all training data.
     for line in describe_missing_data(reports):
         print(line, flush=True)
     if lines := describe_missing_data(required):

@@ -25,31 +25,12 @@ def model_opener(
 ) -> Callable[[], Clip]:
     """Return a function that loads a run by its name in tables, or any other model.
 
-    An unknown name, a wrong or missing setting and a missing file of weights raise errors here,
-    before weights are loaded. Other errors are raised when the function is called.
-
-    Args:
-        name: Name of a run of the profile, or another model in a form that
-            `external.MODEL_SOURCE_HELP` describes. With `model`, a name without a colon and without
-            the suffix of a weight file is an open_clip tag of that architecture, such as "openai".
-        profile: The profile.
-        seed: Seed, for a run.
-        model: open_clip's name of the architecture; needed for a weight file that does not state
-            it. Not used for a run.
-        activation: "quickgelu" or "gelu"; None for the one that the source states. Needed for a
-            weight file that states none. Not used for a run.
-        processor: See `ExternalModel`; not used for a run.
-        **settings: Settings that differ from the profile's, for a run; they replace those in the
-            name. Not used for another model.
-
-    Raises:
-        ConfigError: If the name is neither a run nor a form of a model, if a setting is unknown, or
-            if the architecture or the activation is not known.
-        CheckpointError: If the run is not trained, a weight file is missing, or its header is
-            damaged.
-        DataError: If downloaded weights of a run are missing; the message says how to get them.
+    Wrong names and settings and missing weights raise errors here, before weights are loaded.
+    `seed` and `settings` are those of a run; `model`, `activation` and `processor` those of an
+    `ExternalModel`.
     """
     if not is_run(name, profile):
+        # Such as "openai" with --model ViT-B-32.
         is_tag = model is not None and ":" not in name and Path(name).suffix not in WEIGHT_SUFFIXES
         source = f"{model}:{name}" if is_tag else name
         external = ExternalModel(source, model, activation, processor=processor)
@@ -57,6 +38,7 @@ def model_opener(
     run = profile.run(name, seed, **settings)
     if not run.is_external:
         require_weights(run.weights.model, run.weights.source)
+        # A run that is not trained is refused now, and not after the data were read.
         if isinstance(run.weights.source, Path):
             read_meta(run.weights.source)
     return run.open

@@ -20,12 +20,12 @@ from cae_lib.attribution.heatmap import upsample
 from cae_lib.attribution.pair import PairAttribution
 from cae_lib.errors import DataError
 
+# Of the colour scale: relevance is concentrated in few patches, so a linear scale would leave half
+# of the colours almost unused.
 COLOR_EXPONENT = 0.5
-"""Exponent of the colour scale. Relevance is concentrated in few patches, so a linear scale
-would leave half of the colours almost unused."""
 
+# Height of a word's row, and width and height of a heat map.
 WORD_HEIGHT_INCHES, PANEL_INCHES = 0.19, 2.4
-"""Height of a word's row, and width and height of a heat map, in inches."""
 
 
 def draw_attributions(
@@ -33,15 +33,7 @@ def draw_attributions(
 ) -> Figure:
     """Draw the image with its caption and, for each model, a heat map above the words' shares.
 
-    Args:
-        attributions: The attribution of the same image and caption in each model, by the title of
-            the model's column; at least one. Only the column of the first model labels the words.
-        caption: The caption, which is drawn in at most eight lines.
-        heatmap_start_layer: The argument of this name that `attribute` was called with, for the
-            label of the colour bar.
-
-    Raises:
-        DataError: If the models read images of different sizes.
+    The keys of `attributions` are the titles of the models' columns.
     """
     first, *_ = pairs = list(attributions.values())
     if len({pair.image.shape for pair in pairs}) > 1:
@@ -49,6 +41,7 @@ def draw_attributions(
     layer = {-1: "last layer", 0: "all layers"}.get(
         heatmap_start_layer, f"layers from {heatmap_start_layer}"
     )
+    # All models share one colour scale and one scale of greys, so that their columns compare.
     highest = float(max(pair.relevance.max() for pair in pairs))
     norm = PowerNorm(COLOR_EXPONENT, 0, highest)
     longest = max(pair.shares.to_numpy().max() for pair in pairs)
@@ -68,8 +61,9 @@ def draw_attributions(
         _draw_heat_map(above, pair, norm)
         above.set_title(f"{title}\ncosine {format_number(pair.cosine, 2)}", fontsize=10)
         _draw_shares(table, pair, longest, pair is first)
+    # Without this margin, the layout cuts off the title of a square image.
     layout: Any = figure.get_layout_engine()
-    layout.set(rect=(0, 0, 1, 0.97))  # else a square picture's title is cut
+    layout.set(rect=(0, 0, 1, 0.97))
     ticks = [0, highest / 4, highest]
     bar = figure.colorbar(
         ScalarMappable(norm, "inferno"),
@@ -88,7 +82,9 @@ def draw_attributions(
 def _draw_heat_map(axis: Axes, pair: PairAttribution, norm: PowerNorm) -> None:
     """Draw a heat map over its image in grey, more transparent where the relevance is low."""
     height, width = pair.image.shape[:2]
+    # Pixels are at most 1, so white becomes light grey.
     axis.imshow(pair.image.mean(axis=-1), cmap="gray", vmin=0, vmax=1.2, interpolation="nearest")
+    # (1, rows, columns) of patches, upsampled to (height, width)
     small = torch.as_tensor(pair.relevance, dtype=torch.float64)[None]
     relevance = upsample(small, height, width)[0].numpy()
     axis.imshow(
@@ -102,11 +98,7 @@ def _draw_heat_map(axis: Axes, pair: PairAttribution, norm: PowerNorm) -> None:
 
 
 def _draw_shares(axis: Axes, pair: PairAttribution, longest: float, with_words: bool) -> None:
-    """Draw the shares of the words by method.
-
-    `longest` is the largest share in the figure, which sets the scale of greys. If `with_words`,
-    the words are drawn, too, in the colours of their roles.
-    """
+    """Draw the shares of the words by method; `longest` is the largest share in the figure."""
     texts = pair.shares.map(lambda value: format_number(value, 2))
     sns.heatmap(
         pair.shares.rename(columns=METHOD_LABELS),
@@ -124,5 +116,6 @@ def _draw_shares(axis: Axes, pair: PairAttribution, longest: float, with_words: 
     names = [text.get_text() for text in axis.get_xticklabels()]
     axis.set_xticks(axis.get_xticks(), names, rotation=35, ha="right", fontsize=9)
     axis.tick_params(length=0)
+    # Without words there are no labels, so the lists may differ in length.
     for word, role in zip(axis.get_yticklabels(), pair.roles, strict=False):
         word.set(color=ROLE_COLORS.get(role, "black"), fontsize=9, rotation=0)

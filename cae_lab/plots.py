@@ -37,65 +37,39 @@ from cae_lab.profiles import PROFILES
 from cae_lib import methods
 from cae_lib.errors import DataError
 
+# MIME type of a figure's HTML, which only the book shows. With text/html, JupyterLab and GitHub
+# would show the HTML instead of the PNG, and in notebooks that they do not trust without its SVG.
 FIGURE_MIME_TYPE = "application/vnd.cae.figure+html"
-"""MIME type of a figure's HTML, which only the book shows.
 
-With `text/html`, JupyterLab and GitHub would show the HTML instead of the PNG. In notebooks that
-they do not trust, they would remove the SVG from it.
-"""
-
+# Becomes the page's own text colour. Pass it for marks that are black in light mode.
 INK = "#010101"
-"""A colour that becomes the page's own text colour. Pass it for marks that are black in light
-mode."""
+FAINT_COLOR = "#80808055"  # a translucent grey, for grid lines and bands
+MAX_ALT_LENGTH = 300  # characters of an alt text
+TEXT_WIDTH_INCHES = 7.2  # of the book
+NARROW_WIDTH_INCHES = 3.8  # of a figure on a telephone
 
-FAINT_COLOR = "#80808055"
-"""A translucent grey, for grid lines and bands."""
-
-MAX_ALT_LENGTH = 300
-"""Largest number of characters of an alt text."""
-
-TEXT_WIDTH_INCHES = 7.2
-"""Width of the book's text, in inches."""
-
-NARROW_WIDTH_INCHES = 3.8
-"""Width of a figure on a telephone, in inches."""
-
+# Largest numbers of characters in a line of a narrow figure: first of tick labels, texts in a panel
+# and the label of the y axis, then of the title of a panel and the label of the x axis.
 NARROW_LINE_LENGTHS = 22, 26
-"""Largest numbers of characters in a line of a narrow figure.
+LINE_HEIGHT_INCHES = 0.16  # of a tick label
+LABEL_GAP = 0.7  # smallest gap between the labels of two ticks, in lines
+PNG_DPI, PNG_COLORS = 100, 128  # few, because notebooks store the PNG of each figure
 
-The first applies to tick labels, to texts in a panel and to the label of the y axis, the second to
-the title of a panel and the label of the x axis.
-"""
-
-LINE_HEIGHT_INCHES = 0.16
-"""Height of a line of a tick label, in inches."""
-
-LABEL_GAP = 0.7
-"""Smallest gap between the labels of two ticks, in lines."""
-
-PNG_DPI, PNG_COLORS = 100, 128
-"""Pixels per inch and number of colours of a figure's PNG, which has to be small."""
-
+# Labels of the attribution methods by name, and colours by label.
 METHOD_LABELS = {name: method.label for name, method in methods.METHODS.items()}
-"""Labels of the attribution methods, by name."""
-
 METHOD_COLORS = {method.label: method.color for method in methods.METHODS.values()}
-"""Colours of the attribution methods, by label."""
-
+# Of the paper's four methods, in its order: labels by name, and markers by label.
 PAPER_METHOD_LABELS = {name: METHOD_LABELS[name] for name in methods.PAPER_METHODS}
-"""Labels of the paper's four attribution methods by name, in the paper's order."""
-
 METHOD_MARKERS = dict(zip(PAPER_METHOD_LABELS.values(), "os^D", strict=True))
-"""Markers of the paper's four attribution methods, by label."""
 
-ROLES = ("object", "attribute", "relation")
-"""The word roles that figures compare, in the order in which figures show them."""
+ROLES = ("object", "attribute", "relation")  # in the order in which figures show them
 
+# By the name of the run, from the files of `configs`.
 RUN_LABELS = {"base": "CLIP"} | {
     run: text for profile in PROFILES.values() for run, text in profile.labels.items()
 }
-"""Labels of runs in tables and figures, by the name of the run, from the files of `configs`."""
 
+# Of runs that are named PREFIX-METHOD; `label` adds the method's label.
 RUN_PREFIX_LABELS = {
     "cae": "CLIP-CAE",
     "placebo": "placebo",
@@ -106,42 +80,34 @@ RUN_PREFIX_LABELS = {
     "truth": "CLIP-CAE, ground truth",
     "placebo-truth": "placebo, ground truth",
 }
-"""Labels of runs that are named PREFIX-METHOD, by the prefix; `label` adds the method's label."""
 
+# Shown for an estimate whose interval is NaN, such as one of two seeds.
 NO_INTERVAL = "no interval"
-"""What tables and figures show for an estimate whose interval is NaN, such as one of two seeds."""
 
 _COLORS = sns.color_palette("colorblind").as_hex()
 ROLE_COLORS: dict[str, str] = dict(zip(ROLES, _COLORS[:3], strict=True))
-"""Colours of the word roles."""
-
 ROLE_MARKERS: dict[str, str] = dict(zip(ROLES, "os^", strict=True))
-"""Markers of the word roles."""
+GRAY = "#949494"  # of placebos and other controls, and of runs without a colour of their own
 
-GRAY = "#949494"
-"""Colour of placebos and other controls, and of runs without a colour of their own."""
-
+# By the name of the run, from the keys `look` in the files of `configs`.
 RUN_MARKERS_AND_COLORS: dict[str, tuple[str, str]] = {
     "base": ("P", INK),
     **{run: look for profile in PROFILES.values() for run, look in profile.looks.items()},
     "cae": ("o", methods.METHODS["attention"].color),  # the mean of CAE's four methods
 }
-"""Marker and colour of runs on all pages, by the name of the run, from the keys `look` in the files
-of `configs`; see `marker_and_color`."""
 
 DEFAULT_MARKER_AND_COLOR = ("d", GRAY)
-"""Marker and colour of runs to which no other rule of `marker_and_color` applies."""
 
 
 @dataclass(frozen=True)
 class CellOutput:
-    """Output of a notebook cell, as HTML for the book and as plain text.
+    """Output of a notebook cell.
 
     Attributes:
-        html: The output as HTML.
+        html: The output as HTML, for the book.
         text: The output as plain text.
-        png: PNG image of a figure, which notebook viewers show instead of the HTML; empty for other
-            outputs.
+        png: PNG image of a figure, which viewers of notebooks show instead of the HTML; empty for
+            other outputs.
     """
 
     html: str
@@ -149,7 +115,7 @@ class CellOutput:
     png: bytes = b""
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        """Return the output by MIME type, as a notebook stores it."""
+        """Return the output by MIME type, as IPython asks for it."""
         if not self.png:
             return {"text/plain": self.text, "text/html": self.html}
         image = base64.b64encode(self.png).decode("ascii")
@@ -168,10 +134,9 @@ def label(run: str) -> str:
 
 
 def method_label(run: str) -> str:
-    """Return the label of the attribution method in a run's name.
+    """Return the label of the attribution method in a run's name: "GradCAM" for "cae-gradcam".
 
-    For `cae-gradcam` it is "GradCAM". It is "" unless the name ends in `cae-METHOD` or contains
-    `cae-METHOD+`.
+    It is "" unless the name ends in "cae-METHOD" or contains "cae-METHOD+".
     """
     name = run.rpartition("cae-")[2].partition("+")[0] if "cae-" in run else ""
     return METHOD_LABELS.get(name, "")
@@ -180,10 +145,9 @@ def method_label(run: str) -> str:
 def marker_and_color(run: str) -> tuple[str, str]:
     """Return the marker and the colour that a run has on all pages.
 
-    `RUN_MARKERS_AND_COLORS` takes precedence. Otherwise, placebos and other controls (names that
-    start with "placebo", "negclip-placebo", "wrong", "kept" or "random") are grey triangles. Runs
-    with a `method_label` have the marker (a circle if `METHOD_MARKERS` has none) and the colour of
-    this method. All others have `DEFAULT_MARKER_AND_COLOR`.
+    `RUN_MARKERS_AND_COLORS` takes precedence. Otherwise, placebos and other controls are grey
+    triangles, runs with a `method_label` have the marker (or a circle) and the colour of this
+    method, and all others have `DEFAULT_MARKER_AND_COLOR`.
     """
     if run in RUN_MARKERS_AND_COLORS:
         return RUN_MARKERS_AND_COLORS[run]
@@ -224,27 +188,26 @@ def set_style() -> None:
             "legend.fontsize": 9.5,
             "legend.title_fontsize": 9.5,
             "legend.frameon": False,
+            # With a fixed salt, a figure is the same file each time it is drawn.
             "svg.hashsalt": "cae",
+            # Outlines, because a reader need not have the font.
             "svg.fonttype": "path",
         },
-    )  # the salt makes a figure the same file each time it is drawn
+    )
 
 
 def show(
     figure: Figure, alt: str, data: pd.DataFrame | None = None, name: str = "figure"
 ) -> CellOutput:
-    """Close a figure and return it as inline SVG with an alt text.
+    """Close a figure and return it as inline SVG, and as a PNG for viewers of notebooks.
 
     A figure that is wider than a telephone's screen is drawn twice: as it is, and after
-    `narrow_figure` has changed it. The book shows the drawing that fits. Viewers of notebooks show
-    a PNG instead.
+    `narrow_figure` has changed it. The book shows the drawing that fits.
 
     Args:
         figure: The figure.
-        alt: Text that says what the figure shows, in 1 to `MAX_ALT_LENGTH` characters. Line breaks
-            and repeated spaces count as one space.
-        data: The rows that the figure was drawn from; a link below the figure saves them. None adds
-            no link.
+        alt: Alt text of 1 to `MAX_ALT_LENGTH` characters; white space counts as one space.
+        data: Rows that a link below the figure saves; None adds no link.
         name: Name of the file that the link saves, without the suffix `.csv`.
 
     Raises:
@@ -253,6 +216,7 @@ def show(
     alt = " ".join(alt.split())
     if not 0 < len(alt) <= MAX_ALT_LENGTH:
         raise DataError(f"alt text of {len(alt)} characters: expected 1 to {MAX_ALT_LENGTH}")
+    # Both before `narrow_figure`, which changes the figure in place.
     png, drawn = _png(figure), _svg(figure, alt)
     if figure.get_figwidth() > NARROW_WIDTH_INCHES + 0.5:
         columns = _count_columns(figure)
@@ -272,22 +236,25 @@ def _count_columns(figure: Figure) -> int:
 
 
 def narrow_figure(figure: Figure) -> None:
-    """Narrow a figure in place to the width of a telephone, with its panels in one or two columns.
+    """Narrow a figure in place to `NARROW_WIDTH_INCHES`, with its panels in one or two columns.
 
-    The width is `NARROW_WIDTH_INCHES`. Panels that stand side by side in one grid are moved into
-    two columns if some of them show images, or points without lines, and into one column otherwise.
-    Panels that shared the labels of an axis or the title of a column get their own, long labels are
-    wrapped, and legends that stand outside of the panels get as many columns (1 to 3) as fit.
+    Panels that stand side by side in one grid are moved into two columns if some of them show
+    images, or points without lines, and into one column otherwise. Panels that shared the labels of
+    an axis or the title of a column get their own, long labels are wrapped, and legends outside of
+    the panels get as many columns (1 to 3) as fit.
     """
     middle = figure.bbox.height / 2
+    # Whether each legend is below the panels. To be asked before the panels move.
     legends = {legend: legend.get_window_extent().y0 < middle for legend in figure.legends}
     parts = list(figure.subfigs) or [figure]
     heights = [_fold_panels(part) for part in parts]
+    # A figure of several subfigures grows by the mean factor, weighted by their heights.
     shares = [part.bbox.height for part in parts]
     figure.set_size_inches(
         NARROW_WIDTH_INCHES, figure.get_figheight() * float(np.average(heights, weights=shares))
     )
-    if figure.subfigs:  # matplotlib has no public access to the grid that they are in
+    if figure.subfigs:
+        # matplotlib has no public access to the grid that subfigures are in.
         subfigure: Any = figure.subfigs[0]
         grid = subfigure._subplotspec.get_gridspec()
         ratios = grid.get_height_ratios() or [1] * grid.nrows
@@ -296,11 +263,7 @@ def narrow_figure(figure: Figure) -> None:
 
 
 def _fold_panels(figure: Any) -> float:
-    """Arrange the panels of a figure or subfigure in fewer columns.
-
-    Returns:
-        The factor by which the height of the figure has to grow.
-    """
+    """Arrange the panels of a figure or subfigure in fewer columns; return the growth in height."""
     panels = [ax for ax in figure.axes if ax.get_subplotspec() is not None]
     for ax in panels:
         _wrap_texts(ax)
@@ -308,12 +271,15 @@ def _fold_panels(figure: Any) -> float:
         return 1.0
     grid = panels[0].get_subplotspec().get_gridspec()
     height = figure.bbox.height / figure.dpi / grid.nrows  # of a panel with its labels
+    # A fifth of the panel is left to its title and the labels of its x axis.
     growth = max(_label_height(ax) / (0.8 * height) for ax in panels)
+    # One column cannot be folded, and panels of several grids have no common order.
     if grid.ncols == 1 or any(ax.get_subplotspec().get_gridspec() is not grid for ax in panels):
         is_table = any(isinstance(part, QuadMesh) for part in panels[0].collections)
         return max(1.4 if is_table else 1.0, growth)
     columns = 2 if any(_is_image(ax) for ax in panels) else 1
-    rows = -(-len(panels) // columns)
+    rows = -(-len(panels) // columns)  # rounded up
+    # The leftmost panel of each row and the top panel of each column, whose labels others shared.
     firsts = {ax.get_subplotspec().rowspan.start: ax for ax in reversed(panels)}
     tops = {ax.get_subplotspec().colspan.start: ax for ax in reversed(panels)}
     folded = GridSpec(rows, columns, figure=figure)
@@ -331,34 +297,26 @@ def _fold_panels(figure: Any) -> float:
 
 
 def _label_height(ax: Axes) -> float:
-    """Return the height in inches that the tick labels of the vertical axis need.
-
-    It is 0 unless the ticks are fixed, as they are if the page has given them labels.
-    """
+    """Return the height in inches that the tick labels of the vertical axis need."""
+    # Ticks are fixed if the page has given them labels. Others adapt to the height.
     if not isinstance(ax.yaxis.get_major_locator(), FixedLocator):
         return 0.0
     labels = ax.yaxis.get_major_formatter().format_ticks(list(ax.get_yticks()))
     lines = [label.count("\n") + 1 + LABEL_GAP for label in labels]
+    # Ticks are evenly spaced, so the two neighbours with the most lines decide.
     most = max((sum(pair) / 2 for pair in itertools.pairwise(lines)), default=1)
     return len(labels) * most * LINE_HEIGHT_INCHES
 
 
 def _is_image(ax: Axes) -> bool:
-    """Return whether a panel shows an image or a collection, but no lines.
-
-    A table of colours does not count as a collection.
-    """
+    """Return whether a panel shows an image or points, but no lines."""
+    # A QuadMesh is a table of colours, whose texts need the whole width.
     drawn = [*ax.images, *(part for part in ax.collections if not isinstance(part, QuadMesh))]
     return bool(drawn) and not ax.lines
 
 
 def _wrap_texts(ax: Axes) -> None:
-    """Fit the texts of a panel to the width of a narrow figure.
-
-    The title, the labels of the axes, texts in the panel and fixed labels of the y ticks are
-    wrapped, and long fixed labels of the x ticks are rotated. In a table of colours, the texts in
-    the panel get a smaller font instead, and the labels of the y ticks are horizontal.
-    """
+    """Wrap, rotate or shrink the texts of a panel to the width of a narrow figure."""
     of_tick, of_axis = NARROW_LINE_LENGTHS
     is_table = any(isinstance(part, QuadMesh) for part in ax.collections)
     if is_table:
@@ -376,6 +334,7 @@ def _wrap_texts(ax: Axes) -> None:
         ax.tick_params(axis="x", labelrotation=90)
     ax.set_xlabel(textwrap.fill(ax.get_xlabel(), of_axis))
     ax.set_ylabel(textwrap.fill(ax.get_ylabel(), of_tick))
+    # A title with line breaks was laid out by the page.
     if "\n" not in ax.get_title():
         ax.set_title(textwrap.fill(ax.get_title(), of_axis))
 
@@ -383,14 +342,7 @@ def _wrap_texts(ax: Axes) -> None:
 def _refit_legends(figure: Figure, own_legends: Mapping[Legend, bool]) -> None:
     """Draw the legends that stand outside of the panels anew, no wider than the figure.
 
-    Legends inside a panel are not changed. Of other legends with equal texts, only the first is
-    kept. If several are left, a legend that belongs to a panel is drawn above this panel. All other
-    legends are drawn below or above all panels. The figure becomes higher if the legends do.
-
-    Args:
-        figure: The figure.
-        own_legends: Legends that belong to the figure and to no panel, and whether each is below
-            the panels.
+    `own_legends` are those of the figure itself, and whether each is below the panels.
     """
     handles = {
         text: handle
@@ -403,6 +355,7 @@ def _refit_legends(figure: Figure, own_legends: Mapping[Legend, bool]) -> None:
     ]
     for ax in figure.axes:
         legend = ax.get_legend()
+        # A legend inside a panel is anchored to the whole panel, and stays as it is.
         if legend and legend.get_bbox_to_anchor().bounds != ax.bbox.bounds:
             legends.append((legend, "outside upper left", ax))
     texts_of = {legend: [text.get_text() for text in legend.get_texts()] for legend, *_ in legends}
@@ -417,9 +370,11 @@ def _refit_legends(figure: Figure, own_legends: Mapping[Legend, bool]) -> None:
         title = legend.get_title().get_text() or None
         height = -legend.get_window_extent().height
         legend.remove()
+        # Panels that stood side by side may each have had the same legend.
         if texts in drawn:
             continue
         drawn.append(texts)
+        # Only a legend that exists has a width, so the numbers of columns are tried.
         for columns in (3, 2, 1):
             if is_alone or ax is None:
                 room = 0.95 * figure.bbox.width
@@ -446,6 +401,7 @@ def _svg(figure: Figure, alt: str) -> str:
     """Return a figure as a compact SVG element, in which `INK` is the page's text colour."""
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
+    # Inside of HTML, the XML declaration and the document type must not be repeated.
     svg = stream.getvalue().partition("<svg")
     drawn = (svg[1] + svg[2]).replace(INK, "currentColor")
     drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
@@ -483,11 +439,8 @@ def _share_images(svg: str) -> str:
 
 
 def _with_short_ids(svg: str) -> str:
-    """Shorten the ids that an SVG refers to, and drop all other ids.
-
-    Short ids contain a digest of the SVG, so that they differ from those of other figures on a
-    page.
-    """
+    """Shorten the ids that an SVG refers to, and drop all other ids."""
+    # With a digest, because ids of all figures on a page have to differ.
     digest = hashlib.sha256(svg.encode()).hexdigest()[:6]
     used = dict.fromkeys(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
     short = {name: f"f{digest}{number:x}" for number, name in enumerate(used)}
@@ -498,17 +451,16 @@ def _with_short_ids(svg: str) -> str:
 
 
 def _shortened(path: re.Match[str]) -> str:
-    """Return the matched coordinates of an SVG, rounded to hundredths of a point.
-
-    Matplotlib writes millionths, a difference that nobody can see.
-    """
+    """Return the matched coordinates of an SVG, rounded to hundredths of a point."""
+    # Matplotlib writes millionths, a difference that nobody can see.
     text = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", path[0])
     return re.sub(r"\s+", " ", text).strip()
 
 
 def _png(figure: Figure) -> bytes:
-    """Return a figure on a white background as a PNG with few colours."""
+    """Return a figure as a PNG with few colours."""
     stream, small = io.BytesIO(), io.BytesIO()
+    # On white, so that its black letters are legible in a dark notebook.
     figure.savefig(stream, format="png", dpi=PNG_DPI, facecolor="white")
     with Image.open(stream) as image:
         few = image.convert("RGB").quantize(PNG_COLORS, dither=Image.Dither.NONE)
@@ -538,6 +490,7 @@ def pick(rows: pd.DataFrame, **selection: Sequence[str]) -> pd.DataFrame:
     if rows.empty:
         raise DataError(f"nothing is left of {', '.join(selection)} to be drawn")
     order = {column: list(values).index for column, values in selection.items()}
+    # Stable, so that rows with the same values keep their order.
     return rows.sort_values([*selection], kind="stable", key=lambda of: of.map(order[of.name]))
 
 
@@ -555,8 +508,7 @@ def forest(
 
     Args:
         rows: Frame with the columns `estimate`, `low` and `high`, as `cae_bench.statistics` returns
-            them, and with the columns that `y` and `hue` name. Where `low` is NaN, the figure says
-            that there is no interval.
+            them, and those that `y` and `hue` name. Where `low` is NaN, the figure says so.
         y: Column whose values label the lines, from top to bottom in the order of the rows.
         hue: Column whose values distinguish the marks of a line; None if each line has one mark.
             Word roles and the labels of the paper's methods and of the runs in
@@ -564,20 +516,18 @@ def forest(
         ax: Axes to draw into; None creates a figure of fitting height.
         scale: Factor of the numbers; 100 gives percentage points.
         palette: Colours of the marks: a list with a colour for each value of `hue`, a mapping from
-            some of these values to colours, or the name of a seaborn palette. With a mapping or a
-            name, the labels of the runs in `RUN_MARKERS_AND_COLORS` have the runs' colours unless
-            the mapping has others; all other values have colours of the named palette or, with a
+            some of these values to colours, or the name of a seaborn palette. Except with a list,
+            the labels of the runs in `RUN_MARKERS_AND_COLORS` have the runs' colours unless the
+            mapping has others; all other values have colours of the named palette or, with a
             mapping, of "colorblind".
         zero_line: Whether to draw a vertical line at zero.
-
-    Returns:
-        The axes.
     """
     lines = list(dict.fromkeys(rows[y]))
     marks = list(dict.fromkeys(rows[hue])) if hue else [None]
     if ax is None:
         height = 0.7 + len(lines) * (0.18 + 0.17 * len(marks))
         ax = plt.subplots(figsize=(TEXT_WIDTH_INCHES, height))[1]
+    # A line need not have all marks; those that it has lie around its middle.
     marks_of_line = {
         line: [
             mark
@@ -586,7 +536,7 @@ def forest(
         ]
         for line in lines
     }
-    step = 0.6 / max(1, len(marks) - 1)  # marks of a line lie around its middle
+    step = 0.6 / max(1, len(marks) - 1)
     named_colors = dict(palette) if isinstance(palette, Mapping) else {}
     palette_name = "colorblind" if isinstance(palette, Mapping) else palette
     looks = {label(run): marker_and_color(run) for run in RUN_MARKERS_AND_COLORS}
@@ -614,6 +564,7 @@ def forest(
             lw=1.4,
             label=mark,
         )
+        # Without a word, an estimate without an interval would look like a very exact one.
         for x, level, end in zip(middle, place, low, strict=True):
             if np.isnan(end):
                 ax.annotate(
@@ -622,7 +573,7 @@ def forest(
     if zero_line:
         ax.axvline(0, color=INK, lw=0.8)
     ax.set_yticks(range(len(lines)), lines)
-    ax.set_ylim(len(lines) - 0.5, -0.5)
+    ax.set_ylim(len(lines) - 0.5, -0.5)  # the first line on top
     ax.grid(axis="y", visible=False)
     if hue and len(marks) > 1:
         ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(4, len(marks)))
@@ -640,12 +591,9 @@ def code(text: str) -> CellOutput:
 
 
 def script_json(content: Any) -> str:
-    """Format a value as JSON that can be embedded in a script or in an HTML element `<script>`.
-
-    The characters "<", U+2028 and U+2029 are written as JSON escapes: "<" could begin a tag or a
-    comment in HTML, and JavaScript before 2019 treats the other two as line ends.
-    """
+    """Format a value as JSON that can be embedded in a script or in an HTML element `<script>`."""
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
+    # "<" could begin a tag or a comment, and JavaScript before 2019 takes the others for line ends.
     for character in "<\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
@@ -674,37 +622,41 @@ def table(
 ) -> CellOutput:
     """Return a frame as an HTML table in a box of its own that scrolls sideways.
 
-    The index is shown first, and missing values are shown as "–". Texts of the frame and the
-    caption are escaped. If a cell or the caption is a `CellOutput`, its HTML is inserted unchanged.
+    Missing values are shown as "–". Texts of the frame and the caption are escaped. If a cell or
+    the caption is a `CellOutput`, its HTML is inserted unchanged.
 
     Args:
-        frame: The content of the table.
+        frame: The content of the table, whose index is shown first.
         caption: Text above the table.
         fold: Columns that a narrow screen shows only if the reader asks for all columns. If there
             are two header rows, these are names in the upper one.
         data: Rows that a link below the table saves without their index (see `csv_link`), such as
-            the unformatted numbers of the table or rows that it leaves out. None adds no link.
+            the unformatted numbers or rows that the table leaves out; None adds no link.
         name: Name of the file that the link saves, without the suffix `.csv`.
 
     Raises:
         DataError: If `fold` names a column that does not exist.
     """
     single = frame.index.nlevels == 1
-    if single and frame.columns.nlevels == 1:  # one header row, the index named in it
+    if single and frame.columns.nlevels == 1:
+        # pandas shows the name of the index in a row of its own, that of the columns in the header.
         frame = frame.rename_axis(index=None, columns=frame.index.name)
-    else:  # what a pivot calls its levels is no header
+    else:
+        # What a pivot calls its levels is no header.
         frame = frame.rename_axis(columns=[None] * frame.columns.nlevels)
         frame = frame.rename_axis(index=None) if single else frame
     cells = _escaped_frame(frame)
     body = cells.to_html(classes="table cae-table", escape=False, na_rep="–", index_names=single)
-    if not single:  # the names of the index's levels: into the last header row
+    if not single:
+        # Write the names of the levels of the index into the last header row.
         names = iter([name or "" for name in cells.index.names])
         head, end, rest = body.partition("</thead>")
         above, start, row = head.rpartition("<tr")
         row = re.sub("<th></th>", lambda _: f"<th>{next(names, '')}</th>", row)
         body = above + start + row + end + rest
     body = re.sub(r'(<(?:table|th)\b[^>]*?) (?:border|halign)="\w+"', r"\1", body)
-    body = re.sub(r"<th( [^>]*)?></th>", r"<td\1></td>", body)  # an empty cell heads nothing
+    # An empty cell heads nothing.
+    body = re.sub(r"<th( [^>]*)?></th>", r"<td\1></td>", body)
     title = f'<p class="cae-caption">{_escaped(caption)}</p>' if caption else ""
     if fold:
         tops = list(frame.columns.get_level_values(0))
@@ -719,10 +671,7 @@ def table(
 
 
 def _escaped(value: Any) -> Any:
-    """Return a value of a table as HTML.
-
-    Numbers, timestamps and missing values are unchanged. Other values are escaped as texts.
-    """
+    """Return a value of a table as HTML; numbers, timestamps and missing values are unchanged."""
     if isinstance(value, CellOutput):
         return value.html
     if value is None or isinstance(value, Number | pd.Timestamp | type(pd.NaT)):
@@ -755,17 +704,11 @@ def _escaped_index(index: pd.Index) -> pd.Index:
 
 
 def _folded(body: str, fold: Sequence[bool]) -> str:
-    """Add the class `cae-fold` to the cells of the columns to fold.
-
-    Columns are counted from the right, since the index on the left may have any number of cells.
-
-    Args:
-        body: HTML of the table.
-        fold: For each column, whether it is folded.
-    """
+    """Add the class `cae-fold` to the cells of the columns for which `fold` is true."""
 
     def mark(row: re.Match) -> str:
         cells = re.split(r"(?=<t[hd]\b)", row[0])
+        # From the right, since the index on the left may have any number of cells.
         right = len(fold)
         for place in range(len(cells) - 1, 0, -1):
             span = re.match(r'<t[hd][^>]*\bcolspan="(\d+)"', cells[place])
@@ -782,8 +725,7 @@ def badge(verdict: str) -> CellOutput:
     """Return a verdict as a badge whose colour depends on the outcome.
 
     Args:
-        verdict: A verdict such as "negligible (3 of 4, 1 undecided)"; see
-            `cae_bench.statistics.verdict`.
+        verdict: Such as "negligible (3 of 4, 1 undecided)"; see `cae_bench.statistics.verdict`.
     """
     kind = verdict.partition(" (")[0].replace(" ", "-")
     return CellOutput(
@@ -815,16 +757,9 @@ def format_intervals(
 ) -> pd.Series:
     """Format each row as `estimate [low, high]`, or as `estimate (no interval)` if `low` is NaN.
 
-    A line may break before the bracket, but not inside it.
-
-    Args:
-        rows: Frame with the columns `estimate`, `low` and `high`.
-        digits: Number of decimals.
-        scale: Factor of the numbers; 100 gives percentage points.
-        sign: Whether positive numbers get a plus sign.
-
-    Returns:
-        The texts, with the index of `rows`.
+    A line may break before the bracket, but not inside it. `format_number` explains the arguments
+    other than `rows`, a frame with the columns `estimate`, `low` and `high`. The texts have its
+    index.
     """
     columns = (
         [format_number(v, digits, scale, sign) for v in rows[name]]
@@ -840,14 +775,8 @@ def format_intervals(
 def format_estimates(rows: pd.DataFrame) -> pd.Series:
     """Format each row in percentage points as `estimate ±h`, for the cells of a table.
 
-    `h` is `estimate - low`, half the width of a symmetric interval; it is set in small type. If it
-    is NaN, the cell says "no interval" instead.
-
-    Args:
-        rows: Frame with the columns `estimate` and `low`, as `cae_bench.statistics` returns them.
-
-    Returns:
-        The cells as `CellOutput`, with the index of `rows`.
+    `h` is `estimate - low`, half the width of a symmetric interval, in small type; if it is NaN,
+    the cell says "no interval" instead. The cells have the index of `rows`.
     """
     estimates = [format_number(100 * value) for value in rows["estimate"]]
     halves = [

@@ -1,10 +1,9 @@
 """Profiles and runs, as described by the files in `configs`.
 
-A profile is one YAML file. It holds the model, the data, the number of seeds, the settings that all
-runs share, and one entry for each run, with only the settings that differ from the shared ones. In
-such an entry, `label` is the name of the run in tables and figures, `look` its marker and colour
-there, `like` names runs whose
-settings are applied first, and `study: true` marks a run of the studies beside the paper.
+A profile is one YAML file with the settings that all runs share, and an entry for each run with
+those that differ. In an entry, `label` is the run's name in tables and figures, `look` its marker
+and colour there, `like` names runs whose settings are applied first, and `study: true` marks a run
+of the studies beside the paper.
 """
 
 from __future__ import annotations
@@ -22,48 +21,36 @@ from cae_lab.runs import Profile, SearchSpace
 from cae_lib.config import Experiment, paths, repository_root
 from cae_lib.errors import ConfigError, check_type, field_types
 
+# Keys of a run's entry that are no settings of `Experiment`, with their types.
 RUN_KEYS: Mapping[str, Any] = {
     "label": str,
     "look": str,
     "like": str | list,
     "study": bool,
 }
-"""Keys that the entry of a run may have in addition to the settings of `Experiment`, with their
-types."""
 
-_FIXED = ("name", "profile", "seed")
-"""Fields of `Experiment` that no file may set."""
+_FIXED = ("name", "profile", "seed")  # fields of `Experiment` that no file may set
 
+# In C if PyYAML has it, because all profiles are read at each start.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""The YAML loader, in C if PyYAML has it, because all profiles are read at each start."""
 
 
 def _config_folder() -> Path:
-    """Return the folder of the profiles' files, in the repository or in the installed package."""
     home = repository_root()
     return home / "configs" if home else Path(__file__).parent / "configs"
 
 
 def read_profile(path: Path) -> Profile:
-    """Read a profile from its file.
-
-    Args:
-        path: A file of `configs`; the profile gets the name of the file. If the file has a key
-            `like: OTHER`, the content of `OTHER.yaml` in the same folder is read first and then
-            updated, key by key, with the content of this file.
-
-    Raises:
-        ConfigError: If the file is not valid YAML, lacks a key, has an unknown key or a value of
-            the wrong type, or if a key `like` names no other file or no other run; the message
-            names the file, the key and what is allowed.
-    """
+    """Read a profile, named like its file; errors name the file, the key and what is allowed."""
     content = _load(path)
     entries = content.pop("runs", None)
     if not isinstance(entries, dict):
         raise ConfigError(f"{path}: runs: expected a mapping from names of runs to their settings")
+    # Postponed annotations make each type a text, such as "int".
     types: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Profile)}
     _check_keys(f"{path}", content, types.keys() - {"name", "runs", "labels", "looks", "studies"})
     for key in ("base", "training", "short"):
+        # `base: null` says that the base model is downloaded.
         if key in content and (key != "base" or content[key] is not None):
             content[key] = _settings(f"{path}: {key}", content[key])
     entries = {name: _entry(f"{path}: runs: {name}", entry) for name, entry in entries.items()}
@@ -94,7 +81,6 @@ def read_profile(path: Path) -> Profile:
 
 
 def _look(path: Path, name: str, entry: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the marker and the colour that the key `look` of a run states."""
     words = entry["look"].split()
     if len(words) != 2:
         raise ConfigError(
@@ -111,18 +97,9 @@ def _tuple(location: str, value: Any) -> tuple[Any, ...]:
 
 
 def _load(path: Path, below: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Read a file and merge it over the file that its key `like` names.
+    """Read a file and merge it over the file that its key `like` names, and so on.
 
-    That file may have a key `like` as well, and so on. In the result, `like` names the last of
-    these files, which has no such key.
-
-    Args:
-        path: The file.
-        below: Names of the files whose keys `like` led to this one; it must not name any of them.
-
-    Raises:
-        ConfigError: If the file is not valid YAML, does not hold a mapping, or has a key `like`
-            that names no file or one that is being read already.
+    In the result, `like` names the last of these files. `below` are the files that led to this one.
     """
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
@@ -133,6 +110,7 @@ def _load(path: Path, below: tuple[str, ...] = ()) -> dict[str, Any]:
     if "like" not in content:
         return content
     other = path.with_name(f"{content['like']}.yaml")
+    # A circle of files would be read for ever.
     if other.stem in (path.stem, *below) or not other.is_file():
         raise ConfigError(f"{path}: like: {content['like']!r} is no other file of {path.parent}")
     below_content = _load(other, (*below, path.stem))
@@ -198,17 +176,7 @@ def _entry(location: str, entry: Any) -> dict[str, Any]:
 def _resolved(
     path: Path, name: str, entries: Mapping[str, dict[str, Any]], seen: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Return the settings of a run: those of the runs that it is `like`, updated with its own.
-
-    Args:
-        path: The file of the profile, for error messages.
-        name: Name of the run.
-        entries: Checked entries of all runs, by name.
-        seen: Names of the runs whose keys `like` led to this one.
-
-    Raises:
-        ConfigError: If a key `like` names no run of the file, or one that is in `seen`.
-    """
+    """Return the settings of a run: those of the runs that it is `like`, updated with its own."""
     settings: dict[str, Any] = {}
     for other in entries[name].get("like", ()):
         if other not in entries or other in (*seen, name):
@@ -220,7 +188,6 @@ def _resolved(
 PROFILES: dict[str, Profile] = {
     path.stem: read_profile(path) for path in sorted(_config_folder().glob("*.yaml"))
 }
-"""All profiles, by name."""
 
 
 def load_profile(name: str) -> Profile:
@@ -235,11 +202,8 @@ def load_profile(name: str) -> Profile:
 
 
 def use_profile_home(profile: Profile) -> None:
-    """Set `CAE_HOME` to the profile's own folder, for this process and its children.
-
-    Only rehearsals (profiles whose field `is_rehearsal` is true) have such a folder: they write
-    invented datasets and results into `build/NAME`, so that these never mix with real ones. Nothing
-    is done for other profiles, or if the project's folder already has the profile's name.
-    """
+    """Set `CAE_HOME` of this process and its children to `build/NAME` if this is a rehearsal."""
+    # There, invented datasets and results never mix with real ones. A child process of a rehearsal
+    # is in this folder already.
     if profile.is_rehearsal and paths().root.name != profile.name:
         os.environ["CAE_HOME"] = str(paths().build / profile.name)

@@ -15,30 +15,14 @@ from cae_lib.config import paths
 from cae_lib.runtime import file_hash
 
 PACKAGES = ("cae_lib", "cae_bench", "cae_lab")
-"""The packages whose uncommitted changes the provenance tells."""
-
-PARENT_FOLDER = Path(__file__).resolve().parent.parent
-"""The folder that contains the `PACKAGES`."""
-
-
+PARENT_FOLDER = Path(__file__).resolve().parent.parent  # of the `PACKAGES`
+# Other packages whose versions may change the results.
 DEPENDENCIES = ("torch", "open_clip_torch", "spacy", "SceneGraphParser", "numpy")
-"""Packages whose versions may change the results; the provenance records these versions."""
-
-
 _START_TIME = time.monotonic()
 
 
 def has_uncommitted_changes(files: Iterable[Path | str] = PACKAGES) -> bool | None:
-    """Return whether any of the given files or folders differ from the last commit.
-
-    Args:
-        files: The files or folders, at least one; by default the `PACKAGES`. A relative path starts
-            from their `PARENT_FOLDER`.
-
-    Returns:
-        Whether there are changed or untracked files; None if git cannot tell, as outside of a
-        repository.
-    """
+    """Return whether files or folders differ from the last commit; None if git cannot tell."""
     command = ["git", "status", "--porcelain", "--", *map(str, files)]
     try:
         result = subprocess.run(
@@ -52,31 +36,16 @@ def has_uncommitted_changes(files: Iterable[Path | str] = PACKAGES) -> bool | No
 def current_provenance(profile_name: str, seed: int | None, **extra: Any) -> dict[str, Any]:
     """Describe how and where a table was computed, as plain JSON values without absolute paths.
 
-    Args:
-        profile_name: Name of the table's profile.
-        seed: The seed; None if several were used.
-        **extra: Further entries, which replace those of the same name.
-
-    Returns:
-        The entries of `environment_info`, and `seed`, `dtype` ("float32" unless `extra` has another
-        value) and `dirty`, the value of `has_uncommitted_changes`.
+    `seed` is None if several were used; `extra` replaces entries of the same name.
     """
     state = {"dirty": has_uncommitted_changes(), **environment_info(profile_name)}
     return {**state, "seed": seed, "dtype": "float32"} | extra
 
 
 def environment_info(profile_name: str) -> dict[str, Any]:
-    """Return the software, machine and data of this process, as plain JSON values.
-
-    Args:
-        profile_name: Name of a profile.
-
-    Returns:
-        `versions` and `device`, see the functions `versions` and `device_name`; `profile`, the
-        name; `data`, 12 hexadecimal digits of the SHA-256 of the manifest of the profile's own
-        generated datasets (None without a manifest); and `wall_seconds`, the seconds since this
-        module was imported.
-    """
+    """Return the software, machine and data of this process, as plain JSON values."""
+    # Synthetic scenes lie in world-NAME, datasets made from photographs in NAME; real data have no
+    # manifest.
     manifests = [
         paths().raw / name / "manifest.json" for name in (f"world-{profile_name}", profile_name)
     ]
@@ -97,11 +66,8 @@ def versions() -> dict[str, str]:
 
 
 def device_name() -> str:
-    """Return the name of the GPU or of the processor.
-
-    PyTorch is not imported for this. If it is imported already and finds a GPU, the GPU is named.
-    Otherwise the processor is named, followed by PyTorch's number of threads if it is imported.
-    """
+    """Return the name of the GPU or of the processor, with PyTorch's number of threads."""
+    # Not imported for this: a process without PyTorch has not computed on a GPU.
     torch = sys.modules.get("torch")
     if torch and torch.cuda.is_available():
         return torch.cuda.get_device_name()

@@ -75,15 +75,19 @@ def load(
                 "`compute` and settings apply to named runs: pass runs, such as ['clip-ft']"
             )
         return store.load(table, profile, None, seeds, suites)
+    # Outdated rows count as missing if they can be computed. Otherwise `store.load` refuses them,
+    # with a message that says what has changed.
     index = (current_rows if compute else store.index_of)(table, profile, suites)
     stored = {run for run, _ in index}
     names = {}
     for run in runs:
+        # A stored name need not be a run, such as the name of a foreign model, so it is not parsed.
         is_plain = not settings and (run in stored or not compute)
         names[run if is_plain else profile.run(run, **settings).name] = None
     if compute:
         for name in names:
             rows, absent = store.select(index, name, seeds, profile)
+            # `current_rows` compares settings and versions, the key also the data.
             absent += [
                 seed for seed in rows if _is_outdated(rows[seed], profile, suites.get(table))
             ]
@@ -93,7 +97,7 @@ def load(
 
 
 def current_rows(table: str, profile: Profile, suites: Mapping[str, Suite] = SUITES) -> store.Index:
-    """Return where the rows of a table are stored that are up to date, sorted by run and seed."""
+    """Return the index of the rows of a table that are up to date, sorted by run and seed."""
     return {
         key: rows
         for key, rows in store.index_of(table, profile, suites).items()
@@ -102,12 +106,10 @@ def current_rows(table: str, profile: Profile, suites: Mapping[str, Suite] = SUI
 
 
 def _is_outdated(rows: store.StoredRows, profile: Profile, suite: Suite | None) -> bool:
-    """Return whether a result that was computed here has another key by now.
-
-    Results that came with the clone are not checked, which would take the data.
-    """
+    """Return whether a result that was computed here has another key by now."""
     from cae_lab.measuring import is_measured
 
+    # Results that came with the clone are not checked, as the key needs the data.
     is_own = rows.path == store.result_path(rows.path.stem, rows.run, rows.seed, profile)
     if not is_own or suite is None or not is_trained_here(rows.run, profile):
         return False
@@ -122,11 +124,7 @@ def _compute(
     hours: float | None,
     suites: Mapping[str, Suite],
 ) -> None:
-    """Train a run if needed, and measure one table of it.
-
-    Raises:
-        DataError: If no suite gives the table, if its data are missing, or if it has no rows.
-    """
+    """Train a run if needed, and measure one table of it; without rows, raise DataError."""
     from cae_lab.measuring import measure, measure_data
 
     run = profile.run(name, seed)
@@ -164,6 +162,12 @@ def missing_runs(table: str, runs: Iterable[str], profile: Profile | str) -> lis
 
 
 def provenance_table(profile: Profile | str, suites: Mapping[str, Suite] = SUITES) -> pd.DataFrame:
-    """Return the provenance of all tables of a profile; see `store.provenance_table`."""
+    """Return the provenance of all tables of a profile as a frame.
+
+    There is one row for each table, run and seed. The columns are `table`, `run`, `seed`, `key`,
+    `suite`, `device`, `wall_seconds` and `current`. The column `current` says whether the rows are
+    up to date (see `store.describe_changes`); `current` and `suite` are None for tables that do not
+    come from a suite, such as those of a search for settings.
+    """
     profile = load_profile(profile) if isinstance(profile, str) else profile
     return store.provenance_table(profile, suites)

@@ -42,46 +42,32 @@ if TYPE_CHECKING:
     from cae_lib.training.execution import ExecutionOptions
 
 
-LOCK_FILE = ".lock"
-"""Name of the lock file beside the weights of a run. The process that holds it trains the run."""
+LOCK_FILE = ".lock"  # beside the weights of a run; the process that holds it trains the run
+TRAINING_SOURCES = ("negclip-captions",)  # of `sources.yml`, that training on real data reads
 
-TRAINING_SOURCES = ("negclip-captions",)
-"""Sources in `sources.yml` that training on real data reads."""
-
+# Value in a name for a parameter of the attribution method that only the entry sets, not the run.
 DROPPED = "default"
-"""Value in a name for a parameter of the attribution method that the run sets and a variant does
-not."""
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Candidate settings of a profile's runs, which are tried on validation captions.
+    """Candidate settings of a profile's runs, which are tried on validation captions."""
 
-    Attributes:
-        rates: Learning rates of CLIP-FT and NegCLIP.
-        shares: Further numbers of training steps of CLIP-FT and NegCLIP, as multiples of the
-            profile's number.
-        weights: Weights λ of the attribution loss, in ascending order. The search starts at 1,
-            which has to be among them.
-        margins: Margins eps of CAE with the method "binding", and of margin losses on hard
-            negatives.
-        binding_weights: Weights λ of the losses for which `margins` are tried. The search `footing`
-            of `data/recipes/choose_settings.py` takes every second of them.
-    """
-
-    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3)
+    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3)  # learning rates of CLIP-FT and NegCLIP
+    # Further numbers of steps of these two, as multiples of the profile's number.
     shares: tuple[float, ...] = (0.25, 0.5, 2)
+    # λ of the attribution loss, ascending; the search starts at 1, which has to be among them.
     weights: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
+    # eps of CAE with the method "binding", and of margin losses on hard negatives.
     margins: tuple[float, ...] = (0.05, 0.1, 0.2)
+    # λ of the losses for which `margins` are tried. The search `footing` of
+    # `data/recipes/choose_settings.py` takes every second of them.
     binding_weights: tuple[float, ...] = (2.5, 5.0, 10.0, 20.0)
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Settings of one profile, as read from a file of `configs`.
-
-    The comments beside the fields explain them.
-    """
+    """Settings of one profile, as read from a file of `configs`."""
 
     name: str  # name of its file, without the suffix
     seeds: int  # number of seeds of each run
@@ -116,25 +102,23 @@ class Profile:
 
     @property
     def is_real(self) -> bool:
-        """Whether the profile uses published data and downloaded weights, or stand-ins for them."""
+        """Whether it uses published data and downloaded weights, or a rehearsal's stand-ins."""
         return self.base is None
 
     @property
     def is_synthetic(self) -> bool:
-        """Whether the images are synthetic scenes, whose full content is known as ground truth.
-
-        It is false for a rehearsal, whose drawn scenes are read like the real datasets that they
-        replace.
-        """
+        """Whether the images are synthetic scenes, whose full content is known as ground truth."""
+        # False for a rehearsal, whose scenes are read like the real datasets that they replace.
         return not (self.is_real or self.built_from_photographs)
 
     @property
     def root(self) -> Path:
-        """Folder that contains the profile's datasets."""
+        """Folder of the profile's datasets."""
         name = self.datasets_profile or self.name
         folder = f"world-{name}" if self.is_synthetic else name
         return paths().raw if self.is_real else paths().raw / folder
 
+    # Profiles are keys of caches, but hold mappings, which cannot be hashed.
     def __hash__(self) -> int:
         return hash(self.name)
 
@@ -145,39 +129,26 @@ class Profile:
 
     @property
     def build_command(self) -> str:
-        """Shell command that generates the profile's datasets, in a clone of the repository.
-
-        It has no meaning for a profile of published datasets (`is_real`).
-        """
+        """Shell command that generates the datasets of a profile that is not `is_real`."""
         recipe = "photographs" if self.built_from_photographs else "synthetic_scenes"
         return f"python -m data.recipes.{recipe}.build --profile {self.name}"
 
     @property
     def records(self) -> Path:
-        """Folder of the profile's stored tables; in the cache if `recorded` is false."""
+        """Folder of the profile's packed tables; in the cache if `recorded` is false."""
         place = paths().records if self.recorded else paths().cache / "records"
         return place / self.name
 
     def earlier_base(self, steps: int) -> str:
-        """Return the setting `weights` of runs that start from a base model with fewer steps.
-
-        Args:
-            steps: Number of steps of that base model's whole training, one of `earlier_bases`.
-        """
+        """Return the setting `weights` of runs that start from one of `earlier_bases`."""
         return self.training["weights"].replace("base", f"base-{steps}")
 
     def experiment(self, name: str, **settings: Any) -> Experiment:
-        """Return the resolved settings of an entry of `runs`.
-
-        The defaults are updated with the profile's settings, then the entry's, then `settings`.
-
-        Args:
-            name: Name of the entry, such as "cae-attention".
-            **settings: Fields of `Experiment`, such as `lr=1e-4` or `seed=1`.
+        """Return the profile's settings, updated with those of an entry, then with `settings`.
 
         Raises:
-            ConfigError: If the entry, a setting or an attribution method is unknown (the message
-                lists the known ones), or if a value has the wrong type or is not allowed.
+            ConfigError: If the entry, a setting or an attribution method is unknown, or a value has
+                the wrong type or is not allowed.
         """
         if name not in self.runs:
             expected = ", ".join(self.runs)
@@ -199,20 +170,11 @@ class Profile:
         return Experiment(name, self.name, **self.training | self.runs[name] | settings)
 
     def training_digest(self, train_data: str) -> str:
-        """Return a digest of the data that a run of a profile is trained on.
-
-        For real data it is the digest of the training sources, whatever `train_data` is. Generated
-        data are identified by their manifest; the training set "pretrain" of the synthetic scenes
-        has a manifest of its own.
-
-        Args:
-            train_data: Name of the training set: "coco", "kept", "spacy" or "pretrain".
-
-        Raises:
-            DataError: If the data have to be generated on this machine first.
-        """
+        """Return a digest of the data that a run with this `train_data` is trained on."""
+        # "kept" and "spacy" are made from the files of "coco"; `text_versions` covers how.
         if self.is_real:
             return sources_digest(source_reports(TRAINING_SOURCES), TRAINING_SOURCES)
+        # Synthetic scenes for pretraining have a manifest of their own.
         apart = train_data == "pretrain" and self.is_synthetic
         return checksum_of(self.datasets.manifest("pretrain" if apart else ""))
 
@@ -220,9 +182,8 @@ class Profile:
         """Return a run with all its settings resolved.
 
         Args:
-            name: Name of a run in tables: an entry of `runs` such as "cae-gradcam", which settings
-                may follow, as in "cae-gradcam+weight=0.3"; "base" for the base model, "data" for
-                the datasets.
+            name: Name in tables: an entry of `runs` such as "cae-gradcam", which settings may
+                follow, as in "cae-gradcam+weight=0.3"; or "base", or "data".
             seed: The seed; ignored for what is not trained here.
             **settings: Settings that differ from the entry's; they replace those in the name, and
                 are ignored for "base" and "data".
@@ -260,6 +221,7 @@ class Run:
     @cached_property
     def config(self) -> Experiment:
         """All settings; for the base model and the data, those of CLIP-FT without training."""
+        # A control has the settings of the run whose weights it reads.
         entry, settings = GELU_CONTROLS.get(self.entry, self.entry), dict(self.settings)
         if entry in (BASE, DATA_RUN):
             return self.profile.experiment(CLIP_FT, **settings | {"steps": 0})
@@ -267,7 +229,7 @@ class Run:
 
     @property
     def is_trained_here(self) -> bool:
-        """Whether the run has training steps; a run without any has the weights it starts from."""
+        """Whether the run has training steps; without any, it has the weights it starts from."""
         return self.config.steps > 0
 
     @property
@@ -299,6 +261,7 @@ class Run:
                 )
             return self.start.source
         folder = paths().checkpoints / self.profile.name
+        # The key covers all settings, the seed among them.
         if self.settings:
             return folder / "variants" / config.key() / "model.safetensors"
         return folder / config.name / str(self.seed) / "model.safetensors"
@@ -335,12 +298,10 @@ class Run:
     def stored_digest(self) -> str:
         """Return a digest that identifies the stored weights and how they are evaluated.
 
-        For a trained run it covers its `run_inputs`, for other weights their content.
-
         Raises:
             CheckpointError: If the weights are missing or damaged, cannot be downloaded, or were
-                trained with other settings or versions. The training data and the first weights are
-                not compared, which `train` does.
+                trained with other settings or versions. Only `train` compares the training data and
+                the first weights.
         """
         from cae_lib.models.checkpoint import read_meta
 
@@ -349,12 +310,15 @@ class Run:
         inputs = meta and meta.extra.get("identity")
         if inputs and self.is_trained_here:
             self._require_current(inputs)
+        # The inputs of a training determine its weights, so a run that is trained anew on another
+        # machine keeps its results. Other weights are identified by their content.
         found = digest(inputs) if inputs else self.weights.digest()
         return digest(found, "gelu") if self.entry in GELU_CONTROLS else found
 
     def _require_current(self, inputs: Mapping[str, str]) -> None:
         from cae_lib.training.state import describe_changes
 
+        # Taken over as they are: computing them needs the data.
         stored = inputs.get("training data", ""), inputs.get("first weights", "")
         if changes := describe_changes(inputs, run_inputs(self.config, *stored)):
             raise CheckpointError(
@@ -365,16 +329,14 @@ class Run:
     def require_inputs(self) -> None:
         """Check quickly whether the weights and datasets that the training needs are here.
 
-        With real data, only the weights that the run starts from are checked, and only if they
-        belong to a source in `sources.yml`. With generated data, it is checked whether the datasets
-        were generated, but not whether they are complete. The base model is checked, too, if the
-        run starts from it.
+        Of real data, only downloaded weights are checked; of generated data, only whether they were
+        generated, and not whether they are complete.
 
         Raises:
             DataError: If downloaded weights are missing, or the datasets were not generated yet;
                 the message names the command that fetches or builds them.
-            CheckpointError: If the run starts from the base model and it is missing; the message
-                then names the command that trains it.
+            CheckpointError: If the run starts from the base model, which is missing; the message
+                names the command that trains it.
         """
         profile, start = self.profile, self.start.source
         if profile.is_real:
@@ -436,7 +398,8 @@ class Run:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         is_first = os.environ.get("RANK", "0") == "0"
         lock = FileLock(self.path.with_name(LOCK_FILE)) if is_first else nullcontext()
-        with lock:  # taken once for all processes of torchrun
+        # The first process of torchrun takes it for all, which would deadlock otherwise.
+        with lock:
             return _train_if_stale(self, execution, hours)
 
     def open(self) -> Clip:
@@ -457,6 +420,7 @@ class Run:
             return load_external(self.external(), pick_device())
         weights = self.weights
         require_weights(weights.model, weights.source)
+        # Elsewhere, reading weights with an activation that they were not trained with is an error.
         if self.entry not in GELU_CONTROLS:
             return weights.load(pick_device())
         model = self.profile.experiment(CLIP_FT).model
@@ -477,6 +441,7 @@ class Run:
         config, source = self.config, self.start.source
         if source is None:
             raise ConfigError(f"{self.name}: a run with steps 0 needs weights")
+        # Of a source with several files, the one that is read suffices.
         if not (isinstance(source, Path) and source.exists()):
             require_weights(config.model, source)
         if isinstance(source, Path):
@@ -486,37 +451,27 @@ class Run:
 
 
 def resolve_run(profile: Profile, name: str, seed: int = 0, **settings: Any) -> Run:
-    """Return a run of a profile; `Profile.run` calls it.
-
-    Raises:
-        ConfigError: If the run or a setting is unknown, or a value is not allowed.
-    """
+    """Return a run of a profile; see `Profile.run`."""
     entry, named = parse_name(profile, name)
     trained = GELU_CONTROLS.get(entry, entry)
     if trained in (BASE, DATA_RUN):
         return Run(profile, entry, 0, tuple(sorted(named.items())))
     configured = profile.experiment(trained)
     resolved = vars(profile.experiment(trained, **named | settings))
+    # Only what differs from the entry is part of the name, so that one run has one name.
     changed = {key: value for key, value in resolved.items() if value != getattr(configured, key)}
+    # Also those of its settings that the entry has anyway, so that the name says "short".
     if profile.short and profile.short.items() <= resolved.items():
         changed |= profile.short
     return Run(profile, entry, seed if resolved["steps"] else 0, tuple(sorted(changed.items())))
 
 
 def initial_weights(config: Experiment) -> str | Path | None:
-    """Return the weights that a run starts from.
+    """Return the weights that a run starts from: a path, a tag or hub name, or None if random.
 
-    Returns:
-        A path, if the setting `weights` names a file or folder in the data folder or a file that is
-        shipped with the repository. None for random weights. Otherwise the setting itself: a tag of
-        open_clip, or a name on the Hugging Face hub. If the tag is "openai" and OpenAI's own
-        archive is here as `data/raw/weights/openai/MODEL.pt`, the archive is converted once, and
-        the path of the converted file is returned instead. Other files need not exist.
-
-    Raises:
-        CheckpointError: If OpenAI's archive cannot be read.
-        WriteError: If the converted archive cannot be written.
+    Files need not exist.
     """
+    # OpenAI's own archive, if it is here, takes the place of open_clip's download.
     archive = paths().raw / "weights" / "openai" / f"{config.model}.pt"
     if config.weights == "openai" and archive.is_file():
         from cae_lib.models.weight_files import convert_openai_archive
@@ -528,43 +483,26 @@ def initial_weights(config: Experiment) -> str | Path | None:
         return paths().data / config.weights
     if config.weights is None or not config.weights.endswith(".safetensors"):
         return config.weights
+    # Checkpoints are written here; other weights may come with the repository.
     made_here = config.weights.startswith("checkpoints/")
     return paths().data / config.weights if made_here else bundled_path(f"data/{config.weights}")
 
 
 def is_run(name: str, profile: Profile) -> bool:
-    """Return whether a name in tables belongs to a run of a profile.
-
-    The base model ("base"), the `GELU_CONTROLS`, and runs with other settings (`clip-ft+lr=5e-07`)
-    count as runs.
-
-    Raises:
-        ConfigError: If a setting in the name is unknown.
-    """
+    """Return whether a name in tables is that of a run, the base model or a GELU control."""
     return parse_name(profile, name)[0] in (BASE, *GELU_CONTROLS, *profile.runs)
 
 
 def is_trained_here(name: str, profile: Profile) -> bool:
-    """Return whether a name in tables is that of a run that is trained, once for each seed.
-
-    It is false for the base model, the data, models that were not trained here, and other names.
-    """
+    """Return whether a name in tables is that of a run that is trained, once for each seed."""
     return is_run(name, profile) and profile.run(name).is_trained_here
 
 
 def format_name(profile: Profile, entry: str, settings: Mapping[str, Any]) -> str:
     """Return the name of a run in tables and their files, such as `cae-gradcam+short+scope=word`.
 
-    "short" stands for the profile's `short` settings, if all of them are given. `base=600` stands
-    for a run that starts from the base model with 600 training steps, and `steps=600` for that base
-    model itself. Parameters of the attribution method are written as settings: those that differ
-    from the entry's own, and as `samples=default` those that the entry sets and the run leaves at
-    the method's default. Characters other than letters, digits and "_.-~" are percent-encoded.
-
-    Args:
-        profile: The profile.
-        entry: Name of the run in the profile, "base", or "data".
-        settings: Settings that differ from the entry's own.
+    `settings` are those that differ from the entry's own. `base=600` stands for a start from the
+    base model with 600 training steps, and `steps=600` for that base model itself.
     """
     rest, parts = dict(settings), [entry]
     if profile.short and profile.short.items() <= rest.items():
@@ -575,30 +513,28 @@ def format_name(profile: Profile, entry: str, settings: Mapping[str, Any]) -> st
             del rest["weights"]
             parts.append(f"{'steps' if entry == BASE else 'base'}={steps}")
     if "attribution" in rest:
+        # Written as settings of their own. "samples=default" says that the entry sets `samples` and
+        # this run does not.
         parameters, own = dict(rest.pop("attribution")), _own_parameters(profile, entry)
         rest |= dict(parameters.items() - own.items())
         rest |= dict.fromkeys(own.keys() - parameters.keys(), DROPPED)
     for key, value in sorted(rest.items()):
+        # "1" and not "1.0", where no digit is lost.
         short = isinstance(value, float) and value == float(f"{value:g}")
         text = f"{value:g}" if short else str(value)
+        # Names are file names, and "+" and "=" separate their parts.
         parts.append(f"{key}={quote(text, safe='')}")
     return "+".join(parts)
 
 
 def _own_parameters(profile: Profile, entry: str) -> dict[str, Any]:
-    """Return the parameters of the attribution method that an entry has in its profile."""
     return dict(profile.experiment(entry).attribution) if entry in profile.runs else {}
 
 
 def parse_name(profile: Profile, name: str) -> tuple[str, dict[str, Any]]:
-    """Split the name of a run into its entry and the settings that differ from the entry's own.
+    """Read back what `format_name` writes: an entry, and the settings that differ from its own.
 
-    It reads back what `format_name` writes. Any name that does not start with an entry of the
-    profile, "base", "data" or one of `GELU_CONTROLS`, such as the path of a weight file, is
-    returned unchanged and without settings. The types of the values are not checked.
-
-    Raises:
-        ConfigError: If a setting in the name is unknown.
+    Any other name, such as the path of a weight file, is returned unchanged and without settings.
     """
     entry, *parts = name.split("+")
     if name in profile.runs or entry not in (BASE, DATA_RUN, *GELU_CONTROLS, *profile.runs):
@@ -614,6 +550,7 @@ def parse_name(profile: Profile, name: str) -> tuple[str, dict[str, Any]]:
             str, profile.earlier_bases
         ):
             settings["weights"] = profile.earlier_base(int(text))
+        # Without a method, anything else is refused as an unknown setting.
         elif key in SETTINGS or entry not in profile.runs:
             settings[key] = parse_setting(key, text)
         else:
@@ -630,6 +567,7 @@ def _changed_parameters(
     from cae_lib.attribution import get_method  # imports PyTorch, which few names need
 
     config = profile.experiment(entry, **settings)
+    # Without a method, they are parameters of the swapped hard negatives, which "binding" makes.
     method = config.method or ("binding" if config.foils == "exchanged" else None)
     known = [*vars(get_method(method))] if method else []
     for key, text in parameters.items():
@@ -646,11 +584,7 @@ def _changed_parameters(
 
 
 def _drop_other_state(path: Path, identity: Mapping[str, str]) -> None:
-    """Remove the saved state of an interrupted training whose inputs differ from `identity`.
-
-    Such a state cannot be resumed: the training would refuse it. A file that cannot be read as a
-    state is kept.
-    """
+    """Remove the saved state of a training with other inputs, which the training would refuse."""
     import torch
 
     from cae_lib.training.state import describe_changes

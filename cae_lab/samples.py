@@ -6,17 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
+# Largest number of COCO's test captions, or for "heatmaps" of its test images, that a suite uses.
+# "bindings" has the sample of "attribution", and "sensitivity" that of "faithfulness".
 SAMPLE_SIZES: Mapping[str, int] = {
     "attribution": 500,
     "phrases": 500,
     "faithfulness": 120,
     "heatmaps": 300,
 }
-"""Largest number of COCO's test captions, or for "heatmaps" of its test images, that a suite uses.
-
-`evenly_spaced_indices` samples them. The suite "bindings" has the sample of "attribution", and the
-suite "sensitivity" that of "faithfulness".
-"""
 
 
 def evenly_spaced_indices(total: int, limit: int | None) -> np.ndarray:

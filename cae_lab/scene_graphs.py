@@ -12,52 +12,41 @@ from typing import Any
 
 from cae_lib.errors import DataError
 
+# Relative to a profile's folder.
 CAPTIONS_FILE = "coco/annotations/captions_val2014.json"
-"""File with the captions of the scenes in `coco/val2014`, relative to a profile's folder."""
-
 GRAPHS_FILE = "coco/annotations/scene_graphs_val2014.json"
-"""File with the scene graphs of the scenes in `coco/val2014`, relative to a profile's folder."""
-
 FLICKR_GRAPHS_FILE = "flickr30k/scene_graphs_test.json"
-"""File with the scene graphs of Flickr30K's test scenes, relative to a profile's folder."""
 
+# Object words of the captions, in the order of the classes in zero-shot classification.
 NOUNS = tuple(
     "cat dog horse elephant person bird sheep cow rabbit duck turtle bear car bus truck boat train "
     "bicycle house tree chair bed ball cup book umbrella hat flower clock guitar apple kite shoe "
     "key".split()
 )
-"""Object words of the captions, in the order of the classes in zero-shot classification."""
 
+# Attribute words of the captions.
 ADJECTIVES = tuple(
     "small large striped spotted checkered red orange yellow green blue purple pink brown".split()
 )
-"""Attribute words of the captions."""
 
+# Words that state a relation of the scene in a caption.
 RELATIONS = tuple(
     "left of, to the left of, right of, to the right of, above, over, below, beneath, on, on top "
     "of, under, underneath, in front of, behind, riding, holding, chasing, touching".split(", ")
 )
-"""Words that state a relation of the scene in a caption."""
 
+# Words that join two objects in a caption without stating their relation.
 VAGUE_RELATIONS = ("with", "next to", "near", "beside")
-"""Words that join two objects in a caption without stating their relation."""
 
+# The longest first, since a pattern takes its first alternative: "on top of" is not "on".
 _WORDINGS = sorted((*RELATIONS, *VAGUE_RELATIONS), key=len, reverse=True)
 _RELATION = re.compile(rf"\b({'|'.join(_WORDINGS)})\b")
+# "on the left" is a position in the image, "on the left of" a relation.
 _POSITION = re.compile(r"\b(on the (left|right)|at the (top|bottom))\b(?! of)")
 
 
 def read_scene_entries(path: Path, key: str) -> list[dict[str, Any]]:
-    """Read one list of entries from a JSON file of scene graphs or captions.
-
-    Args:
-        path: JSON file with an object of lists.
-        key: Name of the list: "images", with an entry for each image, or "annotations", with an
-            entry for each caption.
-
-    Raises:
-        DataError: If the file is missing or damaged, or has no such list.
-    """
+    """Read the entries of "images" or of captions ("annotations") from a JSON file of scenes."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))[key]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -70,13 +59,8 @@ def read_scene_entries(path: Path, key: str) -> list[dict[str, Any]]:
 def count_roles(caption: str) -> tuple[int, int, int]:
     """Count the object, attribute and relation words in a caption of a synthetic scene.
 
-    Only words of the scenes' own vocabulary count, and only in lower case. An object or attribute
-    with punctuation attached, such as "cat,", does not count. Vague relations such as "near" count
-    as relations. "on top of" counts as one relation, and a position in the image such as "on the
-    left" as none.
-
-    Returns:
-        The numbers of objects, attributes and relations.
+    Only words of the scenes' own vocabulary count; vague relations do, positions such as "on the
+    left" do not.
     """
     words = caption.split()
     n_objects = sum(word in NOUNS for word in words)

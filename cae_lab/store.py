@@ -1,15 +1,9 @@
 """Store results as files, and read them.
 
-A result is the table that a suite gives for a run and seed. Its file is
-`runs/PROFILE/RUN/SEED/TABLE.parquet`, which pandas can read, with the key and the provenance of the
-rows in its metadata. The published results in `data/records/PROFILE/TABLE.parquet` are these files
-packed by `pack`, one file for each table; nothing else writes there. Readers take the file of a run
-and seed if there is one, and the packed rows otherwise.
-
-The files are small for two reasons. `save` leaves out columns and rows that no page shows, and
-rounds numbers to the precision that pages need (see `Suite`). In addition, the packed rows of all
-runs for one item follow each other. Columns that describe the item then repeat their values, and
-Parquet stores repeated values in almost no space.
+A result is the table that a suite gives for a run and seed: `runs/PROFILE/RUN/SEED/TABLE.parquet`,
+with its key and provenance in the metadata. `pack` makes the published
+`data/records/PROFILE/TABLE.parquet` of these files; nothing else writes there. Readers take the
+file of a run and seed if there is one, and the packed rows otherwise.
 """
 
 from __future__ import annotations
@@ -37,52 +31,42 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.runtime import atomic_file
 from cae_lib.training.inputs import TRAINING_VERSION, text_versions
 
+# Settings of a run that states none.
 DEFAULTS = {
     field.name: field.default for field in dataclasses.fields(Experiment) if field.name in SETTINGS
 }
-"""Settings of a run that states none."""
 
+# Options of `ParquetWriter` that lift the limit on the rows of a Parquet page: each page is
+# compressed separately, so short pages double the size of some tables. Old versions of pyarrow do
+# not have the option.
 PARQUET_PAGE_OPTIONS = (
     {"max_rows_per_page": 2**30}
     if "max_rows_per_page" in inspect.signature(pq.ParquetWriter).parameters
     else {}
 )
-"""Options of `ParquetWriter` that lift the limit on the rows of a Parquet page. Each page is
-compressed separately, so short pages double the size of some tables. Empty for old versions of
-pyarrow, which do not have the option."""
 
+# Binary digits of a rounded number. With 12, one number that a page prints would change.
 SIGNIFICANT_BITS = 13
-"""Binary digits of a rounded number. With 12, one number that a page prints would change."""
 
+# Key of a Parquet file's metadata that holds its `Index`, as compressed JSON in Base64.
 METADATA_KEY = b"cae"
-"""Key of a Parquet file's metadata that holds its `Index`: compressed JSON in Base64."""
 
+# Tables of a measurement by name, without the columns `run` and `seed`.
 Tables = Mapping[str, pd.DataFrame]
-"""Tables that a measurement returns, by name; they do not have the columns `run` and `seed` yet."""
 
 
 class StoredRows(NamedTuple):
-    """Location and provenance of the stored rows of one run and seed of a table.
-
-    Attributes:
-        path: Parquet file that contains the rows.
-        run: Name of the run.
-        seed: Seed of the run.
-        columns: Names of the columns that these rows have; the file may have more.
-        key: Hash of everything that the numbers depend on.
-        provenance: See `cae_lab.provenance.current_provenance`.
-    """
+    """Location and provenance of the stored rows of one run and seed of a table."""
 
     path: Path
     run: str
     seed: int
-    columns: list[str]
-    key: str
-    provenance: dict[str, Any]
+    columns: list[str]  # that these rows have; the file may have more
+    key: str  # hash of everything that the numbers depend on
+    provenance: dict[str, Any]  # see `cae_lab.provenance.current_provenance`
 
 
-Index = dict[tuple[str, int], StoredRows]
-"""Where the rows of a table are stored, by run name and seed."""
+Index = dict[tuple[str, int], StoredRows]  # by run name and seed
 
 
 def packed_path(table: str, profile: Profile) -> Path:
@@ -108,19 +92,7 @@ def save(
 ) -> Path:
     """Write the result of a run and seed, and return its path; it replaces an earlier one.
 
-    Args:
-        table: Name of the table.
-        profile: The profile.
-        run: Name of the run in tables.
-        seed: Seed of the run.
-        frame: The rows, without the columns `run` and `seed`. If there are none, the file says that
-            the run was measured and gave no rows.
-        key: Hash of everything that the numbers depend on.
-        provenance: See `cae_lab.provenance.current_provenance`.
-        suite: The suite, which says what of the rows is stored; None stores all of it.
-
-    Raises:
-        WriteError: If the file cannot be written.
+    `suite` says which columns and rows of `frame` are stored; None stores all of it.
     """
     path = result_path(table, run, seed, profile)
     if suite is not None and len(frame):
@@ -131,6 +103,7 @@ def save(
             frame = frame.assign(**_round_numbers(frame.select_dtypes("floating")))
     frame = frame.assign(run=run, seed=np.int8(seed) if seed < 128 else np.int32(seed))
     frame = frame[["run", "seed", *frame.columns.difference(["run", "seed"], sort=False)]]
+    # A file without rows says that the run was measured, so it is not measured again.
     columns = list(frame) if len(frame) else []
     rows = StoredRows(path, run, seed, columns, key, dict(provenance))
     _write({(run, seed): rows}, pa.Table.from_pandas(frame, preserve_index=False), path)
@@ -138,10 +111,8 @@ def save(
 
 
 def _round_numbers(numbers: pd.DataFrame) -> pd.DataFrame:
-    """Round a frame of floats to `SIGNIFICANT_BITS` binary digits; NaN and infinity are kept.
-
-    The relative error is at most `2 ** -SIGNIFICANT_BITS`, and the types of the columns are kept.
-    """
+    """Round a frame of floats to `SIGNIFICANT_BITS` binary digits; NaN, infinity and types stay."""
+    # Mantissas lie in [0.5, 1), so the relative error is at most 2 ** -SIGNIFICANT_BITS.
     mantissa, exponent = np.frexp(numbers.to_numpy())
     digits = np.round(np.ldexp(mantissa, SIGNIFICANT_BITS))
     rounded = np.ldexp(digits, exponent - SIGNIFICANT_BITS)
@@ -149,19 +120,9 @@ def _round_numbers(numbers: pd.DataFrame) -> pd.DataFrame:
 
 
 def pack(profile: Profile, runs: Collection[tuple[str, int]], tables: Collection[str] = ()) -> None:
-    """Write the results of a profile into its packed tables.
+    """Write results of `runs` into the packed tables of a profile, by default into all.
 
-    Packed rows of other runs and seeds are kept. So are those of the same run and seed in tables of
-    which no file is here.
-
-    Args:
-        profile: The profile.
-        runs: Names and seeds of the runs whose results are packed.
-        tables: Names of the tables; by default all that any result of the profile has.
-
-    Raises:
-        DataError: If a file cannot be read.
-        WriteError: If a table cannot be written.
+    Packed rows of other runs and seeds are kept, and so are those of which no file is here.
     """
     for table in tables or table_names(profile):
         packed, path = read_index(packed_path(table, profile)), packed_path(table, profile)
@@ -190,15 +151,11 @@ def _results(table: str, profile: Profile) -> Index:
 
 
 def index_of(table: str, profile: Profile, suites: Mapping[str, Suite] = SUITES) -> Index:
-    """Return where the rows of a table are stored, sorted by run and seed.
-
-    A file of a run and seed replaces their packed rows, unless it is out of date and they are not.
-
-    Raises:
-        DataError: If a file cannot be read.
-    """
+    """Return where the rows of a table are stored, sorted by run and seed."""
     index = read_index(packed_path(table, profile))
     for key, rows in _results(table, profile).items():
+        # A file goes before packed rows, unless it alone is out of date, as after an update of the
+        # clone with newly packed rows.
         is_older = key in index and describe_changes(rows, profile, suites)
         if not is_older or describe_changes(index[key], profile, suites):
             index[key] = rows
@@ -206,20 +163,14 @@ def index_of(table: str, profile: Profile, suites: Mapping[str, Suite] = SUITES)
 
 
 def _write(index: Index, content: pa.Table, path: Path) -> None:
-    """Write rows and their index to a Parquet file.
-
-    Args:
-        index: Location, columns, key and provenance of the rows of each run and seed.
-        content: The rows, one run and seed after the other in the order of `index`. In the file,
-            `_order_by_item` determines their order.
-        path: The file.
-    """
+    """Write rows, one run and seed after the other as in `index`, with the index to a file."""
     stored = [[*key, rows.columns, rows.key, rows.provenance] for key, rows in index.items()]
     content = content.take(_order_by_item(content))
     for number, field in enumerate(content.schema):
         if pa.types.is_string(field.type) or pa.types.is_large_string(field.type):
             encoded = content.column(number).dictionary_encode()
             content = content.set_column(number, field.name, encoded)
+    # Each chunk of a column may have a dictionary of its own.
     content = content.unify_dictionaries()
     encodings = {}
     for field in content.schema:
@@ -234,9 +185,11 @@ def _write(index: Index, content: pa.Table, path: Path) -> None:
             content.schema,
             compression="zstd",
             compression_level=19,
+            # A column cannot have both a dictionary and another encoding.
             use_dictionary=[name for name in content.column_names if name not in encodings],
             column_encoding=encodings,
-            store_schema=False,  # else pandas would read texts as categories
+            # With the Arrow schema, pandas would read texts as categories.
+            store_schema=False,
             **PARQUET_PAGE_OPTIONS,
         ) as writer,
     ):
@@ -247,40 +200,27 @@ def _write(index: Index, content: pa.Table, path: Path) -> None:
 
 
 def _order_by_item(content: pa.Table) -> np.ndarray:
-    """Return the order of rows that takes the first row of each run, then the second, and so on.
-
-    Only runs with the same number of rows are mixed in this way, since others have different items.
-    Runs with fewer rows precede runs with more rows. Each seed of a run counts as a run here.
-    """
+    """Return the order of rows that takes the first row of each run and seed, then the second."""
+    # The rows of all runs for one item then follow each other. Columns that describe the item then
+    # repeat their values, which Parquet stores in almost no space.
     whose = content.select(["run", "seed"]).to_pandas()
+    # For each row, the number of its run and seed, a block that begins where `whose` changes.
     number = (whose != whose.shift()).any(axis=1).cumsum().to_numpy() - 1
     sizes = np.bincount(number)
     starts = np.cumsum(sizes) - sizes
     position = np.arange(len(number)) - starts[number]
+    # By the last key first. Runs with other numbers of rows have other items and are not mixed.
     return np.lexsort((number, position, sizes[number]))
 
 
 def read_rows(stored_rows: list[StoredRows]) -> pa.Table:
-    """Read the rows of some runs and seeds, with all columns that occur in any of them.
-
-    The rows are concatenated in the order of `stored_rows`; this list must not be empty. Columns
-    that a run does not have are null in its rows.
-
-    Raises:
-        DataError: If a file cannot be read.
-    """
+    """Read rows in the order of `stored_rows`, which must not be empty, with all their columns."""
     return _with_plain_texts(_read(stored_rows))
 
 
 def read_runs(index: Index) -> Iterator[tuple[str, pa.Table]]:
-    """Read each file of an index once, and yield the names of its runs with their rows.
-
-    Runs come in alphabetical order, and the rows of a run in the order of its seeds. A table has
-    the columns that occur in any seed of the run. All rows are in memory until the last is yielded.
-
-    Raises:
-        DataError: If a file cannot be read.
-    """
+    """Read each file of an index once, and yield the rows of each run, sorted by run and seed."""
+    # By run, the columns of any of its seeds; the mapping serves as an ordered set.
     columns: dict[str, dict[str, None]] = {}
     for (run, _), rows in sorted(index.items()):
         columns.setdefault(run, {}).update(dict.fromkeys(rows.columns))
@@ -294,6 +234,7 @@ def read_runs(index: Index) -> Iterator[tuple[str, pa.Table]]:
 
 
 def _with_plain_texts(content: pa.Table) -> pa.Table:
+    # Texts for pandas, which would make categories of dictionaries.
     plain = [
         pa.field(field.name, pa.large_string()) if pa.types.is_dictionary(field.type) else field
         for field in content.schema
@@ -306,6 +247,7 @@ def _read(rows_to_read: list[StoredRows]) -> pa.Table:
     by_path: dict[Path, dict[tuple[str, int], int]] = {}
     for place, rows in enumerate(rows_to_read):
         by_path.setdefault(rows.path, {})[rows.run, rows.seed] = place
+    # Each file is read once, however many of its runs are asked for.
     parts, places = [], []
     for path, place_of in by_path.items():
         columns = dict.fromkeys(
@@ -317,6 +259,7 @@ def _read(rows_to_read: list[StoredRows]) -> pa.Table:
             raise _broken(path, error) from error
         parts.append(part)
         places.append(place)
+    # "permissive": columns that a part lacks become null, and integers the wider type.
     content = pa.concat_tables(parts, promote_options="permissive").unify_dictionaries()
     return content.take(np.concatenate(places).argsort(kind="stable"))
 
@@ -324,36 +267,24 @@ def _read(rows_to_read: list[StoredRows]) -> pa.Table:
 def _read_file(
     path: Path, place_of: Mapping[tuple[str, int], int], columns: Sequence[str]
 ) -> tuple[pa.Table, np.ndarray]:
-    """Read the rows of some runs and seeds from a file.
-
-    Args:
-        path: The file.
-        place_of: For each run and seed to read, its position in the final order.
-        columns: Names of the columns to read.
-
-    Returns:
-        The rows in the order of the file, and for each row the position of its run and seed.
-    """
+    """Return the rows of the runs and seeds in `place_of`, and the place of each row."""
     texts = [field.name for field in pq.read_schema(path) if pa.types.is_string(field.type)]
     file = pq.ParquetFile(path, read_dictionary=texts)
     whose = file.read(["run", "seed"]).to_pandas()
     runs, seeds = whose["run"].cat.categories, pd.Index(whose["seed"].unique())
+    # (runs, seeds); -1 for those that are not read
     place_by_code = np.full((len(runs), len(seeds)), -1)
     for (run, seed), place in place_of.items():
         place_by_code[runs.get_loc(run), seeds.get_loc(seed)] = place
     places = place_by_code[whose["run"].cat.codes, seeds.get_indexer(whose["seed"])]
     rows = np.flatnonzero(places >= 0)
-    # one column after the other, since a file has many more rows than are read of it
+    # One column after the other, because a file has many more rows than are read of it.
     part = pa.table({name: file.read([name]).column(0).take(rows) for name in columns})
     return part, places[rows]
 
 
 def read_index(path: Path) -> Index:
-    """Return the index of a Parquet file; empty if there is none that this module wrote.
-
-    Raises:
-        DataError: If the file cannot be read.
-    """
+    """Return the index of a Parquet file; empty if there is none that this module wrote."""
     if not path.is_file():
         return {}
     try:
@@ -378,18 +309,11 @@ def load(
     seeds: int | Collection[int] | None = None,
     suites: Mapping[str, Suite] = SUITES,
 ) -> pd.DataFrame:
-    """Read a table of several runs as one frame.
-
-    `cae_lab.results.load` explains the arguments; it calls this function unless it computes.
-
-    Raises:
-        DataError: If a run in `runs` or one of its requested seeds is not stored, if stored rows
-            are out of date (see `describe_changes`), if there are no rows to return, or if a file
-            cannot be read.
-    """
+    """Read a table of several runs as one frame; see `cae_lab.results.load`."""
     index, rows_to_read = index_of(table, profile, suites), []
     for run in dict.fromkeys(run for run, _ in index) if runs is None else runs:
         rows, absent = select(index, run, seeds, profile)
+        # Of all runs, each has the seeds that it has.
         if absent and runs is not None:
             raise not_stored_error(table, run, profile, rows, seeds)
         for row in rows.values():
@@ -409,24 +333,16 @@ def select(
 ) -> tuple[dict[int, StoredRows], list[int]]:
     """Return the rows of a run by seed, and the requested seeds that are not stored.
 
-    Args:
-        index: Index of the stored rows, sorted as `index_of` returns it.
-        run: Name of the run. If it is not trained here and at most one seed is stored, `seeds` is
-            treated as None.
-        seeds: The requested seeds. A number n stands for the n smallest stored seeds; if fewer are
-            stored, the smallest other seeds are returned as missing. None stands for all stored
-            seeds; if there are none, seed 0 is returned as missing.
-        profile: The profile.
-
-    Raises:
-        ConfigError: If `seeds` is a number below 1, or a seed is below 0.
+    A number n of `seeds` stands for the n smallest stored ones, and None for all.
     """
     if seeds is not None and min([seeds - 1] if isinstance(seeds, int) else seeds, default=0) < 0:
         raise ConfigError(f"seeds is {seeds}: expected a number of seeds, or seeds of 0 and more")
     stored = {seed: rows for (name, seed), rows in index.items() if name == run}
+    # A model that is not trained here has one seed, however many are asked for.
     if seeds is None or (len(stored) < 2 and not is_trained_here(run, profile)):
         return stored, [] if stored else [0]
     if isinstance(seeds, int):
+        # If fewer are stored, the smallest other seeds are the ones to compute.
         new = [seed for seed in range(seeds + len(stored)) if seed not in stored]
         return dict([*stored.items()][:seeds]), new[: max(0, seeds - len(stored))]
     rows = {seed: stored[seed] for seed in seeds if seed in stored}
@@ -440,18 +356,7 @@ def not_stored_error(
     stored_seeds: Collection[int] = (),
     seeds: int | Collection[int] | None = None,
 ) -> DataError:
-    """Return an error which says that a table lacks a run, or some of its seeds.
-
-    The message names the commands that compute the rows.
-
-    Args:
-        table: Name of the table.
-        run: Name of the run.
-        profile: The profile.
-        stored_seeds: The seeds that are stored.
-        seeds: The number of seeds that were requested, or the seeds themselves; None if no
-            particular seeds were requested.
-    """
+    """Return an error that says which rows a table lacks, and which commands compute them."""
     lacking = "nothing is stored"
     if seeds is not None and stored_seeds:
         if isinstance(seeds, int):
@@ -469,6 +374,7 @@ def _advice(run: str, profile: Profile, seed: int = 0) -> str:
     options = f"--profile {profile.name}" + (f" --seed {seed}" if seed else "")
     train = ""
     if is_trained_here(run, profile):
+        # A control is not trained itself, but reads the weights of another run.
         train = f"`cae train {GELU_CONTROLS.get(run, run)} {options}`, then "
     return f"Run {train}`cae evaluate {run} {options}`"
 
@@ -476,23 +382,21 @@ def _advice(run: str, profile: Profile, seed: int = 0) -> str:
 def describe_changes(
     rows: StoredRows, profile: Profile, suites: Mapping[str, Suite] = SUITES
 ) -> str:
-    """Return what has changed since rows were stored; empty if they are up to date.
+    """Return which versions and settings have changed since rows were stored; "" for none.
 
-    Compared are the version of the suite, if it is one of `suites`, and, for a run that is trained,
-    the version of training, the versions of what it reads from text, and the settings that the run
-    has in the profile now. The data and the first weights are not: `cae reproduce` compares these,
-    which takes the data. Rows that do not come from a suite, such as those of a search for
-    settings, have no versions.
+    The data and the first weights are not compared, for which they would have to be here.
     """
     stored = rows.provenance
     changes: list[tuple[str, object, object]] = []
     name = stored.get("suite")
     versions = {DATA_RUN: DATA_VERSION} | {key: suite.version for key, suite in suites.items()}
+    # Rows that come from no suite, such as those of a search for settings, have no version.
     if name in versions:
         changes.append((f"version of {name}", stored.get("version"), versions[name]))
     if "text" in stored and is_trained_here(rows.run, profile):
         run = profile.run(rows.run, rows.seed)
         now, reads = vars(run.config), text_versions(run.config)
+        # The provenance states only the settings that differed from the defaults.
         before, now = (
             json.loads(json.dumps(values))  # a tuple becomes a list
             for values in (now | DEFAULTS | stored["settings"], now)
@@ -514,13 +418,7 @@ def missing_runs(table: str, runs: Iterable[str], profile: Profile) -> list[str]
 
 
 def provenance_table(profile: Profile, suites: Mapping[str, Suite] = SUITES) -> pd.DataFrame:
-    """Return the provenance of all tables of a profile as a frame.
-
-    There is one row for each table, run and seed. The columns are `table`, `run`, `seed`, `key`,
-    `suite`, `device`, `wall_seconds` and `current`. The column `current` says whether the rows are
-    up to date (see `describe_changes`); `current` and `suite` are None for tables that do not come
-    from a suite, such as those of a search for settings.
-    """
+    """Return the provenance of all tables as a frame; see `cae_lab.results.provenance_table`."""
     columns = ("suite", "device", "wall_seconds")
     rows = [
         (

@@ -19,54 +19,27 @@ from cae_lab.runs import Profile
 from cae_lab.suites import SUITES
 from cae_lib.errors import DataError
 
-REAL_PROFILE = "paper"
-"""Name of the profile whose datasets are the published ones."""
+REAL_PROFILE = "paper"  # whose datasets are the published ones
 
 
 def is_measured(run: str, profile: Profile, suites: Iterable[str] = ()) -> bool:
-    """Return whether the table of at least one suite is stored for a run.
-
-    Args:
-        run: The run's name in tables.
-        profile: The profile.
-        suites: Names of the suites to look for; by default all.
-    """
+    """Return whether the table of at least one suite, by default of all, is stored for a run."""
     return not all(store.missing_runs(suite, [run], profile) for suite in suites or SUITES)
 
 
 def qualified_dataset_names(names: pd.Series, profile: Profile) -> pd.Series:
-    """Prefix the names of generated datasets with the name of their profile and a hyphen.
-
-    Generated datasets have the names of the real ones whose layout they share. Names of real
-    datasets are returned unchanged.
-
-    Args:
-        names: The names.
-        profile: The profile that the datasets belong to.
-    """
+    """Prefix the names of generated datasets with the name of their profile, as in "mini-aro"."""
+    # Generated datasets have the names of the real ones whose layout they share.
     return names if profile.is_real else f"{profile.name}-" + names
 
 
 def stored_scores(
     run: str, profile: Profile, seed: int, suites: Iterable[str] = ()
 ) -> pd.DataFrame:
-    """Compute scores from the stored tables of a run: accuracies, recalls, correlations.
+    """Compute the accuracies, recalls and correlations of a run from its stored tables.
 
-    Args:
-        run: The run's name in tables.
-        profile: The profile.
-        seed: Seed of the run.
-        suites: Which of "benchmarks", "retrieval" and "similarity" to score; all three by default.
-            Suites that are not stored for this run and seed, and any other suites, give no rows.
-
-    Returns:
-        A row for each score, with the columns `SCORE_COLUMNS`. `value` is a fraction or, for
-        similarity, Spearman's correlation over all pairs of a dataset together, as is usual since
-        SimCSE (Gao et al. 2021). `chance` is NaN except for accuracies.
-
-    Raises:
-        DataError: If the datasets, from which the numbers of items are read, are missing or
-            malformed, or their items are not those of the stored answers.
+    Suites other than "benchmarks", "retrieval" and "similarity" give no rows. `value` is a fraction
+    or Spearman's correlation.
     """
     measured = [
         suite
@@ -99,10 +72,13 @@ def stored_scores(
         for name, rows in rows_of("similarity").groupby("set", sort=False):
             if name not in expected:
                 raise _no_dataset_error(name, profile)
+            # Over all pairs of a dataset together, as is usual since SimCSE (Gao et al. 2021), and
+            # not as a mean over its parts.
             spearman = float(rows["gold"].corr(rows["score"], "spearman"))
             amounts = len(rows), expected[name]
             scores.append((name, "similarity", "Spearman", spearman, math.nan, *amounts))
     tables.append(pd.DataFrame(scores, columns=SCORE_COLUMNS))
+    # pandas warns of empty tables in a concatenation, but the columns are needed if all are empty.
     return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
 
 
@@ -114,17 +90,7 @@ def _no_dataset_error(name: Any, profile: Profile) -> DataError:
 
 
 def describe_dataset_sizes(profile: Profile) -> list[str]:
-    """Describe how many items the suites use, and which datasets are incomplete.
-
-    Returns:
-        First a line for each benchmark family or dataset of each suite, without rescored subsets.
-        It says of how many subsets the published number of items is unknown, if real data have
-        such subsets. Then a line for each incomplete subset or dataset. Of a benchmark, it has the
-        numbers of items that were left out because of missing and of broken images.
-
-    Raises:
-        DataError: If the profile has no stored table "subsets".
-    """
+    """Return lines that say how many items the suites use, and which datasets are incomplete."""
     table = store.load("subsets", profile)
     is_real = profile.is_real
     unknown = [
@@ -138,6 +104,7 @@ def describe_dataset_sizes(profile: Profile) -> list[str]:
     )
     lines = [
         f"{suite}, {family}: {used:,} used"
+        # Without a published number, `n_expected` is the number of items that were read.
         + (f" of {expected:,} expected" if unknown < n else "")
         + (f"; number published unknown of {unknown} of {n} subsets" if unknown else "")
         for (suite, family), used, expected, unknown, n in sums.itertuples()

@@ -21,11 +21,10 @@ if TYPE_CHECKING:
     from cae_bench.encoder import Encoder
     from cae_lab.runs import Profile, Run
 
+# Kinds of models: the base model; runs of the paper's losses; runs with NegCLIP's hard negatives;
+# controls, which have a setting `roles`, `tagger` or `foils`; the runs of `Profile.variants`; and
+# models that are evaluated with GELU although they were trained with QuickGELU.
 Kind = Literal["base", "runs", "negatives", "controls", "variants", "gelu"]
-"""Kinds of models: the base model; runs of the paper's losses; runs with NegCLIP's hard negatives;
-controls, which have a setting `roles`, `tagger` or `foils`; the runs of `Profile.variants`; and
-models that are evaluated with GELU although they were trained with QuickGELU."""
-
 EVERY: tuple[Kind, ...] = ("base", "runs", "negatives", "controls", "variants", "gelu")
 
 
@@ -35,19 +34,16 @@ class Suite:
 
     Attributes:
         name: Name of the suite and of its table.
-        function: The function that measures, as "module:name"; it is imported when it is called.
-            Its arguments are an `Encoder` and a `Profile`, and it returns the table. If the profile
-            lacks the data, it returns an empty table or raises a MissingDataError.
+        function: "module:name" of a function of an `Encoder` and a `Profile` that returns the
+            table. Without data it returns an empty table or raises a MissingDataError.
         reads: The data that it reads, one of `cae_lab.needs.READS`.
         of: Kinds of models that `cae reproduce` measures by it.
         version: Raise it when the suite gives other numbers from the same model and data.
         is_study: Whether a reproduction measures it only together with the studies.
-        needs_content: Whether it needs annotations of what images show, which photographs with
-            captions do not have.
-        needs_word_tokens: Whether the tokenizer of a model has to tell which characters each token
-            stands for.
+        needs_content: Whether it needs annotations of what images show.
+        needs_word_tokens: Whether a tokenizer has to tell which characters a token stands for.
         drops: Measured columns that are not stored.
-        drops_roles: Roles of words whose rows are not stored, since no loss and no page uses them.
+        drops_roles: Roles whose rows are not stored, since no loss and no page uses them.
         is_rounded: Whether its numbers are stored with `store.SIGNIFICANT_BITS` binary digits.
     """
 
@@ -65,24 +61,19 @@ class Suite:
 
     def __call__(self, encoder: Encoder, profile: Profile) -> pd.DataFrame:
         """Measure a model on the data of a profile, and return the table."""
+        # Imported here, so that the list of suites needs no PyTorch.
         module, _, name = self.function.partition(":")
         return getattr(import_module(module), name)(encoder, profile)
 
     def key(self, model: str, data: str) -> str:
-        """Return the key of a result, which covers everything that its numbers depend on.
-
-        Keys do not depend on source code, so renaming a variable or moving a function makes no
-        result stale. Whoever changes how a number is computed has to raise the version of that
-        computation; until then `tests/golden` fails.
-
-        Args:
-            model: Digest that identifies the model.
-            data: Digest of the data that the suite reads.
-        """
+        """Return the key of a result of a model and data, which are given by their digests."""
+        # Source code is no part of it, so that renaming a variable makes no result stale. Whoever
+        # changes how a number is computed raises `version`; until then `tests/golden` fails.
         return digest(self.name, self.version, model, data)
 
     def is_of(self, profile: Profile) -> bool:
         """Return whether the data of a profile have what the suite needs."""
+        # Photographs have captions, but no annotations of what they show.
         return not (self.needs_content and profile.built_from_photographs)
 
 
@@ -91,6 +82,7 @@ def by_name(suites: Iterable[Suite]) -> Mapping[str, Suite]:
     return {suite.name: suite for suite in suites}
 
 
+# The suites of the laboratory, by name.
 SUITES = by_name(
     (
         Suite(
@@ -135,25 +127,24 @@ SUITES = by_name(
         Suite("validation", "cae_lab.validation:validation_table", "validation", of=()),
     )
 )
-"""The suites of the laboratory, by name."""
 
+# Raise it when `load_external` makes another model of the same weights.
 EXTERNAL_LOADER_VERSION = 1
-"""Version of the code that loads models that were not trained here (see `load_external`): raise it
-when the same weights give another model."""
 
+# Raise it when `cae_lab.items.data_tables` gives other numbers from the same data.
 DATA_VERSION = 1
-"""Version of the tables that describe the datasets themselves, without a model: raise it when they
-get other numbers from the same data. See `cae_lab.items.data_tables`."""
 
 
 def kind_of(run: Run) -> Kind:
-    """Return the kind of a run, by which suites are selected; see `Suite.of`."""
+    """Return the kind of a run, by which suites are selected."""
+    # First, as a variant may be one of the base model or of a control.
     if run.name in run.profile.variants:
         return "variants"
     if run.entry in GELU_CONTROLS:
         return "gelu"
     if run.entry == BASE:
         return "base"
+    # A setting in the name can make a control of a run, as in "cae-attention+foils=exchanged".
     settings = {**run.profile.runs[run.entry], **dict(run.settings)}
     if settings.keys() & {"roles", "tagger", "foils"}:
         return "controls"
@@ -163,13 +154,7 @@ def kind_of(run: Run) -> Kind:
 def suites_of(
     run: Run, suites: Mapping[str, Suite] = SUITES, with_studies: bool = True
 ) -> list[Suite]:
-    """Return the suites by which a run is measured; none for the data.
-
-    Args:
-        run: The run.
-        suites: The suites to choose from.
-        with_studies: Whether to include those with `is_study`.
-    """
+    """Return those of `suites` by which a run is measured; none for the data."""
     if run.entry == DATA_RUN:
         return []
     return [

@@ -26,50 +26,37 @@ if TYPE_CHECKING:
     from cae_lib.words.scene_graph import SceneGraphTagger
 
 
-N_TRAINING_ROWS = 109_468
-"""Number of rows in NegCLIP's training file."""
+N_TRAINING_ROWS = 109_468  # of NegCLIP's training file
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Image-caption pairs with their images, and the tokens and word roles of their captions.
-
-    Attributes:
-        pairs: Image paths and captions, with hard negatives if the training set has them.
-        images: The images; row i is the image of `pairs.image_paths[i]`.
-        alignment: Tokens and roles of the captions, in the order of `pairs.captions`.
-    """
+    """Image-caption pairs, the images of their paths, and the alignment of their captions."""
 
     pairs: ImageCaptionPairs
     images: ImagesInMemory | ImagesOnDisk
     alignment: Alignment
 
 
+# Cached, so that a process loads the spaCy model once.
 @lru_cache(maxsize=1)
 def default_tagger() -> SceneGraphTagger:
-    """Return the paper's scene graph parser as a tagger, loaded at the first call and then reused.
-
-    Raises:
-        ConfigError: If no English spaCy model is installed.
-    """
+    """Return the paper's scene graph parser as a tagger."""
     from cae_lib.words.scene_graph import SceneGraphTagger
 
     return SceneGraphTagger()
 
 
 def _find_tagger(name: str, profile: Profile) -> Tagger:
-    """Return the tagger that the setting `tagger` of a run names; see `training_set`."""
+    """Return the tagger that the setting `tagger` of a run names."""
     if name == "scene-graph":
         return default_tagger()
     return ground_truth_tagger(profile) if name == "truth" else named_tagger(name)
 
 
 def has_ground_truth(profile: Profile) -> bool:
-    """Return whether the word roles of a profile's captions are known without a parser.
-
-    They are known for synthetic scenes and for paired photographs, because both have generated
-    captions.
-    """
+    """Return whether the word roles of a profile's captions are known without a parser."""
+    # Captions of synthetic scenes and of paired photographs are generated.
     return profile.is_synthetic or "paired" in (
         profile.name,
         profile.like,
@@ -78,12 +65,7 @@ def has_ground_truth(profile: Profile) -> bool:
 
 
 def ground_truth_tagger(profile: Profile) -> Tagger:
-    """Return the tagger that reads word roles from the ground truth of a profile's captions.
-
-    Raises:
-        ConfigError: If the profile has no ground truth, because people wrote its captions.
-        DataError: If the scene graphs of synthetic scenes are missing or damaged.
-    """
+    """Return a tagger that reads word roles from the ground truth of a profile's captions."""
     from cae_lib.words.ground_truth import PairedImageTagger, SyntheticSceneTagger
 
     if not has_ground_truth(profile):
@@ -100,43 +82,30 @@ def ground_truth_tagger(profile: Profile) -> Tagger:
     return PairedImageTagger()
 
 
+# Only two, because each may hold gigabytes of decoded images.
 @lru_cache(maxsize=2)
 def training_set(
     profile: Profile, name: str = "coco", model: str = "clip-mini", tagger: str = "scene-graph"
 ) -> TrainingSet:
-    """Load a training set of a profile; the two results used last are cached.
-
-    Word roles and the results of `swap_negatives` are also stored as files in the cache folder.
+    """Load a training set of a profile.
 
     Args:
-        profile: The profile that the data belong to.
-        name: Name of the training set.
-
-            - "coco": the rows of `train_neg_clip.tsv`.
-            - "kept": the rows of "coco", but each caption's negatives are swaps that keep its
-              meaning, and no similar images are listed.
-            - "spacy": the rows of "coco", but each caption's hard negatives are made by
-              `swap_negatives`, from the text of the caption alone.
-            - "pretrain": web-like captions of the synthetic scenes, for the base model. All their
-              words have role 0 (other), because pretraining needs no roles.
-        model: Name of the model whose tokenizer and image size are used.
-        tagger: Name of the tagger that finds the roles of words: "scene-graph" (the paper's
-            parser), "dependency" (rules on spaCy's dependency tree), or "truth" (the ground truth
-            of captions that were generated, not written by people). It is not used for the
-            training set "pretrain".
-
-    Raises:
-        ConfigError: If the profile, the training set, the model or the tagger is unknown, the
-            tagger is "truth" and the profile has no ground truth, or an English spaCy model is
-            needed and none is installed.
-        DataError: If files are missing or malformed; the message says how to get them.
+        profile: The profile.
+        name: "coco" for the rows of `train_neg_clip.tsv`; "spacy" for the same rows with hard
+            negatives made from the text of a caption alone; "kept" with swaps that keep the meaning
+            of a caption; "pretrain" for web-like captions of the synthetic scenes.
+        model: The model whose tokenizer and image size are used.
+        tagger: "scene-graph" (the paper's parser), "dependency" (spaCy's dependency tree) or
+            "truth" (of captions that were generated); not used for "pretrain".
     """
-    clip = load_clip(model)
+    clip = load_clip(model)  # with random weights, for its tokenizer and image size
     if name in ("coco", "kept", "spacy"):
         pairs = training_pairs(profile)
+        # Swaps that keep the meaning of a caption: a control for hard negatives.
         if name == "kept":
             negatives = _parsed_negatives(pairs.captions, "kept")
             pairs = replace(pairs, negatives=negatives, hard_images=None)
+        # NegCLIP's file states its negatives; these are made from the text of the caption alone.
         elif name == "spacy":
             pairs = replace(pairs, negatives=_parsed_negatives(pairs.captions, "spacy"))
         cache = paths().cache / "roles"
@@ -147,6 +116,7 @@ def training_set(
         root = profile.root / "pretrain"
         annotations = root / "annotations" / "captions_pretrain.json"
         pairs = load_coco_captions(annotations, root / "images")
+        # Pretraining needs no roles: no spans give every word the role "other".
         alignment = align(pairs.captions, [[]] * len(pairs.captions), clip.tokenizer)
     else:
         raise ConfigError(
@@ -156,17 +126,10 @@ def training_set(
 
 
 def _parsed_negatives(captions: Sequence[str], name: str) -> list[list[str]]:
-    """Return the swaps of each caption, from the cached file if there is one.
-
-    The name of the file depends on the captions, the versions of spaCy and its model, and
-    `NEGATIVES_VERSION`. If one of them changes, a new file is written.
-
-    Args:
-        captions: The captions.
-        name: "kept" for swaps that keep the caption's meaning, or "spacy" for hard negatives.
-    """
+    """Return the swaps of each caption for the training set `name`, cached in a file."""
     from cae_lib.data.negatives import parser_identity, swap_negatives
 
+    # Another parser or version gives other swaps, and therefore another file.
     inputs = [NEGATIVES_VERSION, parser_identity(), *captions]
     key = hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]
     path = paths().cache / name / f"{key}.json"
@@ -176,15 +139,7 @@ def _parsed_negatives(captions: Sequence[str], name: str) -> list[list[str]]:
 
 
 def training_pairs(profile: Profile) -> ImageCaptionPairs:
-    """Load the image-caption pairs of a profile's `train_neg_clip.tsv`, with their hard negatives.
-
-    This is the training set "coco" without tokens and word roles, so no parser is needed. Images
-    are not decoded.
-
-    Raises:
-        DataError: If `train_neg_clip.tsv` is missing, malformed or incomplete, or an image file is
-            missing.
-    """
+    """Load the pairs and hard negatives of `train_neg_clip.tsv`, without parsing or decoding."""
     path = profile.root / "coco" / "train_neg_clip.tsv"
     if not profile.is_real or profile.is_rehearsal:
         return load_negclip_tsv(path, profile.root)
@@ -196,11 +151,7 @@ def training_pairs(profile: Profile) -> ImageCaptionPairs:
 
 
 def available_training_pairs(profile: Profile) -> ImageCaptionPairs | None:
-    """Load the training pairs of a profile; return None if real ones are missing or incomplete.
-
-    Raises:
-        DataError: If data are malformed, or generated data are missing or incomplete.
-    """
+    """Load the training pairs of a profile; return None if real ones are missing or incomplete."""
     with skip_if_missing("blind", profile.is_real):
         return training_pairs(profile)
     return None

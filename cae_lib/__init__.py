@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+# The submodule of each public name, which `__getattr__` imports on first access: `import cae_lib`
+# loads neither PyTorch nor spaCy. The imports above are for type checkers alone.
 _MODULES = {
     "Attribution": "attribution",
     "AttributionLossConfig": "config",
@@ -60,6 +62,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    # An extra may be missing: the error says how to install it.
     except ModuleNotFoundError as error:
         from cae_lib.config import missing_package_error
 

@@ -13,28 +13,16 @@ from typing import Any
 
 from cae_lib.errors import ConfigError, check_fields
 
-DISTRIBUTION = "cae-lib"
-"""Name of the package for pip."""
-
-HINGES = ("difference", "log", "margin")
-"""Values of the setting `hinge` of `AttributionLossConfig`."""
-
-SCOPES = ("batch", "caption", "word")
-"""Values of the setting `scope` of `AttributionLossConfig`."""
-
+DISTRIBUTION = "cae-lib"  # name of the package for pip
+HINGES = ("difference", "log", "margin")  # of `AttributionLossConfig`
+SCOPES = ("batch", "caption", "word")  # of `AttributionLossConfig`
+# Names that open_clip's weights have in a repository of the hub; the first that exists is used.
 OPEN_CLIP_WEIGHT_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-"""Names that open_clip's weights have in a repository of the hub; the first that exists is used."""
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Folders of the project, all below `root`.
-
-    Attributes:
-        root: The folder that contains all others.
-        book, data, runs, build: Folders with these names in `root`.
-        raw, cache, checkpoints, records, mini: Folders with these names in `data`.
-    """
+    """Folders of the project below `root`, as attributes: `data`, `raw`, `runs` and others."""
 
     root: Path
 
@@ -56,12 +44,12 @@ class Paths:
 
 
 def paths() -> Paths:
-    """Return the folders of the project.
+    """Return the project's folders: below `CAE_HOME` if set, the checkout, or the current folder.
 
-    They are below `CAE_HOME` if that environment variable is set and not empty. Otherwise they are
-    below the repository that contains this package or, if the package was installed without a
-    repository, below the current folder.
+    The current folder counts if the package was installed without a checkout.
     """
+    # Read anew at each call, because a rehearsal sets CAE_HOME within the process. An empty value
+    # counts as not set: Path("") would be the current folder.
     home = os.environ.get("CAE_HOME")
     return Paths(Path(home).expanduser().resolve() if home else repository_root() or Path.cwd())
 
@@ -69,18 +57,17 @@ def paths() -> Paths:
 def repository_root() -> Path | None:
     """Return the root of the checkout that contains this package; None without a checkout."""
     folder = Path(__file__).resolve().parent.parent
+    # Of a wheel, `folder` is site-packages, which has no such file.
     return folder if (folder / "pyproject.toml").is_file() else None
 
 
 def install_command(extra: str) -> str:
-    """Return the command that adds an extra of `pyproject.toml`, such as "lab", to this package.
-
-    No package index has the package, so the command names the checkout, or the wheel or address
-    that pip installed the package from. If pip did not record it, the command has a placeholder.
-    """
+    """Return the command that adds an extra of `pyproject.toml`, such as "lab", to this package."""
+    # No package index has the package, so the command names where this copy came from.
     if (clone := repository_root()) is not None:
         return f'pip install -e "{clone}[{extra}]"'
     try:
+        # pip records here the wheel or address that it installed from (PEP 610).
         record = metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
     except metadata.PackageNotFoundError:
         record = None
@@ -94,12 +81,8 @@ def install_command(extra: str) -> str:
 
 
 def missing_package_error(error: ModuleNotFoundError, name: str) -> ModuleNotFoundError:
-    """Return an error that says how to install the package that a public name needs.
-
-    Args:
-        error: The error of the import; if one of our own modules is missing, it is returned itself.
-        name: The public name, with its package.
-    """
+    """Return an error that says how to install the package that the public name `name` needs."""
+    # If one of our own modules is missing, installing an extra does not help.
     if str(error.name).partition(".")[0] in ("cae_lib", "cae_bench", "cae_lab"):
         return error
     text = f"{name} needs {error.name}, which is not installed: {install_command('lab')}"
@@ -107,16 +90,13 @@ def missing_package_error(error: ModuleNotFoundError, name: str) -> ModuleNotFou
 
 
 def bundled_path(relative_path: str) -> Path:
-    """Return the path of a file or folder that comes with the repository.
+    """Return the path of a file that comes with the repository, such as "data/roles/captions.txt".
 
-    This is the path below the project's folder (`paths().root`), unless the file exists only in the
-    repository; then it is the path there.
-
-    Args:
-        relative_path: Path relative to the root of the repository, such as
-            "data/mini/base.safetensors".
+    It is below `paths().root`, or in the repository if the file exists only there.
     """
     path, home = paths().root / relative_path, repository_root()
+    # A copy in the folder that CAE_HOME names counts before the committed file. If neither exists,
+    # the caller's error should name the former.
     return (
         path
         if path.exists() or home is None or not (home / relative_path).exists()
@@ -125,17 +105,14 @@ def bundled_path(relative_path: str) -> Path:
 
 
 def cached_open_clip_weights(repository: str) -> Path | None:
-    """Return the path of open_clip's weights in the Hugging Face cache, without network access.
+    """Return the path of the weights of `OWNER/NAME` in the Hugging Face cache; None without them.
 
-    Args:
-        repository: The weights' repository on the hub, `OWNER/NAME`.
-
-    Returns:
-        The path, or None if the weights have not been downloaded.
+    The network is not used.
     """
     from huggingface_hub import try_to_load_from_cache
 
     cached = (try_to_load_from_cache(repository, name) for name in OPEN_CLIP_WEIGHT_FILES)
+    # Besides a path and None, it returns an object for a file that the hub is known not to have.
     return next((Path(path) for path in cached if isinstance(path, str)), None)
 
 
@@ -180,6 +157,8 @@ class AttributionLossConfig:
             if (value := getattr(self, name)) not in allowed:
                 expected = ", ".join(allowed)
                 raise ConfigError(f"unknown {name} {value!r}: expected one of {expected}.")
+        # The hinge "margin" has no A_obj, which the scope "caption" needs in each caption and which
+        # `stop_gradient` would hold constant.
         alone = self.scope != "caption" and not self.stop_gradient and self.margin > 0
         if self.hinge == "margin" and not alone:
             raise ConfigError(
@@ -191,14 +170,9 @@ class AttributionLossConfig:
 
 @dataclass(frozen=True)
 class Experiment(AttributionLossConfig):
-    """Configuration of one training run, including its attribution loss.
+    """Configuration of one training run. Comments explain the fields beside those of the loss.
 
-    `AttributionLossConfig` explains the fields of the loss, and comments explain the others. `key`
-    hashes the configuration.
-
-    Raises:
-        ConfigError: If a value has the wrong type or is not finite, or settings of the loss are
-            unknown or do not fit together. Other values are checked where they are used.
+    Types and the settings of the loss are checked here, other values where they are used.
     """
 
     name: str  # name of the run, such as "clip-ft" or "cae-attention"
@@ -256,17 +230,15 @@ class Experiment(AttributionLossConfig):
     seed: int = 0
 
     def key(self) -> str:
-        """Return a hash of the fields that differ from their defaults, as 12 hexadecimal digits.
-
-        `name` and `profile`, which have no defaults, are always included. If a field is added to
-        this class later, existing keys stay the same. The default of the new field must therefore
-        reproduce the earlier behaviour.
-        """
+        """Return a hash of `changed()`, as 12 hexadecimal digits."""
+        # Defaults are not hashed, so a field that is added later leaves existing keys as they are.
+        # The default of a new field must therefore reproduce the earlier behaviour.
         content = json.dumps(self.changed(), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
     def changed(self) -> dict[str, Any]:
         """Return the fields that differ from their defaults, with `name` and `profile`."""
         values = dataclasses.asdict(self)
+        # The default of `name` and `profile` is MISSING, from which every value differs.
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         return {name: value for name, value in values.items() if value != defaults[name]}

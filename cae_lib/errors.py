@@ -1,7 +1,8 @@
 """Errors of the library: a message names the place, what was expected, and what to do.
 
-Every error that the user can correct is a `CaeError`, so catching this class is enough. The section
-`Raises` of a docstring lists the errors to expect; the functions that it calls may raise others.
+Every error that the user can correct is a `CaeError`, so catching this class is enough. Files that
+do not exist or are damaged raise a `DataError`, settings that do not fit a `ConfigError`, and files
+that cannot be written a `WriteError`; docstrings of functions that pass these on do not repeat it.
 """
 
 from __future__ import annotations
@@ -43,18 +44,11 @@ class TimeLimitError(CaeError):
 
 
 class Terminated(KeyboardInterrupt):
-    """The process received SIGTERM, for example from a scheduler or from `timeout`.
-
-    It is a KeyboardInterrupt, so code that handles Ctrl-C handles it, too.
-    """
+    """The process received SIGTERM; a KeyboardInterrupt, so code that handles Ctrl-C handles it."""
 
 
 def check_fields(settings: Any) -> None:
-    """Check that the values of a dataclass instance have the types of its fields.
-
-    Raises:
-        ConfigError: If a value does not have the type of its field; see `check_type`.
-    """
+    """Check that the values of a dataclass instance have the types of its fields."""
     hints = field_types(type(settings))
     for field in dataclasses.fields(settings):
         check_type(field.name, getattr(settings, field.name), hints[field.name])
@@ -62,23 +56,15 @@ def check_fields(settings: Any) -> None:
 
 @functools.cache
 def field_types(cls: type) -> dict[str, Any]:
-    """Return the type of each field of a dataclass, by name; the result is cached."""
+    """Return the type of each field of a dataclass, by name."""
+    # The annotations are texts (`from __future__ import annotations`) and have to be evaluated.
     return typing.get_type_hints(cls)
 
 
 def check_type(name: str, value: Any, hint: Any) -> None:
-    """Check that the value of a setting has the expected type.
+    """Raise a ConfigError if a value does not fit the annotation `hint`, or is not finite.
 
-    Args:
-        name: Name of the setting, for the error message.
-        value: The value.
-        hint: The type as an annotation, such as `float`, `str | None`, `tuple[int, ...]` or a
-            `Literal` of texts. An integer is accepted where a float is expected, but a bool is
-            accepted only where a bool is expected.
-
-    Raises:
-        ConfigError: If the value has another type, is a number that is not finite, or is not an
-            option of the `Literal`.
+    An integer fits `float`, but a bool fits only `bool`. A `Literal` may hold texts alone.
     """
     if typing.get_origin(hint) is typing.Literal:
         if value not in typing.get_args(hint):
@@ -90,7 +76,7 @@ def check_type(name: str, value: Any, hint: Any) -> None:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Return whether a value fits a type annotation of one of the few kinds that settings use."""
+    """Return whether a value fits an annotation of one of the few kinds that settings use."""
     if isinstance(hint, types.UnionType):
         return any(_fits(value, option) for option in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
@@ -102,6 +88,7 @@ def _fits(value: Any, hint: Any) -> bool:
         return len(value) == len(items) and all(map(_fits, value, items))
     if hint is Any:
         return True
+    # `isinstance(True, int)` holds in Python, but a bool is no number of a setting.
     if hint in (int, float) and isinstance(value, (int, hint)):
         return not isinstance(value, bool) and math.isfinite(value)
     return isinstance(value, hint)

@@ -1,8 +1,7 @@
-"""Registry of the attribution methods.
+"""Registry of the attribution methods, which can be read without importing PyTorch.
 
-Each attribution method has a file in `cae_lib/attribution` with the method's name, and an entry in
-`METHODS`. `cae_lib.attribution.get_method` imports that file when the method is used, so that the
-registry can be read without importing PyTorch.
+The method NAME has an entry in `METHODS` and the file `cae_lib/attribution/NAME.py`, which
+`cae_lib.attribution.get_method` imports when the method is used.
 """
 
 from __future__ import annotations
@@ -11,20 +10,15 @@ from typing import NamedTuple
 
 
 class Method(NamedTuple):
-    """Registry entry of an attribution method.
-
-    Attributes:
-        class_name: Name of its class in the module `cae_lib.attribution.NAME`, where NAME is the
-            method's key in `METHODS`.
-        label: Name in tables and figures.
-        color: Colour in figures, as a hexadecimal RGB code.
-    """
+    """Registry entry of an attribution method: its class, and its label and colour in figures."""
 
     class_name: str
     label: str
     color: str
 
 
+# The paper's four methods (`PAPER_METHODS`), then further ones. The colours are those of seaborn's
+# palette "colorblind".
 METHODS: dict[str, Method] = {
     "attention": Method("AttentionAttribution", "attention", "#0173b2"),
     "gradcam": Method("GradcamAttribution", "GradCAM", "#d55e00"),
@@ -36,7 +30,6 @@ METHODS: dict[str, Method] = {
         "IntegratedGradientsAttribution", "integrated gradients", "#949494"
     ),
 }
-"""All attribution methods, by name: the paper's four (`PAPER_METHODS`) and further ones."""
 
 PAPER_METHODS = ("attention", "gradcam", "perturbation", "gradient")
 """Names of the paper's four methods, in the paper's order."""

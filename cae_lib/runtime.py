@@ -25,44 +25,35 @@ if TYPE_CHECKING:
     import torch
 
 
+# If this environment variable is set, `Progress` prints new lines even on a terminal.
 PROGRESS_LINES_VARIABLE = "CAE_PROGRESS_LINES"
-"""Environment variable: if it is set, `Progress` prints new lines even on a terminal."""
 
 
 def pick_device(name: str | None = None) -> torch.device:
-    """Return the device to compute on.
-
-    Args:
-        name: Name of the device, such as "cpu", "cuda", "cuda:1" or "mps". None picks a CUDA GPU if
-            there is one, else the CPU; each process started by `torchrun` gets a GPU of its own.
-            Whether the machine has a named device is not checked.
-
-    Raises:
-        ConfigError: If PyTorch knows no such kind of device.
-    """
+    """Return the named device; without a name, a CUDA GPU if there is one, else the CPU."""
     import torch
 
     if name is not None:
         try:
+            # Accepts any kind of device that PyTorch knows, whether or not this machine has it.
             return torch.device(name)
         except RuntimeError as error:
             raise ConfigError(f"no kind of device {name!r}: expected cpu, cuda or mps") from error
     if not torch.cuda.is_available():
         return torch.device("cpu")
+    # `torchrun` sets LOCAL_RANK, and each of its processes gets a GPU of its own.
     local_rank = os.environ.get("LOCAL_RANK")
     return torch.device("cuda" if local_rank is None else f"cuda:{local_rank}")
 
 
 @contextmanager
 def one_thread(device: torch.device) -> Iterator[None]:
-    """Let PyTorch use one CPU thread in a `with` block if `device` is a CPU.
-
-    The order of sums is then fixed. With more threads, two repetitions of a training differ by
-    rounding, and these differences grow from step to step.
-    """
+    """Let PyTorch use one CPU thread in a `with` block if `device` is a CPU."""
     import torch
 
     threads = torch.get_num_threads()
+    # One thread fixes the order of sums. With more, two repetitions of a training differ by
+    # rounding, and these differences grow from step to step.
     if device.type == "cpu":
         torch.set_num_threads(1)
     try:
@@ -73,32 +64,26 @@ def one_thread(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Write a file atomically: readers of `path` see the old file or the complete new one.
+    """Yield a temporary path to write, which replaces `path` when the block ends without error.
 
-    Args:
-        path: The file to write. Its folder is created if it does not exist.
-
-    Yields:
-        The path of a temporary file in the same folder, for the `with` block to write. The
-        temporary file replaces `path` after the block. If the block raises, the temporary file is
-        removed, and `path` stays as it was.
-
-    Raises:
-        WriteError: If the file cannot be written. It replaces every OSError of the block, and the
-            RuntimeError that `torch.save` raises on a full disk.
+    Readers of `path` see the old file or the complete new one. Every OSError of the block becomes a
+    WriteError.
     """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        # In the same folder, because `os.replace` is atomic only within one file system.
         handle, name = tempfile.mkstemp(".tmp", ".", path.parent)
         os.close(handle)
         temporary = Path(name)
         yield temporary
+        # `mkstemp` makes a file that only its owner may read.
         temporary.chmod(0o644)
         os.replace(temporary, path)
     except (OSError, RuntimeError) as error:
+        # On a full disk, `torch.save` raises a RuntimeError that names inline_container.cc.
         if isinstance(error, RuntimeError) and "inline_container" not in str(error):
-            raise  # `torch.save` raises this one on a full disk
+            raise
         reason = getattr(error, "strerror", None) or error
         raise WriteError(
             f"cannot write {path} ({reason}): free some space or make the folder writable, or set "
@@ -123,21 +108,23 @@ def file_hash(path: Path) -> str:
 def end_with_parent() -> None:
     """End this `multiprocessing` worker when its parent process ends, even if the parent is killed.
 
-    A thread waits for the parent. In a process that `multiprocessing` did not start, nothing is
-    done.
+    In a process that `multiprocessing` did not start, nothing is done.
     """
     parent = multiprocessing.parent_process()
 
     def wait_and_exit() -> None:
         if parent is not None:
             parent.join()
+            # `sys.exit` would end only this thread, and the worker would compute on as an orphan.
             os._exit(1)
 
+    # A daemon thread does not keep a worker alive that has finished before its parent.
     threading.Thread(target=wait_and_exit, daemon=True).start()
 
 
 def format_seconds(seconds: float) -> str:
     """Format a duration, as in ``8 s``, ``3 min 20 s`` or ``1 h 05 min``."""
+    # Rounded before it is split, so that 59.7 s are 1 min 00 s and not 60 s.
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
@@ -147,17 +134,10 @@ def format_seconds(seconds: float) -> str:
 
 
 class Progress(tqdm):
-    """Progress bar on standard error: rewritten in place on a terminal, else a line every 10 s.
+    """Progress bar on standard error: rewritten in place on a terminal, else a line every 10 s."""
 
-    If `PROGRESS_LINES_VARIABLE` is set, there are lines on a terminal, too.
-
-    Args:
-        total: Number of steps or items after which the work is done; None if it is not known.
-        label: Text in front of the bar.
-        disable: Print nothing.
-    """
-
-    monitor_interval = 0  # no monitor thread, since forking a process with threads is unsafe
+    # No monitor thread, because forking a process with threads is unsafe.
+    monitor_interval = 0
 
     def __init__(self, total: int | None, label: str, disable: bool = False) -> None:
         in_place = PROGRESS_LINES_VARIABLE not in os.environ and sys.stderr.isatty()
@@ -167,6 +147,7 @@ class Progress(tqdm):
             file=None if in_place else _Lines(),
             dynamic_ncols=in_place,
             mininterval=0.1 if in_place else 10.0,
+            # The remaining time follows the mean rate since the start, not that of recent steps.
             smoothing=0,
             disable=disable,
         )
@@ -174,6 +155,7 @@ class Progress(tqdm):
     def update(self, n: int = 1, **values: Any) -> None:
         """Count `n` more steps or items as done, and show `values` beside the bar."""
         if values:
+            # `update` decides whether it is time to draw; a refresh here would draw every step.
             self.set_postfix(values, refresh=False)
         super().update(n)
 
@@ -183,6 +165,7 @@ class _Lines:
 
     def write(self, text: str) -> None:
         """Write a text as a line, without carriage returns at its ends; skip a blank text."""
+        # tqdm writes "\r" before each state of the bar, and a lone newline when it closes.
         if text.strip():
             sys.stderr.write(text.strip("\r") + "\n")
             _write_to_terminal_of_kernel(text.strip("\r"))
@@ -195,13 +178,13 @@ def print_status(text: str) -> None:
 
 
 def _write_to_terminal_of_kernel(line: str) -> None:
-    """In a notebook, write a line to the standard error that its kernel was started with.
-
-    Of a cell's output, papermill shows nothing before the cell ends.
-    """
+    """In a notebook, write a line to the standard error that its kernel was started with."""
+    # Only there: papermill shows nothing of a cell's output before the cell ends.
     if type(sys.stderr).__module__.partition(".")[0] != "ipykernel":
         return
-    with suppress(OSError, ValueError):  # a kernel that has kept no such stream
+    # A kernel may have kept no such stream.
+    with suppress(OSError, ValueError):
         stream = sys.stderr.fileno()
-        start = "\r\x1b[2K" if os.isatty(stream) else ""  # which clears papermill's own bar
+        # The control sequence clears the line of papermill's own bar.
+        start = "\r\x1b[2K" if os.isatty(stream) else ""
         os.write(stream, f"{start}{line}\n".encode())

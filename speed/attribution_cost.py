@@ -57,6 +57,7 @@ from speed.common import (
 )
 
 TABLE = "cost_attribution"
+# The word "*", by which cae_lib masks with `replacement="token"`.
 MASK_TOKEN = 265
 TOLERANCE = 1e-5
 
@@ -80,11 +81,11 @@ class Scorer:
         }
 
     def run(self, name: str, number: int) -> Tensor:
-        """Scores of batch `number`."""
+        """Return the scores of batch `number`."""
         return self.candidates[name](self.data[number])
 
     def ours(self, method: Callable, batch: Batch) -> Tensor:
-        """cae_lib's scores, with zeros up to 77."""
+        """Return cae_lib's scores, with zeros up to 77."""
         scores = method(self.model, batch.tokens, self.images[: len(batch.tokens)]).scores
         return F.pad(scores, (0, batch.tokens.shape[1] - scores.shape[1]))
 
@@ -99,14 +100,16 @@ class Scorer:
         return torch.cat([self._ablate(tokens, image, None) for tokens, image in pairs])
 
     def plain_gradcam(self, batch: Batch) -> Tensor:
-        """Apply the rule with whole matrices."""
+        """Return scores by the relevance rule with whole matrices."""
         images = self.images[: len(batch.tokens)]
         _, scores = naive.gradcam(self.model, images, batch.tokens, create_graph=False)
         return scores.detach()
 
     def _ablate(self, tokens: Tensor, images: Tensor, at_once: int | None) -> Tensor:
         words = word_numbers(tokens, 49408)
-        groups = words.clamp(min=1) - 1  # what is no word shares a group, and is put back below
+        # captum numbers groups from 0 and needs one for every token: what is no word shares the
+        # first word's group, and is put back below.
+        groups = words.clamp(min=1) - 1
 
         def similarity(ids: Tensor, given: Tensor, inside: Tensor, images: Tensor) -> Tensor:
             features = self.model.encode_text(torch.where(inside, ids, given))
@@ -123,11 +126,7 @@ class Scorer:
 
 
 def check_equal(scorer: Scorer, batch: Batch) -> dict[str, dict[str, float]]:
-    """Largest difference of each candidate's word scores from ours.
-
-    Raises:
-        AssertionError: they differ, so a comparison of their speed would mean nothing.
-    """
+    """Return the largest difference of each candidate's word scores from ours."""
     words = word_numbers(batch.tokens, 49408) > 0
     differences = {}
     for name, run in scorer.candidates.items():
@@ -139,6 +138,7 @@ def check_equal(scorer: Scorer, batch: Batch) -> dict[str, dict[str, float]]:
             "scores": (expected - scores).abs().max().item(),
             "largest_score": expected.abs().max().item(),
         }
+        # Between implementations that differ, a comparison of speed would mean nothing.
         assert differences[name]["scores"] <= TOLERANCE, f"{name}: {differences[name]}"
     return differences
 

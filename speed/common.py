@@ -1,4 +1,4 @@
-"""What the scripts here share: options, captions in batches, timing in turns, stored tables."""
+"""Options, captions in batches, timing in turns and stored tables for the scripts here."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MODEL = "ViT-B-32"
 """The model of all scripts that need no trained one, with random weights."""
 
 PROFILE = "mini"
-"""Where the tables lie, whatever the profile of the page that shows them: they depend on none."""
+"""The profile that the tables are stored with, although they depend on none."""
 
 REAL_CAPTIONS = "valid_neg_clip.tsv"
 SYNTHETIC_CAPTIONS = "world-mini/coco/train_neg_clip.tsv"
@@ -42,8 +42,8 @@ Work = Callable[[int], object]
 """Does the work of one round; takes the round's number."""
 
 CLOCKS: Mapping[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
-"""What time is: the wall's clock, or the seconds that processors worked for this process, summed
-over threads, which other programs hardly disturb."""
+"""Clocks in seconds; "cpu" sums over the threads of this process, and other programs hardly disturb
+it."""
 
 
 def common_options(parser: argparse.ArgumentParser) -> None:
@@ -63,15 +63,12 @@ def common_options(parser: argparse.ArgumentParser) -> None:
 
 
 def prepare(options: argparse.Namespace) -> torch.device:
-    """Set threads and seeds; returns the device.
-
-    Raises:
-        ConfigError: Processor time is asked for where it does not say how long the work takes.
-    """
+    """Set threads and seeds, and return the device."""
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(options.seed)
     device = pick_device(options.device)
+    # Of several threads, or of a GPU, processor time does not say how long the work takes.
     if options.clock == "cpu" and (device.type != "cpu" or torch.get_num_threads() > 1):
         raise ConfigError("--clock cpu needs --device cpu --threads 1: pass both.")
     return device
@@ -87,7 +84,8 @@ class Batch:
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each caption, start and end token included."""
+        """Number of tokens of each caption, start and end token included."""
+        # The end-of-text token has the largest id.
         return (self.tokens.argmax(dim=1) + 1).tolist()
 
     def first(self, n: int) -> Batch:
@@ -96,11 +94,7 @@ class Batch:
 
 
 def captions_file(name: str | None) -> Path:
-    """Find the named file, else NegCLIP's in `CAE_REAL_DATA`, else the synthetic captions.
-
-    Raises:
-        DataError: There is none.
-    """
+    """Find the named file, else NegCLIP's in `CAE_REAL_DATA`, else the synthetic captions."""
     real = Path(os.environ.get("CAE_REAL_DATA", "")) / REAL_CAPTIONS
     candidates = [Path(name)] if name else [real, paths().raw / SYNTHETIC_CAPTIONS]
     for path in candidates:
@@ -116,11 +110,7 @@ def captions_file(name: str | None) -> Path:
 def batches(
     path: Path, clip: Clip, n: int, size: int, seed: int, device: torch.device
 ) -> list[Batch]:
-    """Draw n batches of different captions by `seed`; their images are the same noise.
-
-    Raises:
-        DataError: The file has too few captions.
-    """
+    """Draw n batches of `size` different captions each by `seed`."""
     distinct = list(
         dict.fromkeys(load_negclip_tsv(path, path.parent, missing_images="ignore").captions)
     )
@@ -131,6 +121,8 @@ def batches(
     captions = [distinct[row] for row in rows]
     alignment = align(captions, default_tagger().tag(captions), clip.tokenizer)
     side = clip.image_size
+    # The time of a step depends on the lengths of captions, but not on pixels: all batches share
+    # images of noise.
     images = torch.randn(size, 3, side, side, generator=generator).to(device)
     tokens, roles = alignment.tokens.to(device), alignment.roles.to(device)
     return [
@@ -148,19 +140,13 @@ def interleaved(
 ) -> list[dict[str, float]]:
     """Measure the seconds of each candidate in each round.
 
-    Each round runs every candidate once and starts with another one, so that a machine that slows
-    down for a while slows all of them.
-
-    Args:
-        work: The candidates.
-        rounds: How often each one runs.
-        device: Where they compute.
-        few: Candidates that run in the first rounds only, with the number of these rounds.
-        clock: One of `CLOCKS`.
+    `few` are candidates that run in the first rounds only, with the number of these rounds.
     """
     measured = []
     for number in range(rounds):
         names = [name for name in work if number < (few or {}).get(name, rounds)]
+        # In turns, so that a machine that slows down for a while slows all candidates; and each
+        # round starts with another one.
         start = number % len(names)
         in_turn = [*names[start:], *names[:start]]
         seconds = {name: _timed(work[name], number, device, clock) for name in in_turn}
@@ -172,6 +158,7 @@ def interleaved(
 
 def _timed(work: Work, number: int, device: torch.device, clock: str) -> float:
     """Measure one piece of work, up to the end of what it started on a GPU."""
+    # What the last candidate left is not collected at the expense of this one.
     gc.collect()
     _wait(device)
     start = CLOCKS[clock]()
@@ -186,11 +173,7 @@ def _wait(device: torch.device) -> None:
 
 
 def peak_memory(work: Work, device: torch.device) -> int:
-    """Return the peak of bytes in tensors during round 0, above what was in use before.
-
-    On a GPU it is `max_memory_allocated`; on the CPU the largest sum of what the allocator has
-    given out and not got back, from the profiler's record of every call.
-    """
+    """Return the peak of bytes in tensors during round 0, above what was in use before."""
     gc.collect()
     _wait(device)
     if device.type == "cuda":
@@ -198,10 +181,12 @@ def peak_memory(work: Work, device: torch.device) -> int:
         before = torch.cuda.memory_allocated(device)
         work(0)
         return torch.cuda.max_memory_allocated(device) - before
+    # The CPU's allocator has no such counter: add up the profiler's record of all its calls.
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
         work(0)
     events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
     in_use = peak = 0
+    # Freed bytes are negative.
     for event in sorted(events, key=lambda event: event.start_ns()):
         in_use += event.nbytes()
         peak = max(peak, in_use)
@@ -241,12 +226,13 @@ def median_table(frame: pd.DataFrame, against: str) -> str:
         index="round", columns="candidate", values="value"
     )
     table = wide.agg(["median", "min", "max"]).T
+    # The median of ratios within rounds, in which a slow machine slows both.
     table[f"/ {against}"] = wide.div(wide[against], axis=0).median() if against in wide else None
     return table.round(3).to_string()
 
 
 def of_captions(path: Path, size: int) -> dict[str, Any]:
-    """Return what a script on batches of captions states in its settings."""
+    """Return the settings that scripts on batches of captions share."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     return {"model": MODEL, "batch": size, "captions": path.name, "captions_digest": digest}
 
@@ -263,15 +249,8 @@ def store(
 ) -> None:
     """Store the table of a script, unless told not to; its run is the model's name.
 
-    Args:
-        table: Its name.
-        options: Of the command line.
-        device: That was measured.
-        subject: Model and data that were measured, as part of the settings, and other settings.
-        data: Digest of the data.
-        frame: What was measured: measure, candidate, round, name, value as far as they apply.
-        started: `time.monotonic` at the start.
-        profile: Whose tables it stands beside.
+    `subject` are further settings, the model among them; `data` is the digest of the data, and
+    `started` the `time.monotonic` of the start.
     """
     if options.no_record:
         return

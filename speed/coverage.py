@@ -6,12 +6,12 @@ Usage, from the top of the repository:
     .venv/bin/python -m speed.coverage --tables 200 --no-record          # a quick look
     .venv/bin/python -m speed.coverage --grid                            # invented designs
 
-Each design is one that a page uses: its items, pictures, groups and weights are those of the stored
-tables. From the measured differences to CLIP-FT come the shares of variance by seed, picture, item,
-and what is left; from these, differences are drawn whose mean over all seeds, pictures and items
+Each design is one that a page uses: its items, images, groups and weights are those of the stored
+tables. From the measured differences to CLIP-FT come the shares of variance by seed, image, item,
+and what is left; from these, differences are drawn whose mean over all seeds, images and items
 that there could be is known, and the library's interval holds it or not. Answers stay answers: a
 difference is -1, 0 or 1, as often not 0 as in the records. The seeds' share is the mean over all
-rows with an attribution loss; "seeds apart" makes it as large as the items'. With a single seed, as
+runs with an attribution loss; "seeds apart" makes it as large as the items'. With a single seed, as
 where a weight is varied, an interval speaks of that seed. The result is the table `coverage`.
 
 `--grid` draws from invented designs instead: `GRID_SEEDS` by `GRID_ITEMS` by `GRID_SPREADS` by
@@ -52,7 +52,7 @@ TUNED, CAE = (
     [f"{kind}-{name}" for kind in ("cae", "placebo") for name in plots.PAPER_METHOD_LABELS],
 )
 TRUTH = 0.01
-"""True difference of the simulated answers; that of other values is 0."""
+"""True difference of simulated answers; that of other values is 0."""
 
 GRID_SEEDS, GRID_ITEMS = (1, 2, 3, 5, 10), (100, 1000)
 
@@ -67,13 +67,12 @@ GRID_KINDS = {
 }
 """Number of items that share an image, and variance of the items' true means, by kind of values.
 
-A value has the variance 1 (.3 if it is an answer) within a seed. What its item does not explain is
-particular to seed and item, as where chance decides an answer. Values are normal, but answers are
--1, 0 or 1, and 70 % of them are 0 unless a mean is large.
+A value has the variance 1 (.3 if it is an answer) within a seed; what its item does not explain is
+particular to seed and item. Answers are -1, 0 or 1, and 70 % of them are 0 unless a mean is large.
 """
 
 Held = Callable[[np.random.Generator], bool]
-"""Draws one table; whether the interval holds the truth."""
+"""Draws one table, and says whether the interval holds the truth."""
 
 
 @dataclass(frozen=True)
@@ -90,13 +89,15 @@ class Crossed:
     rest: float
 
     def held(self, generator: np.random.Generator) -> bool:
-        """Whether the interval of one drawn table holds the truth."""
+        """Return whether the interval of one drawn table holds the truth."""
         n_seeds, n = self.values.shape
         pictures = generator.normal(0, self.by_picture**0.5, self.clusters.max() + 1)
         seeds = generator.normal(0, self.by_seed**0.5, (n_seeds, 1))
         values = pictures[self.clusters] + generator.normal(0, self.by_item**0.5, n)
         truth, answers = 0.0, set(np.unique(self.values)) <= {-1, 0, 1}
         if answers:
+            # A difference is not 0 as often as in its stratum of the record, or more often where
+            # its mean requires it; its sign is drawn so that it has this mean.
             truth = TRUTH
             mean = truth + seeds + np.clip(values, -0.8, 0.8)
             share = np.array(
@@ -113,6 +114,7 @@ class Crossed:
             values = sign * (generator.random(mean.shape) < np.maximum(share, np.abs(mean)))
         else:
             values = seeds + values + generator.normal(0, self.rest**0.5, (n_seeds, n))
+        # The interval of a single seed speaks of this seed.
         if n_seeds == 1:
             truth += seeds[0, 0] * self.weights.sum()
         found = summarize(
@@ -124,17 +126,20 @@ class Crossed:
 def measured(
     values: np.ndarray, strata: np.ndarray, weight: np.ndarray, pictures: np.ndarray
 ) -> Crossed:
-    """Differences with the shares of their variance, by moments."""
+    """Return differences `(S, n)` with the shares of their variance, by moments."""
     _, clusters = np.unique(pictures, return_inverse=True)
     _, parts = seed_means_and_components(values, strata, weight, clusters)
     means = pd.DataFrame(values.T).groupby(strata).transform("mean").to_numpy().T
+    # Means over seeds contain the variance of images and items, and a share of the rest.
     residual = values - means
     middle = residual.mean(axis=0)
     rest = (residual - middle).var(axis=0, ddof=1).mean() if len(values) > 1 else 0.0
     sums, sizes = (np.bincount(clusters, x) for x in (middle, np.ones(len(middle))))
+    # The covariance of two items of one image is the variance of images.
     pairs = (sizes * (sizes - 1)).sum()
     picture = max(0.0, (sums**2).sum() - (middle**2).sum()) / pairs if pairs else 0.0
     item = max(0.0, middle.var() - picture - rest / len(values))
+    # A seed shifts all values alike, and their weighted mean by the sum of the weights as much.
     seed = max(0.0, parts.by_seed - parts.rest) / weight.sum() ** 2
     return Crossed(values, strata, weight, clusters, seed, picture, item, rest)
 
@@ -158,22 +163,26 @@ def differences(
         for run in CAE
         if run in wide
     }
+    # One run has too few seeds to tell how much they vary.
     apart = float(np.mean([design.by_seed for design in found.values()]))
     return replace(found["cae-gradcam"], by_seed=apart)
 
 
 def leads(profile: str) -> tuple[int, Held]:
-    """Compute the share of CLIP-FT's gap to relation words that remains: a ratio of two means."""
+    """Return the design of the share of CLIP-FT's gap to relation words that is left: a ratio."""
     words = results.load("attribution", profile, [TUNED, "cae-gradcam"])
     words = words[(words["method"] == "gradcam") & words["role"].isin(["object", "relation"])]
     wide = words.pivot_table("score", ["caption", "run", "seed"], "role", observed=True)
     lead = (wide["object"] - wide["relation"]).unstack(["run", "seed"]).dropna()
-    both = np.stack([lead[run].to_numpy() for run in (TUNED, "cae-gradcam")])  # 2, n, S
+    # (2 runs, n captions, S seeds)
+    both = np.stack([lead[run].to_numpy() for run in (TUNED, "cae-gradcam")])
     n, n_seeds = both.shape[1:]
     items, seeds = both.mean(axis=2), both.mean(axis=1)
+    # Two-way layout of captions and seeds, whose effects correlate between the two runs.
     left = both - items[:, :, None] - seeds[:, None] + both.mean(axis=(1, 2))[:, None, None]
     rest = np.cov(left.reshape(2, -1)) * n_seeds / (n_seeds - 1)
     parts = [both.mean(axis=(1, 2)), np.cov(items) - rest / n_seeds, np.cov(seeds) - rest / n, rest]
+    # Square roots of the covariances; what was subtracted can leave a negative eigenvalue.
     roots = []
     for part in parts[1:]:
         values, vectors = np.linalg.eigh(part)
@@ -197,10 +206,7 @@ def leads(profile: str) -> tuple[int, Held]:
 
 
 def similarity(profile: str, resamples: int) -> tuple[int, Held]:
-    """Build a difference of Spearman's correlations, the mean over the datasets.
-
-    Scores are normal, correlate as the measured ones do, and seeds vary as much.
-    """
+    """Return the design of a difference of Spearman's correlations, the mean over the datasets."""
     pairs = results.load("similarity", profile, [TUNED, "cae-gradcam"])
     sets, n_seeds = list(pairs.groupby("set")), pairs["seed"].nunique()
     n, matrices = sets[0][1]["pair"].nunique(), []
@@ -208,12 +214,16 @@ def similarity(profile: str, resamples: int) -> tuple[int, Held]:
         wide = part.pivot(index="pair", columns=["run", "seed"], values="score")
         gold = part.drop_duplicates("pair").set_index("pair")["gold"].loc[wide.index]
         ranks = pd.DataFrame(np.column_stack([gold, wide])).corr("spearman").to_numpy()
+        # Pearson's correlation of normal variables with this rank correlation
         matrices.append(2 * np.sin(np.pi / 6 * ranks))
     matrix = np.mean(matrices, axis=0)
     by_run = matrix[0, 1:].reshape(2, n_seeds)
+    # A score plus s times the ground truth correlates with it by about s (1 - r²) more.
     spread = np.diff(by_run, axis=0).std(ddof=1) / (1 - by_run.mean() ** 2)
-    matrix[0, 1:] = matrix[1:, 0] = np.repeat(by_run.mean(axis=1), n_seeds)  # seeds alike, for now
+    # Seeds are alike here; `held` draws how they vary.
+    matrix[0, 1:] = matrix[1:, 0] = np.repeat(by_run.mean(axis=1), n_seeds)
     values, vectors = np.linalg.eigh(matrix)
+    # After these changes the matrix need not be positive definite.
     root = vectors * np.maximum(values, 1e-9) ** 0.5
     truth = float(np.diff(6 / np.pi * np.arcsin(by_run.mean(axis=1) / 2))[0])
     blank = pd.concat(
@@ -241,10 +251,11 @@ def similarity(profile: str, resamples: int) -> tuple[int, Held]:
 
 
 def designs(profile: str, resamples: int) -> Iterator[tuple[str, int, int, Held]]:
-    """Return a claim's quantity, the numbers of seeds and items, and a function that draws data."""
+    """Yield a claim's quantity, numbers of seeds and items, and the function that draws tables."""
     items = results.load("items", profile, [results.DATA_RUN])
     if profile == "paired":
-        items = items[items["subset"] == "relation"]  # places, on which its claims are judged
+        # Its claims are judged on these items, see `headline_weights`.
+        items = items[items["subset"] == "relation"]
     answers = results.load("benchmarks", profile, [TUNED, *CAE])
     numbers = score_weights(items, "family")
     mean = differences(answers, "correct", list(ITEM_KEY), numbers.query("score == 'mean'"))
@@ -253,6 +264,7 @@ def designs(profile: str, resamples: int) -> Iterator[tuple[str, int, int, Held]
     n = mean.values.shape[1]
     yield "C3: mean of families", 3, n, mean.held
     yield "C3, seeds apart", 3, n, far.held
+    # The values give the shape and how often a difference is not 0: repeated, they make six seeds.
     yield "C3, seeds apart", 6, n, replace(far, values=np.concatenate([mean.values] * 2)).held
     yield "C3, seeds apart", 1, n, replace(far, values=mean.values[:1]).held
     yield "C2: lead left", 3, *leads(profile)
@@ -276,12 +288,13 @@ def designs(profile: str, resamples: int) -> Iterator[tuple[str, int, int, Held]
 def grid_tables(
     kind: str, spread: float, shape: tuple[int, int, int], generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw values of T tables, S seeds and n items `(T, S, n)`, and the true mean of each seed."""
+    """Draw values `(T, S, n)` of T tables, S seeds, n items, and the seeds' true means `(T, S)`."""
     (tables, n_seeds, n), (per_image, by_item) = shape, GRID_KINDS[kind]
     total = 0.3 if kind == "answers" else 1.0
     items = generator.normal(0, by_item**0.5, (tables, 1, n))
     error = total / n
-    if per_image > 1:  # half of an item's variance is its image's
+    if per_image > 1:
+        # Half of an item's variance is its image's.
         images = generator.normal(0, by_item**0.5, (tables, 1, n // per_image))
         items = (items + np.repeat(images, per_image, axis=2)) / 2**0.5
         error += (per_image - 1) * by_item / 2 / n
@@ -290,19 +303,20 @@ def grid_tables(
         rest = generator.normal(0, (total - by_item) ** 0.5, shape)
         return seeds + items + rest, seeds[..., 0]
     mean = seeds + np.clip(items, -0.3, 0.3)
-    share = np.maximum(total, np.abs(mean))  # of values other than 0
+    # As in `Crossed.held`: how often a value is not 0, and then its sign.
+    share = np.maximum(total, np.abs(mean))
     sign = np.where(generator.random(shape) < 0.5 + mean / 2 / share, 1.0, -1.0)
     return sign * (generator.random(shape) < share), seeds[..., 0]
 
 
 def grid_intervals(values: np.ndarray, per_image: int) -> tuple[np.ndarray, np.ndarray]:
-    """Compute the means of T tables `(T, S, n)` and half the widths of their intervals.
+    """Return the means of T tables `(T, S, n)` and half the widths of their intervals.
 
-    `per_image` items in a row share an image. This is `summarize` of each table, which is also
-    called for the first one, to compare.
+    `per_image` items in a row share an image.
     """
     tables, n_seeds, n = values.shape
     by_seed = values.mean(axis=2)
+    # `seed_means_and_components` for all tables at once, as a call for each would be slow.
     residuals = (values - by_seed[..., None]).reshape(tables, n_seeds, -1, per_image).sum(axis=3)
     residuals /= n * (1 - per_image / n) ** 0.5
     by_image = residuals.mean(axis=1)
@@ -314,6 +328,7 @@ def grid_intervals(values: np.ndarray, per_image: int) -> tuple[np.ndarray, np.n
     ]
     error = np.array([part.variance() for part in parts]) ** 0.5
     half = t.isf(0.025, np.array([part.degrees_of_freedom() for part in parts])) * error
+    # The library's own interval of the first table guards against a difference.
     images = np.repeat(np.arange(n // per_image), per_image)
     table = values[0], np.zeros(n, int), np.ones(1), images
     first = pd.Series(summarize(*seed_means_and_components(*table)))[["estimate", "low"]]
@@ -332,7 +347,8 @@ def grid(tables: int, seed: int, at_once: int = 250) -> pd.DataFrame:
         for _ in range(0, tables, at_once):
             values, truths = grid_tables(kind, spread, (at_once, n_seeds, n), generator)
             means, half = grid_intervals(values, GRID_KINDS[kind][0])
-            truth = truths[:, 0] if n_seeds == 1 else 0.0  # one seed speaks of itself
+            # One seed speaks of itself.
+            truth = truths[:, 0] if n_seeds == 1 else 0.0
             given += int(np.isfinite(half).sum())
             held += int((np.abs(means - truth) <= half).sum())
         share = held / given if given else np.nan
@@ -342,12 +358,13 @@ def grid(tables: int, seed: int, at_once: int = 250) -> pd.DataFrame:
 
 
 def coverage(profiles: list[str], tables: int, resamples: int, seed: int) -> pd.DataFrame:
-    """For each design the share of intervals that hold the truth, with its standard error."""
+    """Return the share of intervals that hold the truth, by design, with its standard error."""
     rows = []
     for name in profiles:
         for quantity, n_seeds, items, held in designs(name, resamples):
             generator = np.random.default_rng(seed)
-            n = tables // 5 if "Spearman" in quantity else tables  # each a bootstrap
+            # Each interval of a correlation is a bootstrap.
+            n = tables // 5 if "Spearman" in quantity else tables
             share = float(np.mean([held(generator) for _ in range(n)]))
             rows.append(
                 {
@@ -365,7 +382,6 @@ def coverage(profiles: list[str], tables: int, resamples: int, seed: int) -> pd.
 
 
 def main() -> None:
-    """Simulate, print, store."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profiles", nargs="+", default=["mini", "photo", "paired"])
     parser.add_argument("--tables", type=int, default=2000, help="simulated tables a design")

@@ -5,16 +5,16 @@ Usage, from the top of the repository:
     CAE_REAL_DATA=FOLDER .venv/bin/python -m speed.evaluation_throughput --threads 2
     .venv/bin/python -m speed.evaluation_throughput --limit 16 --rounds 1 --no-record  # a look
 
-The model is a ViT-B-32 with random weights. The items are those of SugarCrepe whose picture is in
-`CAE_REAL_DATA`, else those of the small world. The candidates are
+The model is a ViT-B-32 with random weights. The items are those of SugarCrepe whose image is in
+`CAE_REAL_DATA`, else those of the synthetic scenes. The candidates are
 
-    one-by-one  written as SugarCrepe's own script: for each item its picture is opened,
+    one-by-one  written as SugarCrepe's own script: for each item its image is opened,
                 preprocessed and encoded, and both captions are tokenised and encoded at 77 tokens
                 (in one call, where the script makes two: a little faster than the original)
-    cae_lib     `evaluation.choice` with a new encoder that has seen no text or picture before
+    cae_lib     `cae_bench.choice` with a new encoder that has seen no text or image before
 
-Several items share a picture, which ours encodes once. So the same is measured again on one item of
-each picture, where nothing is shared. That all scores are equal to 1e-5 is checked on every item.
+Several items share an image, which ours encodes once. So the same is measured again on one item of
+each image, where nothing is shared. That all scores are equal to 1e-5 is checked on every item.
 The result is the table `cost_evaluation`.
 """
 
@@ -54,11 +54,7 @@ TOLERANCE = 1e-5
 
 
 def load_items(limit: int | None) -> tuple[str, list[Item]]:
-    """Return the items with their source, "real" or "small world", subsets by turns.
-
-    Raises:
-        DataError: There is no picture.
-    """
+    """Return the source of the items, "real" or "small world", and the items."""
     real = os.environ.get("CAE_REAL_DATA")
     root = Path(real) if real else paths().raw / "world-mini"
     parts = load_benchmark("sugarcrepe", root, is_published=bool(real))
@@ -66,12 +62,13 @@ def load_items(limit: int | None) -> tuple[str, list[Item]]:
     if not items:
         raise DataError(f"{root}: no item of SugarCrepe has its picture there.")
     if limit is not None:
+        # evenly over the subsets
         items = items[:: max(1, len(items) // limit)][:limit]
     return ("real" if real else "small world"), items
 
 
 def one_by_one(clip: Clip, items: Sequence[Item]) -> np.ndarray:
-    """Cosines `(n, 2)`, item by item."""
+    """Return cosines `(n, 2)`, computed item by item."""
     device = next(clip.model.parameters()).device
     scores = []
     with torch.no_grad():
@@ -86,22 +83,20 @@ def one_by_one(clip: Clip, items: Sequence[Item]) -> np.ndarray:
 
 
 def batched(clip: Clip, items: Sequence[Item]) -> np.ndarray:
-    """Cosines `(n, 2)` by `cae_lib`, with nothing remembered from before."""
+    """Return cosines `(n, 2)` by `cae_bench`."""
+    # A new encoder, since an encoder keeps the features of texts and images that it has seen.
     return np.stack([s[0] for s in item_scores(items, Encoder(clip, workers=2))])
 
 
 def measure(
     clip: Clip, items: Sequence[Item], options: argparse.Namespace, device: torch.device
 ) -> pd.DataFrame:
-    """Time both candidates, and count items, images and texts.
-
-    Raises:
-        DataError: Their scores differ by more than the tolerance.
-    """
+    """Time both candidates, and count items, images and texts."""
     work = {
         "one-by-one": lambda _: one_by_one(clip, items),
         "cae_lib": lambda _: batched(clip, items),
     }
+    # Between implementations that differ, a comparison of speed would mean nothing.
     difference = float(np.abs(work["one-by-one"](0) - work["cae_lib"](0)).max())
     if difference > TOLERANCE:
         raise DataError(f"scores differ by {difference:.2g}, expected at most {TOLERANCE:g}.")

@@ -27,7 +27,7 @@ from cae_lib.training.trainer import TrainingRun
 from speed.common import common_options, interleaved, median_table, prepare, seconds, store
 
 WARM_UP = 2
-"""Rounds that are not counted."""
+"""Rounds that are not counted: the first steps allocate memory and the optimiser's state."""
 
 
 def main() -> None:
@@ -58,6 +58,7 @@ def _steps(run: Run, rounds: int, device: torch.device) -> Callable[[int], objec
     data = training_set(run.profile, config.train_data, config.model, config.tagger)
     training = TrainingRun(config, clip, data.pairs, data.alignment, data.images)
     training.set_train_mode()
+    # All batches are made beforehand, so that none is waited for while a step is timed.
     with training.prefetch(0, rounds) as source:
         batches = list(source)
     return lambda number: training.step(number, batches[number])

@@ -6,14 +6,14 @@ Usage, from the top of the repository:
     .venv/bin/python -m speed.step_cost --batch 2 --rounds 1 --no-record         # a quick look
 
 A step is forward, backward and AdamW (the same fused one for all) of a ViT-B-32 with random
-weights on noise pictures and real captions, in float32. The candidates are
+weights on images of noise and real captions, in float32. The candidates are
 
     open_clip            open_clip's model(images, texts), all 77 tokens, and its ClipLoss
     clip-ft              plain fine-tuning with the towers of cae_lib
     attention, gradcam, perturbation, gradient
                          CAE with `CAELoss`
     counterfactual, binding
-                         the same by our two methods, with one exchange a caption and step
+                         the same by our two methods, with one swap a caption and step
     reference-attention, reference-gradcam, reference-perturbation, reference-gradient
                          the same by the reference encoder, which calls the model's own modules
     plain-gradcam, plain-perturbation
@@ -77,11 +77,11 @@ CHECKED = 4
 TOLERANCES = {"scores": 1e-5, "loss": 1e-5, "gradient": 1e-4}
 
 MARGIN = 10.0
-"""Keeps the hinge active, so that the attribution loss has a gradient in every step."""
+"""Large, so that the hinge of the attribution loss is active in every step."""
 
 PLAIN = ("gradcam", "perturbation")
 OURS = {"counterfactual": {"samples": 1}, "binding": {"samples": 1, "hinge": "margin"}}
-"""Methods that are not the paper's, with the settings of their rows."""
+"""Methods that are not the paper's, with the settings of their runs."""
 
 
 class Trainer:
@@ -91,6 +91,7 @@ class Trainer:
         self.model = load_clip(MODEL, device=device, seed=seed).model.train()
         self.optimizer = adamw(self.model, lr=1e-6)
         self.data = data
+        # Fixed text features stand in for the text tower where the image tower is timed alone.
         with torch.no_grad():
             self.fixed = F.normalize(encode_text(self.model, data[0].tokens).features, dim=-1)
         self.cae = {name: CAELoss(self.model, name, margin=MARGIN) for name in PAPER_METHODS}
@@ -114,51 +115,51 @@ class Trainer:
         }
 
     def step(self, name: str, number: int) -> None:
-        """One optimiser step of a candidate on batch `number`."""
+        """Take one optimiser step of a candidate on batch `number`."""
         self.optimizer.zero_grad(set_to_none=True)
         self.candidates[name](self.data[number]).backward()
         self.optimizer.step()
 
     def memory_in_use(self) -> int:
-        """Bytes of the weights and of the optimiser's state."""
+        """Return the bytes of the weights and of the optimiser's state."""
         tensors = [*self.model.parameters(), *self.model.buffers()]
         for state in self.optimizer.state.values():
             tensors += [value for value in state.values() if isinstance(value, Tensor)]
         return sum(tensor.nbytes for tensor in tensors)
 
     def open_clip(self, batch: Batch) -> Tensor:
-        """open_clip as its own training script uses it."""
+        """Return the loss of open_clip, as its own training script computes it."""
         return ClipLoss()(*self.model(batch.images, batch.tokens)[:3])
 
     def clip_ft(self, batch: Batch) -> Tensor:
-        """CLIP-FT of `cae_lib`."""
+        """Return the loss of plain fine-tuning by `cae_lib`."""
         images = self._images(batch)
         texts = F.normalize(encode_text(self.model, batch.tokens).features, dim=-1)
         return self._contrastive(images, texts)
 
     def with_cae(self, name: str, batch: Batch) -> Tensor:
-        """CAE of `cae_lib`."""
+        """Return the loss of CAE by `cae_lib`."""
         images = self._images(batch)
         output = self.cae[name](images, batch.tokens, batch.roles)
         return self._contrastive(images, output.text_features) + output.loss
 
     def with_plain_cae(self, name: str, batch: Batch) -> Tensor:
-        """CAE as one writes it first, around open_clip's image tower."""
+        """Return the loss of CAE by the naive implementation, with open_clip's image tower."""
         images = F.normalize(self.model.encode_image(batch.images), dim=-1)
         features, _, loss = self.plain_loss(name, images, batch)
         return self._contrastive(images, F.normalize(features, dim=-1)) + loss
 
     def images_alone(self, batch: Batch) -> Tensor:
-        """Run what all steps of `cae_lib` share: the image tower against fixed text features."""
+        """Return a loss of what all steps of `cae_lib` share: the image tower."""
         return self._contrastive(self._images(batch), self.fixed)
 
     def open_clip_images_alone(self, batch: Batch) -> Tensor:
-        """Run what the other steps share: open_clip's image tower against fixed text features."""
+        """Return a loss of what the other steps share: open_clip's image tower."""
         images = F.normalize(self.model.encode_image(batch.images), dim=-1)
         return self._contrastive(images, self.fixed)
 
     def plain_loss(self, name: str, images: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Text features, scores and attribution loss of the naive implementation."""
+        """Return text features, scores and attribution loss of the naive implementation."""
         if name == "gradcam":
             features, scores = naive.gradcam(self.model, images, batch.tokens, create_graph=True)
         else:
@@ -178,11 +179,7 @@ class Trainer:
 
 
 def check_equal(trainer: Trainer, name: str) -> dict[str, float]:
-    """Largest differences between cae_lib's and the naive scores, loss and gradient.
-
-    Raises:
-        AssertionError: they differ, so a comparison of their speed would mean nothing.
-    """
+    """Return the largest differences between cae_lib's and the naive scores, loss and gradient."""
     model, batch = trainer.model, trainer.data[0].first(CHECKED)
     with torch.no_grad():
         images = F.normalize(encode_image(model, batch.images).features, dim=-1)
@@ -191,6 +188,7 @@ def check_equal(trainer: Trainer, name: str) -> dict[str, float]:
     ours = trainer.cae[name](images, batch.tokens, batch.roles).loss
     our_scores = get_method(name)(model, batch.tokens, images, requested=words > 0).scores
     _, scores, loss = trainer.plain_loss(name, images, batch)
+    # cae_lib leaves out the columns of padding that no caption needs.
     scores = scores.detach()[:, : our_scores.shape[1]]
     gradients = [
         torch.cat([g.flatten() for g in torch.autograd.grad(value, texts)])
@@ -200,8 +198,10 @@ def check_equal(trainer: Trainer, name: str) -> dict[str, float]:
         "scores": (our_scores - scores).abs().max().item(),
         "largest_score": scores[:, 1:][batch.roles[:, 1 : scores.shape[1]] > 0].abs().max().item(),
         "loss": (ours - loss).abs().item(),
+        # relative to the norm
         "gradient": ((gradients[0] - gradients[1]).norm() / gradients[1].norm()).item(),
     }
+    # Between implementations that differ, a comparison of speed would mean nothing.
     for name_of, tolerance in TOLERANCES.items():
         assert differences[name_of] <= tolerance, f"{name}: {differences}"
     return differences
@@ -226,10 +226,12 @@ def main() -> None:
     names = [name for name in trainer.candidates if name in (options.only or trainer.candidates)]
     equal = {n: check_equal(trainer, n) for n in PLAIN if f"plain-{n}" in names}
     print(f"equal on {min(CHECKED, size)} captions: {equal}", flush=True)
-    trainer.step("clip-ft", 0)  # the optimiser's state has to exist before memory is measured
+    # The optimiser's state has to exist before memory is measured.
+    trainer.step("clip-ft", 0)
     memory = {"": {"weights and optimiser": trainer.memory_in_use()}}
     work = {name: partial(trainer.step, name) for name in names}
     for name in names:
+        # Gradients that are there already would not count towards the peak.
         trainer.optimizer.zero_grad(set_to_none=True)
         memory[name] = {"step": peak_memory(work[name], device)}
     rounds = interleaved(

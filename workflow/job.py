@@ -27,8 +27,7 @@ from cae_lib.runtime import write_atomic
 
 
 def make_data(selection: Selection, real: str | None = None) -> None:
-    """Build the datasets that are not real, and parse the training captions once before several
-    processes need them. In a rehearsal the files of a folder `real` replace drawn ones."""
+    """Build the datasets that are not real; in a rehearsal, files of `real` replace drawn ones."""
     from cae_lab.training_set import training_set
     from data.recipes.base import build_datasets
 
@@ -39,12 +38,13 @@ def make_data(selection: Selection, real: str | None = None) -> None:
         lay_out(profile, Path(real) if real else None)
     elif not profile.is_real:
         build_datasets(profile)
+    # Parse the training captions once, before several processes need them.
     for name, tagger in grid.training_sets_of(selection):
         training_set(profile, name, profile.experiment(CLIP_FT).model, tagger)
 
 
 def make_base(selection: Selection) -> None:
-    """Train the base model where none is shipped, and for the studies those of fewer steps."""
+    """Train the base model unless it is there, and for the studies those of fewer steps."""
     from data.recipes.base import train_base
 
     profile = selection.profile
@@ -57,9 +57,10 @@ def make_base(selection: Selection) -> None:
 
 
 def train_and_measure(run: Run, with_studies: bool) -> None:
-    """Train and measure a run; results that came with the clone are measured again."""
+    """Train and measure a run."""
     from cae_lab.measuring import measure, measure_data
 
+    # A reproduction measures again what came with the clone.
     if run.entry == DATA_RUN:
         measure_data(run.profile, remeasure=True)
         return
@@ -69,7 +70,7 @@ def train_and_measure(run: Run, with_studies: bool) -> None:
 
 
 def execute_page(selection: Selection, name: str) -> None:
-    """Execute a page: one of the book, or of the copy of the book that the profile has."""
+    """Execute a page of the book, or of the copy of the book that the profile has."""
     from book.extension.run import run_page
 
     if selection.profile.own_book is None:
@@ -79,11 +80,12 @@ def execute_page(selection: Selection, name: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Do a job, output by output, and write how long each took and on what machine."""
+    """Do a job, output by output, and write how long each took and on which machine."""
     text, rule, *outputs = arguments
     config = json.loads(text)
     profile = load_profile(config.get("profile", "mini"))
     selection = grid.parse_selection(profile, config)
+    # The functions above import PyTorch, which fixes at first use which GPUs it sees.
     with exclusive_gpu():
         for output in map(Path, outputs):
             start = time.monotonic()

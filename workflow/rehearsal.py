@@ -1,5 +1,4 @@
-"""The datasets and weights of a rehearsal: a few drawn scenes in the official layouts, and random
-weights in OpenAI's own file format."""
+"""Data of a rehearsal: a few drawn scenes in official layouts, and random weights as OpenAI's."""
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ SETS = WorldConfig(
         similarity=8,
     )
 )
-"""So little of each dataset that a ViT-B/32 measures all of it on a CPU in seconds."""
+"""So few items of each dataset that a ViT-B/32 measures all of them on a CPU in seconds."""
 
 SEED = 7
 """Of the random weights."""
@@ -46,21 +45,18 @@ SEED = 7
 def lay_out(profile: Profile, real: Path | None = None) -> None:
     """Write datasets and weights into `data/raw`, unless they are there.
 
-    Args:
-        profile: The profile whose model gets random weights.
-        real: A folder laid out as `data/raw`; links to its files take the place of drawn ones.
-
-    Raises:
-        DataError: If `real` is no folder.
+    Links to the files of `real`, a folder laid out as `data/raw`, take the place of drawn ones.
     """
     if real and not real.is_dir():
         raise DataError(f"real={real}: no such folder; expected one laid out as data/raw")
     raw = paths().raw
     if not raw.is_dir():
         made = build_world(SETS, paths().root / "sets")
-        for manifest in made.rglob(MANIFEST):  # which would say that this is a small world
+        # A manifest would say that these are synthetic scenes.
+        for manifest in made.rglob(MANIFEST):
             manifest.unlink()
         raw.parent.mkdir(parents=True, exist_ok=True)
+        # last, so that an interrupted call begins anew
         made.rename(raw)
     model = profile.experiment(CLIP_FT).model
     archive = raw / "weights" / "openai" / f"{model}.pt"
@@ -73,6 +69,7 @@ def lay_out(profile: Profile, real: Path | None = None) -> None:
 def write_archive(model: nn.Module, path: Path) -> None:
     """Write a model as OpenAI's files are: TorchScript, float16, with `OPENAI_SIZE_ENTRIES`."""
 
+    # TorchScript wants a module for each part of a parameter's name, and a forward to trace.
     class Holder(nn.Module):
         def forward(self, values: Tensor) -> Tensor:
             return values
@@ -97,6 +94,7 @@ def link(source: Path, target: Path) -> None:
     """Put links to the files of a folder in the place of those of the same names in another."""
     for path in sorted(source.iterdir()):
         place = target / path.name
+        # Where both are folders, the drawn files that `source` does not have stay.
         if path.is_dir() and place.is_dir() and not place.is_symlink():
             link(path, place)
             continue

@@ -1,7 +1,4 @@
-"""Render the book with Jupyter Book.
-
-Nothing is executed: the stored notebooks are shown.
-"""
+"""Render the book from its stored notebooks; nothing is executed."""
 
 from __future__ import annotations
 
@@ -19,15 +16,11 @@ from cae_lib.errors import CaeError, ConfigError
 
 CLONE = Path(__file__).resolve().parents[2]
 OPTIONS = ("-W", "-n", "--keep-going", "--all", "-q")
-"""Of `jupyter-book build`: warnings are errors, all of them are shown, and nothing else is."""
+"""Of `jupyter-book build`: warnings are errors, all are shown, and nothing else is."""
 
 
 def build_book(profile_name: str) -> Path:
-    """Render the book, or the copy of it that a profile has.
-
-    Returns:
-        The first page of the rendered book.
-    """
+    """Render the book, or the copy of it that a profile has, and return its first page."""
     if load_profile(profile_name).own_book is None:
         return render(bundled_path("book"), bundled_path("_config.yml"), paths().build / "book")
     copy = own_book(profile_name)
@@ -35,23 +28,12 @@ def build_book(profile_name: str) -> Path:
 
 
 def render(source: Path, config: Path, output: Path) -> Path:
-    """Render the book of a folder into another folder.
-
-    Args:
-        source: Folder with the book's text, notebooks and `_toc.yml`.
-        config: Jupyter Book's configuration file.
-        output: Folder for the rendered book. An earlier rendering in it is removed.
-
-    Returns:
-        The first page of the rendered book.
-
-    Raises:
-        CaeError: If the book is incomplete, or Sphinx issued a warning.
-    """
+    """Render the book in `source` anew and return its first page; a warning is a CaeError."""
     for file in (config, source / "_toc.yml"):
         if not file.is_file():
             raise CaeError(f"{file} is missing: run this from a clone of the repository")
-    shutil.rmtree(output / "_build", ignore_errors=True)  # it can hide what has changed since
+    # Sphinx would reuse pages that it takes for unchanged.
+    shutil.rmtree(output / "_build", ignore_errors=True)
     script = Path(sys.executable).with_name("jupyter-book")
     command = [script, "build", source, "--config", config, "--path-output", output, *OPTIONS]
     page = output / "_build" / "html" / "index.html"
@@ -63,17 +45,7 @@ def render(source: Path, config: Path, output: Path) -> Path:
 
 
 def own_book(profile_name: str) -> Path:
-    """Copy the book for a profile that has a copy, with the profile's announcement above all pages.
-
-    All texts are copied anew. A notebook of the book is copied only where no run of the profile has
-    stored one.
-
-    Returns:
-        The folder of the copy.
-
-    Raises:
-        ConfigError: If the profile has no copy because its pages are those of the book itself.
-    """
+    """Copy the book for a profile, with its announcement above all pages, and return the copy."""
     source, target = bundled_path("book"), paths().build / f"{profile_name}-book"
     line = load_profile(profile_name).own_book
     if line is None:
@@ -83,12 +55,14 @@ def own_book(profile_name: str) -> Path:
         )
 
     def skipped(folder: str, names: list[str]) -> set[str]:
+        # Notebooks that a run of the profile has stored in the copy stay; texts are copied anew.
         there = target / Path(folder).relative_to(source)
         stored = {name for name in names if name.endswith(".ipynb") and (there / name).exists()}
         return stored | {"_build", ".ipynb_checkpoints"}
 
     shutil.copytree(source, target, ignore=skipped, dirs_exist_ok=True)
-    for name in ("cae_lib", "CONTRIBUTING.md"):  # which pages show
+    # Pages include files of these by relative paths.
+    for name in ("cae_lib", "CONTRIBUTING.md"):
         if not target.with_name(name).exists():
             target.with_name(name).symlink_to(CLONE / name)
     settings = yaml.safe_load(bundled_path("_config.yml").read_text(encoding="utf-8"))

@@ -1,10 +1,8 @@
 """Build the explorer of items, in which a reader guesses before seeing what the models answered.
 
-`write_files` writes the items of each family of benchmarks as a script, and their images as sheets;
-the book's build and `cae explore` call it. `page` returns what the page `explorer` stores: the
-tours, the scores of the words, and the few items that a copy of the book without these files shows.
-`book/_static/explorer.js` reads both. Scripts set data, because a page that is opened from a disk
-cannot fetch files.
+`write_files` writes the items as scripts and their images as sheets, since a page that is opened
+from a disk cannot fetch data. `page` returns what the page `explorer` stores: tours, scores of
+words, and the few items that a book without these files shows. `_static/explorer.js` reads both.
 """
 
 from __future__ import annotations
@@ -83,7 +81,7 @@ SCENE_SIZE, PHOTOGRAPH_SIZE = 112, 224
 """Pixels of an image on a sheet."""
 
 NO_SCORE = -128
-"""What stands for a missing score in the int8 scores of a caption."""
+"""Stands for a missing score among int8 scores, as in `explorer.js`."""
 
 RELATION_NOUNS = frozenset("left right front top".split())
 """Words of "left of", "in front of" and the like, which a parser can take for objects."""
@@ -99,11 +97,8 @@ class Entry:
     """An item that the explorer shows.
 
     Attributes:
-        family: Its family of benchmarks.
-        subset: Its subset.
         row: Its number in the subset.
         task: How it is scored, see `Benchmark.task`.
-        item: The item.
         answers: For each run 1 (right), 0 (wrong) or - (not measured), in the order of the runs.
     """
 
@@ -116,14 +111,15 @@ class Entry:
 
     @property
     def id(self) -> str:
-        """What tours, word scores and addresses name the item by."""
+        """Name of the item in tours, word scores and addresses."""
         return f"{self.family}/{self.subset}/{self.row}"
 
     @property
     def true_pairs(self) -> list[tuple[int, int]]:
-        """Indices of the texts whose words are scored, each with the index of its image."""
+        """Indices of the true texts, each with the index of its image."""
         if len(self.item.images) == 1:
             return [(self.item.truth, 0)]
+        # One text chooses among images; or, as in Winoground, text i belongs to image i.
         return [(0, self.item.truth)] if len(self.item.texts) == 1 else [(0, 0), (1, 1)]
 
 
@@ -132,10 +128,7 @@ class Collection:
     """The items that the explorer of a profile shows, and the runs that answered them.
 
     Attributes:
-        profile: Name of the profile.
-        runs: Names of the runs.
-        measured: Where a run answered some subsets only: their names, by run.
-        subsets: The subsets, of the items that are used.
+        measured: Names of the answered subsets, by run, of runs that answered some only.
         entries: The items, in the order of the subsets.
     """
 
@@ -146,7 +139,7 @@ class Collection:
     entries: tuple[Entry, ...]
 
     def index(self) -> dict[str, Any]:
-        """Return what the explorer has to know before it shows an item."""
+        """Return runs, families, and their subsets with the task and numbers of items, for JSON."""
         drawn = pd.Series([(e.family, e.subset) for e in self.entries]).value_counts()
         families: dict[str, Any] = {}
         for part in self.subsets:
@@ -165,13 +158,8 @@ class Collection:
 
 
 def collect(profile: str, per_subset: int = PER_SUBSET) -> Collection:
-    """Draw at most `per_subset` items of each subset with a fixed seed, with their stored answers.
-
-    Subsets that score the items of another subset again are left out.
-
-    Raises:
-        DataError: If data are missing, or no run is stored.
-    """
+    """Draw up to `per_subset` items of each subset by a fixed seed, with their stored answers."""
+    # Readers would meet the same items again in subsets that only score them in another way.
     subsets = tuple(
         part
         for part in scorable_benchmarks(datasets.load_benchmarks(load_profile(profile).datasets))
@@ -179,6 +167,7 @@ def collect(profile: str, per_subset: int = PER_SUBSET) -> Collection:
     )
     absent = results.missing_runs("benchmarks", RUNS, profile)
     stored = tuple(run for run in RUNS if run not in absent)
+    # If no run is stored, this raises the error that says how to compute one.
     table = results.load("benchmarks", profile, stored or RUNS[:1], 1)
     places = table[["run", "family", "subset"]].drop_duplicates()
     measured = {
@@ -187,11 +176,13 @@ def collect(profile: str, per_subset: int = PER_SUBSET) -> Collection:
         if len(own) < len(places[["family", "subset"]].drop_duplicates())
     }
     right = table.pivot(index=ITEM_KEY, columns="run", values="correct")[list(stored)]
+    # With a generator for each subset, a larger sample begins with the items of a smaller one.
     drawn = [
         (part, int(row))
         for number, part in enumerate(subsets)
         for row in np.random.default_rng([SEED, number]).permutation(part.n_used)[:per_subset]
     ]
+    # NaN where a run did not answer the item
     right = right.reindex([(part.name, part.subset, row) for part, row in drawn])
     entries = [
         Entry(part.name, part.subset, row, part.task, part.items[row], "".join(map(_sign, answers)))
@@ -206,14 +197,15 @@ def _sign(answer: Any) -> str:
 
 def draw_scenes(profile: str) -> None:
     """Draw the datasets of a profile of synthetic scenes if they are missing: about a minute."""
-    from data.recipes.synthetic_scenes.build import build  # which stored data do without
+    # Stored data do without the recipe and what it imports.
+    from data.recipes.synthetic_scenes.build import build
 
     if not load_profile(profile).root.is_dir():
         build(profile)
 
 
 def write_files(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Collection:
-    """Write all items into a folder: `explorer-index.js`, a script a family, a sheet a subset."""
+    """Write `explorer-index.js`, a script for each family and a sheet of images for each subset."""
     collection = collect(profile, per_subset)
     for family in collection.index()["families"]:
         entries = [entry for entry in collection.entries if entry.family == family]
@@ -229,7 +221,7 @@ def write_files(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Col
 
 
 def page(profile: str, per_subset: int = PER_SUBSET) -> CellOutput:
-    """Return the explorer with its tours, word scores, and the items of copies without files.
+    """Return the explorer with tours, word scores, and the items of books without its files.
 
     These items are the first of each subset and those of the tours.
     """
@@ -244,6 +236,7 @@ def page(profile: str, per_subset: int = PER_SUBSET) -> CellOutput:
     sample: dict[str, Any] = {}
     for family in collection.index()["families"]:
         entries = [entry for entry in collection.entries if entry.family == family]
+        # reversed, so that the first item of a subset is the last to be set
         firsts = {entry.subset: entry.id for entry in reversed(entries)}
         kept = [e for e in entries if e.id in wanted or e.id == firsts[e.subset]]
         content, sheets = chunk(kept, _tile(profile))
@@ -295,11 +288,10 @@ class Tour:
     """A choice of items with something in common.
 
     Attributes:
-        title: Its name in the list of tours.
         text: What the reader should look at.
-        right: Runs that all answered right.
-        wrong: Runs that all answered wrong.
-        parser_errs: Whether the parser took a word of a relation for an object.
+        right: Runs that are all right.
+        wrong: Runs that are all wrong.
+        parser_errs: The parser took a word of a relation for an object.
     """
 
     title: str
@@ -314,12 +306,9 @@ class Tour:
         roles: Mapping[str, Mapping[str, str]],
         shown: Names[str] = (),
     ) -> list[Entry]:
-        """Return at most `PER_TOUR` items, spread over the families; none if a run is not stored.
+        """Return at most `PER_TOUR` items; none if a run is not stored.
 
-        Args:
-            collection: The items to choose from.
-            roles: Roles of words, by caption.
-            shown: Items of other tours; they come last, so that no two tours begin alike.
+        `roles` are those of words, by caption; `shown` are names of items of other tours.
         """
         if not {*self.right, *self.wrong} <= {*collection.runs}:
             return []
@@ -327,6 +316,8 @@ class Tour:
         by_family: dict[str, list[Entry]] = {}
         for entry in fits:
             by_family.setdefault(entry.family, []).append(entry)
+        # One item of each family comes first, then a second of each. Items of other tours come
+        # last, so that no two tours begin alike.
         turns = [
             (entry.id in shown, turn, number, entry)
             for number, entries in enumerate(by_family.values())
@@ -397,6 +388,7 @@ def caption_roles(entries: Iterable[Entry]) -> dict[str, dict[str, str]]:
     return {
         caption: {
             word: ROLE_NAMES[span.role]
+            # reversed, so that the first span of a word decides, as in the alignment of tokens
             for span in reversed(spans)
             for word in caption[span.start : span.end].lower().split()
         }
@@ -405,12 +397,7 @@ def caption_roles(entries: Iterable[Entry]) -> dict[str, dict[str, str]]:
 
 
 def chunk(entries: Sequence[Entry], tile: int) -> tuple[list[dict[str, Any]], dict[str, bytes]]:
-    """Lay out the items of a family.
-
-    Returns:
-        The items, with the positions of their images on the sheet of their subset; and the sheets
-        by subset.
-    """
+    """Return the items of a family with the tiles of their images, and the sheets by subset."""
     items, sheets = [], {}
     for subset in dict.fromkeys(entry.subset for entry in entries):
         own = [entry for entry in entries if entry.subset == subset]
@@ -432,7 +419,7 @@ def chunk(entries: Sequence[Entry], tile: int) -> tuple[list[dict[str, Any]], di
 
 
 def image_sheet(refs: Sequence[ImageRef], tile: int = SCENE_SIZE) -> bytes:
-    """Return images, `COLUMNS` in a row, as one WebP file."""
+    """Return images, `COLUMNS` in a row and `tile` pixels wide, as one WebP file."""
     canvas = Image.new("RGB", (COLUMNS * tile, -(-len(refs) // COLUMNS) * tile), "white")
     for number, ref in enumerate(refs):
         image = read_image(ref.path)
@@ -451,12 +438,9 @@ def _tile(profile: str) -> int:
 def word_table(collection: Collection) -> dict[str, Any]:
     """Return the scores of the words of all true captions, by the runs that can be opened here.
 
-    Returns:
-        `runs`, `methods` and `roles`, each with labels; and `items`: for each item a list of
-        captions, each with its index `text`; its `words`, if splitting it at spaces gives others;
-        the numbers of their `roles` as a text; the largest absolute score of each method,
-        `largest`; and `scores`: base64 of int8 `(runs, methods, words)`, of which 127 stands for
-        `largest`, and `NO_SCORE` for none.
+    `runs`, `methods`, `roles` are labels. `items` has for each caption of an item its index `text`,
+    the numbers of its `roles` as a text, `quantized` scores, and `words` if they are not those
+    between spaces.
     """
     places = [
         (entry.id, text, entry.item.texts[text], entry.item.images[image])
@@ -475,8 +459,10 @@ def word_table(collection: Collection) -> dict[str, Any]:
         labels.append(label(run))
     items: dict[str, Any] = {}
     if scored:
+        # Words and roles are the same for all runs, which share a tokenizer.
         words, numbers = scored[0][:2]
         for row, (name, text, caption, _) in enumerate(places):
+            # (runs, methods, words)
             scores = np.array([each[2][row][:, : len(words[row])] for each in scored])
             own = {"text": text, "roles": numbers[row]} | quantized(scores)
             if words[row] != caption.lower().split():
@@ -491,7 +477,11 @@ def word_table(collection: Collection) -> dict[str, Any]:
 
 
 def quantized(scores: np.ndarray) -> dict[str, Any]:
-    """Return scores `(runs, methods, words)` as int8, and the largest of each method."""
+    """Return `scores` `(runs, methods, words)` as base64 of int8, and what 127 is by method.
+
+    `NO_SCORE` stands for NaN.
+    """
+    # One scale for all runs of a method, so that they can be compared.
     largest = np.abs(np.nan_to_num(scores)).max(axis=(0, 2))
     steps = 127 * scores / np.where(largest, largest, 1)[:, None]
     steps = np.where(np.isnan(steps), NO_SCORE, np.rint(steps)).astype(np.int8)
@@ -504,14 +494,10 @@ def quantized(scores: np.ndarray) -> dict[str, Any]:
 def _scores_of(
     encoder: Encoder, captions: list[str], refs: list[ImageRef]
 ) -> tuple[list[list[str]], list[str], np.ndarray]:
-    """Score the words of captions for their images by the methods of `SCORE_METHODS`.
-
-    Returns:
-        The words of each caption, the numbers of their roles as a text, and the scores
-        `(captions, methods, words)`, NaN where a method gives none.
-    """
+    """Return words, numbers of roles as texts, and scores `(captions, methods, words)` or NaN."""
     model, tokenizer = encoder.clip.model, encoder.clip.tokenizer
     known: Alignment = token_roles(captions, tokenizer, default_tagger(), paths().cache / "roles")
+    # Columns after the last end-of-text token affect no feature in a causal tower.
     length, rows = text_encoder(model).n_used_columns(known.tokens), np.arange(len(captions))
     tensors = (
         tensor[:, :length].to(encoder.device)

@@ -16,26 +16,25 @@ def html_of(bundle: Mapping[str, Any]) -> str:
 
 
 def glue(name: str, value: object, display: bool = False) -> None:
-    """Store a value of a cell under a name, so that the text of the book can show it.
+    """Store a number, word or `CellOutput` of a cell under a name; `display` shows it there, too.
 
     The text refers to numbers and words by `{glue:text}`, and to other values by `{glue}`. Other
     pages use the name `experiments/PAGE.ipynb::name`.
-
-    Args:
-        name: Name of the value.
-        value: A number, a word, or what `show` and `badge` return.
-        display: Show the value as the cell's output as well.
     """
-    from IPython.display import display as show_raw  # comes with the kernel, not with the library
+    # IPython comes with the kernel, not with the library.
+    from IPython.display import display as show_raw
 
+    # The repr of a word of NumPy's is "np.str_('word')".
     if isinstance(value, np.generic):
         value = value.item()
-    word = isinstance(value, str)  # quoted, or the book would take "2,000" for a pair of numbers
+    # A word is quoted, or the book would take "2,000" for a pair of numbers.
+    word = isinstance(value, str)
     bundle = {"text/plain": repr(value) if word else str(value)}
     if isinstance(value, CellOutput):
         bundle["text/html"] = value.html
     if isinstance(value, CellOutput) and display:
         bundle = value._repr_mimebundle_()
+    # The names of MyST-NB's own `glue`; the prefix keeps viewers from showing the output.
     prefix = "" if display else "application/papermill.record/"
     show_raw(
         {prefix + kind: content for kind, content in bundle.items()},

@@ -9,16 +9,7 @@ from typing import Any
 def keep_language_version(
     model: dict[str, Any], path: str, contents_manager: Any, **_: object
 ) -> None:
-    """Let a notebook that is saved keep the version of Python that its stored outputs come from.
-
-    JupyterLab writes the version of its own kernel into each notebook that is opened, even if no
-    cell is executed; a page that is only read would then count as changed.
-
-    Args:
-        model: What is saved, as Jupyter's contents manager passes it to a `pre_save_hook`.
-        path: Path of the file below the folder of the contents manager.
-        contents_manager: The contents manager.
-    """
+    """Let a notebook that is saved keep the Python version of its outputs: a `pre_save_hook`."""
     import nbformat
 
     file = Path(contents_manager.root_dir, path)
@@ -26,5 +17,7 @@ def keep_language_version(
         return
     stored, saved = nbformat.read(file, as_version=4), model["content"]
     outputs = [[cell.get("outputs") for cell in cells] for cells in (stored.cells, saved["cells"])]
+    # JupyterLab writes the version of its own kernel into each notebook that is opened, even if no
+    # cell is executed; a page that is only read would then count as changed.
     if outputs[0] == outputs[1] and "language_info" in stored.metadata:
         saved["metadata"]["language_info"] = stored.metadata["language_info"]

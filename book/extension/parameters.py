@@ -1,9 +1,8 @@
 """Check the parameters of a page, and load tables of runs with the settings that they make.
 
-A page of results declares some of `methods`, `seeds`, `weight`, `margin`, `steps` and `hours`
-beside `profile`, and loads its tables with `Selection.load`, which trains and measures what is not
-stored. A page calls `check_parameters` and `select` before it imports anything else: this module
-imports neither pandas nor PyTorch, so that a wrong value is refused at once.
+Parameters are `profile` and some of `methods`, `seeds`, `weight`, `margin`, `steps`, `hours`. Pages
+call `check_parameters` and `select` before they import anything else: this module imports neither
+pandas nor PyTorch at its top, so that a wrong value is refused at once.
 """
 
 from __future__ import annotations
@@ -29,26 +28,16 @@ if TYPE_CHECKING:
 warnings.filterwarnings("ignore", message="IProgress not found")
 
 INJECTED = "# Parameters"
-"""How papermill begins the cell with the parameters that it injects."""
+"""First words of the cell that papermill injects."""
 
 OF_LOSS = ("weight", "margin")
 """Settings of the attribution loss; other settings are those of every training."""
 
 
 def check_parameters(names: Mapping[str, Any], profiles: Sequence[str]) -> None:
-    """Raise an error, in a cell of a page, for parameters that the page does not have or describe.
+    """Raise a ConfigError for parameters that a page, with these `globals()`, does not have.
 
-    Papermill only warns of an unknown parameter and injects it in a cell of its own. This function
-    finds that cell among the cells that the kernel has run.
-
-    Args:
-        names: The page's `globals()`, where its parameters are.
-        profiles: The profiles that the page describes. Profiles that are `like` one of them are
-            accepted, too.
-
-    Raises:
-        ConfigError: If the profile is none of these, papermill has injected a name that the cell of
-            parameters does not declare, or a parameter that is declared as a number is none.
+    A profile has to be one of `profiles`, or `like` one of them.
     """
     if not {names["profile"], load_profile(names["profile"]).like} & {*profiles}:
         raise ConfigError(
@@ -56,6 +45,8 @@ def check_parameters(names: Mapping[str, Any], profiles: Sequence[str]) -> None:
             f"one of {', '.join(profiles)}"
         )
     declared = names.get("__annotations__", {})
+    # Papermill only warns of an unknown parameter. The cell that it injects is among those that the
+    # kernel has run, `In`.
     injected = [cell for cell in names.get("In", ()) if cell.startswith(INJECTED)]
     given = {name for cell in injected for name in re.findall(r"^(\w+) = ", cell, re.MULTILINE)}
     if unknown := sorted(given - set(declared)):
@@ -72,12 +63,11 @@ class Selection:
     """What a page shows: a profile, attribution methods, seeds, and settings of runs.
 
     Attributes:
-        profile: Name of the profile.
         seeds: Number of seeds of each trained run.
-        methods: Attribution methods, each with its label.
+        methods: Labels by method.
         settings: Settings that differ from the profile's.
-        hours: Longest duration of a training run in hours; a longer one is refused.
-        is_part: Whether the page was asked for some of its methods only.
+        hours: Longest training that is not refused.
+        is_part: The page was asked for some of its methods only.
     """
 
     profile: str
@@ -92,10 +82,8 @@ class Selection:
     ) -> pd.DataFrame:
         """Read a table of runs with the page's settings, and compute it where it is not stored.
 
-        Args:
-            table: Name of the table.
-            runs: Names of runs of the profile. The rows of the result bear these names, too.
-            seeds: Seeds as for `results.load`; None takes the page's.
+        Rows bear the names in `runs`, without the settings. `seeds` are as for `results.load`; None
+        takes the page's.
         """
         from book.extension.plan import load
 
@@ -110,27 +98,26 @@ class Selection:
         if settings and run in profile.runs:
             config = profile.experiment(run)
             has_loss = config.method in self.methods
+            # The margin loss has weight and margin, too, and stands beside the swap-margin loss.
             if not has_loss and not (config.foil_hinge and "binding" in self.methods):
                 settings = {key: settings[key] for key in settings if key not in OF_LOSS}
         return profile.run(run, **settings).name if settings else run
 
     @property
     def number(self) -> str:
-        """The number of methods as a word, for "mean of four"."""
+        """The number of methods, at most four, as a word."""
         return ("one", "two", "three", "four")[len(self.methods) - 1]
 
     def has(self, table: str, runs: Iterable[str]) -> bool:
         """Return whether a table of runs is stored, or its data can be built."""
         from cae_lab import results
 
+        # Recipes make the data of all profiles but the real ones.
         can_be_built = not load_profile(self.profile).is_real
         return can_be_built or not results.missing_runs(table, runs, self.profile)
 
     def complete(self, suite: str, families: Collection[str] | None = None) -> bool:
-        """Return whether a suite used all items that it should have, in some families or in all.
-
-        Without all items the page gives no verdict.
-        """
+        """Return whether a suite used all items of these families, or of all; verdicts need it."""
         subsets = self.load("subsets", [DATA_RUN])
         subsets = subsets[subsets["suite"] == suite]
         if families is not None:
@@ -144,7 +131,7 @@ class Selection:
         return [] if results.missing_runs("benchmarks", runs, self.profile) else runs
 
     def shown(self) -> CellOutput:
-        """Return a line that describes what the page shows."""
+        """Describe what the page shows in one line."""
         from cae_lab.plots import CellOutput
 
         text = f"{describe(self.profile)}, {self.seeds} seed{'' if self.seeds == 1 else 's'}"
@@ -155,23 +142,16 @@ class Selection:
 
 
 def describe(profile_name: str) -> str:
-    """Return a description of a profile's images, with its name, to begin a sentence with."""
+    """Describe a profile's images and name it, with a capital at the beginning."""
     title = load_profile(profile_name).title or "profile"
     return f"{title[:1].upper()}{title[1:]} (profile {profile_name})"
 
 
 def select(names: Mapping[str, Any], known: Collection[str] = PAPER_METHODS) -> Selection:
-    """Return the selection that the parameters of a page make.
+    """Return what the parameters in a page's `globals()` select; `known` are its methods.
 
-    Args:
-        names: The page's `globals()`. Of its parameters, `methods` is a text such as "gradcam,
-            attention" or a list, and "" stands for all; a setting is a number or its text, and ""
-            stands for the setting of each run.
-        known: The methods that the page can show.
-
-    Raises:
-        ConfigError: If a method is unknown, or a value has the wrong type or is not allowed for the
-            runs of these methods.
+    `methods` is a text such as "gradcam, attention" or a list, and "" stands for all. A setting is
+    a number or its text, and "" stands for that of each run. A wrong value raises a ConfigError.
     """
     asked = names.get("methods", "")
     asked = asked.replace(",", " ").split() if isinstance(asked, str) else list(asked)
@@ -191,7 +171,8 @@ def select(names: Mapping[str, Any], known: Collection[str] = PAPER_METHODS) -> 
     selection = Selection(
         names["profile"], seeds, labels, settings, hours, is_part=len(methods) < len(known)
     )
+    # A name is resolved here for its errors: a value that is not allowed is refused at once.
     for run in [CLIP_FT, *(f"cae-{method}" for method in methods)]:
         if run in load_profile(selection.profile).runs:
-            selection._name(run)  # raises for a value that is not allowed
+            selection._name(run)
     return selection

@@ -21,9 +21,7 @@ class Missing(NamedTuple):
     """A run and seed whose rows of a table are not stored.
 
     Attributes:
-        run: Name of the run in tables.
-        seed: The seed.
-        is_training: Whether the run has to be trained first.
+        is_training: The run has to be trained first.
         seconds: Estimated time to compute the rows; None if nothing is known of the model.
     """
 
@@ -40,7 +38,7 @@ def load(
     seeds: int | Collection[int],
     hours: float | None,
 ) -> pd.DataFrame:
-    """Load a table as `results.load` does, and say what is computed before and during the work."""
+    """Load a table as `results.load` does, and announce what is computed."""
     runs, profile = list(runs), load_profile(profile_name)
     missing = missing_rows(table, profile, runs, seeds)
     if missing:
@@ -48,6 +46,7 @@ def load(
     for number, (run, seed, is_training, _) in enumerate(missing, 1):
         what = "training and measuring" if is_training else "measuring"
         print_status(f"{number} of {len(missing)}: {what} {table} of {run}, seed {seed}")
+        # One at a time, so that its message stands directly above its progress.
         results.load(table, profile, [run], [seed], compute=True, hours=hours, suites=ALL_SUITES)
     return results.load(table, profile, runs, seeds, compute=True, hours=hours, suites=ALL_SUITES)
 
@@ -66,6 +65,7 @@ def missing_rows(
     ]
     if not absent:
         return []
+    # What this measurement took for other runs is the best guess for the missing ones.
     walls = [rows.provenance.get("wall_seconds") for rows in stored.values()]
     measuring = median([wall for wall in walls if wall] or [SECONDS_PER_TABLE])
     missing = []
@@ -79,7 +79,7 @@ def missing_rows(
 
 
 def _paces(profile_name: str) -> list[float]:
-    """Return the pairs per second of each step of the profile's latest training on this machine."""
+    """Return the pairs per second of each step of the profile's latest training here, if any."""
     from cae_lib.training.state import read_log
     from cae_lib.training.trainer import LOG_FILE
 
@@ -89,7 +89,7 @@ def _paces(profile_name: str) -> list[float]:
 
 
 def describe(table: str, missing: Collection[Missing]) -> str:
-    """Describe what is computed for a table: how many trainings, about how long, and which runs."""
+    """Say how many trainings and measurements a table needs, about how long, and of which runs."""
     n_trainings = sum(row.is_training for row in missing)
     n_others = len(missing) - n_trainings
     counts = [f"{n_trainings} training{'s' * (n_trainings > 1)}"] * bool(n_trainings)

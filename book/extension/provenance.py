@@ -28,7 +28,7 @@ MIME = "application/vnd.cae.provenance+json"
 
 
 class Provenance(NamedTuple):
-    """The state that a page ran in: a folded list for the reader, and data for `states`."""
+    """The state that a page ran in: a folded list for readers, and JSON for `states`."""
 
     content: dict[str, Any]
 
@@ -62,12 +62,9 @@ class Provenance(NamedTuple):
 
 
 def provenance(page: str, names: Mapping[str, Any], **extra: object) -> Provenance:
-    """Return the state that a page ran in, with the command that runs it again.
+    """Return the state that a page, with these `globals()`, ran in, and the command for it.
 
-    Args:
-        page: Name of the page.
-        names: The page's `globals()`: the parameters that its cell declares, `profile` among them.
-        **extra: Further entries, such as `seeds` if the page has no such parameter.
+    `extra` are further entries, such as `seeds` if the page has no such parameter.
     """
     profile = names["profile"]
     state = {
@@ -83,26 +80,27 @@ def provenance(page: str, names: Mapping[str, Any], **extra: object) -> Provenan
 
 def command(page: str, names: Mapping[str, Any]) -> str:
     """Return the papermill command that runs a page with the parameters that it has here."""
+    # Parameters are the only names that a page annotates.
     parameters = [(name, names[name]) for name in names.get("__annotations__", {})]
     words = [word for name, value in parameters if value != "" for word in ("-p", name, str(value))]
     return shlex.join(["papermill", f"book/experiments/{page}.ipynb", "out.ipynb", *words])
 
 
 def tables_hash(profile: str) -> str:
-    """Return the hash of the name and key of each stored table of a profile."""
+    """Return the hash of the names and keys of all stored tables of a profile."""
+    # A key covers all that a table depends on, so the rows need not be read.
     tables = results.provenance_table(profile)[["table", "run", "seed", "key"]].values.tolist()
     return hashlib.sha256(json.dumps(tables).encode()).hexdigest()
 
 
 def states(profile: str) -> pd.DataFrame:
-    """Return a row for each page: its `state`, and entries of its provenance.
+    """Return a row for each page of the book, or of the profile's copy: `state` and provenance.
 
-    The state is "current", "stale", or a description of what is wrong with the notebook. A page is
-    compared with the tables of the profile that it shows. If the profile has a copy of the book,
-    the pages are those of the copy.
+    The state is "current", "stale", or what is wrong with the notebook.
     """
     is_copy = PROFILES[profile].own_book is not None
     folder = own_book(profile) / "experiments" if is_copy else experiments_folder()
+    # A page may show another profile than the book's; most pages share one.
     hash_of = cache(tables_hash)
     rows = []
     for name in page_names():
@@ -127,6 +125,7 @@ def _state(path: Path, is_copy: bool, hash_of: Callable[[str], str]) -> tuple[st
     entries = stored[-1]
     text = read_page(experiments_folder() / f"{path.stem}.md").cells
     sources = [(cell["cell_type"], "".join(cell["source"])) for cell in cells]
+    # Notebooks of a copy have a cell with the parameters of its profile.
     if not is_copy and sources != [(cell.cell_type, cell.source) for cell in text]:
         return "has another text", entries
     profile = entries.get("profile")

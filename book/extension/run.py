@@ -1,7 +1,6 @@
-"""Execute a page with jupytext and papermill, and publish its notebook.
+"""Execute a page with its own parameters, and publish its notebook in the book.
 
-`cae run NAME` and the jobs of `make reproduce` do this. To run a page with other parameters, use
-papermill alone: `papermill book/experiments/NAME.ipynb out.ipynb -p seeds 1`.
+For other parameters, use papermill: `papermill book/experiments/NAME.ipynb out.ipynb -p seeds 1`.
 """
 
 from __future__ import annotations
@@ -27,19 +26,9 @@ FIGURE = re.compile(r"<svg role=\"img\".*?</svg>", re.DOTALL)
 
 
 def run_page(name: str, profile_name: str | None = None, seeds: int | None = None) -> Path:
-    """Execute a page with its own parameters and store the notebook in the book.
+    """Execute a page and return its notebook, in the book or in the copy of it of a profile.
 
-    Args:
-        name: Name of the page.
-        profile_name: A profile that has a copy of the book, which the notebook then goes into.
-        seeds: Number of seeds in that copy, if the page has this parameter.
-
-    Returns:
-        The stored notebook. It lies in `runs/` where `CAE_HOME` is not the folder of the pages.
-
-    Raises:
-        ConfigError: If there is no such page, or the profile has no copy of the book.
-        CaeError: If a cell failed. The stored notebook then stays as it was.
+    `seeds` is for that copy, if the page has this parameter.
     """
     import jupytext
     import nbformat
@@ -52,8 +41,10 @@ def run_page(name: str, profile_name: str | None = None, seeds: int | None = Non
     target, parameters = pages, {}
     if profile_name is not None:
         target, parameters = own_book(profile_name) / "experiments", {"profile": profile_name}
+    # With another `CAE_HOME`, the pages of the clone stay as they are.
     elif not pages.is_relative_to(paths().root):
         target = paths().runs
+    # Executed beside the book, so that a failing page leaves the stored notebook as it was.
     draft = paths().runs / f"{name}-{profile_name or 'book'}.ipynb"
     draft.parent.mkdir(parents=True, exist_ok=True)
     jupytext.write(read_page(pages / f"{name}.md"), draft)
@@ -76,10 +67,7 @@ def run_page(name: str, profile_name: str | None = None, seeds: int | None = Non
 
 
 def clean(notebook: NotebookNode) -> NotebookNode:
-    """Remove times, papermill's notes and stderr output from a notebook, and return it.
-
-    What remains is written as JupyterLab writes it, so that opening a page there changes no file.
-    """
+    """Remove from a notebook what differs between executions: times, papermill's notes, stderr."""
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         kept = {key: cell.metadata.get(key) for key in ("tags", "mystnb")}
@@ -87,6 +75,7 @@ def clean(notebook: NotebookNode) -> NotebookNode:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if output.get("name") != "stderr"]
             for output in cell.outputs:
+                # As JupyterLab writes numbers, so that opening a page there changes no file.
                 for kind, content in output.get("data", {}).items():
                     output["data"][kind] = _without_whole_floats(content)
     return notebook
@@ -102,7 +91,8 @@ def _without_whole_floats(content: Any) -> Any:
 
 
 def readme_figure(notebook: NotebookNode) -> str:
-    """Return the first figure of an executed page as the content of an SVG file."""
+    """Return the first figure of an executed page as the text of an SVG file."""
     outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
     figures = (FIGURE.search(html_of(output.get("data", {}))) for output in outputs)
+    # An image on GitHub has no text colour to take over.
     return next(filter(None, figures))[0].replace("currentColor", README_INK) + "\n"

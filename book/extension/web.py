@@ -1,8 +1,7 @@
 """Prepare the book's pages for the web, as a Sphinx extension (see `_config.yml`).
 
-The extension sets what a search engine or the preview of a link shows of a page. It writes formulas
-as MathML, which needs no script, and puts the explorer's files beside its page. It removes scripts
-that no page uses.
+It sets what search engines and link previews show of a page, writes formulas as MathML, which needs
+no script, puts the explorer's files beside its page, and removes scripts that no page uses.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from cae_lab.plots import FIGURE_MIME_TYPE
 from cae_lab.profiles import PROFILES, load_profile
 
 CARD = "_static/card.png"
-"""The picture that a link's preview shows."""
+"""The image that the preview of a link shows."""
 
 EXPLORER = "experiments/explorer.ipynb"
 PARTS = ("explorer", "weight-slider")
-"""What a page can have that takes files of its own, in an element `cae-NAME`."""
+"""Parts of pages, elements `cae-NAME`, that need scripts and style sheets of their own."""
 
 MOST_DESCRIPTION = 200
 SPELLED = {
@@ -36,10 +35,10 @@ SPELLED = {
     r"\operatorname*": r"\operatorname",
     r"\setminus": r"\smallsetminus",
 }
-"""TeX that docutils does not know, or writes with a letter that fonts lack, as what it knows."""
+"""TeX that docutils does not know or writes with a character that fonts lack; its replacement."""
 
 SCRIPT = re.compile(r"(?:<!--[^>]*icons -->\s*)?<script[^>]*/fontawesome\.js[^>]*></script>")
-"""What draws the theme's icons, which its style sheet already shows as letters of a font."""
+"""The script that draws the theme's icons, which a font of its style sheet shows without it."""
 
 OPTION = '<span class="pre cae-option">'
 
@@ -50,8 +49,8 @@ ACCESSIBLE = {
     r'<div id="pst-primary-sidebar" ': r'\g<0>role="complementary" aria-label="The book" ',
     r'role="doc-biblioentry"': 'role="listitem"',
 }
-"""What theme and Sphinx write that screen readers cannot use, and what to write in its place: names
-that are not those that are seen, none at all, parts outside of all landmarks, an outdated role."""
+"""Regular expressions of HTML that screen readers cannot use, with replacements: labels that differ
+from the visible text or are missing, a part outside of all landmarks, an outdated role."""
 
 
 def setup(app: Any) -> dict[str, bool]:
@@ -62,6 +61,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.connect("source-read", _with_figures)
     app.connect("doctree-resolved", _with_boxes)
     app.connect("html-page-context", _with_description)
+    # Last, once the theme and Jupyter Book have added their scripts.
     app.connect("html-page-context", _with_own_files, priority=999)
     app.connect("build-finished", _finish_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -71,6 +71,7 @@ def _formula(translator: Any, node: nodes.Element) -> None:
     """Write a formula, inline or in a line of its own."""
     block, source = isinstance(node, nodes.math_block), node.astext()
     for name, known in SPELLED.items():
+        # A function, because `re.sub` reads the backslashes of a replacement text.
         source = re.sub(re.escape(name) + "(?![A-Za-z])", lambda _, known=known: known, source)
     try:
         written = tex2mathml(source, as_block=block)
@@ -79,20 +80,19 @@ def _formula(translator: Any, node: nodes.Element) -> None:
         written = html.escape(source)
     kind = "div" if block else "span"
     translator.body.append(f'<{kind} class="math notranslate nohighlight">{written}</{kind}>')
+    # Otherwise Sphinx would write the TeX of the node, too.
     raise nodes.SkipNode
 
 
 def _with_explorer(app: Any) -> None:
-    """Write the explorer's items and images, and copy them with the book's own files.
-
-    Datasets of synthetic scenes are drawn first if they are missing. Pages are told that the files
-    exist, because a script cannot ask whether a file is there.
-    """
+    """Write the explorer's items and images, and copy them with the book's own files."""
     has_page = Path(app.srcdir, EXPLORER).is_file()
     if app.builder.name != "html" or not (has_page and app.config.cae_explorer):
         return
+    # It imports PyTorch, which a book without the explorer does without.
     from book.extension.explorer import PUBLISHED, draw_scenes, write_files
 
+    # `own_book` names the copy of a profile's book like this.
     copies = {f"{name}-book": name for name in PROFILES}
     profile = copies.get(Path(app.srcdir).name, PUBLISHED)
     if not load_profile(profile).is_synthetic:  # the copy of a profile without synthetic scenes
@@ -101,11 +101,13 @@ def _with_explorer(app: Any) -> None:
     folder = Path(app.outdir).parent / "explorer"
     write_files(profile, folder)
     app.config.html_static_path.append(str(folder))
+    # A script cannot ask whether a file exists; pages of a book with the files load this one.
     app.add_js_file("explorer-index.js")
 
 
 def _with_figures(app: Any, page: str, source: list[str]) -> None:
     """Give a notebook's figures to the book as HTML, without the images for other viewers."""
+    # MyST-NB does not know our type, and would show the PNG that is stored beside it.
     if FIGURE_MIME_TYPE not in source[0] or Path(app.env.doc2path(page)).suffix != ".ipynb":
         return
     notebook = json.loads(source[0])
@@ -125,10 +127,9 @@ def _with_boxes(app: Any, tree: nodes.document, page: str) -> None:
 
 
 def description(page: nodes.document) -> str:
-    """Describe a page in at most `MOST_DESCRIPTION` characters.
+    """Return the sentences of a page's finding, or else its first paragraph, that are short enough.
 
-    The description consists of the sentences that fit, from the page's answer if it has one, else
-    from its first paragraph. It is "" if the page has no text.
+    At most `MOST_DESCRIPTION` characters; "" if the page has no text.
     """
     texts = [
         "".join(
@@ -137,6 +138,7 @@ def description(page: nodes.document) -> str:
             if not isinstance(text.parent, nodes.raw | nodes.footnote_reference)
         )
         for paragraph in page.findall(nodes.paragraph)
+        # not in notes and lists
         if isinstance(paragraph.parent, nodes.section | nodes.definition)
     ]
     texts = [" ".join(text.split()) for text in texts]
@@ -179,11 +181,8 @@ def _with_description(
 
 
 def _address(app: Any, context: dict[str, Any]) -> str:
-    """Return the address of the card.
-
-    The address is absolute where the book's address or that of its repository is known, because
-    previews require that.
-    """
+    """Return the address of the card."""
+    # Previews require an absolute address: that of the book, or of the file in its repository.
     options = app.config.html_theme_options
     if app.config.html_baseurl:
         return f"{app.config.html_baseurl.rstrip('/')}/{CARD}"
@@ -194,16 +193,13 @@ def _address(app: Any, context: dict[str, Any]) -> str:
 
 
 def _with_own_files(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """Drop scripts and style sheets that a page does not need.
-
-    Two groups are dropped. The first are files that name Thebe in their name or text: both the
-    theme and Jupyter Book add them, so that a browser would complain of constants that are declared
-    twice. The second are the files of those `PARTS` that the page does not have.
-    """
+    """Drop the files of `PARTS` that a page does not have, and those of Thebe."""
     absent = [part for part in PARTS if f'id="cae-{part}"' not in context.get("body", "")]
 
     def wanted(file: Any) -> bool:
         name = Path(str(getattr(file, "filename", file))).name
+        # Both the theme and Jupyter Book add Thebe, which no page uses; a browser would complain of
+        # constants that are declared twice.
         return (
             not name.startswith(tuple(absent))
             and "thebe" not in f"{file} {getattr(file, 'attributes', '')}".lower()
@@ -214,18 +210,15 @@ def _with_own_files(app: Any, page: str, template: str, context: dict[str, Any],
 
 
 def _finish_pages(app: Any, error: Exception | None) -> None:
-    """Rewrite the pages for accessibility and without the script that draws icons.
-
-    The replacements are those of `ACCESSIBLE`. Options of commands get a class, because browsers
-    would break a line after their hyphens. The title of the front page names the book once
-    instead of twice.
-    """
+    """Make the replacements of `ACCESSIBLE` in all pages, and remove the script of the icons."""
     if error or app.builder.name != "html":
         return
     for page in Path(app.outdir).rglob("*.html"):
         text = SCRIPT.sub("", page.read_text(encoding="utf-8"))
         for old, new in ACCESSIBLE.items():
             text = re.sub(old, new, text)
+        # Browsers would break a line after the hyphens of a command's option; the class forbids it.
         text = re.sub(r'<span class="pre">(?=--[\w-]{1,30}</span>)', OPTION, text)
+        # The title of the front page names the book twice.
         text = re.sub(r"<title>(.*) &#8212; \1</title>", r"<title>\1</title>", text)
         page.write_text(text, encoding="utf-8")

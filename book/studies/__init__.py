@@ -1,4 +1,4 @@
-"""Measurements that single pages use, beside the suites of the laboratory."""
+"""Measurements that single pages use, beside the suites of `cae_lab`."""
 
 from cae_lab.suites import SUITES, Suite, by_name
 

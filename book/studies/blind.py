@@ -21,11 +21,7 @@ N_IMAGES = 500
 
 
 def average_image_table(encoder: Encoder, profile: Profile) -> pd.DataFrame:
-    """Answer all benchmarks of captions by the mean vector of training images.
-
-    Returns:
-        The table of `blind_answers`; an empty one without training images.
-    """
+    """Answer all benchmarks by the mean vector of training images; empty if there are none."""
     pairs = available_training_pairs(profile)
     if pairs is None:
         return pd.DataFrame()
@@ -47,24 +43,19 @@ SOLVERS = ("likelihood", "likelihood_per_word")
 def weights_by_text(
     items: pd.DataFrame, blind: pd.DataFrame, solvers: Sequence[str] = SOLVERS
 ) -> pd.DataFrame:
-    """Return the weights of items by whether text alone solves them.
+    """Return the weights of items in each family, and in their mean, by whether text solves them.
 
-    Args:
-        items: The table `items`.
-        blind: The table `blind` of the run "data".
-        solvers: Baselines of the column `chooser`.
-
-    Returns:
-        Rows as those of `score_weights`, for each family and for their mean. `name` is its score,
-        and `part` is "solved by text alone" or "not solved"; `score` is both. In each part, the
-        items of a family have equal weight, and so have the families.
+    Rows are those of `score_weights`. `name` is its score, `part` is "solved by text alone" or "not
+    solved", and `score` is both. In a part, items of a family weigh alike, and so do families.
     """
     right = blind[blind["chooser"].isin(solvers)].merge(items[[*ITEM_KEY, "chance"]])
+    # A tie of all captions gives exactly chance, which is no answer.
     right = right[right["share"] > right["chance"]].drop_duplicates(list(ITEM_KEY))
     right = right[list(ITEM_KEY)].assign(part="solved by text alone")
     parts = score_weights(items, "family").merge(right, on=list(ITEM_KEY), how="left")
     parts["part"] = parts["part"].fillna("not solved")
     parts["name"], parts["score"] = parts["score"], parts["score"] + ", " + parts["part"]
+    # The weights of a part sum to 1, whatever its share of each family is.
     of_family = parts.groupby(["score", "family"])["weight"].transform("sum")
     n_families = parts.groupby("score")["family"].transform("nunique")
     return parts.assign(weight=parts["weight"] / of_family / n_families)

@@ -14,17 +14,15 @@ from cae_lib.errors import DataError
 
 PRINTED_TABLE = "data/paper.csv"
 CAE, CONTROL, TUNED = "CLIP-CAE, mean of 4", "NegCLIP", "CLIP-FT"
-"""Rows of `PRINTED_TABLE`: the mean of the four methods, its positive control, fine-tuned CLIP."""
+"""Rows of `PRINTED_TABLE`."""
 
 
 def printed_gains(by_family: bool = False) -> pd.Series:
-    """Return accuracy minus that of CLIP-FT in points, by model, as the paper's Table 1 prints it.
+    """Return the mean gain over CLIP-FT in points, by model, of the paper's Table 1.
 
-    It is the mean of seven columns, without Winoground, which is not printed for all models.
-
-    Args:
-        by_family: Whether columns of one benchmark ("ARO-R" and "ARO-A") are averaged first.
+    With `by_family`, columns of one benchmark ("ARO-R" and "ARO-A") are averaged first.
     """
+    # The paper prints Winoground for some models only.
     accuracy = pd.read_csv(bundled_path(PRINTED_TABLE), index_col="model").drop(
         columns="Winoground"
     )
@@ -35,12 +33,7 @@ def printed_gains(by_family: bool = False) -> pd.Series:
 
 
 def expected_gain(control: float, by_family: bool = False) -> float:
-    """Return CAE's gain if it has the paper's share of NegCLIP's gain, which is `control` here.
-
-    Args:
-        control: NegCLIP's gain on the dataset.
-        by_family: As for `printed_gains`.
-    """
+    """Return CAE's gain if it is the paper's share of NegCLIP's, which is `control` here."""
     printed = printed_gains(by_family)
     return control * printed[CAE] / printed[CONTROL]
 
@@ -51,13 +44,9 @@ TEXT_GAIN = 0.0075
 
 
 def expected_addition(accuracy: float) -> float:
-    """Return what CAE gains if it corrects as large a share of errors as in the paper's Table 1.
+    """Return what CAE adds to an accuracy (0 to 1) if it corrects the paper's share of errors.
 
-    The paper prints no gain of CAE over NegCLIP. Its gain over CLIP-FT corrects a share of
-    CLIP-FT's errors, in the mean of the printed columns.
-
-    Args:
-        accuracy: Accuracy of the model that CAE is added to, from 0 to 1.
+    The paper prints no gain of CAE over NegCLIP; the share is that of CLIP-FT's errors in Table 1.
     """
     tuned = pd.read_csv(bundled_path(PRINTED_TABLE), index_col="model").loc[TUNED]
     errors = 100 - tuned.drop("Winoground").mean()
@@ -65,14 +54,10 @@ def expected_addition(accuracy: float) -> float:
 
 
 def headline_weights(profile_name: str, items: pd.DataFrame) -> pd.DataFrame:
-    """Return the weight of each item in the accuracy on which the claims of a profile are judged.
+    """Return the weights of a profile's items in the accuracy on which its claims are judged.
 
-    On paired photographs, all items that swap a relation's phrases count alike; elsewhere each
-    benchmark family does.
-
-    Args:
-        profile_name: Name of the profile.
-        items: Its table `items`.
+    On paired photographs these are the items that swap a relation's phrases; elsewhere families
+    weigh alike.
     """
     if "paired" in (profile_name, load_profile(profile_name).like):
         swaps = items[(items["family"] == "aro") & (items["subset"] == "relation")]
@@ -84,15 +69,11 @@ def headline_weights(profile_name: str, items: pd.DataFrame) -> pd.DataFrame:
 def average_runs(answers: pd.DataFrame, groups: Mapping[str, Sequence[str]]) -> pd.DataFrame:
     """Return the mean of each group of runs as one run, by item and seed.
 
-    Args:
-        answers: The table `benchmarks`: `run`, `seed`, `picture`, `correct` and `ITEM_KEY`.
-        groups: Names of new runs, each with the runs that it is the mean of.
-
-    Raises:
-        DataError: A run of a group has no answers, so the mean would be that of the others.
+    `answers` is the table `benchmarks`, and `groups` are the runs by the name of their mean.
     """
     runs_with_answers, tables = set(answers["run"]), [answers.iloc[:0]]
     for name, runs in groups.items():
+        # Without a run, the mean of the others would pass for that of the group.
         if missing := sorted(set(runs) - runs_with_answers):
             raise DataError(f"{name!r} is a mean of runs without answers: {', '.join(missing)}")
         rows = answers[answers["run"].isin(runs)].astype({"correct": float})

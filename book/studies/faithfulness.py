@@ -44,7 +44,7 @@ OTHER_ACTIVATION = {
     "gelu": ("quickgelu", "QuickGELU in place of GELU"),
     "quickgelu": ("gelu", "GELU in place of QuickGELU"),
 }
-"""For each activation the other one, and what it is called to run weights with that."""
+"""For each activation the other one, and the label of that choice."""
 
 ROLE_GROUPS = {"object": (OBJECT,), "composition": (ATTRIBUTE, RELATION)}
 FAITHFULNESS_ROW: Mapping[str, Any] = {
@@ -57,7 +57,11 @@ FAITHFULNESS_ROW: Mapping[str, Any] = {
     "role": "",
     "value": NOTHING,
 }
-"""The columns of `faithfulness_table` with their defaults."""
+"""The columns of `faithfulness_table` with their defaults: a value a row.
+
+`against` is the other method, the curve, or the stage of randomisation; `caption` the number in the
+set; `place` the share of masked words, the number of the stage, or that of the word.
+"""
 
 SENSITIVITY_ROW: Mapping[str, Any] = {
     "measure": "",
@@ -67,7 +71,7 @@ SENSITIVITY_ROW: Mapping[str, Any] = {
     "caption": np.int32(-1),
     "value": NOTHING,
 }
-"""The columns of `sensitivity_table` with their defaults."""
+"""The columns of `sensitivity_table` with their defaults: a value a row."""
 
 Rows = Iterator[dict[str, Any]]
 Curves = Mapping[tuple[str, str], np.ndarray]
@@ -77,28 +81,7 @@ Curves = Mapping[tuple[str, str], np.ndarray]
 def faithfulness_table(
     encoder: Encoder, profile: Profile, limit: int = SAMPLE_SIZES["faithfulness"]
 ) -> pd.DataFrame:
-    """Measure curves, agreement and randomisation check of all methods on one model.
-
-    Args:
-        encoder: The model.
-        profile: Whose COCO test captions are scored.
-        limit: Number of captions, taken evenly.
-
-    Returns:
-        A value a row, with the columns of `FAITHFULNESS_ROW`; caption is the number in the set. By
-        measure:
-
-        - "area" under the deletion or insertion curve (against) of a method, "random" included;
-        - "whole", "empty": similarity of the caption as it is, and with every word masked;
-        - "curve", "curve error": mean over captions and its standard error, at a share of words
-          (place);
-        - "agreement": rank correlation of the words with another method (against), NaN if not
-          defined;
-        - "randomisation": that with a model randomised down to a stage (against; place is its
-          number);
-        - "example": scores of one caption's words (place is the word's number);
-        - "integration error", "integration points": of integrated gradients.
-    """
+    """Measure curves, agreement and randomisation check of all methods on COCO's test captions."""
     sample, model = coco_word_sample(encoder, profile, limit), encoder.clip.model
     with eval_mode(model):
         scores = {method: sample.word_scores(model, method) for method in PAPER_METHODS}
@@ -106,6 +89,7 @@ def faithfulness_table(
         curves = score_curves(sample.n_words, similarity_of(model, sample), scores)
         parts = [*_areas(curves, sample), *_mean_curves(curves, sample)]
         for first, second in itertools.combinations(scores, 2):
+            # (captions,), NaN where the rank correlation is not defined
             agreement = rank_correlation(scores[first], scores[second])
             parts.append(
                 {
@@ -116,6 +100,7 @@ def faithfulness_table(
                     "value": agreement,
                 }
             )
+        # Fewer captions, as every stage of the randomisation scores them again by all methods.
         some = sample.take(evenly_spaced_indices(len(error), RANDOMISED_CAPTIONS))
         parts += [*_randomisation(encoder, some), *_example(encoder, sample, scores)]
         for measure, value in (("integration error", error), ("integration points", points)):
@@ -125,20 +110,14 @@ def faithfulness_table(
 
 
 def coco_word_sample(encoder: Encoder, profile: Profile, limit: int) -> CaptionSample:
-    """Take about `limit` of COCO's test captions evenly over the set."""
+    """Take `limit` of COCO's test captions evenly over the set, less those without a word."""
     return sample_captions(encoder, *coco_pairs_and_alignment(encoder, profile), limit)
 
 
 def similarity_of(
     model: nn.Module, sample: CaptionSample, replacement: ReplacementKind = "mean"
 ) -> MaskedSimilarity:
-    """Return the function that gives S of a sample's captions with some words masked.
-
-    Args:
-        model: The model.
-        sample: The captions.
-        replacement: What stands in for a masked token, see `masked_similarity`.
-    """
+    """Return the function that gives S of a sample's captions with some words masked."""
     return partial(
         masked_similarity,
         model,
@@ -154,21 +133,20 @@ def integrated_gradients(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Score words by integrated gradients, with as many points as each caption needs.
 
-    The scores of a caption add up to S(I, T) - S(I, T with every word masked). Captions that miss
-    this by more than `INTEGRATION_TOLERANCE` are scored again with twice the points.
-
-    Returns:
-        Scores of the words `(C, W)`, and the error and number of points of each caption `(C,)`.
+    Returns scores `(C, W)`, and the error and number of points of each caption `(C,)`.
     """
     rows, similarity = np.arange(len(sample.tokens)), similarity_of(model, sample)
     is_word = np.arange(sample.n_words.max()) < sample.n_words[:, None]
+    # Exact scores of a caption add up to S(I, T) - S(I, T with every word masked).
     drop = similarity(rows, np.zeros_like(is_word)) - similarity(rows, is_word)
     scores = np.full(is_word.shape, np.nan)
     error, used_points = np.full(len(rows), np.inf), np.zeros(len(rows), dtype=int)
     while len(rows) and points <= max_points:
+        # summed over the tokens of a word, since the scores are shares of a whole
         some = sample.take(rows).word_scores(model, INTEGRATED, "sum", points=points)
         scores[rows, : some.shape[1]] = some
         error[rows], used_points[rows] = np.abs(np.nansum(some, axis=1) - drop[rows]), points
+        # Captions that still miss the sum are scored again with twice the points.
         rows, points = np.flatnonzero(error > INTEGRATION_TOLERANCE), 2 * points
     return scores, error, used_points
 
@@ -176,20 +154,14 @@ def integrated_gradients(
 def score_curves(
     n_words: np.ndarray, similarity: MaskedSimilarity, scores: Mapping[str, np.ndarray]
 ) -> Curves:
-    """Compute deletion and insertion curves by scores of the words, and by `RANDOM` orders.
-
-    Args:
-        n_words: Number of words of each caption `(C,)`.
-        similarity: Gives S of captions with some words masked.
-        scores: Scores of the words `(C, W)` by method.
-
-    Returns:
-        The curves; of `RANDOM` the mean of two orders.
-    """
+    """Return deletion and insertion curves by word scores `(C, W)`, and of `RANDOM` orders."""
+    # The mean of two orders, as the curve of one order is noisy.
     orders = [measures.random_ranks(n_words, int(n_words.max()), seed) for seed in (0, 1)]
     random = measures.removal_curves(np.stack(orders), n_words, similarity).mean(axis=0)
+    # (methods, C, W), in one call, since methods share masked captions that are then encoded once
     ranks = np.stack([measures.ranks(values) for values in scores.values()])
     pairs = measures.paired_curves(ranks, n_words, similarity)
+    # Reversed, a random order is a random order: insertion needs no encoding of its own.
     pairs.append(measures.Curves(random, measures.reverse_curves(random, n_words)))
     return {
         (method, against): curve
@@ -199,8 +171,9 @@ def score_curves(
 
 
 def _areas(curves: Curves, sample: CaptionSample) -> Rows:
-    """Yield the areas under curves, and where they begin and end."""
+    """Yield the areas under curves, and S of whole captions and of captions without words."""
     caption = sample.caption_index
+    # The curves of all methods begin alike, so those of random orders stand for them.
     for measure, against in (("whole", "deletion"), ("empty", "insertion")):
         yield {"measure": measure, "caption": caption, "value": curves[RANDOM, against][:, 0]}
     for (method, against), curve in curves.items():
@@ -214,6 +187,7 @@ def _mean_curves(curves: Curves, sample: CaptionSample) -> Rows:
     for (method, against), curve in curves.items():
         values = measures.on_grid(curve, sample.n_words, CURVE_GRID)
         n = len(values)
+        # With a single caption the error is 0, not NaN.
         error = values.std(axis=0, ddof=min(1, n - 1)) / np.sqrt(n)
         columns = {"method": method, "against": against, "place": CURVE_GRID}
         yield {"measure": "curve", "value": values.mean(axis=0), **columns}
@@ -224,6 +198,7 @@ def _randomisation(encoder: Encoder, sample: CaptionSample) -> Rows:
     """Yield rank correlations with the model's scores while its text tower alone is randomised."""
     clip = encoder.clip
     scores = {method: sample.word_scores(clip.model, method) for method in PAPER_METHODS}
+    # The sample keeps its image features, so the image tower stays as it was trained.
     fresh = load_clip(clip.name, None, clip.activation, sample.tokens.device, seed=1)
     for number, (stage, mixed) in enumerate(measures.randomize_cascade(clip.model, fresh.model)):
         for method in PAPER_METHODS:
@@ -238,7 +213,8 @@ def _randomisation(encoder: Encoder, sample: CaptionSample) -> Rows:
 
 
 def _example(encoder: Encoder, sample: CaptionSample, scores: Mapping[str, np.ndarray]) -> Rows:
-    """Yield scores of the first short caption with a word of every role, one for all models."""
+    """Yield scores of the first short caption with a word of every role."""
+    # Words and roles alone choose it, so that all models show the same caption.
     every_role = {"object", "attribute", "relation"}
     short = np.flatnonzero(sample.n_words <= LONGEST_EXAMPLE)
     fitting = (row for row in short if every_role <= set(sample.word_roles(row)))
@@ -257,16 +233,13 @@ def _example(encoder: Encoder, sample: CaptionSample, scores: Mapping[str, np.nd
 
 
 def choices(depth: int, activation: str) -> list[tuple[str, str, dict[str, Any]]]:
-    """List the choices that are compared in a text tower of `depth` layers.
+    """Return method, label and parameters of each choice in a text tower of `depth` layers.
 
-    Choices that only scale all scores of a caption are left out, since they change no rank:
-    attention's `renormalise`, and the temperature of perturbation and gradient.
-
-    Returns:
-        Method, choice, and the method's parameters; without parameters it is the default, run on
-        weights with the other activation.
+    Without parameters a choice is the method's default on weights with the other activation.
     """
     upper_half = tuple(range(depth // 2, depth))
+    # Attention's `renormalise` and the temperature of perturbation and gradient are left out: they
+    # scale all scores of a caption, and change no rank.
     return [
         ("attention", "last layer", {"layers": (-1,)}),
         ("attention", "upper half of the layers", {"layers": upper_half}),
@@ -287,26 +260,11 @@ def choices(depth: int, activation: str) -> list[tuple[str, str, dict[str, Any]]
 def sensitivity_table(
     encoder: Encoder, profile: Profile, limit: int = SAMPLE_SIZES["faithfulness"]
 ) -> pd.DataFrame:
-    """Compare every choice with the default, and the deletion curves under other masks.
-
-    Args:
-        encoder: The model.
-        profile: Whose COCO test captions are scored.
-        limit: Number of captions, taken evenly.
-
-    Returns:
-        A value a row, with the columns of `SENSITIVITY_ROW`. By measure:
-
-        - "correlation": rank correlation of the words' scores by a method and choice with those by
-          the method's default, NaN where it is not defined;
-        - "object", "composition": mean score of the tokens of object words, and of attributes and
-          relations, NaN where the caption has none;
-        - "area", "whole", "empty": as in `faithfulness_table`, with a replacement of `REPLACEMENTS`
-          (choice).
-    """
+    """Compare every choice with its method's default, and curves under the masks `REPLACEMENTS`."""
     sample, clip = coco_word_sample(encoder, profile, limit), encoder.clip
     other = load_clip(clip.name, None, OTHER_ACTIVATION[clip.activation][0], encoder.device)
     other.model.load_state_dict(clip.model.state_dict())
+    # The image tower has the activation, too, so its features are other ones.
     paths = retrieval_pairs(profile.datasets, "coco").image_paths
     features = Encoder(other).encode_images(
         [ImageRef(paths[number]) for number in sample.image_index]
@@ -336,11 +294,12 @@ def sensitivity_table(
 def _compare(
     method: str, choice: str, scores: Tensor, default: np.ndarray, sample: CaptionSample
 ) -> Rows:
-    """Yield how the scores of tokens `(C, T)` by a choice compare with the words' default ones."""
+    """Yield how scores of tokens `(C, T)` compare with the default ones of words `(C, W)`."""
     columns = {"method": method, "choice": choice, "caption": sample.caption_index}
     correlation = rank_correlation(default, merge_token_scores(scores, sample.words))
     yield {"measure": "correlation", "value": correlation, **columns}
     for group, roles in ROLE_GROUPS.items():
         in_group = torch.isin(sample.roles.cpu(), torch.tensor(roles))
-        mean = (scores.cpu() * in_group).sum(dim=1) / in_group.sum(dim=1)  # 0 / 0 is NaN
+        # 0 / 0 is NaN: the caption has no such word.
+        mean = (scores.cpu() * in_group).sum(dim=1) / in_group.sum(dim=1)
         yield {"measure": group, "value": mean, **columns}

@@ -23,11 +23,12 @@ MEANS = {
         (FOUR_TRUTH_PLACEBO, "placebo-truth"),
     )
 }
-"""The paper's four methods as one run: the runs that its answers are the mean of."""
+"""The runs whose mean stands for the paper's four methods, by the name of the mean."""
 
 FROM_TEXT, WITH_TRUTH = "from text alone", "with ground truth"
 LOSSES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     FROM_TEXT: {
+        # Profiles that were not run with the dependency parser show the paper's parser.
         FOUR: (FOUR,),
         "its placebo: shuffled roles": (FOUR_PLACEBO,),
         "swap-margin loss": ("dependency-binding", "cae-binding"),
@@ -48,8 +49,7 @@ LOSSES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "margin loss": ("hinge-negclip",),
     },
 }
-"""The runs of each loss by what it knows. The first one that is stored counts: profiles that have
-not been run with the dependency parser show the paper's parser."""
+"""The runs of each loss by what it knows; the first one that is stored counts."""
 
 
 def is_stored(run: str, profile: str, seeds: int) -> bool:
@@ -60,36 +60,28 @@ def is_stored(run: str, profile: str, seeds: int) -> bool:
 
 
 def find_footings(profile: str, seeds: int) -> dict[str, dict[str, str]]:
-    """Return the run of each loss for each footing, as far as they are stored.
-
-    Where none of a loss's runs from text is stored, its last one is returned, so that a page trains
-    it. A footing without the swap-margin loss is left out.
-    """
+    """Return the run of each loss for each footing."""
     footings = {}
     for footing, losses in LOSSES.items():
+        # If none is stored, the last one, so that a page trains it.
         runs = {
             loss: next((run for run in names if is_stored(run, profile, seeds)), names[-1])
             for loss, names in losses.items()
         }
+        # Not every profile has ground truth, so runs with it are not trained on demand.
         if footing == WITH_TRUTH:
             runs = {loss: run for loss, run in runs.items() if is_stored(run, profile, seeds)}
         footings[footing] = runs
+    # All other losses are compared with the swap-margin loss.
     return {title: runs for title, runs in footings.items() if "swap-margin loss" in runs}
 
 
 def by_footing(
     gains: pd.DataFrame, footings: Mapping[str, Mapping[str, str]], losses: Sequence[str]
 ) -> pd.DataFrame:
-    """Return the gain of each loss on each footing.
+    """Return the rows of `gains`, whose index is the run, with `model` (the loss) and `footing`.
 
-    Args:
-        gains: Differences from CLIP-FT, a row for each run, with the run as index.
-        footings: The run of each loss for each footing, see `find_footings`.
-        losses: The losses, in the order of the rows.
-
-    Returns:
-        The rows of `gains` with `model` (the loss) and `footing`. A row is empty where a loss is
-        not measured on a footing.
+    A row is empty where a loss is not measured on a footing.
     """
     parts = [
         gains.reindex([runs.get(loss) for loss in losses]).assign(model=losses, footing=footing)
@@ -99,12 +91,7 @@ def by_footing(
 
 
 def describe_footings(rows: pd.DataFrame, what: str) -> str:
-    """Return a text that says what a figure of these gains shows.
-
-    Args:
-        rows: The gains, see `by_footing`.
-        what: Label of the axis.
-    """
+    """Describe a figure of the gains that `by_footing` returns, for readers who do not see it."""
     points = rows.set_index(["footing", "model"])["estimate"].mul(100)
     shown = ("swap-margin loss", "NegCLIP", "margin loss")
     told = (
@@ -115,14 +102,12 @@ def describe_footings(rows: pd.DataFrame, what: str) -> str:
 
 
 def best_trials(trials: pd.DataFrame) -> plots.CellOutput:
-    """Return the best trial of each loss as a table.
-
-    Args:
-        trials: The table `footing` of `data/recipes/choose_settings.py`, a row for each trial.
-    """
+    """Return the best trial of each loss in the table `footing` of `choose_settings`."""
     by_loss = trials.groupby("experiment", sort=False)
     best = trials.loc[by_loss["score"].idxmax()].set_index("experiment")
+    # in the order of the search
     best = best.loc[[*dict.fromkeys(trials["experiment"])]]
+    # A run without an attribution loss has a margin in its settings, too, and does not use it.
     margins = best["margin"].where(best["weight"].notna())
     columns = {
         "trials": by_loss.size(),

@@ -43,7 +43,11 @@ ROW: Mapping[str, Any] = {
     "column": np.int16(-1),
     "value": NOTHING,
 }
-"""The columns of `heatmap_table` with their defaults."""
+"""The columns of `heatmap_table` with their defaults: a value a row.
+
+`method` is a method or a start layer; `part` a region, a role or a word, and `row` then the number
+of the word; `scene` the number of the test image or, of measures "example ...", of the example.
+"""
 
 Rows = Iterator[dict[str, Any]]
 
@@ -51,26 +55,8 @@ Rows = Iterator[dict[str, Any]]
 def heatmap_table(
     encoder: Encoder, profile: Profile, limit: int = SAMPLE_SIZES["heatmaps"]
 ) -> pd.DataFrame:
-    """Measure shares of relevance by region and by word, and the maps of `EXAMPLES`.
-
-    Args:
-        encoder: The model.
-        profile: Whose COCO test images are scored.
-        limit: Number of scenes, taken evenly.
-
-    Returns:
-        A value a row, with the columns of `ROW`; no row where the images are no synthetic scenes,
-        which have ground truth. Scene is the number of the test image, or that of an example. By
-        measure:
-
-        - "region": share of the map's sum, by start layer (method) and region (part);
-        - "area": mean share of the image, by region;
-        - "word share": share of the words' positive scores, of subject, relation, object (part);
-        - "word score": score of the relation's words;
-        - "example map": share of a patch, by start layer, row and column;
-        - "example word": share of a word's score (part is the word, row its number);
-        - "example cosine": of image and caption.
-    """
+    """Measure relevance by region and word in COCO's test images, and the maps of `EXAMPLES`."""
+    # Only synthetic scenes have ground truth of their regions.
     if not profile.is_synthetic:
         return pd.DataFrame(ROW, index=[0])[:0]
     paths = retrieval_pairs(profile.datasets, "coco").image_paths
@@ -79,9 +65,11 @@ def heatmap_table(
     scenes = [ground_truth[paths[row].name] for row in rows]
     relations = [scene.relation for scene in scenes]
     grid = tuple(patch_grid(encoder.clip.model.visual))
+    # (scenes, regions, rows, columns)
     coverage = np.stack([region_shares(scene.places, grid) for scene in scenes])
     pixels = encoder.pixel_values([ImageRef(paths[row]) for row in rows])
     maps, features, tokens = _maps(encoder, pixels, [scene.caption for scene in scenes])
+    # The share of a map that a region would have by its size alone.
     parts = [{"measure": "area", "part": list(REGIONS), "value": coverage.mean(axis=(0, 2, 3))}]
     for part in (*_regions(maps, coverage), *_words(encoder, tokens, features, relations)):
         parts.append(part | {"scene": rows, "relation": relations})
@@ -94,7 +82,7 @@ def heatmap_table(
 def _maps(
     encoder: Encoder, pixels: Tensor, captions: list[str]
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Return maps that sum to 1 `(n, rows, columns)` by start layer, image features, and tokens."""
+    """Return maps `(n, rows, columns)` that sum to 1 by start layer, image features, and tokens."""
     model, tokens = encoder.clip.model, encoder.clip.tokenizer(captions).to(pixels.device)
     maps: dict[str, list[Tensor]] = {name: [] for name in START_LAYERS}
     features = []
@@ -110,7 +98,7 @@ def _maps(
 
 
 def _regions(maps: Mapping[str, Tensor], coverage: np.ndarray) -> Rows:
-    """Yield the share of each region, from those of the patches `(n, 4, rows, columns)`."""
+    """Yield the share of each region; `coverage` `(n, 4, rows, columns)` is its part of a patch."""
     for method, patches in maps.items():
         by_region = np.einsum("nyx,nryx->rn", patches.cpu().numpy(), coverage)
         for region, value in zip(REGIONS, by_region, strict=True):
@@ -118,12 +106,11 @@ def _regions(maps: Mapping[str, Tensor], coverage: np.ndarray) -> Rows:
 
 
 def _words(encoder: Encoder, tokens: Tensor, features: Tensor, relations: list[str]) -> Rows:
-    """Yield the shares of subject, relation and object, and the score of the relation's words.
-
-    The words of a caption are "the S is R.. the O".
-    """
+    """Yield the shares of subject, relation and object, and the score of the relation's words."""
+    # A caption is "the SUBJECT is RELATION the OBJECT"; only the relation has several words.
     lengths = torch.tensor([len(relation.split()) for relation in relations])[:, None]
     for method in PAPER_METHODS:
+        # (n, W)
         scores = _scores(encoder, tokens, features, method)
         word, share = torch.arange(scores.shape[1]), positive_shares(scores).cpu()
         masks = {
@@ -139,9 +126,10 @@ def _words(encoder: Encoder, tokens: Tensor, features: Tensor, relations: list[s
 
 
 def _scores(encoder: Encoder, tokens: Tensor, features: Tensor, method: str) -> Tensor:
-    """Return the scores of the words `(n, W)`."""
+    """Return the scores of the words `(n, W)`, padded with 0."""
     batches = zip(tokens.split(BATCH_SIZE), features.split(BATCH_SIZE), strict=True)
     scores = [word_scores(encoder.clip, *batch, method) for batch in batches]
+    # W of a batch is the number of words of its longest caption.
     width = max(part.shape[1] for part in scores)
     return torch.cat([F.pad(part, (0, width - part.shape[1])) for part in scores])
 

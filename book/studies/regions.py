@@ -1,6 +1,6 @@
-"""The ground truth of a synthetic image: what it states, and the region of each part of that.
+"""The ground truth of a synthetic scene: what it states, and the region of each part of that.
 
-Needs no PyTorch, so that the page of the heat maps, which draws `EXAMPLES`, runs at once.
+It imports no PyTorch, so that the page of the heat maps, which draws `EXAMPLES`, starts at once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from data.recipes.synthetic_scenes.scenes import Content, Scene, Thing, arrange
 
 REGIONS = ("subject", "relation", "object", "rest")
 POINTS = 16
-"""Points of a patch's side at which regions are read."""
+"""Points along a patch's side at which regions are read."""
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in fractions of the image's side."""
@@ -46,17 +46,16 @@ class LabelledScene(Fact):
 
 @dataclass(frozen=True)
 class Example(Fact):
-    """A scene drawn for the figure, in no corpus: chosen by its caption before a model saw it.
+    """A scene drawn for the figure, with the colours of subject and object; it is in no corpus.
 
-    Attributes:
-        colors: Of subject and object.
+    It was chosen by its caption before a model saw it.
     """
 
     colors: tuple[str, str]
 
     @property
     def scene(self) -> Scene:
-        """The scene that is drawn."""
+        """The scene to draw."""
         things = (Thing(self.subject, self.colors[0]), Thing(self.obj, self.colors[1]))
         return arrange(Content(things, self.relation), 0)
 
@@ -79,29 +78,23 @@ def labelled_scenes(path: Path) -> dict[str, LabelledScene]:
 
 
 def region_shares(places: tuple[Placement, Placement], grid: tuple[int, int]) -> np.ndarray:
-    """Return the share `(4, rows, columns)` of each patch of a grid that lies in each region.
-
-    Regions are `REGIONS`; their shares of a patch sum to 1.
-    """
+    """Return the share `(4, rows, columns)` of each patch that lies in each of `REGIONS`."""
     rows, columns = grid
+    # the middles of POINTS cells along each side of a patch
     y, x = ((np.arange(n * POINTS) + 0.5) / (n * POINTS) for n in grid)
     masks = region_masks(places, x, y).reshape(len(REGIONS), rows, POINTS, columns, POINTS)
     return masks.mean(axis=(2, 4))
 
 
 def region_masks(places: tuple[Placement, Placement], x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return which region each point lies in: bool `(4, len(y), len(x))`, one of the four true.
-
-    With S and O the squares in which subject and object are drawn, and U the smallest box around
-    both: the relation has what is in S and O both, what is in U but in neither, and the marks that
-    it draws itself (lines of motion, marks of contact); subject and object have the rest of S and
-    of O.
-    """
+    """Return which region each point lies in: bool `(4, len(y), len(x))`, one of the four true."""
     first, second = (
         (p.x - p.scale / 2, p.y - p.scale / 2, p.x + p.scale / 2, p.y + p.scale / 2) for p in places
     )
     in_first, in_second = _inside(first, x, y), _inside(second, x, y)
     around = (*np.minimum(first, second)[:2], *np.maximum(first, second)[2:])
+    # The relation has what is in both squares, what is between them (in the box around both, but in
+    # neither), and the marks that it draws itself. Subject and object have the rest of theirs.
     relation = _inside(around, x, y) & (in_first == in_second)
     for mark in (mark for place in places for mark in mark_boxes(place)):
         relation |= _inside(mark, x, y)
@@ -111,6 +104,7 @@ def region_masks(places: tuple[Placement, Placement], x: np.ndarray, y: np.ndarr
 
 def mark_boxes(place: Placement) -> list[Box]:
     """Return boxes of the marks that are drawn beside moving or touching things."""
+    # The numbers are those of `draw._marks`, with a few pixels to spare.
     pixel, half = 1 / IMAGE_SIZE, place.scale / 2
     boxes = []
     if place.motion:
@@ -127,4 +121,5 @@ def mark_boxes(place: Placement) -> list[Box]:
 
 def _inside(limits: Box, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     left, top, right, bottom = limits
+    # half-open, so that of adjacent boxes one has their common edge
     return ((x >= left) & (x < right))[None, :] & ((y >= top) & (y < bottom))[:, None]

@@ -9,15 +9,14 @@ import numpy as np
 import pandas as pd
 
 NOTHING = np.float32("nan")
-"""What stands in a column of numbers that a measure does not use."""
+"""Stands in a column of numbers that a measure does not use."""
 
 
 def long_table(row: Mapping[str, Any], parts: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Put parts of a table below each other.
+    """Put parts, arrays of equal length or single values by column, below each other.
 
-    Args:
-        row: The columns of the table, each with its default, which also gives its type.
-        parts: For some of the columns arrays of equal length, or single values.
+    `row` has a default for each column, which also gives its type.
     """
     table = pd.concat([pd.DataFrame({**row, **part}) for part in parts], ignore_index=True)
+    # Arrays of the parts have types of their own, such as float64.
     return table.astype(pd.DataFrame(row, index=[0]).dtypes)

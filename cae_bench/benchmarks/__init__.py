@@ -59,35 +59,24 @@ BENCHMARK_FAMILIES: dict[str, Family] = {
 FOLDER_OF_FAMILY: Mapping[str, str] = {
     name: family.folder for name, family in BENCHMARK_FAMILIES.items()
 }
-"""Folder of each family by its name, relative to the folder of all datasets; "" if it has none."""
+"""Folder of each family below that of all datasets; "" if it has none."""
 
+# ARO is two families, "aro" and "order". That SVO-Probes and CREPE are among the seven is inferred.
 PAPER_BENCHMARKS: tuple[str, ...] = tuple(
     name for name, family in BENCHMARK_FAMILIES.items() if family.in_paper
 )
-"""Names of the families that make up the seven benchmarks of the CAE paper.
-
-ARO is two families, "aro" and "order". That SVO-Probes and CREPE are among the seven is inferred.
-"""
+"""Names of the families that make up the seven benchmarks of the CAE paper."""
 
 FURTHER_BENCHMARKS: tuple[str, ...] = tuple(
     name for name in BENCHMARK_FAMILIES if name not in PAPER_BENCHMARKS
 )
-"""Names of the families that are not in the CAE paper.
-
-With real data, they are used only if their folder exists.
-"""
+"""The other families; with real data, they are used only if their folder exists."""
 
 
 def family_names(names: Iterable[str]) -> list[str]:
-    """Return names of families as `BENCHMARK_FAMILIES` has them.
-
-    Args:
-        names: The names; hyphens may stand for underscores, as in the names of data sources.
-
-    Raises:
-        ConfigError: If there is no such family; the message lists the known names.
-    """
+    """Return names of families as `BENCHMARK_FAMILIES` has them."""
     typed = list(names)
+    # The names of data sources, which users type as well, have hyphens.
     plain = [name.replace("-", "_") for name in typed]
     unknown = [
         name for name, key in zip(typed, plain, strict=True) if key not in BENCHMARK_FAMILIES
@@ -104,30 +93,19 @@ def load_benchmark(
 ) -> list[Benchmark]:
     """Load the subsets of a family of benchmarks, each as a `Benchmark`.
 
-    If images are missing, their items are left out: a message is printed with the number of these
-    items and the reasons, and `n_used` is smaller than `n_expected`. A subset whose annotation file
-    is missing is returned without items if its expected number of items is known; otherwise it is
-    not returned.
+    Items whose image is missing are left out, with a message. A subset without its annotation file
+    has no items; it is returned only if its expected number of items is known.
 
     Args:
         name: Name of the family, a key of `BENCHMARK_FAMILIES`, or this key with hyphens.
         root: Folder of all datasets, such as `data/raw`.
         is_published: Whether the files are the published ones. If True, the published numbers of
-            items are expected where they are known, and all images are decoded, so that items with
-            a broken image are left out, too. If False, the expected numbers are the `counts` in
-            `root/manifest.json`, and only the subsets that they list are loaded; if there are none
-            for this family, all subsets are loaded, and the expected numbers are those of the items
-            in the files.
+            items are expected where they are known, and items with a broken image are left out. If
+            False, the subsets and numbers are the `counts` in `root/manifest.json`; without any for
+            this family, those of the files.
         options: Further arguments of the reader, such as `seed` for "order"; most have none.
-
-    Raises:
-        ConfigError: If the family is unknown, or if "order" finds no English spaCy model.
-        DataError: If a file or a row is malformed, two items of a subset have the same key, a
-            subset has more items than expected, or all annotation files are missing and
-            `is_published` is False.
-        WriteError: If an image that an annotation file contains cannot be written to disk.
     """
-    # Imported here, because it needs Pillow, and the names above do not.
+    # Imported here, because it needs Pillow, which the names above do not.
     from cae_bench.benchmarks.load import load_subsets
 
     family = BENCHMARK_FAMILIES[family_names([name])[0]]
@@ -135,11 +113,7 @@ def load_benchmark(
 
 
 def is_size_unknown(family: str, subset: str) -> bool:
-    """Return whether no number of items is published for a subset of a family.
-
-    The expected number of its items is then the number in the files, whether complete or not. For
-    an unknown family the answer is False.
-    """
+    """Return whether no number of items is published for a subset of a known family."""
     return (
         family in BENCHMARK_FAMILIES
         and BENCHMARK_FAMILIES[family].published_counts.get(subset) is None
@@ -147,8 +121,5 @@ def is_size_unknown(family: str, subset: str) -> bool:
 
 
 def is_rescored(family: str, subset: str) -> bool:
-    """Return whether a subset only scores items of another subset of its family again.
-
-    Totals of items leave such subsets out. For an unknown family the answer is False.
-    """
+    """Return whether a subset of a known family only scores items of another subset again."""
     return family in BENCHMARK_FAMILIES and BENCHMARK_FAMILIES[family].is_rescored(subset)

@@ -13,13 +13,12 @@ from pathlib import Path
 from cae_bench.benchmarks.base import Average, Family, ImageRef, Item
 from cae_lib.data.rows import json_rows
 
+# As in the official `evaluate_scores`.
 MIN_ITEMS_PER_PAIR = 25
-"""Number of items that a pair of attributes needs to count in VG-Attribution's macro average.
-
-It is the number in the official `evaluate_scores`.
-"""
+"""Number of items that a pair of attributes needs to count in VG-Attribution's macro average."""
 
 _LINES = Path(__file__).with_name("aro_symmetric.txt").read_text(encoding="utf-8").splitlines()
+# Swapping the objects of such a relation, such as "near", does not make its caption wrong.
 SYMMETRIC_RELATIONS = frozenset(line for line in _LINES if line and not line.startswith("#"))
 """The 157 relations that the macro average of VG-Relation leaves out, as in ARO's notebook."""
 
@@ -28,17 +27,12 @@ AUTHORS_SYMMETRIC_RELATIONS = SYMMETRIC_RELATIONS | {"pulling", "pulled by", "le
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of a subset, "relation" or "attribution".
-
-    The group of an item is its relation, or its pair of attributes.
-
-    Raises:
-        MissingFileError: If the annotation file does not exist.
-        DataError: If the file or a row is malformed.
-    """
+    """Yield the items of "relation" or "attribution", by relation or pair of attributes."""
     for row in json_rows(root / f"aro/visual_genome_{subset}.json", list):
+        # The official loader crops the image before it resizes it.
         box = row.box("bbox_x", "bbox_y", "bbox_w", "bbox_h")
         image = ImageRef(root / "aro/images" / row.text("image_path").strip(), box)
+        # The official order has the true caption last.
         texts = row.text("false_caption"), row.text("true_caption")
         if subset == "relation":
             group = row.text("relation_name")

@@ -1,9 +1,7 @@
 """Data classes that all benchmarks share.
 
-A `Family` describes a published benchmark, such as SugarCrepe, and how to read it. It has subsets,
-such as "swap_obj". A subset is loaded as a `Benchmark`, which holds an `Item` for each question to
-the model. The items of a subset may belong to groups, such as the relations of ARO, and an
-`Average` says whether its score is a mean over items or over groups.
+A `Family` describes a published benchmark, such as SugarCrepe, and how to read it. Each of its
+subsets, such as "swap_obj", is loaded as a `Benchmark` of `Item`s, the questions to the model.
 """
 
 from __future__ import annotations
@@ -25,6 +23,8 @@ ITEM_KEY = ("family", "subset", "item")
 TASKS: tuple[Task, ...] = get_args(Task)
 """All values of `Task`."""
 
+# "group": of the 24 orders of four scores, 4 have both true pairs before both wrong ones. "itt",
+# "tot": one of three scores is the last, or the first. "ordered": one of 6 orders.
 CHANCE_ACCURACY_OF_TASK: Mapping[str, float] = {
     "text": 1 / 4,
     "image": 1 / 4,
@@ -33,18 +33,15 @@ CHANCE_ACCURACY_OF_TASK: Mapping[str, float] = {
     "tot": 1 / 3,
     "ordered": 1 / 6,
 }
-"""Probability that random scores get an item right, for each task.
-
-The task "choice" is missing, because its probability is 1 divided by the item's number of options.
-"""
+"""Probability that random scores get an item right; for "choice" see `choice.chance`."""
 
 CLOSER_TEXT_PAIRS: Mapping[str, tuple[tuple[int, int], ...]] = {
     "itt": ((0, 2), (1, 2)),
     "ordered": ((0, 1), (1, 2)),
 }
-"""Pairs `(closer, other)` of indices of texts, for tasks that compare an image with three texts.
+"""Pairs `(closer, other)` of texts, for tasks that compare an image with three texts.
 
-An item is right if the text `closer` is closer to the image than the text `other`, in each pair.
+An item is right if the text `closer` is closer to the image than `other`, in each pair.
 """
 
 
@@ -67,15 +64,12 @@ class Item:
     """One question to the model: which text fits the image, or which image fits the text.
 
     An item has 1 image and k texts, or k images and 1 text, or 2 images and 2 texts, where image i
-    goes with text i.
+    goes with text i. Images and texts have the order of the benchmark's official loader.
 
     Attributes:
-        key: Identifies the item in its subset, for example by its id or row number in the
-            annotation file.
-        images: The images, in the order of the benchmark's official loader.
-        texts: The texts, in the order of the benchmark's official loader.
-        truth: Index of the true text among k texts, or of the true image among k images. It is 0 if
-            several texts are true. For 2 images and 2 texts it is 0, too, and has no meaning.
+        key: Identifies the item in its subset, for example by its id or row number in the file.
+        truth: Index of the true text or image among k; 0 if several texts are true, and without
+            meaning for 2 images and 2 texts.
         group: Category within the subset; a macro average is taken over these categories.
     """
 
@@ -90,9 +84,7 @@ class Item:
 class ExcludedRow:
     """A row of an annotation file that the benchmark itself excludes from its items.
 
-    Attributes:
-        reason: Key of `Benchmark.property_counts` under which such rows are counted, for example
-            "not_valid".
+    Rows are counted in `Benchmark.property_counts` by their `reason`, for example "not_valid".
     """
 
     reason: str
@@ -117,11 +109,7 @@ class Average:
     min_items: int = 1
 
     def counted_group_sizes(self, item_groups: Iterable[str]) -> dict[str, int]:
-        """Return the number of items of each group that counts.
-
-        Args:
-            item_groups: The group of each item of a subset.
-        """
+        """Return the number of items of each group that counts, from the group of each item."""
         sizes = Counter(item_groups)
         return {
             group: n
@@ -142,10 +130,10 @@ class Benchmark:
         name: Name of the family, for example "sugarcrepe".
         subset: Name of the subset, for example "swap_obj".
         items: The items that can be scored, in the order of the annotation file.
-        n_expected: Number of items that the complete subset has: the published number, the number
-            in a manifest, or else the number of items in the annotation file.
-        average: How items are averaged in the headline score. Except for ties and for SVO-Probes,
-            that is the score that the benchmark's paper or official script reports.
+        n_expected: Number of items of the complete subset: the published number, the number in a
+            manifest, or else the number of items in the annotation file.
+        average: Average of the headline score. Except for ties and for SVO-Probes, that is the
+            score that the benchmark's paper or official script reports.
         task: When an item is right. Every comparison is strict, so a tie is wrong.
             "choice": The true option is closer than every other option.
             "text": 2 images and 2 texts; each image is closer to its own text.
@@ -155,8 +143,8 @@ class Benchmark:
             "tot": Of 3 texts, the first two are closer to each other than each is to the third.
         property_counts: Numbers of items or rows with a property, for example `{"identical": 66}`
             for items with another text that equals the true one.
-        item_numbers: Number of each item: its position, from 0, in the subset before items are left
-            out because of their images. Empty stands for 0, 1, 2, ...
+        item_numbers: Position of each item in the subset, from 0, before items are left out because
+            of their images. Empty stands for 0, 1, 2, ...
     """
 
     name: str
@@ -252,6 +240,7 @@ class Family:
         `task` of the family.
         """
         for task in TASKS:
+            # Only a whole part of the name counts: not the "image" in "controlled_images".
             if f"/{task}/" in f"/{subset}/":
                 return task
         return self.task
@@ -271,10 +260,5 @@ def strip_task(subset: str) -> str:
 
 
 def find_image(*paths: Path, crop: tuple[float, float, float, float] | None = None) -> ImageRef:
-    """Return a reference to the first path that is a file, or to the first path if none is.
-
-    Args:
-        paths: Paths that the image may have; at least one.
-        crop: Part of the image that the model sees, see `ImageRef`.
-    """
+    """Return a reference to the first path that is a file, or to the first path if none is."""
     return ImageRef(next((path for path in paths if os.path.isfile(path)), paths[0]), crop)

@@ -13,22 +13,11 @@ from cae_bench.benchmarks.base import Family, ImageRef, Item
 from cae_lib.data.rows import MissingFileError, parquet_rows
 
 ANNOTATION_PATTERN = "bivlc/data/*.parquet"
-"""Pattern of the annotation files, which also hold the images.
-
-It is relative to the folder of all datasets.
-"""
+"""Annotation files below the folder of all datasets; they also hold the images."""
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of all files; the images are written to the folder `bivlc/images`.
-
-    All subsets have the same items, so `subset` is not used.
-
-    Raises:
-        MissingFileError: If there is no file.
-        DataError: If a file cannot be read, or a row is malformed.
-        WriteError: If an image cannot be written.
-    """
+    """Yield the items of all files, the same for each subset; write images to `bivlc/images`."""
     folder, number = root / "bivlc/images", 0
     paths = sorted(root.glob(ANNOTATION_PATTERN))
     if not paths:
@@ -39,6 +28,7 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
             images = tuple(ImageRef(folder / name.strip()) for name in names)
             texts = row.text("caption"), row.text("negative_caption")
             group = f"{row.text('type')}_{row.text('subtype')}"
+            # Numbered over all files: the row keys of each file begin at 0.
             yield Item(str(number), images, texts, group=group)
             number += 1
 

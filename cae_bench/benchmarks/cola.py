@@ -16,21 +16,11 @@ ANNOTATION_FILE = "cola/data/COLA_multiobjects_matching_benchmark.json"
 """The annotation file, relative to the folder of all datasets."""
 
 IMAGE_FOLDERS = ("cola/images", "vg/VG_100K", "vg/VG_100K_2")
-"""Folders in which an image is looked for, in this order.
-
-They are relative to the folder of all datasets.
-"""
+"""Folders below that of all datasets in which an image is looked for, in this order."""
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the multi-object items, from rows `[image 1, caption 1, image 2, caption 2]`.
-
-    A row names an image by a URL or by a path on another machine. Only the file name is used.
-
-    Raises:
-        MissingFileError: If the annotation file does not exist.
-        DataError: If the file or a row is malformed.
-    """
+    """Yield the multi-object items, from rows `[image 1, caption 1, image 2, caption 2]`."""
     for row in json_rows(root / ANNOTATION_FILE, list):
         if isinstance(row.content, list) and len(row.content) != 4:
             raise row.error(f"has {len(row.content)} fields, 4 were expected")
@@ -39,6 +29,7 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
 
 
 def _image(root: Path, address: str) -> ImageRef:
+    # A URL, or a path on the authors' machine: only the file name is of use here.
     name = PurePosixPath(address.strip().replace("\\", "/")).name
     return find_image(*(root / folder / name for folder in IMAGE_FOLDERS))
 
@@ -55,6 +46,7 @@ FAMILY = Family(
     published_counts={"multi": 210},
     files=(ANNOTATION_FILE,),
     images_advice="Visual Genome's, as GQA has them: put them into cola/images",
+    # COLA's score is Winoground's image score.
     task="image",
     average=Average("mean over items, image score of 2 x 2"),
     extra_counts=_count_identical_captions,

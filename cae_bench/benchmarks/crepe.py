@@ -1,10 +1,8 @@
 """CREPE (Ma et al. 2023): the true caption of a region of an image among hard negatives.
 
-The subsets belong to two parts, productivity and systematicity. Productivity has one file for each
-kind of negatives and complexity of captions, and the score of a kind is the mean over complexities.
-Systematicity has two files for each pretraining dataset: one with compounds that occur in this
-dataset, one with compounds that do not. Both are meaningful only for models that were trained on
-this dataset. The true caption is option 0. An item is right if this caption ranks first (R@1).
+Productivity has a file for each kind of negatives and complexity of captions. Systematicity has two
+files for each pretraining dataset, with compounds that it does or does not contain; its score means
+something only for models trained on that dataset. The score is R@1; the true caption is option 0.
 """
 
 from __future__ import annotations
@@ -29,14 +27,10 @@ COMPLEXITIES = range(4, 13)
 """Complexities of the captions of productivity; each kind of negatives has a file for each."""
 
 PRODUCTIVITY_FILE = "crepe/data/prod_hard_negatives/{0}/prod_vg_hard_negs_{0}_complexity_{1}.csv"
-"""File of productivity: `{0}` stands for the kind of negatives, such as "atom", `{1}` for the
-complexity.
-
-It is relative to the folder of all datasets, as is `SYSTEMATICITY_FILE`.
-"""
+"""File of productivity: `{0}` is the kind of negatives, such as "atom", `{1}` the complexity."""
 
 SYSTEMATICITY_FILE = "crepe/data/syst_hard_negatives/syst_vg_hard_negs_{1}_compounds_in_{0}.csv"
-"""File of systematicity; `{0}` stands for the pretraining dataset, `{1}` for "seen" or "unseen"."""
+"""File of systematicity: `{0}` is the pretraining dataset, `{1}` "seen" or "unseen"."""
 
 CORPUS_SPLITS = [
     (name, split) for name in ("cc12m", "yfcc", "laion") for split in ("seen", "unseen")
@@ -48,28 +42,16 @@ IMAGES_ADVICE = "Visual Genome's: put them into crepe/VG_100K and crepe/VG_100K_
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of a subset of productivity, in the order of their complexity.
-
-    The group of an item is the complexity of its caption. The cell of the negatives holds a Python
-    list of five texts or, in some rows, a Python set. The elements of a set are taken in the order
-    in which they are written, without duplicates; a set may have fewer than five.
-
-    Args:
-        root: Folder of all datasets.
-        subset: Kind of the negatives: "atom", "swap" or "negate".
-
-    Raises:
-        MissingFileError: If there is no file.
-        DataError: If a file or a row is malformed, the name of a file does not end in a complexity,
-            a list does not have five negatives, or a set has more.
-    """
+    """Yield the items of "atom", "swap" or "negate" by complexity, which is their group."""
     pattern = PRODUCTIVITY_FILE.format(subset, "*")
+    # As numbers: as texts, complexity 12 would come before 4.
     paths = sorted(root.glob(pattern), key=_complexity)
     if not paths:
         raise MissingFileError(f"{root / pattern}: no such annotation file. Fetch it.")
     for path in paths:
         for row in csv_rows(path, (*CSV_COLUMNS, "hard_negs")):
             negatives = _negatives(row, "hard_negs")
+            # Some cells hold a Python set, in which equal negatives may have fallen together.
             is_set = row.text("hard_negs").lstrip().startswith("{")
             if len(negatives) > N_NEGATIVES or (len(negatives) < N_NEGATIVES and not is_set):
                 raise row.error(f"has {len(negatives)} negatives, {N_NEGATIVES} were expected")
@@ -78,23 +60,12 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
 
 
 def _read_systematicity_items(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
-    """Yield the items of a subset of systematicity, which may have any number of negatives.
-
-    A row without valid negatives is an `ExcludedRow`.
-
-    Args:
-        root: Folder of all datasets.
-        subset: `CORPUS/SPLIT/KIND`: the pretraining dataset, "seen" or "unseen", and the kind of
-            the negatives, "atom" or "comp". An example is "laion/seen/atom".
-
-    Raises:
-        MissingFileError: If the annotation file does not exist.
-        DataError: If the file or a row is malformed.
-    """
+    """Yield the items of a subset `CORPUS/SPLIT/KIND`, such as "laion/seen/atom"."""
     corpus, split, kind = subset.split("/")
     column = f"valid_hard_negs_{kind}"
     for row in csv_rows(root / SYSTEMATICITY_FILE.format(corpus, split), (*CSV_COLUMNS, column)):
         negatives = _negatives(row, column)
+        # Without valid negatives, nothing can be asked about the caption.
         yield (
             _item(root, row, row.key, negatives, subset)
             if negatives
@@ -103,8 +74,9 @@ def _read_systematicity_items(root: Path, subset: str) -> Iterator[Item | Exclud
 
 
 def _complexity(path: Path) -> int:
-    """Return the number at the end of a file's name; a copy such as `..._4 (1).csv` has none."""
+    """Return the number at the end of a file's name."""
     complexity = path.stem.rpartition("_")[2]
+    # A copy such as `..._4 (1).csv` would count its items twice.
     if not complexity.isdecimal():
         raise DataError(
             f"{path}: the name of the file has to end in a complexity, as in "
@@ -115,6 +87,7 @@ def _complexity(path: Path) -> int:
 
 def _negatives(row: Row, column: str) -> list[str]:
     """Return the negatives that a cell lists; if it holds a set, duplicates are dropped."""
+    # In the order in which they are written, also those of a set, which has no order in Python.
     negatives = row.literal_list(column)
     is_set = row.text(column).lstrip().startswith("{")
     return list(dict.fromkeys(negatives)) if is_set else negatives
@@ -123,12 +96,14 @@ def _negatives(row: Row, column: str) -> list[str]:
 def _item(root: Path, row: Row, key: str, negatives: Sequence[str], group: str) -> Item:
     name = f"{row.integer('image_id')}.jpg"
     paths = (root / "crepe" / folder / name for folder in ("VG_100K", "VG_100K_2"))
+    # Captions are about a region, and Visual Genome's images are in two folders.
     image = find_image(*paths, crop=row.box("x", "y", "width", "height"))
     return Item(key, (image,), (row.text("caption"), *negatives), group=group)
 
 
 def _count_items_short_of_negatives(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
-    """Count the items with fewer than five negatives; an empty mapping if there are none."""
+    """Count the items with fewer than five negatives, if there are any."""
+    # The true caption is one of the texts.
     n = sum(len(item.texts) <= N_NEGATIVES for item in items)
     return {"fewer_negatives": n} if n else {}
 
@@ -144,7 +119,6 @@ FAMILY = Family(
     average=Average("mean over complexities, R@1 among 6", over_groups=True),
     extra_counts=_count_items_short_of_negatives,
 )
-"""CREPE's productivity subsets."""
 
 SYSTEMATICITY_FAMILY = Family(
     "crepe_systematicity",
@@ -158,4 +132,3 @@ SYSTEMATICITY_FAMILY = Family(
     average=Average("mean over items, R@1"),
     sources=("crepe",),
 )
-"""CREPE's systematicity subsets."""

@@ -1,9 +1,8 @@
 """Half-Truths (Bora et al. 2026, CS-CLIP): a short true caption against one with a false addition.
 
-A row has three texts: the anchor, which is a short true caption; the full truth, which adds a true
-detail to it; and the half truth, which adds a false detail. An item is right if the anchor is
-closer to the image than the half truth. In the subsets whose names end in "/ordered", the full
-truth must also be closer to the image than the anchor.
+A row has the anchor, a short true caption; the full truth, which adds a true detail to it; and the
+half truth, which adds a false one. The anchor has to be closer to the image than the half truth. In
+the subsets that end in "/ordered", the full truth has to be closer still.
 """
 
 from __future__ import annotations
@@ -19,20 +18,11 @@ ITEM_COUNTS = {"coco_qwen": 509, "coco_mistral": 454, "cc3m_qwen": 474}
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of one subset.
-
-    They are read from `half-truths/data/NAME.json`, a file of JSON lines, if it exists, else from
-    `NAME.parquet` beside it, the file of the Hugging Face hub. The images in the Parquet file are
-    written to the folder `half-truths/images`.
-
-    Raises:
-        MissingFileError: If neither file exists.
-        DataError: If the file or a row is malformed.
-        WriteError: If an image cannot be written.
-    """
+    """Yield the items of one subset; images in a Parquet file go to `half-truths/images`."""
     folder = root / "half-truths"
     path = folder / f"data/{strip_task(subset)}.json"
     table = path.with_suffix(".parquet")
+    # NAME.json holds JSON lines, despite its suffix; the Hugging Face hub has a Parquet file.
     rows = jsonl_rows(path) if path.is_file() else parquet_rows(table, folder / "images")
     for row in rows:
         image = ImageRef(folder / "images" / row.text("image.path").strip())

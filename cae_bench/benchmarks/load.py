@@ -27,16 +27,7 @@ MISSING_IMAGES_KEY, BROKEN_IMAGES_KEY = "missing_images", "broken_images"
 def load_subsets(
     family: Family, root: Path, *, is_published: bool = False, **options: Any
 ) -> list[Benchmark]:
-    """Load the subsets of a family, each as a `Benchmark`.
-
-    See `load_benchmark` for the subsets that are left out, and for the errors.
-
-    Args:
-        family: The family.
-        root: Folder of all datasets.
-        is_published: Whether the files are the published ones.
-        options: Further arguments of the family's reader.
-    """
+    """Load the subsets of a family; `load_benchmark` explains the arguments."""
     expected = family.published_counts if is_published else _manifest_counts(root, family.name)
     names = list(family.published_counts)
     if expected and not is_published:
@@ -47,6 +38,7 @@ def load_subsets(
         benchmark, missing_file = _load_subset(
             family, root, subset, expected, is_published, options
         )
+        # A published subset of unknown size is there if its file was read.
         is_read = is_published and not missing_file
         if benchmark.n_used or benchmark.n_expected or is_read:
             benchmarks.append(benchmark)
@@ -65,13 +57,8 @@ def load_subsets(
 def _log_absent_subsets(
     family: Family, absent: Mapping[str, str], expected: Mapping[str, int | None]
 ) -> None:
-    """Print which subsets have no annotation file, how many items they have, and the first error.
-
-    Args:
-        family: The family.
-        absent: The error message about the missing file, by subset.
-        expected: Numbers of items by subset, where they are known.
-    """
+    """Print which subsets have no annotation file, their number of items, and the first error."""
+    # Subsets that score the same items again would count them twice.
     subsets = [name for name in absent if not family.is_rescored(name)]
     unknown = [name for name in subsets if expected.get(name) is None]
     n_items = sum(expected.get(name) or 0 for name in subsets)
@@ -85,6 +72,8 @@ def _log_absent_subsets(
 def _log_missing_files(family: Family, root: Path) -> None:
     """Print the names of missing annotation files of a family, unless it has none at all."""
     missing = [file for file in family.files if not any(root.glob(file))]
+    # CREPE reads nine files as one subset, which only lacks items if some are missing. If all are
+    # missing, the message about absent subsets says so.
     if missing and len(missing) < len(family.files):
         log_once(f"Missing files of {family.name} in {root}: {listed(missing)}")
 
@@ -101,10 +90,7 @@ def _log_unverified_numbers(family: Family, benchmarks: Sequence[Benchmark]) -> 
 
 
 def _manifest_counts(root: Path, name: str) -> Mapping[str, int | None]:
-    """Return the number of items of each subset of a family, as the manifest lists them.
-
-    Generated datasets have a manifest. The result is empty if there is none or it lacks the family.
-    """
+    """Return the numbers of items by subset in the manifest of generated datasets, or {}."""
     path = root / "manifest.json"
     return read_json(path, dict).get("counts", {}).get(name, {}) if path.is_file() else {}
 
@@ -117,26 +103,7 @@ def _load_subset(
     is_published: bool,
     options: Mapping[str, Any],
 ) -> tuple[Benchmark, str]:
-    """Load one subset.
-
-    If `is_published`, images are decoded, so that a broken image does not stop a long evaluation
-    later.
-
-    Args:
-        family: The family.
-        root: Folder of all datasets.
-        subset: Name of the subset.
-        expected: Numbers of items by subset, where they are known.
-        is_published: Whether the files are the published ones.
-        options: Further arguments of the family's reader.
-
-    Returns:
-        The subset, and the error message if its annotation file is missing, else "".
-
-    Raises:
-        DataError: If the file or a row is malformed, two items have the same key, or there are more
-            items than expected.
-    """
+    """Load one subset; also return the error message if its annotation file is missing, else ""."""
     items: list[Item] = []
     numbers: list[int] = []
     left_out: list[tuple[str, str]] = []
@@ -156,8 +123,10 @@ def _load_subset(
                     f"{item.key!r}. Fetch the annotation file again."
                 )
             keys.add(item.key)
+            # Counted before items are left out, so that an item has one number on all machines.
             number = n_questions
             n_questions += 1
+            # A broken image of a published set would else stop a long evaluation later.
             errors = [image_problem(image.path, decode=is_published) for image in item.images]
             if any(errors):
                 missing = any(error.endswith("is missing") for error in errors)
@@ -171,11 +140,13 @@ def _load_subset(
     except MissingFileError as error:
         problem = str(error)
     except EmptyFileError:
-        if expected.get(subset) != 0:  # small generated datasets may have no item of a subset
+        # A small generated dataset may have no item of a subset.
+        if expected.get(subset) != 0:
             raise
     n_expected = expected.get(subset)
     if n_expected is None:
         n_expected = n_questions
+    # Surplus items mean another version of the benchmark, whose scores are not comparable.
     if n_questions > n_expected:
         raise DataError(
             f"{root / family.folder}: {n_questions} items of {family.name}/{subset}, {n_expected} "

@@ -1,8 +1,7 @@
 """MMVP-VLM (Tong et al. 2024): two images that CLIP embeds close together, each with a statement.
 
 There are nine visual patterns, such as orientation or count, with 15 pairs each. The official score
-is "image"; "text" and "group" score the same items. If both images are equally close to a
-statement, the official script takes the second one; here a tie is wrong.
+is "image"; "text" and "group" score the same items.
 """
 
 from __future__ import annotations
@@ -24,15 +23,7 @@ PROMPT = "a photo of {}"
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:
-    """Yield an item for each pair of images, in the group of its visual pattern.
-
-    Two consecutive rows form a pair. The first has an odd number, the second the next number and
-    the same pattern. All subsets have the same items, so `subset` is not used.
-
-    Raises:
-        MissingFileError: If the annotation file does not exist.
-        DataError: If the rows do not form such pairs, or the file or a row is malformed.
-    """
+    """Yield an item for each pair of images, in the group of its pattern, for any subset."""
     rows = list(csv_rows(root / "mmvp-vlm/Questions.csv", CSV_COLUMNS))
     if len(rows) % 2:
         raise rows[-1].error(f"there are {len(rows)} rows, pairs were expected")
@@ -40,6 +31,7 @@ def read_items(root: Path, subset: str) -> Iterator[Item]:
     for pair in zip(rows[::2], rows[1::2], strict=True):
         first, second = (row.integer(NUMBER_COLUMN) for row in pair)
         pattern, other = (row.text(PATTERN_COLUMN) for row in pair)
+        # Nothing but their order joins two rows, so a lost row would shift all later pairs.
         if first % 2 != 1 or second != first + 1 or pattern != other:
             raise pair[1].error(
                 f"{first} of {pattern!r} and {second} of {other!r} are no pair: an odd number "
@@ -57,6 +49,7 @@ FAMILY = Family(
     published_counts=dict.fromkeys(("image", "text", "group"), 135),
     files=("mmvp-vlm/Questions.csv",),
     images_advice="in the official repository: put them into mmvp-vlm/MLLM_VLM Images",
+    # In a tie the official script takes the second image; here a tie is wrong.
     average=Average("mean over patterns", over_groups=True),
     rescored=("text", "group"),
 )

@@ -32,16 +32,9 @@ CSV_COLUMNS = ("image_path", "correct_answer", *CAPTION_COLUMNS, "correct_answer
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of a subset, "coco" or "voc2007".
-
-    The group of an item is the template of its true caption. The paths of the images in the files
-    are those of the authors' machine; only the file names are used.
-
-    Raises:
-        MissingFileError: If the annotation file does not exist.
-        DataError: If the file or a row is malformed.
-    """
+    """Yield the items of "coco" or "voc2007" in the group of their true caption's template."""
     for row in csv_rows(root / ANNOTATION_FILES[subset], CSV_COLUMNS):
+        # A path on the authors' machine, with slashes of either kind: only the name is of use.
         name = PurePosixPath(row.text("image_path").strip().replace("\\", "/")).name
         image = ImageRef(root / IMAGE_FOLDERS[subset] / name)
         texts = tuple(row.text(field) for field in CAPTION_COLUMNS)

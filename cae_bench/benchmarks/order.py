@@ -1,10 +1,7 @@
 """ARO's COCO-Order and Flickr30k-Order: a caption against four shuffles of its own words.
 
 The benchmark is by Yuksekgonul et al. (2023), the shuffles are after O'Connor and Andreas (2021).
-The shuffles differ from those of the official code in two ways. That code draws from two global
-random generators; here one seeded generator makes all shuffles of a file, in file order. That code
-splits captions into words with NLTK for the shuffles of trigrams; here all four shuffles use the
-words of spaCy. Ties are counted differently, too, see `read_items`.
+They differ from the official ones in their random generator and in the words of two of the four.
 """
 
 from __future__ import annotations
@@ -39,11 +36,9 @@ ANNOTATION_FILES = {
 }
 """Annotation file of each subset, relative to the folder of all datasets."""
 
+# Flickr30k's images are in the first folder for ARO's code, in the second for CAE's authors.
 IMAGE_FOLDERS = {"coco": ("coco",), "flickr30k": ("flickr30k", "flickr30k/flickr30k-images")}
-"""Folders in which the images of each subset are looked for, in this order.
-
-They are relative to the folder of all datasets.
-"""
+"""Folders below that of all datasets in which images are looked for, in this order."""
 
 
 class TaggedWords(NamedTuple):
@@ -54,13 +49,7 @@ class TaggedWords(NamedTuple):
 
 
 def tag_words(captions: Sequence[str]) -> list[TaggedWords]:
-    """Split captions into words and tag their parts of speech with spaCy's small English model.
-
-    Words are the tokens of spaCy, so punctuation marks are words, too. The model is loaded once.
-
-    Raises:
-        ConfigError: If no English spaCy model is installed.
-    """
+    """Split captions into spaCy's tokens, which include punctuation marks, and tag them."""
     documents = _tagger().pipe(captions, batch_size=256)
     return [TaggedWords([t.text for t in doc], [t.tag_ for t in doc]) for doc in documents]
 
@@ -71,6 +60,7 @@ def _tagger() -> Language:
 
     from cae_lib.words.pipeline import spacy_model_name
 
+    # The tagger needs none of these, and they take time.
     unused = ["parser", "ner", "lemmatizer", "attribute_ruler", "senter"]
     return spacy.load(spacy_model_name(), exclude=unused)
 
@@ -81,26 +71,10 @@ def read_items(
     seed: int = 1,
     tagger: Callable[[Sequence[str]], list[TaggedWords]] = tag_words,
 ) -> Iterator[Item]:
-    """Yield an item for each caption of the Karpathy test split.
+    """Yield an item for each caption of the Karpathy test split: the caption and its four shuffles.
 
-    The texts of an item are the caption and its four `shuffled_captions`, all cleaned by
-    `clean_caption`. In about a fifth of the items of the published datasets, a shuffle equals the
-    caption. Such an item is never right here, because a tie is wrong. The official code counts such
-    a tie as right, because it takes the first of equal scores, which is that of the caption.
-
-    If no image file of the subset exists, no item can be scored. Because tagging would take
-    minutes, the captions are then not tagged, and all shuffles are empty texts.
-
-    Args:
-        root: Folder of all datasets.
-        subset: "coco" or "flickr30k".
-        seed: Seed of the shuffles.
-        tagger: Function that returns the words and Penn Treebank tags of each caption.
-
-    Raises:
-        ConfigError: If no English spaCy model is installed; only with the default tagger.
-        MissingFileError: If the annotation file does not exist.
-        DataError: If the file or a row is malformed.
+    The default of `tagger`, which returns the words and Penn Treebank tags of captions, raises a
+    ConfigError if no English spaCy model is installed.
     """
     images, captions, keys = [], [], []
     for row in json_rows(root / ANNOTATION_FILES[subset], list):
@@ -111,9 +85,14 @@ def read_items(
             captions.append(caption)
             keys.append(f"{row.key}/{number}")
     if not any(os.path.isfile(image.path) for image in images):
-        tagger = _untagged  # nothing will be scored, and tagging takes minutes
+        # Nothing will be scored, and tagging takes minutes. All shuffles are empty texts then.
+        tagger = _untagged
+    # One generator for all captions of a file, in file order, so that shuffles can be repeated. The
+    # official code draws from two global generators.
     generator = np.random.default_rng(seed)
     for key, image, caption, words in zip(keys, images, captions, tagger(captions), strict=True):
+        # In a fifth of the items a shuffle equals the caption: a tie, right for the official code,
+        # wrong here. Items without their image draw shuffles, too, so those of the others stay.
         texts = [clean_caption(text) for text in (caption, *shuffled_captions(words, generator))]
         yield Item(key, (image,), tuple(texts), group=subset)
 
@@ -123,12 +102,7 @@ def _untagged(captions: Sequence[str]) -> list[TaggedWords]:
 
 
 def clean_caption(caption: str) -> str:
-    """Clean a caption as ARO does before encoding it, with the rules of BLIP's `pre_caption`.
-
-    The caption is put in lower case, each of the characters `.!"()*#:;~` is replaced by a space,
-    white space at the ends is removed, other runs of it become one space, and only the first
-    `MAX_WORDS` words are kept. Other punctuation, such as a comma, stays.
-    """
+    """Clean a caption as ARO does before encoding it, with the rules of BLIP's `pre_caption`."""
     return " ".join(re.sub(r"[.!\"()*#:;~]", " ", caption.lower()).split()[:MAX_WORDS])
 
 
@@ -137,21 +111,16 @@ def shuffled_captions(
 ) -> tuple[str, str, str, str]:
     """Return four shuffles of a caption, in the order of the official code.
 
-    The first permutes the nouns among themselves and the adjectives among themselves. The second
-    permutes all other words among themselves. The third and the fourth cut the caption into
-    trigrams, which are consecutive and do not overlap (the last may have fewer words): the third
-    permutes the words within each trigram, the fourth permutes the trigrams. Words are joined by
-    spaces.
-
-    Args:
-        tagged_words: The words of the caption and their tags.
-        generator: Random generator, which is called for the shuffles in this order.
+    Permuted are: nouns among themselves and adjectives among themselves; all other words; the words
+    within each trigram; and the trigrams. Trigrams do not overlap; the last may be shorter.
     """
     words, tags = np.array(tagged_words.words, dtype=object), tagged_words.tags
     nouns = np.array([tag in NOUN_TAGS for tag in tags], dtype=bool)
     adjectives = np.array([tag in ADJECTIVE_TAGS for tag in tags], dtype=bool)
+    # The order of these calls decides what each draws from the generator.
     content = _permute(_permute(words, nouns, generator), adjectives, generator)
     rest = _permute(words, ~(nouns | adjectives), generator)
+    # The official code splits captions anew here, with NLTK; we keep spaCy's words.
     trigrams = [words[start : start + 3] for start in range(0, len(words), 3)]
     within = [generator.permutation(trigram) for trigram in trigrams]
     across = [trigrams[position] for position in generator.permutation(len(trigrams))]

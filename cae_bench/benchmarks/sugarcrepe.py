@@ -1,12 +1,8 @@
 """SugarCrepe (Hsieh et al. 2023) and SugarCrepe++ (Dumpala et al. 2024).
 
-SugarCrepe pairs a COCO caption with a fluent hard negative, in which an object, attribute or
-relation is added, replaced or swapped. The true caption is option 0, as in CLIP_benchmark.
-CLIP_benchmark counts a tie as right by its argmax; here a tie is wrong, as in the official script.
-
-SugarCrepe++ has two true captions of an image that mean the same, and a negative caption. In the
-task ITT (image to text), both true captions must be closer to the image than the negative. In the
-task TOT (text only), the true captions must be closer to each other than each is to the negative.
+SugarCrepe pairs a COCO caption, option 0, with a hard negative in which an object, attribute or
+relation is added, replaced or swapped. SugarCrepe++ has two true captions and a negative: both are
+closer to the image than the negative (ITT), or closer to each other than each is to it (TOT).
 """
 
 from __future__ import annotations
@@ -32,27 +28,16 @@ IMAGES_ADVICE = "COCO's val2017: put them into coco/val2017"
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of a subset of SugarCrepe; their keys may have gaps.
-
-    Raises:
-        MissingFileError: If the annotation file does not exist.
-        DataError: If the file or a row is malformed.
-    """
+    """Yield the items of a subset of SugarCrepe."""
     for row in json_rows(root / f"sugar-crepe/data/{subset}.json", dict):
         image = ImageRef(root / "coco/val2017" / row.text("filename").strip())
         texts = row.text("caption"), row.text("negative_caption")
+        # Keys may have gaps: the release removed wrong rows without numbering the rest anew.
         yield Item(row.key, (image,), texts, group=subset)
 
 
 def _read_plus_plus_items(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of a subset of SugarCrepe++, such as "itt/swap_obj".
-
-    An item has two true captions, then the negative caption.
-
-    Raises:
-        MissingFileError: If the annotation file does not exist.
-        DataError: If the file or a row is malformed.
-    """
+    """Yield the items of a subset of SugarCrepe++, such as "itt/swap_obj"."""
     name = strip_task(subset)
     for row in json_rows(root / f"sugarcrepe-pp/data/{name}.json", list):
         image = ImageRef(root / "coco/val2017" / row.text("filename").strip())
@@ -65,19 +50,13 @@ def _bag_of_words(caption: str) -> list[str]:
 
 
 def _count_same_words(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
-    """Count the items whose two captions consist of the same words, in any order.
-
-    Case and punctuation are ignored. A bag-of-words model cannot get such an item right.
-    """
+    """Count the items whose captions have the same words: a bag-of-words model fails on them."""
     same = [_bag_of_words(item.texts[0]) == _bag_of_words(item.texts[1]) for item in items]
     return {"same_words": sum(same)}
 
 
 def _count_unwinnable(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
-    """Count the items whose negative caption equals one of the true captions.
-
-    No model can get such an item right.
-    """
+    """Count the items whose negative equals a true caption, which no model gets right."""
     return {"unwinnable": sum(item.texts[2] in item.texts[:2] for item in items)}
 
 
@@ -91,7 +70,6 @@ FAMILY = Family(
     in_paper=True,
     extra_counts=_count_same_words,
 )
-"""SugarCrepe."""
 
 PLUS_PLUS_FAMILY = Family(
     "sugarcrepe_pp",
@@ -105,4 +83,3 @@ PLUS_PLUS_FAMILY = Family(
     rescored=("tot/*",),
     extra_counts=_count_unwinnable,
 )
-"""SugarCrepe++."""

@@ -1,9 +1,7 @@
 """SVO-Probes (Hendricks and Nematzadeh 2021): a sentence, a matching image and a negative image.
 
-The negative image shows another subject, verb or object. Three flags of a row say which of the
-three differs; rows with no flag or several flags set form the group "mixed". Here an item is right
-if the matching image is closer to the sentence. For the official metric see
-`cae_bench.choice.svo_match_benchmark`.
+The negative image shows another subject, verb or object. Here an item is right if the matching
+image is closer to the sentence; for the official metric see `choice.svo_match_benchmark`.
 """
 
 from __future__ import annotations
@@ -18,23 +16,16 @@ NEGATIVE_KINDS = ("subj", "verb", "obj")
 """Parts of the sentence that may differ in the negative image; each is also a group of items."""
 
 MIXED_GROUP = "mixed"
-"""Group of the items with no flag or several flags set.
-
-It is also the key of the number of these items in `Benchmark.property_counts`.
-"""
+"""Group of the items with no flag or several flags set, and key of their number."""
 
 CSV_COLUMNS = ("sentence", "pos_image_id", "neg_image_id", "subj_neg", "verb_neg", "obj_neg")
 """Columns that the annotation file must have."""
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:
-    """Yield all items; the matching image is option 0, the negative image option 1.
-
-    Raises:
-        MissingFileError: If the annotation file does not exist.
-        DataError: If the file or a row is malformed.
-    """
+    """Yield all items; the matching image is option 0, the negative image option 1."""
     for row in csv_rows(root / "svo-probes/svo_probes.csv", CSV_COLUMNS):
+        # As whole numbers, because some ids in the file went through floats, as in "7.0".
         images = tuple(_image(root, row.integer(f"{sign}_image_id")) for sign in ("pos", "neg"))
         flags = [group for group in NEGATIVE_KINDS if _flag(row, f"{group}_neg")]
         group = flags[0] if len(flags) == 1 else MIXED_GROUP
@@ -53,7 +44,7 @@ def _flag(row: Row, field: str) -> bool:
 
 
 def _count_mixed(subset: str, items: Sequence[Item]) -> Mapping[str, int]:
-    """Count the items of the group "mixed", which have no flag or several flags."""
+    """Count the items of the group "mixed"."""
     return {MIXED_GROUP: sum(item.group == MIXED_GROUP for item in items)}
 
 

@@ -1,7 +1,6 @@
-"""VALSE (Parcalabescu et al. 2022): a caption against a foil, in eleven subsets.
+"""VALSE (Parcalabescu et al. 2022): a caption against a hard negative, in eleven subsets.
 
-As the authors of VALSE ask, we use only items that at least two of three annotators found valid.
-This excludes all items whose foil equals the caption. The foil is option 0, the caption option 1.
+VALSE calls the hard negative a foil. It is option 0, the caption option 1.
 """
 
 from __future__ import annotations
@@ -40,10 +39,7 @@ IMAGE_FOLDERS = {
     "plurals": "valse/data/plurals/test_images",
     "relations": "valse/data/relations/test_images",
 }
-"""Folder in which the official evaluation looks for the images of each subset.
-
-It is relative to the folder of all datasets, as are `FALLBACK_IMAGE_FOLDERS`.
-"""
+"""Folder in which the official evaluation looks for the images of each subset."""
 
 FALLBACK_IMAGE_FOLDERS = ("valse/images", "coco/val2017", "coco/val2014", "coco/train2014")
 """Folders in which an image is looked for after `IMAGE_FOLDERS`, in this order."""
@@ -51,17 +47,13 @@ FALLBACK_IMAGE_FOLDERS = ("valse/images", "coco/val2017", "coco/val2014", "coco/
 N_ANNOTATORS = 3
 """Number of annotators of each item."""
 
+# As the authors of VALSE ask. It also excludes all items whose foil equals the caption.
 MIN_VOTES = 2
 """Number of annotators who must have found an item valid."""
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item | ExcludedRow]:
-    """Yield the valid items of a subset, and an `ExcludedRow` for each item that is not valid.
-
-    Raises:
-        MissingFileError: If the annotation file does not exist.
-        DataError: If the file or a row is malformed.
-    """
+    """Yield the valid items of a subset, and an `ExcludedRow` for each other item."""
     folders = [root / name for name in (IMAGE_FOLDERS[subset], *FALLBACK_IMAGE_FOLDERS)]
     for row in json_rows(root / f"valse/data/{subset}.json", dict):
         votes = row.integer("mturk.caption")

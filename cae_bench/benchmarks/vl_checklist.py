@@ -1,8 +1,7 @@
 """VL-CheckList (Zhao et al. 2022): a phrase against one with another object, attribute or relation.
 
-Some rows have three true and three negative phrases. Only the first true and the first negative
-phrase are scored, as in the official image-text contrast ("itc"). All rows of a file are used. The
-negative phrase is option 0, the true phrase option 1.
+A subset is one annotation file, named by its path without the suffix. The negative phrase is option
+0, the true phrase option 1.
 """
 
 from __future__ import annotations
@@ -51,11 +50,9 @@ OBJECT_COUNTS = {
     "Object/Size/swig_size/swig_item/swig_item": {"large": 5070, "medium": 742, "small": 154},
     "Object/Size/swig_size/swig_tool/swig_tool": {"large": 4643, "medium": 1452, "small": 308},
 }
-"""Number of items on objects, by the beginning of the file's path and by location or size.
+"""Number of items on objects by beginning of the path, and by location or size; None if unknown."""
 
-As in `ITEM_COUNTS`, None stands for an unknown number.
-"""
-
+# Counted in the files of the official repository at commit 6f8d6a3, without the largest files.
 ITEM_COUNTS = {
     "Attribute/vg/action": 1892,
     "Attribute/vg/color": 11_569,
@@ -77,46 +74,32 @@ ITEM_COUNTS = {
         for value, n in counts.items()
     },
 }
-"""Published number of items of each subset; None where no verified number is known.
-
-A subset is named by the path of its file, as in `read_items`. The numbers were counted in the files
-of the official repository at commit 6f8d6a3, without the largest files.
-"""
+"""Published number of items of each subset; None where no verified number is known."""
 
 IMAGE_FOLDERS = {
     "*/hake_*": "hake",
     "*/swig_*": "swig",
     "*/vg[/_]*": "vg",
+    # VAW uses the images of Visual Genome.
     "*/vaw/*": "vg",
 }
-"""Folder of the images in `vl-checklist`, by a pattern that the subset's name fits.
-
-VAW uses the images of Visual Genome.
-"""
+"""Folder of the images in `vl-checklist`, by a pattern that the subset's name fits."""
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of one subset, which is one annotation file.
-
-    Args:
-        root: Folder of all datasets.
-        subset: Path of the file in `vl-checklist/data`, without the suffix `.json`.
-
-    Raises:
-        MissingFileError: If the annotation file does not exist.
-        DataError: If no pattern of `IMAGE_FOLDERS` fits the subset, or the file or a row is
-            malformed.
-    """
+    """Yield the items of the file `vl-checklist/data/SUBSET.json`."""
     folders = [name for pattern, name in IMAGE_FOLDERS.items() if fnmatchcase(subset, pattern)]
     if not folders:
         raise DataError(
             f"vl-checklist/data/{subset}.json: cannot tell its images. Name the file, or a folder "
             f"above it, like one of {', '.join(IMAGE_FOLDERS)}, as the official files are."
         )
+    # All rows: the official sample configuration silently stops after the first 1,000 pairs.
     for row in json_rows(root / f"vl-checklist/data/{subset}.json", list):
         if isinstance(row.content, list) and len(row.content) != 2:
             raise row.error(f"has {len(row.content)} fields, 2 were expected")
         image = ImageRef(root / "vl-checklist" / folders[0] / row.text("0").strip())
+        # SWiG's rows have three phrases of each kind; the official contrast ("itc") uses the first.
         texts = row.text("1.NEG.0"), row.text("1.POS.0")
         yield Item(row.key, (image,), texts, truth=1, group=subset)
 

@@ -27,10 +27,7 @@ CONTROLLED_PREPOSITIONS = {
     "controlled_images": ("left", "right", "on", "under"),
     "controlled_clevr": ("left", "right", "in-front", "behind"),
 }
-"""Prepositions in the names of the image files of the controlled subsets.
-
-For example, the preposition in "mug_left_of_plate.jpeg" is "left".
-"""
+"""Prepositions in image names of the controlled subsets, as in "mug_left_of_plate.jpeg"."""
 
 N_OPTIONS = 4
 """Number of captions of an item of the controlled subsets; with more, chance would be smaller."""
@@ -42,6 +39,7 @@ PREPOSITION_OF_PHRASE = {
     "behind": "behind",
     "above": "above",
     "below": "below",
+    # "top" has to stay after the phrases above: it also occurs in "laptop".
     "top": "top",
     "bottom": "bottom",
 }
@@ -49,15 +47,11 @@ PREPOSITION_OF_PHRASE = {
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of one subset.
-
-    Raises:
-        MissingFileError: If the annotation file does not exist.
-        DataError: If the file or a row is malformed.
-    """
+    """Yield the items of one subset."""
     if subset in CONTROLLED_PREPOSITIONS:
         yield from _read_controlled(root, subset)
         return
+    # COCO pads its image ids with zeros, Visual Genome does not.
     image_name = "val2017/{:012d}.jpg" if subset.startswith("coco") else "vg_images/{}.jpg"
     for row in json_rows(root / _annotation_file(subset), list):
         content = row.content
@@ -74,12 +68,7 @@ def _annotation_file(subset: str) -> str:
 
 
 def _read_controlled(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of a controlled subset, whose image files have the preposition in their name.
-
-    Raises:
-        MissingFileError: If the annotation file does not exist.
-        DataError: If the file or a row is malformed.
-    """
+    """Yield the items of a controlled subset, whose image names contain the preposition."""
     for row in json_rows(root / _annotation_file(subset), list):
         path = row.text("image_path")
         parts = PurePosixPath(path).stem.split("_")
@@ -91,17 +80,14 @@ def _read_controlled(root: Path, subset: str) -> Iterator[Item]:
         texts = row.texts("caption_options")
         if len(texts) != N_OPTIONS:
             raise row.error(f"has {len(texts)} caption_options, {N_OPTIONS} were expected")
-        image = ImageRef(root / "whatsup" / path.removeprefix("data/"))  # the official data folder
+        # "data/" is the folder of the official repository.
+        image = ImageRef(root / "whatsup" / path.removeprefix("data/"))
         yield Item(row.key, (image,), texts, group=parts[1])
 
 
 def _preposition(caption: str) -> str:
-    """Return the preposition of a caption about one or two objects.
-
-    If the last word is a preposition, as in "a photo of a cup on the left", it is returned.
-    Otherwise the first phrase of `PREPOSITION_OF_PHRASE` that occurs in the caption gives the
-    preposition. If none occurs, the last word is returned.
-    """
+    """Return the preposition of a caption; without a known one, its last word."""
+    # Captions of one object end in it, as in "a photo of a cup on the left".
     last = caption.split()[-1].strip(".")
     if last in PREPOSITION_OF_PHRASE.values():
         return last

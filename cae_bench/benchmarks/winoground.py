@@ -1,9 +1,8 @@
 """Winoground (Thrush et al. 2022): two images and two captions made of the same words.
 
-The subsets "text", "image" and "group" are the three scores on all 400 items. Diwan et al. (2022)
-tagged the items that are hard for reasons other than compositionality. The subsets whose names end
-in "/untagged" are scores on the 172 items without a tag; those in "/authors" are scores on the
-items that CAE's authors call clean, which are the untagged items without item 313.
+The subsets "text", "image" and "group" are the three scores on all 400 items. Those that end in
+"/untagged" are on the 172 items without a tag by Diwan et al. (2022), who tag why an item is hard
+for other reasons than compositionality; those in "/authors" on those that CAE's authors call clean.
 """
 
 from __future__ import annotations
@@ -18,22 +17,18 @@ from cae_lib.data.rows import jsonl_rows
 
 @cache
 def untagged_ids() -> frozenset[int]:
-    """Return the ids of the 172 items that Diwan et al. (2022) gave no tag; they are cached."""
+    """Return the ids of the 172 items that Diwan et al. (2022) gave no tag."""
     path = Path(__file__).with_name("winoground_untagged.txt")
     lines = path.read_text(encoding="utf-8").splitlines()
     return frozenset(int(n) for line in lines if not line.startswith("#") for n in line.split())
 
 
 def read_items(root: Path, subset: str) -> Iterator[Item]:
-    """Yield the items of a subset: all items, the untagged ones, or those of CAE's authors.
-
-    Raises:
-        MissingFileError: If the annotation file does not exist.
-        DataError: If the file or a row is malformed.
-    """
+    """Yield the items of a subset: all items, the untagged ones, or those of CAE's authors."""
     folder = root / "winoground/images"
     for row in jsonl_rows(root / "winoground/examples.jsonl"):
         number = row.integer("id")
+        # The list of CAE's authors is that of Diwan et al. without item 313.
         tagged = number not in untagged_ids() or ("authors" in subset and number == 313)
         if "/" in subset and tagged:
             continue

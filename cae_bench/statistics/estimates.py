@@ -55,7 +55,9 @@ class VarianceComponents:
 
     def variance(self) -> float:
         """Return the variance of the mean over all seeds and items."""
-        n, seeds = self.n_seeds, np.maximum(0.0, self.by_seed - self.rest)  # `max` would drop a NaN
+        # The difference of two estimates may come out below 0, which no variance is. `max` in place
+        # of `np.maximum` would also turn NaN into 0.
+        n, seeds = self.n_seeds, np.maximum(0.0, self.by_seed - self.rest)
         return seeds / n + np.maximum(0.0, self.by_item - self.rest / n) + self.rest / n
 
     def degrees_of_freedom(self, assume_true_variances: bool = False) -> float:
@@ -76,11 +78,14 @@ class VarianceComponents:
         n, total, by_seed, by_item = self.n_seeds, self.variance(), self.by_seed, self.by_item
         if n == 2:
             return np.nan
+        # By definition, true components are at least as large as what they contain.
         if assume_true_variances:
             by_seed = np.maximum(by_seed, self.rest)
             by_item = np.maximum(0.0, by_item - self.rest / n) + self.rest / n
+        # `seeds * total` in place of Satterthwaite's `seeds**2` gives the few seeds more weight.
         seeds = np.maximum(0.0, by_seed - self.rest / 2) / n
         spread = by_item**2 / self.item_freedom + (seeds * total / (n - 1) if n > 1 else 0.0)
+        # The spread is 0 where nothing varies.
         return total**2 / spread if spread else self.item_freedom
 
 
@@ -110,6 +115,7 @@ def seed_means_and_components(
     Returns:
         The mean of each seed `(S,)`, and the variance components.
     """
+    # Clusters numbered from 0 to C - 1.
     _, clusters = np.unique(clusters, return_inverse=True)
     n_groups, n_clusters, n_seeds = len(weights), int(clusters.max()) + 1, len(values)
 
@@ -120,24 +126,29 @@ def seed_means_and_components(
         [np.bincount(cells, row, n_groups * n_clusters).reshape(shape) for row in values]
     )
     totals = sizes.sum(axis=1)
+    # Means of seeds within groups (S, G), and their weighted sums (S,).
     means = sums.sum(axis=2) / totals
     by_seed = means @ weights
 
-    # Groups that share images have one common set of clusters: it loses one degree of freedom.
+    # Groups that share images have one common set of clusters: it loses one degree of freedom. An
+    # entry of (G, G) is above 0 where two groups have an image in common.
     freedom = n_clusters - connected_components(sizes @ sizes.T)[0]
     if not freedom:
         return by_seed, VarianceComponents(np.nan, np.nan, np.nan, n_seeds, np.nan)
 
-    # What each cluster adds to its group's mean, corrected for having pulled that mean to itself.
+    # What each cluster adds to its group's mean (S, G, C), corrected for having pulled that mean to
+    # itself. A cluster that is all of its group has no correction: its residual is 0.
     share = sizes / totals[:, None]
     scale = np.divide(1, np.sqrt(1 - share), out=np.zeros_like(share), where=share < 1)
     residuals = (sums - sizes * means[:, :, None]) / totals[None, :, None] * scale
 
-    # A group of one cluster has a residual of 0: it gets the others' variance of one cluster.
+    # A group of one cluster has a residual of 0: it gets the others' variance of one cluster. This
+    # is a group's sum of squares times its number of clusters, weighted by degrees of freedom.
     by_group = np.stack([_sums_of_squares(residuals[:, group]) for group in range(n_groups)])
     counts = (sizes > 0).sum(axis=1)
     pooled = (counts * (counts - 1)) @ by_group / (counts - 1).sum()
 
+    # A cluster may lie in several groups, so it is added over groups (S, C) before it is squared.
     total = _sums_of_squares(np.einsum("g,sgc->sc", weights, residuals))
     by_item, rest = total + (weights[counts == 1] ** 2).sum() * pooled
     spread = float(by_seed.var(ddof=1)) if n_seeds > 1 else 0.0
@@ -145,14 +156,9 @@ def seed_means_and_components(
 
 
 def _sums_of_squares(residuals: np.ndarray) -> np.ndarray:
-    """Return two sums of squares of the residuals of S seeds and C clusters `(S, C)`.
-
-    Returns:
-        An array of two numbers. The first is the sum of squares of the C means over seeds. The
-        second is the sum of squares of the deviations from these means, divided by S - 1; it is 0
-        for a single seed.
-    """
+    """Return sums of squares of residuals `(S, C)`: means over seeds, and the rest by S - 1."""
     means = residuals.mean(axis=0)
+    # A single seed has no deviations: its sum is 0, whatever divides it.
     rest = ((residuals - means) ** 2).sum() / max(1, len(residuals) - 1)
     return np.array([(means**2).sum(), rest])
 
@@ -163,6 +169,7 @@ def minimal_detectable_effect(components: VarianceComponents) -> float:
     The test is the two-sided t-test at the level `1 - CONFIDENCE`. The result has the unit of the
     mean. It is NaN if the variance is NaN or there are two seeds.
     """
+    # The question is about studies to come, for which these components are taken to be true.
     error, freedom = (
         components.variance() ** 0.5,
         components.degrees_of_freedom(assume_true_variances=True),
@@ -170,7 +177,9 @@ def minimal_detectable_effect(components: VarianceComponents) -> float:
     if np.isnan(freedom):
         return np.nan
     critical = t.isf((1 - CONFIDENCE) / 2, freedom)
+    # An upper bound for the root finder: few degrees of freedom require a large shift.
     highest = critical + 10.0 * (1 + critical / freedom)
+    # The noncentral t distribution; significance with the wrong sign does not count as finding.
     return error * brentq(lambda shift: nct.sf(critical, freedom, shift) - POWER, 0, highest)
 
 
@@ -191,7 +200,8 @@ def summarize(seed_means: np.ndarray, components: VarianceComponents) -> dict[st
     estimate, error = float(seed_means.mean()), components.variance() ** 0.5
     freedom = components.degrees_of_freedom()
     half_width = t.isf((1 - CONFIDENCE) / 2, freedom) * error
-    p = float(estimate == 0)  # where nothing varies
+    # Where nothing varies, a mean of 0 is no difference, and any other is one for certain.
+    p = float(estimate == 0)
     if np.isnan([estimate, freedom]).any():
         p = np.nan
     elif error:
@@ -248,9 +258,11 @@ def mean_ci(
             images, an item occurs twice for a seed of a group, a seed lacks items that other seeds
             of its group have, or a group lacks items of a score.
     """
+    # The item matrix finds rows by their label, which therefore has to be unique.
     frame = frame.reset_index(drop=True)
     matrix = _ItemMatrix(frame, value, items, cluster, weights, by)
     rows = []
+    # `observed=True`: no group for a category of a categorical column that does not occur.
     for names, group in frame.groupby(list(by), sort=False, observed=True):
         values = matrix.side(group, _label(by, names)).values
         rows += [dict(zip(by, names, strict=True)) | row for row in matrix.tests(values)]
@@ -302,7 +314,9 @@ def contrasts(
             items (this last case only without `weights`).
     """
     frame = frame.reset_index(drop=True)
+    # With a single string, `in` would also match parts of names.
     fixed = (fixed,) if isinstance(fixed, str) else fixed
+    # One matrix for all groups and sides, so that an item has the same number everywhere.
     matrix = _ItemMatrix(frame, value, items, cluster, weights, (*by, key))
     rows = []
     groups = frame.groupby(list(by), sort=False, observed=True) if by else [((), frame)]
@@ -313,6 +327,7 @@ def contrasts(
         }
         pairs = against if isinstance(against, Mapping) else dict.fromkeys(sides, against)
         for first, second in pairs.items():
+            # A single `against` is itself one of the sides.
             if first == second:
                 continue
             if first not in sides or second not in sides:
@@ -322,6 +337,7 @@ def contrasts(
                 )
             matrix.require_same_items(sides[first], sides[second])
             rows_of_pairs = _pair_seeds(sides[first], sides[second])
+            # (pairs of seeds, N): what makes an item easy or hard for both sides cancels.
             differences = (
                 sides[first].values[rows_of_pairs[0]] - sides[second].values[rows_of_pairs[1]]
             )
@@ -356,14 +372,9 @@ def linearized_ratios(
 
 
 class _Side(NamedTuple):
-    """Values of one run (or another value of `key`), one row for each of its seeds.
+    """Values `(S, N)` of one run (or another value of `key`); NaN for items that no seed has.
 
-    Attributes:
-        label: Name of this side in error messages.
-        is_fixed: Whether the run is one given model, which has no seeds.
-        seeds: Seeds of the run, ascending.
-        values: Value of each of S seeds on each of N items `(S, N)`; NaN for items that no seed
-            has. In `correlations`, the estimate of each seed and its R resamples `(S, 1 + R)`.
+    In `correlations`, the values are the estimate of each seed and its R resamples `(S, 1 + R)`.
     """
 
     label: str
@@ -383,8 +394,9 @@ def _pair_seeds(first: _Side, second: _Side) -> tuple[np.ndarray, np.ndarray]:
                 "leave it out of `fixed`"
             )
     if first.is_fixed or second.is_fixed:
+        # The one row of a fixed side pairs with every seed: all numbers modulo 1 are 0.
         pairs = np.arange(max(len(side.seeds) for side in sides))
-        return pairs % len(first.seeds), pairs % len(second.seeds)  # the one row of a fixed side
+        return pairs % len(first.seeds), pairs % len(second.seeds)
     _, *rows = np.intersect1d(first.seeds, second.seeds, return_indices=True)
     if not len(rows[0]):
         raise DataError(
@@ -430,10 +442,12 @@ class _ItemMatrix:
                 f"{int(unknown.any(axis=1).sum())} of {len(frame)} rows have no "
                 f"{', '.join(columns)}: give every row one"
             )
+        # A number for each item, in the order of first appearance.
         self.value, self.items = value, list(items)
         self.number = frame.groupby(self.items, sort=False, observed=True).ngroup()
         first = ~self.number.duplicated()
         self.names = frame.loc[first, self.items].assign(number=self.number[first].to_numpy())
+        # The cluster of each item, by its number, from the row in which it appears first.
         clusters = pd.factorize(frame[cluster])[0]
         self.clusters = clusters[first]
         ambiguous = np.unique(self.number[self.clusters[self.number] != clusters])
@@ -445,6 +459,7 @@ class _ItemMatrix:
         self.scores = None if weights is None else self._scores(weights)
 
     def _scores(self, weights: pd.DataFrame) -> dict[str, _Score]:
+        # A left join keeps items without an answer, so that they can be named in an error.
         numbered = weights.merge(self.names, on=self.items, how="left", validate="many_to_one")
         unanswered = numbered[numbered["number"].isna()]
         if len(unanswered):
@@ -459,6 +474,8 @@ class _ItemMatrix:
                 f"{name}: the weights list {repeated} more than once; give each item of a score "
                 "one row"
             )
+        # Items of a stratum are averaged equally, so different weights would be lost. Weights are
+        # quotients, and are compared up to rounding.
         spread = weights.groupby(["score", "stratum"], sort=False)["weight"].agg(["min", "max"])
         unequal = spread.index[~np.isclose(spread["min"], spread["max"])]
         if len(unequal):
@@ -467,6 +484,8 @@ class _ItemMatrix:
                 f"{score}: items of stratum {stratum!r} have different weights; give the items of "
                 "a stratum one weight, or put them into several strata"
             )
+        # `factorize` and `groupby` with `sort=False` both take strata in order of appearance, so
+        # the numbers of strata fit their weights.
         return {
             name: _Score(
                 rows["number"].to_numpy(int),
@@ -484,29 +503,22 @@ class _ItemMatrix:
         return f"{len(names)} item{'s' * (len(names) > 1)} ({', '.join(few)}{more})"
 
     def side(self, group: pd.DataFrame, label: str, is_fixed: bool = False) -> _Side:
-        """Return the values of one group, by seed and item; NaN for items that the group lacks.
-
-        Args:
-            group: Rows of the table that this object was made from, with their index in it.
-            label: Name of the group in error messages.
-            is_fixed: Whether the group is one given model, which has no seeds.
-
-        Raises:
-            DataError: If a value is missing, an item occurs twice for a seed, or a seed lacks items
-                that other seeds have.
-        """
+        """Return the values of some rows of the table by seed and item; NaN for items they lack."""
         seeds, row = np.unique(group["seed"], return_inverse=True)
         number = self.number.loc[group.index].to_numpy()
+        # A missing value is refused and not dropped, so NaN below only marks items without a row.
         unknown = np.unique(number[group[self.value].isna()])
         if len(unknown):
             raise DataError(
                 f"{label}: no value of {self.value} at {self.describe(unknown)}; measure the "
                 "run again, or leave these items out on both sides"
             )
+        # One number for each pair of seed and item.
         if np.bincount(row * len(self.names) + number).max() > 1:
             raise DataError(f"{label}: an item occurs twice; name more columns in `by` or `items`")
         matrix = np.full((len(seeds), len(self.names)), np.nan)
         matrix[row, number] = group[self.value].to_numpy(np.float64)
+        # The components of variance assume that every seed answers the same items.
         partial = np.isnan(matrix).any(axis=0) & ~np.isnan(matrix).all(axis=0)
         if partial.any():
             items = self.describe(np.flatnonzero(partial))
@@ -514,12 +526,11 @@ class _ItemMatrix:
         return _Side(label, is_fixed, tuple(seeds.tolist()), matrix)
 
     def require_same_items(self, first: _Side, second: _Side) -> None:
-        """Raise a DataError if one side has items that the other lacks.
-
-        With weighted scores, nothing is checked here: `tests` checks the items of each score.
-        """
+        """Raise a DataError if one side has items that the other lacks."""
+        # With weights, `tests` checks the items of each score.
         if self.scores is not None:
             return
+        # The first row stands for all, since all seeds of a side have the same items.
         in_first, in_second = (~np.isnan(side.values[0]) for side in (first, second))
         lacking = [
             f"{self.describe(np.flatnonzero(only))} of {side.label} alone"
@@ -532,14 +543,7 @@ class _ItemMatrix:
             )
 
     def tests(self, matrix: np.ndarray) -> list[dict[str, object]]:
-        """Return the estimate and test of the mean of each score; without scores, of all items.
-
-        Args:
-            matrix: Value of each seed on each item; NaN for items without a value.
-
-        Raises:
-            DataError: If an item of a score has no value.
-        """
+        """Return the test of the mean of values `(S, N)` in each score, without scores of all."""
         if self.scores is None:
             answered = np.flatnonzero(~np.isnan(matrix[0]))
             score = _Score(answered, np.zeros(len(answered), int), np.ones(1))
@@ -550,6 +554,8 @@ class _ItemMatrix:
         values, clusters = matrix[:, score.numbers], self.clusters[score.numbers]
         if np.isnan(values).any():
             raise DataError("a score has items that were not answered: measure the run again")
+        # Images, not items, because items of one image are not independent; see
+        # `MIN_NONZERO_CLUSTERS`.
         nonzero = np.unique(clusters[(values != 0).any(axis=0)])
         return summarize(
             *seed_means_and_components(values, score.strata, score.weights, clusters)
@@ -606,11 +612,15 @@ def correlations(
     for name, rows in frame.groupby("set", sort=False, observed=True):
         scores, gold = _scores_by_pair(str(name), rows)
         n = sizes[name] = len(gold)
+        # How often each pair is drawn, in n draws with replacement (R, n). The same resamples for
+        # all runs, so that their differences are paired. In row 0 each pair occurs once: with these
+        # counts, the correlation is the estimate itself.
         counts = generator.multinomial(n, np.full(n, 1 / n), size=resamples)
         counts = np.concatenate([np.ones((1, n), dtype=counts.dtype), counts])
         ranks[name] = scores.rank()
         sides[name] = {}
         for run in scores.columns.unique("run"):
+            # (S, n) -> (S, 1 + R)
             columns = scores[run].to_numpy().T
             values = np.stack([weighted_spearman(column, gold, counts) for column in columns])
             sides[name][run] = _Side(f"run {run}", run in fixed, tuple(scores[run]), values)
@@ -621,6 +631,7 @@ def correlations(
             "the sets do not have the same runs and seeds: measure those that are not "
             "there, or leave them out"
         )
+    # Sets are resampled independently, so resample r of the mean is the mean of their resamples r.
     if len(sides) > 1:
         sides["mean"] = {
             run: side._replace(values=np.mean([by_run[run].values for by_run in sides.values()], 0))
@@ -647,20 +658,7 @@ def correlations(
 
 
 def _scores_by_pair(name: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, np.ndarray]:
-    """Return the scores and the human ratings of the n pairs of a set.
-
-    Args:
-        name: Name of the set, for error messages.
-        rows: The rows of the set.
-
-    Returns:
-        The scores, with a row for each pair and a column for each run and seed; and the human
-        rating of each pair `(n,)`.
-
-    Raises:
-        DataError: If runs do not have the same pairs, scores or ratings are missing, or a pair has
-            more than one rating.
-    """
+    """Return the scores of n pairs, a column for each run and seed, and their ratings `(n,)`."""
     if rows.duplicated(["pair", "run", "seed"]).any():
         raise DataError(f"set {name}: a pair occurs twice for a seed of a run")
     scores = rows.pivot(index="pair", columns=["run", "seed"], values="score")
@@ -670,6 +668,7 @@ def _scores_by_pair(name: str, rows: pd.DataFrame) -> tuple[pd.DataFrame, np.nda
         raise DataError(f"set {name}: {int(rows['gold'].isna().sum())} rows have no value of gold")
     if (rows.groupby("pair", observed=True)["gold"].nunique(dropna=False) > 1).any():
         raise DataError(f"set {name}: a pair has more than one value of gold")
+    # Pivoting sorts the pairs, so the ratings are brought into the order of the scores.
     gold = rows.drop_duplicates("pair").set_index("pair")["gold"]
     return scores, gold.reindex(scores.index).to_numpy()
 
@@ -681,15 +680,8 @@ def _count_movable_pairs(
     against: str | None,
     rows_of_pairs: tuple[np.ndarray, np.ndarray] | None,
 ) -> int:
-    """Count the pairs in the column `nonzero` of `correlations`.
-
-    Args:
-        ranks: For each set, the rank of each pair (rows) for each run and seed (columns).
-        name: Name of the set; "mean" sums the counts of all sets.
-        run: The run.
-        against: The run that is subtracted; None for none.
-        rows_of_pairs: Seeds of the two runs that are paired, from `_pair_seeds`; None for one run.
-    """
+    """Count the pairs in the column `nonzero` of `correlations`, from the ranks in each set."""
+    # "mean" is no set of its own, but sums up the sets.
     if name not in ranks:
         return sum(
             _count_movable_pairs(ranks, subset, run, against, rows_of_pairs) for subset in ranks
@@ -698,20 +690,17 @@ def _count_movable_pairs(
     if against is None or rows_of_pairs is None:
         commonest = (int(np.unique(seed, return_counts=True)[1].max()) for seed in by_seed.T)
         return len(by_seed) - min(commonest)
+    # Ranks, since Spearman's correlation does not see changes of scores that keep their order.
     columns, others = rows_of_pairs
     moved = by_seed[:, columns] != ranks[name][against].to_numpy()[:, others]
     return int(moved.any(axis=1).sum())
 
 
 def _summarize_resamples(values: np.ndarray, freedom: int) -> dict[str, object]:
-    """Return `summarize` of a statistic, with its variance over items from bootstrap resamples.
-
-    Args:
-        values: For each of S seeds the estimate, followed by its R resamples `(S, 1 + R)`. A
-            resample that is NaN counts as equal to the mean of the seed's others.
-        freedom: Degrees of freedom of the variance over items.
-    """
+    """Return `summarize` of the estimate and R resamples of each seed `(S, 1 + R)`."""
+    # (S, R). A resample in which nothing varies is NaN: it counts as the mean of the seed's others.
     moves = values[:, 1:] - np.nanmean(values[:, 1:], axis=1, keepdims=True)
+    # Resamples take the place of clusters; the variance over them is that over items.
     by_item, rest = _sums_of_squares(np.nan_to_num(moves)) / (moves.shape[1] - 1)
     spread = float(values[:, 0].var(ddof=1)) if len(values) > 1 else 0.0
     components = VarianceComponents(spread, by_item, rest, len(values), freedom)
@@ -719,21 +708,15 @@ def _summarize_resamples(values: np.ndarray, freedom: int) -> dict[str, object]:
 
 
 def weighted_spearman(first: np.ndarray, second: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Compute Spearman's correlation of two columns of n rows in each of R bootstrap samples.
+    """Return Spearman's correlation `(R,)` of two columns `(n,)` in each of R bootstrap samples.
 
-    Ties share their mean rank.
-
-    Args:
-        first: The first column `(n,)`.
-        second: The second column `(n,)`.
-        counts: Number of times that each row is in each sample `(R, n)`.
-
-    Returns:
-        The correlations `(R,)`, NaN for a sample in which a column does not vary.
+    `counts` `(R, n)` says how often each row is in each sample.
     """
+    # (R, n): ranks in each sample, less their mean there.
     total = counts.sum(axis=1, keepdims=True)
     ranks = (_ranks(first, counts), _ranks(second, counts))
     a, b = (rank - (counts * rank).sum(axis=1, keepdims=True) / total for rank in ranks)
+    # A sample in which a column does not vary gives 0 / 0, and so NaN.
     with np.errstate(divide="ignore", invalid="ignore"):
         return (counts * a * b).sum(axis=1) / np.sqrt(
             (counts * a * a).sum(axis=1) * (counts * b * b).sum(axis=1)
@@ -741,19 +724,13 @@ def weighted_spearman(first: np.ndarray, second: np.ndarray, counts: np.ndarray)
 
 
 def _ranks(column: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Return the rank of each of n rows in each of R bootstrap samples `(R, n)`.
-
-    Ties share their mean rank, and all ranks of a sample are shifted by the same constant. The
-    column is sorted only once: sums of `counts` in this order give the ranks.
-
-    Args:
-        column: The values `(n,)`.
-        counts: Number of times that each row is in each sample `(R, n)`.
-    """
+    """Return the rank of each row in each bootstrap sample `(R, n)`, up to a constant."""
+    # The column is sorted only once: sums of `counts` in this order give the ranks of all samples.
     order = np.argsort(column, kind="stable")
     ordered = column[order]
     starts = np.flatnonzero(np.append(True, np.diff(ordered) != 0))
     groups = np.add.reduceat(counts[:, order], starts, axis=1)
+    # (R, ties): equal values share the middle of the places that they take up in the sample.
     middle = np.cumsum(groups, axis=1) - groups / 2
     group_of = np.empty(len(column), dtype=int)
     group_of[order] = np.repeat(np.arange(len(starts)), np.diff(np.append(starts, len(column))))

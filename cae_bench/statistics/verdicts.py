@@ -12,11 +12,7 @@ from cae_lib.errors import DataError
 from cae_lib.methods import METHODS
 
 OUTCOMES = ("contradicted", "undecided", "negligible", "supported")
-"""Outcomes of a test of a claim.
-
-A method may have several tests, such as one for each of two word roles. The outcome of the method
-is then the one that comes first in this order among the outcomes of its tests.
-"""
+"""Outcomes of a test of a claim. A method with several tests has the first of their outcomes."""
 
 MIN_NONZERO_CLUSTERS = 6
 """Smallest number of images with a value other than 0 for which a claim can be decided.
@@ -51,14 +47,19 @@ def holm(tests: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
         `sure` is the sign of the estimate (-1 or 1) if `p_holm` is below .05 and `nonzero`, if the
         tests have it, is at least `MIN_NONZERO_CLUSTERS`; otherwise it is 0.
     """
-    numbered = tests.reset_index(drop=True)  # labels of the index may repeat
+    # Labels of the index may repeat, as in tables that are put together from several.
+    numbered = tests.reset_index(drop=True)
     groups = [group for _, group in numbered.groupby(list(by), sort=False)] if by else [numbered]
     adjusted = pd.Series(np.nan, numbered.index)
     for group in groups:
+        # A test that could not be made is not one of those that are corrected for.
         p = group["p"].dropna()
         order = p.sort_values()
         steps = order * np.arange(len(order), 0, -1)
+        # The smallest of m p-values is multiplied by m, the next by m - 1; none may end up below
+        # one that was smaller.
         adjusted[order.index] = steps.cummax().clip(upper=1)
+    # With so few values other than 0, a small p-value rests on the assumption of normal values.
     significant = (adjusted < 1 - CONFIDENCE) & ~_has_too_few(numbered)
     sure = np.sign(numbered["estimate"]).where(significant, 0).astype(int)
     return tests.assign(p_holm=adjusted.to_numpy(), sure=sure.to_numpy())
@@ -101,6 +102,7 @@ def classify(tests: pd.DataFrame, delta: float, claim: str = "gain") -> pd.Serie
     estimate, low, high = tests["estimate"], tests["low"], tests["high"]
     sure = holm(tests)["sure"]
     inside = (low > -delta) & (high < delta)
+    # A comparison with NaN is False, so an interval that does not exist is undecided.
     conditions = {
         "gain": {
             "negligible": inside,
@@ -112,6 +114,7 @@ def classify(tests: pd.DataFrame, delta: float, claim: str = "gain") -> pd.Serie
     }
     if claim not in conditions:
         raise DataError(f"unknown claim {claim!r}: expected one of {', '.join(conditions)}")
+    # The first case that holds decides, so too few values come before everything else.
     cases = {"undecided": _has_too_few(tests)} | conditions[claim]
     return pd.Series(np.select(list(cases.values()), list(cases), "undecided"), tests.index)
 
@@ -149,11 +152,15 @@ def verdict(
         return UNTESTED
     if not decidable:
         return UNDECIDABLE
+    # All methods at once, since p-values are corrected for the number of tests of a claim.
     ranks = classify(tests, delta, claim).map(OUTCOMES.index)
+    # A method is as weak as the weakest of its tests, for example of its two word roles.
     by_method = ranks.groupby(tests[by], sort=False).min()
-    names: dict[str, list[str]] = {}  # of the methods with each outcome, the strongest first
+    # Names of the methods with each outcome, the strongest outcome first.
+    names: dict[str, list[str]] = {}
     for method, rank in by_method.sort_values(ascending=False, kind="stable").items():
         names.setdefault(OUTCOMES[rank], []).append(_method_label(str(method)))
+    # Two outcomes cannot both reach `MIN_VERDICT_SHARE`, so a tie does not matter.
     most = max(names, key=lambda outcome: len(names[outcome]))
     shared = len(names[most]) >= MIN_VERDICT_SHARE * len(by_method)
     by_outcome = "; ".join(

@@ -19,26 +19,12 @@ from cae_lib.config import paths
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.runtime import Progress
 
+# Columns with a model's answer to an item; a difference is reported as a changed answer.
 ANSWER_COLUMNS = ("correct", "rank")
-"""Columns that hold a model's answer to an item; a difference is reported as a changed answer."""
 
 
 def compare_tables(profile: Profile, commit_or_folder: str) -> None:
-    """Compare all tables of a profile with those of a commit or of another folder.
-
-    One line is printed for each run of a table that differs or exists on one side only, and a line
-    with totals.
-
-    Args:
-        profile: The profile.
-        commit_or_folder: Path of a folder with tables or, if there is no such folder, a commit in
-            the notation of git.
-
-    Raises:
-        ConfigError: If the tables of the profile are in no commit, or if git is missing or cannot
-            read the tables from the commit.
-        DataError: If there are no tables to compare with, or a table cannot be read.
-    """
+    """Print how all tables of a profile differ from those of a folder or, without one, a commit."""
     if Path(commit_or_folder).is_dir():
         _print_differences(Path(commit_or_folder), profile, commit_or_folder)
         return
@@ -47,6 +33,7 @@ def compare_tables(profile: Profile, commit_or_folder: str) -> None:
             f"tables of the profile {profile.name} mean nothing, and are in no commit"
         )
     place = profile.records.relative_to(paths().root)
+    # An archive leaves the work tree and the index of the clone as they are.
     archive = io.BytesIO(_git("archive", commit_or_folder, place.as_posix()))
     with TemporaryDirectory() as scratch, tarfile.open(fileobj=archive) as tables:
         for entry in tables:
@@ -56,18 +43,7 @@ def compare_tables(profile: Profile, commit_or_folder: str) -> None:
 
 
 def _print_differences(old_folder: Path, profile: Profile, old_name: str) -> None:
-    """Print how the stored tables of a profile differ from those in a folder.
-
-    Files that differ are read once each; of equal files, the rows are counted and not read.
-
-    Args:
-        old_folder: Folder of the tables to compare with.
-        profile: The profile.
-        old_name: Name of the commit or folder that the old tables come from, for the messages.
-
-    Raises:
-        DataError: If the folder or the profile has no tables.
-    """
+    """Print how the stored tables of a profile differ from those in a folder, `old_name`."""
     old = {path.stem: store.read_index(path) for path in old_folder.glob("*.parquet")}
     new = {table: store.index_of(table, profile) for table in store.table_names(profile)}
     old, new = ({table: rows for table, rows in side.items() if rows} for side in (old, new))
@@ -89,10 +65,13 @@ def _print_differences(old_folder: Path, profile: Profile, old_name: str) -> Non
             shared = {run for name, run in in_both if name == table}
             old_file, new_file = old_folder / f"{table}.parquet", store.packed_path(table, profile)
             is_packed = all(rows.path == new_file for rows in new[table].values())
+            # Of equal files, the rows are counted and not read. Results beside the packed table
+            # would make a difference that its file does not show.
             if is_packed and filecmp.cmp(old_file, new_file, shallow=False):
                 n_rows += pq.read_metadata(old_file).num_rows
                 progress.update(len(shared), table=table)
                 continue
+            # Lazy, and both in the order of the runs, so that each file is read once.
             sides = (
                 store.read_runs({key: rows for key, rows in index.items() if key[0] in shared})
                 for index in (old[table], new[table])
@@ -107,15 +86,7 @@ def _print_differences(old_folder: Path, profile: Profile, old_name: str) -> Non
 
 
 def _compare_frames(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, str]:
-    """Compare two tables row by row.
-
-    Returns:
-        The number of compared rows, and a description of the differences, which is empty if the
-        tables are equal. The description gives the numbers of changed answers, the largest
-        difference of a number, the columns in which only one table has a number, and the columns in
-        which other values differ. If the tables differ in their columns or numbers of rows, no rows
-        are compared, and the description says so.
-    """
+    """Return the number of compared rows, and a description of the differences ("" for none)."""
     if list(old.columns) != list(new.columns):
         changed = sorted(set(old.columns) ^ set(new.columns)) or ["their order"]
         return 0, f"other columns: {', '.join(changed)}"
@@ -125,6 +96,7 @@ def _compare_frames(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, str]:
     distances: dict[str, float] = {}
     for name in old.columns:
         missing = old[name].isna()
+        # NaN differs from itself, but two missing values are equal here.
         differs = int(((old[name] != new[name]) & ~(missing & new[name].isna())).sum())
         if differs and name in ANSWER_COLUMNS:
             findings.append(
@@ -132,7 +104,8 @@ def _compare_frames(old: pd.DataFrame, new: pd.DataFrame) -> tuple[int, str]:
             )
         elif differs and pd.api.types.is_float_dtype(old[name]):
             distance = (old[name].astype(float) - new[name].astype(float)).abs().max()
-            if distance > 0:  # NaN if in every row a side has no number
+            # The distance is NaN if in every row a side has no number.
+            if distance > 0:
                 distances[name] = distance
             if missing.ne(new[name].isna()).any():
                 findings.append(f"{name}: a number here, none there")

@@ -28,9 +28,11 @@ from cae_lib.config import paths, repository_root
 from cae_lib.errors import CaeError, Terminated
 from cae_lib.runtime import format_seconds
 
-SNAKEMAKE_OPTIONS_VARIABLE = "CAE_SNAKEMAKE"
-"""Name of the environment variable that holds further options of Snakemake."""
+SNAKEMAKE_OPTIONS_VARIABLE = "CAE_SNAKEMAKE"  # environment variable with options of Snakemake
 
+# `GLIBC_TUNABLES` of jobs: freed memory stays with the process, in large pages. A training step
+# frees and takes gigabytes; where the system hands out every page anew, as on virtual machines,
+# this took a third of the time. The numbers do not change, and other systems ignore it.
 KEEP_MEMORY = ":".join(
     f"glibc.malloc.{name}={value}"
     for name, value in {
@@ -40,34 +42,16 @@ KEEP_MEMORY = ":".join(
         "top_pad": 2**30,
     }.items()
 )
-"""Value of `GLIBC_TUNABLES` for jobs: freed memory stays with the process, in large pages.
 
-A training step frees and takes gigabytes. Where the system hands out every page anew, as on virtual
-machines, this took a third of the time. The numbers do not change. Other systems ignore it.
-"""
-
+# Expected times to execute a page and to render the book, on one core of a CPU.
 PAGE_SECONDS, BOOK_SECONDS = 15.0, 60.0
-"""Expected times to execute a page and to render the book, on one core of a CPU."""
 
 
 def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
     """Execute all jobs of a reproduction that are not done yet.
 
-    It is safe to interrupt the call and to repeat it. For a rehearsal, the call sets `CAE_HOME`, as
-    `use_profile_home` describes.
-
-    Args:
-        config: The Snakemake configuration with the keys `profile`, `all`, `rows`, `seeds` and
-            `real`, which are the options of `cae reproduce`.
-        executor: Where the jobs run: "local" or "slurm".
-
-    Raises:
-        CaeError: If there is no clone of the repository or no Snakemake, if another process
-            reproduces the profile, or if a job fails. After a failure, the message quotes the end
-            of a job's log.
-        ConfigError: If the profile, a selected run or one of its settings is unknown.
-        DataError: If real data or weights that training needs are missing or incomplete, or a file
-            of any of the real data is malformed.
+    `config` has the options of `cae reproduce`. If a job fails, the CaeError quotes the end of a
+    log.
     """
     home, profile = repository_root(), load_profile(config["profile"])
     if home is None or find_spec("snakemake") is None:
@@ -75,7 +59,7 @@ def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
             "this needs a clone of the repository and Snakemake: pip install -e '.[book]'"
         )
     selection = grid.parse_selection(profile, config)
-    use_profile_home(profile)
+    use_profile_home(profile)  # before the first use of `paths()` below
     if profile.is_real:
         from cae_lab.needs import check_real_data  # which imports PyTorch
 
@@ -84,12 +68,14 @@ def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     runs = [folder / name / "done.json" for name in grid.planned_runs(selection)]
     pages = [folder / "pages" / page / "done.json" for page in grid.pages_of(selection)]
-    if not profile.root.is_dir():  # removed since: build the datasets again
+    # Snakemake sees only done.json: datasets that were removed since have to be built again.
+    if not profile.root.is_dir():
         (folder / "data" / "done.json").unlink(missing_ok=True)
     print(
         f"Runs start once the datasets and the base model are there. All logs lie below {folder}."
     )
     lock = folder / "controller.lock"
+    # The system releases the lock of a killed process, which Snakemake's own lock would survive.
     try:
         with FileLock(lock, timeout=0):
             command = _snakemake_command(home, config, executor)
@@ -115,20 +101,12 @@ def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
 
 
 def _describe_unfinished(folder: Path, outputs: Sequence[Path]) -> str:
-    """Describe how many jobs are not done, and quote the end of the first log of such a job.
-
-    If no such job has a log, only the number is given. Each run and seed counts as a job, even if
-    one job of Snakemake executes several of them.
-
-    Args:
-        folder: Folder of the profile's jobs.
-        outputs: Files `done.json` that the jobs write. Those of the two jobs that make the datasets
-            and the base model are added.
-    """
+    """Say how many jobs lack their file `done.json`, and quote the end of the first log of them."""
     first = [folder / "data" / "done.json", folder / "base" / "done.json"]
     unfinished = [path for path in (*first, *outputs) if not path.is_file()]
     text = f"{len(unfinished)} of {len(outputs) + 2} jobs are not done."
     for path in unfinished:
+        # A job that executes all seeds of a run has its log one folder above.
         for log in (path.with_name("log.txt"), path.parents[1] / "log.txt"):
             if log.is_file():
                 lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
@@ -137,18 +115,10 @@ def _describe_unfinished(folder: Path, outputs: Sequence[Path]) -> str:
 
 
 def _snakemake_command(home: Path, config: Mapping[str, Any], executor: str) -> list[str]:
-    """Return the command line of Snakemake as a list of words.
-
-    Snakemake's own lock is disabled because it remains when Snakemake is killed. The file lock that
-    `reproduce_profile` takes replaces it. The options in `SNAKEMAKE_OPTIONS_VARIABLE` come last.
-
-    Args:
-        home: Root of the repository.
-        config: Configuration entries that are passed on; empty ones are left out.
-        executor: Where the jobs run: "local" or "slurm".
-    """
+    """Return the command line of Snakemake; `SNAKEMAKE_OPTIONS_VARIABLE` comes last."""
     workflow, gpus = home / "workflow", find_gpus()
     profile = workflow / "profiles" / ("slurm" if executor == "slurm" else "default")
+    # --nolock: its lock would remain when it is killed. `reproduce_profile` takes one instead.
     words = ["--snakefile", workflow / "Snakefile", "--workflow-profile", profile, "--nolock"]
     if executor == "local":
         words += ["--resources", f"gpu={len(gpus)}"] if gpus else ["--cores", max_cpu_jobs()]
@@ -160,20 +130,8 @@ def _snakemake_command(home: Path, config: Mapping[str, Any], executor: str) -> 
 def run_snakemake(
     command: list[str], log: Path, jobs: Mapping[Path, Job], n_parallel: int | None
 ) -> int:
-    """Run Snakemake, redirect its messages to a log, and report progress.
-
-    Args:
-        command: The command line.
-        log: File to which the messages are appended. Snakemake is started in its folder.
-        jobs: The jobs, by the file that each writes when it is done; see `expected_jobs`.
-        n_parallel: How many jobs run side by side; None if it is not known.
-
-    Returns:
-        The exit code of Snakemake.
-
-    Raises:
-        KeyboardInterrupt: After Ctrl-C or SIGTERM, as soon as Snakemake has ended.
-    """
+    """Run Snakemake in the folder of its log, report progress, and return its exit code."""
+    # Tunables that the user has set take precedence.
     environment = {"GLIBC_TUNABLES": KEEP_MEMORY} | os.environ
     environment["PYTHONPATH"] = str(repository_root())
     with log.open("a", encoding="utf-8") as file:
@@ -186,7 +144,8 @@ def run_snakemake(
     reporter.start()
     try:
         code = process.wait()
-    except KeyboardInterrupt as interrupt:  # Ctrl-C reached Snakemake and its jobs, too
+    except KeyboardInterrupt as interrupt:
+        # Ctrl-C reached Snakemake and its jobs, too; SIGTERM perhaps this process alone.
         if isinstance(interrupt, Terminated):
             _terminate_snakemake(process)
         process.wait()  # its jobs save their state
@@ -196,36 +155,27 @@ def run_snakemake(
 
 
 def _terminate_snakemake(process: subprocess.Popen) -> None:
-    """Stop Snakemake and its jobs, as Ctrl-C does.
-
-    Snakemake gets SIGINT, after which it starts no further job but waits for the running ones. Its
-    jobs on this machine get SIGTERM, so that they save their state and end.
-    """
+    """Stop Snakemake and its jobs, as Ctrl-C does."""
     import psutil  # which Snakemake needs
 
     with suppress(psutil.NoSuchProcess):
+        # Listed first, because the jobs leave this tree of processes when Snakemake ends.
         children = psutil.Process(process.pid).children(recursive=True)
+        # After SIGINT it starts no further job but waits for the running ones.
         process.send_signal(signal.SIGINT)
         for child in children:
             with suppress(psutil.NoSuchProcess):
+                # Only the jobs, which save their state on SIGTERM, and not the shells around them.
                 if any(word.endswith("workflow/job.py") for word in child.cmdline()[1:2]):
                     child.terminate()
 
 
 def expected_jobs(selection: grid.Selection) -> dict[Path, Job]:
-    """Return the jobs of a reproduction with the duration that is expected of each.
-
-    The datasets and the base model, which come first, are left out. A run takes the time of its
-    training, and for each of its suites in `SUITES` the median time that is stored for the suite.
-
-    Args:
-        selection: Part of the profile that is reproduced.
-
-    Returns:
-        The jobs by the file `done.json` that each of them writes.
-    """
+    """Return the jobs with their expected durations, by the file `done.json` that each writes."""
     profile = selection.profile
     folder = paths().runs / profile.name
+    # data/0 and base/0 are measurements. The jobs that make the datasets and the base model, which
+    # come first, are left out.
     stored = store.provenance_table(profile).groupby("suite")["wall_seconds"].median()
     jobs: dict[Path, Job] = {}
     for name, run in grid.planned_runs(selection).items():
@@ -233,7 +183,8 @@ def expected_jobs(selection: grid.Selection) -> dict[Path, Job]:
         if run.entry != DATA_RUN:
             suites = [each.name for each in suites_of(run, with_studies=selection.studies)]
         measuring = sum(float(stored.get(suite, SECONDS_PER_TABLE)) for suite in suites)
-        is_control = run.entry in GELU_CONTROLS  # of weights that another run trains
+        # A control has the weights that another run trains.
+        is_control = run.entry in GELU_CONTROLS
         pairs = 0 if is_control else run.config.steps * run.config.batch_size
         is_run = run.is_trained_here or run.is_external
         kind = "run" if is_run else GELU_CONTROLS.get(run.entry, run.entry)
@@ -255,16 +206,12 @@ def _print_progress(
 ) -> None:
     """Print the number of finished runs, and the time left, whenever a run finishes.
 
-    Args:
-        poll: Function that returns the exit code of the process, or None while it runs.
-        jobs: The jobs, by the file that each writes when it is done.
-        n_parallel: How many jobs run side by side; None if it is not known, and then no time is
-            printed.
-        sleep: Function that waits for a number of seconds.
+    `poll` returns None while the process runs. Without `n_parallel`, no time is printed.
     """
     n_printed = -1
     runs = [output for output, job in jobs.items() if job.kind not in ("page", "book")]
     while True:
+        # Asked before the files are counted, so that the last count is complete.
         has_ended = poll() is not None
         n_done = sum(path.is_file() for path in runs)
         if n_done != n_printed:

@@ -33,19 +33,17 @@ class AttentionAttribution(AttributionMethod):
     renormalise: bool = False
 
     def score(self, captions: Captions) -> Attribution:
-        """Average the attention from the end-of-text token over layers and heads.
-
-        Raises:
-            ConfigError: If `layers` is empty or names a layer that does not exist, or the attention
-                of the model cannot be read. With `renormalise`, also if word numbers are missing
-                and the vocabulary is not CLIP's.
-        """
+        """Average the attention from the end-of-text token over layers and heads."""
+        # The row of one query is enough; whole maps would take T times the memory.
         output = captions.encoder.encode(captions.tokens, attention="row")
         rows = self._select_layers(output.attention)
+        # (captions, heads, tokens) in each layer, (captions, tokens) after both means
         scores = torch.stack([row.mean(dim=1) for row in rows]).mean(dim=0)
+        # A tower may append a class token, as CoCa does. It belongs to no column of the tokens.
         scores = scores[:, : captions.tokens.shape[1]]
         if self.renormalise:
             scores = torch.where(captions.word_numbers(scores.shape[1]) > 0, scores, 0)
+            # A caption without words has the sum 0: its scores stay 0 and do not become NaN.
             tiny = torch.finfo(scores.dtype).tiny
             scores = scores / scores.sum(dim=1, keepdim=True).clamp(min=tiny)
         return Attribution(scores, output.features)

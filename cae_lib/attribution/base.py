@@ -125,8 +125,11 @@ class AttributionMethod:
                 end-of-text token.
         """
         graph = captions.create_graph
+        # A method that differentiates needs a graph also in evaluation, where the caller has
+        # disabled gradients. Another one must not build a graph that nobody uses.
         with enable_gradients() if self.differentiates else torch.set_grad_enabled(graph):
             attribution = self.score(captions)
+        # Attention never compares the two, and would accept the features of another model.
         _check_width(captions.image_features, attribution.text_features)
         if graph:
             return attribution
@@ -147,13 +150,13 @@ class AttributionMethod:
 
 @dataclass(frozen=True)
 class Captions:
-    """Captions to score, each with the features of its matched image.
+    """Captions to score, each with the features of its matched image; all tensors on one device.
 
-    All tensors are on one device. `words`, `roles`, `arguments` and `swaps` have any integer type.
+    `words`, `roles`, `arguments` and `swaps` have any integer type.
 
     Attributes:
         encoder: The model's text encoder.
-        tokens: Token ids of B captions in C columns `(B, C)`, on the model's device.
+        tokens: Token ids of B captions in C columns `(B, C)`.
         image_features: `(B, E)`, not necessarily normalised; row i belongs to caption i.
         create_graph: If True, scores and text features can be differentiated with respect to the
             model's parameters, and scores also with respect to the image features, as far as the
@@ -163,10 +166,8 @@ class Captions:
         requested: `(B, C)` bool, the tokens whose scores are needed; other tokens may score 0. None
             stands for all tokens.
         roles: Role of each token's word `(B, C)`: 0 other, 1 object, 2 attribute, 3 relation.
-        arguments: Numbers of the words that each token's word relates or describes `(B, C, 2)`; see
-            `Alignment`.
-        swaps: Token positions of up to W possible swaps of each caption `(B, W, 5, 2)`; see
-            `Alignment`.
+        arguments: Words that each token's word relates or describes `(B, C, 2)`; see `Alignment`.
+        swaps: Up to W possible swaps of each caption `(B, W, 5, 2)`; see `Alignment`.
     """
 
     encoder: TextEncoder
@@ -180,16 +181,7 @@ class Captions:
     swaps: Tensor | None = None
 
     def validate(self) -> Captions:
-        """Check all tensors and return the captions in the form that `score` expects.
-
-        Tokens become int64, and image features are detached unless `create_graph` is set. Each of
-        the two tensors is copied if it was made in inference mode, because autograd cannot save
-        such a tensor for the backward pass.
-
-        Raises:
-            ConfigError: If a tensor is on another device than the model.
-            DataError: If a tensor has the wrong type, shape or values.
-        """
+        """Check all tensors and return the captions in the form that `score` expects."""
         check_tensors(
             self.tokens,
             self.image_features,
@@ -199,6 +191,7 @@ class Captions:
             arguments=self.arguments,
             swaps=self.swaps,
         )
+        # If the scores are not trained, no derivative has to reach the image tower.
         images = self.image_features if self.create_graph else self.image_features.detach()
         tensors = {"tokens": self.tokens.long(), "image_features": images}
         device = next(self.encoder.model.parameters()).device
@@ -207,6 +200,8 @@ class Captions:
                 raise ConfigError(
                     f"{name} are on {tensor.device}, the model is on {device}: move one of them."
                 )
+            # Autograd cannot save a tensor of inference mode for the backward pass; a clone made
+            # outside this mode is an ordinary tensor.
             if tensor.is_inference():
                 with torch.inference_mode(False):
                     tensors[name] = tensor.clone()
@@ -215,42 +210,26 @@ class Captions:
         return replace(self, **tensors)
 
     def word_numbers(self, length: int) -> Tensor:
-        """Return the word number of each token in the first `length` columns `(B, length)`.
-
-        Words count from 1 in each caption; 0 stands for no word. The type is that of `words`, or
-        int64 if `words` is None.
-
-        Raises:
-            ConfigError: If `words` is None and the vocabulary is not CLIP's.
-        """
+        """Return the word number of each token in the first `length` columns `(B, length)`."""
         return resolve_word_numbers(self.words, self.tokens, self.encoder)[:, :length]
 
     def is_requested(self, caption_rows: Tensor, masks: Tensor) -> Tensor:
-        """Return which of V words have a token that `requested` marks, bool `(V,)`.
-
-        Args:
-            caption_rows: Row of each word's caption `(V,)`.
-            masks: Tokens of each word `(V, T)` bool, as `word_masks` returns them.
-        """
+        """Return which of V words `(V,)` have a requested token; see `word_masks`."""
         if self.requested is None:
             return torch.ones_like(caption_rows, dtype=torch.bool)
+        # (V, T): masks may end before the C columns, because no feature depends on the rest.
         return (masks & self.requested[caption_rows, : masks.shape[1]]).any(dim=1)
 
     def embeddings(self) -> Tensor:
-        """Return token embeddings `(B, T, D)` that require a gradient, even of a frozen model.
-
-        T is the number of columns that affect the features; see `TextEncoder.n_used_columns`.
-        """
+        """Return token embeddings `(B, T, D)` that require a gradient; T is `n_used_columns`."""
         embeddings = self.encoder.embed(self.tokens)
+        # The embeddings of a frozen model are a leaf, which can be told to require a gradient.
         return embeddings if embeddings.requires_grad else embeddings.requires_grad_()
 
     def similarity(
         self, text_features: Tensor, use_temperature: bool = False, train_temperature: bool = False
     ) -> Tensor:
-        """Return the similarity S `(B,)` of text features `(B, E)` and the matched images.
-
-        See `matched_similarity` for the arguments.
-        """
+        """Return the similarity S `(B,)` of text features `(B, E)` and the matched images."""
         return matched_similarity(
             self.encoder.model,
             self.image_features,
@@ -262,19 +241,13 @@ class Captions:
     def score_by_variants(
         self, variants: Tensor, caption_rows: Tensor, scored_tokens: Tensor
     ) -> Attribution:
-        """Score tokens by the drop in similarity from a caption to modified variants of it.
+        """Score tokens by the drop in similarity from a caption to variants of it.
 
-        The score of a token is the mean drop over the variants that mark it in `scored_tokens`.
-        Where no variant marks a token, its score is 0 and `has_score` is False.
-
-        Args:
-            variants: Token ids of V variants, in the C columns of the captions `(V, C)`.
-            caption_rows: Row of the caption that each variant is made from `(V,)`.
-            scored_tokens: Tokens of this caption that the variant scores `(V, C)` bool.
-
-        Returns:
-            Scores of the first T columns `(B, T)`, where T is `TextEncoder.n_used_columns`.
+        Variant i has the tokens `variants[i]` `(V, C)`, is made from caption `caption_rows[i]`, and
+        scores its tokens `scored_tokens[i]` `(V, C)` bool. A token's score is the mean over its
+        variants; a token without one has no score.
         """
+        # (B, C), the number of variants that score each token
         counts = torch.zeros_like(self.tokens).index_add(0, caption_rows, scored_tokens.long())
         drops, features = self.similarity_drops(
             lambda: self._encode_with(variants, caption_rows), caption_rows, scored_tokens
@@ -284,18 +257,19 @@ class Captions:
         return Attribution(mean[:, :length], features, (counts > 0)[:, :length])
 
     def _encode_with(self, variants: Tensor, caption: Tensor) -> Tensor:
-        """Return features `(B + V, E)` of B captions, then V variants.
-
-        They are encoded in an order in which a packed encoder computes shared prefixes once.
-        """
+        """Return features `(B + V, E)` of B captions, then of V variants."""
         columns = self.tokens.shape[1]
+        # argmax returns the first of equal maxima: the first column that differs.
         first_change = (variants != self.tokens[caption]).int().argmax(dim=1)
+        # A packed encoder computes the states of a prefix once for consecutive rows that share it.
         # Each caption precedes its variants, those with the latest first change in front: each
         # variant then shares all tokens before its first change with the row before it.
         rank = torch.cat([first_change.new_zeros(len(self.tokens)), columns - first_change])
         rows = torch.cat([torch.arange(len(self.tokens), device=caption.device), caption])
+        # No rank exceeds the number of columns, so this key sorts by caption first, then by rank.
         order = (rows * (columns + 1) + rank).argsort()
         texts = torch.cat([self.tokens, variants])[order]
+        # The argsort of a permutation is its inverse: captions come first again.
         return self.encoder.encode_features(texts)[order.argsort()]
 
     def similarity_drops(
@@ -305,33 +279,25 @@ class Captions:
         scored_tokens: Tensor,
         use_temperature: bool = False,
     ) -> tuple[Tensor, Tensor]:
-        """Compute how much the similarity drops from captions to variants, and sum it by token.
+        """Sum, for each token, the drops in similarity of the variants that score it.
 
-        The drop of a variant is the similarity of its caption minus its own, with the same image.
-        Dropout is disabled for this comparison: dropout masks differ from row to row, and would
-        change the similarity more than a word does. The returned features are computed with dropout
-        if the model is in training mode.
-
-        Args:
-            encode: Function that returns features `(B + V, E)` of the B captions, then of the V
-                variants.
-            caption_rows: Row of the caption that each variant is made from `(V,)`.
-            scored_tokens: Tokens that receive the drop of each variant `(V, T)` bool.
-            use_temperature: Multiply the similarity by 1/tau; see `matched_similarity`.
-
-        Returns:
-            Sum of the drops that each token receives `(B, T)`, and the features of the captions
-            `(B, E)`.
+        `encode` returns features `(B + V, E)` of the B captions, then of the V variants. Variant i
+        is made from caption `caption_rows[i]`, and scores its tokens `scored_tokens[i]` `(V, T)`.
+        Returns the sums `(B, T)` and the features of the captions `(B, E)`.
         """
+        # Dropout masks differ from row to row, and would change S more than a word does.
         with self.encoder.dropout_disabled() as has_dropout:
             features = encode()
+        # (B + V, E): a variant is compared with the image of its caption.
         images = torch.cat([self.image_features, self.image_features[caption_rows]])
         similarity = matched_similarity(self.encoder.model, images, features, use_temperature)
         of_captions, of_variants = similarity.tensor_split([len(self.tokens)])
+        # (V, T): each scored token of a variant receives the variant's drop.
         drop = (of_captions[caption_rows] - of_variants).unsqueeze(1) * scored_tokens
         sums = drop.new_zeros(len(self.tokens), scored_tokens.shape[1]).index_add(
             0, caption_rows, drop
         )
+        # The contrastive loss is trained with dropout, and needs features that have it.
         if has_dropout:
             return sums, self.encoder.encode_features(self.tokens)
         return sums, features[: len(self.tokens)]
@@ -377,36 +343,25 @@ def get_method(method: str | AttributionMethod, **parameters: Any) -> Attributio
 @contextmanager
 def enable_gradients() -> Iterator[None]:
     """Enable gradients in a context, even within `torch.no_grad` or `torch.inference_mode`."""
+    # In inference mode, `enable_grad` alone records no graph.
     with torch.inference_mode(False), torch.enable_grad():
         yield
 
 
 def resolve_word_numbers(words: Tensor | None, tokens: Tensor, encoder: TextEncoder) -> Tensor:
-    """Return `words`; if they are None, derive them from tokens of CLIP's vocabulary.
-
-    Args:
-        words: Word number of each token `(B, C)`, 0 for no word; or None.
-        tokens: Token ids `(B, C)`.
-        encoder: Text encoder that the tokens are meant for.
-
-    Raises:
-        ConfigError: If `words` is None and the vocabulary is not CLIP's.
-    """
+    """Return `words`; if they are None, derive them from tokens of CLIP's vocabulary."""
     return word_numbers(tokens, encoder.vocabulary_size) if words is None else words
 
 
 def word_masks(words: Tensor) -> tuple[Tensor, Tensor]:
-    """Convert the word numbers of tokens to one mask for each word.
+    """Return the caption row `(V,)` and the token mask `(V, T)` bool of each word, in order.
 
-    Args:
-        words: Word number of each token `(B, T)`, 0 for no word.
-
-    Returns:
-        For each of V words, in the order of the captions: the row of its caption `(V,)`, and which
-        tokens of this caption belong to the word `(V, T)` bool.
+    `words` `(B, T)` has the word number of each token; 0 is no word.
     """
     numbers = torch.arange(int(words.max()) + 1, device=words.device)
+    # Number 0 is left out, since it stands for no word.
     masks = words.unsqueeze(1) == numbers[1:, None]  # (B, W, T)
+    # A number above those of its caption marks no token, and is no word.
     caption, number = masks.any(dim=2).nonzero(as_tuple=True)
     return caption, masks[caption, number]
 
@@ -418,23 +373,13 @@ def matched_similarity(
     use_temperature: bool = False,
     train_temperature: bool = False,
 ) -> Tensor:
-    """Return the similarity S(I, T) of matched pairs `(B,)`, float32 or wider.
+    """Return the similarity S `(B,)` of matched pairs, float32 or wider: their cosine.
 
-    S is the cosine of the features of image I and caption T. It is multiplied by the inverse
-    temperature 1/tau if `use_temperature` is set.
-
-    Args:
-        model: Model whose attribute `logit_scale` is log(1/tau); tau is 1 without this attribute.
-        image_features: `(B, E)`, not necessarily normalised; row i belongs to caption i.
-        text_features: `(B, E)`, not necessarily normalised.
-        use_temperature: Multiply the cosine by 1/tau.
-        train_temperature: Let gradients flow into `logit_scale`; without effect unless
-            `use_temperature` is set.
-
-    Raises:
-        DataError: If the features differ in shape.
+    With `use_temperature` it is multiplied by 1/tau, the exponential of `model.logit_scale`, or by
+    1 if the model has no such attribute.
     """
     _check_width(image_features, text_features)
+    # Scores are small differences of S, which half precision would round away.
     with torch.autocast(text_features.device.type, enabled=False):
         wide = torch.promote_types(text_features.dtype, torch.float32)
         images = F.normalize(image_features.to(wide), dim=-1)
@@ -443,6 +388,7 @@ def matched_similarity(
         scale = getattr(model, "logit_scale", None)
         if not use_temperature or scale is None:
             return similarity
+        # A smaller 1/tau would lower every score, and so the loss: by default tau is constant.
         return similarity * (scale if train_temperature else scale.detach()).exp()
 
 
@@ -455,18 +401,10 @@ def _check_width(image_features: Tensor, text_features: Tensor) -> None:
 
 
 def mask_embedding(encoder: TextEncoder, replacement: ReplacementKind = "mean") -> Tensor:
-    """Return the embedding `(D,)` that replaces a masked token, detached.
-
-    Args:
-        encoder: Encoder with the token embeddings.
-        replacement: "mean" for the current mean of all token embeddings, "zero" for a vector of
-            zeros, or "token" for the embedding of CLIP's token "*".
-
-    Raises:
-        ConfigError: If `replacement` is unknown, or is "token" and the vocabulary is not CLIP's.
-    """
+    """Return the embedding `(D,)` that replaces a masked token, detached."""
     check_type("replacement", replacement, ReplacementKind)
     if replacement == "mean":
+        # The table is detached; else the loss would train the embeddings of the whole vocabulary.
         return encoder.embedding_table.mean(dim=0)
     if replacement == "token":
         return encoder.embedding_table[asterisk_token_id(encoder)]
@@ -474,11 +412,7 @@ def mask_embedding(encoder: TextEncoder, replacement: ReplacementKind = "mean") 
 
 
 def asterisk_token_id(encoder: TextEncoder) -> int:
-    """Return the id of the token of the word "*" in CLIP's vocabulary.
-
-    Raises:
-        ConfigError: If the encoder has another vocabulary.
-    """
+    """Return the id of the word "*"; raise ConfigError if the vocabulary is not CLIP's."""
     if encoder.vocabulary_size != CLIP_VOCABULARY_SIZE:
         raise ConfigError(
             f"the model has {encoder.vocabulary_size} tokens, not CLIP's, so its '*' is not known: "

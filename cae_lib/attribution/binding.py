@@ -58,15 +58,7 @@ class BindingAttribution(AttributionMethod):
     swap: SwapKind = "noun"
 
     def score(self, captions: Captions) -> Attribution:
-        """Score relation and attribute words by the drop in similarity that their swaps cause.
-
-        Args:
-            captions: Captions with roles, and with swaps if the tagger finds swaps.
-
-        Raises:
-            ConfigError: If roles are missing, or word numbers are missing and the vocabulary is not
-                CLIP's.
-        """
+        """Score relation and attribute words by the drop in similarity that their swaps cause."""
         if captions.roles is None:
             raise ConfigError("binding needs roles: 1 object, 2 attribute, 3 relation.")
         caption, scored_tokens, variants = swapped_captions(
@@ -85,14 +77,9 @@ class BindingAttribution(AttributionMethod):
 
 
 class RoleChunk(NamedTuple):
-    """Adjacent tokens of one role in a caption; each attribute word is a chunk of its own.
+    """Adjacent tokens `[start, end)` of one role; each attribute word is a chunk of its own.
 
-    Attributes:
-        start: Position of the first token.
-        end: Position after the last token.
-        role: Role of the tokens.
-        first_word: Number of the first token's word.
-        last_word: Number of the last token's word.
+    `first_word` and `last_word` are the numbers of its words, from 1 in each caption.
     """
 
     start: int
@@ -103,15 +90,12 @@ class RoleChunk(NamedTuple):
 
 
 class SwapCandidate(NamedTuple):
-    """A possible swap of two parts of a caption.
-
-    Each part is a pair of token positions: its first token, and the position after its last token.
+    """A possible swap of two parts of a caption; a part is its token positions `[start, end)`.
 
     Attributes:
         scored_parts: The parts whose words the swap scores: a relation, or both attributes.
         nouns: The two nouns or attributes to swap; None if they cannot be swapped alone.
-        phrases: The two noun phrases to swap; None if they cannot be swapped, or if the swap is
-            derived from roles.
+        phrases: The two noun phrases to swap; None if they cannot be, or if roles suggest the swap.
     """
 
     scored_parts: Sequence[Sequence[int]]
@@ -135,41 +119,14 @@ def swapped_captions(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return variants of captions in which two parts are swapped.
 
-    If `swaps` are given, a tagger has found them, and each makes a relation or two attributes
-    false. If `swaps` is None, swaps are derived from the roles in two ways:
-
-    - The subject and the object of a relation are swapped. They are the words that `arguments`
-      names, or else the nearest object words before and after the relation.
-    - Two attributes are swapped if `arguments` gives them different objects or, where it lacks the
-      object of either, if an object word is between them. (Swapping two adjectives of one noun
-      changes nothing.)
-
-    Each part of a derived swap is one attribute word or a run of object words ("fire hydrant").
-    Derived swaps of mutual relations such as "near" leave a caption true. Derived swaps that change
-    no token are left out.
-
-    Args:
-        tokens: Token ids of B captions in C columns `(B, C)`; see `Alignment` for this and the next
-            four tensors.
-        words: Word number of each token `(B, C)`.
-        roles: Role of each token's word `(B, C)`.
-        arguments: Numbers of the words that each token's word relates or describes `(B, C, 2)`.
-        swaps: Token positions of up to W swaps of each caption that the tagger found
-            `(B, W, 5, 2)`.
-        swap_kind: What a swap of the tagger moves; see `BindingAttribution`.
-        samples: Maximum number of swaps of a caption, drawn at random; None uses all swaps.
-        exchange: "bound" for the swaps above, or "any" to swap two random words in place of each.
-        requested: Bool `(B, C)`, the tokens whose scores are needed. A swap that scores none of
-            them (see Returns) is left out. None keeps all swaps.
-        vocabulary_size: If it is the size of CLIP's vocabulary, each "a" or "an" whose next token
-            changes is adapted to the new one: to its sound if `swaps` are given, otherwise to its
-            first letter. With another vocabulary, articles stay unchanged.
-        generator: Source of random numbers; None uses torch's global generator.
+    With `swaps`, a tagger has found them, and each makes a relation or two attributes false. With
+    None, they are derived from roles and `arguments`; see `_role_candidates`. `Alignment` describes
+    the tensors, and `BindingAttribution` the settings. A swap is left out if it scores no token of
+    `requested` `(B, C)`. Articles are adapted in CLIP's vocabulary alone.
 
     Returns:
-        Three tensors with a row for each of V variants. The first is the row of its caption `(V,)`.
-        The second marks the tokens of this caption that the swap scores, bool `(V, C)`: those of
-        the relation, or of both attributes. The third holds the token ids of the variant `(V, C)`.
+        For each of V variants: the row of its caption `(V,)`, the tokens of this caption that the
+        swap scores `(V, C)` bool, and the token ids of the variant `(V, C)`.
     """
     length = tokens.shape[1]
     rows, scored, orders = [], [], []
@@ -195,18 +152,21 @@ def swapped_captions(
                 )
             ]
         if samples is not None and len(candidates) > samples:
+            # The first of a random order: a sample without replacement.
             drawn = torch.rand(len(candidates), generator=generator).argsort()[:samples].tolist()
             candidates = [candidates[number] for number in drawn]
         word_pairs: list[tuple[RoleChunk, RoleChunk]] = []
         if exchange == "any" and candidates:
             # With word numbers in place of roles, each word is a chunk.
             single_words = _units(all_words[row], all_words[row])
+            # A caption that has a swap has two different words, so that there is a pair to draw.
             word_pairs = [pair for pair in combinations(single_words, 2) if _differ(ids, *pair)]
         for candidate in candidates:
             if exchange == "any":
                 number = int(torch.rand((), generator=generator) * len(word_pairs))
                 parts = [unit[:2] for unit in word_pairs[number]]
             else:
+                # Swaps that are derived from roles know no phrases.
                 parts = _moved_parts(candidate, "noun" if swaps is None else swap_kind, generator)
             rows.append(row)
             scored.append(
@@ -215,14 +175,17 @@ def swapped_captions(
                     for i in range(length)
                 ]
             )
+            # The object of a relation may come before its subject: "a ball that a dog chases".
             orders.append(
                 _order_after_swap(length, *sorted(parts, key=lambda part: (part[0], part[1])))
             )
     caption = torch.tensor(rows, dtype=torch.long, device=tokens.device)
+    # (V, C); without any swap, the view turns the empty list into (0, C).
     scored_tokens = torch.tensor(scored, dtype=torch.bool, device=tokens.device).view(-1, length)
     order = torch.tensor(orders, dtype=torch.long, device=tokens.device).view_as(scored_tokens)
     variants = tokens[caption].gather(1, order)
     if vocabulary_size == CLIP_VOCABULARY_SIZE:
+        # True where another token than in the caption comes next
         has_new_follower = order.roll(-1, dims=1) != order + 1
         variants = _with_articles(variants, has_new_follower, by_sound=swaps is not None)
     return caption, scored_tokens, variants
@@ -232,9 +195,11 @@ def _tagger_candidates(swaps: list[list[list[int]]]) -> list[SwapCandidate]:
     """Return the swaps of one caption from its part of `Alignment.swaps`, without the padding."""
     candidates = []
     for first, second, first_phrase, second_phrase, binder in swaps:
+        # A range that does not exist is (0, 0); no other range ends at 0.
         nouns = [first, second] if first[1] else None
         phrases = [first_phrase, second_phrase] if first_phrase[1] else None
         if nouns or phrases:
+            # A swap of two attributes has no relation, and scores both of them.
             scored_parts = [binder] if binder[1] else [first, second]
             candidates.append(SwapCandidate(scored_parts, nouns, phrases))
     return candidates
@@ -243,10 +208,7 @@ def _tagger_candidates(swaps: list[list[list[int]]]) -> list[SwapCandidate]:
 def _moved_parts(
     candidate: SwapCandidate, swap: SwapKind, generator: torch.Generator | None
 ) -> Sequence[Sequence[int]]:
-    """Return the two nouns or the two phrases to swap, as `swap` says; "half" draws the kind.
-
-    If parts of this kind cannot be swapped, those of the other kind are returned.
-    """
+    """Return the two nouns or phrases to swap, as `swap` says, or those of the other kind."""
     if swap == "half":
         takes_nouns = bool(torch.rand((), generator=generator) < 0.5)
     else:
@@ -259,8 +221,10 @@ def _moved_parts(
 def _units(words: list[int], roles: list[int]) -> list[RoleChunk]:
     """Return the chunks of one caption in order, from the word number and role of each token."""
     units, start = [], 0
+    # The last pair is a sentinel, which ends the last chunk.
     tokens = [*zip(words, roles, strict=True), (0, OTHER)]
     for position, ((word, role), following) in enumerate(pairwise(tokens)):
+        # Nouns in a row are one object ("fire hydrant"); attributes in a row are swapped singly.
         is_end = (word, role) != following if role == ATTRIBUTE else role != following[1]
         if is_end:
             if role != OTHER:
@@ -272,7 +236,12 @@ def _units(words: list[int], roles: list[int]) -> list[RoleChunk]:
 def _role_candidates(
     units: list[RoleChunk], word_arguments: list[list[int]] | None, ids: list[int]
 ) -> list[SwapCandidate]:
-    """Return the swaps that roles and arguments suggest, and that change the tokens `ids`."""
+    """Return the swaps that roles and arguments suggest, and that change the tokens `ids`.
+
+    A relation has its subject and object swapped: the words that the arguments name, or else the
+    nearest objects before and after it. Two attributes are swapped if they describe different
+    objects. Swaps of mutual relations such as "near" leave a caption true.
+    """
     objects = [unit for unit in units if unit.role == OBJECT]
 
     def arguments_of(unit: RoleChunk) -> list[RoleChunk | None]:
@@ -293,6 +262,8 @@ def _role_candidates(
             if subject and target and subject != target:
                 swaps.append(([unit], subject, target))
     for first, second in combinations([u for u in units if u.role == ATTRIBUTE], 2):
+        # Swapping two adjectives of one noun changes nothing. If an object is not known, an object
+        # word between the two attributes shows that they describe different objects.
         bearers = arguments_of(first)[0], arguments_of(second)[0]
         if None in bearers:
             differ = any(first.end <= o.start and o.end <= second.start for o in objects)
@@ -314,26 +285,18 @@ def _differ(ids: list[int], first: RoleChunk, second: RoleChunk) -> bool:
 def _order_after_swap(
     length: int, first_place: Sequence[int], second_place: Sequence[int]
 ) -> list[int]:
-    """Return the original positions of a caption's tokens, in their order after a swap.
-
-    Args:
-        length: Number of tokens of the caption.
-        first_place: Position of the earlier part's first token, and the position after its last.
-        second_place: The same positions of the later part.
-    """
+    """Return the original position of each token after the swap of two places `[start, end)`."""
     ends = (0, *first_place, *second_place, length)
     stretches = [range(*pair) for pair in pairwise(ends)]
-    swapped = (0, 3, 2, 1, 4)  # before, later part, between, earlier part, after
+    # before, later part, between, earlier part, after
+    swapped = (0, 3, 2, 1, 4)
     return [position for i in swapped for position in stretches[i]]
 
 
 def _with_articles(variants: Tensor, has_new_follower: Tensor, by_sound: bool) -> Tensor:
-    """Adapt "a" and "an" to the token that comes after them, where a swap has changed that token.
+    """Adapt "a" and "an" `(V, C)` where a swap has changed the token that comes after them.
 
-    Args:
-        variants: Ids of CLIP's tokens, C for each of V variants `(V, C)`.
-        has_new_follower: Bool `(V, C)`: whether another token than in the original comes next.
-        by_sound: Whether the sound decides ("an hour", "a uniform") instead of the first letter.
+    `by_sound` goes by the sound ("an hour", "a uniform") instead of the first letter.
     """
     a, an, vowels = _articles(by_sound)
     following = vowels.to(variants.device)[variants.roll(-1, dims=1)]
@@ -343,11 +306,7 @@ def _with_articles(variants: Tensor, has_new_follower: Tensor, by_sound: bool) -
 
 @functools.cache
 def _articles(by_sound: bool) -> tuple[int, int, Tensor]:
-    """Return CLIP's token ids of "a" and "an", and whether each token requires "an" before it.
-
-    The last result is a bool tensor over CLIP's vocabulary, on the CPU. The result is cached; do
-    not modify it.
-    """
+    """Return CLIP's ids of "a" and "an", and which tokens require "an" before them; cached."""
     tokenizer = SimpleTokenizer()
     texts = [
         tokenizer.decoder[i].removesuffix(END_OF_WORD) or "." for i in range(tokenizer.vocab_size)

@@ -30,19 +30,7 @@ EXPECTED_BY_ERROR_KIND = {
 
 
 def check_tensors(tokens: Any, image_features: Any, **optional: Any) -> None:
-    """Check the types, shapes and devices of the tensors that describe a batch of captions.
-
-    Args:
-        tokens: Token ids of B captions in C columns `(B, C)`, int64 or int32; B is 1 or more.
-        image_features: `(B, E)`, floating point.
-        **optional: Further tensors by name, each of which may be None: "words" and "roles"
-            `(B, C)`, integers; "requested" `(B, C)`, bool; "arguments" `(B, C, 2)`, integers;
-            "swaps" `(B, W, 5, 2)`, integers.
-
-    Raises:
-        DataError: If a value is not a tensor or has another shape or type.
-        ConfigError: If an optional tensor is on another device than the tokens.
-    """
+    """Check types, shapes and devices of the tensors of `Captions`; optional ones may be None."""
     optional = {name: value for name, value in optional.items() if value is not None}
     tensors = {"tokens": tokens, "image features": image_features} | optional
     for name, value in tensors.items():
@@ -67,6 +55,7 @@ def check_tensors(tokens: Any, image_features: Any, **optional: Any) -> None:
                 name, "integers, such as int8 for roles and int64 for words"
             )
             raise DataError(f"{name} are of type {value.dtype}: expected {expected}.")
+        # `Captions.validate` compares tokens and image features with the model's device.
         if name in optional and value.device != tokens.device:
             raise ConfigError(
                 f"{name} are on {value.device}, tokens on {tokens.device}: move one of them."
@@ -74,7 +63,7 @@ def check_tensors(tokens: Any, image_features: Any, **optional: Any) -> None:
 
 
 def _fits(name: str, shape: tuple[int, ...], size: tuple[int, ...]) -> bool:
-    """Return whether an optional tensor has the shape for tokens of `size (B, C)`."""
+    """Return whether an optional tensor has the shape for tokens of `size` `(B, C)`."""
     if name == "swaps":
         return len(shape) == 4 and shape[0] == size[0] and shape[2:] == (5, 2)
     return shape == ((*size, 2) if name == "arguments" else size)
@@ -101,31 +90,17 @@ def check_annotations(
     arguments: Tensor | None = None,
     swaps: Tensor | None = None,
 ) -> None:
-    """Check that the model has these tokens, and that all annotations can belong to them.
-
-    Args:
-        encoder: Text encoder of the model, which knows the size of the vocabulary and which tokens
-            belong to no word.
-        tokens: Token ids of B captions in C columns `(B, C)`.
-        words: Word number of each token `(B, C)`. This tensor and the next three are not checked if
-            they are None.
-        roles: Role of each token's word `(B, C)`.
-        arguments: Numbers of the words that each token's word relates or describes `(B, C, 2)`.
-        swaps: Up to W swaps of each caption `(B, W, 5, 2)`; see `misplaced_swaps`.
-
-    Raises:
-        DataError: If an id is not in the vocabulary, or an annotation does not fit the tokens. The
-            message names the caption and the token or swap, or only the caption if it lacks its
-            end-of-text token.
-    """
+    """Check that the model has these tokens, and that all annotations can belong to them."""
     vocabulary_size = encoder.vocabulary_size
     optional = {"role": roles, "word": words, "arguments": arguments, "swaps": swaps}
     annotations = {name: value for name, value in optional.items() if value is not None}
     errors = {"token": (tokens < 0) | (tokens >= vocabulary_size)}
     if annotations:
         errors |= _annotation_errors(encoder, tokens, words, roles, arguments, swaps)
+    # A single value is read from the GPU for a batch without errors.
     if not bool(torch.stack([has_error.any() for has_error in errors.values()]).any()):
         return
+    # The first kind is unknown ids, which make the words look wrong as well.
     kind = next(kind for kind, has_error in errors.items() if bool(has_error.any()))
     row, column = errors[kind].nonzero()[0].tolist()
     if kind == "token":
@@ -134,12 +109,14 @@ def check_annotations(
             f"the model has the ids 0 to {vocabulary_size - 1}. Tokenize with the tokenizer of "
             "this model."
         )
+    # A caption that was cut off before its end has wrong words, too: name the cause.
     has_clip_vocabulary = vocabulary_size == CLIP_VOCABULARY_SIZE
     if has_clip_vocabulary and not bool((tokens[row] == vocabulary_size - 1).any()):
         raise missing_eot_error(row)
     if kind == "swaps":
         found = f"as swap {column} the ranges {annotations.pop(kind)[row, column].tolist()}"
     else:
+        # Swaps are not indexed by token.
         annotations.pop("swaps", None)
         values = ((name, value[row, column].tolist()) for name, value in annotations.items())
         found = ", ".join(f"{name} {value}" for name, value in values) + f" at token {column}"
@@ -157,22 +134,10 @@ def _annotation_errors(
     arguments: Tensor | None,
     swaps: Tensor | None,
 ) -> dict[str, Tensor]:
-    """Return which tokens `(B, C)` have a wrong word, role or argument, by kind of error.
-
-    The kind "swaps" says instead which swaps are wrong `(B, W)`.
-
-    With any vocabulary, roles have to be 0 to 3, and tokens that are known to belong to no word
-    must have role 0 and arguments 0. With CLIP's vocabulary the words have to be those that the
-    tokens form (`word_numbers`). With another vocabulary these words are not known. Then tokens
-    that certainly belong to no word must have word 0, and if words are given, adjacent tokens of a
-    word must not have two roles. `arguments` have to be numbers of words of the caption; if `words`
-    is None and the vocabulary is not CLIP's, numbers up to C, the number of columns. The parameters
-    are those of `check_annotations`.
-
-    Returns:
-        Bool tensors by kind of error; the kinds are keys of `EXPECTED_BY_ERROR_KIND`.
-    """
+    """Return which tokens `(B, C)`, or for "swaps" which swaps `(B, W)`, are wrong, by kind."""
     errors: dict[str, Tensor] = {}
+    # CLIP's tokens say which words they form. In another vocabulary only some tokens are known:
+    # those that certainly belong to no word.
     if encoder.vocabulary_size == CLIP_VOCABULARY_SIZE:
         token_words = word_numbers(tokens, CLIP_VOCABULARY_SIZE)
         is_no_word = token_words == 0
@@ -189,8 +154,11 @@ def _annotation_errors(
     elif words is not None:
         errors["word"] = (words < 0) | (words > 0) & is_no_word
         if roles is not None:
+            # These words cannot be derived from the tokens. Two roles in one word show at least
+            # that words and roles are of different captions.
             errors["second role"] = _has_second_role(words, roles)
     if arguments is not None:
+        # (B, 1, 1); a caption of C columns has at most C words.
         highest = tokens.shape[1] if numbers is None else numbers.amax(dim=1)[:, None, None]
         is_wrong = (arguments < 0) | (arguments > highest)
         is_wrong = is_wrong | (arguments > 0) & is_no_word[..., None]
@@ -201,11 +169,9 @@ def _annotation_errors(
 
 
 def _has_second_role(words: Tensor, roles: Tensor) -> Tensor:
-    """Return which tokens have another role than the token before, if it is of the same word.
-
-    Role 0 does not count. Words, roles and the result are `(B, C)`, with C tokens for each caption.
-    """
+    """Return which tokens have another role than the token before, if it is of the same word."""
     same_word = (words[:, 1:] == words[:, :-1]) & (words[:, 1:] > 0)
+    # Role 0 does not count, since a tagger may mark only a part of a word.
     both = (roles[:, 1:] > 0) & (roles[:, :-1] > 0)
     second = torch.zeros_like(words, dtype=torch.bool)
     second[:, 1:] = same_word & both & (roles[:, 1:] != roles[:, :-1])

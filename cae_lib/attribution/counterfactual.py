@@ -13,8 +13,7 @@ from cae_lib.attribution.base import Attribution, AttributionMethod, Captions, w
 from cae_lib.errors import ConfigError
 
 NO_TOKEN = -1
-"""Padding after the token ids of a word; a row of padding alone stands for no replacement. In
-`_sample_per_group`, the group of the words that are not selected."""
+"""Padding after the tokens of a word; a row of padding alone stands for no replacement."""
 
 
 @dataclass(frozen=True)
@@ -46,20 +45,19 @@ class CounterfactualAttribution(AttributionMethod):
     samples: int | None = None
 
     def score(self, captions: Captions) -> Attribution:
-        """Replace each word in turn and compute by how much the similarity drops.
-
-        Raises:
-            ConfigError: If roles are missing, or word numbers are missing and the vocabulary is not
-                CLIP's.
-        """
+        """Replace each word in turn and compute by how much the similarity drops."""
         if captions.roles is None:
             raise ConfigError("counterfactual needs roles: 1 object, 2 attribute, 3 relation.")
         tokens = captions.tokens
+        # (N,) and (N, C) for N words
         caption, masks = word_masks(captions.word_numbers(tokens.shape[1]).long())
+        # A tagger may mark only a part of a word, so the highest role of its tokens counts.
         role = torch.where(masks, captions.roles[caption], 0).amax(dim=1).long()
+        # For all words, because words that are not requested may replace those that are.
         replacements = _draw_replacements(tokens, caption, masks, role)
         selected = captions.is_requested(caption, masks) & (replacements[:, 0] != NO_TOKEN)
         if self.samples is not None:
+            # One group for the objects of a caption, one for its attributes and relations.
             selected &= _sample_per_group(2 * caption + (role > 1), selected, self.samples)
         caption, masks = caption[selected], masks[selected]
         variants = _replace_words(tokens[caption], masks, replacements[selected])
@@ -67,75 +65,80 @@ class CounterfactualAttribution(AttributionMethod):
 
 
 def _draw_replacements(tokens: Tensor, caption: Tensor, masks: Tensor, role: Tensor) -> Tensor:
-    """Draw another word for each of N words.
+    """Draw another word of its role for each of N words.
 
-    Args:
-        tokens: Ids of the captions `(B, C)`.
-        caption: Row of each word's caption `(N,)`.
-        masks: Tokens of each word `(N, C)` bool.
-        role: Role of each word `(N,)`.
-
-    Returns:
-        The token ids of the replacements `(N, L)`, padded by `NO_TOKEN` to the L tokens of the
-        longest word. A word without a possible replacement has a row of padding alone.
+    Returns token ids `(N, L)`, padded by `NO_TOKEN` to the longest word; only padding for a word
+    that none can replace.
     """
     all_texts = _word_texts(tokens[caption], masks)
+    # The M different words of the batch (M, L), and which of them each word is (N,).
     texts, text = torch.unique(all_texts, dim=0, return_inverse=True)
-    kinds, count = torch.unique(4 * text + role, return_counts=True)  # a text in a role
+    # K candidates, a different word in a role, with their frequency. Roles are below 4.
+    kinds, count = torch.unique(4 * text + role, return_counts=True)
     candidate = kinds // 4
+    # (B, M): a word of the caption is no replacement.
     contains = torch.zeros(len(tokens), len(texts), dtype=torch.bool, device=tokens.device)
     contains[caption, text] = True
     # Count the equal tokens at the end without the first, which may be the end-of-text token.
     is_padding = tokens.flip(1) == tokens[:, -1:]
     n_padding = (is_padding.long().cumprod(dim=1).sum(dim=1) - 1)[caption][:, None]
     size = (texts != NO_TOKEN).sum(dim=1)
+    # (N, K): number of tokens by which the caption would grow.
     n_longer = size[candidate] - size[text][:, None]
     allowed = (kinds % 4 == role[:, None]) & (role > 0)[:, None] & ~contains[caption][:, candidate]
+    # Only padding may be pushed out of the C columns.
     allowed &= n_longer <= n_padding
-    allowed &= (n_longer >= 0) | (n_padding > 0)  # there is padding to copy
+    # A shorter word leaves free columns, which need padding to copy.
+    allowed &= (n_longer >= 0) | (n_padding > 0)
     cumulative = (allowed * count).cumsum(dim=1)
+    # On the CPU, so that one seed draws the same words on every device.
     draw = torch.rand(len(text), dtype=torch.float64).to(tokens.device) * (allowed * count).sum(1)
-    index = (cumulative <= draw.long().unsqueeze(1)).sum(dim=1)  # beyond the last: none
+    # The number of candidates whose cumulative frequency does not exceed the draw. Without any
+    # allowed one this is K, the row of padding that is appended below.
+    index = (cumulative <= draw.long().unsqueeze(1)).sum(dim=1)
     return F.pad(texts[candidate], (0, 0, 0, 1), value=NO_TOKEN)[index]
 
 
 def _word_texts(tokens: Tensor, masks: Tensor) -> Tensor:
-    """Return the tokens that `masks` marks in each row of `(N, C)`, moved to the left.
-
-    The result `(N, L)` is padded by `NO_TOKEN` to the largest number L of marked tokens.
-    """
+    """Return the masked tokens of each row `(N, C)` moved to the left `(N, L)`, then `NO_TOKEN`."""
     length = max(masks.sum(dim=1).tolist(), default=1)
     texts = tokens.new_full((len(tokens), length + 1), NO_TOKEN)
+    # All other tokens go to one column beyond the last, which is cut off.
     target_column = torch.where(masks, masks.cumsum(dim=1) - 1, length)
     return texts.scatter_(1, target_column, torch.where(masks, tokens, NO_TOKEN))[:, :length]
 
 
 def _sample_per_group(group: Tensor, selected: Tensor, samples: int) -> Tensor:
-    """Return which of the selected words `(N,)` are sampled: at most `samples` of each group.
+    """Return which selected words `(N,)` are sampled: at most `samples` of each group.
 
     The result has no meaning for words that are not selected.
     """
+    # Words that are not selected form a group of their own.
     group = torch.where(selected, group, NO_TOKEN)
     order = torch.rand(len(group)).to(group.device).argsort()
+    # A stable sort by group keeps the random order within each group.
     order = order[group[order].argsort(stable=True)]
     number = torch.arange(len(group), device=group.device)
+    # `searchsorted` finds where each group begins.
     number_in_group = number - torch.searchsorted(group[order], group[order])
     return torch.zeros_like(selected).index_put((order,), number_in_group < samples)
 
 
 def _replace_words(tokens: Tensor, masks: Tensor, texts: Tensor) -> Tensor:
-    """Replace the masked tokens of captions `(V, C)` by words.
+    """Replace the masked tokens of captions `(V, C)` by words `texts` `(V, L)`.
 
-    A row of `texts` `(V, L)` holds the up to L tokens of the word, padded by `NO_TOKEN`. The tokens
-    after the word move with its end. The result still has C columns: surplus padding is cut off,
-    and free columns are filled with the last token of the caption.
+    The tokens after a word move with its end. The result still has C columns: surplus padding is
+    cut off, and free columns are filled with the last token of the caption.
     """
     columns, length = tokens.shape[1], texts.shape[1]
-    discard = columns + length - 1  # the column that takes tokens that are left out
+    # The last column takes all tokens that are left out.
+    discard = columns + length - 1
     first = masks.int().argmax(dim=1, keepdim=True)
     size = (texts != NO_TOKEN).sum(dim=1, keepdim=True)
     after = torch.arange(columns, device=tokens.device) > first
+    # Tokens before the word keep their column; those after it follow its new end.
     target_column = torch.where(masks, discard, (~masks).cumsum(dim=1) - 1 + size * after)
+    # Every column starts as the caption's last token, its padding.
     rows = tokens[:, -1:].repeat(1, columns + length).scatter_(1, target_column, tokens)
     target_column = first + torch.arange(length, device=tokens.device)
     target_column = torch.where(texts == NO_TOKEN, discard, target_column)

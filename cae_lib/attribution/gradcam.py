@@ -49,36 +49,26 @@ class GradcamAttribution(AttributionMethod):
             )
 
     def score(self, captions: Captions) -> Attribution:
-        """Compute the relevance of each token for the similarity.
-
-        Raises:
-            ConfigError: If the tower has no layer `start_layer`, or the attention of the model
-                cannot be read.
-        """
+        """Compute the relevance of each token for the similarity."""
         tokens, graph = captions.tokens, captions.create_graph
+        # Embeddings that require a gradient put the maps of a frozen model on a graph, too.
         embeddings = captions.embeddings()
         output = captions.encoder.encode(tokens, attention="maps", embeddings=embeddings)
         maps = output.attention[resolve_start_layer(self.start_layer, len(output.attention)) :]
         similarity = captions.similarity(
             output.features, self.use_temperature, self.train_temperature
         )
+        # The loss runs backward through this graph again, also if dS/dA is a constant in it.
         attention_grads = torch.autograd.grad(
             similarity.sum(), maps, create_graph=graph and self.second_order, retain_graph=graph
         )
         row = propagate_relevance(maps, attention_grads, output.readout)
+        # The class token that CoCa appends is no token of the caption.
         return Attribution(row[:, : tokens.shape[1]], output.features)
 
 
 def resolve_start_layer(start_layer: int, depth: int) -> int:
-    """Convert the index of a start layer, which may be negative, to an index from 0.
-
-    Args:
-        start_layer: Index of the layer; negative numbers count from the top.
-        depth: Number of layers of the tower.
-
-    Raises:
-        ConfigError: If the tower has no such layer.
-    """
+    """Convert the index of a start layer, which may be negative, to an index from 0."""
     if not -depth <= start_layer < depth:
         raise ConfigError(f"start_layer={start_layer} does not fit a tower of {depth} layers.")
     return start_layer % depth
@@ -87,22 +77,20 @@ def resolve_start_layer(start_layer: int, depth: int) -> int:
 def propagate_relevance(
     maps: Sequence[Tensor], attention_grads: Sequence[Tensor], readout: Tensor
 ) -> Tensor:
-    """Return the relevance `(B, T)` of each position, by the rule of `GradcamAttribution`.
+    """Return the relevance `(B, T)` of each position: the row `readout` of the matrix R.
 
-    The rule gives a matrix R. The result is the sum of its rows, weighted by `readout`.
-
-    Args:
-        maps: Attention weights of the H heads in each layer from the start layer up, in this order:
-            `(B, H, T, T)`, or `(B, H, 1, T)` for a top layer that computes only the position at
-            which the features are read.
-        attention_grads: Derivatives of the similarity with respect to `maps`, of the same shapes.
-        readout: Weight of each position in the features `(B, T)`: 1 for the end-of-text or class
-            token and 0 elsewhere, or equal weights for a mean.
+    `GradcamAttribution` states the rule. `maps` are the attention weights from the start layer up
+    and `attention_grads` the derivatives of S by them, both `(B, H, T, T)`, or `(B, H, 1, T)` for a
+    top layer that computes only the position that is read. `readout` `(B, T)` weights the positions
+    in the features: one-hot, or equal weights for a mean.
     """
     row = readout.to(maps[-1].dtype)
     with torch.autocast(row.device.type, enabled=False):
+        # Only the row r = readout R is needed. From the top layer down it is a product of row and
+        # matrix for each layer, where R itself takes products of T x T matrices.
         for weights, grad in zip(reversed(maps), reversed(attention_grads), strict=True):
             relevance = (grad * weights).relu().mean(dim=1)
+            # A top map of one row is r C already: (B, 1, T).
             update = relevance if relevance.shape[1] == 1 else row.unsqueeze(1) @ relevance
             row = row + update.squeeze(1)
     return row

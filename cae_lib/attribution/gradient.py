@@ -36,10 +36,12 @@ class GradientAttribution(AttributionMethod):
             captions.tokens, embeddings=embeddings, second_order=create_graph
         )
         similarity = captions.similarity(output.features, self.use_temperature)
+        # Captions do not interact: the gradient of the sum has each caption's own, (B, T, D).
         (gradient,) = torch.autograd.grad(similarity.sum(), embeddings, create_graph=create_graph)
         return Attribution(self._reduce(gradient, embeddings), output.features)
 
     def _reduce(self, gradient: Tensor, embeddings: Tensor) -> Tensor:
+        # In float16, the squares of small derivatives would be 0.
         wide = torch.promote_types(gradient.dtype, torch.float32)
         gradient, embeddings = gradient.to(wide), embeddings.to(wide)
         if self.reduction == "l2":

@@ -40,24 +40,25 @@ class IntegratedGradientsAttribution(AttributionMethod):
     expected: bool = False
 
     def score(self, captions: Captions) -> Attribution:
-        """Integrate the gradient of S along the line from the masked caption to the caption.
-
-        Raises:
-            ConfigError: If word numbers are missing and the vocabulary is not CLIP's.
-        """
+        """Integrate the gradient of S along the line from the masked caption to the caption."""
+        # Features for the contrastive loss, with dropout; the integral below is without.
         output = captions.encoder.encode(captions.tokens, second_order=captions.create_graph)
         end = output.embeddings
         in_word = captions.word_numbers(end.shape[1]) > 0
         baseline = mask_embedding(captions.encoder).to(end)
         if self.expected and in_word.any():
+            # (words' tokens of the batch, D); detached, since the baseline is a constant.
             word_embeddings = end.detach()[in_word]
             draws = torch.randint(len(word_embeddings), in_word.shape).to(in_word.device)
             baseline = word_embeddings[draws]
+        # (B, T, D): tokens of no word are the same at both ends of the line, and score 0.
         start = torch.where(in_word.unsqueeze(-1), baseline, end)
         quadrature = self._quadrature(random=captions.create_graph)
         if self.expected:
+            # One t for each caption, (B, 1, 1), which counts alone.
             quadrature = [(torch.rand(len(end), 1, 1).to(end), 1.0)]
         gradient = torch.zeros_like(end)
+        # Otherwise each point of the line would have dropout masks of its own.
         with captions.encoder.dropout_disabled():
             for t, weight in quadrature:
                 gradient = gradient + weight * _gradient(captions, start + t * (end - start))
@@ -69,16 +70,16 @@ class IntegratedGradientsAttribution(AttributionMethod):
         """Return values of t, random if `random` is set, each with its weight; weights sum to 1."""
         if random:
             n = self.training_points
+            # Stratified: one draw from each of n equal parts varies less than n draws from [0, 1].
             return [((i + u) / n, 1 / n) for i, u in enumerate(torch.rand(n).tolist())]
         nodes, weights = np.polynomial.legendre.leggauss(self.points)
+        # The nodes are meant for [-1, 1], an interval of twice the length of [0, 1].
         return list(zip(((nodes + 1) / 2).tolist(), (weights / 2).tolist(), strict=True))
 
 
 def _gradient(captions: Captions, embeddings: Tensor) -> Tensor:
-    """Return the gradient `(B, T, D)` of the similarity at the token embeddings `(B, T, D)`.
-
-    The embeddings are marked as requiring a gradient if they do not require one yet.
-    """
+    """Return the gradient `(B, T, D)` of the similarity at the token embeddings `(B, T, D)`."""
+    # In a frozen model nothing requires a gradient yet.
     embeddings = embeddings if embeddings.requires_grad else embeddings.requires_grad_()
     graph = captions.create_graph
     output = captions.encoder.encode(captions.tokens, embeddings=embeddings, second_order=graph)

@@ -104,6 +104,7 @@ def attribute(
     pixels = clip.preprocess(pil_image.convert("RGB"))[None].to(device)
     tokens = clip.tokenizer([caption]).to(device)
     with torch.no_grad():
+        # The heat map is differentiated in the image tower alone.
         texts = encode_text(clip.model, tokens).features
     relevances = image_relevances(clip.model, pixels, texts, (heatmap_start_layer,))
     features = relevances.image_features
@@ -116,6 +117,7 @@ def attribute(
     settings = open_clip.get_model_preprocess_cfg(clip.model)
     mean, std = (torch.tensor(settings[name]).view(3, 1, 1) for name in ("mean", "std"))
     return PairAttribution(
+        # The normalisation of the preprocessing undone, (height, width, 3).
         image=(pixels[0].cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).numpy(),
         relevance=relevance_shares(relevances.maps[0])[0].cpu().numpy(),
         roles=word_roles(clip, caption),
@@ -125,24 +127,16 @@ def attribute(
     )
 
 
-_tagger = cache(DependencyTagger)  # loading takes a second, so all models share one tagger
+# Loading takes a second, so all models share one tagger.
+_tagger = cache(DependencyTagger)
 
 
 def word_roles(clip: Clip, caption: str) -> list[str]:
-    """Return the name of the role of each word of a caption, as `DependencyTagger` finds it.
-
-    The words are those of `split_words`, which leaves out words beyond the context length.
-
-    Args:
-        clip: A model with CLIP's `SimpleTokenizer`, which splits the caption into words.
-        caption: The caption.
-
-    Raises:
-        ConfigError: If no English spaCy model is installed.
-    """
+    """Return the role of each word of `split_words`, as `DependencyTagger` finds it."""
     alignment = token_roles([caption], clip.tokenizer, _tagger())
     words = word_numbers(alignment.tokens, clip.tokenizer.vocab_size)[0]
     return [
+        # The role of a word's first token stands for the word.
         ROLE_NAMES[int(alignment.roles[0][words == number][0])]
         for number in range(1, int(words.max()) + 1)
     ]

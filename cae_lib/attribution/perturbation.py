@@ -56,18 +56,15 @@ class PerturbationAttribution(AttributionMethod):
         return self.unit == "word"
 
     def score(self, captions: Captions) -> Attribution:
-        """Mask each word in turn and compute by how much the similarity drops.
-
-        Raises:
-            ConfigError: If the vocabulary is not CLIP's, and word numbers are missing or
-                `replacement` is "token"; or if `replacement` is "random" and fewer than two
-                different tokens are masked in the batch.
-        """
+        """Mask each word in turn and compute by how much the similarity drops."""
+        # To mask a token on which no feature depends would change nothing.
         tokens = captions.tokens[:, : captions.encoder.n_used_columns(captions.tokens)]
         words = captions.word_numbers(tokens.shape[1]).long()
         if self.unit == "token":
+            # Each token of a word becomes a word of its own, with its position as number.
             words = torch.arange(1, tokens.shape[1] + 1, device=tokens.device) * (words > 0)
         caption, masked = word_masks(words)
+        # (V,) and (V, T) for V words; those that are not requested are not encoded.
         is_requested = captions.is_requested(caption, masked)
         caption, masked = caption[is_requested], masked[is_requested]
         replacement = self._replacement(captions, tokens[caption][masked])
@@ -78,8 +75,8 @@ class PerturbationAttribution(AttributionMethod):
     def _replacement(self, captions: Captions, masked: Tensor) -> Tensor:
         """Return what replaces the masked tokens, whose ids are `masked` `(n,)`.
 
-        This is one embedding `(D,)` for all of them, or an id for each position of the batch
-        `(B, C)`, which has no meaning where no token is masked.
+        It is one embedding `(D,)` for all of them, or an id for each position `(B, C)`, which has
+        no meaning where no token is masked.
         """
         tokens = captions.tokens
         if self.replacement == "mean" or self.replacement == "zero":
@@ -89,7 +86,11 @@ class PerturbationAttribution(AttributionMethod):
         candidates = masked.unique()
         if len(candidates) < 2:
             raise ConfigError("replacement 'random' needs a batch with two different words.")
+        # Drawn for all C columns, so that both text encoders draw the same words. A generator of
+        # its own leaves the random numbers of the training as they are.
         generator = torch.Generator().manual_seed(int(tokens.sum()))
         n = len(candidates)
+        # A step of 1 to n - 1 around the circle of n candidates never ends where it began.
         step = torch.randint(1, n, tokens.shape, generator=generator).to(tokens.device)
+        # `unique` has sorted the candidates. `searchsorted` warns if its input is not contiguous.
         return candidates[(torch.searchsorted(candidates, tokens.contiguous()) + step) % n]

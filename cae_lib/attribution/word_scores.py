@@ -19,10 +19,8 @@ from cae_lib.words.alignment import word_numbers
 def _merge_tokens(
     scores: Tensor, words: Tensor, reduction: Literal["mean", "sum"], missing: float
 ) -> Tensor:
-    """Merge scores of tokens `(B, T)` into scores of words `(B, W)`, padded with `missing`.
-
-    W is the largest number of words in a caption.
-    """
+    """Merge scores of tokens `(B, T)` into scores of words `(B, W)`, padded with `missing`."""
+    # Column 0 collects the tokens of no word, and is cut off below.
     zeros = scores.new_zeros(len(words), int(words.max()) + 1)
     sums = zeros.scatter_add(1, words, scores)[:, 1:]
     counts = zeros.scatter_add(1, words, torch.ones_like(scores))[:, 1:]
@@ -33,17 +31,10 @@ def _merge_tokens(
 def merge_token_scores(
     scores: Tensor, words: Tensor, reduction: Literal["mean", "sum"] = "mean"
 ) -> np.ndarray:
-    """Merge the scores of tokens into scores of words, detached, in float64.
+    """Merge token scores `(B, T)` into word scores `(B, W)` in float64, NaN after the last word.
 
-    Args:
-        scores: Scores of tokens `(B, T)`.
-        words: Word number of each token `(B, T)`, int64, as `word_numbers` returns it.
-        reduction: "mean" averages over the tokens of a word, as CAE's loss does with the scope
-            "word"; "sum" adds them up, for scores that are shares of a whole.
-
-    Returns:
-        Scores of words `(B, W)`, NaN after a caption's last word. W is the largest number of words
-        in a caption.
+    "mean" averages over the tokens of a word, as CAE's loss does with the scope "word"; "sum" is
+    for scores that are shares of a whole.
     """
     return _merge_tokens(scores.detach().double(), words, reduction, torch.nan).cpu().numpy()
 
@@ -51,56 +42,25 @@ def merge_token_scores(
 def word_scores(
     clip: Clip, tokens: Tensor, image_features: Tensor, method: str, **parameters: Any
 ) -> Tensor:
-    """Score the words of captions for their matched images.
-
-    The score of a word is the sum of the scores of its tokens. If the method scores whole words
-    (`AttributionMethod.scores_words`), each token already has the score of its word, and the mean
-    takes the place of the sum.
-
-    Args:
-        clip: A model with CLIP's vocabulary.
-        tokens: Token ids of B captions in C columns `(B, C)`.
-        image_features: `(B, E)`, not necessarily normalised; row i belongs to caption i.
-        method: Name of an attribution method; see `get_method`.
-        **parameters: Parameters of the method.
-
-    Returns:
-        Scores of words `(B, W)`, detached, and 0 after a caption's last word. W is the largest
-        number of words in a caption.
-
-    Raises:
-        ConfigError: If the vocabulary is not CLIP's, the method or a parameter is unknown, the
-            model does not allow the method, or the method needs roles, as "binding" does.
-        DataError: If tokens or image features have the wrong shape, type or values, or a caption
-            has no end-of-text token.
-    """
+    """Score the words of captions for their matched images, `(B, W)`, 0 after the last word."""
     scorer = get_method(method, **parameters)
     scores = scorer(clip.model, tokens, image_features).scores
     words = word_numbers(tokens[:, : scores.shape[1]], text_encoder(clip.model).vocabulary_size)
+    # A token that has the score of its whole word must not count once for each token.
     return _merge_tokens(scores, words, "mean" if scorer.scores_words else "sum", 0.0)
 
 
 def positive_shares(scores: Tensor) -> Tensor:
-    """Convert scores of words to shares of their caption, as in the paper's Fig. 6.
-
-    Negative scores become 0. Then each row is divided by its sum; a row without a positive score
-    becomes 0.
-
-    Args:
-        scores: Scores of up to W words in each caption `(B, W)`, padded with 0.
-    """
+    """Convert scores of words `(B, W)` to shares of their caption, negative ones to 0 (Fig. 6)."""
     positive = scores.clamp(min=0)
+    # A caption without a positive score gets shares of 0 instead of NaN.
     return positive / positive.sum(dim=1, keepdim=True).clamp(min=1e-30)
 
 
 def split_words(caption: str, tokenizer: SimpleTokenizer) -> list[str]:
     """Split a caption into the words that `word_scores` scores, as the tokenizer decodes them.
 
-    Words beyond the context length are left out. If the cut falls inside a word, the part of the
-    word before the cut is returned.
-
-    Raises:
-        ConfigError: If the tokenizer is not CLIP's `SimpleTokenizer`.
+    Words beyond the context length are left out; a word that it cuts is returned up to the cut.
     """
     if not isinstance(tokenizer, SimpleTokenizer):
         raise ConfigError(f"words need CLIP's SimpleTokenizer, not {type(tokenizer).__name__}.")

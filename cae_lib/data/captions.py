@@ -17,21 +17,16 @@ from cae_lib.errors import ConfigError, DataError, MissingDataError
 if TYPE_CHECKING:
     from torch import Tensor
 
+# What to do about captions whose image cannot be used: "raise" an error if a file is missing;
+# "drop" those whose file is missing or cannot be decoded, and print how many; or "ignore" images.
 MissingPolicy = Literal["raise", "drop", "ignore"]
-"""What to do about captions whose image cannot be used.
 
-"raise" raises an error if an image file is missing. "drop" leaves out the captions whose image file
-is missing or cannot be decoded, and prints how many they are. "ignore" does not look for images.
-"""
-
+# Folder that image paths are relative to, or candidates, of which the first that has any of the
+# images is used.
 Root = str | Path | Sequence[Path]
-"""Folder that image paths are relative to, or several candidates for it.
 
-Of several candidates, the first that has any of the images is used.
-"""
-
+# Caption, image, hard negative captions, numbers of the rows with a similar image.
 NEGCLIP_COLUMNS = ("title", "filepath", "neg_caption", "neg_image")
-"""Columns of NegCLIP's files: caption, image, hard negative captions, rows with similar images."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +34,13 @@ class ImageCaptionPairs:
     """Image-caption pairs; one row is one caption together with its image.
 
     Attributes:
-        image_paths: Paths of the images, each image once.
+        image_paths: Each image once.
         captions: The caption of each of the n rows.
         image_index: Position of each row's image in `image_paths`, int64 `(n,)`.
-        name: Name of the dataset.
         n_used: Number n of rows, without those that were left out.
         n_expected: Number of rows that the dataset should have.
         negatives: Hard negative captions of each row; None if the dataset has none.
-        hard_images: For each row, the numbers of the rows with a similar image, counted from 0;
-            None if the dataset does not list them.
+        hard_images: For each row, the numbers of the rows with a similar image, counted from 0.
     """
 
     image_paths: list[Path]
@@ -67,27 +60,19 @@ def load_karpathy(
     missing_images: MissingPolicy = "raise",
     n_expected: int | None = None,
 ) -> ImageCaptionPairs:
-    """Read one split of Karpathy's `dataset_{coco,flickr30k,flickr8k}.json`.
+    """Read the split "train", "val" or "test" of `dataset_{coco,flickr30k,flickr8k}.json`.
 
-    Args:
-        file: JSON with `images[].{filename, filepath (COCO only), split, sentences[].raw}`.
-        root: Folder that the image paths `filepath/filename` are relative to; see `Root`.
-        split: "train" (includes COCO's "restval"), "val" or "test".
-        missing_images: What to do about captions without a usable image; see `MissingPolicy`.
-        n_expected: Number of captions that the split should have; None takes the number that the
-            file lists for it.
-
-    Raises:
-        DataError: If the file is missing or has another layout, no image belongs to the split, an
-            image file is missing (only with `missing_images="raise"`), captions are missing (only
-            without `missing_images="drop"`), or there are more than `n_expected`.
+    Its layout is `images[].{filename, filepath (COCO only), split, sentences[].raw}`. Without
+    `n_expected`, as many captions are expected as the file lists.
     """
     path = Path(file)
+    # "restval" is the rest of COCO's validation images, which Karpathy's split adds to training.
     splits = {"train", "restval"} if split == "train" else {split}
     pairs, splits_of_file = [], set()
     for image in _listed(path, "images"):
         splits_of_file.add(image.text("split"))
         if image.text("split") in splits:
+            # Without the field or with an empty one, there is no folder; null is an error.
             folder = image.text("filepath") if image.content.get("filepath", "") != "" else ""
             name = Path(folder, image.text("filename"))
             sentences = [Row(path, image.location, one) for one in image.values("sentences")]
@@ -107,18 +92,9 @@ def load_caption_list(
     missing_images: MissingPolicy = "raise",
     n_expected: int | None = None,
 ) -> ImageCaptionPairs:
-    """Read a list of `{image, caption}` entries such as `coco_karpathy_test.json`.
+    """Read a JSON list of `{image, caption}` such as `coco_karpathy_test.json`.
 
-    Args:
-        file: JSON list. `caption` is one string or a list of strings.
-        root: Folder that `image` is relative to; see `Root`.
-        missing_images: What to do about captions without a usable image; see `MissingPolicy`.
-        n_expected: Number of captions that the file should have; None takes the number it has.
-
-    Raises:
-        DataError: If the file is missing or has another layout, an image file is missing (only with
-            `missing_images="raise"`), captions are missing (only without `missing_images="drop"`),
-            or there are more than `n_expected`.
+    `caption` is one string or a list of strings.
     """
     path = Path(file)
     pairs = []
@@ -135,16 +111,6 @@ def load_coco_captions(
     """Read one of COCO's `captions_{train,val}{2014,2017}.json`, in the order of the annotations.
 
     Images without a caption are left out.
-
-    Args:
-        file: The JSON file.
-        image_dir: Folder of the images.
-        missing_images: What to do about captions without a usable image; see `MissingPolicy`.
-
-    Raises:
-        DataError: If the file is missing or has another layout, two images have the same id, an
-            annotation names an unknown image, or an image file is missing (only with
-            `missing_images="raise"`).
     """
     path = Path(file)
     names, pairs = {}, []
@@ -169,23 +135,14 @@ def load_negclip_tsv(
 ) -> ImageCaptionPairs:
     """Read `train_neg_clip.tsv` or `valid_neg_clip.tsv` of NegCLIP (Yuksekgonul et al. 2023).
 
-    Args:
-        tsv: Tab-separated file with the columns title, filepath, neg_caption and neg_image, the
-            last two written as Python lists. Quoted captions may hold tabs and newlines.
-        root: Folder that the `filepath` column is relative to.
-        missing_images: What to do about rows without a usable image; see `MissingPolicy`. Rows that
-            are left out are also removed from `hard_images`, and the others are numbered anew.
-        n_expected: Number of rows that the file should have; None takes the number it has.
-
-    Raises:
-        DataError: If the file or a column is missing, a row is malformed, neg_image names a row
-            that does not exist, an image file is missing (only with `missing_images="raise"`), rows
-            are missing (only without `missing_images="drop"`), or there are more than `n_expected`.
+    The columns neg_caption and neg_image are written as Python lists. If rows are left out, the
+    others are numbered anew in `hard_images`.
     """
     path = Path(tsv)
     captioned, negatives, hard = [], [], []
+    # neg_image counts rows from 0, not the lines of the file: quoted captions may hold newlines.
     rows = [
-        replace(row, location=f"row {number}")  # as neg_image counts them
+        replace(row, location=f"row {number}")
         for number, row in enumerate(csv_rows(path, NEGCLIP_COLUMNS, "\t"))
     ]
     for row in rows:
@@ -197,6 +154,7 @@ def load_negclip_tsv(
                 f"neg_image is {hard[-1]}; expected row numbers of this file, 0 to {len(rows) - 1}"
             )
     pairs, keep = _pairs(captioned, root, path.stem, missing_images, path, n_expected)
+    # Rows whose image is missing are removed, also as similar images, and the rest moves up.
     new_row = {old: new for new, old in enumerate(keep)}
     return replace(
         pairs,
@@ -206,16 +164,12 @@ def load_negclip_tsv(
 
 
 class RetrievalSet(NamedTuple):
-    """Files of a test split for image-text retrieval.
-
-    Paths are relative to the folder of the dataset.
+    """Files, relative to the folder of the dataset, and published sizes of a retrieval test split.
 
     Attributes:
         caption_list: File with a list of `{image, caption}`, as BLIP and ARO read it.
         image_folders: Folders that image paths may be relative to, the official one first; "" is
             the folder of the dataset itself.
-        n_captions: Published number of captions.
-        n_images: Published number of images.
         max_captions: Largest number of captions of an image.
     """
 
@@ -226,13 +180,13 @@ class RetrievalSet(NamedTuple):
     max_captions: int
 
 
+# Karpathy's test splits. Ten images of COCO have six captions; some evaluators use 25,000.
 RETRIEVAL_SETS: Mapping[str, RetrievalSet] = {
     "coco": RetrievalSet("coco_karpathy_test.json", ("", "images"), 25_010, 5000, 6),
     "flickr30k": RetrievalSet(
         "flickr30k_test.json", ("flickr30k-images", "", "images"), 5000, 1000, 5
     ),
 }
-"""Karpathy's test splits of COCO and Flickr30K, by name."""
 
 
 def load_retrieval_set(
@@ -242,30 +196,17 @@ def load_retrieval_set(
     missing_images: MissingPolicy = "raise",
     is_published: bool = False,
 ) -> ImageCaptionPairs:
-    """Read Karpathy's test split of COCO or Flickr30K.
+    """Read Karpathy's test split of COCO or Flickr30K from the subfolder `name` of `root`.
 
-    The captions come from the file `caption_list` of the `RetrievalSet` if it exists, else from
-    Karpathy's `dataset_{name}.json`; both have the same captions. COCO's 5,000 images have 25,010
-    captions, because ten images have six; some evaluators use 25,000.
-
-    Args:
-        name: "coco" or "flickr30k", a key of `RETRIEVAL_SETS`.
-        root: Folder of all datasets; the files of this one are in its subfolder `name`.
-        missing_images: What to do about captions without a usable image; see `MissingPolicy`.
-        is_published: Whether the published number of captions is expected, and more images, or more
-            captions of an image, are refused; otherwise any numbers are accepted.
-
-    Raises:
-        ConfigError: If the name is unknown.
-        DataError: If neither file exists, the file that is read is malformed, an image file is
-            missing (only with `missing_images="raise"`), captions are missing (only without
-            `missing_images="drop"`), or there are more captions or images than expected.
+    With `is_published`, the published number of captions is expected, and more images, or more
+    captions of an image, are refused.
     """
     if name not in RETRIEVAL_SETS:
         raise ConfigError(f"no retrieval set {name!r}. Known: {', '.join(RETRIEVAL_SETS)}.")
     split, folder = RETRIEVAL_SETS[name], Path(root, name)
     folders = [folder / subfolder for subfolder in split.image_folders]
     expected = split.n_captions if is_published else None
+    # The two files hold the same captions in the same order.
     file, other = folder / split.caption_list, folder / f"dataset_{name}.json"
     if file.is_file():
         source, pairs = file, load_caption_list(file, folders, missing_images, expected)
@@ -282,6 +223,7 @@ def load_retrieval_set(
 
 def _validate_caption_counts(pairs: ImageCaptionPairs, split: RetrievalSet, source: Path) -> None:
     """Check that there are not more images, or captions of an image, than are published."""
+    # A file with the right number of captions may still list an image twice or hold other images.
     counts = Counter(pairs.image_index.tolist())
     image, most = max(counts.items(), key=itemgetter(1), default=(0, 0))
     if most > split.max_captions:
@@ -309,14 +251,11 @@ def _listed(path: Path, name: str) -> list[Row]:
 
 
 def _image_folder(root: Root, images: Sequence[Path]) -> Path:
-    """Return the folder that image paths are relative to.
-
-    A single folder is returned as it is. Of several candidates, the first that has any of the
-    images is returned. If none has any, the first candidate is returned, or its parent if the first
-    image path begins with this candidate's name.
-    """
+    """Return the folder that image paths are relative to: the first candidate with an image."""
     if isinstance(root, str | Path):
         return Path(root)
+    # Where no image exists, errors name a path of the official folder, without its name twice if
+    # the image paths begin with it.
     first = root[0].parent if images and images[0].parts[:1] == (root[0].name,) else root[0]
     return next(
         (folder for folder in root if any(os.path.isfile(folder / name) for name in images)), first
@@ -331,23 +270,12 @@ def _pairs(
     source: Path,
     expected: int | None = None,
 ) -> tuple[ImageCaptionPairs, list[int]]:
-    """Build pairs from rows (image, caption), and return them with the numbers of the kept rows.
-
-    Args:
-        pairs: The image path and the caption of each row.
-        root: Folder that the image paths are relative to; see `Root`.
-        name: Name of the dataset.
-        missing_images: What to do about rows without a usable image; see `MissingPolicy`.
-        source: The annotation file, which messages name.
-        expected: Number of rows that there should be; None takes the number of `pairs`.
-
-    Raises:
-        DataError: If an image file is missing (only with `missing_images="raise"`), rows are
-            missing (only without `missing_images="drop"`), or there are more than `expected`.
-    """
-    import torch  # here, so that a page that only reads results starts without it
+    """Build pairs from rows (image, caption), and return them with the numbers of the kept rows."""
+    # Imported here, so that a page that only reads results starts without it.
+    import torch
 
     expected = len(pairs) if expected is None else expected
+    # Too many rows are another file, which `missing_images="drop"` does not excuse.
     if len(pairs) > expected:
         validate_row_count(source, len(pairs), expected, ())
     folder = _image_folder(root, [image for image, _ in pairs])
@@ -356,6 +284,7 @@ def _pairs(
         {}
         if missing_images == "ignore"
         else {
+            # Each image once. All are decoded only where a broken one is to be left out.
             path: image_problem(path, decode=missing_images == "drop")
             for path in dict.fromkeys(files)
         }
@@ -366,6 +295,7 @@ def _pairs(
         log_left_out(name, source, len(keep), expected, left_out)
     else:
         validate_row_count(source, len(pairs), expected, left_out)
+    # Images are numbered in the order in which the kept rows name them.
     numbers: dict[Path, int] = {}
     index = torch.tensor(
         [numbers.setdefault(files[row], len(numbers)) for row in keep], dtype=torch.long

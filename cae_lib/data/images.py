@@ -1,7 +1,4 @@
-"""Read image files, and draw batches of square crops from the images of a training set.
-
-The images of a training set are either all held in memory or decoded anew for each batch.
-"""
+"""Read image files, and draw batches of square crops from the images of a training set."""
 
 from __future__ import annotations
 
@@ -21,39 +18,22 @@ from torchvision.transforms.functional import resized_crop
 
 from cae_lib.errors import DataError
 
-CROP_SCALE = (0.9, 1.0)
-"""Smallest and largest share of an image's area that a random crop takes, as in the paper."""
-
-CROP_RATIO = (3 / 4, 4 / 3)
-"""Smallest and largest ratio of width to height of a random crop: torchvision's default."""
-
-MAX_BYTES_IN_MEMORY = 4 * 2**30
-"""Largest size in bytes of the decoded images of a training set that are held in memory."""
+CROP_SCALE = (0.9, 1.0)  # share of an image's area that a random crop takes, as in the paper
+CROP_RATIO = (3 / 4, 4 / 3)  # width to height of a random crop: torchvision's default
+MAX_BYTES_IN_MEMORY = 4 * 2**30  # of the decoded images of a training set
 
 
 class TrainingImages:
-    """Images of a training set, from which batches of square crops are drawn.
+    """Images of a training set, from which batches of `size` x `size` pixels are drawn.
 
     This is an abstract base class. `ImagesInMemory` holds all images in memory, `ImagesOnDisk`
-    decodes the files of each batch.
-
-    Args:
-        paths: Image files; row i is the image of `paths[i]`.
-        size: Side of the square images that are returned, in pixels.
-
-    Attributes:
-        paths: The image files.
-        size: Side of the square images that are returned, in pixels.
-        normalization: Scale and shift, `(3, 1, 1)` each, that normalise pixels from 0 to 255 by the
-            mean and standard deviation of OpenAI's CLIP; see `normalize_pixels`.
-
-    Raises:
-        DataError: If files are missing.
+    decodes the files of each batch. Row i is the image of `paths[i]`.
     """
 
     def __init__(self, paths: Sequence[str | Path], size: int) -> None:
         self.paths = [Path(path) for path in paths]
         self.size = size
+        # Before a training starts, not in the step that would draw the file.
         missing = [row for row, path in enumerate(self.paths) if not path.is_file()]
         if missing:
             first = missing[0]
@@ -65,46 +45,26 @@ class TrainingImages:
             torch.tensor(values).view(3, 1, 1)
             for values in (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD)
         )
+        # Scale and shift (3, 1, 1) of pixels from 0 to 255, by the statistics of OpenAI's CLIP.
         self.normalization = 1 / (255 * spreads), -means / spreads
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.paths)
 
     def batch(self, index: Tensor) -> Tensor:
-        """Return the central squares of images, normalised as CLIP's image encoder expects them.
-
-        Args:
-            index: Rows of the images, `(B,)`.
-
-        Returns:
-            Pixels, float32 `(B, 3, size, size)`.
-
-        Raises:
-            DataError: If a file is missing, broken or truncated; the message names the file and its
-                row. `ImagesInMemory` reads no files here.
-        """
+        """Return the normalised central squares of rows `(B,)`, float32 `(B, 3, size, size)`."""
         return normalize_pixels(self.crops(index), *self.normalization)
 
     def crops(
         self, index: Tensor, generator: torch.Generator | None = None, subset: Tensor | None = None
     ) -> Tensor:
-        """Return random crops or the central squares of images, before normalisation.
+        """Return pixels from 0 to 255 of rows `(B,)`, uint8 `(B, 3, size, size)`.
 
-        Args:
-            index: Rows of the images of a batch, `(B,)`.
-            generator: Source of the random resized crops, from which a seed is drawn for each of
-                the B images, whatever `subset` is; None returns the central squares.
-            subset: Positions in `index` of the images to return, `(M,)`. Their crops are the same
-                as if the whole batch were returned. None returns all B images.
-
-        Returns:
-            Pixels from 0 to 255, uint8 `(M, 3, size, size)`, or `(B, 3, size, size)` without
-            `subset`.
-
-        Raises:
-            DataError: As for `batch`.
+        A `generator` draws random resized crops; without it, the central squares are returned.
+        With `subset`, positions `(M,)` in `index`, only these M images are returned.
         """
+        # A seed for each image of the batch, whatever `subset` is: a process that decodes its share
+        # of the batch gets the crops that a single process would draw.
         seeds = None if generator is None else draw_crop_seeds(len(index), generator)
         positions = range(len(index)) if subset is None else subset.tolist()
         pixels = torch.empty(len(positions), 3, self.size, self.size, dtype=torch.uint8)
@@ -114,73 +74,49 @@ class TrainingImages:
         return pixels
 
     def pixels_of(self, row: int, seed: Tensor | None) -> Tensor:
-        """Return one image as a square, with pixels from 0 to 255.
+        """Return an image, uint8 `(3, size, size)`: the crop of a seed `()`, or the central square.
 
-        Args:
-            row: Row of the image.
-            seed: Seed of a random resized crop, an integer `()`; None returns the central square.
-
-        Returns:
-            Pixels, uint8 `(3, size, size)`.
-
-        Raises:
-            DataError: As for `batch`.
+        A subclass implements this, and raises a DataError that names the file if it is broken.
         """
         raise NotImplementedError
 
 
 class ImagesInMemory(TrainingImages):
-    """All images of a dataset in one tensor in memory, decoded once by a thread pool.
+    """All images of a dataset in memory, each as its central square, decoded once by threads.
 
-    The tensor `pixels` is uint8 `(number of images, 3, size, size)`. An image that does not have
-    `size` x `size` pixels is resized (bicubic) to `size` pixels on its shorter side and cut to its
-    central square. CLIP's preprocessing for evaluation does the same; pixels may differ by rounding
-    and because a large JPEG is decoded at a smaller size. Random crops are torchvision's
-    RandomResizedCrop of that square.
-
-    Args:
-        paths: Image files; row i is the image of `paths[i]`.
-        size: Side of the square images, in pixels.
-
-    Raises:
-        DataError: If a file is missing, broken or truncated.
+    The squares are those of CLIP's preprocessing for evaluation, up to rounding and the size at
+    which a large JPEG is decoded. Random crops are torchvision's RandomResizedCrop of the square.
     """
 
     def __init__(self, paths: Sequence[str | Path], size: int) -> None:
         super().__init__(paths, size)
+        # (images, 3, size, size)
         self.pixels = torch.empty(len(self), 3, size, size, dtype=torch.uint8)
 
+        # Each thread writes rows of its own, so no lock is needed.
         def decode(row: int) -> None:
             image = read_image(self.paths[row], row, 2 * size)
             self.pixels[row] = _to_uint8_tensor(_resize_and_center_crop(image, size))
 
+        # Threads run in parallel, because Pillow decodes and resizes without Python's global lock.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
+            # `list` raises the error of a broken file, which `map` alone would not.
             list(pool.map(decode, range(len(self))))
 
     def pixels_of(self, row: int, seed: Tensor | None) -> Tensor:
-        """Return the central square of an image, or the random crop that a seed selects.
-
-        The central square is a view of the stored tensor, so it must not be changed in place.
-        """
+        """Return the central square, a view that must not be changed, or the crop of a seed."""
         return self.pixels[row] if seed is None else _crop(self.pixels[row], seed, self.size)
 
 
 class ImagesOnDisk(TrainingImages):
     """Images that are decoded, cropped and resized (bicubic) anew for each batch.
 
-    Random crops are torchvision's RandomResizedCrop of the whole image. A large JPEG is decoded at
-    a smaller size, with at least 2 * `size` pixels on each side.
-
-    Args:
-        paths: Image files; row i is the image of `paths[i]`.
-        size: Side of the square images that are returned, in pixels.
-
-    Raises:
-        DataError: If a file is missing.
+    Random crops are torchvision's RandomResizedCrop of the whole image.
     """
 
     def pixels_of(self, row: int, seed: Tensor | None) -> Tensor:
         """Return the central square of an image, or the random crop that a seed selects."""
+        # At twice the size, a large JPEG is decoded faster, and the resize still reduces it.
         image = read_image(self.paths[row], row, 2 * self.size)
         return _to_uint8_tensor(
             _resize_and_center_crop(image, self.size)
@@ -190,67 +126,44 @@ class ImagesOnDisk(TrainingImages):
 
 
 def open_images(paths: Sequence[str | Path], size: int) -> ImagesInMemory | ImagesOnDisk:
-    """Open the images of a training set, in memory if they fit and already have the right size.
-
-    Images are held in memory if all of them, with `size` x `size` pixels each, take at most
-    `MAX_BYTES_IN_MEMORY` bytes and the first image, if there is any, has this size. Otherwise they
-    are decoded from disk for each batch. Images of another size are not held in memory because
-    `ImagesInMemory` would cut them to their central square before a crop is drawn.
-
-    Args:
-        paths: Image files; row i is the image of `paths[i]`.
-        size: Side of the square images that the model takes, in pixels.
-
-    Raises:
-        DataError: If a file is missing, broken or truncated. For `ImagesOnDisk`, at most the first
-            file is decoded here.
-    """
+    """Open the images of a training set, in memory if they fit and already have the right size."""
     fits = len(paths) * 3 * size * size <= MAX_BYTES_IN_MEMORY
+    # `ImagesInMemory` would cut images of another size to their central square before it draws a
+    # crop. The first image stands for all.
     if fits and len(paths):
         fits = read_image(paths[0], 0).size == (size, size)
     return ImagesInMemory(paths, size) if fits else ImagesOnDisk(paths, size)
 
 
 def normalize_pixels(pixels: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Return `pixels * scale + shift` as a new float32 tensor.
+    """Return `pixels * scale + shift` as a new float32 tensor; see `TrainingImages.normalization`.
 
-    Args:
-        pixels: Pixels from 0 to 255, `(..., 3, height, width)`.
-        scale: Factor of each channel, `(3, 1, 1)`: 1 / (255 * standard deviation).
-        shift: Summand of each channel, `(3, 1, 1)`: -mean / standard deviation.
+    Pixels are `(..., 3, height, width)`, scale and shift `(3, 1, 1)`.
     """
+    # `copy`, because the operations in place must not change float32 pixels of the caller.
     return pixels.to(torch.float32, copy=True).mul_(scale).add_(shift)
 
 
 def read_image(
     path: str | Path, row: int | None = None, min_side: int | None = None
 ) -> Image.Image:
-    """Read an image file as RGB, without applying its EXIF orientation.
+    """Read an image file as RGB; `row` is its number in a dataset, for error messages.
 
-    Without `min_side`, the pixels are those of `Image.open(path).convert("RGB")`. The loaders of
-    the public benchmarks, CLIP_benchmark and open_clip read images in this way, so published
-    numbers are measured on these pixels.
-
-    Args:
-        path: The image file.
-        row: Number of the image in its dataset, for error messages; None if it has none.
-        min_side: If given, a large JPEG is decoded at a smaller size, which is faster. Its sides
-            then have at least this many pixels.
-
-    Raises:
-        DataError: If the file is missing, broken, truncated or no image; the message names the
-            file.
+    With `min_side`, a large JPEG is decoded faster, at a smaller size of at least this many pixels.
     """
     name = path if row is None else f"{path} (row {row})"
     try:
         with Image.open(path) as image:
             if min_side is not None:
                 image.draft("RGB", (min_side, min_side))
+            # Without applying the EXIF orientation: the loaders of the public benchmarks,
+            # CLIP_benchmark and open_clip do not, so published numbers are measured on such pixels.
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise DataError(
             f"{name}: no such image file. Check the path, or fetch the images of this data set."
         ) from error
+    # Pillow raises a SyntaxError for some broken PNG files.
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise DataError(
             f"{name}: cannot be decoded ({error}); an image was expected. Fetch this file again."
@@ -258,10 +171,7 @@ def read_image(
 
 
 def _resize_and_center_crop(image: Image.Image, size: int) -> Image.Image:
-    """Resize an image (bicubic) to `size` pixels on its shorter side and crop its central square.
-
-    An image of `size` x `size` pixels is returned as it is.
-    """
+    """Resize an image (bicubic) to `size` pixels on its shorter side; crop the central square."""
     if image.size == (size, size):
         return image
     factor = size / min(image.size)
@@ -282,11 +192,10 @@ def draw_crop_seeds(n_crops: int, generator: torch.Generator) -> Tensor:
 
 
 def _crop(image: Any, seed: Tensor, size: int) -> Any:
-    """Cut the RandomResizedCrop that a seed selects, and resize it to `size` x `size` pixels.
-
-    The image is a PIL image or a tensor, and the result is of the same kind.
-    """
+    """Cut the RandomResizedCrop of a seed from a PIL image or a tensor; return the same kind."""
+    # `get_params` draws from PyTorch's global generator, whose state other draws depend on.
     with torch.random.fork_rng(devices=()):
-        torch.default_generator.manual_seed(int(seed))  # `manual_seed` would seed GPUs as well
+        # `torch.manual_seed` would seed GPUs as well.
+        torch.default_generator.manual_seed(int(seed))
         box = RandomResizedCrop.get_params(image, CROP_SCALE, CROP_RATIO)
     return resized_crop(image, *box, [size, size], InterpolationMode.BICUBIC)

@@ -21,16 +21,12 @@ from cae_lib.words.dependency import COMPOUND_PREPOSITION_NOUNS, NOUN_POS
 from cae_lib.words.entities import plain_text
 from cae_lib.words.pipeline import load_pipeline, parse_captions, spacy_model_name
 
-# Words that state a symmetric relation: the two nouns beside them can be swapped without making the
-# caption false.
+# Words that state a symmetric relation, whose two nouns can be swapped without making it false.
 SYMMETRIC_WORDS = frozenset("alongside and beside near next opposite or with".split())
 # Words that spaCy tags as adjectives although they describe no property of a thing.
 NON_DESCRIPTIVE_ADJECTIVES = frozenset("few many more most much other same several such".split())
-BARE_NOUN_DEPENDENCIES = ("det", "cc", "conj", "compound")
-"""Dependency labels that the children of a noun without modifiers may have."""
-
-MODIFIER_DEPENDENCIES = ("amod", "nummod", "poss", "acl", "relcl")
-"""Dependency labels of the children that describe a noun."""
+BARE_NOUN_DEPENDENCIES = ("det", "cc", "conj", "compound")  # of children that describe nothing
+MODIFIER_DEPENDENCIES = ("amod", "nummod", "poss", "acl", "relcl")  # of children that describe
 
 
 def swap_negatives(
@@ -60,6 +56,7 @@ def swap_negatives(
     """
     check_captions(captions)
     nlp = load_pipeline()
+    # Single spaces: a run of them would be a token of its own to spaCy, between article and noun.
     plain = [" ".join(plain_text(caption).text.split()) for caption in captions]
 
     def swaps(doc: Doc) -> list[str]:
@@ -74,13 +71,8 @@ def swap_negatives(
 
 
 def parser_identity() -> str:
-    """Return the version of spaCy, and the name and version of the installed spaCy model.
-
-    They determine how `swap_negatives` parses captions.
-
-    Raises:
-        ConfigError: If no English spaCy model is installed.
-    """
+    """Return the version of spaCy, and the name and version of the model that parses captions."""
+    # From the metadata of the package, without loading the model.
     name = spacy_model_name()
     return f"spacy {SPACY_VERSION}, {name} {importlib.metadata.version(name)}"
 
@@ -88,32 +80,26 @@ def parser_identity() -> str:
 def _sample(doc: Doc, texts: Iterable[str], seed: int, limit: int) -> list[str]:
     """Draw up to `limit` distinct texts at random; the seed and the caption fix the choice."""
     texts = list(dict.fromkeys(texts))
+    # A generator for each caption, so that the choice does not depend on the other captions. Hashed
+    # by SHA-256, because Python's own hash of a text differs between processes.
     digest = hashlib.sha256(f"{seed} {doc.text}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
     return [texts[i] for i in rng.permutation(len(texts))[:limit]]
 
 
 def meaning_changing_swaps(doc: Doc) -> Iterator[tuple[str, str]]:
-    """Yield all swaps of two parts that should make a caption false, each with its kind.
+    """Yield the kind and the text of all swaps of two parts that should make a caption false.
 
-    Two nouns are swapped if they have the same part-of-speech tag (singular or plural, common or
-    proper) and both or neither have a numeral; two noun phrases, if they agree in number; two
-    adjectives, if they agree in degree and both stand before their nouns or both are predicates. A
-    compound such as "sports car" is swapped as a whole. Nouns that cannot be moved (see
-    `_is_movable`), phrases with such a head or with a possessive pronoun ("its owner"), adjectives
-    that describe no property ("many") and two adjectives of one noun are not swapped. In a
-    symmetric relation such as "and" or "next to", phrases are not swapped, and nouns are swapped
-    only if at least one has a modifier.
+    Two nouns are swapped if they agree in part of speech and numeral, two noun phrases if they
+    agree in number, and two adjectives of different nouns if they agree in degree and position; a
+    compound ("sports car") is swapped as a whole. Parts that a symmetric relation joins ("and",
+    "next to") are not swapped, except for nouns with modifiers.
 
-    Args:
-        doc: The caption, parsed by spaCy.
-
-    Yields:
-        The kind of the swap ("noun", "phrase" or "adjective") and the caption after the swap. The
-        same caption may be yielded more than once.
+    A kind is "noun", "phrase" or "adjective". The same text may be yielded more than once.
     """
     for kind, first, second in _pairs(doc):
         text = _exchanged(doc, first, second)
+        # Equal parts, such as "a dog behind a dog", leave the caption as it is.
         if text.lower() != doc.text.lower():
             yield kind, text
 
@@ -122,19 +108,23 @@ def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
     """Yield the kind and the two parts of each possible swap, the earlier part first."""
     nouns = [token for token in doc if _is_movable(token)]
     for first, second in combinations(nouns, 2):
+        # The tag tells singular and plural, common and proper nouns apart.
         agree = first.tag_ == second.tag_ and _has(first, "nummod") == _has(second, "nummod")
         told_apart = any(
             child.dep_ in MODIFIER_DEPENDENCIES and child.lower_ not in NON_DESCRIPTIVE_ADJECTIVES
             for child in (*first.children, *second.children)
         )
+        # "a black cat and a white dog": the swapped nouns get other adjectives, so it is false.
         if agree and (told_apart or not _are_mutual(first, second)):
             yield "noun", _with_compounds(first), _with_compounds(second)
+    # Without possessives, because "its ball" has to follow its owner.
     chunks = [
         chunk
         for chunk in doc.noun_chunks
         if _is_movable(chunk.root) and not any(token.tag_ == "PRP$" for token in chunk)
-    ]  # "its" follows its owner
+    ]
     for first, second in combinations(chunks, 2):
+        # Otherwise the verb no longer agrees: "two cats chases a dog".
         same_number = _is_plural(first.root) == _is_plural(second.root)
         if same_number and not _are_mutual(first.root, second.root):
             yield "phrase", first, second
@@ -146,6 +136,7 @@ def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
         and token.dep_ in ("amod", "acomp")
     ]
     for first, second in combinations(adjectives, 2):
+        # Of one degree, in the same position, and not of one noun ("small red car").
         if first.tag_ == second.tag_ and first.dep_ == second.dep_ and first.head != second.head:
             yield "adjective", doc[first.i : first.i + 1], doc[second.i : second.i + 1]
 
@@ -153,20 +144,12 @@ def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
 def meaning_preserving_swaps(doc: Doc) -> Iterator[str]:
     """Yield the results of all swaps of two words that keep the meaning of a caption.
 
-    Two nouns are swapped if a conjunction such as "and" joins them, both can be moved (see
-    `_is_movable`), they have the same part-of-speech tag, and neither has dependents other than
-    those in `BARE_NOUN_DEPENDENCIES`. A compound such as "sports car" is swapped as a whole. Two
-    adjectives are swapped if they stand before the same noun; if a conjunction joins them, they
-    also need the same part-of-speech tag, and of a longer list only the first two are swapped.
-
-    Args:
-        doc: The caption, parsed by spaCy.
-
-    Yields:
-        The caption after the swap.
+    They are bare nouns that a conjunction joins, or adjectives before one noun. Of a list of more
+    than two, only the first two are swapped.
     """
     for first, second in combinations(doc, 2):
         joined = second.dep_ == "conj" and second.head == first and first.tag_ == second.tag_
+        # Bare: in "a tall man and a woman", a swap would make the woman tall.
         nouns = (
             joined
             and _is_movable(first)
@@ -176,6 +159,7 @@ def meaning_preserving_swaps(doc: Doc) -> Iterator[str]:
                 for child in (*first.children, *second.children)
             )
         )
+        # "small red car", or "black and white dog", where spaCy hangs "white" on "black".
         adjectives = (
             first.pos_ == second.pos_ == "ADJ"
             and first.dep_ == "amod"
@@ -191,25 +175,24 @@ def meaning_preserving_swaps(doc: Doc) -> Iterator[str]:
 
 
 def _is_movable(token: Token) -> bool:
-    """Return whether a token is a noun that can be moved.
-
-    A noun cannot be moved if it modifies another noun, stands directly before another noun, has a
-    complement with "of" ("a group of"), or is one of `COMPOUND_PREPOSITION_NOUNS`, such as "top",
-    even where it belongs to no compound preposition.
-    """
+    """Return whether a token is a noun that can be moved."""
+    # A noun that modifies another one, or the "top" of "on top of". "top" and its like stay even
+    # where they belong to no preposition.
     if (
         token.pos_ not in NOUN_POS
         or token.dep_ in ("compound", "nmod")
         or token.lower_ in COMPOUND_PREPOSITION_NOUNS
     ):
         return False
+    # A noun right before another one is part of a compound, whatever its label.
     if token.i + 1 < len(token.doc) and token.nbor().pos_ in NOUN_POS:
         return False
+    # "a group of people".
     return not any(child.dep_ == "prep" and child.lower_ == "of" for child in token.children)
 
 
 def _with_compounds(noun: Token) -> Span:
-    """Return a noun together with the words directly before it that form a compound with it."""
+    """Return a noun with the words directly before it that form a compound with it."""
     start = noun.i
     while start > 0 and noun.doc[start - 1].dep_ == "compound":
         start -= 1
@@ -217,6 +200,7 @@ def _with_compounds(noun: Token) -> Span:
 
 
 def _is_plural(noun: Token) -> bool:
+    # "a cat and a dog" takes the verb of a plural.
     return _has(noun, "conj") or "Plur" in noun.morph.get("Number", [])
 
 
@@ -229,6 +213,7 @@ def _are_mutual(first: Token, second: Token) -> bool:
     if second.dep_ == "conj" and first in second.ancestors:
         return True
     between = first.doc[first.i + 1 : second.i]
+    # A noun between the two: the symmetric word may join that one with either of them.
     apart = any(token.pos_ == "NOUN" and token.dep_ != "compound" for token in between)
     return not apart and any(token.lower_ in SYMMETRIC_WORDS for token in between)
 
@@ -239,6 +224,7 @@ def _exchanged(doc: Doc, first: Span, second: Span) -> str:
     Indefinite articles and the capital at the start of the caption are corrected.
     """
     text = doc.text
+    # The articles stay in place, and each takes the form that the new word behind it needs.
     articles = [_article_before(first), _article_before(second)]
     starts = [a.idx if a else s.start_char for a, s in zip(articles, (first, second), strict=True)]
     parts = [_lowered(first), _lowered(second)][::-1]
@@ -252,7 +238,9 @@ def _exchanged(doc: Doc, first: Span, second: Span) -> str:
 def _lowered(part: Span) -> str:
     """Return the part's text, without the capital that only the caption's start gave it."""
     text = part.text
+    # "TV" keeps its capitals, as its second letter is one, too.
     starts_caption = part.start == 0 and part[0].pos_ != "PROPN" and text[1:2].islower()
+    # An article is lowered in any case: the letter after "A" is a space.
     starts_caption |= part.start == 0 and text.split()[0] in ("A", "An", "The")
     return text[:1].lower() + text[1:] if starts_caption else text
 

@@ -20,7 +20,6 @@ from cae_lib.runtime import write_atomic
 
 _END = "\x1fend of file"  # line that `csv_rows` appends, to detect a quoted field that is open
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-"""Delimiter of the columns of a file, by the suffix of its name."""
 
 
 class MissingFileError(MissingDataError):
@@ -35,12 +34,10 @@ class EmptyFileError(DataError):
 class Row:
     """A row of an annotation file, with methods that read and check the fields of the row.
 
-    Each method that reads a field raises a DataError if the field is missing, null, or of another
-    type. The message names the file and the row. It also names the field, unless the row has
-    another number of fields than the header of its file.
+    Each of them raises a DataError that names file, row and field if the field is missing, null, or
+    of another type.
 
     Attributes:
-        path: The annotation file.
         location: Name of the row in error messages, for example "row 3".
         content: A mapping from fields to values, a list of values, a line of text, or another JSON
             value.
@@ -58,14 +55,9 @@ class Row:
         return DataError(f"{self.path}, {self.location}: {problem}. Fetch the file again.")
 
     def value(self, field: str) -> Any:
-        """Return the value of a field, or a nested value by its path.
+        """Return the value of a field, or of a path of fields and positions.
 
-        Args:
-            field: Name or position of the field, or a path of them with dots: `1.POS.0` is "y" in
-                the row `["x", {"POS": ["y"]}]`.
-
-        Raises:
-            DataError: If the value is missing or null.
+        `1.POS.0` is "y" in the row `["x", {"POS": ["y"]}]`.
         """
         inner = self.content
         steps = field.split(".")
@@ -73,6 +65,7 @@ class Row:
             if isinstance(inner, list) and step.isdecimal():
                 is_there = int(step) < len(inner)
                 inner = inner[int(step)] if is_there else None
+            # `csv_rows` keeps a row as a list if it has more or fewer fields than the header.
             elif isinstance(inner, list):
                 raise self.error(f"has {len(inner)} fields, those of the header were expected")
             elif isinstance(inner, Mapping):
@@ -88,38 +81,22 @@ class Row:
         return inner
 
     def values(self, field: str) -> list[Any]:
-        """Return the list in a field, whatever its entries are.
-
-        Raises:
-            DataError: If the field is missing or is no list.
-        """
+        """Return the list in a field, whatever its entries are."""
         value = self.value(field)
         if not isinstance(value, list):
             raise self.error(f"field '{field}' is {_shown(value)}, a list was expected")
         return value
 
     def text(self, field: str) -> str:
-        """Return the text in a field unchanged.
-
-        Raises:
-            DataError: If the field is missing, is no text, or is blank.
-        """
+        """Return the text in a field, which must not be blank."""
         value = self.value(field)
+        # White space at its ends is kept: it is part of the official caption.
         if not isinstance(value, str) or not value.strip():
             raise self.error(f"field '{field}' is {_shown(value)}, a text was expected")
         return value
 
     def texts(self, field: str, at_least: int = 1) -> tuple[str, ...]:
-        """Return the texts of the list in a field, as a tuple.
-
-        Args:
-            field: Name of the field or path to it, as in `value`.
-            at_least: Smallest number of texts that is accepted.
-
-        Raises:
-            DataError: If the field is missing, is no list of texts, is too short, or has a blank
-                text.
-        """
+        """Return the `at_least` or more texts of the list in a field, none of them blank."""
         value = self.value(field)
         if not is_list_of_texts(value) or len(value) < at_least:
             raise self.error(
@@ -129,62 +106,38 @@ class Row:
         return tuple(value)
 
     def number(self, field: str) -> float:
-        """Return the number in a field, which may be written as text.
-
-        Raises:
-            DataError: If the field is missing or is no finite number.
-        """
+        """Return the finite number in a field, which may be written as text."""
         value = self.value(field)
         try:
             number = float(value)
+        # Whole numbers in JSON may be too large for a float.
         except (TypeError, ValueError, OverflowError):
             number = math.nan
+        # `float(True)` is 1.
         if isinstance(value, bool) or not math.isfinite(number):
             raise self.error(f"field '{field}' is {_shown(value)}, a number was expected")
         return number
 
     def integer(self, field: str) -> int:
-        """Return the whole number in a field, which may be written as text or as 7.0.
-
-        Raises:
-            DataError: If the field is missing or is no whole number.
-        """
+        """Return the whole number in a field, which may be written as text or as 7.0."""
         number = self.number(field)
         if not number.is_integer():
             raise self.error(f"field '{field}' is {number:g}, a whole number was expected")
         return int(number)
 
     def box(self, x: str, y: str, width: str, height: str) -> tuple[float, float, float, float]:
-        """Return the edges `(left, top, right, bottom)` of a bounding box, in pixels.
-
-        Args:
-            x: Name of the field with the left edge.
-            y: Name of the field with the top edge.
-            width: Name of the field with the width.
-            height: Name of the field with the height.
-
-        Raises:
-            DataError: If a field is missing or no number, or the width or height is not positive.
-        """
+        """Return the edges `(left, top, right, bottom)` of a box in four fields, in pixels."""
         left, top, wide, high = (self.number(field) for field in (x, y, width, height))
         if wide <= 0 or high <= 0:
             raise self.error(f"the box is {wide:g} x {high:g} pixels, a positive size was expected")
         return left, top, left + wide, top + high
 
     def literal_list(self, field: str, element_type: type = str) -> list[Any]:
-        """Parse the text of a field as a Python list or set, and return its elements as a list.
-
-        Args:
-            field: Name of the field or path to it, as in `value`.
-            element_type: Type of the elements, `str` or `int`.
-
-        Raises:
-            DataError: If the field is missing, is no Python list or set, or has an element of
-                another type.
-        """
+        """Parse the text of a field as a Python list or set of `str` or `int`, in its order."""
         cell = self.text(field)
         elements = None
         try:
+            # Element by element, because a set would lose its order and its repetitions.
             node = ast.parse(cell.strip(), mode="eval").body
             if isinstance(node, ast.List | ast.Set):
                 parsed = [ast.literal_eval(element) for element in node.elts]
@@ -204,7 +157,8 @@ def _shown(value: object) -> str:
     """Return a value as an error message shows it: its beginning, if it is long."""
     try:
         text = repr(value)
-    except ValueError:  # Python does not write out whole numbers of thousands of digits
+    # Python does not write out whole numbers of thousands of digits.
+    except ValueError:
         return f"a {type(value).__name__} that is too long to show"
     return text if len(text) <= 200 else f"{text[:200]}..."
 
@@ -215,13 +169,9 @@ def is_list_of_texts(value: object) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """Read a UTF-8 file with or without a byte order mark, without converting its line ends.
-
-    Raises:
-        MissingFileError: If there is no such file.
-        DataError: If the file cannot be read or is not UTF-8.
-    """
+    """Read a UTF-8 file with or without a byte order mark, without converting its line ends."""
     try:
+        # Not `read_text`, which would turn the line ends of quoted fields into "\n".
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError as error:
         raise MissingFileError(
@@ -234,16 +184,7 @@ def read_text(path: Path) -> str:
 
 
 def read_json(path: Path, *kinds: type[list] | type[dict]) -> Any:
-    """Read a JSON file that holds a list or an object.
-
-    Args:
-        path: The file.
-        kinds: Accepted types of the content, `list` or `dict`; without any, both are accepted.
-
-    Raises:
-        MissingFileError: If there is no such file.
-        DataError: If the file is malformed or holds something else.
-    """
+    """Read a JSON file that holds one of `kinds`, or a list or an object if none is named."""
     top = Row(path, "top level", read_text(path))
     content = _parse_json(top)
     kinds = kinds or (list, dict)
@@ -254,32 +195,31 @@ def read_json(path: Path, *kinds: type[list] | type[dict]) -> Any:
 
 
 def _parse_json(row: Row) -> Any:
-    """Parse the content of a row, which is a text, as JSON.
-
-    Raises:
-        DataError: If the text is no valid JSON, an object has the same key twice, or a string is no
-            Unicode text.
-    """
+    """Parse the content of a row, which is a text, as JSON with distinct keys and valid Unicode."""
     try:
         content = json.loads(row.content, object_pairs_hook=_object_of_pairs)
-        if "\\ud" in row.content.lower():  # an escape such as \ud83d
+        # Only escapes such as \ud83d can be half of a surrogate pair; without any, the slower check
+        # is left out.
+        if "\\ud" in row.content.lower():
             _require_unicode(content)
         return content
     except json.JSONDecodeError as error:
         raise row.error(
             f"not valid JSON at line {error.lineno}, column {error.colno} ({error.msg})"
         ) from error
-    except (ValueError, RecursionError) as error:  # a key twice, a huge number, deep nesting
+    # A key twice, a number of thousands of digits, deep nesting.
+    except (ValueError, RecursionError) as error:
         raise row.error(f"not valid JSON ({error})") from error
 
 
 def _require_unicode(content: Any) -> None:
     """Raise a ValueError if a string has half of a surrogate pair, which no tokenizer takes."""
+    # UTF-8 cannot encode it, and `UnicodeEncodeError` is a ValueError.
     json.dumps(content, ensure_ascii=False).encode()
 
 
 def _object_of_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return a JSON object as a mapping; by default, the last of equal keys would win."""
+    """Return a JSON object as a mapping; by default, the last of equal keys would count."""
     content = dict(pairs)
     if len(content) < len(pairs):
         key = Counter(key for key, _ in pairs).most_common(1)[0][0]
@@ -292,16 +232,7 @@ def _no_rows_error(path: Path) -> EmptyFileError:
 
 
 def json_rows(path: Path, *kinds: type[list] | type[dict]) -> Iterator[Row]:
-    """Yield the rows of a JSON file: the elements of a list, or the values of an object.
-
-    Args:
-        path: The file.
-        kinds: Accepted types of the content, `list` or `dict`; without any, both are accepted.
-
-    Raises:
-        MissingFileError: If there is no such file.
-        DataError: If the file is malformed, holds something else, or has no rows.
-    """
+    """Yield the rows of a JSON file: the elements of a list, or the values of an object."""
     content = read_json(path, *kinds)
     if not content:
         raise _no_rows_error(path)
@@ -310,54 +241,33 @@ def json_rows(path: Path, *kinds: type[list] | type[dict]) -> Iterator[Row]:
 
 
 def text_rows(path: Path) -> Iterator[Row]:
-    """Yield the lines of a text file that are not blank, each as the content of a row.
-
-    Lines end at LF, so the content of a line that ends at CR LF keeps the CR.
-
-    Raises:
-        MissingFileError: If there is no such file.
-        DataError: If the file cannot be read as UTF-8, or has only blank lines.
-    """
+    """Yield the lines of a text file that are not blank, each as the content of a row."""
     text = read_text(path)
     if not text.strip():
         raise _no_rows_error(path)
+    # Not `splitlines`, which also splits at characters that a text may hold, such as U+2028. A line
+    # that ends at CR LF keeps the CR.
     for number, line in enumerate(text.split("\n")):
         if line.strip():
             yield Row(path, f"line {number + 1}", line, str(number))
 
 
 def jsonl_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of a JSON Lines file, which has one JSON value on each line that is not blank.
-
-    Raises:
-        MissingFileError: If there is no such file.
-        DataError: If the file cannot be read as UTF-8, has only blank lines, or a line is no valid
-            JSON; the message then names the line.
-    """
+    """Yield the rows of a JSON Lines file, which has one JSON value on each line."""
     for row in text_rows(path):
         yield Row(path, row.location, _parse_json(row), row.key)
 
 
 def csv_rows(path: Path, columns: tuple[str, ...] = (), delimiter: str = ",") -> Iterator[Row]:
-    """Yield the rows of a file with delimited columns and a header, such as CSV or TSV.
+    """Yield the rows of a file whose header has at least `columns`, such as CSV or TSV.
 
-    Quotes are read leniently, as the official scripts read them. Fields may contain line breaks and
-    be of any length: the limit of the module `csv` is raised for the whole process. Empty lines are
-    skipped. A row with fewer or more fields than the header keeps them as a list, and reading a
-    column of it by name raises a DataError.
-
-    Args:
-        path: The file.
-        columns: Columns that the header must have; it may have others.
-        delimiter: Delimiter of the columns.
-
-    Raises:
-        MissingFileError: If there is no such file.
-        DataError: If the file cannot be read as UTF-8, one of `columns` is missing or stands twice
-            in the header, the file has no rows, or it ends inside a quoted field.
+    Fields may contain line breaks and be of any length. Empty lines are skipped.
     """
+    # The limit of 131,072 characters a field is raised for the whole process.
     csv.field_size_limit(sys.maxsize)
     content = read_text(path).rstrip("\r\n") + "\n" + _END
+    # Lenient (`strict` off), as the official scripts read quotes. An open quote is then no error:
+    # it takes all that follows into its field, the mark `_END` included.
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
     header = next(reader)
     missing = [name for name in columns if name not in header]
@@ -378,6 +288,7 @@ def csv_rows(path: Path, columns: tuple[str, ...] = (), delimiter: str = ",") ->
             break
         if cells:
             has_rows = True
+            # A row with fewer or more fields is an error only if a column of it is read.
             row = dict(zip(header, cells, strict=True)) if len(cells) == len(header) else cells
             line = reader.line_num
             yield Row(path, f"row ending at line {line}", row, str(line))
@@ -387,18 +298,7 @@ def csv_rows(path: Path, columns: tuple[str, ...] = (), delimiter: str = ",") ->
 def parquet_rows(path: Path, unpack_images_to: Path) -> Iterator[Row]:
     """Yield the rows of a Parquet table of the Hugging Face hub, and write its images to files.
 
-    An image that is stored as bytes is written to `unpack_images_to` as HASH.jpg, whatever its
-    format, where HASH depends on its content. In the row, it is replaced by `{"path": "HASH.jpg"}`.
-    A file that exists is not written again.
-
-    Args:
-        path: The table.
-        unpack_images_to: Folder that the images are written to.
-
-    Raises:
-        MissingFileError: If there is no such table.
-        DataError: If the table cannot be read or has no rows.
-        WriteError: If an image cannot be written.
+    The row then has `{"path": "HASH.jpg"}`, whatever the format, in place of an image's bytes.
     """
     import pandas as pd
     from pyarrow import ArrowException
@@ -407,6 +307,7 @@ def parquet_rows(path: Path, unpack_images_to: Path) -> Iterator[Row]:
         content = cell.get("bytes") if isinstance(cell, dict) else None
         if not (content and isinstance(content, bytes)):
             return cell
+        # Named by its content, so an image that occurs in several rows is written once.
         name = f"{hashlib.sha256(content).hexdigest()[:16]}.jpg"
         if not (unpack_images_to / name).is_file():
             write_atomic(unpack_images_to / name, content)
@@ -426,15 +327,8 @@ def parquet_rows(path: Path, unpack_images_to: Path) -> Iterator[Row]:
 
 
 def rows_of(path: Path) -> Iterator[Row]:
-    """Return an iterator over the rows of a file in the format that its suffix names.
-
-    The suffixes are .csv, .tsv, .json and .jsonl; of any other file, each line that is not blank is
-    a row. The file is read, and errors are raised, only when the first row is requested.
-
-    Raises:
-        MissingFileError: If there is no such file.
-        DataError: If the file is malformed.
-    """
+    """Return an iterator over the rows of a .csv, .tsv, .json, .jsonl or text file."""
+    # The readers are generators: a file is opened, and errors are raised, at the first row.
     if path.suffix in DELIMITERS:
         return csv_rows(path, (), DELIMITERS[path.suffix])
     if path.suffix == ".jsonl":

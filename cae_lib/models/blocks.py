@@ -1,10 +1,7 @@
-"""Functional versions of open_clip's residual attention block.
+"""Functional versions of open_clip's residual attention block, on the parameters of its modules.
 
-They read the parameters of the block's own modules. With explicit attention they return attention
-maps and support double backward, which the fused kernel behind `nn.MultiheadAttention` does not.
-Up to rounding, they are exact for towers in which `find_modification` finds nothing; other towers
-run their own code.
-
+Explicit attention gives attention maps and double backward; the fused kernel behind
+`nn.MultiheadAttention` has neither. Exact up to rounding where `find_modification` finds nothing.
 Shapes: B images or texts, H heads, T positions, D the width of the states, d = D / H.
 """
 
@@ -21,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from torch.utils.checkpoint import checkpoint
 
+# Models whose towers may run as functional versions. CoCa and subclasses may encode in other ways.
 OPEN_CLIP_MODELS = (CLIP, CustomTextCLIP)
-"""Classes whose towers may run as functional versions. Other classes, such as CoCa or subclasses of
-these, are excluded, because they may encode in other ways."""
 
+# Adapters, parametrizations, quantized and sharded layers have other types, and are not replaced.
 KNOWN_MODULES = (
     transformer.Attention,
     transformer.LayerNorm,
@@ -48,37 +45,27 @@ KNOWN_MODULES = (
     nn.Sequential,
     NonDynamicallyQuantizableLinear,
 )
-"""Types of modules that the functional towers can replace. Adapters, parametrizations, quantized
-and sharded layers have other types."""
 
+# Where `nn.Module` keeps the hooks of a forward or backward pass.
 HOOK_ATTRIBUTES = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-"""Attributes in which `nn.Module` keeps the hooks that act in a forward or backward pass."""
 
 QUICK_GELU_FACTOR = 1.702  # QuickGELU is `x * sigmoid(1.702 * x)`
 
 
 def find_modification(roots: Iterable[nn.Module]) -> str | None:
-    """Describe the first module that the functional towers cannot reproduce.
-
-    Such a module has a type outside `KNOWN_MODULES`, a `forward` that was replaced on the instance,
-    hooks, or a dropout rate above 0; or it computes attention in another way than by a plain
-    softmax with biases.
-
-    Args:
-        roots: Modules to search, with all their submodules.
-
-    Returns:
-        A phrase for a message, such as "ln_final has hooks"; None if there is no such module.
-    """
+    """Describe the first module that the functional towers cannot reproduce; None without one."""
     for root in roots:
         for name, module in root.named_modules():
             name = name or type(root).__name__
+            # The exact type, since a subclass may compute something else.
             if type(module) not in KNOWN_MODULES:
                 return f"{name} is a {type(module).__name__}"
+            # accelerate replaces `forward` on the instance to move weights between devices.
             if "forward" in vars(module):
                 return f"{name} has a replaced forward"
             if any(getattr(module, hooks) for hooks in HOOK_ATTRIBUTES):
                 return f"{name} has hooks"
+            # Functional blocks apply no dropout, not even in training mode.
             if isinstance(module, nn.Dropout) and module.p:
                 return f"{name} drops activations"
             attends = isinstance(module, (nn.MultiheadAttention, transformer.Attention))
@@ -89,6 +76,7 @@ def find_modification(roots: Iterable[nn.Module]) -> str | None:
 
 def _has_plain_softmax(attention: nn.MultiheadAttention | transformer.Attention) -> bool:
     """Return whether a module computes softmax attention with biases and nothing else."""
+    # `project_heads` reads one matrix for queries, keys and values, and its bias.
     if attention.in_proj_weight is None or attention.in_proj_bias is None:
         return False
     if isinstance(attention, nn.MultiheadAttention):
@@ -105,25 +93,21 @@ def project_heads(
     projections: str,
     pad_fn: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, ...]:
-    """Project states to the queries, keys or values of each head.
+    """Return the queries, keys or values `(B, H, T, d)` of a block, one for each letter.
 
-    Args:
-        block: The block with the projection.
-        normed: States after the block's first layer norm: `(B, T, D)`, or N packed states `(N, D)`.
-        projections: The projections to compute: "qkv", "q" or "kv".
-        pad_fn: For packed states, a function from packed tensors `(N, ...)` to `(B, T, ...)`; None
-            for states `(B, T, D)`.
-
-    Returns:
-        A tensor `(B, H, T, D / H)` for each letter of `projections`, with H heads.
+    `projections` is "qkv", "q" or "kv", and `normed` are states after the first layer norm: `(B, T,
+    D)`, or packed `(N, D)`, which `pad_fn` turns into `(B, T, ...)`.
     """
     attn = block.attn
     width = attn.out_proj.in_features
     start = "qkv".index(projections) * width
+    # The weight (3 D, D) holds the matrices of queries, keys and values one below the other.
     rows = slice(start, start + len(projections) * width)
     projected = F.linear(normed, attn.in_proj_weight[rows], attn.in_proj_bias[rows])
+    # Padded after the product, which then runs on the N packed states alone.
     if pad_fn is not None:
         projected = pad_fn(projected)
+    # (B, T, letters, H, d), then (B, H, T, d) for each letter
     heads = projected.unflatten(-1, (len(projections), attn.num_heads, -1))
     return heads.permute(2, 0, 3, 1, 4).unbind(0)
 
@@ -133,14 +117,10 @@ def attention_weights(
 ) -> Tensor:
     """Return softmax attention `(B, H, Q, T)` in float32 or wider, also under autocast.
 
-    Args:
-        q: Queries at Q positions, by H heads of width d, `(B, H, Q, d)`.
-        k: Keys `(B, H, T, d)`.
-        attn_mask: Bool, True where a query may read a key, or a float tensor that is added to the
-            scores. Its shape broadcasts to `(B, H, Q, T)`. None allows all keys. The weights of a
-            query that may read no key are NaN.
-        scale: Factor of the scores; None for `d ** -0.5`.
+    `attn_mask` broadcasts to this shape: bool, True where a query may read a key, or a float tensor
+    that is added. A query that may read no key has the weights NaN.
     """
+    # Methods differentiate the weights, some of them twice, which needs more than half precision.
     with torch.autocast(q.device.type, enabled=False):
         wide = torch.promote_types(q.dtype, torch.float32)
         factor = q.shape[-1] ** -0.5 if scale is None else scale
@@ -155,67 +135,43 @@ def attention_weights(
 def attend(
     q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor | None = None, *, explicit: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Compute scaled dot-product attention and concatenate the heads.
+    """Return attention, heads concatenated `(B, Q, H * d)`, and its weights `(B, H, Q, T)` or None.
 
-    Args:
-        q: Queries at Q positions, by H heads of width d, `(B, H, Q, d)`.
-        k: Keys `(B, H, T, d)`.
-        v: Values `(B, H, T, d)`.
-        attn_mask: Bool, True where a query may read a key, in a shape that broadcasts to
-            `(B, H, Q, T)`. None allows all keys. If `explicit` is False, the causal mask is used in
-            place of any mask.
-        explicit: Compute and return the attention weights. If False, the fused kernel is used,
-            which returns no weights.
-
-    Returns:
-        Weighted sums of the values `(B, Q, H * d)`, before the output projection; and the attention
-        weights `(B, H, Q, T)`, float32 or wider, or None if `explicit` is False.
+    `attn_mask` is bool, True where a query may read a key. The fused kernel (`explicit` False)
+    returns no weights, and takes any mask for the causal one.
     """
     if explicit:
         weights = attention_weights(q, k, attn_mask)
+        # The output is computed from the weights, so that it can be differentiated by them.
         mixed = weights.to(v.dtype) @ v
     else:
         weights = None
+        # `is_causal` is cheaper for the kernel than a mask. Only causal masks come here.
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=attn_mask is not None)
     return mixed.transpose(1, 2).flatten(2), weights
 
 
 def finish_block(block: ResidualAttentionBlock, x: Tensor, attention_output: Tensor) -> Tensor:
-    """Run the rest of a block after its attention: output projection, MLP and both residuals.
-
-    Args:
-        block: The block.
-        x: States before the block `(..., D)`.
-        attention_output: Weighted sums of the values at these positions `(..., D)`, as `attend`
-            returns them.
-
-    Returns:
-        States after the block `(..., D)`.
-    """
+    """Run the rest of a block after its attention: output projection, MLP and both residuals."""
     x = x + block.ls_1(block.attn.out_proj(attention_output))
     return x + block.ls_2(_apply_mlp(block.mlp, block.ln_2(x)))
 
 
 def _apply_mlp(mlp: Any, x: Tensor) -> Tensor:
-    """Apply a block's MLP.
-
-    QuickGELU is computed by one kernel, as `x * sigmoid(a * x) = silu(a * x) / a` with the factor
-    a = `QUICK_GELU_FACTOR`. An MLP with other layers runs its own code.
-    """
+    # An MLP with other layers, such as GELU or a norm, runs its own code.
     if [type(layer) for layer in mlp] != [nn.Linear, QuickGELU, nn.Linear]:
         return mlp(x)
     first, _, second = mlp
+    # QuickGELU is x * sigmoid(a x) = silu(a x) / a. With both factors in the weights, one kernel
+    # computes it on the states instead of three.
     bias = None if first.bias is None else QUICK_GELU_FACTOR * first.bias
     hidden = F.linear(x, QUICK_GELU_FACTOR * first.weight, bias)
     return F.linear(F.silu(hidden), second.weight / QUICK_GELU_FACTOR, second.bias)
 
 
 def run_layer(tower: nn.Module, function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call a function that runs a layer, with gradient checkpointing if the tower enables it.
-
-    The tower enables it by its attribute `grad_checkpointing`, which has no effect while gradients
-    are disabled.
-    """
+    """Call a function that runs a layer, with gradient checkpointing if the tower enables it."""
     if tower.grad_checkpointing and torch.is_grad_enabled():
+        # The reentrant variant does not support `torch.autograd.grad`, which attribution calls.
         return checkpoint(function, *arguments, use_reentrant=False)
     return function(*arguments)

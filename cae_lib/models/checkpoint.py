@@ -25,8 +25,7 @@ METADATA_KEY = "cae_lib"
 """Key of the header under which a file stores its `CheckpointMeta` as JSON."""
 
 WHOLE_FILE_DIGEST_KEY = "cae_lib_whole"
-"""Key of the header in a file that leaves out its image trunk. Its value is the SHA-256 of the same
-file with the trunk."""
+"""Key of the header of a file without its image trunk: the SHA-256 of the file with the trunk."""
 
 TOKEN_EMBEDDING_NAMES = ("token_embedding.weight", "text.token_embedding.weight")
 """Name of the token embedding in the state dict of a `CLIP` and of a `CustomTextCLIP`."""
@@ -62,29 +61,12 @@ def save_checkpoint(
     kept_token_ids: Tensor | None = None,
     without_trunk: bool = False,
 ) -> Path:
-    """Write weights and their metadata to a `.safetensors` file.
+    """Write weights and metadata to a `.safetensors` file, whose path is returned.
 
-    The file is replaced as a whole: after a crash it is the old one or the complete new one.
-
-    Args:
-        path: File to write; its suffix becomes `.safetensors`.
-        weights: An `nn.Module`, an object whose attribute `model` is an `nn.Module`, or a state
-            dict.
-        meta: Stored in the file's header and in a `.json` beside it.
-        dtype: Storage type of the floating-point weights; None keeps theirs.
-        kept_token_ids: Ids, in any shape, of the K distinct tokens whose rows of the token
-            embedding `NAME (V, D)` are stored. The file then has `NAME.rows (K, D)`,
-            `NAME.ids (K,)` and `NAME.vocabulary ()`, which is V, in place of `NAME`. None stores
-            all rows.
-        without_trunk: Leave out the tensors that equal those of `trunk_weights`.
-
-    Returns:
-        The path of the file.
-
-    Raises:
-        CheckpointError: The model does not have the tokens, `kept_token_ids` is empty, or the
-            package that contains the trunk is missing or contains other weights.
-        WriteError: The file cannot be written.
+    `weights` is a module, an object with a module as `model`, or a state dict; `dtype` converts its
+    floating-point tensors. With `kept_token_ids`, the token embedding `NAME (V, D)` becomes its K
+    rows of these ids: `NAME.rows (K, D)`, `NAME.ids (K,)` and `NAME.vocabulary ()`, which is V.
+    `without_trunk` leaves out the tensors that equal those of `trunk_weights`.
     """
     path = Path(path).with_suffix(".safetensors")
     if not isinstance(weights, dict):
@@ -93,6 +75,7 @@ def save_checkpoint(
     tensors = {}
     for name, value in weights.items():
         value = value.cpu().to(dtype if value.is_floating_point() else None)
+        # safetensors refuses tensors that share memory or are not contiguous.
         tensors[name] = value.clone(memory_format=torch.contiguous_format)
     if kept_token_ids is not None:
         _keep_rows(tensors, kept_token_ids.cpu().unique())
@@ -100,11 +83,14 @@ def save_checkpoint(
     if without_trunk:
         from cae_lib.models.trunk import trunk_weights
 
+        # Keys of stored results depend on the digest, which must not change if a trunk is left out.
         whole = hashlib.sha256(content).hexdigest()
         for name, value in trunk_weights().items():
+            # A trunk that was trained on differs, and stays in the file.
             if name in tensors and torch.equal(tensors[name], value.to(tensors[name].dtype)):
                 del tensors[name]
         content = save(tensors, {METADATA_KEY: header, WHOLE_FILE_DIGEST_KEY: whole})
+    # After a crash, the file is the old one or the complete new one.
     write_atomic(path, content)
     write_atomic(path.with_suffix(".json"), header + "\n")
     return path
@@ -121,24 +107,14 @@ def _keep_rows(tensors: dict[str, Tensor], ids: Tensor) -> None:
         raise CheckpointError(
             f"cannot keep the tokens {ids.tolist()}: expected ids from 0 to {len(weight) - 1}."
         )
+    # `ids` are sorted, as `unique` returns them: the checks above read the first and the last.
     values = (ids, weight[ids], torch.tensor(len(weight)))
     for suffix, value in zip(PARTIAL_EMBEDDING_SUFFIXES, values, strict=True):
         tensors[f"{name}.{suffix}"] = value
 
 
 def restore_embedding_rows(state: dict[str, Tensor], path: Path) -> None:
-    """Complete, in place, a token embedding that was stored with only some of its rows.
-
-    The missing rows become the mean of the stored rows. A complete embedding stays as it is.
-
-    Args:
-        state: Tensors of the file by name, which are changed.
-        path: The file, for error messages.
-
-    Raises:
-        CheckpointError: The stored rows, their ids and the size of the vocabulary are incomplete or
-            do not match.
-    """
+    """Complete, in place, a token embedding that was stored with only some of its rows."""
     for name in TOKEN_EMBEDDING_NAMES:
         stored = [suffix for suffix in PARTIAL_EMBEDDING_SUFFIXES if f"{name}.{suffix}" in state]
         if not stored:
@@ -150,20 +126,14 @@ def restore_embedding_rows(state: dict[str, Tensor], path: Path) -> None:
         if ids.shape != rows.shape[:1] or not len(ids) or ids.min() < 0 or ids.max() >= size:
             shapes = f"{tuple(rows.shape)} for ids {tuple(ids.shape)} below {size.tolist()}"
             raise unreadable_checkpoint_error(path, f"it holds rows of {name} {shapes}")
+        # Captions with other tokens can still be encoded: such a token counts as an average one.
         mean = rows.mean(dim=0, dtype=torch.promote_types(rows.dtype, torch.float32))
         state[name] = mean.to(rows.dtype).repeat(int(size), 1)
         state[name][ids] = rows
 
 
 def read_meta(path: str | Path) -> CheckpointMeta | None:
-    """Read the metadata of a checkpoint; None for a file that `save_checkpoint` did not write.
-
-    Only the header of a `.safetensors` file is read. Other files have no metadata and are not
-    opened.
-
-    Raises:
-        CheckpointError: The file is missing, or its header is damaged.
-    """
+    """Read the metadata in the header; None for a file that `save_checkpoint` did not write."""
     header = _metadata(require_file(path)).get(METADATA_KEY)
     try:
         return None if header is None else CheckpointMeta(**json.loads(header))
@@ -172,11 +142,7 @@ def read_meta(path: str | Path) -> CheckpointMeta | None:
 
 
 def _metadata(path: Path) -> dict[str, str]:
-    """Return the metadata in the header of a `.safetensors` file; an empty dictionary for others.
-
-    Raises:
-        CheckpointError: The header cannot be read.
-    """
+    """Return the metadata in the header of a `.safetensors` file; {} for other files."""
     if path.suffix != ".safetensors":
         return {}
     try:
@@ -187,31 +153,18 @@ def _metadata(path: Path) -> dict[str, str]:
 
 
 def restore_trunk(state: dict[str, Tensor], path: Path) -> None:
-    """Add the tensors of the image trunk to `state`, if the checkpoint at `path` leaves them out.
-
-    Floating-point tensors get the dtype of those in `state`.
-
-    Raises:
-        CheckpointError: The file's header cannot be read, or the package that contains the trunk is
-            missing or contains other weights.
-    """
+    """Add the tensors of the image trunk to `state` if the checkpoint at `path` leaves them out."""
     if WHOLE_FILE_DIGEST_KEY in _metadata(path):
         from cae_lib.models.trunk import trunk_weights
 
+        # A checkpoint in float16 had its trunk in float16, too; the package has it in float32.
         dtype = next(value.dtype for value in state.values() if value.is_floating_point())
         for name, value in trunk_weights().items():
             state.setdefault(name, value.to(dtype if value.is_floating_point() else None))
 
 
 def checkpoint_digest(path: str | Path) -> str:
-    """Return the SHA-256 of a checkpoint's file in hexadecimal.
-
-    For a file that was written without its image trunk, return the SHA-256 of the same file with
-    the trunk.
-
-    Raises:
-        CheckpointError: The file is missing, or its header is damaged.
-    """
+    """Return the SHA-256 of a checkpoint, complete with its image trunk, in hexadecimal."""
     path = require_file(path)
     if whole := _metadata(path).get(WHOLE_FILE_DIGEST_KEY):
         return whole
@@ -228,20 +181,14 @@ def require_file(path: str | Path) -> Path:
 
 
 def require_finite(state: Mapping[str, Tensor], source: object) -> None:
-    """Check that all weights are finite; a model with a NaN scores 0 without an error.
-
-    Args:
-        state: Tensors by name.
-        source: File, folder or tag that they come from, for the error message.
-
-    Raises:
-        CheckpointError: A floating-point tensor has a NaN or an infinite number.
-    """
+    """Check that all weights are finite; a model with a NaN scores 0 without an error."""
     for name, value in state.items():
         if not value.is_floating_point() or not value.numel():
             continue
+        # Not every operation exists for 8-bit floats.
         wide = value.detach() if value.element_size() > 1 else value.detach().float()
-        extremes = torch.stack(torch.aminmax(wide))  # one pass; NaN passes through
+        # A single pass without a tensor of booleans; NaN passes through to both extremes.
+        extremes = torch.stack(torch.aminmax(wide))
         if not extremes.isfinite().all():
             n_wrong = int((~wide.isfinite()).sum())
             raise CheckpointError(

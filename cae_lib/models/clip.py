@@ -95,6 +95,7 @@ def load_clip(
             f"{path} does not say which activation it was trained with: pass "
             "activation='quickgelu' (OpenAI's weights and their descendants) or 'gelu'."
         )
+    # Random weights were trained with no activation; their configuration only proposes one.
     if weights and trained_with not in (None, activation) and not allow_activation_mismatch:
         raise CheckpointError(
             f"{weights} was trained with {trained_with}, but activation={activation!r} was asked "
@@ -104,6 +105,7 @@ def load_clip(
         return build_with_state_dict(name, read_state_dict(path), path, activation, device)
     tag = str(weights) if weights else None
     model, preprocess = _build(name, activation, tag, seed)
+    # The weights of a file are checked where they are read.
     if tag:
         require_finite(model.state_dict(), f"{name}:{tag}")
     return Clip(
@@ -124,33 +126,22 @@ def build_with_state_dict(
     activation: str,
     device: str | torch.device = "cpu",
 ) -> Clip:
-    """Build a model and load a state dict that was read from a file.
-
-    The context length is the length of the tensor `positional_embedding`, if `state` has one.
-
-    Args:
-        name: Name of an open_clip model.
-        state: Tensors by open_clip's names.
-        path: The file, for its digest and for error messages.
-        activation: "quickgelu" or "gelu".
-        device: Device to put the model on.
-
-    Raises:
-        ConfigError: The model or the activation is unknown.
-        CheckpointError: The weights do not fit the model.
-    """
+    """Build a model and load a state dict that was read from the file `path`."""
+    # Some published models have fewer positions than their architecture; 0 if there are none here.
     positions = len(state.get("positional_embedding", ()))
     default = model_config(name)["text_cfg"].get("context_length", 77)
     context = positions if positions not in (0, default) else None
     model, preprocess = _build(name, activation, None, 0, context)
     initial = model.state_dict()
+    # Published files store a number such as logit_scale as () or as (1,).
     state = {
         key: value.reshape(initial[key].shape) if key in initial and value.numel() == 1 else value
         for key, value in state.items()
-    }  # a number is stored as () or (1,)
+    }
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
+        # The first line of torch's message names only the class of the model.
         reason = " ".join(line.strip() for line in str(error).splitlines()[1:3])
         raise CheckpointError(
             f"{path} does not fit {name}: {reason[:300]} Check the architecture."
@@ -168,13 +159,7 @@ def build_with_state_dict(
 
 @cache
 def _tokenizer_of(name: str, context_length: int | None = None) -> Any:
-    """Return open_clip's tokenizer of an architecture; the result is cached.
-
-    Args:
-        name: Name of the architecture.
-        context_length: Number of tokens that texts are padded or cut to; None for the context
-            length of the architecture.
-    """
+    """Load open_clip's tokenizer of an architecture; None stands for its own context length."""
     return open_clip.get_tokenizer(name, context_length=context_length)
 
 
@@ -185,11 +170,7 @@ def image_height(model: Any) -> int:
 
 
 def model_config(name: str) -> dict[str, Any]:
-    """Return a copy of open_clip's configuration of an architecture.
-
-    Raises:
-        ConfigError: The name is unknown.
-    """
+    """Return a copy of open_clip's configuration of an architecture."""
     config = open_clip.get_model_config(name)
     if config is None:
         close = difflib.get_close_matches(name, open_clip.list_models(), n=3)
@@ -202,16 +183,11 @@ def model_config(name: str) -> dict[str, Any]:
 
 
 def _weights_path(name: str, weights: str | Path | None) -> Path | None:
-    """Return the path if `weights` is a file; None for no weights and for a tag.
-
-    A name with one of the `WEIGHT_SUFFIXES` counts as a file even if there is no such file.
-
-    Raises:
-        CheckpointError: `weights` is neither a tag of the model nor a file.
-    """
+    """Return the path if `weights` is a file; None for no weights and for a tag."""
     tags = open_clip.list_pretrained_tags_by_model(name)
     if weights is None or str(weights) in tags:
         return None
+    # The path of a missing file counts, so that the error is about the file and not about tags.
     if Path(weights).suffix in WEIGHT_SUFFIXES or Path(weights).exists():
         return Path(weights)
     raise CheckpointError(
@@ -223,23 +199,19 @@ def _weights_path(name: str, weights: str | Path | None) -> Path | None:
 def _trained_activation(
     name: str, config: dict[str, Any], weights: str | Path | None, path: Path | None
 ) -> str | None:
-    """Return the activation that the weights were trained with.
-
-    Without weights, this is the activation in the configuration. For a file without metadata, which
-    does not say its activation, it is None.
-
-    Raises:
-        CheckpointError: The file is missing, or its metadata are damaged or name another model.
-    """
+    """Return the activation that the weights were trained with; None if a file does not say it."""
     if path is None:
         quick = config.get("quick_gelu", False)
         if weights is not None:
+            # A trap: the configuration of ViT-B-32 says GELU, and its tag "openai" QuickGELU.
             quick = open_clip.get_pretrained_cfg(name, str(weights)).get("quick_gelu", quick)
         return "quickgelu" if quick else "gelu"
     meta = read_meta(path)
     if meta is None:
         return None
-    any_activation = {"quick_gelu": None}  # the activation is the checkpoint's own
+    # Configurations and not names are compared: ViT-B-32 and ViT-B-32-quickgelu differ only in the
+    # activation, which the checkpoint itself states.
+    any_activation = {"quick_gelu": None}
     if model_config(meta.model) | any_activation != config | any_activation:
         raise CheckpointError(f"{path} holds {meta.model}, not {name}: pass name={meta.model!r}.")
     return meta.activation
@@ -248,36 +220,31 @@ def _trained_activation(
 def _build(
     name: str, activation: str, tag: str | None, seed: int, context: int | None = None
 ) -> tuple[Any, Any]:
-    """Build a model and its preprocessing; the caller's CPU random generator stays untouched.
-
-    Args:
-        name: Name of an open_clip model.
-        activation: "quickgelu" or "gelu".
-        tag: Tag of the weights; None for random weights.
-        seed: Seed of random weights.
-        context: Context length of the text tower; None for that of the architecture.
-
-    Raises:
-        ConfigError: The activation is unknown.
-        CheckpointError: The weights of the tag cannot be downloaded or read.
-    """
+    """Build a model and its preprocessing; the caller's CPU random generator stays untouched."""
     if activation not in ACTIVATIONS:
         raise ConfigError(f"unknown activation {activation!r}: expected one of {ACTIVATIONS}.")
     quick = activation == "quickgelu"
     disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)  # open_clip warns of random weights, which are meant here
+    # open_clip warns of random weights, which are meant here.
+    logging.disable(logging.WARNING)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # `manual_seed` would seed GPUs as well
+            # `torch.manual_seed` would seed the generators of GPUs as well.
+            torch.default_generator.manual_seed(seed)
             model, _, preprocess = open_clip.create_model_and_transforms(
                 name,
                 pretrained=tag,
+                # The first can only switch QuickGELU on, and is what open_clip compares with the
+                # tag; the second overrides the configuration, and can also switch it off.
                 force_quick_gelu=quick,
                 quick_gelu=quick,
+                # A text tower of Hugging Face would otherwise be downloaded with its weights.
                 pretrained_text=False,
                 force_context_length=context,
             )
-            if name == "clip-mini":  # learns where things are only if positions differ at first
+            # A model this small learns where things are only if positions differ at first.
+            # open_clip's standard deviation is 128 ** -0.5 = 0.09.
+            if name == "clip-mini":
                 visual: Any = model.visual
                 nn.init.normal_(visual.positional_embedding, std=0.5)
     except (OSError, RuntimeError) as error:

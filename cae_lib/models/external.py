@@ -38,8 +38,7 @@ from cae_lib.words.alignment import CLIP_VOCABULARY_SIZE
 # Prefixes of a source in open_clip's format, and of a model of transformers.
 OPEN_CLIP_PREFIXES, TRANSFORMERS_PREFIX = ("hf-hub:", "local-dir:"), "hf:"
 OPENAI_WEIGHTS = ("ViT-B-32", "openai")
-"""Architecture and open_clip tag of the weights with which `ExternalModel.weights_share` averages a
-file."""
+"""Architecture and tag of the weights with which `ExternalModel.weights_share` averages a file."""
 
 UNREADABLE_ERRORS = (OSError, RuntimeError, ValueError, KeyError, SafetensorError)
 """Errors that other libraries raise if the files of a model are missing, damaged or do not fit."""
@@ -50,15 +49,14 @@ PROCESSOR_FILES = {
 }
 """Files of transformers that define a tokenizer or a preprocessing; any one of a kind suffices."""
 
+# DAC and TSVLC train with this alpha; adapters are merged as W + alpha / rank * B A.
 LORA_ALPHA = 1.0
-"""The alpha of LoRA adapters in a weight file, which are merged as W + alpha / rank * B A. DAC and
-TSVLC train with this value."""
 
 INTERPOLATION_NAMES: dict[int, str] = {
     Image.Resampling.BILINEAR: "bilinear",
     Image.Resampling.BICUBIC: "bicubic",
 }
-"""open_clip's name of each resampling filter of Pillow that is supported."""
+"""open_clip's names of the resampling filters of Pillow that are supported."""
 
 MODEL_SOURCE_HELP = (
     "MODEL:TAG of open_clip, such as ViT-B-32-quickgelu:openai; hf-hub:OWNER/NAME or local-dir:"
@@ -75,14 +73,11 @@ class ExternalModel:
     Attributes:
         source: The model, in a form that `MODEL_SOURCE_HELP` describes.
         architecture: open_clip's name of the architecture of a weight file. Checkpoints of
-            `save_checkpoint` store it and do not need this. Not used for other sources.
-        activation: "quickgelu" or "gelu"; None for the activation that the source states. Weight
-            files state none, except checkpoints of `save_checkpoint`; if `weights_share` is 1,
-            another activation than theirs is an error. Models from other sources run with the given
-            activation.
-        weights_share: Share of the file in a weighted mean of the file's weights and
-            `OPENAI_WEIGHTS`; 1 is the file alone. Another value is allowed only if `source` is a
-            weight file and both `architecture` and `activation` are given.
+            `save_checkpoint` store it and do not need this.
+        activation: "quickgelu" or "gelu"; None for the one that the source states. Weight files
+            state none, except checkpoints of `save_checkpoint`, where another one is an error.
+        weights_share: Share of a weight file in a mean with `OPENAI_WEIGHTS`; 1 is the file alone.
+            Any other share needs an architecture and an activation.
         processor: For a model of transformers, the folder or hub repository of its tokenizer and
             preprocessing. None for the model's own; a CLIP with OpenAI's vocabulary that lacks one
             of the two gets OpenAI's.
@@ -98,29 +93,14 @@ class ExternalModel:
 def load_external(external: ExternalModel, device: str | torch.device = "cpu") -> Clip:
     """Load a model, and print its name, activation and number of tensors.
 
-    Missing and unexpected weights are errors. A model of transformers is not converted:
-    `Clip.model` is the model that transformers loads.
-
-    Raises:
-        ConfigError: If the source has no form that `MODEL_SOURCE_HELP` describes, if the
-            architecture or the activation is not known, or if a `processor` or a `weights_share`
-            other than 1 is given for a source that takes none.
-        CheckpointError: If the weights or other files of the model are missing or damaged, if a
-            weight is NaN or infinite, or if the weights or the tokenizer do not fit the model.
+    Missing and unexpected weights are errors.
     """
     return model_loader(external, device)()
 
 
 def model_loader(external: ExternalModel, device: str | torch.device = "cpu") -> Callable[[], Clip]:
-    """Return a function that does what `load_external` does.
-
-    A source of unknown form, a wrong or missing setting and a missing weight file raise errors
-    here, before weights are loaded. Other errors are raised when the function is called.
-
-    Raises:
-        ConfigError: As for `load_external`.
-        CheckpointError: If a weight file is missing, or its header is damaged.
-    """
+    """Check the settings, and return a function that does what `load_external` does."""
+    # A wrong source or setting and a missing file are errors here, before any weights are loaded.
     load = _loader(external, device)
 
     def load_and_tell() -> Clip:
@@ -144,6 +124,7 @@ def _loader(external: ExternalModel, device: str | torch.device) -> Callable[[],
         raise ConfigError(
             f"weights_share={external.weights_share}: only a weight file is averaged, not {source}."
         )
+    # Only a folder in open_clip's format has this file; any other is one of transformers.
     if Path(source).is_dir():
         kind = (
             "local-dir:" if Path(source, "open_clip_config.json").is_file() else TRANSFORMERS_PREFIX
@@ -159,7 +140,8 @@ def _loader(external: ExternalModel, device: str | torch.device) -> Callable[[],
         return partial(_load_from_folder, source, activation, device)
     if Path(source).suffix in WEIGHT_SUFFIXES:
         meta, architecture = read_meta(source), external.architecture
-        if meta is not None and external.weights_share == 1:  # a checkpoint of `save_checkpoint`
+        # A checkpoint of `save_checkpoint` states its architecture and activation.
+        if meta is not None and external.weights_share == 1:
             return partial(load_clip, architecture or meta.model, source, activation, device)
         options = {
             "its architecture (--model, a name of open_clip such as ViT-B-32)": architecture,
@@ -172,20 +154,23 @@ def _loader(external: ExternalModel, device: str | torch.device) -> Callable[[],
                 f"{source} is a weight file that does not say {' and '.join(missing)}"
                 f": give {'both' if len(missing) > 1 else 'it as well'}."
             )
-        model_config(architecture or "")  # raises for an unknown one
+        # Raises for an unknown architecture, before the file is read.
+        model_config(architecture or "")
         return partial(_load_from_file, external, Path(source), device)
     name, colon, tag = source.rpartition(":")
     if not colon:
         raise ConfigError(f"no model {source!r}: expected {MODEL_SOURCE_HELP}.")
     model_config(name)
+    # An activation that was asked for is meant, even if the weights had another one.
     return partial(
         load_clip, name, tag, activation, device, allow_activation_mismatch=activation is not None
-    )  # asked for, so meant
+    )
 
 
 def _load_from_file(external: ExternalModel, path: Path, device: str | torch.device) -> Clip:
     state = read_state_dict(path, LORA_ALPHA)
     if external.weights_share != 1:
+        # The authors of CLoVe evaluate a mean of OpenAI's weights and of those that they publish.
         start = load_clip(*OPENAI_WEIGHTS).model.state_dict()
         try:
             state = {
@@ -204,22 +189,17 @@ def _load_from_file(external: ExternalModel, path: Path, device: str | torch.dev
 
 
 def _cut(start: Tensor, like: Tensor) -> Tensor:
-    """Cut a tensor of OpenAI's weights to the length of the file's, which may have fewer positions.
-
-    A tensor with another number of dimensions, or with none, is returned unchanged.
-    """
+    """Cut a tensor of OpenAI's weights to the length of the file's, which may be shorter."""
     return start[: len(like)] if start.ndim and start.ndim == like.ndim else start
 
 
 def _load_from_folder(source: str, activation: str | None, device: str | torch.device) -> Clip:
-    """Load a folder or repository in open_clip's format.
-
-    If `activation` is None, the model runs with the activation that its configuration states, or
-    with GELU if it states none. A message says if the configuration does not state what is used.
-    """
+    """Load a folder or repository in open_clip's format; with GELU if it states no activation."""
     try:
         stated = open_clip.get_model_config(source).get("quick_gelu")
         quick = bool(stated) if activation is None else activation == "quickgelu"
+        # Both arguments are needed to switch QuickGELU on and off (see `clip._build`). Without
+        # `require_pretrained`, a folder without weights would give a random model.
         model, _, preprocess = open_clip.create_model_and_transforms(
             source,
             device=device,
@@ -235,6 +215,7 @@ def _load_from_folder(source: str, activation: str | None, device: str | torch.d
         ) from error
     require_finite(model.state_dict(), source)
     vocabulary = getattr(model, "text", model).vocab_size
+    # The table of a model of open_clip may have more rows than its tokenizer has tokens.
     _check_vocabulary(tokenizer, vocabulary, source, spare=vocabulary // 2)
     read_with = "quickgelu" if quick else "gelu"
     if stated is not quick:
@@ -255,6 +236,7 @@ def _check_vocabulary(tokenizer: Any, vocabulary: int, source: str, spare: int =
     """Raise CheckpointError unless a tokenizer has `vocabulary - spare` to `vocabulary` tokens."""
     simple = isinstance(tokenizer, SimpleTokenizer)
     n_tokens = tokenizer.vocab_size if simple else len(tokenizer.tokenizer)
+    # Another tokenizer's ids would be valid, and stand for other words.
     if not vocabulary - spare <= n_tokens <= vocabulary:
         raise CheckpointError(
             f"{source}: the tokenizer has {n_tokens:,} tokens and the model {vocabulary:,}: texts "
@@ -266,11 +248,7 @@ def _check_vocabulary(tokenizer: Any, vocabulary: int, source: str, spare: int =
 def _load_from_transformers(
     source: str, external: ExternalModel, device: str | torch.device
 ) -> Clip:
-    """Load a CLIP or SigLIP of transformers with its own modules.
-
-    Attention is computed by matrix products instead of a fused kernel, so that it can be
-    differentiated twice.
-    """
+    """Load a CLIP or SigLIP of transformers with its own modules, without conversion."""
     try:
         from transformers import AutoConfig, AutoModel
     except ModuleNotFoundError as error:
@@ -288,6 +266,8 @@ def _load_from_transformers(
         if activation != stated:
             for tower in (config.vision_config, config.text_config):
                 tower.hidden_act = {"quickgelu": "quick_gelu"}.get(activation, activation)
+        # Fused attention kernels have no second derivatives, so attention is "eager". Of missing
+        # weights transformers only warns; the report lists them.
         model, report = AutoModel.from_pretrained(
             source, config=config, attn_implementation="eager", output_loading_info=True
         )
@@ -318,14 +298,13 @@ def _load_from_transformers(
 def _processors(source: str, other: str | None, config: Any) -> tuple[Any, Callable[[Any], Tensor]]:
     """Return the tokenizer and preprocessing of `other`, or of the source if `other` is None.
 
-    If `other` is None and the source is a CLIP with OpenAI's vocabulary that lacks the files of
-    either, OpenAI's is taken in its place, with a message. The preprocessing consists of
-    open_clip's transforms with the model's image size and the settings in the files.
+    The preprocessing is open_clip's transforms with the settings in the files of transformers.
     """
     from transformers import AutoImageProcessor
     from transformers.utils.hub import has_file
 
     folder, text, size = other or source, config.text_config, config.vision_config.image_size
+    # Only a CLIP with OpenAI's vocabulary can be read with OpenAI's tokenizer and preprocessing.
     openai = config.model_type == "clip" and text.vocab_size == CLIP_VOCABULARY_SIZE and not other
     lacks = [
         kind
@@ -344,6 +323,7 @@ def _processors(source: str, other: str | None, config: Any) -> tuple[Any, Calla
                 f"the preprocessing resamples by {processor.resample!r}: "
                 "expected bilinear or bicubic"
             )
+        # CLIP scales the shorter side and crops the rest; SigLIP distorts an image to a square.
         crops = getattr(processor, "do_center_crop", False)
         settings = {
             "mean": tuple(processor.image_mean),
@@ -357,12 +337,10 @@ def _processors(source: str, other: str | None, config: Any) -> tuple[Any, Calla
 
 
 def state_digest(model: nn.Module) -> str:
-    """Return the SHA-256, in hexadecimal, of a model's state dict.
-
-    It covers the name, dtype, shape and values of each tensor, in the order of their names.
-    """
+    """Return the SHA-256 of a model's state dict: name, dtype, shape and values of each tensor."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        # As bytes, since NumPy has no bfloat16. A 0-dimensional tensor cannot be viewed as bytes.
         digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -1,8 +1,8 @@
 """Packed text encoder: computes only what the features of open_clip's causal text tower depend on.
 
-Features are taken at the end-of-text token (EOT), so positions after it are not computed, and the
-last layer computes EOT alone. `encode_variants` and `encode_features` compute shared prefixes only
-once. Nothing is approximated: the features equal those of the model's own code up to rounding.
+Features are read at the end-of-text token (EOT), so positions after it are not computed, and the
+last layer computes EOT alone. Prefixes that texts share are computed once. Nothing is approximated:
+the features equal those of the model's own code up to rounding.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ from cae_lib.models.text_tower import (
 )
 
 TEXT_TOWER_LAYERS = ("token_embedding", "transformer", "ln_final", "text_projection")
-"""Attributes of a `CLIP` that hold its text tower's layers. The projection may be a module, a
-parameter or None."""
+"""Attributes of a `CLIP` that hold its text tower's layers; the projection may be a parameter."""
 
 
 def find_packing_obstacle(model: nn.Module) -> str | None:
@@ -47,6 +46,7 @@ def find_packing_obstacle(model: nn.Module) -> str | None:
     text: Any = getattr(model, "text", model)
     if type(text) not in (CLIP, TextTransformer):
         return f"its text tower is a {type(text).__name__}"
+    # Only if no position reads a later one can positions after EOT be left out and prefixes shared.
     mask = text.attn_mask
     if mask is None or not torch.equal(mask, torch.full_like(mask, -torch.inf).triu(1)):
         return "it is not causal"
@@ -54,6 +54,7 @@ def find_packing_obstacle(model: nn.Module) -> str | None:
         return f"it is read at its {pool_type(text)} token"
     if text is not model:
         return find_modification([text])
+    # A `CLIP` has its image tower among its modules, which may be modified.
     layers = (getattr(model, name) for name in TEXT_TOWER_LAYERS)
     return find_modification(layer for layer in layers if isinstance(layer, nn.Module))
 
@@ -62,17 +63,17 @@ def find_packing_obstacle(model: nn.Module) -> str | None:
 class Packing:
     """How the states of R texts are stored as N packed states `(N, D)`.
 
-    Each text is a row of T positions. Positions after the end-of-text token of a row are left out,
-    and a state that several rows share is stored once. Layers that treat each position alone run on
-    the packed states; attention needs the rows.
+    Each text is a row of T positions. Positions after its EOT are left out, and a state that rows
+    share is stored once. Layers that treat each position alone run on the packed states; attention
+    needs the rows.
 
     Attributes:
         padded_indices: row * T + position of each packed state `(N,)`.
-        packed_indices: Index of the packed state for each position of each row `(R * T,)`.
-            Positions after the end-of-text token of a row have the index of that token.
-        packed_eot_indices: Index of the packed state at the end-of-text token of each row `(R,)`.
-        eot_positions: Position of the end-of-text token of each row `(R,)`.
-        length: T, the number of positions up to the end-of-text token in the longest text.
+        packed_indices: Index of the packed state for each position of each row `(R * T,)`; after
+            the EOT of a row, that of the EOT.
+        packed_eot_indices: Index of the packed state at the EOT of each row `(R,)`.
+        eot_positions: Position of the EOT of each row `(R,)`.
+        length: T, the number of positions up to EOT in the longest text.
     """
 
     padded_indices: Tensor
@@ -107,20 +108,19 @@ class Packing:
 
 
 def plan_packing(eot_positions: Tensor, source_rows: Tensor | None = None) -> Packing:
-    """Plan the packing of R texts as rows of T positions; T is `eot_positions.max() + 1`.
+    """Plan the packing of texts with EOT at these positions `(R,)` as rows of T positions.
 
-    Args:
-        eot_positions: Position of the end-of-text token of each text `(R,)`.
-        source_rows: For each position of each text, the row whose state is used there `(R, T)`: the
-            text's own row or, in a prefix that both texts share, the row of another text, which has
-            to use its own state there. None if every text uses its own states alone.
+    `source_rows` `(R, T)` names the row whose state is used at each position: the text's own row
+    or, in a prefix that both share, another row, which uses its own state there. None shares none.
     """
     rows = torch.arange(len(eot_positions), device=eot_positions.device)[:, None]
     length = int(eot_positions.max()) + 1
     position = torch.arange(length, device=eot_positions.device).expand(len(eot_positions), length)
     source_rows = rows.expand_as(position) if source_rows is None else source_rows
     computed = (position <= eot_positions[:, None]) & (source_rows == rows)
+    # (R, T): the index that each computed state has among the packed ones
     number = (computed.flatten().cumsum(0) - 1).view_as(computed)
+    # After EOT a row repeats EOT's state: rows need an entry there, and no feature reads it.
     clipped = torch.minimum(position, eot_positions[:, None])
     source = number[source_rows.gather(1, clipped), clipped]
     active = computed.flatten().nonzero().squeeze(1)
@@ -134,22 +134,13 @@ def plan_packing(eot_positions: Tensor, source_rows: Tensor | None = None) -> Pa
 
 
 def prefix_source_rows(tokens: Tensor, eot_positions: Tensor) -> Tensor:
-    """Return the `source_rows` of `plan_packing` for texts that begin like the text before them.
-
-    In the prefix that a text shares with the previous text, each position has the same source row
-    as in the previous text. After this prefix, the source row is the text's own row.
-
-    Args:
-        tokens: Ids of R texts in C columns `(R, C)`.
-        eot_positions: Position of the end-of-text token of each text `(R,)`.
-
-    Returns:
-        Row numbers `(R, T)`, where T is `eot_positions.max() + 1`.
-    """
+    """Return `source_rows` of `plan_packing` that share what a text has in common with the last."""
     length = int(eot_positions.max()) + 1
     tokens = tokens[:, :length]
     position = torch.arange(length, device=tokens.device)
+    # Sharing ends before EOT, so that every text has a state of its own there.
     same = (tokens[1:] == tokens[:-1]) & (position < eot_positions[1:, None])
+    # The product is 1 up to the first difference: the sum is the length of the shared prefix.
     shared = same.long().cumprod(dim=1).sum(dim=1)
     starts = torch.cat([shared.new_zeros(1), shared])
     unshared = position >= starts[:, None]
@@ -161,9 +152,8 @@ def prefix_source_rows(tokens: Tensor, eot_positions: Tensor) -> Tensor:
 class PackedEncoder(TextEncoder):
     """Packed implementation, exact for models in which `find_packing_obstacle` finds nothing.
 
-    `TextEncoder` describes the methods and the letters of the shapes. Here S and T are both the
-    number of tokens of the longest caption in the batch, EOT included. Methods that take tokens
-    raise DataError if a text has no EOT.
+    S and T of `TextEncoder` are both the number of tokens of the longest caption, EOT included.
+    Methods that take tokens raise DataError if a text has no EOT.
     """
 
     implementation = "packed"
@@ -195,10 +185,7 @@ class PackedEncoder(TextEncoder):
         attention: AttentionKind | None = None,
         second_order: bool = False,
     ) -> TextOutput:
-        """Encode captions up to the end-of-text token of each.
-
-        Rows of the attention maps after this token have no meaning, and do not affect the features.
-        """
+        """Encode captions up to EOT; rows of the attention maps after it have no meaning."""
         packing = plan_packing(self.eot_position_fn(tokens))
         states = self.embedding(tokens[:, : packing.length]) if embeddings is None else embeddings
         features, maps = self._run(packing.pack(states), packing, attention, second_order)
@@ -209,17 +196,22 @@ class PackedEncoder(TextEncoder):
         self, tokens: Tensor, caption_index: Tensor, masked: Tensor, replacement: Tensor
     ) -> Tensor:
         """Encode captions and variants; states before the first masked token are computed once."""
+        # (B + V,): the row of the caption of each text
         parents = torch.cat([torch.arange(len(tokens), device=tokens.device), caption_index])
         eot = self.eot_position_fn(tokens)[parents]
         length = int(eot.max()) + 1
         tokens = tokens[:, :length]
         masked = torch.cat([torch.zeros_like(tokens, dtype=torch.bool), masked[:, :length]])
-        starts = masked.int().argmax(dim=1, keepdim=True)  # 0 in captions: they have none masked
+        # The first masked position; 0 in captions, which have none masked.
+        starts = masked.int().argmax(dim=1, keepdim=True)
         shared = torch.arange(length, device=tokens.device) < starts
         rows = torch.arange(len(parents), device=tokens.device)
+        # The tower is causal: before its first masked token a variant has its caption's states.
         packing = plan_packing(eot, torch.where(shared, parents[:, None], rows[:, None]))
+        # From here on a tensor has an entry for each of the N packed states.
         caption_rows, is_masked = parents[packing.row_indices], packing.pack(masked)
         ids = tokens[caption_rows, packing.positions]
+        # Ids are replaced before the embedding, and embeddings after it.
         if replacement.ndim == 2:
             ids = torch.where(is_masked, replacement[caption_rows, packing.positions], ids)
         embeddings = self.embedding(ids)
@@ -240,15 +232,13 @@ class PackedEncoder(TextEncoder):
         attention: AttentionKind | None = None,
         second_order: bool = False,
     ) -> tuple[Tensor, list[Tensor]]:
-        """Encode R texts, given their packed token embeddings `(N, D)`.
-
-        Returns:
-            Features `(R, E)`, and the attention of each layer as `TextEncoder.encode` describes it;
-            empty if `attention` is None.
-        """
+        """Return features `(R, E)` and attention of R texts, from packed embeddings `(N, D)`."""
         text, transformer = self.text_tower, self.text_tower.transformer
+        # As in open_clip's own code: the dtype of the layers, which may be half precision.
         dtype = transformer.get_cast_dtype()
         x = embeddings.to(dtype) + text.positional_embedding[packing.positions].to(dtype)
+        # The fused kernel returns no maps and has no second derivatives. A row alone is cheap to
+        # compute beside it.
         explicit = second_order or attention == "maps" or not _fused_is_faster(x.device)
         mask = x.new_ones(packing.length, packing.length, dtype=torch.bool).tril()
         options = (mask, explicit, attention == "row")
@@ -260,6 +250,7 @@ class PackedEncoder(TextEncoder):
         x, weights = run_layer(transformer, _run_last_block, last, x, packing)
         maps.append(weights)
         if attention == "row":
+            # (R, H, T) of an explicit block and (R, H, 1, T) of the others become (R, H, T).
             maps = [weights.flatten(2) for weights in maps]
         x, projection = text.ln_final(x), text.text_projection
         if projection is not None:
@@ -280,12 +271,10 @@ def _run_block(
     explicit: bool,
     row: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """Run a block on packed states `(N, D)`.
+    """Run a block on packed states `(N, D)`, and return its attention weights.
 
-    Returns:
-        The states after the block, and attention weights. With `row`, these are the weights of the
-        EOT of each of R texts: `(R, H, T)` if `explicit` is True, else `(R, H, 1, T)`. Without
-        `row`, they are the maps `(R, H, T, T)`, or None if `explicit` is False.
+    They are the maps `(R, H, T, T)`, or None if `explicit` is False. With `row`, they are those of
+    EOT: `(R, H, T)` if `explicit` is True, else `(R, H, 1, T)`.
     """
     q, k, v = project_heads(block, block.ln_1(x), "qkv", packing.pad)
     mixed, weights = attend(q, k, v, mask, explicit=explicit)
@@ -294,6 +283,7 @@ def _run_block(
         if weights is not None:
             weights = weights[rows, :, packing.eot_positions]
         else:
+            # The fused kernel returned no weights: (R, H, 1, d), one query of each text.
             eot_query = q[rows, :, packing.eot_positions].unsqueeze(2)
             weights = attention_weights(eot_query, k, packing.eot_key_mask)
     return finish_block(block, x, packing.pack(mixed)), weights
@@ -302,16 +292,14 @@ def _run_block(
 def _run_last_block(
     block: ResidualAttentionBlock, x: Tensor, packing: Packing
 ) -> tuple[Tensor, Tensor | None]:
-    """Run the last block at the EOT of each of R texts only.
-
-    Returns:
-        States `(R, D)` and the attention of EOT by H heads over T positions `(R, H, 1, T)`.
-    """
+    """Run the last block at EOT alone: states `(R, D)` and attention `(R, H, 1, T)`."""
     normed = block.ln_1(x)
+    # Each text is its own row with one position: (R, 1, D) to (R, H, 1, d).
     (q,) = project_heads(
         block, normed.index_select(0, packing.packed_eot_indices).unsqueeze(1), "q"
     )
     k, v = project_heads(block, normed, "kv", packing.pad)
+    # The fused kernel would take the mask for a causal one, where a single query reads one key.
     mixed, weights = attend(q, k, v, packing.eot_key_mask, explicit=True)
     return finish_block(
         block, x.index_select(0, packing.packed_eot_indices), mixed.squeeze(1)

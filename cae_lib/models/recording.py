@@ -18,6 +18,7 @@ from cae_lib.models.blocks import attention_weights
 
 _IMPLEMENTATION = "_attn_implementation_internal"  # in configurations of Hugging Face
 _CHECKPOINTING = ("grad_checkpointing", "gradient_checkpointing")
+# Reentrant, because a context of this module may be entered inside another.
 _lock = threading.RLock()
 
 
@@ -25,51 +26,40 @@ _lock = threading.RLock()
 def record_attention(tower: nn.Module) -> Iterator[list[Tensor]]:
     """Record the attention maps that a tower computes inside this context.
 
-    Inside the context, `torch.nn.functional.scaled_dot_product_attention` is replaced in the whole
-    process by an explicit softmax that records the maps of all calls, so nothing but the tower
-    should run. Other threads that enter such a context wait, and compiled models run eagerly. The
-    gradient checkpointing of the tower is disabled, because it would recompute layers after the
-    recording. The fast path of PyTorch's own transformer layers is disabled, and towers of Hugging
-    Face are made to call the replaced function if they can.
-
-    Yields:
-        A list that receives the maps of H heads over T positions `(B, H, T, T)`, float32 or wider
-        and before dropout, in the order in which they are computed. The list stays empty if nothing
-        calls `scaled_dot_product_attention`.
+    Yields a list that receives the maps `(B, H, T, T)`, float32 or wider and before dropout, in the
+    order of their computation. Nothing but the tower should run: the function is replaced in the
+    whole process. The list stays empty if nothing calls `scaled_dot_product_attention`.
     """
     maps: list[Tensor] = []
     supports_sdpa = any(getattr(module, "_supports_sdpa", False) for module in tower.modules())
     with exclusive_patching(), ExitStack() as stack:
+        # Checkpointing would recompute layers in the backward pass, after the recording.
         _switch_off(stack, tower.modules(), _CHECKPOINTING)
         for module in tower.modules():
             config = getattr(module, "config", None)
+            # Eager attention and other kernels of Hugging Face do not call the replaced function.
             if supports_sdpa and hasattr(config, _IMPLEMENTATION):
                 _set_attribute(stack, config, _IMPLEMENTATION, "sdpa")
+        # The fast path of PyTorch's transformer layers does not call the replaced function, either.
         stack.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
-        mha.set_fastpath_enabled(False)  # the fast path does not call the patched function
+        mha.set_fastpath_enabled(False)
         _set_attribute(stack, F, "scaled_dot_product_attention", partial(_attend, maps))
         yield maps
 
 
 @contextmanager
 def eval_without_checkpointing(modules: list[nn.Module]) -> Iterator[None]:
-    """Put modules into eval mode and disable gradient checkpointing inside this context.
-
-    Checkpointing would recompute layers later, in training mode. Only the listed modules change,
-    not their children. As in `exclusive_patching`, other threads wait, and compiled models run
-    eagerly.
-    """
+    """Put modules, but not their children, into eval mode without gradient checkpointing."""
     with exclusive_patching(), ExitStack() as stack:
+        # A backward pass after this context would recompute checkpointed layers in training mode.
         _switch_off(stack, modules, ("training", *_CHECKPOINTING))
         yield
 
 
 def has_dropout(module: nn.Module) -> bool:
-    """Return whether a module, apart from its children, has a dropout rate above 0.
-
-    A dropout rate is the rate of a dropout layer, or any numeric attribute of the module or of its
-    `config` whose name contains "drop".
-    """
+    """Return whether a module, apart from its children, has a dropout rate above 0."""
+    # Modules of Hugging Face pass rates from their attributes or configuration to a function, and
+    # have no dropout layer for some of them.
     numbers = {**vars(module), **getattr(getattr(module, "config", None), "__dict__", {})}
     return (isinstance(module, _DropoutNd) and module.p > 0) or any(
         "drop" in name and isinstance(value, int | float) and value > 0
@@ -79,10 +69,8 @@ def has_dropout(module: nn.Module) -> bool:
 
 @contextmanager
 def exclusive_patching() -> Iterator[None]:
-    """Let only one thread at a time run code that changes how modules compute.
-
-    Compiled code would ignore such changes, so compiled models run eagerly inside this context.
-    """
+    """Let only one thread at a time run code that changes how modules compute."""
+    # Compiled code would ignore the changes.
     with _lock, torch.compiler.set_stance("force_eager"):
         yield
 
@@ -100,10 +88,12 @@ def _attend(
 ) -> Tensor:
     """Stand in for torch's `scaled_dot_product_attention`, and add the map to `maps`."""
     if enable_gqa:
+        # Grouped queries: each head of keys and values serves several heads of queries.
         key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
     if is_causal:
         attn_mask = query.new_ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
     weights = attention_weights(query, key, attn_mask, scale)
+    # Before dropout, whose mask is no part of the attention.
     maps.append(weights)
     dropped = F.dropout(weights, dropout_p) if dropout_p else weights
     return dropped.to(value.dtype) @ value

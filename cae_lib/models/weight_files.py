@@ -53,40 +53,27 @@ STORAGE_DTYPES = {
 }
 """Dtype of each type of storage that a pickle may name."""
 
+# All that unpickling may import: it builds tensors and dictionaries of them, and does nothing else.
 SAFE_GLOBALS = {("collections", "OrderedDict"), ("torch", "Size")} | {
     ("torch._utils", f"_rebuild_{kind}") for kind in ("tensor", "tensor_v2", "parameter")
 }
-"""Module and name of all that unpickling may import: functions and classes that build tensors and
-dictionaries of tensors, and do nothing else."""
 
 
 def read_state_dict(path: str | Path, lora_alpha: float | None = None) -> dict[str, Tensor]:
-    """Read the weights of a `.safetensors` file, a pickled file or a TorchScript archive.
+    """Read a `.safetensors` file, a pickled file or a TorchScript archive as tensors on the CPU.
 
-    In a file of `save_checkpoint`, missing rows of the token embedding become the mean of the
-    stored rows, and a missing image trunk is taken from `trunk_weights`. `extract_state_dict`
-    translates the names in other files.
-
-    Args:
-        path: The file.
-        lora_alpha: The `alpha` with which `merge_lora` merges LoRA adapters into the weights. None
-            leaves adapters as they are.
-
-    Returns:
-        Tensors by open_clip's names, on the CPU.
-
-    Raises:
-        CheckpointError: If the file is missing, cannot be read or holds no dictionary of tensors,
-            if a weight is NaN or infinite, if it needs the image trunk and its package is missing
-            or contains other weights, or if an adapter is incomplete or does not fit its weight.
+    Rows and trunks that `save_checkpoint` left out are filled in, names are translated to
+    open_clip's, and LoRA adapters are merged if `lora_alpha` is given (see `merge_lora`).
     """
     path = require_file(path)
     try:
         state = extract_state_dict(_read(path))
-    except Exception as error:  # torch.load raises many types on a damaged file
+    # torch.load raises errors of many types on a damaged file.
+    except Exception as error:
         raise unreadable_checkpoint_error(path, error) from error
     if not state:
         raise unreadable_checkpoint_error(path, "it holds no dictionary of tensors")
+    # Before missing rows are filled in by a mean, where a NaN would spread.
     require_finite(state, path)
     restore_embedding_rows(state, path)
     restore_trunk(state, path)
@@ -111,6 +98,7 @@ class _Unpickler(pickle.Unpickler):
     """Builds tensors, and `_Other` in place of everything else that would be imported."""
 
     def find_class(self, module: str, name: str) -> Any:
+        # Only the dtype of a storage is needed, not its class.
         if module == "torch" and name in STORAGE_DTYPES:
             return STORAGE_DTYPES[name]
         return super().find_class(module, name) if (module, name) in SAFE_GLOBALS else _Other
@@ -124,6 +112,8 @@ class _ArchiveReader(_Unpickler):
         self.file = file
 
     def persistent_load(self, saved: tuple[Any, ...]) -> torch.TypedStorage:
+        # ("storage", its type, key, device, number of elements), where `find_class` has made a
+        # dtype of the type
         _, dtype, key, _, n = saved
         storage = self.file.get_storage_from_record(f"data/{key}", n, dtype).untyped_storage()
         return torch.TypedStorage(wrap_storage=storage, dtype=dtype, _internal=True)
@@ -142,9 +132,13 @@ def _read(path: Path) -> Any:
     if path.suffix == ".safetensors":
         return load_file(path)
     if zipfile.is_zipfile(path):
+        # `torch.jit.load` would also load the program of the archive.
         file = torch._C.PyTorchFileReader(str(path))
-        if "constants.pkl" in file.get_all_records():  # TorchScript: a program with its weights
+        # TorchScript, a program with its weights.
+        if "constants.pkl" in file.get_all_records():
             return dict(_tensors(_ArchiveReader(file).load()))
+    # `weights_only` would refuse a file that holds other objects beside its weights; the replaced
+    # pickle skips them.
     return torch.load(path, map_location="cpu", pickle_module=SAFE_PICKLE, weights_only=False)
 
 
@@ -157,29 +151,20 @@ def _tensors(module: _Other, name: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def extract_state_dict(content: Any) -> dict[str, Tensor] | None:
-    """Return the tensors of a state dict by open_clip's names; None if `content` holds none.
-
-    The state dict may lie under a key of `STATE_DICT_KEYS`, and all its values have to be tensors;
-    an empty one gives an empty result. Entries beside the state dict are ignored.
-    `TORCH_COMPILE_PREFIX` and a leading "module." are removed from every name. Another one of
-    `WRAPPER_PREFIXES` is removed only if all names begin with it; names that begin with
-    `CS_CLIP_HEAD_PREFIX` do not count. This is repeated until no such prefix is left. Tensors of
-    this head, `OPENAI_SIZE_ENTRIES` and the causal mask are left out, because open_clip's models do
-    not need them.
-
-    Args:
-        content: The object that a file holds.
-    """
+    """Return the tensors of a state dict by open_clip's names; None if `content` holds none."""
+    # A training script stores the state dict beside its settings and the optimiser.
     for name in STATE_DICT_KEYS:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         return None
+    # open_clip's models have no entries for sizes, and make the causal mask themselves.
     state = {
         name.replace(TORCH_COMPILE_PREFIX, "").removeprefix("module."): value
         for name, value in content.items()
         if name.rpartition(".")[2] not in OPENAI_SIZE_ENTRIES and not _is_causal_mask(name, value)
     }
+    # A model may be wrapped more than once. Only a prefix of all names belongs to a wrapper.
     while names := [name for name in state if not name.startswith(CS_CLIP_HEAD_PREFIX)]:
         prefix = next(
             (p for p in WRAPPER_PREFIXES if all(name.startswith(p) for name in names)), None
@@ -187,6 +172,7 @@ def extract_state_dict(content: Any) -> dict[str, Tensor] | None:
         if prefix is None:
             break
         state = {name.removeprefix(prefix): value for name, value in state.items()}
+    # The head of CS-CLIP is left out, since `names` lacks it.
     return {name: state[name] for name in names}
 
 
@@ -199,23 +185,10 @@ def _is_causal_mask(name: str, value: Tensor) -> bool:
 
 
 def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor]:
-    """Merge the adapters of loralib, as DAC, TSVLC and FSC-CLIP train them, into the weights.
+    """Merge loralib's adapters into the weights, as `alpha / rank * lora_B @ lora_A`.
 
-    An adapter is a pair of tensors, `lora_A` and `lora_B` beside `weight`, or `NAME_lora_A` and
-    `NAME_lora_B` beside `NAME`. Adapters of a k x k convolution have k times the rank, and those of
-    an embedding table are transposed.
-
-    Args:
-        state: Tensors by name.
-        alpha: An adapter is added as `alpha / rank * lora_B @ lora_A`; 1 is loralib's default.
-
-    Returns:
-        All weights by name, without the adapters. The sum of a weight and its adapter is computed
-        in float32 and has the dtype of the weight.
-
-    Raises:
-        CheckpointError: If one tensor of an adapter or the weight of the adapter is missing, or if
-            their shapes do not fit.
+    An adapter is `lora_A` and `lora_B` beside `weight`, or `NAME_lora_A` and `NAME_lora_B` beside
+    `NAME`. DAC, TSVLC and FSC-CLIP train them.
     """
     merged = {name: value for name, value in state.items() if "lora_" not in name}
     for stem in sorted({name[:-1] for name in state if name.endswith(("lora_A", "lora_B"))}):
@@ -225,36 +198,24 @@ def merge_lora(state: dict[str, Tensor], alpha: float = 1.0) -> dict[str, Tensor
             names = sorted(missing)
             raise CheckpointError(f"the adapter {stem}A, {stem}B of {target} lacks {names}")
         weight, down, up = merged[target], state[f"{stem}A"], state[f"{stem}B"]
+        # An adapter of a k x k convolution has k times the rank: `down` has k * rank rows.
         kernel = weight.shape[-1] if weight.ndim == 4 else 1
         try:
             product = up.float() @ down.float()
+            # The adapter of an embedding table is transposed.
             if product.shape == weight.shape[::-1] != weight.shape:
                 product = product.T
             change = product.reshape(weight.shape) * alpha * kernel / len(down)
         except RuntimeError as error:
             raise CheckpointError(f"the adapter of {target} does not fit it: {error}") from error
+        # The sum of half-precision weights is rounded once.
         merged[target] = (weight.float() + change).to(weight.dtype)
     return merged
 
 
 def convert_openai_archive(path: Path, model: str, target: Path) -> Path:
-    """Convert OpenAI's archive to a checkpoint of `save_checkpoint`, unless it has been converted.
-
-    A `target` that is not older than the archive is kept. The metadata of the checkpoint state
-    QuickGELU as the activation.
-
-    Args:
-        path: OpenAI's TorchScript archive.
-        model: Name of the open_clip model, for the metadata.
-        target: The checkpoint to write, a `.safetensors` file.
-
-    Returns:
-        `target`.
-
-    Raises:
-        CheckpointError: If the archive cannot be read.
-        WriteError: If the checkpoint cannot be written.
-    """
+    """Convert OpenAI's archive to a checkpoint, unless `target` is not older than the archive."""
     if not target.is_file() or target.stat().st_mtime < path.stat().st_mtime:
+        # OpenAI trained with QuickGELU, which the archive does not say.
         save_checkpoint(target, read_state_dict(path), CheckpointMeta(model, "quickgelu"))
     return target

@@ -28,8 +28,8 @@ class Weights:
             activation; a `str`, the tag of pretrained weights of open_clip; or None for random
             weights.
         model: Name of the open_clip model; not used for a checkpoint.
-        activation: "quickgelu" or "gelu"; "" for the one that pretrained weights were trained with
-            or, for random weights, that of the model's configuration. Not used for a checkpoint.
+        activation: "quickgelu" or "gelu"; "" for that of the pretrained weights or, without any, of
+            the model's configuration. Not used for a checkpoint.
     """
 
     source: Path | str | None
@@ -37,31 +37,18 @@ class Weights:
     activation: str = ""
 
     def digest(self) -> str:
-        """Return a SHA-256 in hexadecimal that identifies the weights.
-
-        For a checkpoint, it is the digest of the file. For a tag of open_clip, it covers the model,
-        the activation and the weight file, which is downloaded if it is not cached. For random
-        weights, which are always drawn with the same seed, it covers the model and the activation.
-
-        Raises:
-            CheckpointError: If the weight file is missing or damaged, or cannot be downloaded.
-        """
+        """Return the SHA-256 of a checkpoint, or of model, activation and weight file."""
         if isinstance(self.source, Path):
             return checkpoint_digest(self.source)
         if self.source is None:
+            # The seed is always the same, so model and activation say which weights these are.
             start = "random"
         else:
             start = checkpoint_digest(fetch_pretrained_file(self.model, self.source))
         return hashlib.sha256(f"{self.model} {self.activation} {start}".encode()).hexdigest()
 
     def load(self, device: str | torch.device = "cpu") -> Clip:
-        """Load the model with these weights.
-
-        Raises:
-            ConfigError: If the model or the activation is unknown.
-            CheckpointError: If the weights are missing or damaged, do not fit the model or the
-                activation, or are a checkpoint that does not name its model.
-        """
+        """Load the model with these weights."""
         if not isinstance(self.source, Path):
             return load_clip(self.model, self.source, self.activation, device)
         meta = read_meta(self.source)
@@ -71,23 +58,17 @@ class Weights:
 
 
 def fetch_pretrained_file(model: str, tag: str) -> Path:
-    """Return the path of pretrained weights of open_clip; download them if they are not cached.
-
-    Args:
-        model: Name of the open_clip model.
-        tag: Name of its pretrained weights, such as "openai".
-
-    Raises:
-        CheckpointError: If the tag is unknown, or the file cannot be downloaded.
-    """
+    """Return the path of pretrained weights of open_clip; download them if they are not cached."""
     config = get_pretrained_cfg(model, tag)
     if not config:
         known = ", ".join(list_pretrained_tags_by_model(model)) or "none"
         raise CheckpointError(f"{model} has no weights {tag!r} in open_clip; it has: {known}")
     repository = str(config.get("hf_hub", "")).rpartition("/")[0]
     try:
+        # The cache first, because it needs no network.
         return cached_open_clip_weights(repository) or Path(download_pretrained(config))
-    except Exception as error:  # whatever the hub's and urllib's errors are
+    # The hub and urllib raise errors of many types.
+    except Exception as error:
         raise CheckpointError(
             f"cannot get the weights {tag!r} of {model} ({error}). Fetch them where there is a "
             "network, and copy ~/.cache/huggingface/hub to this machine"

@@ -29,30 +29,20 @@ ROLE_ASSIGNMENTS = ("parsed", "permuted", "random")
 class Batch:
     """Input of one training step, or the share of it that one process has.
 
-    Shapes: M image-caption pairs of this process, T tokens of a caption, S x S pixels of an image,
-    W swaps of a caption. M is `batch_size` divided by the number of processes, and twice that
-    number with NegCLIP's negatives.
+    M is the process's share of `batch_size`, and twice that with NegCLIP's negatives. Tensors
+    without a line below are as in `Alignment`, for M captions.
 
     Attributes:
-        rows: Row numbers `(B,)` of the dataset, B = `batch_size`, over all processes and without
-            the rows that NegCLIP's negatives add.
-        image_inputs: What the image encoder takes. Images are `(M, 3, S, S)`: uint8 from 0 to 255
-            if `normalization` is set, otherwise normalised float32. If images are replaced by
-            `PrecomputedFeatures`, these features `(M, ...)`.
-        tokens: Token ids of the captions `(M, T)`.
-        roles: Role of each token's word `(M, T)`: 0 other, 1 object, 2 attribute, 3 relation.
-        words: Number of each token's word `(M, T)`, 0 for none.
-        arguments: Numbers of the words that each token's word relates or describes `(M, T, 2)`; see
-            `Alignment`.
-        swaps: Swaps of each caption `(M, W, 5, 2)`; see `Alignment`.
-        negatives: Token ids of K <= M hard negative captions `(K, T)`; None if the run has none.
+        rows: Row numbers of the dataset `(batch_size,)`, over all processes, without those that
+            NegCLIP's negatives add.
+        image_inputs: Images `(M, 3, S, S)`, uint8 if `normalization` is set, else normalised
+            float32; or `PrecomputedFeatures` `(M, ...)`.
+        negatives: Token ids of K <= M hard negative captions `(K, T)`.
         caption_of_negative: Index of each negative's caption among the M captions `(K,)`.
         negative_counts: K of each process.
         n_similar: Number of `rows` for which NegCLIP's file lists similar images.
-        parsed_roles: For `match_gradient`, the roles `(M, T)` before they were shuffled; otherwise
-            None.
-        normalization: Scale and shift, `(3, 1, 1)` each, that normalise `image_inputs`; None if
-            these need no normalisation.
+        parsed_roles: For `match_gradient`, the roles `(M, T)` before they were shuffled.
+        normalization: Scale and shift `(3, 1, 1)` that `image_inputs` still need.
     """
 
     rows: Tensor
@@ -71,11 +61,13 @@ class Batch:
 
     def prepare(self, device: torch.device) -> Batch:
         """Return the batch on a device, with normalised images; `rows` stay where they are."""
+        # The model does not use `rows`: they are counted, and named in errors.
         moved = {
             name: value.to(device, non_blocking=True)
             for name, value in self._tensors().items()
             if name != "rows"
         }
+        # Pixels travel as uint8, a quarter of the bytes of float32, and are normalised on arrival.
         if self.normalization is not None:
             moved["image_inputs"] = normalize_pixels(
                 moved["image_inputs"], *(v.to(device) for v in self.normalization)
@@ -91,10 +83,7 @@ class Batch:
 
 
 class ImageSource(Protocol):
-    """Where batches take their images from.
-
-    It is implemented by `TrainingImages` and by `PrecomputedFeatures`.
-    """
+    """Where batches take their images from: `TrainingImages` or `PrecomputedFeatures`."""
 
     @property
     def normalization(self) -> tuple[Tensor, Tensor] | None:
@@ -106,16 +95,10 @@ class ImageSource(Protocol):
     def crops(
         self, index: Tensor, generator: torch.Generator | None = None, subset: Tensor | None = None
     ) -> Tensor:
-        """Return images by their numbers, as square crops or as features.
+        """Return images `index` `(n,)` as crops, uint8 `(n, 3, S, S)`, or as features `(n, ...)`.
 
-        Args:
-            index: Numbers of the images `(n,)`.
-            generator: Source of random crops; None for the central square.
-            subset: Positions in `index` `(m,)`; only the images there are returned. None returns
-                all, so that m = n.
-
-        Returns:
-            Crops of S x S pixels, uint8 `(m, 3, S, S)`, or features `(m, ...)`.
+        Without a generator of random crops, these are the central squares. `subset` `(m,)` keeps
+        only m positions in `index`, but draws as for all n.
         """
         ...
 
@@ -123,25 +106,8 @@ class ImageSource(Protocol):
 class Batches:
     """The batches of a run; each is a function of (seed, step) alone.
 
-    Processes that train together draw the same batch, and each keeps its share of the rows.
-
-    Args:
-        experiment: Settings of the run.
-        pairs: Captions and their images.
-        alignment: Tokens and roles of `pairs.captions`.
-        images: The images of `pairs.image_paths`, in the same order.
-        tokenizer: Turns n texts into token ids `(n, T)`. With `foils="exchanged"`, "a" and "an" are
-            adapted after a swap only if the tokenizer's attribute `vocab_size` is the size of
-            CLIP's vocabulary.
-        ranks: The processes that train together; None for a single one.
-        parsed_roles: For `match_gradient`, the roles before they were shuffled, in the shape of
-            `alignment.roles`.
-
-    Raises:
-        DataError: If captions and alignment or paths and images differ in length, or if the
-            settings need hard negatives or similar images that `pairs` does not have.
-        ConfigError: If the batch size is not between 1 and the number of captions or not a multiple
-            of the number of processes.
+    `alignment` has a row for each caption of `pairs`, and `images` an image for each of its paths.
+    `parsed_roles` are the roles before they were shuffled, for `match_gradient`.
     """
 
     def __init__(
@@ -176,6 +142,7 @@ class Batches:
             raise ConfigError(
                 f"batch_size is {size}, but the data set has {count} rows; choose 1 to {count}."
             )
+        # `Ranks.gather` takes the shares of all processes to be equally long.
         if size % self.ranks.size:
             raise ConfigError(
                 f"batch_size is {size}, but {self.ranks.size} processes train together; choose a "
@@ -183,27 +150,18 @@ class Batches:
             )
 
     def row_numbers(self, step: int) -> Tensor:
-        """Return the row numbers `(B,)` of an optimiser step, over all processes.
-
-        Every epoch has its own permutation and drops the incomplete last batch.
-
-        Args:
-            step: Number of the optimiser step, counted from 0.
-        """
+        """Return the row numbers `(batch_size,)` of an optimiser step, over all processes."""
         count, size = len(self.pairs.captions), self.experiment.batch_size
+        # Each epoch has a permutation of its own and drops the incomplete last batch.
         epoch, number = divmod(step, count // size)
         permutation = _permutation(count, self.experiment.seed, epoch)
         return permutation[number * size : (number + 1) * size]
 
     def at(self, step: int) -> Batch:
-        """Return this process's share of the batch of optimiser step `step`, counted from 0.
-
-        Its tensors are on the CPU, and its images are not normalised yet; see `Batch.prepare`.
-
-        Raises:
-            DataError: If an image file of the batch is broken or truncated.
-        """
+        """Return this process's share of the batch of a step, not normalised yet, on the CPU."""
         settings, rows = self.experiment, self.row_numbers(step)
+        # Each process draws for the whole batch and then takes its share, so that a row gets the
+        # same negatives and the same crop however many processes there are.
         source = self._random(RandomStream.NEGATIVE, step)
         all_rows, texts, n_similar = rows, None, 0
         if settings.negatives:
@@ -211,9 +169,11 @@ class Batches:
         elif settings.foils == "given":
             draws = torch.rand(len(rows), generator=source, dtype=torch.float64)
             texts = _negative_captions(self.pairs, rows, draws)
+        # (processes, M): the positions in the batch that each process takes.
         shares = _shares(len(all_rows), settings.batch_size, self.ranks.size)
         share = shares[self.ranks.rank]
         crops = self._random(RandomStream.CROP, step) if settings.augment else None
+        # Crops are drawn for all rows, but only the images of this share are decoded.
         pixels = self.images.crops(self.pairs.image_index[all_rows], crops, share)
         captions = self.alignment.take(all_rows[share])
         batch = Batch(
@@ -235,7 +195,10 @@ class Batches:
         else:
             caption = torch.tensor([i for i, text in enumerate(texts) if text], dtype=torch.long)
             negatives = [text for text in texts if text]
+            # (0, T) if there are none, since not every tokenizer accepts an empty list.
             tokens = self.tokenizer(negatives) if negatives else self.alignment.tokens[:0]
+        # A negative goes where its caption is: for each process, a row (index of the caption in the
+        # share, number of the negative) for each of its K negatives (K, 2).
         matches = [(positions[:, None] == caption).nonzero() for positions in shares]
         caption_of_negative, numbers = matches[self.ranks.rank].unbind(1)
         return replace(
@@ -246,16 +209,7 @@ class Batches:
         )
 
     def _swapped_captions(self, rows: Tensor, source: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Return one random swap of each caption that has any.
-
-        Args:
-            rows: Row numbers of the batch.
-            source: Source of random numbers.
-
-        Returns:
-            For each of K swaps, the position of its caption in the batch `(K,)`, and the tokens of
-            the swapped caption `(K, T)`.
-        """
+        """Return positions `(K,)` of captions that have a swap, and tokens `(K, T)` of one each."""
         captions = self.alignment.take(rows)
         caption, _, tokens = swapped_captions(
             captions.tokens,
@@ -265,6 +219,7 @@ class Batches:
             captions.swaps,
             swap_kind=dict(self.experiment.attribution).get("swap", "noun"),
             samples=1,
+            # "a" and "an" are adapted to the swap only in CLIP's vocabulary.
             vocabulary_size=getattr(self.tokenizer, "vocab_size", None),
             generator=source,
         )
@@ -275,31 +230,22 @@ class Batches:
 
 
 class RandomStream(IntEnum):
-    """Independent streams of random numbers of one run, by what the numbers are used for.
+    """Independent streams of random numbers of one run, by what the numbers are used for."""
 
-    Attributes:
-        ORDER: Order of the rows in each epoch.
-        CROP: Random crops of images.
-        MODEL: Random numbers within the model, such as dropout, and of the attribution method.
-        NEGATIVE: Hard negatives and similar images.
-    """
-
+    # MODEL is for dropout and attribution methods, NEGATIVE for hard negatives and similar images.
     ORDER, CROP, MODEL, NEGATIVE = range(4)
 
 
 def seeded_generator(seed: int, stream: RandomStream, step_or_epoch: int) -> torch.Generator:
-    """Return a CPU random number generator whose seed is a hash of the three arguments.
-
-    A batch is therefore the same whether a run is resumed, is split over processes or draws its
-    batches in a worker. Different arguments give unrelated random numbers.
-
-    Args:
-        seed: Seed of the run.
-        stream: What the numbers are used for.
-        step_or_epoch: Step of the run, from 0; for `RandomStream.ORDER` the epoch.
-    """
+    """Return a CPU generator seeded by a hash of its arguments; `ORDER` is counted in epochs."""
+    # A hash, so that neighbouring seeds and steps give unrelated numbers. No state is carried from
+    # step to step: a resumed run, a worker and another process draw the same.
     state = np.random.SeedSequence([seed, int(stream), step_or_epoch]).generate_state(1, np.uint64)
+    # 63 bits, which fit a signed integer.
     return torch.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+
+
+# One entry is enough: consecutive steps share the permutation of their epoch.
 
 
 @lru_cache(maxsize=1)
@@ -308,18 +254,9 @@ def _permutation(count: int, seed: int, epoch: int) -> Tensor:
 
 
 def _shares(count: int, size: int, processes: int) -> Tensor:
-    """Split the positions in a batch evenly between processes.
-
-    Args:
-        count: Number of rows of the batch, one or two blocks of `size`. With NegCLIP's negatives
-            the second block holds a similar image for each row of the first.
-        size: Number of rows of a block, divisible by the number of processes.
-        processes: Number of processes.
-
-    Returns:
-        Positions in the batch `(processes, count / processes)`. A process has the same places in
-        both blocks.
-    """
+    """Return the positions in a batch of each process `(processes, count / processes)`."""
+    # (blocks, processes, rows). NegCLIP's second block holds the similar image of each row of the
+    # first: a process takes the same places of both, so that the two stay together.
     blocks = torch.arange(count).view(count // size, processes, -1)
     return blocks.transpose(0, 1).flatten(1)
 
@@ -327,25 +264,17 @@ def _shares(count: int, size: int, processes: int) -> Tensor:
 def choose_negatives(
     pairs: ImageCaptionPairs, rows: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, list[str | None], int]:
-    """Draw NegCLIP's negatives: similar images, and hard negative captions.
+    """Draw NegCLIP's negatives of rows `(B,)`: similar images, and hard negative captions.
 
-    Each of the B rows gets a second row: one with a similar image, or a random other row if no
-    similar image is known. Each of the 2B rows gets one of its hard negative captions, if it has
-    any.
-
-    Args:
-        pairs: Captions and images, with hard negatives and similar images.
-        rows: Row numbers `(B,)`.
-        generator: Source of random numbers.
-
-    Returns:
-        A tuple of three: the row numbers `(2B,)`, first `rows` and then the second row of each; the
-        hard negative captions of these 2B rows, None for a row that has none; and the number of
-        `rows` that have similar images.
+    Returns the row numbers `(2B,)`, first `rows` and then a row with a similar image for each; a
+    hard negative of each of these 2B rows, or None; and the number of `rows` with similar images.
     """
+    # (3, B): for the similar image, and for the hard negatives of both rows. All are drawn, used or
+    # not, so that a row without negatives does not shift the draws of the others.
     draws = torch.rand(3, len(rows), generator=generator, dtype=torch.float64)
     hard_images, similar = pairs.hard_images or [], []
     for row, draw in zip(rows.tolist(), draws[0].tolist(), strict=True):
+        # Uniform over all rows but this one, for rows without a similar image.
         any_other = (row + 1 + int(draw * (pairs.n_used - 1))) % pairs.n_used
         similar.append(_pick(hard_images[row], draw, any_other))
     all_rows = torch.cat([rows, torch.tensor(similar, dtype=rows.dtype)])
@@ -367,18 +296,9 @@ def _pick(choices: list[Any], draw: float, otherwise: Any) -> Any:
 def select_swaps(
     alignment: Alignment, swapped: Sequence[str], decode: Callable[[list[int]], str]
 ) -> Alignment:
-    """Leave out swaps of captions, so that swaps of another kind can be tested.
+    """Keep the swaps that `Experiment.swapped` selects; those left out can then be tested.
 
-    Args:
-        alignment: Tokens and swaps of captions.
-        swapped: The swaps to keep: ("relations",) those of the arguments of relations;
-            ("attributes",) those of two attributes; ("pairs",) those of the pairs of words that
-            `is_kept_pair` chooses. Other words keep the swaps of relations that contain one of
-            them, such as ("left", "right") those of "to the left of". Empty for all.
-        decode: Function that returns the text of token ids.
-
-    Raises:
-        ConfigError: If the tagger has found no swaps.
+    Words such as ("left", "right") keep relations that contain one of them, as "to the left of".
     """
     if not swapped:
         return alignment
@@ -387,6 +307,7 @@ def select_swaps(
             f"swapped is {', '.join(swapped)}: it needs a tagger that finds swaps, such as "
             "'dependency', and roles that are not shuffled."
         )
+    # The fifth range of a swap is its relation; it is empty if two attributes are swapped.
     of_relation = alignment.swaps[..., 4, 1] > 0
     if tuple(swapped) == ("relations",):
         keep = of_relation
@@ -394,6 +315,7 @@ def select_swaps(
         keep = ~of_relation
     else:
         keep = torch.zeros_like(of_relation)
+        # `swaps` (n, W, 5, 2) is padded with zeros, in which neither nouns nor phrases exist.
         all_tokens, exists = alignment.tokens.tolist(), alignment.swaps[..., :4, 1].any(-1)
         for row, number in exists.nonzero().tolist():
             *nouns, first_phrase, second_phrase, relation = (
@@ -401,49 +323,47 @@ def select_swaps(
                 for bounds in alignment.swaps[row, number].tolist()
             )
             if tuple(swapped) == ("pairs",):
+                # A swap whose nouns cannot be swapped alone has only phrases.
                 parts = nouns if all(nouns) else (first_phrase, second_phrase)
                 keep[row, number] = is_kept_pair(*parts)
             else:
                 keep[row, number] = bool({*relation.split()} & {*swapped})
+    # A swap of zeros counts as none.
     return replace(alignment, swaps=alignment.swaps * keep[..., None, None])
 
 
 def is_kept_pair(first: str, second: str) -> bool:
-    """Return whether training with `swapped=("pairs",)` swaps these two words: half of all pairs.
-
-    A checksum of the two words, in alphabetical order, decides.
-    """
+    """Return whether training with `swapped=("pairs",)` swaps these words, half of all pairs."""
+    # A checksum, since Python's `hash` of a text differs between processes. The words are sorted,
+    # so that either order of a pair gives the same answer.
     return zlib.crc32(" ".join(sorted((first, second))).encode()) % 2 == 0
 
 
 def placebo_roles(alignment: Alignment, kind: str, seed: int) -> Alignment:
     """Shuffle the roles of each caption among its words, as a control.
 
-    A caption with shuffled roles keeps the number of its words with each role, but loses its
-    arguments and swaps. The shuffle of a caption depends only on `seed`, the caption's row number
-    and the context length.
-
-    Args:
-        alignment: Tokens and roles of captions.
-        kind: "permuted" shuffles the roles among the words that have one; "random" shuffles them
-            among all words and punctuation marks; "parsed" returns the alignment unchanged.
-        seed: Seed of the shuffle.
-
-    Raises:
-        ConfigError: If the kind is unknown.
+    "permuted" deals them to the words that have one, "random" to all words and punctuation marks;
+    "parsed" changes nothing. A caption keeps the number of its words with each role.
     """
     if kind not in ROLE_ASSIGNMENTS:
         raise ConfigError(f"unknown roles {kind!r}: expected one of {', '.join(ROLE_ASSIGNMENTS)}.")
     if kind == "parsed":
         return alignment
     roles, words = alignment.roles, alignment.words
+    # (n, T + 1): the role of each word, by its number; column 0 is for tokens of no word. The
+    # maximum, since some tokens of a word with a role may have none.
     of_words = roles.new_zeros(len(words), words.shape[1] + 1)
     of_words = of_words.scatter_reduce(1, words, roles, "amax")
     dealt_in = of_words > 0
     if kind == "random":
         dealt_in = torch.zeros_like(dealt_in).scatter(1, words, words > 0)
+    # Rows are drawn one after the other, so that the shuffle of a caption depends on its row number
+    # and the context length, but not on the captions after it.
     source = torch.Generator().manual_seed(seed)
     draws = torch.rand(of_words.shape, generator=source, dtype=torch.float64)
-    order = draws.masked_fill(~dealt_in, 1).argsort(dim=1)  # the others come last and get no role
+    # Draws are below 1, so words that take no part come last. The roles are dealt in descending
+    # order, zeros at the end: these words get none.
+    order = draws.masked_fill(~dealt_in, 1).argsort(dim=1)
     dealt = torch.zeros_like(of_words).scatter(1, order, of_words.sort(descending=True).values)
+    # Arguments and swaps belong to the words that had these roles.
     return replace(alignment, roles=dealt.gather(1, words), arguments=None, swaps=None)

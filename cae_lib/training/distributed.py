@@ -24,12 +24,8 @@ from torch.nn.parallel import DistributedDataParallel
 class Ranks:
     """The processes of a run, and communication between them.
 
-    With a single process, methods return values and modules unchanged, without torch.distributed.
-    With several, all processes have to call each method, in the same order.
-
-    Attributes:
-        rank: Number of this process, from 0.
-        size: Number of processes.
+    With several processes, all of them have to call each method, in the same order. With one, all
+    values stay as they are.
     """
 
     rank: int = 0
@@ -41,20 +37,17 @@ class Ranks:
         return self.rank == 0
 
     def gather(self, features: Tensor, counts: Sequence[int] | None = None) -> Tensor:
-        """Concatenate the features of all processes in the order of their ranks, with gradient.
+        """Concatenate features `(n, ...)` of all processes by rank, with gradient.
 
-        Args:
-            features: Features of this process `(n, ...)`.
-            counts: n of each process; None if all are equal.
-
-        Returns:
-            The features of all processes, the same in each process.
+        `counts` holds n of each process; None if all are equal.
         """
         if self.size == 1:
             return features
         counts = counts or [len(features)] * self.size
         before = sum(counts[: self.rank])
         after = sum(counts) - before - len(features)
+        # Each process pads its rows to their place among all rows, so that a sum concatenates, with
+        # the gradient of `sum`. `F.pad` takes the last dimension first, so the rows come last.
         return self.sum(F.pad(features, (*(0, 0) * (features.ndim - 1), before, after)))
 
     def sum(self, values: Tensor) -> Tensor:
@@ -62,12 +55,7 @@ class Ranks:
         return values if self.size == 1 else _AllSum.apply(values)
 
     def any(self, flag: bool, device: torch.device) -> bool:
-        """Return whether `flag` is true in any process.
-
-        Args:
-            flag: Flag of this process.
-            device: Device for the tensor that the processes exchange.
-        """
+        """Return whether `flag` is true in any process; they exchange it on `device`."""
         return bool(self.sum(torch.tensor(int(flag), device=device))) if self.size > 1 else flag
 
     def barrier(self) -> None:
@@ -79,6 +67,7 @@ class Ranks:
         """Wrap a module in `DistributedDataParallel`, to average its gradients over processes."""
         if self.size == 1:
             return module
+        # Gradients are views of the buckets that are exchanged, which saves a copy of each.
         return DistributedDataParallel(module, gradient_as_bucket_view=True)
 
 
@@ -98,11 +87,13 @@ def init_distributed(device: torch.device) -> Iterator[Ranks]:
     Yields:
         The processes of the run.
     """
+    # `torchrun` sets WORLD_SIZE for a single process, too, which needs no group.
     opens_group = not (dist.is_available() and dist.is_initialized())
     if opens_group and int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield Ranks()
         return
     if opens_group:
+        # Without this, GPU 0 would be the current device of every process.
         if device.type == "cuda":
             torch.cuda.set_device(device)
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
@@ -118,10 +109,12 @@ class _AllSum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
+        # `all_reduce` changes its argument, and NCCL needs it to be contiguous.
         total = values.clone(memory_format=torch.contiguous_format)
         dist.all_reduce(total)
         return total
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        # Each process's values enter the losses of all processes, whose gradients add up.
         return _AllSum.apply(gradient)

@@ -29,31 +29,18 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Return whether a run computes in bfloat16 (autocast) on a device.
-
-    Args:
-        precision: "fp32", "bf16", or "auto": bfloat16 on GPUs and on processors with instructions
-            for it, otherwise float32, because other processors take several times as long in
-            bfloat16.
-        device: The device of the model.
-
-    Raises:
-        ConfigError: If the precision is unknown.
-    """
+    """Return whether a run computes in bfloat16 (autocast) on a device; "auto" if that is fast."""
     if precision not in ("fp32", "bf16", "auto"):
         raise ConfigError(f"unknown precision {precision!r}: expected fp32, bf16 or auto.")
+    # Processors without instructions for bfloat16 take several times as long in it.
     native = device.type != "cpu" or has_native_bf16()
     return precision == "bf16" or (precision == "auto" and native)
 
 
 def has_native_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Return whether the processor has instructions for bfloat16 (AMX, AVX-512 or ARM).
-
-    Args:
-        cpuinfo: Linux's list of the processor's features. Without this file, as on other systems,
-            the result is False.
-    """
+    """Return whether the processor has instructions for bfloat16; False outside of Linux."""
     text = cpuinfo.read_text() if cpuinfo.is_file() else ""
+    # "flags" on x86 (AVX-512, AMX), "Features" on ARM.
     flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
     return bool(flags and {"avx512_bf16", "amx_bf16", "bf16"} & set(flags[1].split()))
 
@@ -63,12 +50,7 @@ class ExecutionOptions:
     """Options that change the speed and memory of a run, and its numbers only by rounding.
 
     Attributes:
-        grad_checkpointing: Recompute activations in the backward pass: less memory, more time.
-        workers: Number of processes that prepare batches ahead; 0 prepares them in the main
-            process. None chooses the number; see `worker_count`.
-
-    Raises:
-        ConfigError: If `workers` is negative.
+        workers: Number of processes that prepare batches ahead, 0 for none; None chooses it.
     """
 
     grad_checkpointing: bool = False
@@ -79,19 +61,12 @@ class ExecutionOptions:
             raise ConfigError(f"workers is {self.workers}; expected 0 or more, or None.")
 
     def worker_count(self, decodes_images: bool) -> int:
-        """Return the number of worker processes that this process starts.
-
-        This is `workers` if it is set. If it is None, the number is 0 if no images are decoded,
-        otherwise the number of processor cores that this process may use, at least 1 and at most
-        `MAX_WORKERS`. If `torchrun` has started several processes on this machine, each gets an
-        equal share of the cores, rounded down.
-
-        Args:
-            decodes_images: Whether batches decode image files.
-        """
+        """Return `workers`, or if it is None one for each core if batches decode image files."""
         if self.workers is not None or not decodes_images:
             return self.workers or 0
+        # The cores that a scheduler grants, where the system can tell, not those of the machine.
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        # `torchrun` says how many of its processes share this machine.
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         return max(1, min(MAX_WORKERS, (cores or 1) // processes))
 
@@ -100,18 +75,10 @@ class ExecutionOptions:
 def prefetch(
     prepare: Callable[[int], Any], steps: range, workers: int, pin: bool = False
 ) -> Iterator[Iterator[Any]]:
-    """Prepare the batch of each step ahead of time.
+    """Yield an iterator over the batches of steps, prepared ahead by workers if there are any.
 
-    Args:
-        prepare: Function that returns the batch of a step, the same in any process.
-        steps: Numbers of the steps.
-        workers: Number of worker processes; 0 prepares each batch when it is requested.
-        pin: Put the batches that workers prepare into pinned memory, which speeds up their copy to
-            a GPU.
-
-    Yields:
-        An iterator over the batches. If `prepare` raises a DataError at a step, the iterator raises
-        it at the same step. The workers end with the `with` block.
+    `pin` puts what workers prepare into pinned memory. A DataError of `prepare` is raised at the
+    step that it concerns. The workers end with the `with` block.
     """
     if workers == 0:
         yield map(prepare, steps)
@@ -119,15 +86,19 @@ def prefetch(
     loader = DataLoader(
         _StepDataset(prepare),
         sampler=steps,
+        # An item of the dataset is a whole batch, which must not be collated again.
         batch_size=None,
         num_workers=workers,
         prefetch_factor=PREFETCH_FACTOR,
         pin_memory=pin,
         worker_init_fn=_start_worker,
+        # Otherwise the loader draws the workers' seed from the global generator.
         generator=torch.Generator(),
     )
-    resource_tracker.ensure_running()  # before the next line, since its start unblocks signals
-    previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # workers inherit this
+    # The start of the resource tracker unblocks signals, so it has to come before they are blocked.
+    resource_tracker.ensure_running()
+    # Workers inherit the block, so that no signal ends them before `_start_worker` ignores it.
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         batches: Any = iter(loader)
     finally:
@@ -137,16 +108,13 @@ def prefetch(
     finally:
         # Both attributes are private; they exist in PyTorch 2.9 to 2.13.
         batches._shutdown_workers()
-        for worker in batches._workers:  # they ignore SIGTERM
+        # A worker that is still busy gets SIGTERM from the line above, and ignores it.
+        for worker in batches._workers:
             worker.kill()
 
 
 class _StepDataset(Dataset):
-    """Dataset whose item number `step` is the batch of that step.
-
-    If `prepare` raises a DataError, the item is this error, since an error that is raised in a
-    worker reaches the main process only as the text of a traceback.
-    """
+    """Dataset whose item number `step` is the batch of that step, or the DataError it raises."""
 
     def __init__(self, prepare: Callable[[int], Any]) -> None:
         self.prepare = prepare
@@ -155,6 +123,7 @@ class _StepDataset(Dataset):
         try:
             return self.prepare(step)
         except DataError as error:
+            # Raised in a worker, it would reach the main process as the text of a traceback.
             return error
 
 
@@ -165,6 +134,8 @@ def _raise_data_error(batch: Any) -> Any:
 
 
 def _start_worker(worker: int) -> None:
+    # Ctrl-C reaches all processes of a terminal, but only the main process decides when to stop.
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    # A main process that is killed cannot end its workers.
     end_with_parent()

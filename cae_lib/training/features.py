@@ -29,9 +29,7 @@ BATCH_SIZE = 256
 """Number of images whose features are computed at once."""
 
 ImageEncoder = Callable[[nn.Module, Tensor], Tensor]
-"""Function that computes a model's image tower, or a part of it, from the model and M inputs. The
-inputs are normalised images `(M, 3, S, S)` of S x S pixels, or outputs of the tower's locked part.
-The result has one row for each input."""
+"""Computes an image tower or a part of it: takes the model and M inputs, returns M rows."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +37,8 @@ class PrecomputedFeatures:
     """Precomputed features of N images, which replace the images in batches (an `ImageSource`).
 
     Attributes:
-        values: Features `(N, E)` of a locked image tower, not normalised, or the output of a locked
-            trunk, such as feature maps `(N, channels, height, width)`; on the CPU.
+        values: Output of a locked image tower `(N, E)`, not normalised, or of a locked trunk, such
+            as feature maps `(N, channels, height, width)`; on the CPU.
     """
 
     values: Tensor
@@ -51,23 +49,12 @@ class PrecomputedFeatures:
         return None
 
     def __len__(self) -> int:
-        """Return the number of images."""
         return len(self.values)
 
     def crops(
         self, index: Tensor, generator: torch.Generator | None = None, subset: Tensor | None = None
     ) -> Tensor:
-        """Return the features of images by their numbers, without any cropping.
-
-        Args:
-            index: Numbers of the images `(n,)`.
-            generator: Not used, since features cannot be cropped.
-            subset: Positions in `index` `(m,)`; only the features of the images there are returned.
-                None returns all, so that m = n.
-
-        Returns:
-            Rows of `values` `(m, ...)`.
-        """
+        """Return rows of `values`; there is nothing to crop, so the generator is not used."""
         return self.values[index if subset is None else index[subset]]
 
 
@@ -79,12 +66,8 @@ def encode_image_features(model: nn.Module, images: Tensor) -> Tensor:
 class SplitTower(NamedTuple):
     """The image tower of a run, split into a locked and a trained part.
 
-    Attributes:
-        locked: The locked part; None if the whole tower is trained.
-        encode_locked: Function that returns the output of the locked part for images. If nothing is
-            locked, it returns the features of the images.
-        encode_rest: Function that turns outputs of the locked part into features. If the whole
-            tower is locked, it returns its input. If nothing is locked, its input is images.
+    `encode_rest` turns outputs of `encode_locked` into features. If nothing is locked, `locked` is
+    None, and both functions turn images into features.
     """
 
     locked: nn.Module | None
@@ -93,19 +76,9 @@ class SplitTower(NamedTuple):
 
 
 def split_image_tower(model: nn.Module, experiment: Experiment) -> SplitTower:
-    """Split an image tower by the settings `lock_image` and `lock_trunk` of a run.
-
-    No parameter is changed or frozen.
-
-    Args:
-        model: A model of open_clip.
-        experiment: Settings of the run. `lock_image` locks the whole tower. Without it,
-            `lock_trunk` locks the trunk of a tower of timm.
-
-    Raises:
-        ConfigError: If only the trunk is to be locked, but the tower is not one of timm.
-    """
+    """Split an image tower by the settings `lock_image` and `lock_trunk`; nothing is frozen yet."""
     tower: Any = model.visual
+    # The whole tower contains the trunk, so `lock_image` goes first.
     if experiment.lock_image:
         return SplitTower(tower, encode_image_features, lambda model, features: features)
     if not experiment.lock_trunk:
@@ -130,35 +103,19 @@ def precompute_features(
     workers: int,
     show_progress: bool,
 ) -> PrecomputedFeatures:
-    """Compute the output of a locked image tower or trunk for all images, or load it if stored.
+    """Return the output of a locked image tower or trunk for all images, computed or stored.
 
-    Images are cropped as in evaluation. The features are stored in a file in `data/cache/features`.
-    The file's name is a hash of the locked part and its weights, the settings that the features
-    depend on, and the images (see `images_hash`). The file may be removed at any time. The
-    processes of the run share the work, and each gets all features. If the features are not
-    stored, `locked` is put into evaluation mode.
-
-    Args:
-        clip: The model.
-        locked: The locked part of its image tower.
-        images: The images.
-        encode_locked: Function that returns the output of the locked part for images.
-        precision: Precision of the computation; see `uses_bf16`.
-        ranks: The processes of the run.
-        workers: Number of worker processes that decode images, for each process of the run.
-        show_progress: Show the progress.
-
-    Raises:
-        ConfigError: If the precision is unknown.
-        DataError: If an image or the stored file is damaged.
-        WriteError: If the features cannot be stored.
+    Images are cropped as in evaluation. The processes of the run share the work, and each gets all
+    features. Files in `data/cache/features` may be removed at any time.
     """
     device, weights = next(clip.model.parameters()).device, locked.state_dict()
+    # The file is named by all that the features depend on: model, numerics, weights and images.
     bf16 = uses_bf16(precision, device)
     kind = [clip.name, repr(locked), clip.activation, bf16, TRAINING_VERSION]
     kind += [images.size, images_hash(images)]
     name = content_hash([*kind, *weights], [*images.normalization, *weights.values()])[:32]
     path = paths().cache / "features" / f"{name}.safetensors"
+    # All processes load, or all compute: one that lacks the file cannot compute its share alone.
     if not ranks.any(not path.is_file(), device):
         try:
             return PrecomputedFeatures(load_file(path)["features"])
@@ -166,9 +123,11 @@ def precompute_features(
             raise DataError(
                 f"{path}: damaged file of image features ({error}). Delete it and run again."
             ) from error
+    # (N / processes,) rows for each process; the first shares may have one row more.
     shares = torch.arange(len(images)).tensor_split(ranks.size)
     batches_of_rows = shares[ranks.rank].split(BATCH_SIZE)
     chunks = []
+    # Without dropout, and with the stored statistics of batch normalisation.
     locked.eval()
     with (
         torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16),
@@ -181,6 +140,7 @@ def precompute_features(
         Progress(len(shares[0]), "image features") if show_progress else nullcontext() as progress,
     ):
         for pixels in batches:
+            # Detached, so that a chunk does not keep the graph of its batch.
             chunks.append(encode_locked(clip.model, pixels.to(device, non_blocking=True)).detach())
             if progress:
                 progress.update(len(pixels))
@@ -191,5 +151,6 @@ def precompute_features(
     return PrecomputedFeatures(features)
 
 
+# Not a lambda in `precompute_features`, because workers that are spawned have to pickle it.
 def _load_images(images: TrainingImages, batches_of_rows: Sequence[Tensor], number: int) -> Tensor:
     return images.batch(batches_of_rows[number])

@@ -33,34 +33,25 @@ def digest(*parts: object) -> str:
 
 
 def text_versions(config: Experiment) -> dict[str, int]:
-    """Return the versions of what a training reads from the text of its captions.
-
-    These are the version of the tagger if the loss uses word roles, of the swaps if it uses swaps
-    that a tagger finds, and of the hard negatives if they are made from text. Empty for a training
-    that uses none of them, such as CLIP-FT.
-    """
+    """Return the versions of what a training reads from the text of its captions, by name."""
+    # Only what this training reads: a better tagger does not outdate the weights of CLIP-FT.
     versions: dict[str, int] = {}
     swaps_words = config.method == "binding" or config.foils == "exchanged"
     if config.method or swaps_words:
         versions[config.tagger] = TAGGER_VERSIONS.get(config.tagger, 0)
+        # The other taggers find no swaps; `binding` derives them from the roles.
         if swaps_words and config.tagger == "dependency":
             versions["swaps"] = SWAPS_VERSION
+    # The hard negatives of all other training sets come with the data, whose digest covers them.
     if config.train_data in ("spacy", "kept") and (config.negatives or config.foils == "given"):
         versions["negatives from text"] = NEGATIVES_VERSION
     return versions
 
 
 def run_inputs(experiment: Experiment, data_digest: str, weights_digest: str) -> dict[str, str]:
-    """Return the inputs that determine the weights of a run.
+    """Return digests and versions of all that determines the weights of a run, by printable name.
 
-    Args:
-        experiment: The resolved settings, with the seed.
-        data_digest: Digest of the training data, such as the digest of their manifest.
-        weights_digest: Digest of the weights that the run starts from.
-
-    Returns:
-        A mapping from printable names to the digest of the settings, the digest of the training
-        data, the digest of the first weights, the version of training, and the `text_versions`.
+    `experiment` holds the resolved settings, with the seed.
     """
     return {
         "settings": experiment.key(),

@@ -62,9 +62,12 @@ def contrastive_loss(
             f"negatives (K, E); found images {shape}, captions {tuple(text_features.shape)}"
             f"{'' if negatives is None else f', negatives {negatives_shape}'}."
         )
+    # (M + K, E), then logits (M, M + K): a row for each image, a column for each candidate text.
     texts = text_features if negatives is None else torch.cat([text_features, negatives])
     logits = logit_scale * image_features @ texts.T
+    # Image i belongs to caption i.
     labels = torch.arange(len(logits), device=logits.device)
+    # (M, M): a hard negative has no image, so it gets no row of its own.
     caption_logits = logits[:, : len(labels)].T
     return (F.cross_entropy(logits, labels) + F.cross_entropy(caption_logits, labels)) / 2
 
@@ -73,23 +76,20 @@ def contrastive_loss(
 # such captions, about one exceeds this share by chance. A warning thus means that most texts are
 # not like these captions, but titles or tags, for example.
 MAX_SHARE_WITHOUT_SWAP = 0.5
-"""Largest share of captions without a swap in a batch. If it is exceeded, `CAELoss` warns, but only
-if it is given `swaps` and gradients are enabled."""
+"""Share of captions without a swap above which `CAELoss` warns, in training with `swaps`."""
 
 
 @dataclass(frozen=True)
 class AttributionLossOutput:
     """The attribution loss and its parts; all tensors but the features are 0-dimensional.
 
-    If `CAELoss` returns it, words that the method gives no score (see `Attribution.has_score`)
-    count as words without a role. The method "binding", for example, scores no object words.
+    Words without a score (see `Attribution.has_score`) count as words without a role.
 
     Attributes:
-        loss: L_attr, multiplied by `weight` if `CAELoss` returns it. It is 0 if the captions used
-            (see `role_masks`) have neither attribute nor relation words. Unless the hinge is
-            "margin", it is also 0 if they have no object words.
-        objects: A_obj, the mean attribution of the object words in these captions, detached; 0 if
-            there are none. With scope "caption" it is the mean of the captions' means.
+        loss: L_attr, multiplied by `weight` if `CAELoss` returns it. It is 0 without attribute and
+            relation words and, unless the hinge is "margin", also without object words.
+        objects: A_obj, the mean attribution of object words, detached; 0 if there are none. With
+            scope "caption" it is the mean of the captions' means.
         composition: A_comp, the same for attribute and relation words.
         n_objects: Number of tokens (scope "word": words) that `objects` averages.
         n_composition: Number of tokens (scope "word": words) that `composition` averages.
@@ -107,25 +107,15 @@ class AttributionLossOutput:
 class CaptionStats(NamedTuple):
     """Sums of token scores by role for each caption `(B,)`, the columns of `per_caption_stats`.
 
-    With scope "word", the sums are over words instead of tokens: a word counts once, with the mean
-    score of its tokens.
-
-    Attributes:
-        objects: Sum of the scores of object tokens.
-        composition: Sum of the scores of attribute and relation tokens.
-        n_objects: Number of object tokens.
-        n_composition: Number of attribute and relation tokens.
-        attribute_hinges: Sum of `max(0, margin - score)` over attribute tokens. This field and the
-            next three are None unless the hinge is "margin".
-        relation_hinges: The same over relation tokens.
-        n_attributes: Number of attribute tokens.
-        n_relations: Number of relation tokens.
+    With scope "word", a word counts once, with the mean score of its tokens. Composition stands for
+    attributes and relations; the hinges of a role are the sum of `max(0, margin - score)`.
     """
 
     objects: Tensor
     composition: Tensor
     n_objects: Tensor
     n_composition: Tensor
+    # Only with hinge "margin", which averages the two roles separately.
     attribute_hinges: Tensor | None = None
     relation_hinges: Tensor | None = None
     n_attributes: Tensor | None = None
@@ -133,12 +123,7 @@ class CaptionStats(NamedTuple):
 
 
 class FeaturesAndStats(NamedTuple):
-    """Features of B captions and the sums of their scores, from which the losses are computed.
-
-    Attributes:
-        text_features: `(B, E)`, normalised.
-        stats: The K columns of `per_caption_stats` `(B, K)`.
-    """
+    """Normalised text features `(B, E)`, and the K columns of `per_caption_stats` `(B, K)`."""
 
     text_features: Tensor
     stats: Tensor
@@ -190,8 +175,11 @@ class CAELoss(nn.Module):
         **settings: Any,
     ) -> None:
         super().__init__()
-        text_encoder(model, implementation)  # refuses unknown models
-        self._model = (model,)  # in a tuple, so that it is not registered as a submodule
+        # Built here only to refuse unknown models before the first batch.
+        text_encoder(model, implementation)
+        # In a tuple, so that the model is not registered as a submodule.
+        self._model = (model,)
+        # `settings` mixes fields of the loss with parameters of the method.
         names = {field.name for field in fields(AttributionLossConfig)} & settings.keys()
         of_loss = {name: settings.pop(name) for name in names}
         self.method = get_method(method, **settings)
@@ -259,8 +247,11 @@ class CAELoss(nn.Module):
             ConfigError: If a tensor is on another device than the model, or if words are needed and
                 cannot be found from the tokens.
         """
+        # tokens (B, C) -> a score for each token (B, T) -> its sums by role in each caption (B, K)
         scored = self.encode_and_score(image_features, tokens, roles, words, arguments, swaps)
+        # (B, K) -> A_obj and A_comp over all captions -> max(0, A_obj - A_comp + eps), a number
         output = reduce_attribution_loss(scored.stats, self.config, self.all_sum)
+        # Scoring has encoded the captions, so the contrastive loss can reuse their features (B, E).
         return replace(output, loss=self.weight * output.loss, text_features=scored.text_features)
 
     @_uncompiled
@@ -283,24 +274,35 @@ class CAELoss(nn.Module):
         if roles is None:
             raise DataError("roles are None: expected those of `token_roles`, a tensor (B, C).")
         captions = Captions(
+            # Chosen anew for each batch: hooks or adapters may have been added to the model.
             text_encoder(self.model, self.implementation),
             tokens,
+            # Scores depend on image and text; a detached image leaves L_attr to the text tower.
             image_features if self.image_gradient else image_features.detach(),
+            # Training differentiates the scores, even if they are gradients themselves.
             create_graph=torch.is_grad_enabled(),
             words=words,
             roles=roles,
             arguments=arguments,
             swaps=swaps,
         ).validate()
+        # (B, C) bool each: tokens of object words, and tokens of attribute and relation words.
         objects, composition = role_masks(roles, self.config)
+        # One score for each token (B, T): how much it contributes to the similarity of its caption
+        # and the matched image. Only tokens with a role are requested, since a method such as
+        # perturbation encodes the caption once more for each requested word.
         attribution = self.method.attribute(replace(captions, requested=objects | composition))
+        # T <= C: columns that cannot affect the features, such as padding, have no score.
         length = attribution.sequence_length
         roles = roles[:, :length]
+        # A word that the method could not score must not enter a mean as 0: it loses its role.
         if attribution.has_score is not None:
             roles = roles * attribution.has_score
             is_binding = isinstance(self.method, BindingAttribution)
             if is_binding and swaps is not None and torch.is_grad_enabled():
                 _warn_of_missing_swaps(attribution.has_score)
+        # Scores (B, T) and roles (B, T) -> sums and counts of each caption (B, K), K = 4 or 8. Word
+        # numbers are needed only where a word counts once, whatever its number of tokens.
         words = captions.word_numbers(length) if self.config.scope == "word" else None
         stats = per_caption_stats(attribution.scores, roles, self.config, words)
         return FeaturesAndStats(F.normalize(attribution.text_features, dim=-1), stats)
@@ -315,11 +317,8 @@ class CAELoss(nn.Module):
 
 
 def _warn_of_missing_swaps(has_score: Tensor) -> None:
-    """Warn if more than `MAX_SHARE_WITHOUT_SWAP` of the captions have no swap.
-
-    Args:
-        has_score: Bool `(B, T)`, the tokens that the method "binding" scores: none without a swap.
-    """
+    """Warn if more than `MAX_SHARE_WITHOUT_SWAP` of the captions have no swap."""
+    # (B, T): "binding" scores no token of a caption without a swap.
     if (~has_score.any(dim=1)).float().mean() > MAX_SHARE_WITHOUT_SWAP:
         warnings.warn(
             f"More than {MAX_SHARE_WITHOUT_SWAP:.0%} of the captions of a batch have no swap, and "
@@ -330,22 +329,14 @@ def _warn_of_missing_swaps(has_score: Tensor) -> None:
 
 
 def role_masks(roles: Tensor, config: AttributionLossConfig) -> tuple[Tensor, Tensor]:
-    """Return bool masks `(B, T)` of the tokens that enter A_obj, and of those that enter A_comp.
-
-    With the hinge "margin", all captions are used. With other hinges, if `complete_captions` is set
-    or the scope is "caption", only captions that have both an object word and an attribute or
-    relation word are used; tokens of the others are False in both masks.
-
-    Args:
-        roles: `(B, T)`: 0 other, 1 object, 2 attribute, 3 relation.
-        config: Settings of the loss.
-
-    Raises:
-        DataError: If the roles are not integers.
-    """
+    """Return bool masks `(B, T)` of the tokens that enter A_obj, and of those that enter A_comp."""
+    # A bool mask would pass for roles 0 and 1: no composition word, and a loss of 0.
     if not is_integer(roles):
         raise DataError(f"roles are of type {roles.dtype}: expected integers, such as int8.")
+    # 0 other, 1 object, 2 attribute, 3 relation
     objects, composition = roles == 1, roles >= 2
+    # A caption that lacks one of the two groups has nothing to compare, so by default it is left
+    # out. Hinge "margin" compares with eps instead of object words and uses all captions.
     if config.hinge != "margin" and (config.complete_captions or config.scope == "caption"):
         is_complete = (objects.any(1) & composition.any(1)).unsqueeze(1)
         return objects & is_complete, composition & is_complete
@@ -355,23 +346,10 @@ def role_masks(roles: Tensor, config: AttributionLossConfig) -> tuple[Tensor, Te
 def per_caption_stats(
     scores: Tensor, roles: Tensor, config: AttributionLossConfig, words: Tensor | None = None
 ) -> Tensor:
-    """Sum the scores of each caption by role, as one tensor that processes can exchange.
+    """Sum the scores `(B, T)` of each caption by role, as one tensor that processes can exchange.
 
-    The sums of captions that `role_masks` leaves out are 0.
-
-    Args:
-        scores: Attribution of each token `(B, T)`.
-        roles: Role of each token `(B, T)`: 0 other, 1 object, 2 attribute, 3 relation.
-        config: Settings of the loss.
-        words: Number of each token's word `(B, T)`, 0 for none; only scope "word" needs it.
-
-    Returns:
-        The fields of `CaptionStats` as columns: all of them `(B, 8)` with hinge "margin", otherwise
-        the first four `(B, 4)`. `CaptionStats(*stats.T)` names them.
-
-    Raises:
-        ConfigError: If words are None with scope "word".
-        DataError: If the roles are not integers, or roles or words have another shape than scores.
+    The columns are the fields of `CaptionStats`: `(B, 8)` with hinge "margin", otherwise the first
+    four `(B, 4)`. `CaptionStats(*stats.T)` names them. Only scope "word" needs `words` `(B, T)`.
     """
     for name, value in (("roles", roles), ("words", words)):
         if value is not None and value.shape != scores.shape:
@@ -379,6 +357,8 @@ def per_caption_stats(
                 f"{name} have the shape {tuple(value.shape)}, scores {tuple(scores.shape)}: "
                 "expected the same shape (B, T)."
             )
+    # (B, T): 1 for a token. With scope "word", 1 / n for each of the n tokens of a word, so that
+    # the word adds its mean score to the sum, and 1 to the count.
     weight = torch.ones_like(scores)
     if config.scope == "word":
         if words is None:
@@ -386,8 +366,11 @@ def per_caption_stats(
         words = words.long()
         weight = 1 / _sum_by_word(weight, words)
     objects, composition = role_masks(roles, config)
+    # The sums and the counts of objects and composition, (B,) each.
     stats = CaptionStats(*_sum_groups(scores, weight, (objects, composition)))
     if config.hinge == "margin":
+        # A mean of hinges is not the hinge of a mean: the tokens of a word are averaged first,
+        # without those that have no composition role.
         if words is not None and config.scope == "word":
             composition_scores = torch.where(composition, scores, 0)
             n_tokens = _sum_by_word(composition.to(scores), words).clamp(min=1)
@@ -395,6 +378,7 @@ def per_caption_stats(
         attributes, relations = composition & (roles == 2), composition & (roles == 3)
         hinges = _sum_groups(F.relu(config.margin - scores), weight, (attributes, relations))
         stats = CaptionStats(*stats[:4], *hinges)
+    # (B, 4) or (B, 8). Sums, not means, because sums of parts of a batch can be added up.
     return torch.stack([column for column in stats if column is not None], dim=1)
 
 
@@ -403,26 +387,27 @@ def reduce_attribution_loss(
     config: AttributionLossConfig,
     all_sum: Callable[[Tensor], Tensor] | None = None,
 ) -> AttributionLossOutput:
-    """Compute the attribution loss of captions from their `per_caption_stats`.
+    """Compute the attribution loss, without its weight, from `per_caption_stats` `(B, K)`.
 
-    Args:
-        stats: K columns `(B, K)`, as `per_caption_stats` returns them; those of several parts of a
-            batch may be concatenated.
-        config: The settings that the stats were computed with.
-        all_sum: Function that sums a tensor, with gradient, over the processes that share the
-            batch; None for a single process.
-
-    Returns:
-        The loss and its parts. The loss is not multiplied by a weight, and `text_features` is None.
+    The stats of several parts of a batch may be concatenated; `config` is the one that they were
+    computed with. `all_sum` sums a tensor, with gradient, over the processes that share the batch,
+    None for a single process. The output has no `text_features`.
     """
-    columns = stats.T.contiguous()  # (K, B)
+    # (K, B): a row for each field of `CaptionStats`.
+    columns = stats.T.contiguous()
     if config.scope != "caption":
-        columns = columns.sum(1, keepdim=True)  # (K, 1)
+        # (K, 1): the batch is one group. A_obj and A_comp are means over all its tokens, so the
+        # sums of all captions and processes are added up before they are divided.
+        columns = columns.sum(1, keepdim=True)
         columns = all_sum(columns) if all_sum else columns
+    # G groups: (G,) for each field, where G is B with scope "caption" and otherwise 1.
     sums = CaptionStats(*columns)
     counts = torch.stack([sums.n_objects, sums.n_composition]).detach()
+    # A_obj and A_comp (2, G). An empty group is 0 / 1: even behind the `where` below, 0 / 0 would
+    # make the gradient NaN.
     means = torch.stack([sums.objects, sums.composition]) / counts.where(counts > 0, 1)
     hinges, is_valid = _compute_hinges(sums, means, config)
+    # (8,): all that is still to be averaged over groups, so that processes exchange one tensor.
     totals = torch.cat(
         [
             torch.stack([torch.where(is_valid, hinges, 0).sum(), is_valid.sum()]),
@@ -431,33 +416,28 @@ def reduce_attribution_loss(
             counts.sum(1),
         ]
     )
+    # Each caption has a hinge of its own, so processes add up hinges instead of scores.
     if all_sum and config.scope == "caption":
         totals = all_sum(totals)
+    # Only the sum of hinges is trained; counts are constants, and the means are for the log.
     hinge_sum, (n_valid, *means_and_counts) = totals[0], totals[1:].detach()
     objects, composition, n_with_objects, n_with_composition, n_objects, n_composition = (
         means_and_counts
     )
     return AttributionLossOutput(
+        # The mean over the groups that have the words: 0, and not NaN, if there is none.
         loss=hinge_sum / n_valid.clamp(min=1),
         objects=objects / n_with_objects.clamp(min=1),
         composition=composition / n_with_composition.clamp(min=1),
+        # With scope "word", 1 / n summed over the n tokens of a word is 1 only up to rounding.
         n_objects=n_objects.round().long(),
         n_composition=n_composition.round().long(),
     )
 
 
 def attribution_gap(stats: Tensor) -> Tensor:
-    """Compute A_obj - A_comp, without a hinge.
-
-    A_obj is the mean attribution of all object tokens (scope "word": words) in the stats, and
-    A_comp that of all attribute and relation tokens; a mean over no tokens counts as 0.
-
-    Args:
-        stats: The K columns of `per_caption_stats` for B captions `(B, K)`.
-
-    Returns:
-        The difference, a 0-dimensional tensor.
-    """
+    """Compute A_obj - A_comp, without a hinge, from `per_caption_stats` `(B, K)`."""
+    # A group without tokens has the mean 0.
     total = CaptionStats(*stats.sum(0))
     object_mean = total.objects / total.n_objects.clamp(min=1)
     return object_mean - total.composition / total.n_composition.clamp(min=1)
@@ -469,20 +449,9 @@ def attribution_loss(
     config: AttributionLossConfig | None = None,
     words: Tensor | None = None,
 ) -> AttributionLossOutput:
-    """Compute the attribution loss of token scores, and the mean scores that it compares.
+    """Compute the attribution loss, without its weight, of token scores `(B, T)`.
 
-    Args:
-        scores: Attribution of each token `(B, T)`.
-        roles: Role of each token `(B, T)`: 0 other, 1 object, 2 attribute, 3 relation.
-        config: Settings of the loss; None takes the paper's loss with margin 0.
-        words: Number of each token's word `(B, T)`, 0 for none; only scope "word" needs it.
-
-    Returns:
-        The loss, not multiplied by a weight, and its parts. `text_features` is None.
-
-    Raises:
-        ConfigError: If words are None with scope "word".
-        DataError: If the roles are not integers, or roles or words have another shape than scores.
+    Without `config` it is the paper's, with margin 0. Only scope "word" needs `words` `(B, T)`.
     """
     config = config or AttributionLossConfig()
     return reduce_attribution_loss(per_caption_stats(scores, roles, config, words), config)
@@ -491,41 +460,34 @@ def attribution_loss(
 def _compute_hinges(
     sums: CaptionStats, means: Tensor, config: AttributionLossConfig
 ) -> tuple[Tensor, Tensor]:
-    """Return the hinges whose mean is the loss, and which of them count.
+    """Return the hinges whose mean is the loss, and bool of the same shape: which of them count.
 
-    Args:
-        sums: Stats summed over each of G groups of captions; every field is `(G,)`. With scope
-            "caption" each caption is a group, otherwise the whole batch is one.
-        means: A_obj and A_comp of each group `(2, G)`.
-        config: Settings of the loss.
-
-    Returns:
-        The hinges, one for each group `(G,)`, or with hinge "margin" one for attributes and one for
-        relations `(2, G)`; and bool of the same shape, True where the group has the words that the
-        hinge needs.
+    `sums` has fields `(G,)`, `means` holds A_obj and A_comp `(2, G)`. The result is `(G,)`, or with
+    hinge "margin" `(2, G)`: attributes and relations.
     """
     if config.hinge == "margin":
         summed: Any = (sums.attribute_hinges, sums.relation_hinges)
         numbers: Any = (sums.n_attributes, sums.n_relations)
         counts = torch.stack(numbers).detach()
         return torch.stack(summed) / counts.where(counts > 0, 1), counts > 0
+    # Scores may be 0 or below, where the logarithm is not defined.
     objects, composition = means.clamp(min=LOG_FLOOR).log() if config.hinge == "log" else means
+    # With `stop_gradient`, the loss raises composition words without lowering object words.
     gap = (objects.detach() if config.stop_gradient else objects) - composition
+    # Without words of both groups there is nothing to compare.
     n_objects, n_composition = sums.n_objects.detach(), sums.n_composition.detach()
     return F.relu(gap + config.margin), (n_objects > 0) & (n_composition > 0)
 
 
 def _sum_groups(scores: Tensor, weight: Tensor, groups: tuple[Tensor, ...]) -> list[Tensor]:
-    """Return sums over the tokens of each caption `(B,)`, for groups of tokens.
-
-    The list holds first the weighted sums of scores of all groups, then the sums of weights of all
-    groups.
-    """
+    """Return weighted sums of scores `(B,)` of each group of tokens, then sums of their weights."""
+    # `where` and not a product, since tokens outside of a group may score NaN.
     sums = [torch.where(group, scores * weight, 0).sum(1) for group in groups]
     return sums + [(weight * group).sum(1) for group in groups]
 
 
 def _sum_by_word(values: Tensor, words: Tensor) -> Tensor:
     """Return for each token the sum of the values `(B, T)` of all tokens of its word."""
+    # (B, W + 1): column 0 collects the tokens of no word.
     totals = values.new_zeros(len(words), int(words.max()) + 1)
     return totals.scatter_add(1, words, values).gather(1, words)

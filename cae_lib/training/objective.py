@@ -27,8 +27,7 @@ from cae_lib.training.losses import (
 )
 
 HARD_NEGATIVE_SOURCES = ("given", "exchanged")
-"""Values of `Experiment.foils`: "given" takes hard negatives of the training data, "exchanged"
-takes a random swap of each caption that has any."""
+"""Values of `Experiment.foils`: those of the training data, or a random swap of each caption."""
 
 MARGIN_RULES = ("fixed", "adaptive")
 """Values of `Experiment.margin_rule`: a constant margin, or one that follows the similarity gap."""
@@ -40,25 +39,13 @@ LOGGED_FIELDS = ("objects", "composition", "n_objects", "n_composition")
 class Objective(nn.Module):
     """Training loss of a batch: the contrastive loss, plus `weight * L_attr` if the run uses CAE.
 
-    Hard negatives enter as extra negatives of the contrastive loss, as in NegCLIP. If
-    `experiment.foil_hinge` is set, they enter through a margin loss instead, which compares each of
-    them with the caption that it belongs to. The margin loss has the weight and the margin of the
-    run. If several processes share a batch, each process computes the losses of the whole batch.
-
-    Args:
-        model: The model to train.
-        experiment: Settings of the run. It uses CAE if `experiment.method` is not None.
-        ranks: The processes of the run.
-        image_encoder: Function that returns features `(M, E)`, not normalised, given the model and
-            `Batch.image_inputs` in the form that `Batch.prepare` returns.
+    Hard negatives enter as extra negatives of the contrastive loss, as in NegCLIP, or with
+    `experiment.foil_hinge` through a margin loss instead. If several processes share a batch, each
+    computes the losses of the whole batch.
 
     Attributes:
         adaptive_margin: Margin of the margin loss in the next step, a 0-dimensional tensor that
             `forward` replaces; None if the margin is fixed.
-
-    Raises:
-        ConfigError: If a setting is unknown, settings do not fit together, or `CAELoss` does not
-            accept them.
     """
 
     def __init__(
@@ -73,8 +60,10 @@ class Objective(nn.Module):
         device = next(model.parameters()).device
         self.bf16 = uses_bf16(experiment.precision, device)
         self.adaptive_margin = None
+        # Before the first step there is no gap to follow.
         if experiment.margin_rule == "adaptive":
             self.adaptive_margin = torch.zeros((), device=device)
+        # All methods share the settings of the loss; only the first has parameters of its own.
         names = [field.name for field in fields(AttributionLossConfig)]
         shared = {name: getattr(experiment, name) for name in names} | {
             "image_gradient": experiment.image_gradient,
@@ -93,37 +82,34 @@ class Objective(nn.Module):
             self.cae_losses[method] = CAELoss(model, method, weight, **shared)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Compute the loss of a batch and the values to log.
+        """Return the "loss" of the whole batch, and its parts to log, all 0-dimensional.
 
-        Args:
-            batch: This process's share of a batch, as `Batch.prepare` returns it for the model's
-                device.
-
-        Returns:
-            0-dimensional tensors for the whole batch, by name. "loss" is the sum to minimise,
-            "contrastive" the contrastive loss, and "logit_scale" the inverse temperature, which
-            is the exponential of the model's parameter of this name. With CAE or a margin loss,
-            "attribution" is that loss, weighted, or the sum of all such losses. With CAE, there are
-            also the fields named in `LOGGED_FIELDS`, and for each of the run's `further_methods`
-            "objects_METHOD" and "composition_METHOD". With hard negatives in the contrastive loss,
-            "n_negatives" is their number, and "n_similar" the number of rows with a similar image.
+        "attribution" is the weighted sum of all CAE and margin losses, "logit_scale" the inverse
+        temperature, not its logarithm. Each of `further_methods` adds "objects_METHOD" and
+        "composition_METHOD". `batch` is this process's share, on the model's device.
         """
         with torch.autocast(
             batch.image_inputs.device.type, dtype=torch.bfloat16, enabled=self.bf16
         ):
+            # (M, E). Normalised in float32, since bfloat16 would round the norm itself.
             images = F.normalize(self.image_encoder(self.model, batch.image_inputs).float(), dim=-1)
             texts, negatives, values = self._encode_texts(images, batch)
+            # (K, E) each: the image, the caption and the hard negative. The margin loss takes the
+            # place of these negatives in the contrastive loss.
             if self.experiment.foil_hinge and negatives is not None:
                 margin_loss = self._hard_negative_margin_loss(
                     images[batch.caption_of_negative], texts[batch.caption_of_negative], negatives
                 )
                 values["attribution"] = values.get("attribution", 0) + margin_loss
                 negatives = None
+        # From here on outside of autocast, which would compute the logits in bfloat16.
         scale = self.model.logit_scale.exp()
         if negatives is not None:
+            # The number of negatives differs between processes, unlike that of captions.
             negatives = self.ranks.gather(negatives.float(), batch.negative_counts)
             values["n_negatives"] = scale.new_tensor(len(negatives))
             values["n_similar"] = scale.new_tensor(batch.n_similar)
+        # (M, E) -> all rows of the batch, which are the candidates of each other.
         images, texts = self.ranks.gather(images), self.ranks.gather(texts.float())
         contrastive = contrastive_loss(images, texts, scale, negatives)
         loss = contrastive + values["attribution"] if "attribution" in values else contrastive
@@ -132,18 +118,17 @@ class Objective(nn.Module):
     def _encode_texts(
         self, images: Tensor, batch: Batch
     ) -> tuple[Tensor, Tensor | None, dict[str, Tensor]]:
-        """Return normalised features of captions and of hard negatives, and the values of CAE.
-
-        The features of hard negatives are None if `batch.negatives` is None. The values are
-        "attribution", the weighted loss, and those of `LOGGED_FIELDS`; without CAE there are none.
-        """
+        """Return normalised features of captions and of hard negatives, and the values of CAE."""
         tokens, negatives = batch.tokens, batch.negatives
         if not self.cae_losses:
             if negatives is None:
                 return self._encode(tokens), None, {}
+            # (M + K, T): one pass of the text tower for both.
             features = self._encode(torch.cat([tokens, negatives]))
             texts, negatives = features.tensor_split([len(tokens)])
             return texts, negatives, {}
+        # The first method also returns the text features that the contrastive loss uses; further
+        # methods encode the captions again.
         cae_loss, *further_losses = self.cae_losses.values()
         annotations = batch.roles, batch.words, batch.arguments, batch.swaps
         if self.experiment.match_gradient:
@@ -160,8 +145,11 @@ class Objective(nn.Module):
                 f"objects_{method}": further.objects,
                 f"composition_{method}": further.composition,
             }
-        features: Any = output.text_features  # never None from `CAELoss`
-        texts = F.normalize(features.float(), dim=-1)  # again, where in 16 bits
+        # Never None from `CAELoss`.
+        features: Any = output.text_features
+        # Normalised again, because `CAELoss` normalises in 16 bits under autocast.
+        texts = F.normalize(features.float(), dim=-1)
+        # (K, E). A batch may have no hard negatives, which need no pass of the text tower.
         if negatives is not None:
             negatives = self._encode(negatives) if len(negatives) else texts[:0]
         return texts, negatives, values
@@ -169,15 +157,15 @@ class Objective(nn.Module):
     def _matched_placebo(
         self, cae_loss: CAELoss, images: Tensor, batch: Batch
     ) -> AttributionLossOutput:
-        """Return the loss of shuffled roles, scaled to the gradient norm of the parsed roles' loss.
-
-        The loss is A_obj - A_comp of the shuffled roles. It has no hinge, since a hinge would often
-        be inactive: once roles are shuffled, A_obj and A_comp are about equal.
-        """
+        """Return the loss of shuffled roles with the gradient norm of the parsed roles' loss."""
+        # Neither call gets arguments or swaps, which placebos do not have.
         parsed = cae_loss(images, batch.tokens, batch.parsed_roles, batch.words)
         texts, stats = cae_loss.encode_and_score(images, batch.tokens, batch.roles, batch.words)
         parameters = [p for p in self.model.parameters() if p.requires_grad]
+        # The gap has no hinge, which would often be inactive: once roles are shuffled, A_obj and
+        # A_comp are about equal.
         loss = match_gradient_norm(attribution_gap(stats), parsed.loss, parameters)
+        # For the means and counts in the log; its loss is replaced.
         output = reduce_attribution_loss(stats, cae_loss.config)
         return replace(output, loss=loss, text_features=texts)
 
@@ -189,27 +177,20 @@ class Objective(nn.Module):
     ) -> Tensor:
         """Return `weight * mean max(0, margin - gap)` over the hard negatives of all processes.
 
-        The result is 0 if there are no hard negatives.
-
-        The gap of a hard negative is the cosine of image and caption, less the cosine of image and
-        hard negative. With the margin rule "fixed", the margin is the run's. With the rule
-        "adaptive", it is 0 in the first step, and then the mean gap in the last step that had hard
-        negatives, clamped to between 0 and the run's margin; the call sets `adaptive_margin` for
-        the next step. This is the threshold of CE-CLIP (Zhang et al. 2024), with cosines in place
-        of logits, and one threshold for all kinds of negatives.
-
-        Args:
-            images: Normalised features of the image of each of K hard negatives `(K, E)`.
-            captions: Normalised features of the captions of these images `(K, E)`.
-            negatives: Normalised features of the hard negatives `(K, E)`.
+        All features are `(K, E)` and normalised; a row is about one hard negative.
         """
+        # (K,): cosine of image and caption, less the cosine of image and hard negative.
         similarity_gap = (images * (captions - negatives)).sum(dim=1)
         margin = self.experiment.margin if self.adaptive_margin is None else self.adaptive_margin
         hinges = F.relu(margin - similarity_gap)
+        # The mean is over all processes, of which each has another number of hard negatives.
         total, count = self.ranks.sum(torch.stack([hinges.sum(), hinges.new_tensor(len(hinges))]))
+        # The threshold of CE-CLIP (Zhang et al. 2024), but of cosines in place of logits, and one
+        # for all kinds of negatives. `count` is the same in all processes, so all sum, or none.
         if self.adaptive_margin is not None and count > 0:
             mean_gap = self.ranks.sum(similarity_gap.detach().sum()) / count.detach()
             self.adaptive_margin = mean_gap.clamp(0, self.experiment.margin)
+        # 0 if no process has a hard negative.
         return self.experiment.weight * total / count.clamp(min=1)
 
 
@@ -257,6 +238,7 @@ def _check_match_gradient(experiment: Experiment, ranks: Ranks) -> None:
     """Check that the other settings allow `match_gradient`; otherwise raise ConfigError."""
     if not experiment.match_gradient:
         return
+    # `attribution_gap` is the difference of two means over the batch, as in these losses.
     is_paper_loss = experiment.hinge == "difference" and experiment.scope != "caption"
     is_paper_loss = is_paper_loss and not experiment.further_methods
     if experiment.method is None or experiment.roles == "parsed" or not is_paper_loss:
@@ -269,25 +251,18 @@ def _check_match_gradient(experiment: Experiment, ranks: Ranks) -> None:
 
 
 def match_gradient_norm(loss: Tensor, reference: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """Scale a loss by a constant so that its gradient has the norm of a reference's gradient.
-
-    The scaling factor is not differentiated, and both graphs are retained.
-
-    Args:
-        loss: Loss to scale, 0-dimensional. If its gradient is 0, the result is 0.
-        reference: Loss whose gradient has the norm to match, 0-dimensional.
-        parameters: Parameters that both gradients are taken with respect to.
-
-    Returns:
-        The scaled loss, 0-dimensional.
-    """
+    """Scale a loss by a constant so that its gradient has the norm of a reference's gradient."""
     device = reference.device.type
+    # PyTorch advises against backward passes under autocast.
     with torch.autocast(device, enabled=False):
         actual, target = (_gradient_norm_of(value, parameters) for value in (loss, reference))
+    # The norms have no graph, so the factor is a constant; it is 0 for a loss without a gradient.
     return torch.where(actual > 0, target / actual.where(actual > 0, 1), 0) * loss
 
 
 def _gradient_norm_of(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    # The graph is needed again for the step itself. Some parameters, such as those of the image
+    # tower with the method "attention", do not affect the loss.
     gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
     return torch.nn.utils.get_total_norm([grad for grad in gradients if grad is not None])
 
@@ -299,38 +274,23 @@ def adamw(
     betas: tuple[float, float] = (0.9, 0.98),
     eps: float = 1e-6,
 ) -> torch.optim.AdamW:
-    """Build AdamW over the trainable parameters, without weight decay for gains and biases.
-
-    As in open_clip, parameters with fewer than two dimensions have no weight decay: gains, biases,
-    single vectors and `logit_scale`. On CPUs and CUDA GPUs the fused kernel is used. It is several
-    times faster for an embedding table of 49,408 tokens, on a CPU as well.
-
-    Args:
-        model: The model.
-        lr: Learning rate.
-        weight_decay: Weight decay of parameters with two dimensions or more.
-        betas: Decay rates of the averages of the gradient and of its square.
-        eps: Term added to the denominator.
-    """
+    """Build AdamW over the trainable parameters, with weight decay for matrices only."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    # As in open_clip, gains, biases, single vectors and `logit_scale` do not decay.
     groups = [
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
+    # The fused kernel is several times faster for an embedding table of 49,408 tokens, on a CPU as
+    # well as on a GPU.
     fused = {parameter.device.type for parameter in trained} <= {"cpu", "cuda"}
     return torch.optim.AdamW(groups, lr=lr, betas=betas, eps=eps, fused=fused)
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int) -> float:
-    """Return the learning rate of a step: linear warm-up to `peak`, then cosine decay towards 0.
-
-    Args:
-        step: Number of the step, from 0.
-        steps: Number of all steps.
-        peak: The highest learning rate.
-        warmup: Number of warm-up steps; the last of them has the rate `peak`.
-    """
+    """Return the learning rate of a step: linear warm-up to `peak`, then cosine decay towards 0."""
+    # `step` counts from 0: step 0 already has a rate above 0, and the last warm-up step has `peak`.
     if step < warmup:
         return peak * (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)

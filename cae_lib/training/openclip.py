@@ -29,8 +29,7 @@ SHARED_MODULE_ATTRIBUTES = (
     "_modules",
     "training",
 )
-"""Attributes of `nn.Module` that a `CAEModel` takes from the model that it wraps. The containers
-are shared with this model; the flag `training` is copied once, when the wrapper is built."""
+"""Attributes of `nn.Module` that a `CAEModel` takes from the model that it wraps."""
 
 N_CHECKED_CAPTIONS = 100
 """Number of captions after which a `RoleTokenizer` warns if most are in Title Case or capitals."""
@@ -71,16 +70,19 @@ class RoleTokenizer:
         """
         texts = [texts] if isinstance(texts, str) else texts
         check_captions(texts)
+        # A single caption says nothing about a dataset, so the first ones are collected.
         if len(self._first_captions) < N_CHECKED_CAPTIONS:
             self._first_captions.extend(texts)
             if len(self._first_captions) >= N_CHECKED_CAPTIONS:
                 warn_of_title_case(self._first_captions)
         alignment = align(texts, self.tagger.tag(texts), self.tokenizer, context_length)
+        # int64 for all three, and stacked, because open_clip's loaders pass on one tensor a text.
         tensors: Any = (alignment.tokens, alignment.roles.long(), alignment.words)
         return torch.stack(tensors, dim=1)
 
     def __getattr__(self, name: str) -> Any:
-        if name == "tokenizer":  # not there yet while being unpickled
+        # While this object is unpickled, `tokenizer` is not set yet: its lookup would recurse.
+        if name == "tokenizer":
             raise AttributeError(name)
         return getattr(self.tokenizer, name)
 
@@ -110,8 +112,11 @@ class CAEModel(nn.Module):
                 "CAEClipLoss would leave out: add CAELoss to your own loss."
             )
         cae_loss = CAELoss(model, **settings)
+        # The same containers as the model's, so that parameters and modules get no prefix. The flag
+        # `training` is a copy, made once.
         self.__dict__.update({name: model.__dict__[name] for name in SHARED_MODULE_ATTRIBUTES})
-        self.__dict__.update(model=model, cae_loss=cae_loss)  # no submodules of this one
+        # Set as attributes, both would become submodules, of the model as well.
+        self.__dict__.update(model=model, cae_loss=cae_loss)
 
     def forward(self, image: Tensor | None = None, text: Tensor | None = None) -> Any:
         """Run the model, and in training mode also compute the stats of captions with roles.
@@ -131,11 +136,14 @@ class CAEModel(nn.Module):
         Raises:
             ConfigError: In training mode, if the text has roles and there are no images.
         """
+        # Nothing is scored without roles, and open_clip's evaluation expects its model's output.
         if text is None or text.ndim == 2 or not self.training:
             return self.model(image, None if text is None else _tokens(text))
         if image is None:
             raise ConfigError("captions with roles are scored for their images: pass image as well")
         images = self.model.encode_image(image, normalize=True)
+        # (B, 3, T) -> tokens, roles and words (B, T) -> features (B, E) and stats (B, K). The batch
+        # may have further parts and processes, so `CAEClipLoss` computes the loss.
         texts, stats = self.cae_loss.encode_and_score(images, *text.unbind(1))
         return {
             "image_features": images,
@@ -157,6 +165,7 @@ class CAEModel(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
+            # Not `self.model`: in a copy that is not complete yet, its lookup would recurse.
             return getattr(self.__dict__["model"], name)
 
     def extra_repr(self) -> str:
@@ -225,11 +234,16 @@ class CAEClipLoss(ClipLoss):
                 "texts without roles: build the training data with RoleTokenizer("
                 "tokenizer), and call the model in training mode."
             )
+        # Without gather_with_grad, a process has a gradient only for its own features, and
+        # `DistributedDataParallel` divides it by the number of processes.
         if self.world_size > 1 and not self.gather_with_grad:
             image_features = _scale_gradient(image_features, self.world_size)
             text_features = _scale_gradient(text_features, self.world_size)
+        # The loop computes the loss of the whole batch once for each part. The features of a part
+        # have a gradient in only one of these losses, but the temperature has one in all of them.
         logit_scale = _scale_gradient(logit_scale, 1 / self.accum_freq)
         losses: Any = super().forward(image_features, text_features, logit_scale, output_dict=True)
+        # The gradient of this sum already is that of the whole batch: no correction is needed.
         all_sum = Ranks(self.rank, self.world_size).sum
         loss = reduce_attribution_loss(attribution_stats, self.cae_loss.config, all_sum).loss
         losses["attribution_loss"] = self.cae_loss.weight * loss
@@ -243,6 +257,7 @@ def _tokens(text: Tensor) -> Tensor:
 
 
 def _scale_gradient(values: Tensor, factor: float) -> Tensor:
+    # A view, since a hook on the features themselves would scale the gradient of L_attr, too.
     values = values.view_as(values)
     if values.requires_grad:
         values.register_hook(lambda gradient: factor * gradient)

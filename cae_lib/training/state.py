@@ -30,16 +30,7 @@ def save_state(
 ) -> None:
     """Save the state of a run after `step` optimiser steps; readers never see an incomplete file.
 
-    Args:
-        path: The state file.
-        identity: Inputs of the run by name, as `cae_lib.training.inputs.run_inputs` returns them.
-        step: Number of steps taken.
-        model: Model whose parameters and buffers are saved.
-        optimizer: Optimiser whose state is saved.
-        adaptive_margin: Margin of the next step; None if the margin is fixed.
-
-    Raises:
-        WriteError: If the file cannot be written.
+    `identity` is what `run_inputs` returns, `adaptive_margin` the margin of the next step, if any.
     """
     state: dict[str, Any] = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     if adaptive_margin is not None:
@@ -55,25 +46,12 @@ def load_state(
     optimizer: torch.optim.Optimizer,
     adaptive_margin: Tensor | None = None,
 ) -> int:
-    """Load a state file into a model, its optimiser and, if given, its adaptive margin, in place.
-
-    Args:
-        path: The state file.
-        identity: Inputs of the run by name, as `cae_lib.training.inputs.run_inputs` returns them.
-        model: Model that takes the saved parameters and buffers.
-        optimizer: Optimiser that takes the saved state.
-        adaptive_margin: Tensor that takes the saved margin; None if the margin is fixed.
-
-    Returns:
-        The number of steps taken, 0 if there is no file.
-
-    Raises:
-        CheckpointError: If the file cannot be read, is not a state file, or belongs to a run with
-            another identity.
-    """
+    """Load a state file in place, and return the number of steps taken, 0 if there is no file."""
     if not path.exists():
         return 0
     try:
+        # A pickle may run code, so only tensors and plain values are read. They go to the CPU,
+        # since the GPU of the state may not be here; model and optimiser copy them.
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
         raise CheckpointError(
@@ -87,6 +65,7 @@ def load_state(
             f"{path}: no state of a training (it lacks {', '.join(sorted(missing))}). Use another "
             "folder, or delete the file to start afresh."
         )
+    # Resumed with other settings, data or versions, the run would be a mixture of two.
     if content["identity"] != identity:
         raise CheckpointError(
             f"{path}: state of another run ({describe_changes(content['identity'], identity)}). "
@@ -95,33 +74,25 @@ def load_state(
     model.load_state_dict(content["model"])
     optimizer.load_state_dict(content["optimizer"])
     if adaptive_margin is not None:
+        # In place, because the objective of the run holds this tensor.
         adaptive_margin.copy_(content["adaptive_margin"])
     return content["step"]
 
 
 def describe_changes(stored: Any, identity: Mapping[str, str]) -> str:
-    """List the entries in which a run's identity and a stored identity differ.
-
-    Args:
-        stored: The stored identity; anything but a dictionary counts as one without entries.
-        identity: Inputs of the run by name, as `cae_lib.training.inputs.run_inputs` returns them.
-
-    Returns:
-        Text such as "other settings, other training data"; empty if nothing differs.
-    """
+    """Return text such as "other settings, other training data", empty if nothing differs."""
+    # `stored` comes from a file, which may hold anything.
     stored = stored if isinstance(stored, dict) else {}
     names = {**identity, **stored}
     return ", ".join(f"other {name}" for name in names if stored.get(name) != identity.get(name))
 
 
 def images_hash(images: TrainingImages) -> str:
-    """Hash images by their pixels if these are in memory, else by each file's name and byte count.
-
-    In the second case, the hash does not depend on the content of a file or on its folder.
-    """
+    """Hash images by their pixels if these are in memory, else by each file's name and size."""
     pixels = getattr(images, "pixels", None)
     if pixels is not None:
         return content_hash([], [pixels])
+    # Neither folder nor content: data may be moved, and files are not read only to be hashed.
     return content_hash([(path.name, path.stat().st_size) for path in images.paths], [])
 
 
@@ -129,29 +100,24 @@ def content_hash(values: list[Any], tensors: Iterable[Tensor]) -> str:
     """Return the SHA-256 of plain JSON values and of tensors (types, shapes, values), in hex."""
     content = hashlib.sha256(json.dumps(values).encode())
     for tensor in tensors:
+        # Tensors of other types or shapes may have the same bytes.
         content.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        # Through bytes, since numpy has no bfloat16; flat, since a scalar has no byte view.
         content.update(tensor.contiguous().view(-1).view(torch.uint8).cpu().numpy().data)
     return content.hexdigest()
 
 
 def open_log(path: Path, step: int) -> TextIO:
-    """Remove the lines of a log that come after `step`, and open the log for appending.
-
-    A log is a text file with one JSON object on a line for each step. The file is created if there
-    is none.
-
-    Raises:
-        WriteError: If the file cannot be written.
-    """
+    """Open a log for appending after `step`: a text file with one JSON object for each step."""
+    # Steps after the saved state are taken, and logged, again.
     lines = [line for line in read_log(path) if line["step"] <= step]
     write_atomic(path, "".join(json.dumps(line) + "\n" for line in lines))
-    return path.open("a", encoding="utf-8", buffering=1)  # flushed at the end of each line
+    # Flushed at the end of each line.
+    return path.open("a", encoding="utf-8", buffering=1)
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """Read the values of each step from a log; without a file the list is empty.
-
-    A last line that a crash has cut short is left out.
-    """
+    """Read the values of each step from a log; without a file the list is empty."""
     text = path.read_text(encoding="utf-8") if path.exists() else ""
+    # A crash may have cut the last line short.
     return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

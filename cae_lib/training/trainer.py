@@ -46,10 +46,7 @@ PROGRESS_LABELS = {"loss": "loss", "objects": "A_obj", "composition": "A_comp"}
 """Labels of the logged values that the progress bar shows, by the name of the value."""
 
 TIMED_STEPS = 2
-"""Number of steps after the start or resumption of a training from which its duration is estimated.
-
-The estimate takes the time of the fastest of them for each remaining step.
-"""
+"""Number of first steps of a call of `train` from which its duration is estimated."""
 
 FIRST_SAVE_SECONDS = 60
 """Seconds of training after which the state is saved for the first time in a call of `train`."""
@@ -87,50 +84,13 @@ def train(
     Everything random is a function of (seed, step), so a resumed run takes the same steps as an
     uninterrupted one. Processes started by `torchrun` share each batch. They take the same steps as
     one process, up to rounding, unless the model or the attribution method draws random numbers.
-    Only rank 0 writes files, shows progress and calls `on_step`. At the end the model is in
-    evaluation mode, and a locked part of its image tower stays frozen.
+    Only rank 0 writes files, shows progress and calls `on_step`, the last time after the last step.
 
-    Args:
-        experiment: The settings of the run.
-        clip: The model.
-        pairs: Captions of the training data, and which image belongs to each.
-        alignment: Tokens and roles of `pairs.captions`.
-        images: The images of `pairs.image_paths`.
-        out_dir: Folder for `model.safetensors` with `model.json`, `log.jsonl` (one line for each
-            step) and, until the run is complete, `state.pt`. It is created if there is none.
-        label: What the progress bar calls the run; None for its name and seed.
-        show_progress: Show a progress bar.
-        on_step_every: Number of steps between two calls of `on_step`. There is also a call after
-            the last step. None for no calls.
-        on_step: Function that is called with the model in evaluation mode; see `StepHook`. None for
-            no calls.
-        save_every: Number of steps between two saves of the state. It is also saved once after
-            `FIRST_SAVE_SECONDS`, so that a process that is killed early does not start afresh.
-        execution: Options of speed and memory; None for the default ones.
-        inputs: Digests of what the run depends on, by name; None for those that
-            `run_inputs` returns, with `pairs.name` in place of the digest of the data
-            and `clip.weights_id` in place of that of the weights. A state with other inputs is not
-            continued.
-        hours: Largest number of hours that the remaining steps may take, as estimated after the
-            first `TIMED_STEPS` steps of this call; None for no limit.
-
-    Returns:
-        The path of the weights, `out_dir/model.safetensors`.
-
-    Raises:
-        ConfigError: If the settings do not fit together.
-        DataError: If the data are incomplete or damaged, or do not fit together.
-        CheckpointError: If the state in `out_dir` is damaged or belongs to another run.
-        NotFiniteError: If the loss or the gradient is not finite. The state before the step is
-            saved.
-        TimeLimitError: If the remaining steps would take more than `hours`. The state is saved.
-        KeyboardInterrupt: On Ctrl-C or (as `Terminated`) SIGTERM, at the end of the current step.
-            The state is saved, unless a further Ctrl-C interrupts that step. If it is the last
-            step, the run is completed instead. While the run is set up, signals have their usual
-            effect.
-        WriteError: If the state, the weights, image features or the start of the log cannot be
-            written.
-        OSError: If the folder cannot be created, or a step cannot be added to the log.
+    `out_dir` gets `model.safetensors` with `model.json`, `log.jsonl` with a line for each step, and
+    until the run is complete `state.pt`. A run leaves its state there if it is stopped by Ctrl-C or
+    SIGTERM (KeyboardInterrupt), by a loss that is not finite (NotFiniteError), or because the
+    remaining steps would take more than `hours` (TimeLimitError). A state with other `inputs`, by
+    default those of `run_inputs`, is not continued. Returns the path of the weights.
     """
     out, end = Path(out_dir), experiment.steps
     out.mkdir(parents=True, exist_ok=True)
@@ -152,8 +112,11 @@ def train(
         )
         stack.callback(run.model.eval)
         on_gpu = run.device.type == "cuda"
+        # Each step seeds the global generators; at the end the caller gets theirs back.
         stack.enter_context(torch.random.fork_rng([run.device] if on_gpu else []))
+        # Not earlier: while a run is set up, Ctrl-C ends it at once.
         received = stack.enter_context(_caught_signals())
+        # Entered after the signals are caught, and so left before: workers end undisturbed.
         batches = stack.enter_context(run.prefetch(start, end))
         run.set_train_mode()
         durations: list[float] = []
@@ -164,18 +127,25 @@ def train(
             try:
                 values = run.step(step, batch)
             except NotFiniteError:
+                # The weights are still those before this step.
                 run.save(out / STATE_FILE, step)
                 raise
+            # Measured before `report` calls the hook, whose time is not that of training.
             seconds = time.perf_counter() - started
             report(values | {"samples_per_second": len(batch.rows) / seconds})
+            # All processes stop after the same step, or the others would wait for those that have
+            # stopped. After the last step, the run is completed instead.
             stop = ranks.any(bool(received), run.device) and step + 1 < end
             durations.append(seconds)
             elapsed += seconds
             too_long = None
             if len(durations) == TIMED_STEPS:
-                # the mean over all processes, so that all of them decide alike
+                # The fastest step, because a first step may be slow; its mean over all processes,
+                # so that all of them decide alike.
                 fastest = ranks.sum(torch.tensor(min(durations), device=run.device)) / ranks.size
                 too_long = _too_long_error(experiment, float(fastest), end - step - 1, hours)
+            # A process that is killed early should not have to start afresh. Processes need not
+            # agree on this, since only the main one saves.
             is_due = elapsed >= FIRST_SAVE_SECONDS and not is_saved
             if stop or too_long or is_due or (step + 1) % save_every == 0:
                 run.save(out / STATE_FILE, step + 1)
@@ -183,6 +153,7 @@ def train(
             if too_long:
                 raise too_long
             if stop:
+                # A process that got no signal itself raises the base class of `Terminated`.
                 kind = Terminated if signal.SIGTERM in received else KeyboardInterrupt
                 raise kind(f"stopped after step {step + 1}; run again to go on")
         return _finish(run, out)
@@ -204,12 +175,9 @@ def _too_long_error(
 
 
 class TrainingRun:
-    """Model, data, loss and optimiser of one training run.
+    """Model, data, loss and optimiser of one training run; a locked image tower is frozen in place.
 
-    A locked image tower or trunk is frozen in place. Unless images are cropped at random, its
-    output is computed once for each image and stored in a file; see `precompute_features`. `ranks`
-    are the processes of the run, None for a single one. See `train` for the other arguments and the
-    errors.
+    The arguments are those of `train`, and the processes of the run, None for a single one.
     """
 
     def __init__(
@@ -235,7 +203,9 @@ class TrainingRun:
         encoder, source = encode_image_features, images
         self.locked, encode_locked, encode_rest = split_image_tower(clip.model, experiment)
         if self.locked is not None:
+            # Before the optimiser and `DistributedDataParallel` collect what is trained.
             self.locked.requires_grad_(False)
+            # Without random crops, the locked part returns the same for an image in each epoch.
             if not experiment.augment:
                 source = precompute_features(
                     clip,
@@ -247,9 +217,12 @@ class TrainingRun:
                     self.workers,
                     show_progress,
                 )
+                # Features are in memory, so there is nothing to decode ahead.
                 encoder, self.workers = encode_rest, 0
+        # `match_gradient` compares with the roles as they are before the next line shuffles them.
         parsed_roles = alignment.roles if experiment.match_gradient else None
         alignment = placebo_roles(alignment, experiment.roles, experiment.seed)
+        # After the placebo, which has no swaps: selecting some of them is then refused.
         alignment = select_swaps(
             alignment, experiment.swapped, getattr(clip.tokenizer, "decode", repr)
         )
@@ -259,54 +232,46 @@ class TrainingRun:
         self.optimizer = adamw(
             clip.model, experiment.lr, experiment.weight_decay, experiment.betas, experiment.eps
         )
+        # `DistributedDataParallel` does not pass on attributes such as `adaptive_margin`.
         self.unwrapped_objective = Objective(clip.model, experiment, self.ranks, encoder)
         self.objective = self.ranks.wrap(self.unwrapped_objective)
 
     def prefetch(self, start: int, end: int) -> AbstractContextManager[Iterator[Batch]]:
-        """Return a context manager that yields an iterator over the batches of some steps.
-
-        The steps are `start` to `end` - 1. Worker processes, if there are any, prepare the batches
-        ahead of time; see `cae_lib.training.execution`.
-        """
+        """Return a context manager with the batches of steps `start` to `end` - 1, made ahead."""
         steps, on_gpu = range(start, end), self.device.type == "cuda"
         return prefetch(self.batches.at, steps, self.workers, pin=on_gpu)
 
     def set_train_mode(self) -> None:
         """Put the model into training mode, except for the locked part of its image tower."""
         self.model.train()
+        # In training mode, the locked part would drop units and update its batch statistics.
         if self.locked is not None:
             self.locked.eval()
 
     def step(self, step: int, batch: Batch) -> dict[str, float]:
-        """Take an optimiser step on a batch.
+        """Take an optimiser step on a batch, and return the values to log.
 
-        PyTorch's random generators get the seed of the step.
-
-        Args:
-            step: Number of the step, from 0.
-            batch: The batch of this step.
-
-        Returns:
-            The values to log: "step", counted from 1; the values of `Objective.forward`, from
-            before the update; "gradient_norm"; and the learning rate "lr".
-
-        Raises:
-            NotFiniteError: If the loss or the gradient is not finite; the message names the rows of
-                the batch. The weights, the optimiser's averages and the adaptive margin are
-                unchanged.
+        Steps count from 0, but the value "step" from 1. If the loss or the gradient is not finite,
+        NotFiniteError is raised, and weights, optimiser and adaptive margin stay as they were.
         """
         settings = self.experiment
+        # Dropout and attribution methods draw from the global generators. Seeded by step, a resumed
+        # run draws what an uninterrupted one draws.
         torch.manual_seed(seeded_generator(settings.seed, RandomStream.MODEL, step).initial_seed())
         lr = learning_rate(step, settings.steps, settings.lr, settings.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
+        # The forward pass replaces the margin, but a step that is not taken must not.
         margin = self.unwrapped_objective.adaptive_margin
         tensors = self.objective(batch.prepare(self.device))
         tensors["loss"].backward()
         tensors["gradient_norm"] = gradient_norm(self.model)
+        # One transfer for all values, because each one waits for the GPU.
         numbers = torch.stack([value.detach().float() for value in tensors.values()]).tolist()
         values = {"step": step + 1, **dict(zip(tensors, numbers, strict=True)), "lr": lr}
+        # Before the update, which would make weights NaN. All processes have the same loss and the
+        # same averaged gradient, so all of them raise.
         if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
             self.unwrapped_objective.adaptive_margin = margin
             raise NotFiniteError(
@@ -316,6 +281,7 @@ class TrainingRun:
                 "Check these rows, or lower the learning rate."
             )
         self.optimizer.step()
+        # As in open_clip's loop: the inverse temperature stays between 1 and 100.
         with torch.no_grad():
             self.model.logit_scale.clamp_(0, MAX_LOGIT_SCALE)
         return values
@@ -337,11 +303,7 @@ def _step_reporter(
     every: int | None,
     on_step: StepHook | None,
 ) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Yield a function that logs a step's values, updates the progress bar and calls the hook.
-
-    Lines of the log after step `start` are removed first. In processes other than the main one,
-    the log is not touched and the function does nothing.
-    """
+    """Yield a function that logs a step, shows progress and calls the hook, in the main process."""
     if not run.ranks.is_main:
         yield lambda values: None
         return
@@ -361,6 +323,7 @@ def _step_reporter(
                 shown["samples/s"] = f"{values['samples_per_second']:.0f}"
                 progress.update(1, **shown)
             n_steps = values["step"]
+            # The hook sees the model without dropout, and may leave it in any mode.
             if on_step and every and (n_steps % every == 0 or n_steps == end):
                 run.model.eval()
                 on_step(n_steps, run.model)
@@ -371,19 +334,17 @@ def _step_reporter(
 
 @contextmanager
 def _caught_signals() -> Iterator[list[int]]:
-    """Yield a list that collects the numbers of the received signals SIGINT (Ctrl-C) and SIGTERM.
-
-    A Ctrl-C after one of these signals is not collected but raises KeyboardInterrupt at once.
-    SIGTERM may come twice, to a process and to its group (`timeout` sends both), so a second one
-    changes nothing. Outside the main thread, which alone can catch signals, the list stays empty.
-    """
+    """Yield a list that collects the numbers of received signals: SIGINT (Ctrl-C) and SIGTERM."""
     received: list[int] = []
 
     def handle(number: int, frame: FrameType | None) -> None:
+        # A further Ctrl-C acts at once. A further SIGTERM does not, because `timeout` sends it to
+        # the process and to its group.
         if received and number == signal.SIGINT:
             raise KeyboardInterrupt
         received.append(number)
 
+    # Python lets only the main thread catch signals; in others the list stays empty.
     is_main = threading.current_thread() is threading.main_thread()
     handlers = {number: signal.signal(number, handle) for number in STOP_SIGNALS if is_main}
     try:
@@ -402,8 +363,11 @@ def _finish(run: TrainingRun, out: Path) -> Path:
             "started_from": clip.weights_id,
             "identity": run.identity,
         }
+        # The activation is stored with the weights, which do not tell GELU from QuickGELU.
         meta = CheckpointMeta(clip.name, clip.activation, settings.steps, settings.key(), extra)
         save_checkpoint(checkpoint, clip, meta)
+        # Only now: a crash while the weights are written can still be resumed from the state.
         (out / STATE_FILE).unlink(missing_ok=True)
+    # The other processes return only when the weights are there.
     run.ranks.barrier()
     return checkpoint

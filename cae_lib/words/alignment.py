@@ -30,14 +30,14 @@ END_OF_WORD = "</w>"  # suffix of the last token of a word in CLIP's vocabulary
 CACHE_VERSION = 5  # of the files that `token_roles` stores
 MAX_CONTEXT = 2**15 - 1  # int16 holds it; a `model_max_length` above it means "no limit"
 CLIP_VOCABULARY_SIZE = 49408  # number of tokens in CLIP's vocabulary; the last one ends a text
-PROBE_CAPTION = (
-    "A dog&#39;s \u201cred\u201d T-shirt_1\n"  # a caption that reveals how a tokenizer cleans
-)
+# The entity, quotes, capitals, underscore and line end show how a tokenizer cleans a caption.
+PROBE_CAPTION = "A dog&#39;s \u201cred\u201d T-shirt_1\n"
 WORD_PATTERN = SimpleTokenizer().pat  # pattern by which CLIP's tokenizer splits a text into words
+# open_clip's wrappers of Hugging Face tokenizers
 TOKENIZER_WRAPPERS = (
     HFTokenizer,
     SigLipTokenizer,
-)  # open_clip's wrappers of Hugging Face tokenizers
+)
 
 
 @dataclass(frozen=True)
@@ -51,22 +51,17 @@ class Alignment:
         roles: Role of each token's word, int8 `(n, context_length)`: 0 other, 1 object, 2
             attribute, 3 relation.
         n_truncated: Number of captions that were too long for the context.
-        n_unmatched: Number of spans without a token. Their words were not found in the caption, or
-            cleaning or truncation of the caption removed them.
+        n_unmatched: Number of spans without a token: their words were not found in the caption, or
+            cleaning or truncation removed them.
         n_spans: Number of all spans.
         words: Word number of each token, int64 `(n, context_length)`.
-        arguments: Word numbers of the arguments of each token's word, int16
-            `(n, context_length, 2)`. For a relation they are its subject and its object; for an
-            attribute, the object that it describes, then 0. An argument of several words has the
-            number of its first word. An argument has 0 if the tagger does not find it, or if
-            cleaning or truncation removes it. All other tokens have 0. None for placebos, whose
-            roles are shuffled (see `placebo_roles`).
-        swaps: Up to W swaps of each caption, int16 `(n, W, 5, 2)`. A swap is five ranges of tokens,
-            each as its first token and the position after its last: the two nouns, the two noun
-            phrases, and the words of the relation. If two attributes are swapped, they stand in the
-            place of the nouns and of the phrases (see `Swap`). Ranges and swaps that do not exist
-            are 0. None if the tagger does not find swaps, and for placebos. The swaps that
-            `token_roles` returns fit the roles (see `misplaced_swaps`); it leaves out all others.
+        arguments: Numbers of the words that each token's word relates or describes, int16
+            `(n, context_length, 2)`: subject and object of a relation; the object of an attribute,
+            then 0. Of several words, the first counts. An argument without a token is 0. None for
+            placebos (`placebo_roles`).
+        swaps: Up to W swaps of each caption, int16 `(n, W, 5, 2)`. A swap is five ranges of tokens
+            (first, after last): the two nouns, the two phrases and the binder of a `Swap`. What
+            does not exist is 0. None without a tagger that finds swaps, and for placebos.
     """
 
     tokens: Tensor
@@ -98,7 +93,7 @@ def token_roles(
 
     The taggers replace HTML entities before they parse a caption, as tokenizers of open_clip do.
     They read capitals, which most tokenizers ignore: a warning is issued if more than half of the
-    captions are in Title Case or capitals.
+    captions are in Title Case or capitals. Swaps that contradict the roles are left out.
 
     Args:
         captions: The captions.
@@ -127,11 +122,13 @@ def token_roles(
         try:
             stored = torch.load(path, weights_only=True)
             return Alignment(**stored | {name: stored[name].long() for name in ("tokens", "words")})
-        except Exception as error:  # torch.load raises many types on a damaged file
+        # torch.load raises many types on a damaged file.
+        except Exception as error:
             raise DataError(
                 f"{path}: damaged cache of word roles ({error}). Delete the file and run again."
             ) from error
     alignment = _tag_and_align(captions, tagger, tokenizer, context_length)
+    # Stored in fewer bytes than the int64 that models and indexing take.
     compact = {"tokens": alignment.tokens.int(), "words": alignment.words.short()}
     with atomic_file(path) as partial:
         torch.save({**vars(alignment), **compact}, partial)
@@ -142,6 +139,7 @@ def _tag_and_align(
     captions: Sequence[str], tagger: Tagger, tokenizer: Any, context_length: int | None
 ) -> Alignment:
     """Find spans, and swaps if the tagger is a `SwapTagger`, and align them with tokens."""
+    # Imported here, because `align` with spans of one's own does not need spaCy.
     from cae_lib.words.pipeline import SwapTagger
 
     if not isinstance(tagger, SwapTagger):
@@ -152,18 +150,17 @@ def _tag_and_align(
     assert alignment.swaps is not None
     # `CAELoss` refuses misplaced swaps. None of 47,000 swaps in captions of COCO and Flickr8k is
     # one, but a caption may hold the text of an end token, behind which the tagger reads on.
+    # In blocks of 10,000 captions, which bounds the memory of the check.
     tables = (table.split(10_000) for table in (alignment.swaps, alignment.words, alignment.roles))
     for swap_rows, words, roles in zip(*tables, strict=True):
-        swap_rows[misplaced_swaps(swap_rows, words > 0, roles)] = 0  # in the alignment's memory
+        # `split` returns views, so this changes the alignment itself.
+        swap_rows[misplaced_swaps(swap_rows, words > 0, roles)] = 0
     return alignment
 
 
 def named_tagger(name: str) -> Tagger:
-    """Return a new tagger: "scene-graph" (the paper's parser) or "dependency" (ours).
-
-    Raises:
-        ConfigError: If the name is unknown, or no English spaCy model is installed.
-    """
+    """Return a new tagger: "scene-graph" (the paper's parser) or "dependency" (ours)."""
+    # Each parser is imported only if it is used.
     if name == "scene-graph":
         from cae_lib.words.scene_graph import SceneGraphTagger
 
@@ -222,15 +219,20 @@ def align(
         cleaned, row, is_cut = _encode(caption, tokenizer, length)
         n_truncated += is_cut
         tokens[i, : len(row)] = torch.tensor([piece.token for piece in row])
+        # CLIP's words follow from the tokens alone, as in a loss that is given no word numbers.
         if has_clip_vocabulary:
             words[i] = word_numbers(tokens[i : i + 1], CLIP_VOCABULARY_SIZE)[0]
         else:
             words[i, : len(row)] = torch.tensor(_words(row, cleaned))
         numbers = words[i].tolist()
+        # Backwards, so that the first of the spans that share a token is written last and stays.
         for span in reversed(_carry_over(caption_spans, caption, cleaned)):
+            # Without the tokens behind an end token that the caption's text holds: they have no
+            # word, because a model reads nothing behind its first end token.
             inside = [n for n in _inside(row, span.start, span.end) if numbers[n]]
             n_unmatched += not inside
             roles[i, inside] = span.role
+            # A later span of the list may have left its arguments here.
             arguments[i, inside] = 0
             for k, bounds in enumerate(span.arguments[:2]):
                 bearer = _inside(row, *bounds)
@@ -251,9 +253,11 @@ def _align_swaps(
     """
     aligned = []
     for swap in swaps:
+        # 2 nouns, 2 phrases, 1 binder
         places = [*swap.nouns, *swap.phrases, swap.binder]
         spans = _carry_over([Span(*bounds, role=0) for bounds in places], caption, cleaned)
         tokens = [_inside(row, span.start, span.end) for span in spans]
+        # A part that the tagger left out may lack; of every other, the last token must be there.
         is_complete = all(
             inside and row[inside[-1]].end >= span.end or bounds == NO_OFFSETS
             for inside, span, bounds in zip(tokens, spans, places, strict=True)
@@ -264,10 +268,7 @@ def _align_swaps(
 
 
 def _swap_table(swaps: Sequence[Sequence[Sequence[Offsets]]]) -> Tensor:
-    """Return the swaps of n captions as one tensor `(n, W, 5, 2)`, padded with 0.
-
-    W is the largest number of swaps of a caption.
-    """
+    """Return the swaps of n captions as one tensor `(n, W, 5, 2)`, padded with 0 to W swaps."""
     table = torch.zeros(len(swaps), max(map(len, swaps), default=0), 5, 2, dtype=torch.int16)
     for row, places in enumerate(swaps):
         if places:
@@ -278,49 +279,47 @@ def _swap_table(swaps: Sequence[Sequence[Sequence[Offsets]]]) -> Tensor:
 def misplaced_swaps(swaps: Tensor, is_word: Tensor, roles: Tensor | None = None) -> Tensor:
     """Return which swaps cannot be those of their captions, bool `(B, W)`.
 
-    A swap fits if each of its ranges begins and ends with a token of a word, if both nouns exist or
-    neither, the first ending before the second begins, if the same holds for the phrases, and if a
-    token of the binder has the role of a relation. The attributes of a swap are not compared with
-    the roles, because the dependency tagger finds the two by different rules.
+    Each range has to begin and end with a word, both nouns (and both phrases) exist in order or
+    neither, and a binder holds a relation word, if `roles` are given.
 
     Args:
         swaps: Up to W swaps of each of B captions `(B, W, 5, 2)`; see `Alignment`.
         is_word: Bool `(B, T)`, the tokens that belong to a word.
-        roles: Role of each token's word `(B, T)`; None leaves the binder's role unchecked.
+        roles: Role of each token's word `(B, T)`.
     """
     length = is_word.shape[1]
     is_outside = (swaps < 0) | (swaps > length)
-    starts, ends = swaps.long().clamp(0, length).unbind(-1)  # (B, W, 5) each
+    # (B, W, 5) each, clamped, because `gather` does not accept the positions out of range.
+    starts, ends = swaps.long().clamp(0, length).unbind(-1)
 
+    # (B, T) and (B, W, 5) -> (B, W, 5)
     def at(values: Tensor, positions: Tensor) -> Tensor:
         return values.gather(1, positions.flatten(1)).view_as(positions)
 
     exists = (starts > 0) | (ends > 0)
     last = (ends - 1).clamp(min=0)
+    # Only the ends: white space within a phrase may have a token without a word.
     holds_words = (starts < ends) & at(is_word, starts.clamp(max=length - 1)) & at(is_word, last)
     is_wrong = is_outside.any(-1) | exists & ~holds_words
-    earlier, later = slice(0, 4, 2), slice(1, 4, 2)  # the nouns and the phrases
+    # Of (noun, noun, phrase, phrase, binder): the first noun and phrase, and the second ones.
+    earlier, later = slice(0, 4, 2), slice(1, 4, 2)
     overlaps = exists[..., earlier] & (ends[..., earlier] > starts[..., later])
+    # (B, W, 5) -> (B, W)
     is_wrong = is_wrong.any(-1) | (overlaps | (exists[..., earlier] != exists[..., later])).any(-1)
     if roles is None:
         return is_wrong
-    before = F.pad((roles == RELATION).long().cumsum(1), (1, 0))  # relation tokens before each
+    # The number of relation tokens before each position, (B, T + 1). Only the binder's role is
+    # checked: the dependency tagger finds the attributes of swaps and of roles by different rules.
+    before = F.pad((roles == RELATION).long().cumsum(1), (1, 0))
     n_relation = at(before, ends[..., 4]) - at(before, starts[..., 4])
     return is_wrong | exists[..., 4] & (n_relation == 0)
 
 
 def word_numbers(tokens: Tensor, vocabulary_size: int) -> Tensor:
-    """Return the number of the word that each token of B captions belongs to, int64 `(B, T)`.
+    """Return the number of the word that each token of CLIP's tokenizer belongs to, int64 `(B, T)`.
 
     Words count from 1 in each caption. Start, end and padding tokens have 0, and so have all tokens
-    of a caption without an end-of-text token.
-
-    Args:
-        tokens: Token ids `(B, T)` of CLIP's tokenizer.
-        vocabulary_size: Size of the vocabulary that the ids belong to.
-
-    Raises:
-        ConfigError: If `vocabulary_size` is not the size of CLIP's vocabulary.
+    of a caption without an end-of-text token. Another vocabulary is a ConfigError.
     """
     if vocabulary_size != CLIP_VOCABULARY_SIZE:
         raise ConfigError(
@@ -329,30 +328,32 @@ def word_numbers(tokens: Tensor, vocabulary_size: int) -> Tensor:
         )
     ends = _ends_word(tokens.device)
     position = torch.arange(tokens.shape[1], device=tokens.device)
+    # The first end token, as in CLIP's readout, (B,); 0 if there is none. There is no argmax of
+    # booleans.
     eot = (tokens == vocabulary_size - 1).int().argmax(dim=-1)
+    # (B, T)
     inside = (position > 0) & (position < eot[:, None])
-    closed = (
-        ends[tokens.clamp(0, vocabulary_size - 1)] & inside
-    )  # `check_annotations` refuses other ids
-    before = closed.cumsum(dim=1) - closed.long()  # words finished before this token
+    # The clamp only avoids an index out of range; `check_annotations` refuses such ids.
+    closed = ends[tokens.clamp(0, vocabulary_size - 1)] & inside
+    # Words that end before this token. A word that truncation cut has no end and gets a number too.
+    before = closed.cumsum(dim=1) - closed.long()
     return (before + 1) * inside
 
 
 @functools.cache
 def _ends_word(device: torch.device) -> Tensor:
-    """Return which tokens of CLIP's vocabulary `(V,)` are the last of a word; cached by device."""
+    """Return which tokens of CLIP's vocabulary are the last of a word, bool `(V,)`."""
+    # Cached, so that a training step neither builds it nor copies it to the device.
     tokenizer = SimpleTokenizer()
     marks = [tokenizer.decoder[i].endswith(END_OF_WORD) for i in range(tokenizer.vocab_size)]
     return torch.tensor(marks, device=device)
 
 
 def check_captions(captions: Sequence[str]) -> None:
-    """Check that captions are a list of texts.
-
-    Raises:
-        DataError: If they are a single text, not a sequence, or hold anything but texts.
-    """
+    """Check that captions are a list of texts, or another sequence of them."""
+    # Not `isinstance(captions, Sequence)`, which arrays of NumPy and series of pandas are not.
     is_ordered = hasattr(captions, "__len__") and hasattr(captions, "__getitem__")
+    # A single text would be read as a list of one-letter captions.
     if isinstance(captions, str | bytes | Mapping) or not is_ordered:
         raise DataError(
             f"captions are {captions!r:.40}, a {type(captions).__name__}: expected a list of "
@@ -366,14 +367,11 @@ def check_captions(captions: Sequence[str]) -> None:
 
 
 def _check_spans(spans: Sequence[Sequence[Span]], count: int) -> None:
-    """Check that there is a list of spans with roles 0 to 3 for each of `count` captions.
-
-    Raises:
-        DataError: If there are more or fewer lists than captions, or one has another content.
-    """
+    """Check that there is a list of spans with roles 0 to 3 for each of `count` captions."""
     if len(spans) != count:
         raise DataError(f"{count} captions with {len(spans)} lists of spans.")
     for number, caption_spans in enumerate(spans):
+        # A span alone, without a list around it, is the likely mistake and is named in the message.
         is_list = isinstance(caption_spans, Sequence) and not isinstance(caption_spans, str)
         for span in caption_spans if is_list else [caption_spans]:
             if not is_list or not isinstance(span, Span):
@@ -389,13 +387,9 @@ def _check_spans(spans: Sequence[Sequence[Span]], count: int) -> None:
 
 
 class TokenSpan(NamedTuple):
-    """A token and the range of characters of the cleaned caption that it covers.
+    """A token id and the range of characters of the cleaned caption, without white space around it.
 
-    Attributes:
-        token: Token id.
-        start: Offset of the first character that is not white space.
-        end: Offset after the last such character. It is `start` or less for a token without such
-            characters, such as a special token.
+    `end` is `start` or less for a token without characters, such as a special token.
     """
 
     token: int
@@ -406,16 +400,13 @@ class TokenSpan(NamedTuple):
 def tokenize_with_offsets(cleaned_caption: str, tokenizer: SimpleTokenizer) -> list[TokenSpan]:
     """Tokenize a cleaned caption as the tokenizer's `encode` does, with character offsets.
 
-    A character whose bytes are split over several tokens belongs to each of them. Start and end
-    tokens are not added.
-
-    Args:
-        cleaned_caption: Caption that the tokenizer's `clean_fn` has cleaned.
-        tokenizer: CLIP's tokenizer in open_clip.
+    Start and end tokens are not added.
     """
     result = []
     for match in tokenizer.pat.finditer(cleaned_caption):
         word = match.group()
+        # CLIP's BPE joins bytes, each written as one character. `owners` holds the place in the
+        # caption of each byte's character; a character of several bytes may belong to two tokens.
         owners = [i for i, c in enumerate(word, match.start()) for _ in c.encode()]
         encoded = "".join(tokenizer.byte_encoder[byte] for byte in word.encode())
         first = 0
@@ -428,10 +419,13 @@ def tokenize_with_offsets(cleaned_caption: str, tokenizer: SimpleTokenizer) -> l
 
 
 def _key(captions: Sequence[str], tagger: Tagger, tokenizer: Any, length: int | None) -> str:
+    # The probe's tokens show how the tokenizer cleans and pads, and its context length.
     probe = align([PROBE_CAPTION], [[]], tokenizer, length).tokens.tolist()
     if isinstance(tokenizer, SimpleTokenizer):
         vocabulary = "\n".join(tokenizer.encoder)
-    else:  # with padding and truncation as the probe left them
+    else:
+        # The text holds the padding and truncation of the last call, which was the probe: earlier
+        # calls of the tokenizer do not change the key.
         vocabulary = unwrap_tokenizer(tokenizer).backend_tokenizer.to_str()
     vocabulary = hashlib.sha256(vocabulary.encode()).hexdigest()
     text = json.dumps([[CACHE_VERSION, tagger.identity, vocabulary, probe], list(captions)])
@@ -444,14 +438,12 @@ def unwrap_tokenizer(tokenizer: Any) -> Any:
 
 
 def _checked(tokenizer: Any, context_length: int | None) -> int:
-    """Check that `_encode` supports the tokenizer, and return the context length.
-
-    Raises:
-        ConfigError: If the tokenizer is not supported, or the context length is out of range.
-    """
+    """Check that `_encode` supports the tokenizer, and return the context length."""
     if isinstance(tokenizer, SimpleTokenizer):
+        # A reduction mask drops tokens from within a long caption, which no offsets describe.
         readable = tokenizer.reduction_fn is None
-    else:  # without offsets (not fast) a token's characters are unknown
+    else:
+        # Only fast tokenizers return offsets, which say which characters a token covers.
         fast = unwrap_tokenizer(tokenizer)
         readable = getattr(fast, "is_fast", False) and fast.pad_token_id is not None
     if not readable:
@@ -463,6 +455,7 @@ def _checked(tokenizer: Any, context_length: int | None) -> int:
         )
     default = getattr(tokenizer, "context_length", getattr(tokenizer, "model_max_length", None))
     length = default if context_length is None else context_length
+    # 3: a start token, one token of text, and an end token.
     if length is None or not 3 <= length <= MAX_CONTEXT:
         raise ConfigError(
             f"context length is {length}; expected 3 to {MAX_CONTEXT}: pass "
@@ -474,7 +467,7 @@ def _checked(tokenizer: Any, context_length: int | None) -> int:
 def _encode(caption: str, tokenizer: Any, length: int) -> tuple[str, list[TokenSpan], bool]:
     """Return the cleaned caption, its row of tokens, and whether it was too long for the context.
 
-    The row contains the special tokens and at most `length` tokens.
+    The row has at most `length` tokens, special tokens included.
     """
     if isinstance(tokenizer, SimpleTokenizer):
         cleaned = tokenizer.clean_fn(caption)
@@ -485,18 +478,25 @@ def _encode(caption: str, tokenizer: Any, length: int) -> tuple[str, list[TokenS
         )
         return cleaned, [first, *row[: length - 2], last], len(row) > length - 2
     wrapped = isinstance(tokenizer, TOKENIZER_WRAPPERS)
+    # `SigLipTokenizer` canonicalises without an attribute that says so; a Hugging Face tokenizer
+    # alone reads the caption as given.
     clean = getattr(tokenizer, "clean_fn", get_clean_fn("canonicalize")) if wrapped else str
     cleaned = clean(caption)
     read = unwrap_tokenizer(tokenizer)(
         cleaned, max_length=length, padding="max_length", truncation=True
     )
     (encoding,) = read.encodings
+    # The ids of the wrapper itself, which may add special tokens of its own (`tokenizer_mode`
+    # "clips") or take some away (`strip_sep_token`); the offsets of the tokenizer within it.
     ids = tokenizer([caption], length)[0].tolist() if wrapped else encoding.ids
     row, is_cut = [], bool(encoding.overflowing)
     for token, fast_token, (start, end) in zip(ids, encoding.ids, encoding.offsets, strict=True):
-        is_replaced = token != fast_token  # the wrapper put a special token here
-        text = "" if is_replaced else cleaned[start:end]  # special tokens have no characters
+        # The wrapper put a special token here, which has no characters.
+        is_replaced = token != fast_token
+        text = "" if is_replaced else cleaned[start:end]
+        # A token may hold the space before its word. Of white space alone, `end` is below `start`.
         row.append(TokenSpan(token, end - len(text.lstrip()), start + len(text.rstrip())))
+        # A special token in the place of a token of the text has cut the text, too.
         is_cut = is_cut or is_replaced and start < end
     return cleaned, row, is_cut
 
@@ -511,6 +511,7 @@ def _words(row: list[TokenSpan], cleaned: str) -> list[int]:
     owners = [0] * len(cleaned)
     for number, match in enumerate(WORD_PATTERN.finditer(cleaned), start=1):
         owners[slice(*match.span())] = [number] * len(match.group())
+    # Numbered anew from 1, because the tokenizer may have cut or dropped words.
     counted = {0: 0}
     first = (owners[piece.start] if piece.start < piece.end else 0 for piece in row)
     return [counted.setdefault(word, len(counted)) for word in first]
@@ -523,11 +524,16 @@ def _inside(row: list[TokenSpan], start: int, end: int) -> list[int]:
 
 def _carry_over(spans: Sequence[Span], caption: str, cleaned: str) -> list[Span]:
     """Convert spans and their arguments to offsets in the cleaned caption; (0, 0) if removed."""
+    # Letter by letter, because lower case may have more letters ("İ" gives two).
     caption_letters, cleaned_letters = [c.lower() for c in caption], [c.lower() for c in cleaned]
+    # The usual case: cleaning has changed nothing but capitals.
     if not spans or caption_letters == cleaned_letters:
         return list(spans)
-    plain = plain_text(caption)  # so that entities and white space are matched exactly
+    # Without entities and white space, only mojibake and removed punctuation are left to match: a
+    # match could otherwise take the letters of "&amp;" for those of a word.
+    plain = plain_text(caption)
     kept, cleaned_kept = _non_spaces(plain.text), _non_spaces(cleaned)
+    # `autojunk` would ignore the frequent letters of captions of 200 letters or more.
     matcher = SequenceMatcher(
         None,
         [plain.text[i].lower() for i in kept],
@@ -535,6 +541,7 @@ def _carry_over(spans: Sequence[Span], caption: str, cleaned: str) -> list[Span]
         autojunk=False,
     )
     blocks = matcher.get_matching_blocks()
+    # From offsets in the plain text to offsets in the cleaned caption.
     places = {
         kept[block.a + i]: cleaned_kept[block.b + i] for block in blocks for i in range(block.size)
     }

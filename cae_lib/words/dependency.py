@@ -1,7 +1,7 @@
 """Find object, attribute and relation words by rules on spaCy's dependency tree.
 
-This is our alternative to SceneGraphParser 0.1.0, the paper's parser. It also finds words that the
-paper's parser leaves out, such as predicate adjectives, and the position of every mention.
+Unlike SceneGraphParser 0.1.0, the paper's parser, the rules also find predicate adjectives and
+other words that it leaves out, and the position of every mention.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span, Swap
 from cae_lib.words.swaps import find_swaps
 from cae_lib.words.versions import DEPENDENCY_VERSION, SWAPS_VERSION
 
+# Nouns that form a compound preposition together with "of", as in "on top of".
 COMPOUND_PREPOSITION_NOUNS = frozenset(
     "back bottom center centre edge end front inside left middle right side top".split()
 )
-"""Nouns that form a compound preposition together with "of", as in "on top of"."""
 
+# Coarse parts of speech, as spaCy names them (`Token.pos_`).
 NOUN_POS = ("NOUN", "PROPN")
 NOUN_OR_PRONOUN_POS = (*NOUN_POS, "PRON")
-"""Coarse parts of speech of nouns and pronouns, as spaCy names them (`Token.pos_`)."""
 
 
 class DependencyTagger:
@@ -39,9 +39,6 @@ class DependencyTagger:
       up"). Adjacent words form one span, even those of two relations ("standing next to").
 
     HTML entities are replaced before a caption is parsed.
-
-    Raises:
-        ConfigError: If no English spaCy model is installed.
     """
 
     def __init__(self) -> None:
@@ -49,26 +46,25 @@ class DependencyTagger:
 
     @property
     def identity(self) -> str:
-        """Name and versions of the rules, and the versions of spaCy and its model."""
+        """Versions of the rules, of spaCy and of its model."""
         rules = f"rules {DEPENDENCY_VERSION} swaps {SWAPS_VERSION}"
         return f"dependency {rules} ({spacy_versions(self._nlp)})"
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
-        """Return the spans of each caption: objects, then attributes, then relations.
-
-        The spans have no `arguments`.
-        """
+        """Return the spans of each caption: objects, attributes, relations; without `arguments`."""
         return [spans for spans, _ in tag_captions(self._nlp, captions, lambda d: (_spans(d), []))]
 
     def tag_with_swaps(self, captions: Sequence[str]) -> list[tuple[list[Span], list[Swap]]]:
-        """Return the spans of each caption, as `tag` does, and its swaps, as `find_swaps` does."""
+        """Return the spans of each caption and its swaps; see `find_swaps`."""
         return tag_captions(self._nlp, captions, lambda doc: (_spans(doc), find_swaps(doc)))
 
 
 def _spans(doc: Doc) -> list[Span]:
+    # Relations come first: "top" in "on top of" is a noun and "next" in "next to" an adjective.
     relations = {token for start in doc for token in _relation_words(start)}
     attributes = [token for token in doc if _is_attribute(token) and token not in relations]
     objects = [t for t in doc if t.pos_ in NOUN_POS and t not in relations and t not in attributes]
+    # One span for each attribute: "small red" are two properties, "fire hydrant" is one object.
     single = [span for token in attributes for span in _runs([token], ATTRIBUTE)]
     return [*_runs(objects, OBJECT), *single, *_runs(relations, RELATION)]
 
@@ -87,20 +83,26 @@ def _runs(tokens: Iterable[Token], role: int) -> list[Span]:
 def _is_attribute(token: Token) -> bool:
     if token.dep_ in ("nummod", "acomp") or (token.dep_ == "amod" and token.head.pos_ in NOUN_POS):
         return not _begins_preposition(token)
+    # "brown and white": the second adjective hangs on the first, not on the noun.
     if token.dep_ == "conj":
         return token.pos_ in ("ADJ", "VERB", "NUM") and _is_attribute(token.head)
+    # `attr` is the label of predicate nouns, which some predicate adjectives get, too.
     return token.dep_ == "attr" and token.pos_ == "ADJ"
 
 
 def _relation_words(token: Token) -> Iterator[Token]:
     """Yield the words of the relation whose verb or preposition is `token`, if there is one."""
+    # A verb without a second noun ("a player is running") relates nothing.
     if token.pos_ == "VERB" and token.lemma_ != "be" and _has_second_noun(token):
         yield token
+        # "picks up"
         yield from (child for child in token.children if child.dep_ == "prt")
     elif _is_preposition(token):
         yield token
+        # "next to"
         if token.head.pos_ in ("ADJ", "ADV") and token.head.i + 1 == token.i:
             yield token.head
+        # "on top of": spaCy reads "top" as the object of "on", and "of" as a preposition at "top".
         if _begins_compound_preposition(token):
             yield next(child for child in token.children if child.dep_ == "pobj")
 
@@ -116,12 +118,12 @@ def _has_second_noun(verb: Token) -> bool:
 
 
 def _is_preposition(token: Token) -> bool:
-    """Return whether a token is a preposition that governs a noun, a pronoun or a preposition.
-
-    Its dependency label is `prep`, `agent` or `conj`.
-    """
+    """Return whether a token is a preposition that governs a noun, a pronoun or a preposition."""
+    # `agent` is the "by" of a passive, `conj` the second of "on or under". spaCy tags some
+    # prepositions as SCONJ.
     if token.dep_ not in ("prep", "agent", "conj") or token.pos_ not in ("ADP", "SCONJ"):
         return False
+    # "out of": the first preposition governs the second.
     return any(
         child.dep_ == "prep" or child.dep_ == "pobj" and child.pos_ in NOUN_OR_PRONOUN_POS
         for child in token.children

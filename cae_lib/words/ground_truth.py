@@ -1,8 +1,6 @@
 """Taggers for captions whose roles and swaps are known by construction, without a parser.
 
-Captions of the synthetic scenes are stored with their scene graphs, and captions of the paired
-photographs all have the same form. A caption in which one of the swaps is made is false for the
-image of the original caption.
+A caption in which one of the swaps is made is false for the image of the original caption.
 """
 
 from __future__ import annotations
@@ -20,17 +18,20 @@ from cae_lib.words.lexicon import DETERMINERS, QUANTIFIERS, are_contradictory
 from cae_lib.words.roles import ATTRIBUTE, NO_OFFSETS, OBJECT, RELATION, Offsets, Span, Swap
 from cae_lib.words.versions import GROUND_TRUTH_VERSION
 
+# An article, or "no", at the end of the text before a noun phrase.
 TRAILING_ARTICLE = re.compile(r"\b(a|an|the|no) $")
-"""Pattern of an article or "no" at the end of the text before a noun phrase."""
 
 PAIRED_CAPTION = re.compile(r"(.+?) (to the (left|right) of|above|below) (.+)")
+# The nouns of the paired photographs that the rule "ends in s" would get wrong.
 IRREGULAR_PLURALS = frozenset("children men people women".split())
 SINGULARS_ENDING_IN_S = frozenset("dress".split())
-"""Nouns of the paired photographs that end in "s" but are singular."""
 
+# Words before the head noun that are no attributes; "thie" is a misspelling in the captions.
 NOT_ADJECTIVES = DETERMINERS | frozenset("and this these thie very brightly warmly well".split())
-"""Words before the head noun that are no attributes; "thie" is a misspelling in the captions."""
 
+# Words before the head noun of a paired photograph's phrase that form a compound with it. All 187
+# words that occur in these phrases were reviewed; the others are attributes, except for
+# `NOT_ADJECTIVES`.
 NOUN_MODIFIERS = frozenset(
     "atv baby ball baseball basketball bay beagle bernard bicycle bike bmw bmx boy camera cricket "
     "dirt field football frisbee german girl grayhound greenbay greyhound hockey horse horseback "
@@ -38,21 +39,12 @@ NOUN_MODIFIERS = frozenset(
     "race rally rock rugby school shepherd skateboard skater slalom smu snow soccer sooners speed "
     "sports st tag teen tennis toddler water woman".split()
 )
-"""Words before the head noun of a paired photograph's phrase that form a compound with it. All 187
-words that occur in these phrases were reviewed; the others are attributes, except for
-`NOT_ADJECTIVES`."""
 
 
 class SyntheticSceneTagger:
     """Tagger that reads the stored scene graphs of captions of the synthetic scenes.
 
-    Args:
-        file_pairs: Pairs of paths of JSON files. The first file of a pair holds captions, the
-            second their scene graphs in the same order. If a caption occurs several times, its
-            first scene graph counts.
-
-    Raises:
-        DataError: If a file is missing or malformed.
+    `file_pairs` are JSON files of captions, each with that of their scene graphs in the same order.
     """
 
     def __init__(self, file_pairs: Iterable[tuple[Path, Path]]) -> None:
@@ -62,28 +54,22 @@ class SyntheticSceneTagger:
                 texts = json.loads(captions.read_text(encoding="utf-8"))["annotations"]
                 entries = json.loads(graphs.read_text(encoding="utf-8"))["annotations"]
                 for text, entry in zip(texts, entries, strict=True):
+                    # Of a caption that occurs several times, the first scene graph counts.
                     self._entries.setdefault(text["caption"], entry)
             except (OSError, ValueError, KeyError) as error:
                 raise DataError(
                     f"{captions} and {graphs}: no captions with their scene graphs ({error!r}); "
                     "build the synthetic scenes anew."
                 ) from error
+        # With a digest, so that roles stored for other scenes are not taken for these.
         self.identity = f"scene graphs {GROUND_TRUTH_VERSION} {_digest(self._entries)}"
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
-        """Return the spans of each caption, as its scene graph states them, without `arguments`.
-
-        Raises:
-            DataError: If a caption is unknown.
-        """
+        """Return the spans of each caption, as its scene graph states them, without `arguments`."""
         return [self._spans(self._entry(caption)) for caption in captions]
 
     def tag_with_swaps(self, captions: Sequence[str]) -> list[tuple[list[Span], list[Swap]]]:
-        """Return the spans and swaps of each caption.
-
-        Raises:
-            DataError: If a caption is unknown.
-        """
+        """Return the spans and swaps of each caption."""
         entries = [self._entry(caption) for caption in captions]
         return [
             (self._spans(entry), _scene_swaps(caption, entry))
@@ -108,15 +94,13 @@ def _digest(entries: Mapping[str, Any]) -> str:
 
 
 def _scene_swaps(caption: str, entry: Mapping[str, Any]) -> list[Swap]:
-    """Return the swaps of a caption of the synthetic scenes.
-
-    If the caption states a relation, there is a swap of the two arguments. There is also a swap for
-    each pair of attributes that belong to different objects and contradict each other.
-    """
+    """Return the swap of a stated relation's arguments, if any, then the swaps of attributes."""
     nouns: list[Offsets] = []
     phrases: list[Offsets] = []
-    attributes: list[tuple[Offsets, int]] = []  # with the number of the thing that they are said of
+    # Each with the number of the object that it describes.
+    attributes: list[tuple[Offsets, int]] = []
     relation: list[Offsets] = []
+    # The spans stand in the order of the caption, so an attribute describes the next noun.
     for start, end, role in entry["spans"]:
         if role == ATTRIBUTE:
             attributes.append(((start, end), len(nouns)))
@@ -126,9 +110,11 @@ def _scene_swaps(caption: str, entry: Mapping[str, Any]) -> list[Swap]:
             article = TRAILING_ARTICLE.search(caption[:first])
             nouns.append((start, end))
             phrases.append((article.start() if article else first, end))
+        # Only between the first two objects; "right of" has two spans.
         elif len(nouns) == 1:
             relation.append((start, end))
     swaps = []
+    # "with" has the role of a relation, but states none that a swap could make false.
     if entry["relations"]:
         binder = relation[0][0], relation[-1][1]
         swaps.append(Swap((nouns[0], nouns[1]), (phrases[0], phrases[1]), binder))
@@ -147,26 +133,16 @@ class PairedImageTagger:
     """Tagger for captions of the paired photographs, which have the form "PHRASE RELATION PHRASE".
 
     Each phrase is a noun phrase that is true of one of the two photographs and false of the other.
-    The relation is "to the left of", "to the right of", "above" or "below". Its span covers only
-    the word "left", "right", "above" or "below".
     """
 
     identity = f"paired phrases {GROUND_TRUTH_VERSION}"
 
     def tag(self, captions: Sequence[str]) -> list[list[Span]]:
-        """Return the spans of each caption.
-
-        Raises:
-            DataError: If a caption has another form.
-        """
+        """Return the spans of each caption, with their `arguments`."""
         return [spans for spans, _ in self.tag_with_swaps(captions)]
 
     def tag_with_swaps(self, captions: Sequence[str]) -> list[tuple[list[Span], list[Swap]]]:
-        """Return the spans and swaps of each caption.
-
-        Raises:
-            DataError: If a caption has another form.
-        """
+        """Return the spans and swaps of each caption; attributes and relations have `arguments`."""
         return [_read_paired(caption) for caption in captions]
 
 
@@ -180,7 +156,10 @@ def _read_paired(caption: str) -> tuple[list[Span], list[Swap]]:
     phrases = match.span(1), match.span(4)
     words = [_words(caption, *phrase) for phrase in phrases]
     nouns = _noun(caption, words[0]), _noun(caption, words[1])
+    # Of "to the left of", the relation's span covers "left" alone, as in the synthetic scenes; the
+    # binder of the swap covers all four words.
     side = match.span(3) if match[3] else match.span(2)
+    # Each with the number of its noun.
     attributes = [
         (word, number)
         for number, phrase_words in enumerate(words)
@@ -213,12 +192,10 @@ def _noun(caption: str, words: Sequence[Offsets]) -> Offsets:
 
 
 def _fit(first: str, second: str) -> bool:
-    """Return whether the nouns of two phrases can be swapped.
-
-    They can if both are plural, or if both are singular and both or neither have a determiner.
-    """
+    """Return whether the nouns of two phrases can be swapped without an error of grammar."""
     plurals = [_is_plural(text.split()[-1].lower()) for text in (first, second)]
     determined = [text.split()[0].lower() in DETERMINERS | QUANTIFIERS for text in (first, second)]
+    # Plurals do without a determiner, so only singulars have to agree in it.
     return plurals[0] == plurals[1] and (plurals[0] or determined[0] == determined[1])
 
 

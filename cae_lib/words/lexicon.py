@@ -1,85 +1,78 @@
 """Word lists that decide which swaps of a caption's parts make it false.
 
-They list mutual relations (which hold in both directions), nouns that name no object, determiners,
-and scales of attributes. The lists are short on purpose: each of them prevents errors that occurred
-in captions of COCO, Flickr8k and the synthetic scenes.
+The lists are short on purpose: each of them prevents errors that occurred in captions of COCO,
+Flickr8k and the synthetic scenes.
 """
 
 from __future__ import annotations
 
+# Prepositions that hold in both directions: swapping their arguments makes nothing false. "by" is
+# directed before the agent of a passive ("held by"), "with" after a past participle ("filled
+# with"). The words of a preposition are joined by "_".
+#
+# ARO drops 157 relations from its average as symmetric (`aro_symmetric.txt`). Those of them that
+# are symmetric in meaning end in one of these prepositions or are in `MUTUAL_VERBS`. The others,
+# such as "underneath", "sitting under" and "reading", are directed, and are swapped here.
 MUTUAL_PREPOSITIONS = frozenset(
     "adjacent_to across_from along_side_of along_with alongside alongside_of amid among amongst "
     "and apart_from attached_to away_from beside besides between by close_by close_to connected_to "
     "far_from near nearby next_to on_the_other_side_of opposite together_with with".split()
 )
-"""Prepositions that hold in both directions, so that swapping their arguments makes nothing false.
 
-The words of a preposition are joined by "_".
-
-Two of them are directed in some contexts. "by" is mutual in "parked by" but directed before the
-agent of a passive ("held by"); "with" is directed after a past participle ("filled with").
-
-ARO drops 157 relations from its average as symmetric (`aro_symmetric.txt`). Those of them that are
-symmetric in meaning end in one of these prepositions or are in `MUTUAL_VERBS`. The others, such as
-"underneath", "sitting under" and "reading", are directed, and their arguments are swapped here.
-"""
-
+# Lemmas of verbs that hold in both directions, or whose reversal nobody could call false.
 MUTUAL_VERBS = frozenset(
     "embrace equal face fight greet hug kiss marry match meet resemble".split()
 )
-"""Lemmas of verbs that hold in both directions, or whose reversal nobody could call false."""
 
+# Lemmas of verbs after whose participle "by" states a place instead of an agent ("parked by").
 POSTURE_VERBS = frozenset("lean lie locate park place position seat set sit stand stop".split())
-"""Lemmas of verbs after whose participle "by" states a place instead of an agent ("parked by")."""
 
+# Lemmas of verbs that are mutual if "to" follows, as in "talk to".
 MUTUAL_VERBS_TO = frozenset("chat speak talk".split())
-"""Lemmas of verbs that are mutual if "to" follows, as in "talk to"."""
 
+# Prepositions that are mutual after a noun ("trees along a road", "a bike against a wall") and
+# directed after a verb ("walking along a road", "leaning against a wall").
 MUTUAL_WORDS_AFTER_NOUN = frozenset({"against", "along"})
-"""Prepositions that are mutual after a noun ("trees along a road", "a bike against a wall") and
-directed after a verb ("walking along a road", "leaning against a wall")."""
 
+# Prepositions of time, purpose or manner, which no reversal makes false in an image. "of" mostly
+# follows a quantity or a part, and "at" is almost mutual.
 UNSWAPPED_PREPOSITIONS = frozenset(
     "about after as at before despite during except for including like of per since than through "
     "throughout towards until via without".split()
 )
-"""Prepositions that state no reversible relation in an image, so that nothing is swapped.
 
-They state time, purpose or manner. The list also has "of", which mostly follows a quantity or a
-part (see `WORDS_WITH_DIRECTED_OF` for the exceptions), and "at", which is almost mutual.
-"""
-
+# Words after which "of" states a directed relation, as in "a bowl full of lemons".
 WORDS_WITH_DIRECTED_OF = frozenset("full made consisting composed".split())
-"""Words after which "of" states a directed relation, as in "a bowl full of lemons"."""
 
+# Nouns for a position in an image or on an object ("left", "top"), which name no object.
 PLACE_NOUNS = frozenset(
     "back background base bottom center centre corner distance edge edges end foot foreground "
     "front inside left middle outside rear right side sides top".split()
 )
-"""Nouns for a position in an image or on an object ("left", "top"), which name no object."""
 
+# Other nouns and quantifiers that name no object in an image, such as "time" or "pair".
 NON_OBJECT_NOUNS = frozenset(
     "action afternoon air bit close-up closeup course dark day daytime display evening "
     "fun half line lot midair mid-air morning motion night one ones order other others pair part "
     "place process row series set something somebody someone something thing things time times "
     "use view way".split()
 )
-"""Other nouns and quantifiers that name no object in an image, such as "time" or "pair"."""
 
+# Nouns for an image itself: "a view of a giraffe" is about the giraffe.
 IMAGE_NOUNS = frozenset(
     "close closeup close-up drawing image painting photo photograph picture portrait scene shot "
     "view".split()
 )
-"""Nouns for an image itself: "a view of a giraffe" is about the giraffe."""
 
 DETERMINERS = frozenset(
     "a an another any each every her his its my no our some that the their these this those "
     "your".split()
 )
-QUANTIFIERS = frozenset("both few many several".split())
-"""Quantifiers that stand in the place of a determiner."""
+QUANTIFIERS = frozenset("both few many several".split())  # in the place of a determiner
 POSSESSIVES = frozenset("her his its my our their your".split())
 
+# Scales of attributes, such as colour or size. Words of different groups of a scale are taken to
+# exclude each other; those of one group, and of different scales, are not.
 ATTRIBUTE_SCALES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (
         *((word,) for word in "black white brown tan beige yellow orange red pink maroon".split()),
@@ -88,6 +81,7 @@ ATTRIBUTE_SCALES: tuple[tuple[tuple[str, ...], ...], ...] = (
         ("blond", "blonde"),
         ("gold", "golden"),
     ),
+    # "small" stands in two scales, because "a small boy" is neither old nor large.
     (("young", "little", "small", "tiny"), ("old", "older", "elderly")),
     (("small", "little", "tiny", "short"), ("large", "big", "huge", "giant", "tall", "long")),
     (("striped",), ("spotted",), ("checkered", "plaid"), ("plain",)),
@@ -98,18 +92,13 @@ ATTRIBUTE_SCALES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("bright", "light"), ("dark",)),
     (("male",), ("female",)),
 )
-"""Scales of attributes, such as colour or size. Each scale is a tuple of groups of words, and
-attributes of different groups of a scale are taken to exclude each other."""
 
+# The numbers of two to ten objects, as a scale like those of `ATTRIBUTE_SCALES`.
 COUNT_SCALE = tuple((word,) for word in "two three four five six seven eight nine ten".split())
-"""The numbers of two to ten objects, as a scale like those of `ATTRIBUTE_SCALES`."""
 
 
 def are_contradictory(first: str, second: str) -> bool:
-    """Return whether two attributes, given in lower case, cannot both be true of one object.
-
-    This is so if one of `ATTRIBUTE_SCALES`, or `COUNT_SCALE`, contains them in different groups.
-    """
+    """Return whether two attributes, given in lower case, cannot both be true of one object."""
     return any(
         _group(scale, first) != _group(scale, second)
         and None not in (_group(scale, first), _group(scale, second))

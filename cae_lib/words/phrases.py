@@ -19,29 +19,22 @@ if TYPE_CHECKING:
 
 PHRASE_KINDS = ("object", "attribute", "relation")
 ARTICLES = frozenset({"a", "an", "the"})
+# The distinct phrases of one caption, by kind of phrase (`PHRASE_KINDS`).
 PhrasesByKind = dict[str, tuple[str, ...]]
-"""The distinct phrases of one caption, by kind of phrase (`PHRASE_KINDS`)."""
 
 
 def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[PhrasesByKind]:
-    """Return the phrases of each scene graph, in lower case.
-
-    The phrase of an object is the head of its noun phrase with the compounds of the head ("police
-    dog"). The phrase of an attribute is one adjective or number with its head ("brown dog"). The
-    phrase of a relation is its words, as the parser returns them, between two heads ("dog chasing
-    cat").
-
-    Args:
-        graphs: Scene graphs, as `SceneGraphTagger.graphs` returns them.
-    """
+    """Return the phrases of each graph of `SceneGraphTagger.graphs`, in lower case."""
     phrases = []
     for graph in graphs:
         entities = graph["entities"]
+        # A head includes its compounds: "police dog".
         heads = [entity["head"].lower() for entity in entities]
         attributes = [
             f"{modifier['span'].lower()} {head}"
             for head, entity in zip(heads, entities, strict=True)
             for modifier in entity["modifiers"]
+            # The parser lists determiners as modifiers, too.
             if modifier["dep"] in ("amod", "nummod")
         ]
         relations = [
@@ -53,18 +46,10 @@ def parsed_phrases(graphs: Sequence[Mapping[str, Any]]) -> list[PhrasesByKind]:
 
 
 def ground_truth_phrases(text: str, entry: Mapping[str, Any]) -> PhrasesByKind:
-    """Return the phrases of a caption of the synthetic scenes from its scene graph.
+    """Return the phrases of a caption of the synthetic scenes, given its stored scene graph.
 
-    The phrase of a relation has the wording of the caption. Left out are "is", adjectives, and the
-    article of the second object: "cat to the left of dog".
-
-    Args:
-        text: The caption.
-        entry: Scene graph of the caption, as the file of scene graphs stores it, with four keys.
-            "spans": Lists `[start, end, role]`; start and end are character offsets.
-            "objects": The ids of the objects, in the order of the caption.
-            "attributes": Pairs of an object's id and a word.
-            "relations": Triples of the subject's id, the relation and the object's id.
+    The graph has "spans" `[start, end, role]`, the "objects" (ids in the order of the caption),
+    "attributes" (id, word) and "relations" (subject's id, relation, object's id).
     """
     spans = entry["spans"]
     places = [(start, end) for start, end, role in spans if role == OBJECT]
@@ -73,6 +58,8 @@ def ground_truth_phrases(text: str, entry: Mapping[str, Any]) -> PhrasesByKind:
     adjectives = {text[start:end] for start, end, role in spans if role == ATTRIBUTE}
     relations = []
     for subject, _, obj in entry["relations"]:
+        # In the caption's wording: "a cat is to the left of a red dog" gives "cat to the left of
+        # dog", where the graph has "left of".
         between = text[places[order.index(subject)][1] : places[order.index(obj)][0]].split()
         words = [word for word in between if word not in adjectives]
         while words and words[-1] in ARTICLES:
@@ -86,18 +73,9 @@ def ground_truth_phrases(text: str, entry: Mapping[str, Any]) -> PhrasesByKind:
 def load_ground_truth_phrases(
     captions_path: str | Path, graphs_path: str | Path
 ) -> dict[str, PhrasesByKind]:
-    """Load the ground-truth phrases of captions of the synthetic scenes.
+    """Load the phrases of captions of the synthetic scenes, by the text of the caption.
 
-    Args:
-        captions_path: JSON file of captions, in COCO's format.
-        graphs_path: JSON file of their scene graphs, in the same order.
-
-    Returns:
-        The phrases of each caption, by the text of the caption. If a caption occurs several times,
-        its last scene graph counts.
-
-    Raises:
-        DataError: If a file is missing or malformed.
+    Both files are JSON in COCO's format and in the same order. The last of equal captions counts.
     """
     try:
         captions = json.loads(Path(captions_path).read_text(encoding="utf-8"))["annotations"]
@@ -114,24 +92,21 @@ def load_ground_truth_phrases(
 
 
 def stated_bindings(alignment: Alignment) -> list[set[tuple[Any, ...]]]:
-    """Return the distinct bindings that each caption states, as tuples of a role and token ids.
+    """Return the distinct bindings of each caption, for words whose arguments are all known.
 
-    There is a tuple for each attribute or relation word whose arguments are all known. It holds the
-    role of the word, the token ids of the word, and the token ids of the first word of each
-    argument: the object of an attribute, or the subject and the object of a relation.
-
-    Args:
-        alignment: Tokens, words, roles and arguments of the captions. It cannot be a placebo,
-            which has no arguments.
+    A binding is a tuple: the role of the word, its token ids, and the token ids of the first word
+    of each argument (an attribute's object, or a relation's subject and object).
     """
     assert alignment.arguments is not None, "only the roles of placebos have no arguments"
     columns = (alignment.tokens, alignment.words, alignment.roles, alignment.arguments)
     all_bindings = []
     for ids, words, roles, arguments in zip(*(c.tolist() for c in columns), strict=True):
+        # The token ids of each word, which serve as its text.
         texts: dict[int, tuple[int, ...]] = {}
         for token, word in zip(ids, words, strict=True):
             texts[word] = (*texts.get(word, ()), token)
         candidates = [
+            # 0 is an argument that is not known.
             (role, texts[word], *(texts[of] for of in said_of if of))
             for word, role, said_of in zip(words, roles, arguments, strict=True)
             if role > OBJECT

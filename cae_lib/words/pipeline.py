@@ -47,11 +47,7 @@ class SwapTagger(Tagger, Protocol):
 
 
 def spacy_model_name() -> str:
-    """Return the name of the English spaCy model, the first of `SPACY_MODELS` that is installed.
-
-    Raises:
-        ConfigError: If none of them is installed.
-    """
+    """Return the name of the English spaCy model, the first of `SPACY_MODELS` that is installed."""
     for name in SPACY_MODELS:
         if importlib.util.find_spec(name) is not None:
             return name
@@ -63,20 +59,14 @@ def spacy_model_name() -> str:
 
 @functools.cache
 def load_pipeline() -> Language:
-    """Load the installed English spaCy model without its entity recognizer, once per process.
-
-    Raises:
-        ConfigError: If no English spaCy model is installed.
-    """
+    """Load the installed English spaCy model without its entity recognizer, once per process."""
     return disable_entity_recognizer(spacy.load(spacy_model_name()))
 
 
 def disable_entity_recognizer(nlp: Language) -> Language:
-    """Disable the entity recognizer of a spaCy pipeline in place, and return the pipeline.
-
-    No tagger uses its entities. The lemmatizer stays enabled, because phrasal verbs are recognized
-    by their lemmas.
-    """
+    """Disable the entity recognizer of a spaCy pipeline in place, and return the pipeline."""
+    # No tagger uses its entities. The lemmatizer stays enabled, because the paper's parser
+    # recognizes phrasal verbs by their lemmas, and our rules name verbs by theirs.
     if "ner" in nlp.pipe_names:
         nlp.disable_pipe("ner")
     return nlp
@@ -90,18 +80,13 @@ def spacy_versions(nlp: Language) -> str:
 def parse_captions(
     nlp: Language, captions: Sequence[str], convert: Callable[[Doc], T]
 ) -> Iterator[T]:
-    """Parse captions and return an iterator over the results of `convert`, in the given order.
+    """Return an iterator over the result of `convert` for each parsed caption, in their order.
 
-    All captions are parsed and converted before the iterator is returned. Equal captions are
-    parsed and converted once and share the same result object.
-
-    Args:
-        nlp: A spaCy pipeline.
-        captions: The captions.
-        convert: Function from the parsed caption to a result.
+    Equal captions are parsed once and share their result.
     """
     distinct = list(dict.fromkeys(captions))
     docs = nlp.pipe(distinct, batch_size=256)
+    # Each `Doc` is converted as it comes, so that never more than a batch of them is in memory.
     results = dict(zip(distinct, map(convert, docs), strict=True))
     return (results[caption] for caption in captions)
 
@@ -113,11 +98,7 @@ def tag_captions(
 ) -> list[tuple[list[Span], list[Swap]]]:
     """Parse captions without their HTML entities, and return spans and swaps of the captions.
 
-    Args:
-        nlp: A spaCy pipeline.
-        captions: The captions.
-        convert: Function from the parsed text to its spans and swaps, which are converted from
-            offsets in the text to offsets in the caption.
+    `convert` returns them for the parsed text, by their offsets in this text.
     """
     texts = [plain_text(caption) for caption in captions]
     tagged = parse_captions(nlp, [text.text for text in texts], convert)

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 OTHER, OBJECT, ATTRIBUTE, RELATION = range(4)
 ROLE_NAMES = ("other", "object", "attribute", "relation")
 
-Offsets = tuple[int, int]
-"""Offsets `(start, end)` of characters in a caption, end exclusive; (0, 0) means no characters."""
-
-NO_OFFSETS: Offsets = (0, 0)
+Offsets = tuple[int, int]  # (start, end) of characters in a caption, end exclusive
+NO_OFFSETS: Offsets = (0, 0)  # no characters
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,7 @@ class Span:
     start: int
     end: int
     role: int
+    # Not compared, so that a word that `SceneGraphTagger` finds twice at one place stays one span.
     arguments: tuple[Offsets, ...] = field(default=(), compare=False)
 
 
@@ -56,20 +55,16 @@ class Swap:
     @property
     def allowed_pairs(self) -> tuple[tuple[Offsets, Offsets], ...]:
         """The distinct pairs of parts that may be swapped: nouns, phrases, both or none."""
+        # Distinct, because nouns and phrases are equal for attributes and for bare nouns.
         return tuple(
             pair for pair in dict.fromkeys((self.nouns, self.phrases)) if NO_OFFSETS not in pair
         )
 
 
 def swap_substrings(caption: str, first: Offsets, second: Offsets) -> str:
-    """Return a caption in which two substrings are swapped.
+    """Return a caption in which two substrings are swapped, the earlier one given first.
 
     Articles are not adapted ("a" to "an" or the reverse).
-
-    Args:
-        caption: The caption.
-        first: Character offsets of the earlier substring.
-        second: Character offsets of the later substring.
     """
     (a, b), (c, d) = first, second
     return caption[:a] + caption[c:d] + caption[b:c] + caption[a:b] + caption[d:]

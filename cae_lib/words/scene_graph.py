@@ -28,48 +28,33 @@ class SceneGraphTagger:
     """Tagger that finds the entities, modifiers and relations of SceneGraphParser.
 
     The head of an entity is an object, its adjectives and numbers are attributes, and the words of
-    a relation are relation words. The parser returns words without their positions. The tagger
-    takes the first place in the caption at which these words occur one after the other as whole
-    words. Code of another publication by CAE's authors has the same rule, but compares token ids.
+    a relation are relation words. With `determiners`, determiners other than "the" are attributes,
+    too, as in the code of another publication by CAE's authors.
 
-    If a word occurs twice in a caption, only its first occurrence is found. The parser reverses the
-    order of several compounds before a head, so such a head is not found in the caption. Words of a
-    role that are not found become one empty span (0, 0), which `Alignment.n_unmatched` counts.
-
-    HTML entities are replaced before a caption is parsed.
-
-    Args:
-        determiners: Whether determiners other than "the" count as attributes, as they do in the
-            code of that other publication.
-
-    Raises:
-        ConfigError: If no English spaCy model is installed.
+    The parser returns words without positions. The first place in the caption at which they occur
+    is taken; words that do not occur become the span (0, 0), see `Alignment.n_unmatched`.
     """
 
     def __init__(self, determiners: bool = False) -> None:
         self._parser = sng_parser.Parser("spacy", model=spacy_model_name())
         self._nlp = disable_entity_recognizer(self._parser.unwrapped.nlp)
-        self._parser.unwrapped.nlp = _itself  # the parser is given parsed captions
+        # The parser runs its pipeline on one caption at a time. It is given captions that were
+        # parsed in batches instead, and leaves them as they are.
+        self._parser.unwrapped.nlp = _itself
         self.determiners = determiners
 
+    # The parser's class cannot be pickled, so the tagger is built anew in another process.
     def __reduce__(self) -> tuple[Any, ...]:
-        """Rebuild the tagger when it is unpickled, because the parser's class cannot be pickled."""
         return type(self), (self.determiners,)
 
     @property
     def identity(self) -> str:
-        """Name and versions of the parser, our spans, spaCy and its model, and the options."""
+        """Versions of the parser, of our spans, of spaCy and its model, and the options."""
         spans = f"spans {SCENE_GRAPH_VERSION} first{' determiners' if self.determiners else ''}"
         return f"SceneGraphParser 0.1.0 {spans} ({spacy_versions(self._nlp)})"
 
     def graphs(self, captions: Sequence[str]) -> list[SceneGraph]:
-        """Parse captions into scene graphs.
-
-        Returns:
-            The result of `sng_parser.Parser.parse` for each caption. Its key "entities" holds each
-            entity with its head and modifiers, and its key "relations" the relations, each between
-            two entities.
-        """
+        """Parse captions into the "entities" and "relations" of `sng_parser.Parser.parse`."""
         texts = [plain_text(caption).text for caption in captions]
         return list(parse_captions(self._nlp, texts, self._parser.parse))
 
@@ -81,6 +66,7 @@ class SceneGraphTagger:
 
     def _tagged(self, doc: Doc) -> list[Span]:
         spans = self._spans(_lower(doc.text), self._parser.parse(doc))
+        # `align` gives a token that spans share the role of the first span: objects come first.
         return sorted(dict.fromkeys(spans), key=lambda span: span.role)
 
     def _spans(self, text: str, graph: SceneGraph) -> Iterator[Span]:
@@ -108,16 +94,17 @@ def _lower(text: str) -> str:
 
 @lru_cache(maxsize=100_000)
 def _pattern(words: str) -> re.Pattern[str]:
-    """Compile a pattern that finds words in order, with or without white space between them.
-
-    The pattern does not match inside a longer run of letters.
-    """
+    """Compile a pattern that finds words in order, with or without white space between them."""
     letter = r"[^\W\d_]"
+    # "car" is not found in "carpet".
     before = f"(?<!{letter})" if words[0].isalpha() else ""
     after = f"(?!{letter})" if words[-1].isalpha() else ""
+    # The parser joins tokens by spaces, even where the caption has none between them.
     return re.compile(before + r"\s*".join(map(re.escape, words.split())) + after)
 
 
 def _first_place(text: str, words: str, role: int, *of: tuple[int, int]) -> Span:
+    # The first place, as in code of CAE's authors, which searches for token ids: a second "man" is
+    # never found. Neither is a head with several compounds, whose order the parser reverses.
     match = _pattern(_lower(words).strip()).search(text) if words.strip() else None
     return Span(match.start(), match.end(), role, of) if match else Span(0, 0, role)

@@ -35,6 +35,7 @@ from cae_lib.words.roles import NO_OFFSETS, Offsets, Swap
 NOUN_POS = ("NOUN", "PROPN")
 COUNT_WORDS = frozenset(word for group in COUNT_SCALE for word in group)
 _PLACE_PATTERN = "|".join(sorted(PLACE_NOUNS, key=len, reverse=True))
+# Prepositions of several words, and positions in the image ("on the left").
 COMPOUND_PREPOSITION = re.compile(
     rf"\b((?:(?:to|on|at|in|from|near|by|along|around|of) )?(?:the )?(?:other |left |right )?"
     rf"(?:{_PLACE_PATTERN}) of|(?:next|close|adjacent|attached|connected) to|across from|far from"
@@ -43,7 +44,6 @@ COMPOUND_PREPOSITION = re.compile(
     r"|foreground|distance|corner)(?! of))\b",
     re.IGNORECASE,
 )
-"""Pattern of prepositions of several words, and of positions in the image ("on the left")."""
 
 CLOSE_UP_OF = re.compile(
     r"\bclose ?-? ?up (?:view |shot |picture |photo |image )?of\b", re.IGNORECASE
@@ -52,20 +52,13 @@ CLOSE_UP_OF = re.compile(
 
 @dataclass(frozen=True)
 class NounPhrase:
-    """A noun phrase in a parsed caption.
-
-    Attributes:
-        start: Index of the first token.
-        end: Index after the last token.
-        head: Head noun, such as "group" in "a group of people".
-        noun: Head noun with its compound modifiers, as the index of the first token and the index
-            after the last; None if the noun cannot be moved without its phrase, as in "a group of
-            people".
-    """
+    """A noun phrase in a parsed caption, as a range of tokens."""
 
     start: int
     end: int
-    head: Token
+    head: Token  # "group" in "a group of people"
+    # The range of the head and its compound modifiers; None if it cannot be moved without its
+    # phrase, as in "a group of people".
     noun: tuple[int, int] | None
 
     @property
@@ -85,18 +78,12 @@ def find_swaps(doc: Doc) -> list[Swap]:
     """Return every swap in a caption, first those of arguments of a relation, then of attributes.
 
     - A relation is a preposition of one or several words, with the verb, adjective or adverb right
-      before it, or a verb with an object. It has no swap if it is mutual ("near") or states nothing
-      whose reversal would be false ("during").
-    - An argument is a noun phrase that names an object. The nouns alone can be swapped if both are
-      plural, or if both are singular and both or neither have a determiner. The phrases can be
-      swapped if the verb still agrees with its subject. Arguments are not swapped if one of them
-      contains a possessive.
+      before it, or a verb with an object. Mutual relations ("near") have no swap, nor have those
+      whose reversal would not be false ("during").
+    - An argument is a noun phrase that names an object. Nouns or whole phrases are swapped only if
+      articles, number and possessives still fit.
     - Two attributes are swapped if they contradict each other (`are_contradictory`) and describe
-      different objects. If both objects have the same noun, their phrases must differ in another
-      word that is not a determiner. Numbers are swapped only if both nouns are plural.
-
-    Args:
-        doc: A caption that spaCy has parsed.
+      objects that differ in more than these attributes.
     """
     reader = _Reader(doc)
     return [*reader.relation_swaps(), *reader.attribute_swaps()]
@@ -107,6 +94,7 @@ class _Reader:
 
     def __init__(self, doc: Doc) -> None:
         self.doc = doc
+        # `char_span` gives None if spaCy's tokens do not begin and end where the match does.
         self.compounds = [
             span
             for match in COMPOUND_PREPOSITION.finditer(doc.text)
@@ -118,15 +106,14 @@ class _Reader:
         self.phrase_of = self._phrases()
 
     def _phrases(self) -> dict[int, NounPhrase]:
-        """Return the noun phrase of each token that belongs to one, by the index of the token.
-
-        In "a view of a giraffe", the tokens of "a view" have the noun phrase of the giraffe.
-        """
+        """Return the noun phrase of each token that belongs to one, by the index of the token."""
         phrases: list[NounPhrase] = []
         for chunk in self.doc.noun_chunks:
+            # "the top" of "on the top of" is a noun chunk for spaCy, but names no object here.
             blocked = self.compound_of.keys() | self.view_words
             tokens = [token for token in chunk if token.i not in blocked]
             nouns = [token for token in tokens if token.pos_ in NOUN_POS]
+            # Tokens with a gap: a blocked word stands within the chunk.
             if not nouns or tokens[-1].i - tokens[0].i + 1 != len(tokens):
                 continue
             head = chunk.root if chunk.root in nouns else nouns[-1]
@@ -135,12 +122,15 @@ class _Reader:
                 start -= 1
             phrases.append(NounPhrase(tokens[0].i, head.i + 1, head, (start, head.i + 1)))
         phrase_of: dict[int, NounPhrase] = {}
-        for phrase in reversed(phrases):  # so that "of people" is known where "a group" is read
+        # Backwards, so that "people" is known where "a group" is read.
+        for phrase in reversed(phrases):
             after = phrase_of.get(phrase.end + 1)
             if after is not None and self._is_of(phrase.end):
+                # In "a view of a giraffe", the words "a view" stand for the giraffe.
                 if phrase.head.lower_ in IMAGE_NOUNS:
                     phrase_of |= dict.fromkeys(range(phrase.start, phrase.end), after)
                     continue
+                # "a group of people" is moved as a whole.
                 phrase = NounPhrase(phrase.start, after.end, phrase.head, None)
             phrase_of |= dict.fromkeys(range(phrase.start, phrase.end), phrase)
         return phrase_of
@@ -166,11 +156,14 @@ class _Reader:
             if subject is None or target is None:
                 continue
             first, second = sorted((subject, target), key=lambda phrase: phrase.start)
+            # The phrases must not overlap, nor hold the words of the relation.
             apart = first.end <= second.start and not any(
                 phrase.start <= place < phrase.end
                 for phrase in (first, second)
                 for place in range(*binder)
             )
+            # A parse may take the noun after "riding on top of" for the object of "riding", too;
+            # the two objects are swapped once.
             if not apart or (first.start, second.start) in seen:
                 continue
             swap = self._swap(first, second, binder)
@@ -183,9 +176,12 @@ class _Reader:
 
         Subject and object are None if they are not found.
         """
+        # Prepositions of several words first: of two relations that join the same objects,
+        # `relation_swaps` takes the first.
         for span in self.compounds:
             target = self._first_phrase(span.end)
             binder = self._with_verb(span.start, span.end)
+            # Those with other last words are mutual ("next to") or have no object ("on the left").
             if span[-1].lower_ in ("of", "from", "against") and not self._is_mutual(*binder):
                 yield binder, self._subject(self.doc[span.start]), target
         for token in self.doc:
@@ -201,6 +197,7 @@ class _Reader:
 
     def _is_directed(self, preposition: Token) -> bool:
         """Return whether a preposition of one word states a relation that could be reversed."""
+        # "a bowl full of lemons", but not "a bowl of lemons".
         if preposition.lower_ == "of":
             return preposition.head.lower_ in WORDS_WITH_DIRECTED_OF
         return preposition.lower_ not in UNSWAPPED_PREPOSITIONS
@@ -209,21 +206,26 @@ class _Reader:
         """Return whether a relation holds in both directions."""
         words = [token.lower_ for token in self.doc[start:end]]
         last = self.doc[end - 1]
+        # "held by" is directed; "standing by" and "parked by" are not, even if spaCy takes what
+        # follows for an agent.
         if last.lower_ == "by":
             verb = last.head
             return last.dep_ != "agent" or verb.tag_ == "VBG" or verb.lemma_ in POSTURE_VERBS
+        # "filled with" is directed, "playing with" is not.
         if last.lower_ == "with":
             return last.head.tag_ != "VBN" and self.doc[end - 2].tag_ != "VBN"
         if last.lower_ == "to" and last.head.lemma_ in MUTUAL_VERBS_TO:
             return True
         if last.lower_ in MUTUAL_WORDS_AFTER_NOUN and last.head.pos_ in NOUN_POS:
             return True
+        # The binder may begin with a verb: of "sitting next to", "next_to" is mutual.
         return any("_".join(words[at:]) in MUTUAL_PREPOSITIONS for at in range(len(words)))
 
     def _with_verb(self, start: int, end: int) -> tuple[int, int]:
         """Extend a preposition by the verb, adjective or adverb right before it, if any."""
         if start and self.doc[start - 1].pos_ in ("VERB", "ADJ", "ADV"):
             before = self.doc[start - 1]
+            # An adjective within a noun phrase or another preposition belongs to that.
             if before.i not in self.compound_of and before.i not in self.phrase_of:
                 return before.i, end
         return start, end
@@ -242,13 +244,9 @@ class _Reader:
         return phrase
 
     def _subject(self, token: Token) -> NounPhrase | None:
-        """Return the noun phrase that is the subject of a preposition or verb.
+        """Return the noun phrase that is the subject of a preposition or verb, found up the tree.
 
-        The search goes up the tree from `token`. It ends at the first noun before `token`, or at
-        the first verb with a noun as subject or, without a subject, with a predicate noun before
-        `token` ("there is a dog on"). If it finds none or meets a pronoun as subject (outside of a
-        relative clause), the result is the noun phrase right before `token`. The result is None if
-        there is no such phrase or it names no object.
+        The result is None if there is no such phrase or it names no object.
         """
         start, word = token, token
         for _ in range(len(self.doc)):
@@ -258,22 +256,29 @@ class _Reader:
                 ]
                 if subjects and subjects[0].pos_ != "PRON":
                     return self._thing(subjects[0])
+                # "there is a dog on a mat": the predicate noun is what is on the mat.
                 things = [child for child in word.children if child.dep_ == "attr"]
                 if subjects == [] and things and things[0].i < start.i:
                     return self._thing(things[0])
+                # A pronoun names no object. That of a relative clause ("who") stands for the noun
+                # that the clause hangs on, so the search goes on up.
                 if subjects and word.dep_ != "relcl":
-                    break  # a pronoun
+                    break
+            # The root of the tree is its own head.
             if word.head == word:
                 break
             word = word.head
+            # A noun that `token` hangs on, as in "a cat on".
             if word.i < start.i and word.i in self.phrase_of and word.pos_ in NOUN_POS:
                 return self._thing(word)
+        # Without a subject in the tree, the phrase right before the relation has to do.
         before = self.phrase_of.get(start.i - 1)
         return before if before and self._is_thing(before.head) else None
 
     def _thing(self, noun: Token) -> NounPhrase | None:
         if self._is_thing(noun):
             return self.phrase_of[noun.i]
+        # "a close up of a bowl" is about the first object after these words.
         view = noun.i in self.view_words or noun.lower_ in IMAGE_NOUNS
         after = min((i for i in self.phrase_of if i > noun.i), default=None) if view else None
         return None if after is None else self.phrase_of[after]
@@ -283,8 +288,10 @@ class _Reader:
         if phrase is None or noun.pos_ not in NOUN_POS:
             return False
         head = phrase.head
+        # "a man in black", "two tan and white dogs"; but "an orange" is an object.
         if _is_colour(head) and phrase.determiner in {"", *COUNT_WORDS}:
-            return False  # "a man in black", "two tan and white dogs"; "an orange" is a thing
+            return False
+        # "a pair of dogs" names objects, though "pair" alone does not.
         partitive = phrase.noun is None
         return partitive or head.lower_ not in NON_OBJECT_NOUNS | PLACE_NOUNS
 
@@ -303,32 +310,30 @@ class _Reader:
         )
 
     def _nouns_fit(self, first: NounPhrase, second: NounPhrase) -> bool:
-        """Return whether each noun can follow the determiner of the other.
-
-        This is False if a noun cannot be moved without its phrase, or a phrase has a possessive.
-        """
+        """Return whether each noun can be moved and can follow the determiner of the other."""
         if first.noun is None or second.noun is None or first.is_plural != second.is_plural:
             return False
         if self._is_owned(first) or self._is_owned(second):
             return False
+        # A plural can do without a determiner, a singular cannot: "a man holding fruit".
         return bool(first.determiner) == bool(second.determiner) or first.is_plural
 
     def _phrases_fit(self, first: NounPhrase, second: NounPhrase) -> bool:
-        """Return whether two whole phrases can be swapped.
-
-        They can if neither has a possessive and the verb still agrees with its subject.
-        """
+        """Return whether two whole phrases can be swapped."""
         if self._is_owned(first) or self._is_owned(second):
             return False
+        # "a group of people sit on a bench": the subject is singular in form, but not its verb.
         if _has_plural_verb(first) and not second.is_plural:
-            return False  # "a group of people sit", which is singular in form
+            return False
+        # If one of them is a subject, the verb has to agree with the other one, too.
         governs = any(
             phrase.head.dep_ in ("nsubj", "nsubjpass", "attr") for phrase in (first, second)
         )
         return not governs or first.is_plural == second.is_plural
 
     def _is_owned(self, phrase: NounPhrase) -> bool:
-        """Return whether a phrase has a possessive; a swap could move it before its owner."""
+        """Return whether a phrase has a possessive."""
+        # A swap would move it before its owner: "his dog walking a man".
         words = self.doc[phrase.start : phrase.end]
         return any(token.lower_ in POSSESSIVES or token.tag_ == "POS" for token in words)
 
@@ -348,10 +353,12 @@ class _Reader:
         for (first, of_first), (second, of_second) in combinations(bearers, 2):
             if of_first == of_second or not are_contradictory(first.lower_, second.lower_):
                 continue
+            # "a red dog near a blue dog" would say the same after the swap.
             if of_first.head.lower_ == of_second.head.lower_ and not self._differ(
                 of_first, of_second, first, second
             ):
                 continue
+            # "two" counts no houses in "a two story house".
             if first.lower_ in COUNT_WORDS and not (of_first.is_plural and of_second.is_plural):
                 continue
             places = (
@@ -374,8 +381,11 @@ class _Reader:
 
     def _bearer(self, token: Token) -> NounPhrase | None:
         """Return the noun phrase that a token describes as an attribute; None if there is none."""
+        # "red" of "red-haired" is no attribute of its own.
         if token.i in self.compound_of or self._is_hyphenated(token):
             return None
+        # Any word before the head, whatever its part of speech; `are_contradictory` knows only
+        # attributes.
         phrase = self.phrase_of.get(token.i)
         if phrase is not None and token.i < phrase.head.i:
             return phrase
@@ -393,9 +403,11 @@ def _has_plural_verb(phrase: NounPhrase) -> bool:
     if phrase.noun is not None or phrase.head.dep_ not in ("nsubj", "nsubjpass"):
         return False
     verb = phrase.head.head
+    # Of "are waiting", the auxiliary agrees with the subject.
     finite = [verb, *(word for word in verb.children if word.dep_ in ("aux", "auxpass"))]
     return any(word.tag_ == "VBP" or word.lower_ == "were" for word in finite)
 
 
 def _is_colour(token: Token) -> bool:
+    # Every other colour contradicts black, and black does not contradict itself.
     return are_contradictory(token.lower_, "black") or token.lower_ == "black"

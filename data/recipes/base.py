@@ -1,8 +1,8 @@
 """Train the base model of a profile: `python -m data.recipes.base --profile mini`.
 
-The base model is trained once, described, and then frozen. It plays the part of OpenAI's CLIP. Its
-stopping point is judged by its own zero-shot accuracy and attribution, never by the gains of
-fine-tuning or CAE on top of it.
+The base model takes the place of OpenAI's CLIP: it is trained once, described, and frozen. Its
+stopping point is judged by its own accuracy and attribution, never by the gains of fine-tuning or
+CAE on top of it.
 """
 
 from __future__ import annotations
@@ -55,16 +55,7 @@ PROBE = "probe.json"
 
 
 def base_config(profile: Profile, steps: int | None = None) -> Experiment:
-    """Return the configuration of the base model's training.
-
-    Args:
-        profile: The profile.
-        steps: For a base model with fewer steps; None for the profile's number.
-
-    Raises:
-        ConfigError: If the base model is downloaded instead of trained, or if there are not fewer
-            steps.
-    """
+    """Return the configuration of the base model's training; `steps` may be fewer than usual."""
     settings = profile.base
     if settings is None:
         raise ConfigError(f"profile {profile.name} starts from downloaded weights, not from a base")
@@ -81,12 +72,7 @@ def base_config(profile: Profile, steps: int | None = None) -> Experiment:
 def build_datasets(profile: Profile, pretrain: bool = False) -> Path:
     """Build the datasets of a profile, unless they exist, and return their folder.
 
-    Args:
-        profile: A profile with synthetic scenes or with photographs.
-        pretrain: For synthetic scenes, also build the dataset that the base model is trained on.
-
-    Raises:
-        DataError: If the photographs are missing.
+    With `pretrain`, the base model's training set of synthetic scenes is built, too.
     """
     if profile.built_from_photographs:
         return photographs.build(profile.name)
@@ -94,22 +80,18 @@ def build_datasets(profile: Profile, pretrain: bool = False) -> Path:
 
 
 def train_base(profile: Profile, steps: int | None = None) -> Path:
-    """Train the base model of a profile and return the path of its weights.
+    """Train the base model of a profile, describe it, and return the path of its weights.
 
-    The table `base_training`, measured on snapshots of the weights, and a model card are written
-    with the base model. If the training is already finished, only these measurements are repeated.
-
-    Args:
-        profile: The profile.
-        steps: For a base model with fewer steps, which has no table and no card. It is trained like
-            the base model in all other respects, including a learning rate schedule that ends at 0.
+    A base model with fewer `steps` is trained alike, with a schedule that ends at 0; it has no
+    table and no card.
     """
     config = base_config(profile, steps)
     shipped = profile.run(f"{BASE}+steps={steps}" if steps else BASE).path
     if steps and _is_complete(shipped, config):
         return shipped
     weights = profile.earlier_base(steps) if steps else profile.training["weights"]
-    target = paths().data / weights  # not the shipped one
+    # Below `CAE_HOME`, so that the weights that came with a clone stay as they are.
+    target = paths().data / weights
     build_datasets(profile, pretrain=True)
     name = f"base-training-{steps}" if steps else "base-training"
     folder = paths().checkpoints / profile.name / name
@@ -123,6 +105,7 @@ def train_base(profile: Profile, steps: int | None = None) -> Path:
         meta = CheckpointMeta(clip.name, clip.activation, step, config.key())
         save_checkpoint(folder / "snapshots" / f"{step:06d}.safetensors", model, meta)
 
+    # If the training is finished, only the measurements below are repeated.
     if not _is_complete(folder / "model.safetensors", config):
         if config.tower_steps:
             _pretrain_tower(profile, config, clip, folder)
@@ -138,10 +121,12 @@ def train_base(profile: Profile, steps: int | None = None) -> Path:
             on_step=save_snapshot,
             inputs=run_inputs(config, profile.training_digest(config.train_data), clip.weights_id),
         )
+    # `clip` has random weights if the training was finished before.
     clip = load_clip(config.model, folder / "model.safetensors", device=pick_device())
     meta = CheckpointMeta(
         clip.name, clip.activation, config.steps, config.key(), {"seed": config.seed}
     )
+    # float16 and the rows of used tokens alone, so that the weights are small enough to be shipped.
     tokens = used_tokens(profile, clip)
     save_checkpoint(target, clip, meta, torch.float16, tokens, without_trunk=config.lock_trunk)
     if not steps:
@@ -150,22 +135,15 @@ def train_base(profile: Profile, steps: int | None = None) -> Path:
 
 
 def _pretrain_tower(profile: Profile, config: Experiment, clip: Clip, folder: Path) -> None:
-    """Pretrain the image tower on the content of the profile's images, before it is locked.
+    """Pretrain the image tower in place on what the profile's images show, before it is locked.
 
-    The resulting state is stored beside `folder`. If the trunk of the tower is locked, only the
-    pooling layer learns, and a measurement of what it distinguishes afterwards is written to the
-    file `PROBE`.
-
-    Args:
-        profile: The profile.
-        config: Configuration of the base model.
-        clip: The model, whose image tower is trained in place.
-        folder: Folder of the base model's training.
+    If its trunk is locked, the pool alone learns, and `PROBE` in `folder` gets what its heads tell.
     """
     root = profile.root
     content = stored_key(root) if config.lock_trunk else world_config(profile.name).key()
     inputs = [clip.name, config.tower_steps, content, TRAINING_VERSION]
     key = hashlib.sha256(repr(inputs).encode()).hexdigest()[:12]
+    # Beside the folder: base models with fewer steps start from the same tower.
     state = folder.with_name(f"tower-{key}.pt")
     if config.lock_trunk:
         shares = pool.pretrain_pool(clip, root, config, state)
@@ -180,17 +158,12 @@ def _is_complete(path: Path, config: Experiment) -> bool:
 
 
 def used_tokens(profile: Profile, clip: Clip) -> Tensor:
-    """Return the unique tokens of all texts of a profile that a model may be given."""
+    """Return the ids, without duplicates, of the tokens that a profile may give to a model."""
     return clip.tokenizer(list(dict.fromkeys(_texts(profile)))).unique()
 
 
 def _texts(profile: Profile) -> Iterator[str]:
-    """Yield every text of a profile that a model may be given.
-
-    These are captions of training, validation and retrieval with their hard negatives, the texts of
-    the benchmarks, and prompts. For synthetic scenes they include the vocabulary, from which some
-    measurements compose texts.
-    """
+    """Yield every text that a profile may give to a model."""
     root = profile.root
     for pairs in (
         training_set(profile, "pretrain").pairs,
@@ -209,13 +182,15 @@ def _texts(profile: Profile) -> Iterator[str]:
         yield from (*sentences.first, *sentences.second)
     for images in classification_sets(profile).values():
         yield from (text for name in images.classes for text in class_prompts(name))
+    # Some measurements compose texts from the vocabulary.
     if profile.is_synthetic:
         yield from RELATIONS
         yield " ".join(["the", "is", *ADJECTIVES])
 
 
 def _describe(profile: Profile, config: Experiment, target: Path, folder: Path) -> None:
-    """Measure and store the training curve, and write the model card beside the shipped weights."""
+    """Store the training curve, and write the model card beside the weights."""
+    # Only here, since it imports scikit-learn.
     from data.recipes.probes import describe_base, zero_shot_numbers
 
     losses = {int(line["step"]): line["loss"] for line in read_log(folder / "log.jsonl")}
@@ -226,6 +201,7 @@ def _describe(profile: Profile, config: Experiment, target: Path, folder: Path) 
         curve.append({"step": step, "loss": losses[step]} | point)
         numbers = ", ".join(f"{name} {value:.3f}" for name, value in point.items())
         print(f"base after {step} steps: {numbers}", flush=True)
+    # The final numbers are those of the weights as stored, in float16.
     clip = load_clip(config.model, target, device=pick_device())
     size = sum(parameter.numel() for parameter in clip.model.parameters())
     digest = checkpoint_digest(target)
@@ -233,6 +209,7 @@ def _describe(profile: Profile, config: Experiment, target: Path, folder: Path) 
     provenance = current_provenance(
         profile.name, config.seed, weights=digest[:12], parameters=size, settings=asdict(config)
     )
+    # The heads of the tower are gone by now; their numbers were written when it was pretrained.
     probe = read_json(folder / PROBE, dict) if (folder / PROBE).is_file() else {}
     table = training_table(config.steps, curve, probe | describe_base(clip, profile))
     store.save("base_training", profile, BASE, 0, table, key=key, provenance=provenance)
@@ -243,17 +220,10 @@ def _describe(profile: Profile, config: Experiment, target: Path, folder: Path) 
 def training_table(
     steps: int, curve: list[dict[str, float]], final: Mapping[str, Any]
 ) -> pd.DataFrame:
-    """Return the training curve and the final measurements as one table.
+    """Return the curve, measurements by snapshot, and the final measurements as one table.
 
-    Args:
-        steps: Number of training steps.
-        curve: A mapping for each snapshot, with its `step` and measurements.
-        final: The measurements of the final weights, as stored in float16: a number, or a mapping
-            with `estimate` and further columns.
-
-    Returns:
-        A frame with the columns step, measure, value and stored, which is true for the final
-        weights only. Rows of the final weights also have low, high and n.
+    A measurement in `final` is a number, or a mapping with `estimate` and `low`, `high`, `n_items`.
+    The column `stored` is true for the final weights only.
     """
     points = pd.DataFrame(curve).melt("step", var_name="measure").assign(stored=False)
     rows = [
@@ -268,15 +238,8 @@ def training_table(
 def base_card(
     config: Experiment, table: pd.DataFrame, parameters: int, digest: str, tower_batch: int
 ) -> str:
-    """Return the card of a base model, rendered from the template `base_card.md`.
-
-    Args:
-        config: Configuration of the base model.
-        table: The table that `training_table` returns.
-        parameters: Number of parameters of the model.
-        digest: Digest of the weights.
-        tower_batch: Batch size of the image tower's pretraining.
-    """
+    """Return the card of a base model, with the final measurements of a `training_table`."""
+    # Int64 allows for missing values, where int64 would become float.
     final = table[table["stored"]][["measure", "value", "low", "high", "n"]].astype({"n": "Int64"})
     cells = final.round(3).astype(object).where(final.notna(), "").values.tolist()
     rows = [list(final.columns), ["---"] * len(final.columns), *cells]

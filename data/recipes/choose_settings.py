@@ -85,6 +85,7 @@ def score(name: str, profile: str, **settings: Any) -> Row:
     measured = results.load("validation", profile, [name], [TUNING_SEED], compute=True, **settings)
     row = measured.drop(columns=["run", "seed"]).iloc[0].to_dict()
     print(f"{name} {settings}: score {row['score']:.4f}", flush=True)
+    # NaN, not 0, stands for a run without an attribution loss.
     return {
         "experiment": name,
         "lr": config.lr,
@@ -97,8 +98,7 @@ def score(name: str, profile: str, **settings: Any) -> Row:
 
 
 def control(profile: str) -> None:
-    """The number of steps is what the profile's time allows; more and fewer are measured beside
-    it, as is the unlocked image tower."""
+    """Choose learning rate and image tower by the sum of the scores of CLIP-FT and NegCLIP."""
     configured, search = load_profile(profile).experiment(CLIP_FT), load_profile(profile).search
     settings = {"lr": configured.lr, "steps": configured.steps, "lock_image": configured.lock_image}
     changes: list[Row] = [{"lr": lr} for lr in search.rates]
@@ -110,6 +110,7 @@ def control(profile: str) -> None:
         for change in changes
         for name in (CLIP_FT, NEGCLIP)
     ]
+    # The number of steps is what the profile's time allows; more and fewer are only shown.
     pairs = [
         pair
         for pair in zip(rows[::2], rows[1::2], strict=True)
@@ -121,7 +122,7 @@ def control(profile: str) -> None:
 
 
 def benchmark_scores(name: str, profile: str, **settings: Any) -> Row:
-    """Return the scores of `CURVE`."""
+    """Return the scores of `CURVE`, which are stored and choose nothing."""
     items = results.load("items", profile, [results.DATA_RUN], compute=True)
     answers = results.load("benchmarks", profile, [name], [TUNING_SEED], compute=True, **settings)
     asked = pd.concat([score_weights(items, "family"), score_weights(items, "table")])
@@ -129,13 +130,14 @@ def benchmark_scores(name: str, profile: str, **settings: Any) -> Row:
 
 
 def lambdas(profile: str) -> None:
-    """Measures only the neighbours of the smallest weight that closes the gap."""
+    """Choose λ of each method of the paper, see `cae_lab.selection`."""
     settings, tuned = load_profile(profile), score(CLIP_FT, profile)
     rows, chosen_rows = [], []
     for method in PAPER_METHODS:
         name, gap = f"cae-{method}", f"gap_{method}"
         if name not in settings.runs:
             continue
+        # `not >`, so that a gap of NaN is refused, too.
         if not tuned[gap] > 0:
             print(f"{name}: nothing to close, CLIP-FT's gap is {tuned[gap]:g}")
             continue
@@ -159,23 +161,15 @@ def lambdas(profile: str) -> None:
 def walk_weights(
     measure: Callable[[float], Row], reference_gap: float, gap: str, weights: Sequence[float]
 ) -> list[Row]:
-    """Measure only the neighbours of the smallest λ that closes the gap.
+    """Return the rows, by growing λ, of 1 and of what leads to the smallest λ that closes the gap.
 
-    It goes from 1 down as long as λ closes the gap, else up until one does. This takes for granted
-    that a larger λ leaves a smaller gap.
-
-    Args:
-        measure: Gives the row of a λ, with its `weight`.
-        reference_gap: Gap of CLIP-FT.
-        gap: Name of the column that holds the gap.
-        weights: Growing values of λ, 1 among them.
-
-    Returns:
-        The rows by growing λ.
+    `weights` are growing, with 1 among them; `gap` is the column with the gap.
     """
+    # This takes for granted that a larger λ leaves a smaller gap.
     first = weights.index(1.0)
     rows = [measure(weights[first])]
     goes_down = is_closed(rows[0][gap], reference_gap)
+    # Down as long as λ closes the gap, else up until one does.
     for weight in weights[:first][::-1] if goes_down else weights[first + 1 :]:
         rows.append(measure(weight))
         if is_closed(rows[-1][gap], reference_gap) != goes_down:
@@ -184,7 +178,7 @@ def walk_weights(
 
 
 def candidates(profile: str) -> None:
-    """Scores each of `CANDIDATES`."""
+    """Choose one of `CANDIDATES` by the score."""
     rows = [
         score(COUNTERFACTUAL, profile, **settings) | {"candidate": name}
         for name, settings in CANDIDATES.items()
@@ -194,7 +188,7 @@ def candidates(profile: str) -> None:
 
 
 def binding(profile: str) -> None:
-    """CLIP-FT and NegCLIP stand beside the settings of `BOUND`, and are not chosen."""
+    """Choose margin and λ of `BOUND` by the score."""
     search = load_profile(profile).search
     rows = [
         score(BOUND, profile, margin=margin, weight=weight)
@@ -202,6 +196,7 @@ def binding(profile: str) -> None:
         for weight in search.binding_weights
     ]
     best = max(rows, key=lambda row: row["score"])
+    # CLIP-FT and NegCLIP are scored for comparison.
     keep(
         "binding",
         profile,
@@ -217,20 +212,21 @@ FOOTING: Mapping[str, tuple[str, ...]] = {
     "spacy-negclip": (),
     "dependency-softmax": ("swap",),
 }
-"""Losses that use the captions' text alone, each with what is searched beside the learning rate."""
+"""Losses that use the captions' text alone, with what is searched in addition to the rate."""
 
 FOOTING_RATES = (3e-4, 1e-3)
 SWAPS = ("phrase", "half")
-"""What a swap moves, beside the noun."""
+"""What a swap can move, in addition to nouns alone."""
 
 
 def footing(profile: str) -> None:
-    """Search the settings of each loss of `FOOTING`; CLIP-FT stands beside them."""
+    """Search the settings of each loss of `FOOTING`, and of CLIP-FT for comparison."""
     search = load_profile(profile).search
     rows, best_rows = [score(CLIP_FT, profile, lr=lr) for lr in FOOTING_RATES], []
     for name, searched in FOOTING.items():
         hinges: list[dict[str, float]] = [{}]
         if "margin" in searched:
+            # Every other λ, as there are learning rates to try, too.
             hinges = [
                 {"margin": margin, "weight": weight}
                 for margin in search.margins
@@ -241,6 +237,7 @@ def footing(profile: str) -> None:
             for settings in ({"lr": lr} | hinge for lr in FOOTING_RATES for hinge in hinges)
         ]
         settings, best = max(scored, key=lambda pair: pair[1]["score"])
+        # What a swap moves is tried at the best of the other settings alone; they moved nouns.
         swap = {"swap": "noun"} if "swap" in searched else {}
         tried = [row | swap for _, row in scored]
         best |= swap
@@ -273,6 +270,7 @@ def equal(profile: str) -> None:
     tried = results.load("footing", profile, ["tuning"])
     rows: list[Row] = tried.drop(columns=["run", "seed", "chosen"]).to_dict("records")
     pairs = load_profile(profile).experiment("spacy-negclip").batch_size
+    # `footing` does not vary the batch, so its table has no such column.
     for row in rows:
         row.setdefault("batch_size", load_profile(profile).experiment(row["experiment"]).batch_size)
 
@@ -281,6 +279,7 @@ def equal(profile: str) -> None:
 
     for size in (pairs, 2 * pairs):
         for lr in NEGCLIP_RATES:
+            # not what `footing` has tried
             if (lr, size) not in {(row["lr"], row["batch_size"]) for row in of("spacy-negclip")}:
                 row = score("spacy-negclip", profile, lr=lr, batch_size=size)
                 rows.append(row | {"batch_size": size})
@@ -308,6 +307,7 @@ def keep(
 ) -> None:
     """Store what was tried, and say what is chosen."""
     frame = pd.DataFrame([row | {"chosen": row in chosen_rows} for row in rows])
+    # A search whose losses all have no λ would be stored with a column of objects.
     if "weight" in frame:
         frame = frame.astype({"weight": "float64"})
     found = load_profile(profile)

@@ -1,4 +1,4 @@
-"""Folders of datasets: what is written into them, and when they are complete."""
+"""Write folders of datasets, and know when they are complete."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ class Image(Protocol):
 
 
 class Link(NamedTuple):
-    """An image, or a folder of images, that is linked to where it lies."""
+    """A link to an image, or to a folder of images."""
 
     target: Path
 
     def write(self, path: Path) -> None:
         """Make the link."""
+        # Windows has to know whether it is to a folder.
         path.symlink_to(self.target, target_is_directory=not self.target.suffix)
 
 
@@ -43,7 +44,7 @@ class Dataset:
         images: Images by their path below the folder of all datasets.
         texts: Contents of text files by their path.
         counts: Numbers of items that the loader expects, by subset.
-        left_out: Official parts that are not written, and why.
+        left_out: Reasons why official parts are not written, by part.
     """
 
     name: str
@@ -53,16 +54,14 @@ class Dataset:
     left_out: dict[str, str] = field(default_factory=dict)
 
     def add(self, path: str, text: str, n_items: int, *subsets: str) -> None:
-        """Add a text file, and the number of its items under the subsets that are read of it."""
+        """Add a text file, and its number of items for the subsets that a loader reads from it."""
         self.texts[path] = text
         self.counts |= dict.fromkeys(subsets, n_items)
 
 
 def write_datasets(folder: Path, datasets: Iterable[Dataset], label: str) -> Iterator[Dataset]:
-    """Make all datasets, so that the number of files is known; then write them into a folder.
-
-    Each dataset is yielded once it is written.
-    """
+    """Make all datasets, write them into a folder, and yield each one once it is written."""
+    # All are made before the first is written, so that the bar knows the number of files.
     complete = []
     with Progress(None, f"{label}: datasets described") as progress:
         for dataset in datasets:
@@ -77,6 +76,7 @@ def write_datasets(folder: Path, datasets: Iterable[Dataset], label: str) -> Ite
                 progress.update()
             for path, text in dataset.texts.items():
                 (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                # newline: the manifest has hashes of texts, which Windows would change
                 (folder / path).write_text(text, encoding="utf-8", newline="")
                 progress.update()
             yield dataset
@@ -87,6 +87,8 @@ def replacing(target: Path) -> Iterator[Path]:
     """Yield a new folder that replaces `target` when the block ends without an error."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the target, since a folder can be moved within one file system only; the old folder
+        # goes with the temporary one.
         with TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
             new, old = Path(temporary, "new"), Path(temporary, "old")
             new.mkdir()

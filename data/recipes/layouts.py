@@ -1,7 +1,4 @@
-"""Write official layouts, as the texts of files.
-
-Layouts that only the synthetic scenes have are written where their items are made.
-"""
+"""Write official layouts, except for those that only the synthetic scenes have."""
 
 from __future__ import annotations
 
@@ -21,12 +18,12 @@ Row = Mapping[str, Any]
 
 
 def to_json(value: Any) -> str:
-    """Return a value as compact JSON in a line of its own."""
+    """Return a value as compact JSON in one line."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
 def to_json_lines(rows: Iterable[Row]) -> str:
-    """Return a JSON object a line."""
+    """Return one JSON object per line."""
     return "\n".join(map(json.dumps, rows))
 
 
@@ -71,6 +68,7 @@ def add_sugarcrepe_pp(
     """Add SugarCrepe++'s file; items are image, two captions and a negative caption."""
     names = ("filename", "caption", "caption2", "negative_caption")
     rows = [{"id": n} | dict(zip(names, item, strict=True)) for n, item in enumerate(items)]
+    # Its loader scores each item twice: image against texts, and text against texts.
     subsets = f"itt/{subset}", f"tot/{subset}"
     dataset.add(f"sugarcrepe-pp/data/{subset}.json", to_json(rows), len(rows), *subsets)
 
@@ -117,13 +115,7 @@ def add_crepe(dataset: Dataset, kind: str, rows: Sequence[Row]) -> None:
 
 @dataclass(frozen=True)
 class Captioned:
-    """An image with captions.
-
-    Attributes:
-        number: Its id.
-        path: Its file in the folder of its dataset.
-        captions: The captions.
-    """
+    """An image with captions; `number` is its id, and `path` lies in the folder of its dataset."""
 
     number: int
     path: str
@@ -136,10 +128,7 @@ class Captioned:
 
 
 def coco(images: Iterable[tuple[dict[str, Any], Iterable[dict[str, Any]]]]) -> str:
-    """Return COCO's annotation file, from the fields of each image and of its captions.
-
-    The fields of an image include its "id".
-    """
+    """Return COCO's annotation file of images, by their fields with "id", and of their captions."""
     entries, annotations = [], []
     for image, captions in images:
         entries.append(image)
@@ -155,18 +144,13 @@ def caption_list(images: Iterable[Captioned]) -> str:
 
 def negclip(rows: Sequence[tuple[str, str, list[str], list[int]]]) -> str:
     """Return NegCLIP's file: caption, image path, hard negatives, and rows of similar images."""
+    # Official files have the index as a column without a name, and lists as Python writes them.
     columns = ["title", "filepath", "neg_caption", "neg_image"]
     return pd.DataFrame(rows, columns=columns).to_csv(sep="\t", lineterminator="\n")
 
 
 def stsb(split: str, rows: Iterable[Sequence[Any]], source: str) -> dict[str, str]:
-    """Return STS-B's file of a split.
-
-    Args:
-        split: "train", "dev" or "test".
-        rows: Two captions, their score, and further columns.
-        source: Where the pairs come from.
-    """
+    """Return STS-B's file of a split; a row has two captions, their score, and further columns."""
     cells = [
         ("main-captions", source, split, f"{number:04d}", f"{score:.3f}", first, second, *more)
         for number, (first, second, score, *more) in enumerate(rows)

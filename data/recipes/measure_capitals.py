@@ -35,7 +35,7 @@ def title_case(caption: str) -> str:
 
 
 def lower_after_first(caption: str) -> str:
-    """Lower all letters but the first of the caption, and the pronoun "I"."""
+    """Lower all letters but the caption's first one and the pronoun "I"."""
     return caption[:1] + re.sub(r"\bi\b", "I", caption[1:].lower())
 
 

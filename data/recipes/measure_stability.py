@@ -62,24 +62,15 @@ TRAININGS: Mapping[str, tuple[Mapping[str, str], Mapping[str, Any]]] = {
 
 
 def answers_of(run_name: str, training: str) -> pd.DataFrame:
-    """Train and measure a run of `RUNS` in this process, unless that is stored.
-
-    Args:
-        run_name: One of `RUNS`.
-        training: One of `TRAININGS`, whose environment this process has.
-    """
+    """Train and measure a run in this process, which has the environment of `training`."""
     run, settings = RUNS[run_name]
     settings = {**settings, **TRAININGS[training][1]}
     return results.load("benchmarks", PROFILE, [run], [SEED], compute=True, **settings)
 
 
 def train_all(training: str, home: Path) -> dict[str, pd.DataFrame]:
-    """Train all runs in one way, each in a process of its own, and return their answers.
-
-    Args:
-        training: One of `TRAININGS`.
-        home: Folder for the weights and tables of these runs.
-    """
+    """Train all runs in one way, with `home` as `CAE_HOME`, and return their answers."""
+    # The trainings share the data, but neither weights nor tables, which have equal names.
     raw = home / "data/raw"
     if not raw.is_symlink():
         raw.parent.mkdir(parents=True, exist_ok=True)
@@ -90,6 +81,7 @@ def train_all(training: str, home: Path) -> dict[str, pd.DataFrame]:
         output = home / f"{digest(name)}.parquet"
         if not output.is_file():
             module = "data.recipes.measure_stability"
+            # Libraries read these environment variables when they are loaded.
             command = [sys.executable, "-m", module, name, training, str(output)]
             subprocess.run(command, env=environment, check=True)
         answers[name] = pd.read_parquet(output)
@@ -97,12 +89,7 @@ def train_all(training: str, home: Path) -> dict[str, pd.DataFrame]:
 
 
 def compare() -> pd.DataFrame:
-    """Train every run in every way, and compare the answers.
-
-    Returns:
-        A row for each run and training: `model`, `training`, `n` answers, `changed` (share of the
-        answers that differ from the first training's) and `accuracy` (mean of the families).
-    """
+    """Train every run in every way, and compare accuracy and answers with the first training's."""
     folder = paths().build / "stability"
     tables = {name: train_all(name, folder / digest(name)) for name in TRAININGS}
     items = results.load("items", PROFILE, [DATA_RUN])
@@ -127,7 +114,8 @@ def compare() -> pd.DataFrame:
 
 
 def main() -> None:
-    """Compare, and store the table; or, with three arguments, train one run for `train_all`."""
+    """Compare, and store the table."""
+    # The command of `train_all`.
     if len(sys.argv) > 1:
         name, training, output = sys.argv[1:]
         answers_of(name, training).to_parquet(output)

@@ -59,12 +59,12 @@ from data.recipes.synthetic_scenes.scenes import Scene
 from data.recipes.synthetic_scenes.vocabulary import GLYPHS, KIND_OF, RELATIONS, VAGUE_RELATIONS
 
 LABELS = ("false", "absurd", "broken", "not false")
-"""Labels of a swapped caption: false, and an image could show it; false, and absurd, since no image
-could show it; not grammatical; the same as the caption, or possibly true of its image too."""
+"""Labels of a swapped caption: false, though an image could show it; false of every image; not
+grammatical; the same as the caption, or possibly true of its image, too."""
 
 SEED, N_CAPTIONS, N_LABELLED, N_EXAMPLES = 0, 500, 100, 5
 MOVED = {"scene-graph": ("role",), "dependency": ("noun", "phrase"), "truth": ("noun", "phrase")}
-"""What the swaps of a tagger move. Those of the scene-graph parser are read from its roles."""
+"""What the swaps of a tagger move; those of the scene-graph parser are read from its roles."""
 
 ADJECTIVES, NOUNS = "|".join(KIND_OF), "|".join(GLYPHS)
 MENTION = re.compile(rf"\b(an?) ((?:(?:{ADJECTIVES}) )*)({NOUNS})\b")
@@ -92,17 +92,19 @@ def tokenizer() -> SimpleTokenizer:
 
 
 def decode(tokens: Sequence[int]) -> str:
-    """Return the text of a caption's tokens, which begin and end with a sign of their own."""
+    """Return the text of a caption's tokens, without the start and end tokens."""
+    # The end-of-text token has the largest id.
     return tokenizer().decode(list(tokens[1 : list(tokens).index(max(tokens))])).strip()
 
 
 def swapped_texts(captions: Sequence[str], tagger: Tagger, moved: str) -> list[list[str]]:
-    """Return the distinct captions that training would make of each caption by a swap."""
+    """Return the distinct captions that training can make of each caption by a swap."""
     words = token_roles(captions, tokenizer(), tagger)
     of_captions = words.tokens, words.words, words.roles, words.arguments, words.swaps
     row, _, variants = swapped_captions(
         *of_captions, swap_kind="noun" if moved == "role" else moved
     )
+    # Dicts keep the order and drop swaps that give the same caption.
     texts: list[dict[str, None]] = [{} for _ in captions]
     for number, tokens in zip(row.tolist(), variants.tolist(), strict=True):
         texts[number][decode(tokens)] = None
@@ -110,7 +112,7 @@ def swapped_texts(captions: Sequence[str], tagger: Tagger, moved: str) -> list[l
 
 
 def marked(caption: str, spans: Sequence[Span]) -> str:
-    """Return a caption in which a letter follows each word with a role."""
+    """Return a caption in which a raised letter follows each word with a role."""
     words, start = [], 0
     for word in caption.split(" "):
         end = start + len(word)
@@ -129,8 +131,10 @@ def read_statement(text: str) -> Statement | None:
         end = match.end()
     if not mentions:
         return None
+    # pieces are the words before, between and after the noun phrases
     first, link, *rest = [*pieces, text[end:].strip()]
     relation = RELATION_OF.get(link.removeprefix("is "))
+    # Words between the main pair, of captions that state no relation.
     links = ("and", *VAGUE_RELATIONS) if len(mentions) > 1 else ("",)
     if first not in ("", *PREFIXES) or not (link in links or relation and len(mentions) > 1):
         return None
@@ -158,17 +162,22 @@ def judge_pair(caption: str, swap: str) -> str:
     (spans, swaps), (swapped_spans, _) = truth.tag_with_swaps([caption, swap])
     nouns = [caption[s.start : s.end] for s in spans if s.role == OBJECT]
     swapped = [swap[s.start : s.end] for s in swapped_spans if s.role == OBJECT]
+    # The swaps that the ground truth allows are false by construction.
     by_truth = {swap_substrings(caption, *places) for of in swaps for places in of.allowed_pairs}
+    # Whether a swap corrects "a" and "an" does not matter.
     if re.sub(r"\ban\b", "a", swap) in {re.sub(r"\ban\b", "a", text) for text in by_truth}:
         return "false"
     if swapped == nouns:
-        return "not false"  # attributes that do not exclude each other
+        # Adjectives moved alone, and they do not exclude each other.
+        return "not false"
+    # Nouns that do not agree in number and determiner have no swap that is grammatical.
     moves_nouns = swapped == nouns[::-1]
     return "false" if moves_nouns and swaps[0].nouns != (NO_OFFSETS, NO_OFFSETS) else "broken"
 
 
 def scenes() -> Captions:
     """Return the first validation caption of each synthetic scene."""
+    # one caption of each scene, so that all images count alike
     corpus = [
         (item.scene, f"{item.number}", item.captions[0])
         for item in coco_images(world_config("mini"), "val")
@@ -227,7 +236,7 @@ def coco() -> Captions:
 
 
 def labelled(captions: Mapping[str, str]) -> Captions:
-    """Return captions that people wrote, whose swaps have labels."""
+    """Return captions that people wrote; their swaps have labels."""
     ids, labels = list(captions), read_labels()
     return Captions(
         "photo",
@@ -270,12 +279,13 @@ def read_labels() -> dict[tuple[str, str], str]:
     if not labels_file().is_file():
         return {}
     with labels_file().open(encoding="utf-8", newline="") as file:
+        # Captions have quotation marks of their own.
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         return {(row["caption"], row["swap"]): row["label"] for row in rows}
 
 
 def list_swaps(path: Path) -> None:
-    """Write every swap of the captions to be labelled, once and shuffled, without its tagger."""
+    """Write every swap of the captions to be labelled once, for a person who labels them."""
     rows: dict[tuple[str, str, str], None] = {}
     for captions in (flickr8k(), coco()):
         ids, texts = captions.ids[:N_LABELLED], captions.texts[:N_LABELLED]
@@ -284,6 +294,7 @@ def list_swaps(path: Path) -> None:
                 swaps = swapped_texts(texts, tagger, moved)
                 for key, text, of_caption in zip(ids, texts, swaps, strict=True):
                     rows |= dict.fromkeys((key, text, swap) for swap in of_caption)
+    # Shuffled and without the tagger, so that whoever labels does not know whose swap it is.
     shuffled = sorted(rows)
     random.Random(SEED).shuffle(shuffled)
     with path.open("w", encoding="utf-8", newline="") as file:
@@ -291,7 +302,7 @@ def list_swaps(path: Path) -> None:
 
 
 def measure(name: str, captions: Captions) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the shares of a set's captions and swaps by tagger, and examples."""
+    """Return the table `swaps` of a set, and its `swap_examples`."""
     model = TrigramModel(captions.training)
     decoded = [decode(tokens) for tokens in tokenizer()(captions.texts).tolist()]
     shares, examples = [], []
@@ -318,9 +329,7 @@ def shares_of(
 ) -> Iterator[tuple[str, float, int]]:
     """Yield measures of a tagger's swaps, each with its value and the number of captions.
 
-    The first measure is the share of captions with a swap. The others are means over these
-    captions: of the share of swaps with each label, and of the swaps that the trigram model finds
-    less likely than the caption, where a tie counts half.
+    All but the first are means over the captions with a swap, of shares of their swaps.
     """
     with_swap = [row for row, of_caption in enumerate(swaps) if of_caption]
     yield "with a swap", len(with_swap) / len(swaps), len(swaps)
@@ -331,6 +340,7 @@ def shares_of(
     preferred = []
     for row in with_swap:
         caption = model.log_likelihood(decoded[row])
+        # Rounded, since sums of the same logarithms in another order differ; a tie counts half.
         gains = [round(caption - model.log_likelihood(swap), TIE_DECIMALS) for swap in swaps[row]]
         preferred.append(mean([(gain > 0) + (gain == 0) / 2 for gain in gains]))
     yield "caption preferred", mean(preferred), len(with_swap)

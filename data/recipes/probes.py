@@ -1,4 +1,4 @@
-"""What a base model knows of objects, relations and attributes, zero-shot and by linear probes."""
+"""Measure what a base model knows of objects, relations and attributes."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ SUBSETS: Mapping[str, tuple[str, ...]] = {
 """Subsets whose mean accuracy stands for what a model knows of objects, relations, attributes."""
 
 TRAIN_GRAPHS_FILE = "coco/annotations/scene_graphs_train2014.json"
-MAX_ITERATIONS = 300  # of the probes' solver
+# Of the probes' solver.
+MAX_ITERATIONS = 300
 
 
 def zero_shot_numbers(clip: Clip, profile: Profile) -> dict[str, float]:
-    """Return the accuracy by kind of subset, the attention by role, and recall at 1."""
+    """Return the accuracy by kind of subset, mean attention by role, and recall at 1."""
     answers_by_kind, words, recall = _measure(Encoder(clip), profile)
     numbers = {
         kind: rows.groupby("subset")["correct"].mean().mean()
@@ -51,8 +52,7 @@ def zero_shot_numbers(clip: Clip, profile: Profile) -> dict[str, float]:
 def describe_base(clip: Clip, profile: Profile) -> dict[str, Any]:
     """Return the numbers of `zero_shot_numbers` and of the probes, with intervals and n.
 
-    Of synthetic scenes there is `probe_TARGET`, see `probe_table`, and the share `commonest_TARGET`
-    of the answer that is right most often.
+    `commonest_TARGET` is the accuracy of a probe that always gives the commonest answer.
     """
     encoder = Encoder(clip)
     answers_by_kind, words, recall = _measure(encoder, profile)
@@ -62,12 +62,15 @@ def describe_base(clip: Clip, profile: Profile) -> dict[str, Any]:
         numbers[f"probe_{target}"] = _interval(rows, "correct", ("picture",))
         numbers[f"commonest_{target}"] = float((rows["truth"] == rows["commonest"]).mean())
     for kind, rows in answers_by_kind.items():
-        if len(rows):  # a profile need not have every kind
+        # A profile need not have every kind.
+        if len(rows):
+            # Subsets weigh alike, whatever their numbers of items.
             sizes = rows.groupby("subset")["subset"].transform("size")
             weights = rows[[*ITEM_KEY]].assign(
                 score=kind, stratum=rows["subset"], weight=1 / sizes / rows["subset"].nunique()
             )
             numbers[kind] = _interval(rows, "correct", ITEM_KEY, weights)
+        # the caption is the unit: its words are not independent
         means = words[words["role"] == kind].groupby(["caption", "picture"])["score"].mean()
         numbers[f"attention_{kind}"] = _interval(means.reset_index(), "score", ("caption",))
     pairs = retrieval_pairs(profile.datasets, "coco")
@@ -101,16 +104,10 @@ def _interval(
 
 
 def probe_table(encoder: Encoder, profile: Profile) -> pd.DataFrame:
-    """Answer by linear probes (multinomial logistic regression) on unit image embeddings.
+    """Answer by linear probes on unit image embeddings, fitted on mini-COCO's training images.
 
-    They are fitted on mini-COCO's training images and asked on its test images. Targets: the
-    `relation` as it is stated, of twelve; the `subject`, which of the two nouns it is; and the
-    `color of the subject`. "a right of b" and "b left of a" are one image, so the subject is that
-    of the canonical one of the two.
-
-    Returns:
-        `target`, `picture`, `truth`, `answer`, `correct`, and `commonest`, the answer that is right
-        most often in training (of the two nouns the one that is). Empty without ground truth.
+    `commonest` is the answer that is right most often in training, of the two nouns for "subject".
+    The table is empty without ground truth.
     """
     if not profile.is_synthetic:
         return pd.DataFrame()
@@ -128,10 +125,13 @@ def probe_table(encoder: Encoder, profile: Profile) -> pd.DataFrame:
     for target in ("relation", "subject", "color of the subject"):
         probe = LogisticRegression(max_iter=MAX_ITERATIONS).fit(train, facts[target])
         scores = pd.DataFrame(probe.decision_function(test), columns=probe.classes_)
-        if target == "subject":  # of the two
+        if target == "subject":
+            # The probe says which of the image's two nouns is the subject. A noun that is never the
+            # subject in training has no score.
             scores = scores.reindex(columns=NOUNS, fill_value=-np.inf).to_numpy()
             pair = np.stack([truth[name].map(NOUNS.index) for name in ("subject", "object")], 1)
-            pair.sort(axis=1)  # so that a tie does not favour the truth
+            # Sorted, so that a tie does not favour the truth, which comes first.
+            pair.sort(axis=1)
             counts = facts["subject"].value_counts().reindex(NOUNS, fill_value=0).to_numpy()
             answer, commonest = _better_noun(scores, pair), _better_noun(counts[None], pair)
         else:
@@ -149,12 +149,7 @@ def probe_table(encoder: Encoder, profile: Profile) -> pd.DataFrame:
 
 
 def _better_noun(values: np.ndarray, pair: np.ndarray) -> np.ndarray:
-    """Return the noun of the greater value of each row's two `(n, 2)`.
-
-    Args:
-        values: `(n or 1, nouns)`.
-        pair: Numbers of two nouns `(n, 2)`.
-    """
+    """Return the noun of each pair of numbers `(n, 2)` with the greater value `(n or 1, nouns)`."""
     all_values = np.broadcast_to(values, (len(pair), len(NOUNS)))
     better = np.take_along_axis(all_values, pair, 1).argmax(1)
     return np.array(NOUNS)[np.take_along_axis(pair, better[:, None], 1)[:, 0]]
@@ -163,10 +158,11 @@ def _better_noun(values: np.ndarray, pair: np.ndarray) -> np.ndarray:
 def _embed(
     encoder: Encoder, paths: list[Path], ground_truth: Mapping[str, dict[str, Any]]
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """Return unit embeddings of images `(n, E)`, and what is asked of each."""
+    """Return unit embeddings of images `(n, E)`, and the true answers for each."""
     rows = []
     for entry in (ground_truth[path.name] for path in paths):
         first, second = entry["things"][:2]
+        # "a right of b" and "b left of a" are one image; the subject is that of the canonical one.
         if canonical(entry["relation"])[1]:
             first, second = second, first
         rows.append((entry["relation"], first["noun"], second["noun"], first["color"]))

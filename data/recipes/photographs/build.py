@@ -40,22 +40,17 @@ RECIPES: Mapping[str, type[Single | Paired]] = {
 
 
 def build(profile: str) -> Path:
-    """Write the datasets of a profile of photographs, unless they are there already.
-
-    Returns:
-        Their folder.
-
-    Raises:
-        DataError: If Flickr8k is not in `data/raw/flickr8k`, or the folder cannot be written.
-    """
+    """Write the datasets of a profile of photographs unless they exist; return their folder."""
     target, source, recipe = load_profile(profile).root, paths().raw / "flickr8k", RECIPES[profile]
     splits = flickr8k.load(source)
+    # The captions are the key, and not the images, which are large and do not change.
     content = [recipe.VERSION, [[p.path, *p.captions] for s in splits.values() for p in s]]
     key = hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
     if stored_key(target) == key:
         return target
     with replacing(target) as folder:
         photographs = recipe(splits, source / flickr8k.IMAGES)
+        # The number of repeated phrases in the manifest is known once all is written.
         written = write_datasets(folder, photographs.datasets(), profile)
         counts = {dataset.name: dataset.counts for dataset in written}
         add_similar_images(folder)
@@ -66,6 +61,7 @@ def build(profile: str) -> Path:
 
 def add_similar_images(folder: Path) -> None:
     """Add to NegCLIP's training file the images that look alike to the image network."""
+    # Last, because the images have to be in the folder.
     path = folder / "coco" / "train_neg_clip.tsv"
     pairs = load_negclip_tsv(path, folder)
     clip = load_clip(MODEL, device=pick_device())
@@ -77,17 +73,16 @@ def add_similar_images(folder: Path) -> None:
 
 
 def similar_rows(pairs: ImageCaptionPairs, features: Tensor) -> list[list[int]]:
-    """Return, for each row, rows with the `N_SIMILAR` images most similar to its own (NegCLIP).
+    """Return rows with the `N_SIMILAR` images most similar to that of each row, as in NegCLIP.
 
-    Args:
-        pairs: Captions and images.
-        features: Normalised features of `pairs.image_paths` `(N, E)`.
+    `features` are the normalised ones of `pairs.image_paths` `(N, E)`.
     """
     rows_of: list[list[int]] = [[] for _ in pairs.image_paths]
     for row, image in enumerate(pairs.image_index.tolist()):
         rows_of[image].append(row)
     nearest = nearest_rows(features, min(N_SIMILAR, len(features) - 1))
-    rng = np.random.default_rng([0, len(features)])  # selects a caption of each similar image
+    # Selects a caption of each similar image.
+    rng = np.random.default_rng([0, len(features)])
     return [
         [rows_of[other][rng.integers(len(rows_of[other]))] for other in nearest[image]]
         for image in pairs.image_index.tolist()
@@ -98,6 +93,7 @@ def nearest_rows(features: Tensor, count: int, chunk: int = 1024) -> list[list[i
     """Return the `count` rows most similar to each row, the row itself left out."""
     nearest: list[list[int]] = []
     for start in range(0, len(features), chunk):
+        # (chunk, N), since N x N need not fit into memory
         similarity = features[start : start + chunk] @ features.T
         rows = torch.arange(len(similarity))
         similarity[rows, start + rows] = -torch.inf

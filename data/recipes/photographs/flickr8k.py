@@ -1,7 +1,4 @@
-"""Read Flickr8k in its official layout.
-
-Flickr8k consists of photographs with five human captions (Hodosh et al. 2013).
-"""
+"""Read Flickr8k, photographs with five human captions (Hodosh et al. 2013), as it is published."""
 
 from __future__ import annotations
 
@@ -18,20 +15,14 @@ from data.recipes.layouts import Captioned
 
 IMAGES, TEXTS = "Flicker8k_Dataset", "Flickr8k_text"
 SPLITS = ("train", "dev", "test")
-BASE = 0.75  # share of the training split that base models are trained on; others are fine-tuned
+# Share of the training split that base models are trained on; the rest is for fine-tuning.
+BASE = 0.75
 CAPTIONS = 5
 ADVICE = "Get the official files with `cae data get flickr8k`."
 
 
 def load(root: str | Path) -> dict[str, list[Captioned]]:
-    """Return the images of each split in the order of its file, with their captions made plain.
-
-    An image without a file is left out.
-
-    Raises:
-        DataError: If a file in `root` is missing or malformed, or an image does not have five
-            captions.
-    """
+    """Return the images of each split that have a file, in the official order."""
     root = Path(root)
     captions = _captions(root / TEXTS / "Flickr8k.token.txt")
     images: dict[str, list[Captioned]] = {}
@@ -76,7 +67,7 @@ def _captions(path: Path) -> dict[str, list[str]]:
 
 
 def detokenize(caption: str) -> str:
-    """Write a caption as people write it; Flickr8k's are split into words, with spaces between.
+    """Write a caption as people write it; in Flickr8k, spaces stand between words and marks.
 
     >>> detokenize("A dog 's ball , in the grass .")
     "A dog's ball, in the grass."

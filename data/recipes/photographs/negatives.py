@@ -1,9 +1,8 @@
 """Make hard negatives of photographs: replace a word by one of its role, or swap two parts.
 
-A hard negative has to be English and false, and language alone must not tell it from the truth. So
-a word is replaced by one of the same role and form, and never by a word that people use of such an
-image (`Vocabulary`). Of several hard negatives, those are taken among which a language model ranks
-the truth at random.
+A hard negative has to be English and false, and text alone must not tell it from the truth. So a
+word is replaced by one of its role and form that people do not use of such an image (`Vocabulary`),
+and negatives are chosen so that a language model ranks the truth at random among them.
 """
 
 from __future__ import annotations
@@ -24,23 +23,18 @@ from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.pipeline import load_pipeline, parse_captions
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
 
-DRAWS = 60  # words that are tried in a word's place
-TOGETHER = 1.5  # so much more often than by chance are two words said of one thing together
-ROLES = {"obj": OBJECT, "att": ATTRIBUTE, "rel": RELATION}  # as SugarCrepe's files name them
+# Words that are tried in a word's place.
+DRAWS = 60
+# Two words that describe one image so much more often than by chance may be true of one thing.
+TOGETHER = 1.5
+# As SugarCrepe's files name roles.
+ROLES = {"obj": OBJECT, "att": ATTRIBUTE, "rel": RELATION}
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Word:
-    """A word with a role.
-
-    Attributes:
-        start: First character in the caption.
-        end: End of the characters, exclusive.
-        text: The word in lower case.
-        role: Its role.
-        form: Its form, a tag of spaCy.
-    """
+    """A word with a role, in lower case; `form` is spaCy's tag, and `end` is exclusive."""
 
     start: int
     end: int
@@ -52,6 +46,7 @@ class Word:
 def words_of(captions: Sequence[str]) -> list[list[Word]]:
     """Return the words of captions that have a role, by the dependency parser."""
     nlp = load_pipeline()
+    # A span of several words, such as "runs across", has the form of its last word.
     forms = parse_captions(nlp, captions, lambda doc: {t.idx + len(t): t.tag_ for t in doc})
     spans = DependencyTagger().tag(captions)
     return [
@@ -65,7 +60,7 @@ def words_of(captions: Sequence[str]) -> list[list[Word]]:
 
 @dataclass(frozen=True)
 class ParsedCaption:
-    """A caption with its words, and the words of all captions of its image."""
+    """A caption with its words; `others` are the words of all captions of its image."""
 
     text: str
     words: Sequence[Word]
@@ -75,9 +70,7 @@ class ParsedCaption:
 class Vocabulary:
     """The words of captions by role and form, and which of them are said of the same image.
 
-    Args:
-        words: The words of each caption, from `words_of`.
-        images: The image of each caption.
+    `words` are those of each caption, from `words_of`, and `images` the image of each caption.
     """
 
     def __init__(self, words: Sequence[Sequence[Word]], images: Sequence[int]) -> None:
@@ -90,6 +83,7 @@ class Vocabulary:
         self._single: Counter[tuple[int, str]] = Counter()
         self._both: Counter[tuple[int, str, str]] = Counter()
         for captions in by_image.values():
+            # One caption can name two things; in two captions, people may name the same one.
             for first, second in permutations(captions, 2):
                 self._single.update(second)
                 self._both.update(
@@ -112,6 +106,7 @@ class Vocabulary:
 
     def may_cooccur(self, word: Word, other: str) -> bool:
         """Return whether people call a thing both `word` and `other` more often than by chance."""
+        # `both` counts both orders, hence the 2. Products stand for quotients, as counts can be 0.
         both = self._both[word.role, word.text, other] + self._both[word.role, other, word.text]
         alone = self._single[word.role, word.text] * self._single[word.role, other]
         return both * self._pairs > 2 * TOGETHER * alone
@@ -119,10 +114,8 @@ class Vocabulary:
     def replacements(
         self, caption: ParsedCaption, rng: np.random.Generator, role: int | None = None
     ) -> list[str]:
-        """Return a caption with one of its words (of a role) replaced, in random order.
-
-        No word of the image's captions is inserted.
-        """
+        """Return a caption with one of its words (of a role) replaced, in random order."""
+        # Parts count, too: where a rowing boat is named, a boat may be true.
         present = {word.text for words in caption.others for word in words}
         stems = set(map(_stem, present.union(*map(str.split, present))))
         return shuffled(
@@ -137,13 +130,11 @@ class Vocabulary:
         )
 
     def additions(self, caption: ParsedCaption, rng: np.random.Generator) -> dict[str, list[str]]:
-        """Return a caption with something added, in random order.
-
-        "att" adds an attribute to a thing that has another attribute in the image's captions, "obj"
-        adds a thing that none of them names.
-        """
+        """Return a caption with an attribute ("att") or a thing ("obj") added, in random order."""
         present = [word for words in caption.others for word in words]
         stems = {_stem(part) for word in present for part in word.text.split()}
+        # Attributes directly before their thing, in any caption of the image: an attribute is only
+        # added where people gave the thing another one, so that it is false.
         described = {
             (a, thing.text)
             for words in caption.others
@@ -169,6 +160,7 @@ class Vocabulary:
             if thing == word.text and attribute.form == "JJ"
             for text in different(attribute, [attribute])
         ]
+        # The thing is added at the end, before the full stop, and none of the captions names it.
         stop = "." if caption.text.endswith(".") else ""
         single = next((word for word in things if word.form == "NN"), None)
         objects = [
@@ -184,7 +176,7 @@ def shuffled(items: Sequence[T], rng: np.random.Generator) -> list[T]:
 
 
 def replaced(caption: str, word: Word, text: str) -> str:
-    """Replace a word of a caption, and correct "a" and "an", the capital and spaces."""
+    """Replace a word of a caption, and correct "a" or "an" before it, and its capital."""
     before, after = caption[: word.start], caption[word.end :]
     article = re.search(r"\b(a|an)(\s+)$", before, re.IGNORECASE)
     if article:
@@ -197,10 +189,7 @@ def replaced(caption: str, word: Word, text: str) -> str:
 
 
 def swaps(captions: Sequence[str]) -> list[dict[str, list[str]]]:
-    """Return each caption with two adjectives ("att") or two nouns ("obj") swapped.
-
-    The swaps follow NegCLIP's rules; noun phrases count as nouns.
-    """
+    """Return each caption with two adjectives ("att"), or two nouns or phrases ("obj"), swapped."""
 
     def read(doc: Doc) -> dict[str, list[str]]:
         swapped: dict[str, list[str]] = {"att": [], "obj": []}
@@ -218,15 +207,11 @@ def choose_negatives(
     rng: np.random.Generator,
     n: int = 1,
 ) -> list[str]:
-    """Return `n` hard negatives among which a language model ranks the truth at random.
+    """Return `n` hard negatives, or none, among which `language` ranks the truth at random.
 
-    Args:
-        truth: The true caption.
-        negatives: Hard negatives, which are tried in order; if too few fit, none is returned.
-        language: Returns the log likelihood of a text.
-        rng: Draws the rank of the truth.
-        n: Number of hard negatives.
+    `language` gives the log likelihood of a text; `negatives` are tried in order.
     """
+    # The rank of the truth is drawn first: so many negatives have to be likelier than it.
     likelier = int(rng.integers(n + 1))
     threshold = language(truth)
     above: list[str] = []

@@ -1,13 +1,9 @@
 """Build the datasets of the profile `paired`, whose images show two photographs of Flickr8k.
 
-The photographs are side by side or one above the other, and the captions state what is where. The
-profile `redrawn` has the same training and validation data, and test items drawn anew.
-
-Every test item has a mirror: its true caption is the hard negative of another item, and its hard
-negative is the true caption of that item. So no model that reads captions alone is right in more
-than half of the items. The mirror of a relation is the image with its two photographs swapped; "a
-brown dog to the left of a black shirt" is mirrored by two other photographs, of a black dog and a
-brown shirt.
+Captions state what is where. Every test item has a mirror, an item in which true caption and hard
+negative are exchanged, so a model that reads captions alone is right in half of them. A relation is
+mirrored by the swapped photographs; "a brown dog to the left of a black shirt" by two others, of a
+black dog and a brown shirt.
 """
 
 from __future__ import annotations
@@ -36,21 +32,24 @@ from data.recipes.photographs.pairs import (
 from data.recipes.synthetic_scenes.corpora import f_score
 
 N_IMAGES = {"pretrain": 8000, "train": 4000, "valid": 500}
-TEST = 200  # pairs of photographs for relations, and quadruples for adjectives
-TEST_REDRAWN = 600  # pairs and quadruples of `Redrawn`, or fewer if its rules leave no more
+# Pairs of photographs for relations, and quadruples for adjectives.
+TEST = 200
+# Pairs and quadruples of `Redrawn`, or fewer if its rules leave no more.
+TEST_REDRAWN = 600
 RELATIONS = {
     "left": "to the left of",
     "right": "to the right of",
     "above": "above",
     "below": "below",
 }
-SECOND_FIRST = ("right", "below")  # relations that name the second photograph first
+# Relations whose caption names the second photograph first.
+SECOND_FIRST = ("right", "below")
 HELD_OUT, SEEN = "pretrain/held_out.json", "pretrain/words.json"
-"""What the photographs of images show, by the words of their captions: the base's, and others."""
+"""What photographs show, by words of their captions: of others, and of the base's training."""
 
 
 def state(relation: str, first: str, second: str) -> str:
-    """Return the caption that states a relation between an image's first and second phrase."""
+    """Return the caption for a relation between an image's first and second phrase."""
     if relation in SECOND_FIRST:
         first, second = second, first
     return f"{first} {RELATIONS[relation]} {second}"
@@ -59,7 +58,8 @@ def state(relation: str, first: str, second: str) -> str:
 class Paired:
     """The datasets of three splits of photographs, whose files are in `folder`."""
 
-    VERSION = 1  # raise when code that decides images or captions changes: all is built anew
+    # Raise when code that decides images or captions changes: all is built anew.
+    VERSION = 1
 
     def __init__(self, splits: Mapping[str, Sequence[Captioned]], folder: Path) -> None:
         train, valid, test = (
@@ -72,16 +72,13 @@ class Paired:
         self.test = test
         self.pairs = self.nouns.draw(test, TEST, self.rng)
         self.mirrored = quadruples(test, self.nouns.described, TEST, self.rng)
-        self.tested = self._phrases()  # no training caption joins these
-        self.joined: set[frozenset[str]] = set()  # the two phrases of each training caption
+        # No training caption joins two phrases that a test item joins, in whatever order.
+        self.tested = self._phrases()
+        self.joined: set[frozenset[str]] = set()
         self.vocabulary = sorted({*self.nouns.counts, *self.nouns.described, *ADJECTIVES})
 
     def manifest(self, key: str, counts: dict[str, Any]) -> str:
-        """Return the text of the folder's manifest.
-
-        It includes how many phrases of the test occur in training captions, too, and how many
-        phrases the test has.
-        """
+        """Return the folder's manifest, with the share of tested phrases that training has, too."""
         phrases, seen = (frozenset().union(*some) for some in (self._phrases(), self.joined))
         repeated = {"phrases": [len(phrases & seen), len(phrases)]}
         return json.dumps(
@@ -95,23 +92,23 @@ class Paired:
         return {frozenset(pair.texts) for pair in every}
 
     def datasets(self) -> Iterator[Dataset]:
-        """Yield captions of the base model, of fine-tuning and validation, and the test data.
-
-        The test data are items and captions.
-        """
+        """Yield pretraining, fine-tuning and validation captions, and the test items."""
+        # In this order, since all draw from one generator.
         yield self._pretrain()
         yield from map(self._negclip, ("train", "valid"))
         yield from self._aro()
         yield self._similarity()
 
     def _draw(self, split: str) -> Iterator[Composite]:
-        """Draw the images of a split; a third of them have adjectives that can be swapped."""
+        """Draw the images of a split."""
         n, some = N_IMAGES[split], self.photographs[split]
+        # Two pairs of each quadruple: a third of the images have adjectives that can be swapped.
         mirrored = quadruples(some, self.nouns.described, n // 6, self.rng)
         pairs = [pair for both in mirrored for pair in both]
         for pair in pairs + self.nouns.draw(some, n - len(pairs), self.rng):
             if frozenset(pair.texts) in self.tested:
                 continue
+            # Neither noun has a usual place.
             if self.rng.random() < 0.5:
                 pair = pair.reversed
             if split != "valid":
@@ -156,10 +153,7 @@ class Paired:
         return json.dumps({"words": self.vocabulary, "pictures": rows}) + "\n"
 
     def _negclip(self, split: str) -> Dataset:
-        """Return NegCLIP's file: both captions of an image, with hard negatives.
-
-        A hard negative swaps the caption's phrases or its adjectives.
-        """
+        """Export NegCLIP's file: both captions of an image, with phrases or adjectives swapped."""
         composites: dict[str, Composite] = {}
         rows = []
         for composite in self._draw(split):
@@ -182,10 +176,7 @@ class Paired:
         return Dataset(split, _image_files(composites), files, counts)
 
     def _aro(self) -> Iterator[Dataset]:
-        """Yield the items with the captions of their images.
-
-        The captions form Karpathy's list, and their number is exported, too.
-        """
+        """Yield the items with the captions of their images, and the number of these captions."""
         dataset = Dataset("aro")
         rows: list[layouts.Row] = []
         for pair, upright in product(self.pairs, (False, True)):
@@ -198,6 +189,7 @@ class Paired:
         layouts.add_aro(dataset, "relation", rows)
         asked, rows = rows, []
         for both, upright in product(self.mirrored, (False, True)):
+            # Both images of a quadruple alike, or the mirror would have another caption.
             is_reversed = self.rng.random() < 0.5
             for pair in both:
                 one = pair.reversed if is_reversed else pair
@@ -218,13 +210,9 @@ class Paired:
         yield Dataset("order", counts={"coco": sum(map(len, captions.values()))})
 
     def _similarity(self) -> Dataset:
-        """Return scored pairs of captions, four for each caption.
+        """Return each caption with a paraphrase, its swap, a changed caption and another caption.
 
-        A caption is paired with a paraphrase, with its swap, with a changed caption and with
-        another caption.
-
-        The changed caption has another second phrase. The ground-truth score is 5 times the overlap
-        of what the two captions state (`f_score`): two phrases, and what is where.
+        The score is 5 times the overlap of what they state: two phrases, and what is where.
         """
         rows = []
         for number, pair in enumerate(self.pairs):
@@ -242,22 +230,21 @@ class Paired:
 
 
 class Redrawn(Paired):
-    """The datasets of `Paired` with test items drawn anew, from the same photographs.
-
-    No item joins two phrases that an item of `Paired` or a training caption joins, and every word
-    of an item occurs in a training caption.
-    """
+    """The datasets of `Paired` with test items drawn anew, from the same photographs."""
 
     def _aro(self) -> Iterator[Dataset]:
+        # A generator of its own, and only now: training and validation data are those of `Paired`.
         rng = np.random.default_rng([self.VERSION, 1])
         used = self.tested | self.joined
         words = {word for both in self.joined for text in both for word in text.split()}
 
+        # Every word occurs in a training caption, but nothing joins the two phrases.
         def is_new(pair: Pair) -> bool:
             return frozenset(pair.texts) not in used and words.issuperset(
                 " ".join(pair.texts).split()
             )
 
+        # Twice as many as needed, because the rules reject some.
         drawn = self.nouns.draw(self.test, 2 * TEST_REDRAWN, rng)
         self.pairs = [pair for pair in drawn if is_new(pair)][:TEST_REDRAWN]
         mirrored = quadruples(self.test, self.nouns.described, 2 * TEST_REDRAWN, rng)

@@ -1,7 +1,4 @@
-"""Pair photographs of Flickr8k in one image, and find the phrases that its captions are made of.
-
-The phrases are of two things, each of which is in one of the photographs alone.
-"""
+"""Pair photographs of Flickr8k in one image, with phrases that each describe one of them alone."""
 
 from __future__ import annotations
 
@@ -23,11 +20,16 @@ from cae_lib.words.roles import OBJECT
 from data.recipes.layouts import Captioned
 from data.recipes.photographs import negatives
 
-SIZE, QUALITY = 224, 90  # of an image in pixels, of its JPEG
-NOUNS, THINGS = 40, 16  # the commonest nouns that captions start with, and of `coloured` phrases
-NO_THINGS = ("bunch", "leap", "race")  # what the parser makes of "a dog leaps"
-LENGTH = (2, 4)  # words of a noun phrase
-SCALES = (  # adjectives of one scale in different groups cannot both be true of one thing
+# Of an image in pixels, of its JPEG.
+SIZE, QUALITY = 224, 90
+# The commonest nouns that captions start with, and those of `coloured` phrases.
+NOUNS, THINGS = 40, 16
+# What the parser makes of "a dog leaps".
+NO_THINGS = ("bunch", "leap", "race")
+# Words of a noun phrase.
+LENGTH = (2, 4)
+# Adjectives of one scale in different groups cannot both be true of one thing.
+SCALES = (
     (
         ("black",),
         ("white",),
@@ -44,12 +46,9 @@ ADJECTIVES = frozenset(word for scale in SCALES for group in scale for word in g
 
 
 class Phrase(NamedTuple):
-    """A noun phrase.
+    """A noun phrase in lower case, with the lemma of its head noun.
 
-    Attributes:
-        text: The phrase in lower case.
-        noun: The lemma of its head noun.
-        adjective: Its only adjective, if that is one of `ADJECTIVES`; else "".
+    `adjective` is its only adjective, if that is one of `ADJECTIVES`; else "".
     """
 
     text: str
@@ -68,8 +67,6 @@ class Photograph:
     """A photograph.
 
     Attributes:
-        number: Its id.
-        path: Its file.
         leading_noun_phrases: Phrases that its captions start with.
         coloured: Phrases that consist of "a", an adjective of `SCALES` and a noun.
         lemmas: Lemmas of all words of its captions.
@@ -101,19 +98,17 @@ class Pair(NamedTuple):
         return Pair(self.b, self.q, self.a, self.p)
 
     def swapped(self) -> tuple[str, str] | None:
-        """Return the phrases with their adjectives swapped, if this is false of both images."""
+        """Return the phrases with their adjectives swapped, if both are then false; else None."""
         if not contradict(self.a.adjective, self.b.adjective):
             return None
+        # Another person may have used the other adjective of this photograph.
         if self.b.adjective in self.p.lemmas or self.a.adjective in self.q.lemmas:
             return None
         return (self.a.with_adjective(self.b.adjective), self.b.with_adjective(self.a.adjective))
 
 
 class Composite(NamedTuple):
-    """An image of a pair: one photograph left of the other, or above it if `upright`.
-
-    The pair's first photograph is the one on the left or above.
-    """
+    """An image of a pair: the first photograph left of the second, or above it if `upright`."""
 
     pair: Pair
     upright: bool
@@ -126,7 +121,7 @@ class Composite(NamedTuple):
 
     @property
     def relations(self) -> tuple[str, str]:
-        """The two relations that hold; the first one is that of the first photograph."""
+        """The two relations that hold: of the first photograph, and of the second one."""
         return ("above", "below") if self.upright else ("left", "right")
 
     def write(self, path: Path) -> None:
@@ -166,6 +161,7 @@ def photographs(images: Sequence[Captioned], folder: Path) -> list[Photograph]:
 
 def _read(doc: Doc) -> tuple[list[Phrase], list[Phrase], set[str]]:
     """Return the phrase that a caption starts with, its `coloured` phrases, and all its lemmas."""
+    # None for phrases that do not fit, so that the first one stays the one at the start.
     phrases = list(map(_phrase, doc.noun_chunks))
     coloured = [
         p
@@ -173,13 +169,14 @@ def _read(doc: Doc) -> tuple[list[Phrase], list[Phrase], set[str]]:
         if p
         and p.adjective
         and p.text in (f"a {p.adjective} {p.noun}", f"an {p.adjective} {p.noun}")
+        # People also write "a orange ball", which a swap would correct and so give away.
         and p.text == p.with_adjective(p.adjective)
-    ]  # "a orange ball" is not
+    ]
     return [p for p in phrases[:1] if p], coloured, {token.lemma_.lower() for token in doc}
 
 
 def _phrase(chunk: Span) -> Phrase | None:
-    """Return a noun phrase of a fitting length whose thing has no owner, else None."""
+    """Return a noun phrase of a fitting length without an owner ("his dog"), else None."""
     adjectives = [
         t.lower_ for t in chunk if t.pos_ == "ADJ" and t.lower_ not in NON_DESCRIPTIVE_ADJECTIVES
     ]
@@ -200,6 +197,7 @@ class Nouns:
         self.counts = dict(Counter(noun for _, noun in phrases).most_common(NOUNS))
         coloured = Counter(phrase.noun for p in photographs for phrase in p.coloured)
         self.described = {noun for noun, _ in coloured.most_common(THINGS)}
+        # Each phrase counts as a caption: `may_cooccur` then compares what people call one thing.
         words = [[negatives.Word(0, 0, noun, OBJECT, "")] for _, noun in phrases]
         self._vocabulary = negatives.Vocabulary(words, [number for number, _ in phrases])
 
@@ -217,21 +215,20 @@ class Nouns:
     def draw(
         self, photographs: Sequence[Photograph], n: int, rng: np.random.Generator
     ) -> list[Pair]:
-        """Draw `n` pairs of phrases that `are_disjoint`, or fewer if the draws yield no more.
-
-        The probability of a phrase is proportional to one over the square root of its noun's count.
-        """
+        """Draw `n` pairs of phrases that `are_disjoint`, or fewer if the draws yield no more."""
         phrases = [
             (phrase, p)
             for p in photographs
             for phrase in p.leading_noun_phrases
             if phrase.noun in self.counts
         ]
+        # Otherwise most pairs would have the few commonest nouns.
         shares = np.array([self.counts[phrase.noun] ** -0.5 for phrase, _ in phrases])
         pairs: dict[tuple[int, int], Pair] = {}
         for first, second in rng.choice(len(phrases), (20 * n, 2), p=shares / shares.sum()):
             pair = Pair(*phrases[first], *phrases[second])
             if self.are_disjoint(pair):
+                # Two photographs make one image at most.
                 pairs.setdefault((pair.p.number, pair.q.number), pair)
             if len(pairs) == n:
                 break
@@ -243,8 +240,8 @@ def quadruples(
 ) -> list[tuple[Pair, Pair]]:
     """Return at most `n` pairs with their mirrors.
 
-    A pair and its mirror have two nouns, two adjectives that contradict each other, and four
-    photographs, one of each noun with each adjective.
+    They have two nouns, two adjectives that contradict each other, and four photographs, one of
+    each noun with each adjective.
     """
     of: dict[tuple[str, str], list[tuple[Phrase, Photograph]]] = defaultdict(list)
     for photograph in photographs:

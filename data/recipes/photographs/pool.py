@@ -1,9 +1,8 @@
 """Pretrain the image tower of the base model of `paired` on what is where, before it sees captions.
 
-The tower's network is locked. The pool over its grid learns from heads that are thrown away
-afterwards, which predict the words that the captions of the photograph at each place have. So what
-an image shows is in its embedding before texts ask for it, as in the synthetic scenes
-(`data.recipes.synthetic_scenes.tower`).
+The tower's network is locked. Its pool learns from heads that are thrown away afterwards, which
+predict words of the captions of the photograph at each place. So what an image shows is in its
+embedding before texts ask for it, as in `data.recipes.synthetic_scenes.tower`.
 """
 
 from __future__ import annotations
@@ -25,13 +24,16 @@ from data.recipes.photographs.trunk import grids
 from data.recipes.synthetic_scenes.tower import Optimizers
 
 BATCH, LR, WARMUP = 192, 1e-3, 30
-DROPPED = 0.3  # share of the grid's channels that a step does without
-POSITIONS = 20  # times as large as timm draws them, so that heads look at different places
-PLACES = 4  # left and right, top and bottom
+# Share of the grid's channels that a step does without.
+DROPPED = 0.3
+# Positions start so many times larger than timm draws them, so that heads look at different places.
+POSITIONS = 20
+# Left and right, top and bottom.
+PLACES = 4
 
 
 class Images(NamedTuple):
-    """Images of two photographs each, N of them."""
+    """N images of two photographs each."""
 
     grids: Tensor  # that the network makes of them `(N, C, 7, 7)`, in float16
     places: Tensor  # of their photographs `(N, 2)`
@@ -60,17 +62,9 @@ def read_images(clip: Clip, root: Path, name: str, precision: str = "fp32") -> I
 
 
 def pretrain_pool(clip: Clip, root: Path, config: Experiment, state: Path) -> dict[str, float]:
-    """Train the pool of `clip` in place, or load its weights from the file `state` if that exists.
+    """Train the pool of `clip` in place, or load it from the file `state`, and return its measures.
 
-    Args:
-        clip: The model whose pool is trained.
-        root: Folder of the base model's images.
-        config: Settings; `tower_steps` is the number of training steps.
-        state: File that is written at the end of the training.
-
-    Returns:
-        How often the heads are right on images of which the pool has seen no photograph, see
-        `measure_heads`.
+    They are those of `measure_heads` on images of which the pool has seen no photograph.
     """
     pool = clip.model.visual.head.pool
     if not state.is_file():
@@ -88,6 +82,7 @@ def pretrain_pool(clip: Clip, root: Path, config: Experiment, state: Path) -> di
 
 def learn(pool: AttentionPool2d, seen: Images, steps: int, seed: int) -> nn.Linear:
     """Train a pool in place, and return its heads, all places of the first word first."""
+    # The network is locked, so its grids are computed once and the pool trains on them.
     device = pool.pos_embed.device
     torch.manual_seed(seed)
     pool.pos_embed.data *= POSITIONS
@@ -96,6 +91,7 @@ def learn(pool: AttentionPool2d, seen: Images, steps: int, seed: int) -> nn.Line
     with Progress(steps, "what is where") as progress:
         for _ in range(steps):
             rows = torch.randint(len(seen.grids), (BATCH,))
+            # (B, C, 1, 1), so that no word hangs on a few channels
             channel_mask = F.dropout(
                 torch.ones(len(rows), pool.in_features, 1, 1, device=device), DROPPED
             )
@@ -119,27 +115,25 @@ def _logits(
     rows: Tensor,
     channel_mask: Tensor | float = 1.0,
 ) -> Tensor:
-    """Return the logits of words at the two places of each image `(B, 2, W)`.
-
-    The pool sees the images' grids times `channel_mask`.
-    """
+    """Return the logits of words at the two places of each image `(B, 2, W)`."""
     grids = seen.grids[rows].to(pool.pos_embed.device).float() * channel_mask
+    # CLIP compares directions alone. The factor gives entries of a size of about 1.
     unit = F.normalize(pooled(pool, grids), dim=-1) * pool.out_features**0.5
+    # (B, places, W)
     logits = heads(unit).unflatten(-1, (-1, PLACES)).transpose(1, 2)
     return logits[torch.arange(len(rows))[:, None], seen.places[rows]]
 
 
 @torch.no_grad()
 def measure_heads(pool: AttentionPool2d, heads: nn.Linear, seen: Images) -> dict[str, float]:
-    """Measure how often the heads tell which of an image's two nouns is at which place.
+    """Measure in which share of images the heads tell which of its two nouns is at which place.
 
-    Returns:
-        Shares of images. `probe_first` and `probe_second`: the right noun is the likelier one at
-        the first or second place. `probe_order`: both places together give the right order.
+    `probe_order` takes both places together.
     """
     right = []
     for rows in torch.arange(len(seen.grids)).split(BATCH):
         logits = _logits(pool, heads, seen, rows).cpu()
+        # (B, places, nouns) of the two places and the two nouns
         of_nouns = logits.gather(2, seen.nouns[rows][:, None].expand(-1, 2, -1))
         first = of_nouns[:, 0, 0] - of_nouns[:, 0, 1]
         second = of_nouns[:, 1, 1] - of_nouns[:, 1, 0]
@@ -149,13 +143,11 @@ def measure_heads(pool: AttentionPool2d, heads: nn.Linear, seen: Images) -> dict
 
 
 def pooled(pool: AttentionPool2d, grids: Tensor) -> Tensor:
-    """Compute the pool's output for grids `(B, C, h, w)`.
-
-    The result equals that of the pool's own forward for the one token that is read; keys and values
-    of all others are not computed.
-    """
+    """Return the pool's output for grids `(B, C, h, w)`, as its own forward computes it."""
     tokens = grids.flatten(2).transpose(1, 2)
     tokens = torch.cat([tokens.mean(1, keepdim=True), tokens], 1) + pool.pos_embed
+    # Only the mean token is read. Keys and values are linear in the tokens, so their projections
+    # apply to its query and its output instead of to all tokens; a bias of keys changes no softmax.
     of_heads = (3, pool.num_heads, -1)
     query, key, value = pool.qkv.weight.unflatten(0, of_heads)  # each (heads, width, C)
     query_bias, _, value_bias = pool.qkv.bias.unflatten(0, of_heads)

@@ -1,9 +1,7 @@
 """Build the datasets of the profile `photo`: captions of Flickr8k, and items made from them.
 
-An item asks to choose between a true caption and hard negatives.
-
-Images are linked. The share `BASE` of the training split, its first images, trains the base model;
-the rest is for fine-tuning. The items ask about the test split, with words of the training split.
+The first images of the training split, the share `BASE`, train the base model; the rest is for
+fine-tuning. Items ask about the test split, with words of the training split.
 """
 
 from __future__ import annotations
@@ -40,15 +38,18 @@ LINKS = (
     "half-truths/images",
     "aro/images",
 )
-N_NEGATIVES = 5  # of an item of CREPE
-LENGTHS = range(4, 13)  # words that bear a role in a caption of CREPE
+# Of an item of CREPE.
+N_NEGATIVES = 5
+# Words that bear a role in a caption of CREPE.
+LENGTHS = range(4, 13)
 Item = tuple[Captioned, str, str]  # an image, a true caption of it, and a hard negative
 
 
 class Single:
     """The datasets of three splits of photographs, whose files are in `folder`."""
 
-    VERSION = 2  # raise when code that decides captions or items changes: all is built anew
+    # Raise when code that decides captions or items changes: all is built anew.
+    VERSION = 2
 
     def __init__(self, splits: Mapping[str, Sequence[Captioned]], folder: Path) -> None:
         self.splits, self.folder = splits, folder
@@ -63,10 +64,7 @@ class Single:
         )
 
     def datasets(self) -> Iterator[Dataset]:
-        """Yield captions, ARO, SugarCrepe, SugarCrepe++, CREPE, Half-Truths and STS-B.
-
-        Except for ARO, a subset of a benchmark has one item for each image.
-        """
+        """Yield captions, ARO, SugarCrepe, SugarCrepe++, CREPE, Half-Truths and STS-B."""
         train, test = self.splits["train"], self.splits["test"]
         n = round(BASE * len(train))
         pretrain = layouts.coco(
@@ -87,6 +85,7 @@ class Single:
         yield Dataset("coco", texts=texts)
         yield Dataset("order", counts={"coco": sum(len(p.captions) for p in test)})
         self._read(train, test)
+        # In this order, since all draw from one generator.
         items = self._sugarcrepe_items()
         triples = self._sugarcrepe_pp(items)
         yield self._aro()
@@ -97,11 +96,7 @@ class Single:
         yield self._similarity()
 
     def _read(self, train: Sequence[Captioned], test: Sequence[Captioned]) -> None:
-        """Read the vocabulary and the language of `train`, and the captions of `test`.
-
-        Each caption of `test` is stored with its image and its swaps of nouns ("obj") and
-        adjectives ("att").
-        """
+        """Read the vocabulary and the language model of `train`, and the captions of `test`."""
         texts = [text for p in train for text in p.captions]
         numbers = [p.number for p in train for _ in p.captions]
         self.vocabulary = negatives.Vocabulary(negatives.words_of(texts), numbers)
@@ -109,6 +104,7 @@ class Single:
         self.rng = np.random.default_rng([self.VERSION, len(texts)])
         captions = [text for p in test for text in p.captions]
         words, swaps = iter(negatives.words_of(captions)), iter(negatives.swaps(captions))
+        # Each with its image, and its swaps of nouns ("obj") and of adjectives ("att").
         self.captions: list[tuple[Captioned, ParsedCaption, Mapping[str, list[str]]]] = []
         for image in test:
             others = [next(words) for _ in image.captions]
@@ -125,11 +121,7 @@ class Single:
             return (0, 0, *file.size)
 
     def _aro(self) -> Dataset:
-        """Return NegCLIP's swaps as they come, one of each kind for each caption.
-
-        Swaps of nouns become relation items, whose relation is called "swap"; swaps of adjectives
-        become attribution items.
-        """
+        """Return NegCLIP's swaps, one of each kind for each caption, not chosen by likelihood."""
         rows: dict[str, list[layouts.Row]] = {"relation": [], "attribution": []}
         kinds: tuple[tuple[str, str, dict[str, Any]], ...] = (
             ("obj", "relation", {"relation_name": "swap"}),
@@ -148,10 +140,7 @@ class Single:
         return dataset
 
     def _sugarcrepe_items(self) -> dict[str, list[Item]]:
-        """Return the items of each subset.
-
-        A language model prefers half of the hard negatives to the truth.
-        """
+        """Return the items of each subset; a language model is right in half of them."""
         items: dict[str, list[Item]] = {subset: [] for subset in sugarcrepe.FAMILY.published_counts}
         for image, caption, swaps in self.captions:
             texts = {f"swap_{end}": shuffled(swaps[end], self.rng) for end in ("obj", "att")}
@@ -165,6 +154,7 @@ class Single:
                 selected = negatives.choose_negatives(
                     caption.text, some, self._likelihood(subset), self.rng
                 )
+                # A caption has few swaps: one of the other rank is better than none.
                 if subset.startswith("swap") and not selected:
                     selected = some[:1]
                 items[subset] += [(image, caption.text, text) for text in selected]
@@ -174,11 +164,12 @@ class Single:
         }
 
     def _likelihood(self, subset: str) -> Callable[[str], float]:
-        """Return the log likelihood of texts, per word where the hard negative is always longer."""
+        """Return the log likelihood of texts, per word for additions."""
+        # An addition is always longer, and so nearly always less likely as a whole.
         return partial(self.language, per_word=subset.startswith("add"))
 
     def _balanced(self, items: list[Item], language: Callable[[str], float]) -> list[Item]:
-        """Return as many hard negatives that the language model prefers to the truth as others."""
+        """Return as many items in which `language` prefers the negative as in which it does not."""
         sides: tuple[list, list] = ([], [])
         for item in items:
             truth, negative = map(language, item[1:])
@@ -208,10 +199,7 @@ class Single:
         return dataset
 
     def _crepe(self) -> Dataset:
-        """Return items of one true caption and five hard negatives, grouped by complexity.
-
-        The complexity is the number of words with a role.
-        """
+        """Return one true caption and five hard negatives, by the number of words with a role."""
         dataset, items = Dataset("crepe"), []
         for image, caption, _ in self.captions:
             roles = [word.role for word in caption.words]
@@ -230,6 +218,7 @@ class Single:
                 box, name = self._whole(image), f"{image.number}.jpg"
                 row = layouts.crepe_row(name, caption.text, false, box, **counts)
                 items.append((image, row))
+        # Only the images of the items that are left are linked.
         rows = []
         for image, row in self._one_per_image(items):
             rows.append(row)
@@ -239,11 +228,12 @@ class Single:
         return dataset
 
     def _half_truths(self) -> Dataset:
-        """Return a part of a caption, and the part with something false or something true added."""
+        """Return a part of a caption, and the part with something true and with something false."""
         dataset, items = Dataset("half_truths"), []
         graphs = default_tagger().graphs([caption.text for _, caption, _ in self.captions])
         for (image, caption, _), graph in zip(self.captions, graphs, strict=True):
             for kind, anchor, full in clauses(graph):
+                # Only words of the addition are replaced, at their places in the clause.
                 added = f"{full[len(anchor) :]} "
                 words = [
                     replace(word, start=at, end=at + len(word.text))
@@ -261,11 +251,8 @@ class Single:
         return dataset
 
     def _similarity(self) -> Dataset:
-        """Return pairs of captions of one image, of two similar images, and of any two images.
-
-        The ground-truth score is 5 times the overlap of the images' other captions, which is the
-        mean `f_score` of each of them with each.
-        """
+        """Return pairs of captions of one image, of two similar images, and of any two images."""
+        # A generator of its own, so that pairs do not depend on the items before.
         rng = np.random.default_rng(self.VERSION)
         by_path = {image.path: (image, caption.others) for image, caption, _ in self.captions}
         images = [image for image, _ in by_path.values()]
@@ -280,6 +267,8 @@ class Single:
             likeness[here] = -1.0
             far = (here + int(rng.integers(1, len(images)))) % len(images)
             for there in (here, int(np.argmax(likeness)), far):
+                # Scored by the images' other captions, each with each: the two captions do not
+                # decide their own score.
                 first, second, *rest = rng.permutation(CAPTIONS)
                 pairs = (
                     (facts[here][m], facts[there][n])

@@ -1,4 +1,4 @@
-"""Load the image network of clip-photo, EfficientNet-Lite0 as Google trained it on ImageNet."""
+"""Load and apply the image network of clip-photo, EfficientNet-Lite0 trained on ImageNet."""
 
 from __future__ import annotations
 
@@ -13,20 +13,18 @@ from cae_lib.models.clip import Clip
 from cae_lib.models.trunk import TRUNK_PREFIX, trunk_weights
 from cae_lib.runtime import Progress
 
-BATCH = 64  # images that are encoded at once
+# Images that are encoded at once.
+BATCH = 64
 
 
 def fill_trunk(model: nn.Module) -> None:
-    """Put ImageNet's weights into the trunk of clip-photo; see `trunk_weights`.
-
-    Raises:
-        CheckpointError: If the package is not installed, or its file is not the expected one.
-    """
+    """Put ImageNet's weights into the trunk of clip-photo; see `trunk_weights`."""
     weights = trunk_weights()
     model.visual.trunk.load_state_dict(
         {name.removeprefix(TRUNK_PREFIX): value for name, value in weights.items()}
     )
-    model.visual.trunk.to(memory_format=torch.channels_last)  # the same numbers, sooner
+    # Channels last computes the same numbers faster.
+    model.visual.trunk.to(memory_format=torch.channels_last)
 
 
 @torch.no_grad()
@@ -41,6 +39,6 @@ def grids(clip: Clip, paths: Sequence[Path], label: str) -> Iterator[Tensor]:
 
 
 def trunk_features(clip: Clip, paths: Sequence[Path]) -> Tensor:
-    """Return unit vectors `(n, C)` of images: the normalised means of the trunk's grids."""
+    """Return unit vectors `(n, C)` of images, the means of the trunk's grids."""
     means = [grid.mean((2, 3)).cpu() for grid in grids(clip, paths, "images")]
     return nn.functional.normalize(torch.cat(means), dim=-1)

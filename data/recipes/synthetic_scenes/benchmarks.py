@@ -63,21 +63,13 @@ def _with_negatives(
     caption: Callable[[int, Rng], Statement] | None = None,
     tries: int = 1,
 ) -> Iterator[tuple[int, Scene, Statement, Statement]]:
-    """Yield each scene for which a hard negative is found, with its index and captions.
+    """Yield index, scene, true caption and hard negative of scenes that have a negative of a kind.
 
-    Args:
-        config: Configuration of the synthetic scenes.
-        split: Name of the random stream of the texts.
-        scenes: The scenes.
-        kind: Kind of the hard negative, one of `edits.NEGATIVES`.
-        caption: Makes the true caption of a scene; None states the relation of its main pair.
-        tries: Largest number of true captions that are tried for a scene.
-
-    Yields:
-        Index of the scene, the scene, its true caption, and the hard negative.
+    `split` names the random stream of the texts; without `caption`, the main relation is stated.
     """
     for index, scene in enumerate(scenes):
         rng = text_generator(config.scenes, split, index)
+        # A random caption can state too little to be made false in this way.
         for _ in range(tries):
             true = caption(index, rng) if caption else stated(scene.content)
             negative = draw_negative(kind, true, scene, rng)
@@ -87,16 +79,14 @@ def _with_negatives(
 
 
 def winoground(config: WorldConfig) -> Dataset:
-    """Write items of two scenes and two captions that use the same words.
-
-    The rest is the same in both scenes.
-    """
+    """Write items of two scenes and two captions that use the same words."""
     dataset, rows = Dataset("winoground"), []
     order = [kind for *kind, share in SWAPS for _ in range(share)]
     for index, sampled in enumerate(sample_scenes(config.scenes, "winoground")):
         number = len(rows)
         if number == config.sizes.winoground:
             break
+        # 7 and 20 have no common factor, so kinds alternate and each keeps its share.
         collapsed, tag, fields = order[7 * number % len(order)]
         first = fair_order(sampled, index)
         if not first.content.swappable():
@@ -107,6 +97,7 @@ def winoground(config: WorldConfig) -> Dataset:
             for scene in (first, second)
         )
         true, other = map(stated, (first.content, second.content), words)
+        # Each caption has to be false of the other image.
         unclear = true.may_be_true(second) or other.may_be_true(first)
         if unclear or true.text == other.text:
             continue
@@ -132,10 +123,7 @@ def winoground(config: WorldConfig) -> Dataset:
 
 
 def svo_probes(config: WorldConfig) -> Dataset:
-    """Write sentences about an action, each with a scene that fits and others that do not.
-
-    URLs name the image files.
-    """
+    """Write sentences about an action, each with a scene that fits and others that do not."""
     dataset, rows = Dataset("svo_probes"), []
 
     def add_image(scene: Scene) -> int:
@@ -148,6 +136,7 @@ def svo_probes(config: WorldConfig) -> Dataset:
         rng = text_generator(config.scenes, "svo-probes", index)
         true, positive = stated(scene.content), None
         for changed, other in _svo_negatives(scene, true, rng):
+            # Only a sentence with a negative needs its image.
             positive = positive or add_image(scene)
             negative = add_image(other)
             rows.append(
@@ -167,7 +156,7 @@ def svo_probes(config: WorldConfig) -> Dataset:
 
 
 def _svo_negatives(scene: Scene, true: Statement, rng: Rng) -> Iterator[tuple[str, Scene]]:
-    """Yield up to one scene for each part of the sentence, in which that part is false."""
+    """Yield "subj", "obj" and "verb", each with a scene in which that part is false, if any."""
     for role, index in (("subj", 0), ("obj", 1)):
         replaced = pick(rng, edits.nouns_replaced(true, index, scene))
         if replaced is not None:
@@ -177,6 +166,7 @@ def _svo_negatives(scene: Scene, true: Statement, rng: Rng) -> Iterator[tuple[st
     names = [name for name in RELATIONS if admits(first, name, second)]
     others = [rearranged(scene, replace(scene.content, relation=name)) for name in names]
     others = [other for other in others if not true.may_be_true(other)]
+    # Another action, or else a position.
     other = pick(rng, [o for o in others if o.content.relation in ACTIONS] or others)
     if other is not None:
         yield "verb", other
@@ -203,6 +193,7 @@ def vl_checklist(config: WorldConfig) -> Dataset:
         rng = text_generator(config.scenes, "vl-checklist", index)
         name = f"VG_100K/{4_000_001 + index}.jpg"
         dataset.images[f"vl-checklist/vg/{name}"] = Drawing([scene])
+        # There are more scenes than items, since not every scene has every kind of phrase.
         for corpus, true, negative in _vg_phrases(scene, rng):
             if len(items[corpus]) < size:
                 items[corpus].append((name, true, negative))
@@ -235,6 +226,7 @@ def _vg_phrases(scene: Scene, rng: Rng) -> Iterator[tuple[str, str, str]]:
     for role, index in (("subj", 0), ("obj", int(rng.integers(1, len(things))))):
         nouns = things[index].noun, pick(rng, absent_nouns(scene))
         place = scene.placements[index]
+        # VL-CheckList has a file for each place (center, mid, margin) and size of the object.
         off = max(abs(place.x - 0.5), abs(place.y - 0.5))
         where = "center" if off < 0.15 else "mid" if off < 0.25 else "margin"
         size = "small" if place.scale < 0.32 else "medium" if place.scale < 0.45 else "large"
@@ -245,11 +237,9 @@ def _vg_phrases(scene: Scene, rng: Rng) -> Iterator[tuple[str, str, str]]:
 def _sugarcrepe_items(
     config: WorldConfig, subset: str
 ) -> Iterator[tuple[int, Scene, Statement, Statement]]:
-    """Yield number, scene, rich caption and hard negative of the items of a subset.
-
-    The negatives have something added, replaced or swapped. The subsets share images.
-    """
+    """Yield number, scene, rich caption and hard negative of the items of a subset."""
     size = config.sizes.sugarcrepe
+    # All subsets sample the same scenes, and so share images.
     sampled = sample_scenes(config.scenes, "sugar-crepe", size * 3 // 2)
     scenes = list(map(fair_order, sampled, count()))
 
@@ -290,10 +280,9 @@ def sugarcrepe_pp(config: WorldConfig) -> Dataset:
 
 
 def half_truths(config: WorldConfig) -> Dataset:
-    """Write a thing, the thing with a true addition, and with a false part in the addition.
+    """Write a thing, the thing with a second one added, and with a false part in the addition.
 
-    The addition is a second thing. The false part is its noun, an adjective or the relation, each
-    equally often. Each item has an image of its own.
+    The false part is the noun, an adjective or the relation, each equally often.
     """
     dataset, items = Dataset("half_truths"), []
     sampled = sample_scenes(config.scenes, "half-truths", config.sizes.half_truths)
@@ -351,6 +340,7 @@ def valse(config: WorldConfig) -> Dataset:
                 classes = next((a.noun, b.noun) for a, b in pairs if a != b)
             key = f"{name}_{index + 1}"
             image = coco[index].name if name == "foil-it" else f"{key}.jpg"
+            # foil-it asks about COCO's own images.
             if name != "foil-it":
                 dataset.images[f"{IMAGE_FOLDERS[name]}/{image}"] = Drawing([scene])
             rows[key] = {

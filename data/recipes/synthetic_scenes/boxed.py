@@ -22,6 +22,7 @@ from data.recipes.synthetic_scenes.scenes import (
 )
 from data.recipes.synthetic_scenes.vocabulary import ADJECTIVES, KIND_OF, RELATIONS
 
+# Numbers of atoms (objects, attributes and relations) in CREPE's captions.
 COMPLEXITIES, N_NEGATIVES = range(4, 13), 5
 ARO_LEFT_OUT = {
     "touching": "on ARO's list of symmetric relations",
@@ -35,14 +36,11 @@ Box = tuple[int, int, int, int]
 def draw_pairs(
     dataset: Dataset, folder: str, first: int, scenes: Sequence[Scene]
 ) -> list[tuple[str, Box]]:
-    """Add images of two scenes each, numbered from `first`.
-
-    Returns:
-        The file name and the box of each scene.
-    """
+    """Add images of two scenes each, numbered from `first`; return file and box of each scene."""
     boxes = []
     for index, start in enumerate(range(0, len(scenes), 2)):
-        pair = [*scenes, scenes[0]][start : start + 2]  # an odd one is beside the first
+        # The last of an odd number is beside the first.
+        pair = [*scenes, scenes[0]][start : start + 2]
         drawing, name = Drawing(pair, vertical=bool(index % 2)), f"{first + index}.jpg"
         dataset.images[f"{folder}/{name}"] = drawing
         boxes += [(name, drawing.box(0)), (name, drawing.box(1))]
@@ -50,10 +48,7 @@ def draw_pairs(
 
 
 def aro(config: WorldConfig) -> Dataset:
-    """Write VG-Relation and VG-Attribution.
-
-    There are about equally many items of each relation or pair of words.
-    """
+    """Write VG-Relation and VG-Attribution, balanced over relations and pairs of adjectives."""
     dataset, sizes = Dataset("aro"), config.sizes
     dataset.left_out = {f"relation: {name}": why for name, why in ARO_LEFT_OUT.items()}
     names = [name for name in RELATIONS if name not in ARO_LEFT_OUT]
@@ -80,7 +75,7 @@ def aro(config: WorldConfig) -> Dataset:
 
 
 def attribute_pairs(seed: int) -> list[tuple[str, str]]:
-    """Return all pairs of attributes of one kind, each in one order that `seed` decides."""
+    """Return all pairs of adjectives of one kind, each in one order that `seed` decides."""
     rng = generator(seed, "attribute pairs")
     kinds = ("color", "pattern", "size")
     pairs = (pair for kind in kinds for pair in combinations(ADJECTIVES[kind], 2))
@@ -88,11 +83,7 @@ def attribute_pairs(seed: int) -> list[tuple[str, str]]:
 
 
 def _with_adjectives(scene: Scene, words: tuple[str, str]) -> tuple[Scene, Statement]:
-    """Give the first two things of a scene these adjectives of one kind.
-
-    Returns:
-        The new scene, and a statement of what it shows.
-    """
+    """Give the first two things of a scene these adjectives of one kind, and state the result."""
     content, mentions = scene.content, []
     for index, word in enumerate(words):
         content = content.with_thing(index, **{KIND_OF[word]: word})
@@ -103,8 +94,7 @@ def _with_adjectives(scene: Scene, words: tuple[str, str]) -> tuple[Scene, State
 def crepe(config: WorldConfig) -> Dataset:
     """Write productivity items: captions of 4 to 12 atoms against five hard negatives.
 
-    There are equally many captions of each number of atoms. A caption has no item of a kind where
-    fewer than five hard negatives exist.
+    A caption has no item of a kind of which it has fewer hard negatives.
     """
     dataset, scenes = Dataset("crepe"), _crepe_scenes(config)
     rows: dict[str, list[Row]] = {"atom": [], "swap": [], "negate": []}
@@ -129,15 +119,13 @@ def crepe(config: WorldConfig) -> Dataset:
 
 
 def _crepe_scenes(config: WorldConfig) -> list[tuple[Scene, int]]:
-    """Draw scenes, each with the number of atoms to state.
-
-    The number is the largest one that the scene has and that is still needed.
-    """
+    """Draw scenes, each with the number of atoms to state, equally often each number."""
     size = config.sizes.crepe
     missing = dict.fromkeys(COMPLEXITIES, -(-size // len(COMPLEXITIES)))
     drawn: list[tuple[Scene, int]] = []
     for scene in sample_scenes(config.scenes, "crepe", 20 * size):
         most = 1 + sum(1 + len(thing.attributes) for thing in scene.content.things)
+        # Scenes with many atoms are rare: each gets the largest number that is still missing.
         n_atoms = max((n for n in COMPLEXITIES if n <= most and missing[n]), default=None)
         if len(drawn) == size:
             break
@@ -149,6 +137,7 @@ def _crepe_scenes(config: WorldConfig) -> list[tuple[Scene, int]]:
 
 def compound(scene: Scene, n_atoms: int, rng: Rng) -> Statement:
     """Build a statement of `n_atoms` objects, attributes and relations, main pair first."""
+    # Two nouns and the relation are always stated; a further thing takes one atom for its noun.
     main, budget = stated(scene.content), n_atoms - 3
     n_extras = min(len(scene.content.things) - 2, max(0, budget - 1) // 2)
     things = scene.content.things[: 2 + n_extras]
@@ -168,6 +157,7 @@ def hard_negatives(true: Statement, scene: Scene, rng: Rng) -> dict[str, list[st
     for index in range(len(true.mentions)):
         replaced = edits.nouns_replaced(true, index, scene)
         atoms += [replaced[k] for k in rng.permutation(len(replaced))[:3]]
+    # Few captions have five false swaps, so swaps of swaps follow.
     once = list(edits.swaps(true))
     swaps = filter(edits.plausible, chain(once, *map(edits.swaps, once)))
     false = {

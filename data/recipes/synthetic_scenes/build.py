@@ -50,31 +50,24 @@ RECIPES: dict[str, tuple[Callable[[WorldConfig], Dataset], ...]] = {
 
 
 def build(profile: str, *, root: str | Path | None = None, pretrain: bool = False) -> Path:
-    """Write the synthetic scenes of a profile to `world-<profile>`.
+    """Write the synthetic scenes of a profile into `root`, and return their folder.
 
-    A complete folder of the same configuration is kept; another one is replaced once the new one is
-    complete.
-
-    Args:
-        profile: Name of the profile.
-        root: Folder that the datasets go into; None stands for `data/raw`.
-        pretrain: Whether to write the pretraining corpus, too, into the subfolder `pretrain/`.
-
-    Returns:
-        The folder of the datasets.
+    `root` is `data/raw` by default; `pretrain` adds the pretraining corpus.
     """
     folder = Path(paths().raw if root is None else root) / f"world-{profile}"
     return build_world(world_config(profile), folder, pretrain)
 
 
 def build_world(config: WorldConfig, target: Path, pretrain: bool = False) -> Path:
-    """Write the synthetic scenes of a configuration into a folder; see `build`."""
+    """Write the synthetic scenes of a configuration into a folder, and return the folder."""
     for part, name in FOLDERS.items():
         part_folder = target / name
+        # A complete part of the same configuration is kept.
         if stored_key(part_folder) == config.key(part) or (part == PRETRAIN and not pretrain):
             continue
         with replacing(part_folder) as folder:
             _write(folder, config, part, f"{target.name}/{name}".rstrip("/"))
+            # The corpus lies in the folder that is replaced; if it is current, it moves.
             corpus = target / FOLDERS[PRETRAIN]
             if part == WORLD and stored_key(corpus) == config.key(PRETRAIN):
                 os.replace(corpus, folder / corpus.name)
@@ -82,7 +75,7 @@ def build_world(config: WorldConfig, target: Path, pretrain: bool = False) -> Pa
 
 
 def make_datasets(config: WorldConfig, part: str = WORLD) -> Iterator[Dataset]:
-    """Yield the datasets of a part, one at a time."""
+    """Yield the datasets of a part."""
     return (recipe(config) for recipe in RECIPES[part])
 
 

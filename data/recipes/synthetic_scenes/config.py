@@ -32,7 +32,7 @@ PARTS = {WORLD: "coco", PRETRAIN: "web", SIMILARITY: "sentences"}
 
 @dataclass(frozen=True)
 class Sizes:
-    """The size of each dataset."""
+    """Number of images, captions or items of each dataset."""
 
     pretrain: int = 20_000  # images of the pretraining corpus
     pretrain_captions: int = 5  # captions of each of them
@@ -64,19 +64,18 @@ class WorldConfig:
     sizes: Sizes = field(default_factory=Sizes)
 
     def content(self, part: str = WORLD) -> dict[str, Any]:
-        """Return all that decides the files of a part, as plain values.
-
-        This includes what the code itself fixes.
-        """
+        """Return all that decides the files of a part, as values of JSON."""
         content: dict[str, Any] = {
             "version": VERSION,
             "scenes": asdict(self.scenes),
+            # What the code fixes decides the files, too.
             "words": [getattr(vocabulary, n) for n in ("GLYPHS", "COLORS", "SIZES", "PATTERNS")],
             "relations": [asdict(kind) for kind in vocabulary.RELATIONS.values()],
             "layout": [layout.BASE_SCALE, [[s or "", f] for s, f in layout.SIZE_FACTOR.items()]],
             "sizes": {},
             PARTS[part]: asdict(getattr(self, PARTS[part])),
         }
+        # Sizes count for their own part alone, so that the others need not be built again.
         for name, size in asdict(self.sizes).items():
             first = name.partition("_")[0]
             if part == (first if first in PARTS else WORLD):
@@ -111,11 +110,7 @@ WORLDS: dict[str, WorldConfig] = {"smoke": WorldConfig(sizes=_SMOKE), "mini": Wo
 
 
 def world_config(profile: str) -> WorldConfig:
-    """Return the configuration of a profile's synthetic scenes.
-
-    Raises:
-        ConfigError: If the profile has none.
-    """
+    """Return the configuration of a profile's synthetic scenes."""
     name = load_profile(profile).datasets_profile or profile
     if name not in WORLDS:
         raise ConfigError(

@@ -1,10 +1,4 @@
-"""Write the datasets of captions.
-
-They are COCO with NegCLIP's files, Flickr30k, the pretraining corpus, and text similarity.
-
-What is swapped in NegCLIP's hard negatives follows from the ground-truth roles, and the result is
-false of the image.
-"""
+"""Write COCO with NegCLIP's files, Flickr30k, the pretraining corpus, and text similarity."""
 
 from __future__ import annotations
 
@@ -38,10 +32,14 @@ from data.recipes.synthetic_scenes.scenes import (
 )
 from data.recipes.synthetic_scenes.vocabulary import COLORS, RELATIONS, admits
 
-RESTVAL = 4  # of so many training images one is "restval": it lies in val2014, as in COCO
+# One of so many training images is "restval": it lies in val2014, as in COCO.
+RESTVAL = 4
 MAX_NEGATIVES, N_SIMILAR = 5, 3
-YEARS = {"STS12": "MSRvid", "STS14": "images", "STS15": "images"}  # and the part with captions
-UNSCORED = 5  # in STS15 one pair of so many has no score, as most pairs of the real set
+# Years of STS, with the part that has captions.
+YEARS = {"STS12": "MSRvid", "STS14": "images", "STS15": "images"}
+# One of so many pairs of STS15 has no score, as most pairs of the real set.
+UNSCORED = 5
+# Splits for training have so many times fewer pairs than test splits.
 TRAINING_SHARE = 4
 SICK_HEADER = ("pair_ID", "sentence_A", "sentence_B", "relatedness_score", "entailment_judgment")
 
@@ -58,8 +56,9 @@ Corpus = Sequence[Described]
 
 
 def coco_images(config: WorldConfig, split: str) -> Corpus:
-    """Return the images of "train" (with "restval"), "val" or "test", numbered consecutively."""
+    """Return the images of "train" (with "restval"), "val" or "test"."""
     sizes = config.sizes
+    # Ids are numbered through all splits, since COCO's files share them.
     first = 1 + {"train": 0, "val": sizes.train, "test": sizes.train + sizes.val}[split]
     paths = {}
     for number in range(first, first + getattr(sizes, split)):
@@ -71,8 +70,7 @@ def coco_images(config: WorldConfig, split: str) -> Corpus:
 def export_coco(config: WorldConfig) -> Dataset:
     """Export COCO's folder: train2014, val2014 and every annotation file that the experiments read.
 
-    NegCLIP's files have five captions of every image instead of one, and some without a hard
-    negative.
+    NegCLIP's files have all captions of each image, instead of one, and some without a negative.
     """
     both, val, test = (coco_images(config, split) for split in ("train", "val", "test"))
     cut = len(both) - len(both) // RESTVAL
@@ -105,7 +103,7 @@ def export_flickr30k(config: WorldConfig) -> Dataset:
 
 
 def export_order(config: WorldConfig) -> Dataset:
-    """Count the captions whose words ARO's datasets of word order shuffle."""
+    """Count the captions whose words ARO's datasets of word order shuffle; they have no files."""
     n = {"coco": config.sizes.test, "flickr30k": config.sizes.flickr_test}
     return Dataset("order", counts={name: k * config.sizes.captions for name, k in n.items()})
 
@@ -129,7 +127,7 @@ def _describe(
     paths: dict[int, str],
     drawing: str = "plain",
 ) -> Corpus:
-    """Sample the scenes of a split with captions, one scene for each number and path of `paths`."""
+    """Sample the scenes of a split, one for each number and path of `paths`, with captions."""
     corpus = []
     for index, (number, path) in enumerate(paths.items()):
         scene = sample_scene(config.scenes, split, index, drawing)
@@ -141,7 +139,7 @@ def _describe(
 
 
 def _drawn(name: str, folder: str, splits: Mapping[str, Corpus]) -> Dataset:
-    """Return a dataset with the images of a corpus, and without texts."""
+    """Return a dataset with the images and counts of splits, and without texts."""
     dataset = Dataset(name)
     for split, corpus in splits.items():
         n_captions = sum(len(item.captions) for item in corpus)
@@ -163,10 +161,7 @@ def captions(corpus: Corpus) -> str:
 
 
 def scene_graphs(corpus: Corpus) -> str:
-    """Return the ground truth of COCO's captions: the scenes of images and the facts of captions.
-
-    Both are listed under the ids that they have in COCO's files.
-    """
+    """Return the scenes of images and the facts of captions, under the ids of COCO's files."""
     graphs = []
     for item in corpus:
         things = [asdict(thing) for thing in item.scene.content.things]
@@ -215,11 +210,8 @@ def karpathy(dataset: str, splits: Mapping[str, Corpus]) -> str:
 
 
 def negclip_rows(corpus: Corpus, seed: int) -> list[tuple[str, str, list[str], list[int]]]:
-    """Return NegCLIP's rows, one for each caption.
-
-    Similar images share both main nouns; where there are too few of these, they share one noun or
-    none.
-    """
+    """Return NegCLIP's rows, one for each caption."""
+    # Similar images share both main nouns; where these are too few, one noun or none.
     groups: dict[frozenset[str], list[int]] = defaultdict(list)
     keys = []
     for position, item in enumerate(corpus):
@@ -232,15 +224,18 @@ def negclip_rows(corpus: Corpus, seed: int) -> list[tuple[str, str, list[str], l
         rng = generator(seed, "similar", item.number)
         similar: list[int] = []
         for group in (groups[key] for key in keys[position]):
-            if len(similar) == N_SIMILAR:  # as for nearly all, before the group of all images
+            # Nearly always before the group of all images, which is slow to search.
+            if len(similar) == N_SIMILAR:
                 break
             fresh = [other for other in group if other != position and other not in similar]
             n = min(N_SIMILAR - len(similar), len(fresh))
             if n:
                 similar += map(int, rng.choice(fresh, n, replace=False))
+        # Swaps follow from the ground truth, and are certain to be false of the image.
         for caption in item.statements:
             false = certainly_false(swaps(caption), item.scene, caption.text, MAX_NEGATIVES)
             n = len(item.statements)
+            # Rows are grouped by image, n for each: any caption of a similar image.
             numbers = [n * i + int(rng.integers(n)) for i in similar]
             rows.append(
                 (caption.text, f"coco/{item.path}", [other.text for other in false], numbers)
@@ -249,10 +244,7 @@ def negclip_rows(corpus: Corpus, seed: int) -> list[tuple[str, str, list[str], l
 
 
 def export_similarity(config: WorldConfig) -> Dataset:
-    """Export three years of STS, STS-B and SICK, relative to the folder of these datasets.
-
-    The score of a pair depends on the facts that its captions share; no people scored them.
-    """
+    """Export three years of STS, STS-B and SICK, whose scores are made from `f_score`."""
     n, dataset = config.sizes.similarity, Dataset("similarity")
     dataset.left_out = {
         **dict.fromkeys(("STS13", "STS16"), "the real set has no captions"),
@@ -260,6 +252,7 @@ def export_similarity(config: WorldConfig) -> Dataset:
     }
     for year, part in YEARS.items():
         sparse = year == "STS15"
+        # Large enough for n pairs with a score.
         size = n * UNSCORED // (UNSCORED - 1) + 1 if sparse else n
         pairs = _pairs(config, year, size)
         scores = [f"{5 * f:.3f}" for _, _, f in pairs]
@@ -272,6 +265,7 @@ def export_similarity(config: WorldConfig) -> Dataset:
     for split in ("train", "dev", "test"):
         size = n if split == "test" else n // TRAINING_SHARE
         pairs = enumerate(_pairs(config, f"STS-B/{split}", size))
+        # As in the real files, some rows have further columns, which loaders have to ignore.
         rows = [(a, b, 5 * f, *["drawn"] * (i % 4 == 3)) for i, (a, b, f) in pairs]
         dataset.texts |= layouts.stsb(split, rows, "small world")
         dataset.texts[SPLIT_FILES[SICKR][split]] = sick(_pairs(config, f"SICK/{split}", size))
@@ -280,7 +274,7 @@ def export_similarity(config: WorldConfig) -> Dataset:
 
 
 def sick(pairs: Iterable[tuple[str, str, float]]) -> str:
-    """Return SICK's file of pairs of captions with their F-scores."""
+    """Return SICK's file of pairs of captions with their F-scores, from 1 to 5."""
     rows = [
         (str(number), first, second, f"{1 + 4 * f:.3f}", "NEUTRAL")
         for number, (first, second, f) in enumerate(pairs, start=1)
@@ -289,14 +283,12 @@ def sick(pairs: Iterable[tuple[str, str, float]]) -> str:
 
 
 def facts(caption: Statement) -> frozenset[tuple[str, ...]]:
-    """Return the nouns, adjectives and relation of a caption.
-
-    "a right of b" counts as the fact "b left of a".
-    """
+    """Return the nouns, adjectives and relation of a caption as tuples of words."""
     stated: set[tuple[str, ...]] = {(mention.noun,) for mention in caption.mentions}
     stated |= {(mention.noun, word) for mention in caption.mentions for word in mention.attributes}
     if caption.relation is not None:
         first, second = (mention.noun for mention in caption.mentions[:2])
+        # "a right of b" is the fact "b left of a".
         name, is_swapped = canonical(caption.relation)
         stated.add((second, name, first) if is_swapped else (first, name, second))
     return frozenset(stated)
@@ -308,18 +300,17 @@ def f_score(first: frozenset[tuple[str, ...]], second: frozenset[tuple[str, ...]
 
 
 def _pairs(config: WorldConfig, split: str, n: int) -> list[tuple[str, str, float]]:
-    """Return `n` pairs of captions with their F-scores.
-
-    The pairs cycle from two captions of one image to captions of unrelated images.
-    """
+    """Return `n` pairs of captions with their F-scores."""
     pairs = []
     for index in range(n):
         rng = text_generator(config.scenes, f"similarity/{split}", index)
         scene = sample_scene(config.scenes, f"similarity/{split}", index)
+        # From two captions of one image, over small changes, to captions of unrelated images.
         other = changed(scene, index % 5, rng)
         if other is None:
             other = sample_scene(config.scenes, f"similarity/{split}/other", index)
         first, second = (describe(one, config.sentences, rng) for one in (scene, other))
+        # The order in a pair does not tell which scene is the changed one.
         if rng.random() >= 0.5:
             first, second = second, first
         pairs.append((first.text, second.text, f_score(facts(first), facts(second))))
@@ -327,13 +318,10 @@ def _pairs(config: WorldConfig, split: str, n: int) -> list[tuple[str, str, floa
 
 
 def changed(scene: Scene, kind: int, rng: Rng) -> Scene | None:
-    """Return the scene unchanged or with one change, depending on `kind`.
+    """Return the scene as it is (kind 0) or with one change, or None (another kind).
 
-    Args:
-        scene: The scene.
-        kind: 0 changes nothing; 1 swaps the arguments, or the colours if the arguments cannot be
-            swapped; 2 changes a colour; 3 changes the relation; others give None.
-        rng: Source of random numbers.
+    1 swaps the arguments or, where this is not possible, their colours; 2 changes a colour, 3 the
+    relation.
     """
     content = scene.content
     if kind == 1:

@@ -1,7 +1,6 @@
-"""Draw a scene from glyphs of Noto Emoji (SIL OFL 1.1; PyPI `manimgx-fonts`) with darker outlines.
+"""Draw a scene from glyphs of Noto Emoji (SIL OFL 1.1; PyPI `manimgx-fonts`).
 
-Colour and pattern fill the silhouette, which is everything that a fill from the image's edge cannot
-reach.
+Colour and pattern fill a glyph's silhouette; its lines are a darker outline.
 """
 
 from __future__ import annotations
@@ -24,7 +23,8 @@ from data.recipes.synthetic_scenes.vocabulary import COLORS, GLYPHS
 IMAGE_SIZE, JPEG_QUALITY = 112, 92
 _WEIGHTS: dict[str, tuple[int, ...]] = {"plain": (350, 450, 550), "poster": (700,)}
 _FONT_FILE = "NotoEmoji[wght].ttf"
-_PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {  # the darker parts
+# 1 for the darker parts, at column x and row y.
+_PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {
     "striped": lambda x, y, phase: (x + y + phase) // 4 % 2,
     "checkered": lambda x, y, phase: ((x + phase) // 5 + (y + phase) // 5) % 2,
     "spotted": lambda x, y, phase: ((x + phase) % 9 - 4) ** 2 + ((y + phase) % 9 - 4) ** 2 <= 7,
@@ -33,29 +33,27 @@ _PATTERNS: dict[str, Callable[[np.ndarray, np.ndarray, int], np.ndarray]] = {  #
 
 @lru_cache(maxsize=256)
 def glyph(noun: str, weight: int) -> tuple[Image.Image, Image.Image]:
-    """Return silhouette and outline of a noun as two 8-bit masks of side 128.
-
-    Raises:
-        DataError: If the package `manimgx-fonts` is not installed.
-    """
+    """Return silhouette and outline of a noun as two 8-bit masks of side 128."""
     spec = importlib.util.find_spec("manimgx_fonts")
     if spec is None or spec.origin is None:
         raise DataError(f"{_FONT_FILE}: not found; install it with `pip install manimgx-fonts`")
     font = ImageFont.truetype(str(Path(spec.origin).with_name(_FONT_FILE)), 160)
     font.set_variation_by_axes([weight])
     left, top, right, bottom = font.getbbox(GLYPHS[noun])
+    # With an empty margin, so that the outside is one region.
     outline = Image.new("L", (right - left + 8, bottom - top + 8), 0)
     ImageDraw.Draw(outline).text((4 - left, 4 - top), GLYPHS[noun], font=font, fill=255)
     side = max(outline.size)
     square = Image.new("L", (side, side), 0)
     square.paste(outline, ((side - outline.width) // 2, (side - outline.height) // 2))
     square = square.resize((128, 128), Image.Resampling.BILINEAR)
-    regions, _ = ndimage.label(np.asarray(square) <= 90)  # connected areas without a line
+    # Connected areas without a line; all but the outside are the silhouette, lines included.
+    regions, _ = ndimage.label(np.asarray(square) <= 90)
     return Image.fromarray(np.where(regions == regions[0, 0], 0, 255).astype(np.uint8)), square
 
 
 def _paint(canvas: np.ndarray, thing: Thing, place: Placement, style: str, rng: Rng) -> None:
-    """Draw one thing onto the canvas in place."""
+    """Draw one thing onto the canvas `(S, S, 3)`, float32, in place."""
     side = max(8, round(place.scale * IMAGE_SIZE))
     masks = []
     for mask in glyph(thing.noun, int(rng.choice(_WEIGHTS[style]))):
@@ -65,6 +63,7 @@ def _paint(canvas: np.ndarray, thing: Thing, place: Placement, style: str, rng: 
         tilt = place.tilt + rng.uniform(-5, 5)
         masks.append(np.asarray(mask.rotate(tilt, Image.Resampling.BILINEAR), np.float32) / 255)
     x, y = round(place.x * IMAGE_SIZE - side / 2), round(place.y * IMAGE_SIZE - side / 2)
+    # A thing may reach beyond the image; `window` is the part of its masks that is seen.
     left, top = max(0, x), max(0, y)
     right, bottom = min(IMAGE_SIZE, x + side), min(IMAGE_SIZE, y + side)
     window = np.s_[top - y : bottom - y, left - x : right - x]
@@ -75,6 +74,7 @@ def _paint(canvas: np.ndarray, thing: Thing, place: Placement, style: str, rng: 
         v, u = np.mgrid[:side, :side]
         dark = _PATTERNS[thing.pattern](u, v, phase).astype(np.float32)
         body = color * (1 - 0.5 * dark[window][..., None])
+    # a view, so the additions change the canvas
     under = canvas[top:bottom, left:right]
     under += fill * (body - under)
     under += line * (0.35 * color - under)
@@ -96,12 +96,14 @@ def _marks(draw: ImageDraw.ImageDraw, place: Placement) -> None:
 
 def render(scene: Scene) -> Image.Image:
     """Draw a scene as an RGB image of 112 x 112 pixels; the same scene gives the same pixels."""
+    # A stream of its own: what is drawn does not depend on how the scene was sampled.
     rng = generator(scene.seed, "draw")
     light = (225, 252) if scene.style == "plain" else (150, 200)
     top, bottom = rng.uniform(*light, (2, 3)).astype(np.float32)
     ramp = np.linspace(0, 1, IMAGE_SIZE, dtype=np.float32)[:, None, None]
     canvas = np.repeat(top * (1 - ramp) + bottom * ramp, IMAGE_SIZE, 1)
     placed = zip(scene.content.things, scene.placements, strict=True)
+    # Farther things first, which nearer ones then hide.
     for thing, place in sorted(placed, key=lambda pair: -pair[1].depth):
         _paint(canvas, thing, place, scene.style, rng)
     image = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
@@ -112,7 +114,7 @@ def render(scene: Scene) -> Image.Image:
 
 
 class Drawing(NamedTuple):
-    """An image of one scene, or of two, side by side or, if `vertical`, one above the other."""
+    """An image of one scene, or of two, side by side or one above the other."""
 
     scenes: Sequence[Scene]
     vertical: bool = False
@@ -123,9 +125,10 @@ class Drawing(NamedTuple):
         return x, y, IMAGE_SIZE, IMAGE_SIZE
 
     def write(self, path: Path) -> None:
-        """Draw the image and write its file, .jpg or .png, with 112 pixels a scene."""
+        """Draw the image and write its file, .jpg or .png."""
         x, y, width, height = self.box(len(self.scenes) - 1)
         canvas = Image.new("RGB", (x + width, y + height))
         for index, scene in enumerate(self.scenes):
             canvas.paste(render(scene), self.box(index)[:2])
-        canvas.save(path, quality=JPEG_QUALITY)  # which PNG has no use for
+        # PNG ignores the quality.
+        canvas.save(path, quality=JPEG_QUALITY)

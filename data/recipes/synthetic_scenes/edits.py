@@ -1,7 +1,4 @@
-"""Edit a statement so that it may become false of a scene.
-
-`certainly_false` selects the edits that are false.
-"""
+"""Edit a statement so that it may become false of a scene; `certainly_false` selects those."""
 
 from __future__ import annotations
 
@@ -25,10 +22,7 @@ def pick(rng: Rng, candidates: Sequence[Any]) -> Any:
 def certainly_false(
     candidates: Iterable[Statement], scene: Scene, text: str, most: int | None = None
 ) -> list[Statement]:
-    """Return the first `most` candidates that are false of the scene.
-
-    Each text comes once, and none equals `text`.
-    """
+    """Return the first `most` candidates that are false of the scene, with different texts."""
     statements: dict[str, Statement] = {}
     for candidate in candidates:
         if len(statements) == most:
@@ -40,22 +34,24 @@ def certainly_false(
 
 def plausible(statement: Statement) -> bool:
     """Return whether the synthetic scenes can show the statement's relation between its nouns."""
+    # A negative that no image could show, such as a cup that rides, is solved by text alone.
     nouns = [mention.noun for mention in statement.mentions[:2]]
     return statement.relation is None or admits(nouns[0], statement.relation, nouns[1])
 
 
 def swapped(statement: Statement, i: int, j: int, *fields: str) -> Statement:
-    """Swap two noun phrases of a statement, or only some of their fields."""
+    """Return a statement with two noun phrases, or only some of their fields, swapped."""
     pair = statement.mentions[i], statement.mentions[j]
     first, second = ({name: getattr(one, name) for name in fields or PHRASE} for one in pair)
     return statement.changed(i, **second).changed(j, **first)
 
 
 def attribute_swaps(statement: Statement) -> Iterator[Statement]:
-    """Swap adjectives of one kind, or all adjectives, between any two noun phrases."""
+    """Yield the swaps of adjectives, all or of one kind, between any two noun phrases."""
     for i, j in combinations(range(len(statement.mentions)), 2):
         first, second = (statement.mentions[k].attributes for k in (i, j))
         kinds = {KIND_OF[word] for word in (*first, *second)}
+        # With one kind, the swap of all adjectives is that of the kind.
         if len(kinds) > 1:
             yield swapped(statement, i, j, "attributes")
         for kind in (kind for kind in KINDS if kind in kinds):
@@ -70,7 +66,7 @@ def _mixed(first: tuple[str, ...], second: tuple[str, ...], kind: str) -> tuple[
 
 
 def swaps(statement: Statement) -> Iterator[Statement]:
-    """Swap nouns, phrases or adjectives between any two noun phrases."""
+    """Yield the swaps of nouns, phrases or adjectives between any two noun phrases."""
     for fields in (("noun",), PHRASE):
         for i, j in combinations(range(len(statement.mentions)), 2):
             yield swapped(statement, i, j, *fields)
@@ -84,18 +80,19 @@ def absent_nouns(scene: Scene) -> list[str]:
 
 
 def nouns_replaced(statement: Statement, index: int, scene: Scene) -> list[Statement]:
-    """Replace the noun of one phrase by nouns that are not in the scene and are possible there."""
+    """Return the statement with a noun that is not in the scene and is plausible in that place."""
     candidates = (statement.changed(index, noun=noun) for noun in absent_nouns(scene))
     return list(filter(plausible, candidates))
 
 
 def attributes_changed(statement: Statement, scene: Scene, added: bool = False) -> list[Statement]:
-    """Replace one adjective by a false one of its kind, or add one of a new kind if `added`."""
+    """Return the statement with an adjective replaced by a false one, or with one `added`."""
     things = {thing.noun: thing for thing in scene.content.things}
     changed = []
     for index, mention in enumerate(statement.mentions):
         for kind in KINDS:
             rest = _mixed(mention.attributes, (), kind)
+            # Without an adjective of the kind, nothing is replaced; with one, nothing is added.
             if added == (rest == mention.attributes):
                 words = false_attributes(things[mention.noun], kind)
                 changed += [statement.changed(index, attributes=(*rest, word)) for word in words]
@@ -103,10 +100,7 @@ def attributes_changed(statement: Statement, scene: Scene, added: bool = False) 
 
 
 def relations_replaced(statement: Statement, scene: Scene, alike: bool = False) -> list[Statement]:
-    """Replace the relation by false ones.
-
-    With `alike`, these are of the same kind (action or position) if there are any of it.
-    """
+    """Return the statement with false relations; if `alike`, of its kind (action or position)."""
     if statement.relation is None:
         return []
     copula = "is " if statement.pieces[1].startswith("is ") else ""
@@ -118,6 +112,7 @@ def relations_replaced(statement: Statement, scene: Scene, alike: bool = False) 
     false = certainly_false(filter(plausible, candidates), scene, statement.text)
     action = RELATIONS[statement.relation].action
     like = [other for other in false if RELATIONS[other.relation].action == action]
+    # Where none of the same kind is false, another kind is better than no item.
     return like if alike and like else false
 
 
@@ -163,9 +158,6 @@ NEGATIVES: dict[str, Callable[[Statement, Scene, Rng], Iterable[Statement]]] = {
 
 
 def draw_negative(kind: str, statement: Statement, scene: Scene, rng: Rng) -> Statement | None:
-    """Draw a hard negative of a kind of `NEGATIVES`.
-
-    It is false of the scene, but other synthetic scenes could show it.
-    """
+    """Draw a hard negative of a kind of `NEGATIVES` that another synthetic scene could show."""
     candidates = filter(plausible, NEGATIVES[kind](statement, scene, rng))
     return pick(rng, certainly_false(candidates, scene, statement.text))

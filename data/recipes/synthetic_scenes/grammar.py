@@ -14,22 +14,17 @@ from data.recipes.synthetic_scenes.layout import Placement
 from data.recipes.synthetic_scenes.scenes import Content, Rng, Scene, Thing
 from data.recipes.synthetic_scenes.vocabulary import ADJECTIVES, KIND_OF, RELATIONS, VAGUE_RELATIONS
 
-CLEAR = 0.02  # differences of position below this share of the image's side show nothing
-NEAR = 0.03  # things whose squares are closer than this may be in contact
+# Differences of position below this share of the image's side show nothing.
+CLEAR = 0.02
+# Things whose squares are closer than this may be in contact.
+NEAR = 0.03
 KINDS = tuple(ADJECTIVES)
 PREFIXES = ("a photo of", "a picture of", "an image of", "there is", "this is", "we see")
 
 
 @dataclass(frozen=True)
 class Mention:
-    """A noun phrase.
-
-    Attributes:
-        noun: The noun.
-        attributes: The adjectives.
-        article: The article; None means "a" or "an", as the next word requires, and "no" denies the
-            phrase.
-    """
+    """A noun phrase; the article None is "a" or "an" as the next word requires; "no" denies it."""
 
     noun: str
     attributes: tuple[str, ...] = ()
@@ -68,17 +63,16 @@ class Statement:
         return replace(self, pieces=(*self.pieces[:index], words, *self.pieces[index + 1 :]))
 
     def may_be_true(self, scene: Scene) -> bool:
-        """Return whether anybody could take the statement for true.
-
-        Vague relations such as "near" deny nothing.
-        """
+        """Return whether anybody could take the statement for true of a scene."""
         things = {thing.noun: thing for thing in scene.content.things}
         for mention in self.mentions:
             thing = things.get(mention.noun)
+            # What is denied has to be absent, and everything else present.
             if (thing is None) != (mention.article == "no"):
                 return False
             if thing is not None and not all(may_have(thing, word) for word in mention.attributes):
                 return False
+        # A vague relation such as "near" is never false.
         if self.relation is None:
             return True
         subject, obj = (list(things).index(mention.noun) for mention in self.mentions[:2])
@@ -88,7 +82,7 @@ class Statement:
 def stated(
     content: Content, attributes: Sequence[Sequence[str]] = ((), ()), article: str | None = None
 ) -> Statement:
-    """State `subject is relation object` for the main pair, with the given adjectives of each."""
+    """State `subject is relation object` for the main pair, with these adjectives of each."""
     pairs = zip(content.things[:2], attributes, strict=False)
     mentions = tuple(Mention(thing.noun, tuple(words), article) for thing, words in pairs)
     return Statement(mentions, ("", f"is {content.relation}", ""), content.relation)
@@ -120,36 +114,28 @@ _READINGS: Mapping[str, Callable[[Placement, Placement], bool]] = {
 
 
 def may_hold(scene: Scene, subject: int, relation: str, obj: int) -> bool:
-    """Return whether things `subject` and `obj` of a scene could be said to be in a relation.
-
-    The main relation holds only in its order, and its inverse only in the other. Otherwise "in
-    front of" and "behind" are never certain to be false, and no position is certain to be false of
-    a main pair that is in one of these two relations.
-    """
+    """Return whether things `subject` and `obj` of a scene could be said to be in a relation."""
     main = scene.content.relation
     if {subject, obj} == {0, 1}:
+        # The main relation holds in its order alone, and its inverse in the other one.
         if relation in (main, RELATIONS[main].inverse):
             return (relation == main) == (subject == 0)
+        # Things in depth overlap: no position is certain to be false of them.
         if main in ("in front of", "behind") and not RELATIONS[relation].action:
             return True
     return _READINGS[relation](scene.placements[subject], scene.placements[obj])
 
 
 def may_have(thing: Thing, attribute: str) -> bool:
-    """Return whether an adjective could be said of a thing.
-
-    A thing of no notable size allows both sizes.
-    """
+    """Return whether an adjective could be said of a thing."""
     kind = KIND_OF[attribute]
     actual = getattr(thing, kind)
+    # A thing of no notable size may be called small or large.
     return attribute == actual or (actual is None and kind == "size")
 
 
 def false_attributes(thing: Thing, kind: str) -> list[str]:
-    """Return the adjectives of a kind that are certainly false of a thing.
-
-    The kind is "size", "pattern" or "color".
-    """
+    """Return the adjectives of a kind, such as "size", that are certainly false of a thing."""
     return [word for word in ADJECTIVES[kind] if not may_have(thing, word)]
 
 
@@ -190,7 +176,8 @@ def describe(scene: Scene, style: CaptionStyle, rng: Rng) -> Statement:
         words = (word for word in things[index].attributes if rng.random() < style.attribute)
         mentions.append(Mention(things[index].noun, tuple(words)))
 
-    order = [1, 0] if rng.random() < 0.5 else [0, 1]  # in any order, unless the relation is stated
+    # In any order, unless the relation is stated.
+    order = [1, 0] if rng.random() < 0.5 else [0, 1]
     names_second, states_relation = rng.random() < style.second, rng.random() < style.relation
     if names_second and states_relation:
         order = [0, 1]
@@ -216,17 +203,14 @@ def describe(scene: Scene, style: CaptionStyle, rng: Rng) -> Statement:
 
 
 def paraphrase(statement: Statement, rng: Rng) -> Statement:
-    """Say the same in other words.
-
-    "b right of a" replaces "a left of b". A relation without an inverse gets another wording, and a
-    statement without either gets another opening.
-    """
+    """Say the same in other words: by the inverse relation, another wording, or another opening."""
     kind = RELATIONS[statement.relation] if statement.relation else None
     if kind is None or (kind.inverse is None and len(kind.wordings) == 1):
         openings = [words for words in ("", *PREFIXES) if words != statement.pieces[0]]
         return statement.with_piece(0, str(rng.choice(openings)))
     copula = statement.pieces[1].startswith("is ")
     wording = statement.pieces[1].removeprefix("is ")
+    # "b right of a" for "a left of b"
     if kind.inverse is not None:
         first, second, *rest = statement.mentions
         statement = replace(statement, mentions=(second, first, *rest), relation=kind.inverse)
@@ -236,9 +220,9 @@ def paraphrase(statement: Statement, rng: Rng) -> Statement:
 
 
 def canonical(relation: str) -> tuple[str, bool]:
-    """Return the canonical name of a relation, and whether it swaps the arguments.
+    """Return the name that a relation shares with its inverse, and whether it swaps arguments.
 
-    "a right of b" shows what "b left of a" shows, so the two relations have one canonical name.
+    "a right of b" shows what "b left of a" shows.
     """
     inverse = RELATIONS[relation].inverse
     if inverse is not None and inverse < relation:
@@ -252,7 +236,9 @@ def true_spans(caption: Statement) -> list[Span]:
     for index, mention in enumerate(caption.mentions):
         roles += [OTHER, *[ATTRIBUTE] * len(mention.attributes), OBJECT]
         piece = caption.pieces[index + 1]
-        link = index == 0 and piece != "and"  # the words between the main pair
+        # The words between the main pair have a role, except for "is" and, in "to the left of", all
+        # but "left".
+        link = index == 0 and piece != "and"
         function_words = {"is"} | ({"to", "the", "of"} if "to the" in piece else set())
         roles += [RELATION if link and w not in function_words else OTHER for w in piece.split()]
     spans, start = [], 0

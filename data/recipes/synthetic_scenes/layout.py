@@ -69,6 +69,7 @@ def _holding(s: float, o: float, side: int) -> Pair:
 
 
 def _chasing(s: float, o: float, side: int) -> Pair:
+    # The chaser is behind, and both look and lean to where they run.
     pair = _row(0.95 * s, 0.95 * o, -side, 0.05)
     chaser, chased = (replace(thing, tilt=-10.0 * side, flip=side > 0) for thing in pair)
     return replace(chaser, motion=side), chased
@@ -87,7 +88,8 @@ _FIXED: dict[str, Callable[[float, float], Pair]] = {
     "on": lambda s, o: _column(0.85 * s, 1.15 * o, -1, -0.09, (0, 1)),
     "under": lambda s, o: _column(0.8 * s, 1.2 * o, 1, -0.1, (1, 0)),
 }
-_SIDED: dict[str, Callable[[float, float, int], Pair]] = {  # to the left (-1) or right (1)
+# Relations with a version to the left (-1) and one to the right (1).
+_SIDED: dict[str, Callable[[float, float, int], Pair]] = {
     "in front of": _front,
     "behind": lambda s, o, side: _front(o, s, side)[::-1],
     "riding": _riding,
@@ -104,16 +106,18 @@ def place(relation: str, subject_size: str | None, object_size: str | None, rng:
         pair = _FIXED[relation](s, o)
     else:
         pair = _SIDED[relation](s, o, 1 if rng.random() < 0.5 else -1)
+    # Pairs are placed around the origin; one shift for both keeps their relation.
     x, y = (_shift([(getattr(p, axis), p.scale) for p in pair], rng) for axis in "xy")
     first, second = (replace(p, x=p.x + x, y=p.y + y) for p in pair)
     return first, second
 
 
 def place_extra(others: list[Placement], size: str | None, rng: Rng) -> Placement:
-    """Place a further thing: of 12 random positions, at the one that overlaps least."""
+    """Place a further thing, behind the others, where it overlaps least of 12 random positions."""
     scale = _scale(size, rng, 0.75)
     half = scale / 2
     tries = [Placement(*rng.uniform(half, 1 - half, 2), scale, depth=2) for _ in range(12)]
+    # Among positions without overlap, the leftmost one.
     return min(tries, key=lambda t: (sum(t.overlap(o) for o in others), t.x))
 
 
@@ -125,5 +129,6 @@ def _shift(spans: list[tuple[float, float]], rng: Rng) -> float:
     """Draw a shift towards the middle that keeps all spans (centre, side) in [0, 1] if any does."""
     low = max(side / 2 - centre for centre, side in spans)
     high = min(1 - side / 2 - centre for centre, side in spans)
+    # If the pair is larger than the image, both sides are cut alike.
     low, high = (low, high) if low <= high else ((low + high) / 2,) * 2
     return float(np.clip(0.5 + rng.normal(0, 0.06), low, high))

@@ -1,7 +1,4 @@
-"""Sample the synthetic scenes: what is there, how it is related, and where it is.
-
-Content and arrangement are functions of a seed; a content can be edited and arranged anew.
-"""
+"""Sample the synthetic scenes: what is there, how it is related, and where it is."""
 
 from __future__ import annotations
 
@@ -88,12 +85,13 @@ class Scene:
 
 def generator(seed: int, *keys: str | int) -> Rng:
     """Return a generator that depends on the seed and on the keys only."""
+    # Not `hash`, which Python salts in each process.
     words = [zlib.crc32(key.encode()) if isinstance(key, str) else key for key in keys]
     return np.random.default_rng([seed, *words])
 
 
 def text_generator(config: SceneConfig, split: str, index: int) -> Rng:
-    """Return the generator of a scene's texts, which is independent of that of the scene itself."""
+    """Return the generator of a scene's texts, which no draw of the scene itself changes."""
     return generator(config.seed, split, index, "text")
 
 
@@ -110,6 +108,7 @@ def _pairs(config: SceneConfig) -> tuple[list[tuple[str, str]], np.ndarray]:
 def _relations(config: SceneConfig, a: str, b: str) -> tuple[list[str], np.ndarray]:
     """Return the relations that the pair admits in some order, with their probabilities."""
     names = [n for n in RELATIONS if admits(a, n, b) or admits(b, n, a)]
+    # Actions admit fewer pairs than positions; where they are possible, they are twice as frequent.
     action = np.array([2.0 if RELATIONS[n].action else 1.0 for n in names])
     rng = generator(config.seed, "relations", a, b)
     return names, rng.dirichlet(config.relation_concentration * action)
@@ -117,6 +116,7 @@ def _relations(config: SceneConfig, a: str, b: str) -> tuple[list[str], np.ndarr
 
 def _sample_thing(config: SceneConfig, noun: str, rng: Rng) -> Thing:
     typical = rng.random() < config.typical_color
+    # The typical colour depends on the noun alone.
     drawn = generator(config.seed, "color", noun) if typical else rng
     color = str(drawn.choice(list(COLORS)))
     size = str(rng.choice(SIZES)) if rng.random() < config.sized else None
@@ -130,20 +130,23 @@ def _sample_content(config: SceneConfig, rng: Rng) -> Content:
     nouns = list(pairs[rng.choice(len(pairs), p=shares)])
     names, relation_shares = _relations(config, *nouns)
     relation = names[rng.choice(len(names), p=relation_shares)]
+    # Each pair has a usual order in each relation, by a hash that is the same everywhere.
     usual = zlib.crc32(f"{config.seed}{nouns[0]}{relation}{nouns[1]}".encode()) % 2
     if usual != (rng.random() >= config.natural_order):
         nouns.reverse()
+    # Some relations are possible in one order only.
     if not admits(nouns[0], relation, nouns[1]):
         nouns.reverse()
     for _ in range(rng.choice(len(config.extras), p=config.extras)):
         extra = pairs[rng.choice(len(pairs), p=shares)][int(rng.integers(2))]
+        # Texts name things by their nouns, so no noun comes twice.
         if extra not in nouns:
             nouns.append(extra)
     return Content(tuple(_sample_thing(config, noun, rng) for noun in nouns), relation)
 
 
 def arrange(content: Content, seed: int, style: str = "plain") -> Scene:
-    """Place the things so that the main relation, and no other reading of it, is visible."""
+    """Place the things so that the main relation is visible, and no other reading of it."""
     rng = generator(seed, "arrange")
     subject, obj, *extras = (thing.size for thing in content.things)
     placements = list(place(content.relation, subject, obj, rng))
@@ -168,11 +171,12 @@ def spread(
 ) -> list[Scene]:
     """Return `n` scenes with as nearly as possible equally many of each relation.
 
-    With `swappable`, the arguments of each scene can be swapped.
+    With `swappable`, their arguments can be swapped.
     """
     wanted = dict.fromkeys(relations, -(-n // len(relations)))
     selected, spare = [], []
-    for scene in sample_scenes(config, split, 20 * n):  # then others stand in for the rare ones
+    # After so many, other relations stand in for those that are too rare.
+    for scene in sample_scenes(config, split, 20 * n):
         name = scene.content.relation
         if name in wanted and (scene.content.swappable() or not swappable):
             (selected if wanted[name] > 0 else spare).append(scene)
@@ -184,14 +188,13 @@ def spread(
 
 def rearranged(scene: Scene, content: Content) -> Scene:
     """Arrange another content anew, in the style of a scene."""
+    # With another seed, or things would keep their places.
     return arrange(content, (scene.seed + 1) % 2**31, scene.style)
 
 
 def fair_order(scene: Scene, index: int) -> Scene:
-    """Return the scene, with its arguments swapped if `index` is odd and a swap is possible.
-
-    Then no order of arguments is the usual one.
-    """
+    """Return the scene, with its arguments swapped if `index` is odd and a swap is possible."""
+    # So that the usual order of a pair does not give the answer away.
     if index % 2 and scene.content.swappable():
         return rearranged(scene, scene.content.swapped())
     return scene

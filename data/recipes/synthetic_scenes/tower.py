@@ -1,10 +1,8 @@
 """Pretrain the image tower of the base model of the synthetic scenes before it sees any caption.
 
 CLIP's image embeddings contain relations and bindings that its texts hardly ask for. A small tower
-that learns from sparse captions alone never comes to contain them. So this tower learns the scenes
-themselves, from heads that are thrown away afterwards. Heads on the embedding predict what a text
-can ask for. Heads on the patches are needed, too: without them the tower does not find out what
-belongs to what.
+does not learn them from sparse captions, so it learns the scenes themselves, by heads that are
+thrown away. Without heads on the patches it does not find out what belongs to what.
 """
 
 from __future__ import annotations
@@ -30,14 +28,17 @@ from data.recipes.synthetic_scenes.vocabulary import COLORS, NOUNS, PATTERNS, RE
 BATCH, LR, MUON_LR, WARMUP, DECAY = 128, 1e-3, 0.02, 100, 0.05
 SAVE_EVERY = 200
 UNBIASED = {"zipf": 0.0, "natural_order": 0.5, "relation_concentration": 50.0, "typical_color": 0.0}
-"""Statistics of the scenes that it learns from: what is seen cannot be guessed from the nouns."""
+"""Statistics of its scenes: what they show cannot be guessed from the nouns."""
 
 READINGS = tuple(name for name in RELATIONS if canonical(name) == (name, False))
 VALUES = {"color": (*COLORS,), "size": (None, *SIZES), "pattern": (None, *PATTERNS)}
 ABSENT, FIRST, SECOND, FURTHER = range(4)
-PLACE_WEIGHTS = (0.1, 1.0, 1.0, 1.0)  # most nouns are absent
-IGNORED = -100  # what `cross_entropy` leaves out
-EMBEDDING_HEADS = {  # shapes of their logits
+# Most nouns are absent.
+PLACE_WEIGHTS = (0.1, 1.0, 1.0, 1.0)
+# Left out by `cross_entropy`.
+IGNORED = -100
+# Shapes of the logits by head.
+EMBEDDING_HEADS = {
     "reading": (len(READINGS),),
     "nouns": (2, len(NOUNS)),
     "colors": (2, len(COLORS)),
@@ -58,7 +59,7 @@ Targets = dict[str, Tensor]
 
 
 class Optimizers:
-    """Optimizers of modules that learn before captions are seen: AdamW, and Muon for `matrices`.
+    """AdamW, and Muon for `matrices`, of modules that learn before captions are seen.
 
     Learning rates rise over `warmup` of all `steps`, and fall to 0 over the second half.
     """
@@ -72,6 +73,7 @@ class Optimizers:
         matrices: Sequence[nn.Parameter] = (),
     ) -> None:
         self.trained = [p for module in modules for p in module.parameters()]
+        # by identity: `in` would compare the tensors' values
         others = [p for p in self.trained if not any(p is matrix for matrix in matrices)]
         self.each = [torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=DECAY)]
         if matrices:
@@ -94,17 +96,7 @@ class Optimizers:
 
 
 def pretrain_tower(clip: Clip, config: SceneConfig, steps: int, state: Path) -> None:
-    """Train the image tower of `clip`, which is open_clip's own, in place.
-
-    No image comes twice. Learning rates fall to 0 over the second half of the steps.
-
-    Args:
-        clip: The model whose image tower is trained.
-        config: Statistics of the scenes, of which `UNBIASED` replaces some.
-        steps: Number of batches of 128 images.
-        state: File of the training state. Training resumes from it if it exists; it is written
-            every `SAVE_EVERY` steps and at the end.
-    """
+    """Train the image tower of `clip` in place, from the step that the file `state` has, if any."""
     tower, device = clip.model.visual, next(clip.model.parameters()).device
     normalization = [
         value.to(device) for value in TrainingImages((), clip.image_size).normalization
@@ -113,6 +105,7 @@ def pretrain_tower(clip: Clip, config: SceneConfig, steps: int, state: Path) -> 
     embedding_heads = _heads(tower.output_dim, EMBEDDING_HEADS).to(device)
     patch_heads = _heads(tower.transformer.width, PATCH_HEADS).to(device)
     modules = [tower, embedding_heads, patch_heads]
+    # Muon is for matrices alone.
     matrices = [p for p in tower.transformer.parameters() if p.ndim == 2]
     optimizers = Optimizers(modules, steps, WARMUP, matrices=matrices)
     stored = [*modules, *optimizers.each, *optimizers.schedules]
@@ -121,19 +114,24 @@ def pretrain_tower(clip: Clip, config: SceneConfig, steps: int, state: Path) -> 
         done, values = torch.load(state, weights_only=True)
         for each, value in zip(stored, values, strict=True):
             each.load_state_dict(value)
+    # Batches go on after the last stored step, so that no image comes twice; no dataset has the
+    # split "tower".
     drawn = Drawn(replace(config, **UNBIASED), "tower", range(done, steps))
+    # The heads on patches need the tower's tokens.
     before, tower.output_tokens = tower.output_tokens, True
     tower.train()
     with Progress(steps - done, "image tower") as progress:
         for pixels, scene, patches in DataLoader(drawn, batch_size=None, num_workers=1):
             with torch.autocast(device.type, torch.bfloat16):
                 embedding, tokens = tower(normalize_pixels(pixels.to(device), *normalization))
+            # CLIP compares directions alone. The factor gives entries of a size of about 1.
             unit = F.normalize(embedding.float(), dim=-1) * tower.output_dim**0.5
             loss = _loss(embedding_heads, unit, scene) + _loss(patch_heads, tokens.float(), patches)
             optimizers.step(loss)
             progress.update(loss=loss.item())
             done += 1
             if done % SAVE_EVERY == 0 or done == steps:
+                # whole or not at all, so that an interruption loses `SAVE_EVERY` steps at most
                 with atomic_file(state) as temporary:
                     torch.save([done, [each.state_dict() for each in stored]], temporary)
     tower.output_tokens = before
@@ -141,7 +139,7 @@ def pretrain_tower(clip: Clip, config: SceneConfig, steps: int, state: Path) -> 
 
 
 def _heads(width: int, shapes: dict[str, tuple[int, ...]]) -> nn.ModuleDict:
-    """Build heads that make logits `(..., *shape)`, classes last, from vectors `(..., width)`."""
+    """Build linear heads from vectors `(..., width)` to logits `(..., *shape)`, classes last."""
     return nn.ModuleDict(
         {
             name: nn.Sequential(nn.Linear(width, int(np.prod(shape))), nn.Unflatten(-1, shape))
@@ -164,7 +162,7 @@ def _loss(heads: nn.ModuleDict, vectors: Tensor, targets: Targets) -> Tensor:
 
 
 class Drawn(Dataset):
-    """Batches by number: images `(128, 3, S, S)` uint8, ground truth of scenes and of patches."""
+    """Batches by number: images `(128, 3, S, S)` uint8, targets of scenes and of patches."""
 
     def __init__(self, config: SceneConfig, split: str, numbers: range) -> None:
         self.config, self.split, self.numbers = config, split, numbers
@@ -181,21 +179,19 @@ class Drawn(Dataset):
 
 
 def ordered(scene: Scene) -> tuple[str, list[int]]:
-    """Return the canonical relation of a scene, and its things' indices in the relation's order.
-
-    "a right of b" and "b left of a" are the same image.
-    """
+    """Return the canonical relation of a scene, and its things' indices in the order of that."""
     reading, is_swapped = canonical(scene.content.relation)
     order = list(range(len(scene.content.things)))
     return reading, [1, 0, *order[2:]] if is_swapped else order
 
 
 def scene_targets(scene: Scene) -> dict[str, np.ndarray]:
-    """Return the ground truth of the heads on the embedding.
+    """Return the targets of the heads on the embedding.
 
-    It comprises the relation; noun and colour of the relation's two things; and for each noun its
-    role in the relation, with colour, size and pattern if the noun is in the scene.
+    They are the relation; noun and colour of its two things; and for each noun of the vocabulary
+    its role, and the values of its attributes.
     """
+    # "a right of b" and "b left of a" are one image and have one target.
     reading, order = ordered(scene)
     things = [scene.content.things[i] for i in order]
     targets = {
@@ -204,6 +200,7 @@ def scene_targets(scene: Scene) -> dict[str, np.ndarray]:
         "colors": np.array([VALUES["color"].index(thing.color) for thing in things[:2]]),
         "places": np.full(len(NOUNS), ABSENT),
     }
+    # Of a noun that is not in the scene, attributes are not asked for.
     targets |= {name: np.full(len(NOUNS), IGNORED) for name in VALUES}
     for number, thing in enumerate(things):
         noun = NOUNS.index(thing.noun)
@@ -214,17 +211,18 @@ def scene_targets(scene: Scene) -> dict[str, np.ndarray]:
 
 
 def patch_targets(scene: Scene, side: int = 7) -> dict[str, np.ndarray]:
-    """Return the ground truth of the heads on the patches, `(side * side,)` for each head.
+    """Return the targets of the heads on the patches, `(side * side,)` for each head.
 
-    It comprises noun, colour and role of the thing at the middle of each patch. For the main two
-    things it also comprises their relation, the noun of the other one, and on which side that is
-    (left, right, top, bottom).
+    They are those of the thing at the middle of each patch; the main two also have their relation,
+    and the noun and the side (left, right, top, bottom) of the other one.
     """
     reading, order = ordered(scene)
     targets = {name: np.full((side, side), IGNORED) for name in PATCH_HEADS}
     targets["place"][:] = ABSENT
+    # middles of the patches
     y, x = (np.mgrid[:side, :side] + 0.5) / side
     things = [(scene.content.things[i], scene.placements[i]) for i in order]
+    # Farther things first, as they are drawn: a nearer one overwrites them.
     for number, (thing, at) in sorted(enumerate(things), key=lambda item: -item[1][1].depth):
         inside = (abs(x - at.x) < at.scale / 2) & (abs(y - at.y) < at.scale / 2)
         values = dict.fromkeys(PATCH_HEADS, IGNORED) | {

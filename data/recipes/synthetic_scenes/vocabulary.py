@@ -1,6 +1,4 @@
-"""List the words of the synthetic scenes: nouns, attributes and relations.
-
-Nouns come with their glyphs in Noto Emoji.
+"""List the words of the synthetic scenes: nouns with their glyphs, attributes and relations.
 
 Swapping the arguments of any relation changes the image.
 """
@@ -33,20 +31,14 @@ COLORS: dict[str, tuple[int, int, int]] = {
 }
 SIZES: tuple[str, ...] = ("small", "large")
 PATTERNS: tuple[str, ...] = ("striped", "spotted", "checkered")
-ADJECTIVES = {"size": SIZES, "pattern": PATTERNS, "color": tuple(COLORS)}  # in English order
+# In the order in which English puts them before a noun.
+ADJECTIVES = {"size": SIZES, "pattern": PATTERNS, "color": tuple(COLORS)}
 KIND_OF: dict[str, str] = {word: kind for kind, words in ADJECTIVES.items() for word in words}
 
 
 @dataclass(frozen=True)
 class RelationKind:
-    """One relation.
-
-    Attributes:
-        name: Its name, which is its first wording.
-        wordings: Its wordings.
-        action: Whether it is an action.
-        inverse: Name of its inverse, if it has one.
-    """
+    """One relation; its name is its first wording, and `inverse` the name of another one."""
 
     name: str
     wordings: tuple[str, ...]
@@ -72,7 +64,8 @@ RELATIONS: dict[str, RelationKind] = {
     )
 }
 ACTIONS: tuple[str, ...] = tuple(name for name, kind in RELATIONS.items() if kind.action)
-_ARGUMENTS = {  # what may be subject and object of an action
+# What may be subject and object of an action; positions admit any two nouns.
+_ARGUMENTS = {
     "riding": (ANIMATE, ANIMATE | VEHICLES),
     "chasing": (ANIMATE, ANIMATE | VEHICLES),
     "holding": (ANIMATE, THINGS - {"house", "tree", "bed"}),
