@@ -208,7 +208,7 @@ def score_weights(items: pd.DataFrame, protocol: str = "table") -> pd.DataFrame:
         raise DataError(
             f"items are a {type(items).__name__}{f' with the columns {columns}' if columns else ''}"
             f": expected a table of items with the columns {', '.join(sorted(needed))}, such as "
-            "cae.results.load('items', 'mini')."
+            "cae_lab.results.load('items', 'mini')."
         )
     require_unique_items(items)
     groups = items.groupby(["family", "subset"], sort=False)

@@ -604,7 +604,7 @@ def _run_printing_errors(action: Callable[[], int | None], resume_command: str) 
         message = str(error)
     except ModuleNotFoundError as error:
         # A missing module of ours is a mistake and no missing extra.
-        if str(error.name).startswith("cae_lib"):
+        if str(error.name).startswith(("cae_lib", "cae_bench", "cae_lab")):
             raise
         message = (
             f"this command needs {error.name}, which is not installed: {install_command('lab')}"

@@ -133,7 +133,8 @@ def run_snakemake(
     """Run Snakemake in the folder of its log, report progress, and return its exit code."""
     # Tunables that the user has set take precedence.
     environment = {"GLIBC_TUNABLES": KEEP_MEMORY} | os.environ
-    environment["PYTHONPATH"] = str(repository_root())
+    folders = (str(repository_root()), os.environ.get("PYTHONPATH"))
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
     with log.open("a", encoding="utf-8") as file:
         process = subprocess.Popen(
             command, env=environment, stdout=file, stderr=file, cwd=log.parent

@@ -23,7 +23,10 @@ from cae_lib.words.versions import DEPENDENCY_VERSION, NEGATIVES_VERSION, SWAPS_
 
 STORED = Path(__file__).with_name("words.json")
 SWAPS = "SWAPS_VERSION in cae_lib/words/versions.py", SWAPS_VERSION
-MOVED = f"TRAINING_VERSION in cae_lab/keys.py or, where swaps changed, {SWAPS[0]}", SWAPS_VERSION
+MOVED = (
+    f"TRAINING_VERSION in cae_lib/training/inputs.py or, where swaps changed, {SWAPS[0]}",
+    SWAPS_VERSION,
+)
 NEGATIVES = "NEGATIVES_VERSION in cae_lib/words/versions.py", NEGATIVES_VERSION
 VERSIONS = {
     "roles": ("DEPENDENCY_VERSION in cae_lib/words/versions.py", DEPENDENCY_VERSION),
