@@ -48,6 +48,8 @@ def seconds_left(jobs: Sequence[Job], n_parallel: int) -> float | None:
     largest = max(work, key=lambda kind: work[kind])
     if largest not in pace:
         return None
-    # A kind without a finished job is taken to go at the pace of the largest.
+    # A kind without a finished job goes at the pace of the largest if this machine is slow.
+    # Trainings that are faster than expected say nothing about pages.
+    other = max(1.0, pace[largest])
     left = (job for job in jobs if job.seconds is None)
-    return sum(job.expected * pace.get(job.kind, pace[largest]) for job in left) / n_parallel
+    return sum(job.expected * pace.get(job.kind, other) for job in left) / n_parallel

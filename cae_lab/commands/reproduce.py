@@ -205,26 +205,29 @@ def _print_progress(
     n_parallel: int | None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Print the number of finished runs, and the time left, whenever a run finishes.
+    """Print how many runs and pages are finished, and the time left, whenever one finishes.
 
     `poll` returns None while the process runs. Without `n_parallel`, no time is printed.
     """
-    n_printed = -1
+    printed = None
     runs = [output for output, job in jobs.items() if job.kind not in ("page", "book")]
+    pages = [output for output, job in jobs.items() if job.kind == "page"]
     while True:
         # Asked before the files are counted, so that the last count is complete.
         has_ended = poll() is not None
-        n_done = sum(path.is_file() for path in runs)
-        if n_done != n_printed:
+        n_done, n_pages = (sum(path.is_file() for path in part) for part in (runs, pages))
+        if (n_done, n_pages) != printed:
             line = f"{n_done} of {len(runs)} runs done"
+            if n_pages:
+                line = f"{n_done} of {len(runs)} runs and {n_pages} of {len(pages)} pages done"
             states = [job._replace(seconds=_seconds_of(path)) for path, job in jobs.items()]
             left = seconds_left(states, n_parallel) if n_parallel else None
             if left and not has_ended:
                 line += f", about {format_seconds(round(left, -1))} left"
-            if n_done == len(runs) < len(jobs) and not has_ended:
+            if n_done == len(runs) < len(jobs) and not n_pages and not has_ended:
                 line += "; pages and book follow"
             print(line, flush=True)
-            n_printed = n_done
+            printed = n_done, n_pages
         if has_ended:
             return
         sleep(1)

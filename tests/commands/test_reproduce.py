@@ -40,10 +40,10 @@ def finished(**seconds: dict[int, float]) -> list[Job]:
         ({"data": {0: 800}, "base": {0: 60}, "run": {0: 200}}, (9200 + 80 + 720) / 2),
         # the short run alone says the same
         ({"data": {0: 800}, "base": {0: 60}, "run": {47: 80}}, (9400 + 720) / 2),
-        # pages go at their own pace once there is one: 19 at 30 s, and the book at the runs'
+        # pages go at their own pace once there is one: 19 at 30 s; fast runs make no fast book
         (
             {"data": {0: 9}, "base": {0: 9}, "run": dict.fromkeys(range(48), 50), "page": {3: 30}},
-            (19 * 30 + 60 * 48 * 50 / 4740) / 2,
+            (19 * 30 + 60) / 2,
         ),
     ],
 )
@@ -63,6 +63,7 @@ def test_no_time_is_told_before_a_run_is_done(home: Path, capsys):
         home / name / "done.json": Job("run" if "/" in name and name[0] in "cn" else name[:4], 100)
         for name in names
     }
+    jobs[home / "page" / "done.json"] = Job("page", 50)
     jobs[home / "book" / "done.json"] = Job("book", 50)
     outputs = iter(jobs)
 
@@ -75,10 +76,11 @@ def test_no_time_is_told_before_a_run_is_done(home: Path, capsys):
     reproduce._print_progress(lambda: next(codes, 0), jobs, 2, finish_one)
     lines = capsys.readouterr().out.splitlines()
     assert lines[:3] == [f"{n} of 6 runs done" for n in range(3)]
-    # at twice the expected time: three runs of 200 s and a book of 100 s
-    assert lines[3] == "3 of 6 runs done, about 5 min 50 s left"
-    assert lines[4].endswith("about 4 min 10 s left")
-    assert lines[6] == "6 of 6 runs done, about 50 s left; pages and book follow"
+    # at twice the expected time: three runs of 200 s, a page and a book of 100 s each
+    assert lines[3] == "3 of 6 runs done, about 6 min 40 s left"
+    assert lines[4].endswith("about 5 min 00 s left")
+    assert lines[6] == "6 of 6 runs done, about 1 min 40 s left; pages and book follow"
+    assert lines[7].startswith("6 of 6 runs and 1 of 1 pages done")
 
 
 def test_where_a_scheduler_decides_no_time_is_told(home: Path, capsys):
