@@ -62,7 +62,7 @@ def own_book(profile_name: str) -> Path:
 
     shutil.copytree(source, target, ignore=skipped, dirs_exist_ok=True)
     # Pages include files of these by relative paths.
-    for name in ("cae_lib", "CONTRIBUTING.md"):
+    for name in ("cae_lib", "cae_bench", "CONTRIBUTING.md"):
         if not target.with_name(name).exists():
             target.with_name(name).symlink_to(CLONE / name)
     settings = yaml.safe_load(bundled_path("_config.yml").read_text(encoding="utf-8"))
