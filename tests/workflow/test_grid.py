@@ -356,7 +356,7 @@ def test_another_version_of_a_recipe_makes_the_photographs_stale(copy: Copy):
     rows = {"profile": "photo", "rows": "clip-ft", "seeds": 1}
     copy.call(**rows)
     assert copy.left(**rows) == set()
-    copy.edit("data/recipes/photographs/single.py", "    VERSION = 2 ", "    VERSION = 3 ")
+    copy.edit("data/recipes/photographs/single.py", "    VERSION = 2\n", "    VERSION = 3\n")
     assert copy.left(**rows) == {"data", "base", "data/0", "base/0", "clip-ft/0"}
 
 
