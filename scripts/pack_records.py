@@ -24,7 +24,7 @@ def main(name: str) -> None:
         new = [
             key
             for key, rows in index.items()
-            if key in runs and rows.path.suffix and "records" not in rows.path.parts
+            if key in runs and rows.path != store.packed_path(table, profile)
         ]
         if new:
             store.pack(profile, new, [table])
