@@ -51,12 +51,16 @@ class Attribution:
 class AttributionMethod:
     """Base class of attribution methods.
 
-    A subclass implements `score`. It is a frozen dataclass, whose fields are the parameters of the
-    method. The constructor raises ConfigError if a parameter has the wrong type or value.
+    A subclass implements `score` alone: `__call__` checks a batch and calls `attribute`, which
+    enables or disables gradients and calls `score`. It is a frozen dataclass, whose fields are the
+    parameters of the method. The constructor raises ConfigError if a parameter has the wrong type
+    or value.
 
     Attributes:
         scores_words: Whether each token has the score of its whole word; if False, each token has a
             score of its own.
+        scores_objects: Whether object words have a score; if False, `CAELoss` compares attributes
+            and relations with its margin instead.
         differentiates: Whether `score` takes derivatives of the similarity. If True, `attribute`
             enables gradients while `score` runs, even if the caller has disabled them. If False,
             `attribute` enables them with `create_graph`, and disables them without it.
@@ -65,6 +69,7 @@ class AttributionMethod:
     """
 
     scores_words: ClassVar[bool] = False
+    scores_objects: ClassVar[bool] = True
     differentiates: ClassVar[bool] = True
     positive_parameters: ClassVar[tuple[str, ...]] = ()
 
@@ -127,10 +132,11 @@ class AttributionMethod:
         graph = captions.create_graph
         # A method that differentiates needs a graph also in evaluation, where the caller has
         # disabled gradients. Another one must not build a graph that nobody uses.
-        with enable_gradients() if self.differentiates else torch.set_grad_enabled(graph):
+        needs_gradients = self.differentiates or graph
+        with enable_gradients() if needs_gradients else torch.set_grad_enabled(False):
             attribution = self.score(captions)
         # Attention never compares the two, and would accept the features of another model.
-        _check_width(captions.image_features, attribution.text_features)
+        _check_same_shape(captions.image_features, attribution.text_features)
         if graph:
             return attribution
         return replace(
@@ -239,34 +245,35 @@ class Captions:
         )
 
     def score_by_variants(
-        self, variants: Tensor, caption_rows: Tensor, scored_tokens: Tensor
+        self, caption_rows: Tensor, scored_tokens: Tensor, variants: Tensor
     ) -> Attribution:
         """Score tokens by the drop in similarity from a caption to variants of it.
 
-        Variant i has the tokens `variants[i]` `(V, C)`, is made from caption `caption_rows[i]`, and
-        scores its tokens `scored_tokens[i]` `(V, C)` bool. A token's score is the mean over its
-        variants; a token without one has no score.
+        Variant i is made from caption `caption_rows[i]`, scores its tokens `scored_tokens[i]`
+        `(V, C)` bool, and has the tokens `variants[i]` `(V, C)`. A token's score is the mean over
+        its variants; a token without one has no score.
         """
         # (B, C), the number of variants that score each token
         counts = torch.zeros_like(self.tokens).index_add(0, caption_rows, scored_tokens.long())
         drops, features = self.similarity_drops(
-            lambda: self._encode_with(variants, caption_rows), caption_rows, scored_tokens
+            lambda: self._encode_with_variants(caption_rows, variants), caption_rows, scored_tokens
         )
         length = self.encoder.n_used_columns(self.tokens)
         mean = drops / counts.clamp(min=1)
         return Attribution(mean[:, :length], features, (counts > 0)[:, :length])
 
-    def _encode_with(self, variants: Tensor, caption: Tensor) -> Tensor:
+    def _encode_with_variants(self, caption_rows: Tensor, variants: Tensor) -> Tensor:
         """Return features `(B + V, E)` of B captions, then of V variants."""
         columns = self.tokens.shape[1]
         # argmax returns the first of equal maxima: the first column that differs.
-        first_change = (variants != self.tokens[caption]).int().argmax(dim=1)
+        first_change = (variants != self.tokens[caption_rows]).int().argmax(dim=1)
         # A packed encoder computes the states of a prefix once for consecutive rows that share it.
         # Each caption precedes its variants, those with the latest first change in front: each
         # variant then shares all tokens before its first change with the row before it.
         rank = torch.cat([first_change.new_zeros(len(self.tokens)), columns - first_change])
-        rows = torch.cat([torch.arange(len(self.tokens), device=caption.device), caption])
-        # No rank exceeds the number of columns, so this key sorts by caption first, then by rank.
+        rows = torch.cat([torch.arange(len(self.tokens), device=caption_rows.device), caption_rows])
+        # Caption 0, its variants that change at 7 and at 3, caption 1, its variants, and so on. No
+        # rank exceeds the number of columns, so this key sorts by caption first, then by rank.
         order = (rows * (columns + 1) + rank).argsort()
         texts = torch.cat([self.tokens, variants])[order]
         # The argsort of a permutation is its inverse: captions come first again.
@@ -281,9 +288,11 @@ class Captions:
     ) -> tuple[Tensor, Tensor]:
         """Sum, for each token, the drops in similarity of the variants that score it.
 
-        `encode` returns features `(B + V, E)` of the B captions, then of the V variants. Variant i
-        is made from caption `caption_rows[i]`, and scores its tokens `scored_tokens[i]` `(V, T)`.
-        Returns the sums `(B, T)` and the features of the captions `(B, E)`.
+        `encode` returns features `(B + V, E)` of the B captions, then of the V variants; it is a
+        function because it has to run without dropout. Where dropout is on, the captions are
+        encoded once more for the features that are returned. Variant i is made from caption
+        `caption_rows[i]`, and scores its tokens `scored_tokens[i]` `(V, T)`. Returns the sums
+        `(B, T)` and the features of the captions `(B, E)`.
         """
         # Dropout masks differ from row to row, and would change S more than a word does.
         with self.encoder.dropout_disabled() as has_dropout:
@@ -362,8 +371,8 @@ def word_masks(words: Tensor) -> tuple[Tensor, Tensor]:
     # Number 0 is left out, since it stands for no word.
     masks = words.unsqueeze(1) == numbers[1:, None]  # (B, W, T)
     # A number above those of its caption marks no token, and is no word.
-    caption, number = masks.any(dim=2).nonzero(as_tuple=True)
-    return caption, masks[caption, number]
+    caption_rows, number = masks.any(dim=2).nonzero(as_tuple=True)
+    return caption_rows, masks[caption_rows, number]
 
 
 def matched_similarity(
@@ -378,7 +387,7 @@ def matched_similarity(
     With `use_temperature` it is multiplied by 1/tau, the exponential of `model.logit_scale`, or by
     1 if the model has no such attribute.
     """
-    _check_width(image_features, text_features)
+    _check_same_shape(image_features, text_features)
     # Scores are small differences of S, which half precision would round away.
     with torch.autocast(text_features.device.type, enabled=False):
         wide = torch.promote_types(text_features.dtype, torch.float32)
@@ -392,7 +401,7 @@ def matched_similarity(
         return similarity * (scale if train_temperature else scale.detach()).exp()
 
 
-def _check_width(image_features: Tensor, text_features: Tensor) -> None:
+def _check_same_shape(image_features: Tensor, text_features: Tensor) -> None:
     if image_features.shape != text_features.shape:
         raise DataError(
             f"image features {tuple(image_features.shape)} do not fit text features "

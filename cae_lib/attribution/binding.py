@@ -51,6 +51,7 @@ class BindingAttribution(AttributionMethod):
     """
 
     scores_words: ClassVar[bool] = True
+    scores_objects: ClassVar[bool] = False
     differentiates: ClassVar[bool] = False
     positive_parameters: ClassVar[tuple[str, ...]] = ("samples",)
     samples: int | None = None
@@ -61,7 +62,7 @@ class BindingAttribution(AttributionMethod):
         """Score relation and attribute words by the drop in similarity that their swaps cause."""
         if captions.roles is None:
             raise ConfigError("binding needs roles: 1 object, 2 attribute, 3 relation.")
-        caption, scored_tokens, variants = swapped_captions(
+        swapped = swapped_captions(
             captions.tokens,
             captions.word_numbers(captions.tokens.shape[1]),
             captions.roles,
@@ -73,7 +74,7 @@ class BindingAttribution(AttributionMethod):
             requested=captions.requested,
             vocabulary_size=captions.encoder.vocabulary_size,
         )
-        return captions.score_by_variants(variants, caption, scored_tokens)
+        return captions.score_by_variants(*swapped)
 
 
 class RoleChunk(NamedTuple):
@@ -141,7 +142,7 @@ def swapped_captions(
         else:
             word_arguments = None if all_arguments is None else all_arguments[row]
             candidates = _role_candidates(
-                _units(all_words[row], all_roles[row]), word_arguments, ids
+                _chunks(all_words[row], all_roles[row]), word_arguments, ids
             )
         if requested_rows is not None:
             candidates = [
@@ -157,16 +158,15 @@ def swapped_captions(
             candidates = [candidates[number] for number in drawn]
         word_pairs: list[tuple[RoleChunk, RoleChunk]] = []
         if exchange == "any" and candidates:
-            # With word numbers in place of roles, each word is a chunk.
-            single_words = _units(all_words[row], all_words[row])
+            single_words = _single_words(all_words[row])
             # A caption that has a swap has two different words, so that there is a pair to draw.
             word_pairs = [pair for pair in combinations(single_words, 2) if _differ(ids, *pair)]
         for candidate in candidates:
             if exchange == "any":
                 number = int(torch.rand((), generator=generator) * len(word_pairs))
-                parts = [unit[:2] for unit in word_pairs[number]]
+                parts = [chunk[:2] for chunk in word_pairs[number]]
             else:
-                # Swaps that are derived from roles know no phrases.
+                # Swaps that are derived from roles know no phrases, and need no draw for "half".
                 parts = _moved_parts(candidate, "noun" if swaps is None else swap_kind, generator)
             rows.append(row)
             scored.append(
@@ -176,19 +176,18 @@ def swapped_captions(
                 ]
             )
             # The object of a relation may come before its subject: "a ball that a dog chases".
-            orders.append(
-                _order_after_swap(length, *sorted(parts, key=lambda part: (part[0], part[1])))
-            )
-    caption = torch.tensor(rows, dtype=torch.long, device=tokens.device)
+            orders.append(_order_after_swap(length, *sorted(parts, key=tuple)))
+    caption_rows = torch.tensor(rows, dtype=torch.long, device=tokens.device)
     # (V, C); without any swap, the view turns the empty list into (0, C).
     scored_tokens = torch.tensor(scored, dtype=torch.bool, device=tokens.device).view(-1, length)
     order = torch.tensor(orders, dtype=torch.long, device=tokens.device).view_as(scored_tokens)
-    variants = tokens[caption].gather(1, order)
+    variants = tokens[caption_rows].gather(1, order)
     if vocabulary_size == CLIP_VOCABULARY_SIZE:
         # True where another token than in the caption comes next
         has_new_follower = order.roll(-1, dims=1) != order + 1
+        # By the letter where swaps are derived: the stored models of the paper's parser saw it so.
         variants = _with_articles(variants, has_new_follower, by_sound=swaps is not None)
-    return caption, scored_tokens, variants
+    return caption_rows, scored_tokens, variants
 
 
 def _tagger_candidates(swaps: list[list[list[int]]]) -> list[SwapCandidate]:
@@ -215,12 +214,14 @@ def _moved_parts(
         takes_nouns = swap == "noun"
     if takes_nouns and candidate.nouns:
         return candidate.nouns
-    return candidate.phrases or candidate.nouns or []
+    parts = candidate.phrases or candidate.nouns
+    assert parts is not None  # a candidate has at least one of them
+    return parts
 
 
-def _units(words: list[int], roles: list[int]) -> list[RoleChunk]:
+def _chunks(words: list[int], roles: list[int]) -> list[RoleChunk]:
     """Return the chunks of one caption in order, from the word number and role of each token."""
-    units, start = [], 0
+    chunks, start = [], 0
     # The last pair is a sentinel, which ends the last chunk.
     tokens = [*zip(words, roles, strict=True), (0, OTHER)]
     for position, ((word, role), following) in enumerate(pairwise(tokens)):
@@ -228,13 +229,22 @@ def _units(words: list[int], roles: list[int]) -> list[RoleChunk]:
         is_end = (word, role) != following if role == ATTRIBUTE else role != following[1]
         if is_end:
             if role != OTHER:
-                units.append(RoleChunk(start, position + 1, role, words[start], word))
+                chunks.append(RoleChunk(start, position + 1, role, words[start], word))
             start = position + 1
-    return units
+    return chunks
+
+
+def _single_words(words: list[int]) -> list[RoleChunk]:
+    """Return a chunk for each word of one caption in order, of no role."""
+    bounds = {number: (words.index(number), words.count(number)) for number in words if number}
+    return [
+        RoleChunk(start, start + n_tokens, OTHER, number, number)
+        for number, (start, n_tokens) in bounds.items()
+    ]
 
 
 def _role_candidates(
-    units: list[RoleChunk], word_arguments: list[list[int]] | None, ids: list[int]
+    chunks: list[RoleChunk], word_arguments: list[list[int]] | None, ids: list[int]
 ) -> list[SwapCandidate]:
     """Return the swaps that roles and arguments suggest, and that change the tokens `ids`.
 
@@ -242,26 +252,26 @@ def _role_candidates(
     nearest objects before and after it. Two attributes are swapped if they describe different
     objects. Swaps of mutual relations such as "near" leave a caption true.
     """
-    objects = [unit for unit in units if unit.role == OBJECT]
+    objects = [chunk for chunk in chunks if chunk.role == OBJECT]
 
-    def arguments_of(unit: RoleChunk) -> list[RoleChunk | None]:
-        """Return the objects that `unit` relates or describes, two entries; None if unknown."""
-        words = word_arguments[unit.start] if word_arguments else (0, 0)
+    def arguments_of(chunk: RoleChunk) -> list[RoleChunk | None]:
+        """Return the objects that `chunk` relates or describes, two entries; None if unknown."""
+        words = word_arguments[chunk.start] if word_arguments else (0, 0)
         return [
             next((o for o in objects if o.first_word <= word <= o.last_word), None)
             for word in words
         ]
 
     swaps: list[tuple[list[RoleChunk], RoleChunk, RoleChunk]] = []
-    for unit in units:
-        if unit.role == RELATION:
-            before = next((o for o in reversed(objects) if o.end <= unit.start), None)
-            after = next((o for o in objects if o.start >= unit.end), None)
-            subject, target = arguments_of(unit)
+    for chunk in chunks:
+        if chunk.role == RELATION:
+            before = next((o for o in reversed(objects) if o.end <= chunk.start), None)
+            after = next((o for o in objects if o.start >= chunk.end), None)
+            subject, target = arguments_of(chunk)
             subject, target = subject or before, target or after
             if subject and target and subject != target:
-                swaps.append(([unit], subject, target))
-    for first, second in combinations([u for u in units if u.role == ATTRIBUTE], 2):
+                swaps.append(([chunk], subject, target))
+    for first, second in combinations([u for u in chunks if u.role == ATTRIBUTE], 2):
         # Swapping two adjectives of one noun changes nothing. If an object is not known, an object
         # word between the two attributes shows that they describe different objects.
         bearers = arguments_of(first)[0], arguments_of(second)[0]
@@ -272,7 +282,7 @@ def _role_candidates(
         if differ:
             swaps.append(([first, second], first, second))
     return [
-        SwapCandidate([unit[:2] for unit in scored], [first[:2], second[:2]])
+        SwapCandidate([chunk[:2] for chunk in scored], [first[:2], second[:2]])
         for scored, first, second in swaps
         if _differ(ids, first, second)
     ]

@@ -94,13 +94,13 @@ def check_annotations(
     vocabulary_size = encoder.vocabulary_size
     optional = {"role": roles, "word": words, "arguments": arguments, "swaps": swaps}
     annotations = {name: value for name, value in optional.items() if value is not None}
+    # The first kind with an error is reported; unknown ids make the words look wrong as well.
     errors = {"token": (tokens < 0) | (tokens >= vocabulary_size)}
     if annotations:
-        errors |= _annotation_errors(encoder, tokens, words, roles, arguments, swaps)
+        errors.update(_annotation_errors(encoder, tokens, words, roles, arguments, swaps))
     # A single value is read from the GPU for a batch without errors.
     if not bool(torch.stack([has_error.any() for has_error in errors.values()]).any()):
         return
-    # The first kind is unknown ids, which make the words look wrong as well.
     kind = next(kind for kind, has_error in errors.items() if bool(has_error.any()))
     row, column = errors[kind].nonzero()[0].tolist()
     if kind == "token":
@@ -148,11 +148,11 @@ def _annotation_errors(
     if numbers is not None:
         is_no_word = is_no_word | (numbers == 0)
     if roles is not None:
-        errors["role"] = (roles < 0) | (roles > 3) | (roles > 0) & is_no_word
+        errors["role"] = (roles < 0) | (roles > 3) | ((roles > 0) & is_no_word)
     if words is not None and token_words is not None:
         errors["word"] = words != token_words
     elif words is not None:
-        errors["word"] = (words < 0) | (words > 0) & is_no_word
+        errors["word"] = (words < 0) | ((words > 0) & is_no_word)
         if roles is not None:
             # These words cannot be derived from the tokens. Two roles in one word show at least
             # that words and roles are of different captions.

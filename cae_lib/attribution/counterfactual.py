@@ -11,6 +11,7 @@ from torch import Tensor
 
 from cae_lib.attribution.base import Attribution, AttributionMethod, Captions, word_masks
 from cae_lib.errors import ConfigError
+from cae_lib.words.roles import OBJECT
 
 NO_TOKEN = -1
 """Padding after the tokens of a word; a row of padding alone stands for no replacement."""
@@ -50,49 +51,53 @@ class CounterfactualAttribution(AttributionMethod):
             raise ConfigError("counterfactual needs roles: 1 object, 2 attribute, 3 relation.")
         tokens = captions.tokens
         # (N,) and (N, C) for N words
-        caption, masks = word_masks(captions.word_numbers(tokens.shape[1]).long())
+        caption_rows, masks = word_masks(captions.word_numbers(tokens.shape[1]).long())
         # A tagger may mark only a part of a word, so the highest role of its tokens counts.
-        role = torch.where(masks, captions.roles[caption], 0).amax(dim=1).long()
+        role = torch.where(masks, captions.roles[caption_rows], 0).amax(dim=1).long()
         # For all words, because words that are not requested may replace those that are.
-        replacements = _draw_replacements(tokens, caption, masks, role)
-        selected = captions.is_requested(caption, masks) & (replacements[:, 0] != NO_TOKEN)
+        replacements = _draw_replacements(tokens, caption_rows, masks, role)
+        selected = captions.is_requested(caption_rows, masks) & (replacements[:, 0] != NO_TOKEN)
         if self.samples is not None:
             # One group for the objects of a caption, one for its attributes and relations.
-            selected &= _sample_per_group(2 * caption + (role > 1), selected, self.samples)
-        caption, masks = caption[selected], masks[selected]
-        variants = _replace_words(tokens[caption], masks, replacements[selected])
-        return captions.score_by_variants(variants, caption, masks)
+            selected &= _sample_per_group(
+                2 * caption_rows + (role > OBJECT), selected, self.samples
+            )
+        caption_rows, masks = caption_rows[selected], masks[selected]
+        variants = _replace_words(tokens[caption_rows], masks, replacements[selected])
+        return captions.score_by_variants(caption_rows, masks, variants)
 
 
-def _draw_replacements(tokens: Tensor, caption: Tensor, masks: Tensor, role: Tensor) -> Tensor:
+def _draw_replacements(tokens: Tensor, caption_rows: Tensor, masks: Tensor, role: Tensor) -> Tensor:
     """Draw another word of its role for each of N words.
 
     Returns token ids `(N, L)`, padded by `NO_TOKEN` to the longest word; only padding for a word
     that none can replace.
     """
-    all_texts = _word_texts(tokens[caption], masks)
+    all_texts = _word_texts(tokens[caption_rows], masks)
     # The M different words of the batch (M, L), and which of them each word is (N,).
-    texts, text = torch.unique(all_texts, dim=0, return_inverse=True)
-    # K candidates, a different word in a role, with their frequency. Roles are below 4.
-    kinds, count = torch.unique(4 * text + role, return_counts=True)
-    candidate = kinds // 4
+    texts, word_index = torch.unique(all_texts, dim=0, return_inverse=True)
+    # K candidates, a different word in a role, with their frequency. Roles are below 4, so that one
+    # number holds both.
+    word_and_role, count = torch.unique(4 * word_index + role, return_counts=True)
+    candidate, candidate_role = word_and_role // 4, word_and_role % 4
     # (B, M): a word of the caption is no replacement.
     contains = torch.zeros(len(tokens), len(texts), dtype=torch.bool, device=tokens.device)
-    contains[caption, text] = True
+    contains[caption_rows, word_index] = True
     # Count the equal tokens at the end without the first, which may be the end-of-text token.
     is_padding = tokens.flip(1) == tokens[:, -1:]
-    n_padding = (is_padding.long().cumprod(dim=1).sum(dim=1) - 1)[caption][:, None]
-    size = (texts != NO_TOKEN).sum(dim=1)
+    n_padding = (is_padding.long().cumprod(dim=1).sum(dim=1) - 1)[caption_rows][:, None]
+    n_tokens = (texts != NO_TOKEN).sum(dim=1)
     # (N, K): number of tokens by which the caption would grow.
-    n_longer = size[candidate] - size[text][:, None]
-    allowed = (kinds % 4 == role[:, None]) & (role > 0)[:, None] & ~contains[caption][:, candidate]
+    n_longer = n_tokens[candidate] - n_tokens[word_index][:, None]
+    allowed = (candidate_role == role[:, None]) & (role > 0)[:, None]
+    allowed &= ~contains[caption_rows][:, candidate]
     # Only padding may be pushed out of the C columns.
     allowed &= n_longer <= n_padding
     # A shorter word leaves free columns, which need padding to copy.
     allowed &= (n_longer >= 0) | (n_padding > 0)
     cumulative = (allowed * count).cumsum(dim=1)
     # On the CPU, so that one seed draws the same words on every device.
-    draw = torch.rand(len(text), dtype=torch.float64).to(tokens.device) * (allowed * count).sum(1)
+    draw = torch.rand(len(role), dtype=torch.float64).to(tokens.device) * (allowed * count).sum(1)
     # The number of candidates whose cumulative frequency does not exceed the draw. Without any
     # allowed one this is K, the row of padding that is appended below.
     index = (cumulative <= draw.long().unsqueeze(1)).sum(dim=1)

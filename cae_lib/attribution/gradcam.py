@@ -51,14 +51,16 @@ class GradcamAttribution(AttributionMethod):
     def score(self, captions: Captions) -> Attribution:
         """Compute the relevance of each token for the similarity."""
         tokens, graph = captions.tokens, captions.create_graph
-        # Embeddings that require a gradient put the maps of a frozen model on a graph, too.
+        # Embeddings that require a gradient put the maps of a frozen model on a graph, too. Maps
+        # are computed explicitly, and can be differentiated twice without `second_order`.
         embeddings = captions.embeddings()
         output = captions.encoder.encode(tokens, attention="maps", embeddings=embeddings)
         maps = output.attention[resolve_start_layer(self.start_layer, len(output.attention)) :]
         similarity = captions.similarity(
             output.features, self.use_temperature, self.train_temperature
         )
-        # The loss runs backward through this graph again, also if dS/dA is a constant in it.
+        # The loss runs backward through the graph of `similarity` again, also if dS/dA is a
+        # constant in it.
         attention_grads = torch.autograd.grad(
             similarity.sum(), maps, create_graph=graph and self.second_order, retain_graph=graph
         )
@@ -90,7 +92,8 @@ def propagate_relevance(
         # matrix for each layer, where R itself takes products of T x T matrices.
         for weights, grad in zip(reversed(maps), reversed(attention_grads), strict=True):
             relevance = (grad * weights).relu().mean(dim=1)
-            # A top map of one row is r C already: (B, 1, T).
+            # The top map of a tower that is read at one position has this row alone, (B, 1, T);
+            # with the one-hot r, that is r C.
             update = relevance if relevance.shape[1] == 1 else row.unsqueeze(1) @ relevance
             row = row + update.squeeze(1)
     return row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -30,8 +31,7 @@ class IntegratedGradientsAttribution(AttributionMethod):
             captions.
         expected: Estimate expected gradients (Erion et al., 2021) instead. Then a single random t
             is used for each caption, and in x' every token of a word has the embedding of a random
-            token of a word in the batch. `points` has no effect, and `training_points` only
-            changes which random numbers are drawn.
+            token of a word in the batch. `points` and `training_points` have no effect.
     """
 
     positive_parameters: ClassVar[tuple[str, ...]] = ("points", "training_points")
@@ -53,12 +53,13 @@ class IntegratedGradientsAttribution(AttributionMethod):
             baseline = word_embeddings[draws]
         # (B, T, D): tokens of no word are the same at both ends of the line, and score 0.
         start = torch.where(in_word.unsqueeze(-1), baseline, end)
-        quadrature = self._quadrature(random=captions.create_graph)
         if self.expected:
             # One t for each caption, (B, 1, 1), which counts alone.
             quadrature = [(torch.rand(len(end), 1, 1).to(end), 1.0)]
+        else:
+            quadrature = self._quadrature(random=captions.create_graph)
         gradient = torch.zeros_like(end)
-        # Otherwise each point of the line would have dropout masks of its own.
+        # With dropout, each point of the line would have dropout masks of its own.
         with captions.encoder.dropout_disabled():
             for t, weight in quadrature:
                 gradient = gradient + weight * _gradient(captions, start + t * (end - start))
@@ -66,7 +67,7 @@ class IntegratedGradientsAttribution(AttributionMethod):
         scores = ((end - start).to(wide) * gradient.to(wide)).sum(dim=-1)
         return Attribution(scores, output.features)
 
-    def _quadrature(self, random: bool) -> list[tuple[float | Tensor, float]]:
+    def _quadrature(self, random: bool) -> Sequence[tuple[float | Tensor, float]]:
         """Return values of t, random if `random` is set, each with its weight; weights sum to 1."""
         if random:
             n = self.training_points

@@ -136,7 +136,7 @@ def word_roles(clip: Clip, caption: str) -> list[str]:
     alignment = token_roles([caption], clip.tokenizer, _tagger())
     words = word_numbers(alignment.tokens, clip.tokenizer.vocab_size)[0]
     return [
-        # The role of a word's first token stands for the word.
-        ROLE_NAMES[int(alignment.roles[0][words == number][0])]
+        # A tagger may mark only a part of a word, so the highest role of its tokens counts.
+        ROLE_NAMES[int(alignment.roles[0][words == number].max())]
         for number in range(1, int(words.max()) + 1)
     ]

@@ -63,17 +63,20 @@ class PerturbationAttribution(AttributionMethod):
         if self.unit == "token":
             # Each token of a word becomes a word of its own, with its position as number.
             words = torch.arange(1, tokens.shape[1] + 1, device=tokens.device) * (words > 0)
-        caption, masked = word_masks(words)
+        caption_rows, masks = word_masks(words)
         # (V,) and (V, T) for V words; those that are not requested are not encoded.
-        is_requested = captions.is_requested(caption, masked)
-        caption, masked = caption[is_requested], masked[is_requested]
-        replacement = self._replacement(captions, tokens[caption][masked])
-        encode = partial(captions.encoder.encode_variants, tokens, caption, masked, replacement)
-        scores, features = captions.similarity_drops(encode, caption, masked, self.use_temperature)
+        is_requested = captions.is_requested(caption_rows, masks)
+        caption_rows, masks = caption_rows[is_requested], masks[is_requested]
+        replacement = self._replacement(captions, tokens[caption_rows][masks])
+        encode = partial(captions.encoder.encode_variants, tokens, caption_rows, masks, replacement)
+        # Each token is masked once, so the sum over its variants is its one drop.
+        scores, features = captions.similarity_drops(
+            encode, caption_rows, masks, self.use_temperature
+        )
         return Attribution(scores.relu() if self.clamp else scores, features)
 
-    def _replacement(self, captions: Captions, masked: Tensor) -> Tensor:
-        """Return what replaces the masked tokens, whose ids are `masked` `(n,)`.
+    def _replacement(self, captions: Captions, masked_ids: Tensor) -> Tensor:
+        """Return what replaces the masked tokens, whose ids are `masked_ids` `(n,)`.
 
         It is one embedding `(D,)` for all of them, or an id for each position `(B, C)`, which has
         no meaning where no token is masked.
@@ -83,7 +86,9 @@ class PerturbationAttribution(AttributionMethod):
             return mask_embedding(captions.encoder, self.replacement)
         if self.replacement == "token":
             return torch.full_like(tokens, asterisk_token_id(captions.encoder))
-        candidates = masked.unique()
+        if len(masked_ids) == 0:
+            return tokens
+        candidates = masked_ids.unique()
         if len(candidates) < 2:
             raise ConfigError("replacement 'random' needs a batch with two different words.")
         # Drawn for all C columns, so that both text encoders draw the same words. A generator of

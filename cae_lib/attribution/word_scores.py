@@ -42,7 +42,10 @@ def merge_token_scores(
 def word_scores(
     clip: Clip, tokens: Tensor, image_features: Tensor, method: str, **parameters: Any
 ) -> Tensor:
-    """Score the words of captions for their matched images, `(B, W)`, 0 after the last word."""
+    """Score the words of captions for their matched images, `(B, W)`, 0 after the last word.
+
+    A word has the score of its tokens if the method scores words, and otherwise their sum.
+    """
     scorer = get_method(method, **parameters)
     scores = scorer(clip.model, tokens, image_features).scores
     words = word_numbers(tokens[:, : scores.shape[1]], text_encoder(clip.model).vocabulary_size)

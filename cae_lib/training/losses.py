@@ -17,15 +17,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cae_lib.attribution.base import AttributionMethod, Captions, get_method
-from cae_lib.attribution.binding import BindingAttribution
 from cae_lib.attribution.checks import is_integer
 from cae_lib.config import AttributionLossConfig
 from cae_lib.errors import ConfigError, DataError, check_type
 from cae_lib.models.text_encoder import EncoderImplementation, TextEncoder, text_encoder
+from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 LOG_FLOOR = 1e-6
-"""The hinge "log" raises smaller mean attributions to this value before it takes logarithms."""
+"""The hinge "log" raises smaller mean attributions to this value before it takes logarithms.
+
+A smaller mean has no gradient. Scores of "perturbation" and "binding" may be negative: take another
+hinge for them.
+"""
+# 30 % of the captions of COCO and Flickr8k have no swap ("a dog and a cat"); of 200 batches of 32
+# such captions, about one exceeds this share by chance. A warning thus means that most texts are
+# not like these captions, but titles or tags, for example.
+MAX_SHARE_WITHOUT_SWAP = 0.5
+"""Share of captions without a swap above which `CAELoss` warns, in training with `swaps`."""
 
 
 def contrastive_loss(
@@ -72,13 +81,6 @@ def contrastive_loss(
     return (F.cross_entropy(logits, labels) + F.cross_entropy(caption_logits, labels)) / 2
 
 
-# 30 % of the captions of COCO and Flickr8k have no swap ("a dog and a cat"); of 200 batches of 32
-# such captions, about one exceeds this share by chance. A warning thus means that most texts are
-# not like these captions, but titles or tags, for example.
-MAX_SHARE_WITHOUT_SWAP = 0.5
-"""Share of captions without a swap above which `CAELoss` warns, in training with `swaps`."""
-
-
 @dataclass(frozen=True)
 class AttributionLossOutput:
     """The attribution loss and its parts; all tensors but the features are 0-dimensional.
@@ -107,12 +109,13 @@ class AttributionLossOutput:
 class CaptionStats(NamedTuple):
     """Sums of token scores by role for each caption `(B,)`, the columns of `per_caption_stats`.
 
-    With scope "word", a word counts once, with the mean score of its tokens. Composition stands for
-    attributes and relations; the hinges of a role are the sum of `max(0, margin - score)`.
+    With scope "word", a word counts once, with the mean score of its tokens that have a role.
+    Composition stands for attributes and relations; the hinges of a role are the sum of
+    `max(0, margin - score)`.
     """
 
-    objects: Tensor
-    composition: Tensor
+    object_sum: Tensor
+    composition_sum: Tensor
     n_objects: Tensor
     n_composition: Tensor
     # Only with hinge "margin", which averages the two roles separately.
@@ -141,7 +144,8 @@ class CAELoss(nn.Module):
     The module returns the features of the captions together with the loss, and encodes the captions
     once for both. It holds an unregistered reference to `model`: the model's weights are not part
     of `parameters()` or `state_dict()`, and `train()` and `eval()` do not change the model's mode.
-    Under `torch.no_grad` the numbers are the same but have no graph. In code that `torch.compile`
+    Under `torch.no_grad` the numbers have no graph; they are the same for every method that draws
+    nothing at random. In code that `torch.compile`
     compiles, the module runs uncompiled. Without autocast, text features have the dtype of the
     model; loss and attributions are always float32 or wider.
 
@@ -183,12 +187,14 @@ class CAELoss(nn.Module):
         names = {field.name for field in fields(AttributionLossConfig)} & settings.keys()
         of_loss = {name: settings.pop(name) for name in names}
         self.method = get_method(method, **settings)
-        scores_objects = not isinstance(self.method, BindingAttribution)
-        if not scores_objects and of_loss.setdefault("hinge", "margin") != "margin":
-            raise ConfigError(
-                f"hinge {of_loss['hinge']!r} compares with object words, which the method "
-                "'binding' does not score: expected 'margin'."
-            )
+        if not self.method.scores_objects:
+            # Without A_obj, attributes and relations can only be compared with eps.
+            of_loss.setdefault("hinge", "margin")
+            if of_loss["hinge"] != "margin":
+                raise ConfigError(
+                    f"hinge {of_loss['hinge']!r} compares with object words, which "
+                    f"{type(self.method).__name__} does not score: expected 'margin'."
+                )
         self.config = AttributionLossConfig(**of_loss)
         check_type("image_gradient", image_gradient, bool)
         check_type("weight", weight, float)
@@ -277,8 +283,7 @@ class CAELoss(nn.Module):
             # Chosen anew for each batch: hooks or adapters may have been added to the model.
             text_encoder(self.model, self.implementation),
             tokens,
-            # Scores depend on image and text; a detached image leaves L_attr to the text tower.
-            image_features if self.image_gradient else image_features.detach(),
+            image_features,
             # Training differentiates the scores, even if they are gradients themselves.
             create_graph=torch.is_grad_enabled(),
             words=words,
@@ -287,24 +292,30 @@ class CAELoss(nn.Module):
             swaps=swaps,
         ).validate()
         # (B, C) bool each: tokens of object words, and tokens of attribute and relation words.
-        objects, composition = role_masks(roles, self.config)
+        # `per_caption_stats` decides again which captions are complete, without unscored words.
+        is_object, is_composition = role_masks(roles, self.config)
+        # Scores depend on image and text; a detached image leaves L_attr to the text tower.
+        images = captions.image_features
+        images = images if self.image_gradient else images.detach()
         # One score for each token (B, T): how much it contributes to the similarity of its caption
         # and the matched image. Only tokens with a role are requested, since a method such as
         # perturbation encodes the caption once more for each requested word.
-        attribution = self.method.attribute(replace(captions, requested=objects | composition))
+        attribution = self.method.attribute(
+            replace(captions, image_features=images, requested=is_object | is_composition)
+        )
         # T <= C: columns that cannot affect the features, such as padding, have no score.
         length = attribution.sequence_length
-        roles = roles[:, :length]
+        scored_roles = roles[:, :length]
         # A word that the method could not score must not enter a mean as 0: it loses its role.
         if attribution.has_score is not None:
-            roles = roles * attribution.has_score
-            is_binding = isinstance(self.method, BindingAttribution)
-            if is_binding and swaps is not None and torch.is_grad_enabled():
+            scored_roles = scored_roles * attribution.has_score
+            # Only "binding" reads swaps, and scores no token of a caption without one.
+            if swaps is not None and not self.method.scores_objects and torch.is_grad_enabled():
                 _warn_of_missing_swaps(attribution.has_score)
         # Scores (B, T) and roles (B, T) -> sums and counts of each caption (B, K), K = 4 or 8. Word
         # numbers are needed only where a word counts once, whatever its number of tokens.
         words = captions.word_numbers(length) if self.config.scope == "word" else None
-        stats = per_caption_stats(attribution.scores, roles, self.config, words)
+        stats = per_caption_stats(attribution.scores, scored_roles, self.config, words)
         return FeaturesAndStats(F.normalize(attribution.text_features, dim=-1), stats)
 
     def extra_repr(self) -> str:
@@ -333,14 +344,13 @@ def role_masks(roles: Tensor, config: AttributionLossConfig) -> tuple[Tensor, Te
     # A bool mask would pass for roles 0 and 1: no composition word, and a loss of 0.
     if not is_integer(roles):
         raise DataError(f"roles are of type {roles.dtype}: expected integers, such as int8.")
-    # 0 other, 1 object, 2 attribute, 3 relation
-    objects, composition = roles == 1, roles >= 2
+    is_object, is_composition = roles == OBJECT, (roles == ATTRIBUTE) | (roles == RELATION)
     # A caption that lacks one of the two groups has nothing to compare, so by default it is left
     # out. Hinge "margin" compares with eps instead of object words and uses all captions.
     if config.hinge != "margin" and (config.complete_captions or config.scope == "caption"):
-        is_complete = (objects.any(1) & composition.any(1)).unsqueeze(1)
-        return objects & is_complete, composition & is_complete
-    return objects, composition
+        is_complete = (is_object.any(1) & is_composition.any(1)).unsqueeze(1)
+        return is_object & is_complete, is_composition & is_complete
+    return is_object, is_composition
 
 
 def per_caption_stats(
@@ -357,26 +367,26 @@ def per_caption_stats(
                 f"{name} have the shape {tuple(value.shape)}, scores {tuple(scores.shape)}: "
                 "expected the same shape (B, T)."
             )
-    # (B, T): 1 for a token. With scope "word", 1 / n for each of the n tokens of a word, so that
-    # the word adds its mean score to the sum, and 1 to the count.
-    weight = torch.ones_like(scores)
+    is_object, is_composition = role_masks(roles, config)
+    # (B, T): 1 for a token. With scope "word", 1 / n for each of the n tokens of a word that have a
+    # role, so that the word adds their mean score to the sum, and 1 to the count.
+    token_weight = torch.ones_like(scores)
     if config.scope == "word":
         if words is None:
             raise ConfigError("scope 'word' needs words (B, T): the word each token belongs to.")
         words = words.long()
-        weight = 1 / _sum_by_word(weight, words)
-    objects, composition = role_masks(roles, config)
+        token_weight = 1 / _sum_by_word((is_object | is_composition).to(scores), words).clamp(min=1)
     # The sums and the counts of objects and composition, (B,) each.
-    stats = CaptionStats(*_sum_groups(scores, weight, (objects, composition)))
+    stats = CaptionStats(*_sum_roles(scores, token_weight, (is_object, is_composition)))
     if config.hinge == "margin":
-        # A mean of hinges is not the hinge of a mean: the tokens of a word are averaged first,
-        # without those that have no composition role.
+        # A mean of hinges is not the hinge of a mean: the tokens of a word are averaged first.
         if words is not None and config.scope == "word":
-            composition_scores = torch.where(composition, scores, 0)
-            n_tokens = _sum_by_word(composition.to(scores), words).clamp(min=1)
+            composition_scores = torch.where(is_composition, scores, 0)
+            n_tokens = _sum_by_word(is_composition.to(scores), words).clamp(min=1)
             scores = _sum_by_word(composition_scores, words) / n_tokens
-        attributes, relations = composition & (roles == 2), composition & (roles == 3)
-        hinges = _sum_groups(F.relu(config.margin - scores), weight, (attributes, relations))
+        is_attribute, is_relation = roles == ATTRIBUTE, roles == RELATION
+        token_hinges = F.relu(config.margin - scores)
+        hinges = _sum_roles(token_hinges, token_weight, (is_attribute, is_relation))
         stats = CaptionStats(*stats[:4], *hinges)
     # (B, 4) or (B, 8). Sums, not means, because sums of parts of a batch can be added up.
     return torch.stack([column for column in stats if column is not None], dim=1)
@@ -393,54 +403,70 @@ def reduce_attribution_loss(
     computed with. `all_sum` sums a tensor, with gradient, over the processes that share the batch,
     None for a single process. The output has no `text_features`.
     """
-    # (K, B): a row for each field of `CaptionStats`.
+    # (K, B): a row for each field of `CaptionStats`. Contiguous, as collectives of processes ask.
     columns = stats.T.contiguous()
     if config.scope != "caption":
-        # (K, 1): the batch is one group. A_obj and A_comp are means over all its tokens, so the
+        # (K, 1): the batch is one unit. A_obj and A_comp are means over all its tokens, so the
         # sums of all captions and processes are added up before they are divided.
         columns = columns.sum(1, keepdim=True)
         columns = all_sum(columns) if all_sum else columns
-    # G groups: (G,) for each field, where G is B with scope "caption" and otherwise 1.
+    # U units: (U,) for each field, where U is B with scope "caption" and otherwise 1.
     sums = CaptionStats(*columns)
+    # Detached: in one tensor with the sums, the counts have come onto their graph.
     counts = torch.stack([sums.n_objects, sums.n_composition]).detach()
-    # A_obj and A_comp (2, G). An empty group is 0 / 1: even behind the `where` below, 0 / 0 would
+    # A_obj and A_comp (2, U). An empty unit is 0 / 1: even behind the `where` below, 0 / 0 would
     # make the gradient NaN.
-    means = torch.stack([sums.objects, sums.composition]) / counts.where(counts > 0, 1)
-    hinges, is_valid = _compute_hinges(sums, means, config)
-    # (8,): all that is still to be averaged over groups, so that processes exchange one tensor.
-    totals = torch.cat(
-        [
-            torch.stack([torch.where(is_valid, hinges, 0).sum(), is_valid.sum()]),
-            means.detach().sum(1),
-            (counts > 0).sum(1),
-            counts.sum(1),
-        ]
-    )
-    # Each caption has a hinge of its own, so processes add up hinges instead of scores.
+    means = torch.stack([sums.object_sum, sums.composition_sum]) / counts.where(counts > 0, 1)
+    hinges, is_valid = _compute_hinges(sums, means, counts, config)
+    trained = torch.stack([torch.where(is_valid, hinges, 0).sum(), is_valid.sum()])
+    # (2, 3), for the log alone: a row for objects and for composition.
+    logged = torch.stack([means.detach().sum(1), (counts > 0).sum(1), counts.sum(1)], dim=1)
+    # Each caption has a hinge of its own, so processes add up hinges, not scores, in one call.
     if all_sum and config.scope == "caption":
-        totals = all_sum(totals)
-    # Only the sum of hinges is trained; counts are constants, and the means are for the log.
-    hinge_sum, (n_valid, *means_and_counts) = totals[0], totals[1:].detach()
-    objects, composition, n_with_objects, n_with_composition, n_objects, n_composition = (
-        means_and_counts
-    )
+        totals = all_sum(torch.cat([trained, logged.flatten()]))
+        trained, logged = totals[:2], totals[2:].detach().view(2, 3)
+    hinge_sum, n_hinges = trained[0], trained[1].detach()
+    mean_sums, n_units, n_tokens = logged.T
+    object_mean, composition_mean = mean_sums / n_units.clamp(min=1)
+    # With scope "word", 1 / n summed over the n tokens of a word is 1 only up to rounding.
+    n_objects, n_composition = n_tokens.round().long()
     return AttributionLossOutput(
-        # The mean over the groups that have the words: 0, and not NaN, if there is none.
-        loss=hinge_sum / n_valid.clamp(min=1),
-        objects=objects / n_with_objects.clamp(min=1),
-        composition=composition / n_with_composition.clamp(min=1),
-        # With scope "word", 1 / n summed over the n tokens of a word is 1 only up to rounding.
-        n_objects=n_objects.round().long(),
-        n_composition=n_composition.round().long(),
+        # The mean over the units, or roles, that have the words: 0, and not NaN, if there is none.
+        loss=hinge_sum / n_hinges.clamp(min=1),
+        objects=object_mean,
+        composition=composition_mean,
+        n_objects=n_objects,
+        n_composition=n_composition,
     )
+
+
+def _compute_hinges(
+    sums: CaptionStats, means: Tensor, counts: Tensor, config: AttributionLossConfig
+) -> tuple[Tensor, Tensor]:
+    """Return the hinges whose mean is the loss, and bool of the same shape: which of them count.
+
+    `sums` has fields `(U,)`; `means` holds A_obj and A_comp `(2, U)`, and `counts` their numbers of
+    tokens. The result is `(U,)`, or with hinge "margin" `(2, U)`: attributes and relations.
+    """
+    if config.hinge == "margin":
+        summed: Any = (sums.attribute_hinges, sums.relation_hinges)
+        numbers: Any = (sums.n_attributes, sums.n_relations)
+        n_hinges = torch.stack(numbers).detach()
+        return torch.stack(summed) / n_hinges.where(n_hinges > 0, 1), n_hinges > 0
+    # Scores may be 0 or below, where the logarithm is not defined.
+    objects, composition = means.clamp(min=LOG_FLOOR).log() if config.hinge == "log" else means
+    # With `stop_gradient`, the loss raises composition words without lowering object words.
+    gap = (objects.detach() if config.stop_gradient else objects) - composition
+    # Without words of both groups there is nothing to compare.
+    return F.relu(gap + config.margin), (counts > 0).all(0)
 
 
 def attribution_gap(stats: Tensor) -> Tensor:
     """Compute A_obj - A_comp, without a hinge, from `per_caption_stats` `(B, K)`."""
     # A group without tokens has the mean 0.
     total = CaptionStats(*stats.sum(0))
-    object_mean = total.objects / total.n_objects.clamp(min=1)
-    return object_mean - total.composition / total.n_composition.clamp(min=1)
+    object_mean = total.object_sum / total.n_objects.clamp(min=1)
+    return object_mean - total.composition_sum / total.n_composition.clamp(min=1)
 
 
 def attribution_loss(
@@ -457,33 +483,11 @@ def attribution_loss(
     return reduce_attribution_loss(per_caption_stats(scores, roles, config, words), config)
 
 
-def _compute_hinges(
-    sums: CaptionStats, means: Tensor, config: AttributionLossConfig
-) -> tuple[Tensor, Tensor]:
-    """Return the hinges whose mean is the loss, and bool of the same shape: which of them count.
-
-    `sums` has fields `(G,)`, `means` holds A_obj and A_comp `(2, G)`. The result is `(G,)`, or with
-    hinge "margin" `(2, G)`: attributes and relations.
-    """
-    if config.hinge == "margin":
-        summed: Any = (sums.attribute_hinges, sums.relation_hinges)
-        numbers: Any = (sums.n_attributes, sums.n_relations)
-        counts = torch.stack(numbers).detach()
-        return torch.stack(summed) / counts.where(counts > 0, 1), counts > 0
-    # Scores may be 0 or below, where the logarithm is not defined.
-    objects, composition = means.clamp(min=LOG_FLOOR).log() if config.hinge == "log" else means
-    # With `stop_gradient`, the loss raises composition words without lowering object words.
-    gap = (objects.detach() if config.stop_gradient else objects) - composition
-    # Without words of both groups there is nothing to compare.
-    n_objects, n_composition = sums.n_objects.detach(), sums.n_composition.detach()
-    return F.relu(gap + config.margin), (n_objects > 0) & (n_composition > 0)
-
-
-def _sum_groups(scores: Tensor, weight: Tensor, groups: tuple[Tensor, ...]) -> list[Tensor]:
-    """Return weighted sums of scores `(B,)` of each group of tokens, then sums of their weights."""
-    # `where` and not a product, since tokens outside of a group may score NaN.
-    sums = [torch.where(group, scores * weight, 0).sum(1) for group in groups]
-    return sums + [(weight * group).sum(1) for group in groups]
+def _sum_roles(scores: Tensor, token_weight: Tensor, masks: tuple[Tensor, ...]) -> list[Tensor]:
+    """Return weighted sums of scores `(B,)` of the tokens of each mask, then sums of weights."""
+    # `where` and not a product, since tokens outside of a mask may score NaN.
+    sums = [torch.where(mask, scores * token_weight, 0).sum(1) for mask in masks]
+    return sums + [(token_weight * mask).sum(1) for mask in masks]
 
 
 def _sum_by_word(values: Tensor, words: Tensor) -> Tensor:

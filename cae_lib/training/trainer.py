@@ -199,30 +199,32 @@ class TrainingRun:
             self.model.set_grad_checkpointing(True)
         self.device = next(clip.model.parameters()).device
         self.identity = dict(inputs or run_inputs(experiment, pairs.name, clip.weights_id))
-        self.workers = execution.worker_count(isinstance(images, ImagesOnDisk))
-        encoder, source = encode_image_features, images
         self.locked, encode_locked, encode_rest = split_image_tower(clip.model, experiment)
         if self.locked is not None:
             # Before the optimiser and `DistributedDataParallel` collect what is trained.
             self.locked.requires_grad_(False)
-            # Without random crops, the locked part returns the same for an image in each epoch.
-            if not experiment.augment:
-                source = precompute_features(
-                    clip,
-                    self.locked,
-                    images,
-                    encode_locked,
-                    experiment.precision,
-                    self.ranks,
-                    self.workers,
-                    show_progress,
-                )
-                # Features are in memory, so there is nothing to decode ahead.
-                encoder, self.workers = encode_rest, 0
+        n_workers = execution.worker_count(isinstance(images, ImagesOnDisk))
+        # Without random crops, the locked part returns the same for an image in each epoch.
+        if self.locked is not None and not experiment.augment:
+            source = precompute_features(
+                clip,
+                self.locked,
+                images,
+                encode_locked,
+                experiment.precision,
+                self.ranks,
+                n_workers,
+                show_progress,
+            )
+            # Features are in memory, so there is nothing to decode ahead.
+            encoder, self.workers = encode_rest, 0
+        else:
+            encoder, source, self.workers = encode_image_features, images, n_workers
         # `match_gradient` compares with the roles as they are before the next line shuffles them.
         parsed_roles = alignment.roles if experiment.match_gradient else None
         alignment = placebo_roles(alignment, experiment.roles, experiment.seed)
-        # After the placebo, which has no swaps: selecting some of them is then refused.
+        # After the placebo, which has no swaps: selecting some of them is then refused. Words are
+        # told by their texts, or by their ids if a tokenizer cannot decode.
         alignment = select_swaps(
             alignment, experiment.swapped, getattr(clip.tokenizer, "decode", repr)
         )
@@ -263,7 +265,7 @@ class TrainingRun:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         # The forward pass replaces the margin, but a step that is not taken must not.
-        margin = self.unwrapped_objective.adaptive_margin
+        previous_margin = self.unwrapped_objective.adaptive_margin
         tensors = self.objective(batch.prepare(self.device))
         tensors["loss"].backward()
         tensors["gradient_norm"] = gradient_norm(self.model)
@@ -273,12 +275,12 @@ class TrainingRun:
         # Before the update, which would make weights NaN. All processes have the same loss and the
         # same averaged gradient, so all of them raise.
         if not (math.isfinite(values["loss"]) and math.isfinite(values["gradient_norm"])):
-            self.unwrapped_objective.adaptive_margin = margin
+            self.unwrapped_objective.adaptive_margin = previous_margin
             raise NotFiniteError(
                 f"step {step + 1} of {settings.name}: loss {values['loss']}, gradient norm "
                 f"{values['gradient_norm']}; expected finite numbers. Rows of "
                 f"{self.batches.pairs.name} in this batch: {batch.rows.tolist()}. "
-                "Check these rows, or lower the learning rate."
+                "Check these rows, or train with a lower learning rate in another folder."
             )
         self.optimizer.step()
         # As in open_clip's loop: the inverse temperature stays between 1 and 100.
