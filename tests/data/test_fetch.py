@@ -13,7 +13,6 @@ import types
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from random import Random
 from unittest.mock import Mock
 
 import httpx
@@ -244,17 +243,6 @@ def test_bomb_is_refused_before_anything_is_written(tmp_path: Path, monkeypatch,
     assert tree(root) == {}
 
 
-def test_text_that_shrinks_a_lot_is_unpacked(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr("cae_bench.unpack.ALWAYS_ALLOWED_BYTES", 0)
-    draw, text = Random(0).randrange, "a dog is sitting near a tree,a tree is sitting near a dog"
-    rows = "\n".join(f"COCO_{draw(10**12):012}.jpg,{text}, or a dog" for _ in range(9999))
-    with zipfile.ZipFile(tmp_path / "text.zip", "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("rows.csv", rows)
-    assert len(rows) > 8 * (tmp_path / "text.zip").stat().st_size
-    unpack(tmp_path / "text.zip", tmp_path / "root", ".")
-    assert (tmp_path / "root/rows.csv").read_text() == rows
-
-
 @pytest.mark.parametrize(
     "place",
     ["toy", "toy/images", "toy/data/rows.json", "downloads/toy", "downloads/toy/pictures.zip"],
@@ -334,24 +322,6 @@ def test_file_of_the_hub_comes_to_its_place(make_source, monkeypatch):
     fetch_source(entry)
     assert set(calls) == {("facebook/winoground", HUB.path, "dataset", COMMIT)}
     assert list(tree(entry.root)) == ["examples.jsonl", "twice.jsonl"]
-
-
-def test_whole_repository_is_asked_for_until_it_is_here(make_source, monkeypatch):
-    entry = make_source(Download(hub="datasets/a/b", revision="main", to="."))
-    faults = [ConnectionError("cut")]
-
-    def serve(name, repo_type, revision, local_dir):
-        assert (name, repo_type, revision) == ("a/b", "dataset", "main")
-        local_dir.mkdir(parents=True, exist_ok=True)
-        (local_dir / f"{len(faults)}.json").write_text("[]")
-        if faults:
-            raise faults.pop()
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", serve)
-    with pytest.raises(DataError, match="https://huggingface.co/datasets/a/b"):
-        fetch_source(entry)
-    assert fetch_source(entry) == fetch_source(entry) == []
-    assert source_report(entry).lines() == ["toy: unknown; 2 files"]
 
 
 def test_file_of_google_drive_needs_the_extra(make_source, monkeypatch):

@@ -10,14 +10,9 @@ from pathlib import Path
 import pytest
 import samples
 
-from book.studies import ALL_SUITES, STUDIES
+from book.studies import ALL_SUITES
 from cae_bench import missing, similarity
-from cae_bench.benchmarks import (
-    BENCHMARK_FAMILIES,
-    FOLDER_OF_FAMILY,
-    is_rescored,
-    load_benchmark,
-)
+from cae_bench.benchmarks import BENCHMARK_FAMILIES, FOLDER_OF_FAMILY, is_rescored, load_benchmark
 from cae_bench.completeness import source_report
 from cae_bench.fetch import fetch_source
 from cae_bench.sources import (
@@ -185,12 +180,6 @@ def test_items_of_a_source_are_counted_by_their_readers(world_as_raw: Path, fami
     assert images.n_present == images.n_expected > 0
 
 
-@pytest.mark.parametrize("name", ["negclip-captions", "coco-retrieval", "flickr30k"])
-def test_images_of_captions_are_counted(world_as_raw: Path, name: str):
-    images = source_report(SOURCES[name]).tallies[-1]
-    assert images.what == "images" and images.n_present == images.n_expected > 0
-
-
 def test_source_without_a_published_number_of_items_is_never_complete(put, home):
     put({f"data/raw/svo-probes/images/{number}.jpg": None for number in (1, 2)})
     put({"data/raw/svo-probes/svo_probes.csv": [samples.SVO_HEADER, samples.SVO]})
@@ -223,47 +212,6 @@ def test_missing_and_unreadable_files_of_a_source_are_named(toy: Source):
     assert "rows.json, top level: not valid JSON" in source_report(toy).lines()[-1]
 
 
-def test_rows_and_images_are_counted_in_each_layout(make_source):
-    entry = make_source(
-        rows=(
-            ExpectedRows("a.csv", 2),
-            ExpectedRows("b.tsv", 1),
-            ExpectedRows("c.jsonl", 2),
-            ExpectedRows("d.txt", 2),
-            ExpectedRows("e.csv", 3, lines=True, skip=1),
-            ExpectedRows("f.json", 2),
-            ExpectedRows("pictures/*.jpg", 3),
-            ExpectedRows("maybe.txt"),
-        ),
-        images=(
-            ReferencedImages("a.csv", ("id",), ("p/{}.jpg", "q/{}.jpg", "p/{}.png", "q/{}.png")),
-            *[ReferencedImages("d.txt", (0,), ("p/{}.gif",))] * 2,  # which count once
-            ReferencedImages("f.json", ("x",), ("p/{}",)),
-            ReferencedImages("g.json", ("0",), ("p/{:0>4}.jpg",)),
-            ReferencedImages("h.json", (0, "1.a"), ("p/{}",), drop="data/"),
-        ),
-    )
-    texts = {
-        "a.csv": 'id,text\n7.0,"two\nlines"\n8,x\n',
-        "b.tsv": "a\tb\n1\t2\n",
-        "c.jsonl": '{"a": 1}\n\n{"a": 2}',
-        "d.txt": "1\n\n22\n",
-        "e.csv": 'h\n"1\n2\n3\n',
-        "f.json": '{"a": 1, "b": 2}',
-        "g.json": '[[12, "x"]]',
-        "h.json": '[["data/v.jpg", {"a": "z.jpg"}]]',
-    }
-    here = ("q/8.png", "p/7.jpg", "p/0012.jpg", "p/v.jpg", "p/22.gif", "pictures/1.jpg")
-    for name, text in (texts | dict.fromkeys(here, "")).items():
-        (entry.root / name).parent.mkdir(parents=True, exist_ok=True)
-        (entry.root / name).write_text(text)
-    assert source_report(entry).lines() == [
-        "toy: incomplete; 7 of 10 files, 12 of 12 rows, 5 of 7 images",
-        "  files missing: toy/pictures/*.jpg (2), toy/maybe.txt",
-        "  images missing: toy/p/1.gif, toy/p/z.jpg",
-    ]
-
-
 def test_published_training_captions_are_read_whole_or_not_at_all(put, home):
     tsv, header = "data/raw/coco/train_neg_clip.tsv", "title\tfilepath\tneg_caption\tneg_image\n"
     row = "a dog\tcoco/{}.png\t[]\t[]\n"
@@ -288,16 +236,11 @@ def test_weights_have_to_be_here_and_benchmarks_may_be_missing(home, capsys):
     lines = missing.describe_missing_data(missing.source_reports(["winoground", "sugarcrepe"]))
     assert lines[0].startswith("winoground: not here; 0 of 1 files, 0 of 400 items")
     assert lines[-1].endswith("cae data get winoground coco-val2017 sugarcrepe")
+    with pytest.raises(MissingDataError, match="retrieval: .* cae data get coco-.* flickr30k"):
+        needs.require_some_data(load_profile("paper"), [SUITES["retrieval"]])
+    needs.require_some_data(load_profile("mini"), [SUITES["retrieval"]])
     with pytest.raises(DataError, match="(?s)openai-vit-b-32: not.*negclip-captions: not here"):
         check_real_data(load_profile("paper"))
     assert "winoground: not here" in capsys.readouterr().out
     for built_here in ("rehearsal", "mini"):
         check_real_data(load_profile(built_here))
-
-
-def test_suite_without_any_of_its_data_says_how_to_get_them(put, home):
-    with pytest.raises(MissingDataError, match="retrieval: .* cae data get coco-.* flickr30k"):
-        needs.require_some_data(load_profile("paper"), [SUITES["retrieval"]])
-    put({"data/raw/flickr30k/flickr30k_test.json": "[]"})
-    needs.require_some_data(load_profile("paper"), [SUITES["retrieval"], STUDIES["heatmaps"]])
-    needs.require_some_data(load_profile("mini"), [SUITES["retrieval"]])

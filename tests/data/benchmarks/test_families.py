@@ -202,34 +202,10 @@ def test_number_of_missing_items_is_not_0_where_it_is_unknown(put, capsys):
     assert "372,274 items and an unknown number of items of 10 of these" in printed
 
 
-@pytest.mark.parametrize(
-    ("family", "file"),
-    [
-        ("winoground", "winoground/examples.jsonl"),
-        ("vl_checklist", "vl-checklist/data/Attribute/vaw/color.json"),
-    ],
-)
-def test_empty_benchmark_file_is_named(put, family, file):
-    root = put({file: "" if file.endswith("l") else []})
-    for is_published in (True, False):
-        with pytest.raises(DataError, match=f"{file}: .*no rows"):
-            load_benchmark(family, root, is_published=is_published)
-
-
 def test_generated_benchmark_file_may_be_empty_if_the_manifest_says_so(put):
     file = {"sugar-crepe/data/swap_obj.json": {}}
     root = put(file | {"manifest.json": {"counts": {"sugarcrepe": {"swap_obj": 0}}}})
     assert load_benchmark("sugarcrepe", root) == []
-
-
-def test_items_keep_their_numbers_whichever_are_left_out(put):
-    rows = {str(n): s.SUGAR | {"filename": f"{n}.jpg"} for n in range(3)}
-    root = put({"sugar-crepe/data/swap_obj.json": rows, "coco/val2017/2.jpg": None})
-    [part] = load_benchmark("sugarcrepe", root)
-    assert [(number, item.key) for number, item in part.numbered_items()] == [(2, "2")]
-    put({"coco/val2017/0.jpg": None})
-    [part] = load_benchmark("sugarcrepe", root)
-    assert [number for number, _ in part.numbered_items()] == [0, 2]
 
 
 def test_published_numbers_add_up():

@@ -291,11 +291,8 @@ def test_mmvp_rows_are_pairs(mmvp):
 @pytest.mark.parametrize(
     "rows",
     [
-        (TEXT[1], TEXT[0]),
-        (TEXT[0], [4, *TEXT[1][1:]]),
-        ([2, "Text", "x"], [3, "Text", "y"]),
-        (TEXT[0], [2, "State", "y"]),
-        (*TEXT, TEXT[0]),
+        *((TEXT[1], TEXT[0]), (TEXT[0], [4, *TEXT[1][1:]]), ([2, "Text", "x"], [3, "Text", "y"])),
+        *((TEXT[0], [2, "State", "y"]), (*TEXT, TEXT[0])),
     ],
 )
 def test_mmvp_rows_that_are_no_pair_are_named(mmvp, rows):
