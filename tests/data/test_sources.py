@@ -8,7 +8,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-import samples
 
 from book.studies import ALL_SUITES
 from cae_bench import missing, similarity
@@ -178,20 +177,6 @@ def test_items_of_a_source_are_counted_by_their_readers(world_as_raw: Path, fami
     assert items.what == "items" and items.n_expected > n_used > 0
     assert items.n_present + items.n_unverified == n_used
     assert images.n_present == images.n_expected > 0
-
-
-def test_source_without_a_published_number_of_items_is_never_complete(put, home):
-    put({f"data/raw/svo-probes/images/{number}.jpg": None for number in (1, 2)})
-    put({"data/raw/svo-probes/svo_probes.csv": [samples.SVO_HEADER, samples.SVO]})
-    assert source_report(SOURCES["svo-probes"]).lines() == [
-        "svo-probes: unknown; 1 of 1 files, 1 items read (number published unknown), 2 of 2 images"
-    ]
-    hake = "vl-checklist/data/Relation/hake_action.json"
-    put({f"data/raw/{hake}": [samples.CHECKLIST]})
-    report = source_report(SOURCES["vl-checklist"])
-    assert "1 of 56 files, 0 of 372,274 items (1 more read; number" in report.lines()[0]
-    put({f"data/raw/{hake}": []})
-    assert "hake_action.json: the file has no rows" in source_report(report.source).lines()[-1]
 
 
 def test_missing_and_unreadable_files_of_a_source_are_named(toy: Source):

@@ -10,9 +10,7 @@ from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
 from data.recipes.synthetic_scenes import grammar, vocabulary
 from data.recipes.synthetic_scenes import scenes as module
 from data.recipes.synthetic_scenes.config import COCO, WEB
-from data.recipes.synthetic_scenes.corpora import f_score, facts
 from data.recipes.synthetic_scenes.draw import IMAGE_SIZE, render
-from data.recipes.synthetic_scenes.edits import swapped
 from data.recipes.synthetic_scenes.grammar import Mention, Statement, describe, may_hold, stated
 from data.recipes.synthetic_scenes.layout import Placement, place
 from data.recipes.synthetic_scenes.scenes import (
@@ -171,12 +169,3 @@ def test_relations_that_may_be_read_into_a_scene(relation):
     if relation in READ_INTO:
         others = set(RELATIONS) - {relation, "in front of", "behind", "left of", "right of"}
         assert {n for n in others if may_hold(shown, 0, n, 1)} == READ_INTO[relation]
-
-
-def test_facts_and_their_f_score_by_hand():
-    riding = facts(Statement((Mention("cat"), Mention("dog", ("large",))), ("",) * 3, "riding"))
-    assert riding == {("cat",), ("dog",), ("dog", "large"), ("cat", "riding", "dog")}
-    left = stated(Content((CAT, DOG), "left of"))
-    assert facts(stated(Content((CAT, DOG), "right of").swapped())) == facts(left)
-    assert facts(swapped(left, 0, 1)) != facts(left)
-    assert f_score(riding, riding) == 1 and f_score(riding, facts(LIST)) == 2 * 2 / (4 + 2)

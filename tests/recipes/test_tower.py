@@ -1,6 +1,5 @@
 """What the image tower of the base is taught of a scene, and that its training goes on exactly."""
 
-
 import numpy as np
 import pytest
 import torch

@@ -13,7 +13,6 @@ from book.studies.footings import (
     FROM_TEXT,
     MEANS,
     WITH_TRUTH,
-    by_footing,
     find_footings,
     is_stored,
 )
@@ -104,14 +103,6 @@ def test_footing_of_ground_truth_needs_all_runs_of_a_mean(store):
     assert is_stored(FOUR, "mini", 2) and not is_stored(FOUR, "mini", 3)
     store(MEANS[FOUR][1:])
     assert not is_stored(FOUR, "mini", 2)
-
-
-def test_loss_without_a_run_on_a_footing_has_an_empty_row():
-    gains = pd.DataFrame({"estimate": [0.1, 0.2]}, index=["a", "b"])
-    rows = by_footing(gains, {FROM_TEXT: {"x": "a", "y": "b"}, WITH_TRUTH: {"y": "b"}}, ["y", "x"])
-    assert rows["footing"].tolist() == [FROM_TEXT] * 2 + [WITH_TRUTH] * 2
-    assert rows["model"].tolist() == ["y", "x", "y", "x"]
-    assert rows["estimate"].fillna(-1).tolist() == [0.2, 0.1, 0.2, -1]
 
 
 def test_trials_of_a_run_have_its_learning_rate_and_its_other_settings():
