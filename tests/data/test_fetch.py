@@ -7,9 +7,7 @@ import io
 import re
 import shutil
 import stat
-import sys
 import tarfile
-import types
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -322,19 +320,6 @@ def test_file_of_the_hub_comes_to_its_place(make_source, monkeypatch):
     fetch_source(entry)
     assert set(calls) == {("facebook/winoground", HUB.path, "dataset", COMMIT)}
     assert list(tree(entry.root)) == ["examples.jsonl", "twice.jsonl"]
-
-
-def test_file_of_google_drive_needs_the_extra(make_source, monkeypatch):
-    def serve(id, output, quiet):
-        assert id == "X"
-        Path(output).write_bytes(b"[]")
-
-    entry = make_source(Download(drive="X", to="rows.json"))
-    monkeypatch.setitem(sys.modules, "gdown", None)
-    with pytest.raises(DataError, match=r"drive.google.com/file/d/X/view.*pip install .*\[data\]"):
-        fetch_source(entry)
-    monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace(download=serve))
-    assert fetch_source(entry) == [] and tree(entry.root) == {"rows.json": b"[]"}
 
 
 @pytest.mark.parametrize("right", [True, False])

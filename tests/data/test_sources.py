@@ -32,7 +32,7 @@ from cae_lib.data import captions
 from cae_lib.errors import DataError, MissingDataError
 
 SOURCES = load_sources()
-each = pytest.mark.parametrize("entry", SOURCES.values(), ids=list(SOURCES))
+each_source = pytest.mark.parametrize("entry", SOURCES.values(), ids=list(SOURCES))
 
 
 def counts(name: str) -> dict[str, int]:
@@ -44,7 +44,7 @@ def file_names(name: str) -> set[str]:
     return {path for row in SOURCES[name].rows for path in expand_braces(row.file)}
 
 
-@each
+@each_source
 def test_entry_of_the_sources_is_well_formed(entry: Source):
     if not (entry.homepage or entry.files):
         assert entry.folder in FOLDER_OF_FAMILY.values(), "only a set of one's own has no source"
@@ -73,7 +73,7 @@ def test_entry_of_the_sources_is_well_formed(entry: Source):
     for name in {item.to or item.path for item in plain} - file_names(entry.name):
         place = f"{entry.folder}/{name}"
         assert any(fnmatch(place, pattern) for pattern in read), "what is got is checked"
-    folders = {known.folder for known in SOURCES.values()}
+    folders = {source.folder for source in SOURCES.values()}
     folders |= {f"{s.folder}/{item.unpack}" for s in SOURCES.values() for item in s.files}
     for name, shown in entry.links.items():
         assert os.path.normpath(f"{entry.folder}/{shown}") in folders
@@ -127,7 +127,7 @@ def test_fetch_command_names_what_a_needed_source_needs():
     ]
 
 
-def test_every_measurement_and_family_has_its_sources(home):
+def test_measurements_and_families_have_their_sources(home):
     for suite in ALL_SUITES.values():
         assert set(needs.sources_of(suite.reads)) <= set(SOURCES)
     for name, folder in FOLDER_OF_FAMILY.items():

@@ -124,7 +124,7 @@ def test_papermill_alone_trains_measures_and_draws_an_experiment_once(
         ({"profile": "mini"}, "cae-gradcam", {"profile": "mini", "weight": 0.1}),
     ],
 )
-def test_no_parameter_of_an_experiment_is_ignored(home, monkeypatch, parameters, run, settings):
+def test_experiment_ignores_no_parameter(home, monkeypatch, parameters, run, settings):
     """What is loaded is the run with these settings, of this profile and seed."""
     load = Mock(return_value=pd.DataFrame({"correct": [True]}))
     monkeypatch.setattr(results, "load", load)
@@ -162,13 +162,22 @@ def test_unknown_value_is_refused_before_anything_is_loaded(
         run_page(page, **{"profile": "smoke"} | parameters)
 
 
-@pytest.mark.parametrize(("page", "until"), [(EXPERIMENT, "items"), (SWEEP, "finding")])
-def test_page_trains_nothing_by_default(page, until, monkeypatch):
-    """All that it loads is among the tables of the repository."""
+@pytest.mark.parametrize(
+    ("page", "until", "run", "weight"),
+    [
+        (EXPERIMENT, "items", "cae-gradcam", 0.1),
+        (SWEEP, "finding", "cae-gradcam", 0.1),
+        (SWEEP, "finding", "cae-binding", 20.0),
+    ],
+)
+def test_page_trains_nothing_by_default(page, until, run, weight, monkeypatch):
+    """All that it loads is stored, and a stored sweep chooses what is configured."""
     monkeypatch.delenv("CAE_HOME", raising=False)
     monkeypatch.setattr(measuring, "measure", Mock(side_effect=RuntimeError("computed")))
-    names = run_page(page, until)
+    names = run_page(page, until, run=run)
     assert names["profile"] == "mini" and len(names[until])
+    assert names["config"].weight == weight
+    assert page is EXPERIMENT or names["best"]["weight"] == weight
 
 
 @pytest.mark.parametrize(
@@ -191,20 +200,6 @@ def test_sweep_computes_its_values_once_and_applies_the_rule(
     assert run_page(SWEEP, profile="smoke", **parameters)["finding"] == names["finding"]
     assert scores.call_count == len(values) + 1
     assert not load_profile("smoke").records.exists()
-
-
-@pytest.mark.parametrize(
-    ("run", "tried", "best"),
-    [
-        ("cae-gradcam", [0.03, 0.1, 0.3, 1.0], 0.1),
-        ("cae-binding", [2.5, 5.0, 10.0, 20.0], 20.0),
-    ],
-)
-def test_stored_sweep_chooses_what_is_configured(monkeypatch, run, tried, best):
-    monkeypatch.delenv("CAE_HOME", raising=False)
-    names = run_page(SWEEP, run=run, setting="weight")
-    assert (names["tried"]["weight"].tolist(), names["best"]["weight"]) == (tried, best)
-    assert best == names["config"].weight
 
 
 def test_sweep_over_margins_takes_what_is_stored_and_trains_the_rest(smoke_home, scores):
@@ -311,7 +306,7 @@ BOUND = ["cae-binding", "kept-binding", "softmax-binding", "cae-gradcam"]
 
 
 @pytest.mark.parametrize(
-    ("parameters", "known", "runs", "endings"),
+    ("parameters", "methods", "runs", "endings"),
     [
         ({"methods": "gradcam"}, None, RUNS, [""] * 5),
         (
@@ -323,10 +318,10 @@ BOUND = ["cae-binding", "kept-binding", "softmax-binding", "cae-gradcam"]
         ({"margin": 0.5}, ["binding"], BOUND, ["+margin=0.5", "+margin=0.5", "", ""]),
     ],
 )
-def test_settings_act_on_the_runs_that_have_them(monkeypatch, parameters, known, runs, endings):
+def test_settings_act_on_the_runs_that_have_them(monkeypatch, parameters, methods, runs, endings):
     load = Mock(side_effect=lambda *words, **_: pd.DataFrame({"run": [*words[2]]}))
     monkeypatch.setattr(results, "load", load)
-    options = {"known": known} if known else {}
+    options = {"known": methods} if methods else {}
     page = select({"profile": "mini", "seeds": 2, "hours": 3} | parameters, **options)
     rows = page.load("benchmarks", ["base", *runs])
     expected = [run + ending for run, ending in zip(runs, endings, strict=True)]

@@ -19,7 +19,7 @@ from rules import check_pair
 
 from book.extension.glue import html_of
 from book.extension.provenance import MIME, Provenance, provenance, states
-from book.extension.run import readme_figure, run_page
+from book.extension.run import readme_figure
 from book.extension.source import read_page
 from cae_lab import store
 from cae_lab.profiles import load_profile
@@ -153,18 +153,6 @@ def test_readme_repeats_the_numbers_of_the_pages():
         assert phrase in " ".join(readme.split())
         number = phrase.split(" gains ")[-1].removeprefix("gains ").removesuffix(" points")
         assert glued(*source.split()).removeprefix("+").startswith(number.removeprefix("+")), source
-
-
-def test_figure_of_readme_is_none_of_smoke(text: Path, home: Path):
-    figure = '<svg role="img" aria-label="a figure"><path/></svg>'
-    content = text.read_text(encoding="utf-8").replace(
-        "1 + 1", f"from IPython.display import HTML\n\nHTML('{figure}')"
-    )
-    text.with_name("gap-and-accuracy.md").write_text(content, encoding="utf-8")
-    for profile in ("smoke", None):
-        run_page("gap-and-accuracy", profile)
-        image = home / "book" / "images" / "gap-and-accuracy.svg"
-        assert image.exists() is (profile is None)
 
 
 def test_page_is_current_while_text_and_stored_tables_are_as_they_were(text: Path):

@@ -215,7 +215,7 @@ def test_setting_is_trained_with_a_seed_of_its_own_and_scored(home: Path, monkey
     assert choosing.TUNING_SEED not in range(load_profile("mini").seeds)
 
 
-def test_every_candidate_can_be_trained_and_the_best_is_chosen(choose, tiny_clip):
+def test_candidates_can_be_trained_and_the_best_is_chosen(choose, tiny_clip):
     def measured(name: str, profile: str, **settings: Any) -> dict:
         config = load_profile("photo").experiment(name, **settings)
         Objective(tiny_clip.model, config, Ranks(), None)

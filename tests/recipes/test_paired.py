@@ -24,8 +24,6 @@ from data.recipes.photographs.pairs import Composite, Pair, Photograph, Phrase
 from data.recipes.photographs.trunk import fill_trunk
 
 DOG, BALL = Phrase("a brown dog", "dog", "brown"), Phrase("an orange ball", "ball", "orange")
-RED = Phrase("a red ball", "ball", "red")
-OLD, YOUNG = Phrase("an old man", "man", "old"), Phrase("a young dog", "dog", "young")
 
 
 def photograph(number, *lemmas, folder=Path()):
@@ -47,23 +45,6 @@ def test_photograph_stands_in_its_half(upright, axis, name, tmp_path):
     assert pixels.shape == (224, 224, 3)
     for half, channel in zip(np.split(pixels, 2, axis), (0, 2), strict=True):
         assert half[..., channel].min() > 160 and half[..., 2 - channel].max() < 90
-
-
-@pytest.mark.parametrize(
-    ("first", "lemmas", "second", "expected"),
-    [
-        (DOG, ("brown", "dog"), RED, ("a red dog", "a brown ball")),
-        (YOUNG, (), OLD, ("an old dog", "a young man")),
-        (DOG, (), OLD, None),  # nothing speaks against an old dog
-        (DOG, (), BALL, None),  # brown may be called orange
-        (DOG, ("red",), RED, None),
-    ],
-)
-def test_adjectives_are_swapped_with_their_articles_where_that_is_false(
-    first, lemmas, second, expected
-):
-    pair = Pair(first, photograph(1, *lemmas), second, photograph(2, "red", "ball"))
-    assert pair.swapped() == expected
 
 
 def base_captions(root):
@@ -137,7 +118,7 @@ def test_items_are_drawn_anew_for_the_same_training(few):
     assert words.issuperset(word for both in after for text in both for word in text.split())
 
 
-def test_the_recipe_gives_the_stored_datasets(few):
+def test_recipe_gives_the_stored_datasets_of_pairs(few):
     """Raise `Paired.VERSION` if the images or captions change, and write the new digests here."""
     root = build("paired")
     rows = load_negclip_tsv(root / "coco" / "train_neg_clip.tsv", root)
@@ -163,7 +144,7 @@ def split(text):
 
 
 @pytest.mark.slow
-def test_the_base_learns_places_then_captions_and_is_measured(few, short, monkeypatch):
+def test_base_of_pairs_learns_places_then_captions_and_is_measured(few, short, monkeypatch):
     monkeypatch.setattr(pool, "BATCH", 4)
     short("paired", {"clip-ft": {}}, tower_steps=2, precision="fp32")
     selection = grid.parse_selection(load_profile("paired"), {"rows": "clip-ft"})
@@ -185,7 +166,7 @@ def test_the_base_learns_places_then_captions_and_is_measured(few, short, monkey
     assert set(answers.family) == {"aro", "order"}
 
 
-def test_the_pool_is_its_own_forward():
+def test_pool_is_its_own_forward():
     head = load_clip("clip-photo").model.visual.head
     grids = torch.randn(2, 1280, 7, 7, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -193,7 +174,7 @@ def test_the_pool_is_its_own_forward():
         torch.testing.assert_close(pool.pooled(head.pool, grids), head(grids), atol=1e-5, rtol=1e-4)
 
 
-def test_the_pool_learns_what_is_where(monkeypatch):
+def test_pool_learns_what_is_where(monkeypatch):
     """Two kinds of photographs, told by one channel each, in random places."""
     monkeypatch.setattr(pool, "BATCH", 16)
     monkeypatch.setattr(pool, "LR", 1e-2)

@@ -25,10 +25,8 @@ from cae_lib.data.captions import (
 from cae_lib.errors import DataError
 from cae_lib.models.clip import load_clip
 from cae_lib.models.trunk import TRUNK_FILE, TRUNK_PACKAGE
-from cae_lib.words.roles import ATTRIBUTE, OBJECT
 from data.recipes.photographs import build as module
-from data.recipes.photographs import flickr8k, negatives, trunk
-from data.recipes.photographs.negatives import ParsedCaption
+from data.recipes.photographs import flickr8k, trunk
 from data.recipes.photographs.single import Single
 
 
@@ -57,40 +55,6 @@ def test_damaged_caption_file_of_flickr8k_is_named(flickr):
     text.unlink()
     with pytest.raises(DataError, match="no such file. Get the official files with `cae data get"):
         flickr8k.load(flickr)
-
-
-@pytest.mark.parametrize(
-    ("text", "word", "new", "expected"),
-    [
-        ("A dog on a mat", "dog", "owl", "An owl on a mat"),
-        ("an old man", "old", "young", "a young man"),
-        ("a young man", "young", "honest", "an honest man"),
-        ("Dogs on a mat", "Dogs", "cats", "Cats on a mat"),
-        ("a dog near an hour glass", "hour glass", "unit", "a dog near a unit"),
-        ("a dog near a lake", "lake", "hour glass", "a dog near an hour glass"),
-        ("a dog near a lake", "lake", "honor guard", "a dog near an honor guard"),
-        ("a dog near a lake", "lake", "honour guard", "a dog near an honour guard"),
-    ],
-)
-def test_articles_and_capitals_follow_the_word(text, word, new, expected):
-    start = text.index(word)
-    place = negatives.Word(start, start + len(word), word.lower(), OBJECT, "NN")
-    assert negatives.replaced(text, place, new) == expected
-
-
-def test_replacing_word_is_one_that_nobody_uses_of_such_pictures():
-    """ "hound" is said of every picture with a dog, "boat" of none."""
-    words = negatives.words_of(["a dog", "a hound"] * 6 + ["a boat", "a ship"] * 6)
-    vocabulary = negatives.Vocabulary(words, [n // 2 for n in range(24)])
-    dog = words[0][0]
-    assert vocabulary.may_cooccur(dog, "hound") and not vocabulary.may_cooccur(dog, "boat")
-    rng = np.random.default_rng(0)
-    caption = ParsedCaption("a dog", words[0], words[:1])
-    assert set(vocabulary.replacements(caption, rng)) == {"a boat", "a ship"}
-    assert not vocabulary.replacements(caption, rng, ATTRIBUTE)
-    rowing = [negatives.Word(0, 11, "rowing boat", OBJECT, "NN")]
-    made = vocabulary.replacements(ParsedCaption("a dog", words[0], [words[0], rowing]), rng)
-    assert made == ["a ship"], "a boat is a part of what is said"
 
 
 def test_trunk_sees_pixels_as_it_was_trained_to():

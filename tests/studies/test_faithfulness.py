@@ -7,22 +7,16 @@ import pytest
 
 from book.studies.faithfulness import (
     INTEGRATED,
-    OTHER_ACTIVATION,
     RANDOM,
-    choices,
     coco_word_sample,
     faithfulness_table,
     score_curves,
-    sensitivity_table,
     similarity_of,
 )
 from book.studies.measures import random_ranks
 from cae_bench.encoder import Encoder
 from cae_lab.profiles import load_profile
-from cae_lib.attribution import get_method
 from cae_lib.methods import PAPER_METHODS
-from cae_lib.models.clip import load_clip
-from cae_lib.words.roles import OBJECT
 
 LIMIT = 8
 
@@ -35,11 +29,6 @@ def sample(clip, world_home):
 @pytest.fixture(scope="module")
 def table(clip, world_home):
     return faithfulness_table(Encoder(clip), load_profile("smoke"), LIMIT)
-
-
-@pytest.fixture(scope="module")
-def compared(clip, world_home):
-    return sensitivity_table(Encoder(clip), load_profile("smoke"), LIMIT)
 
 
 def of(table, **columns):
@@ -92,25 +81,3 @@ def test_random_curve_is_the_mean_of_two_orders():
     expected = np.where(np.arange(6) <= n_words[:, None], np.mean(left, axis=0).T, np.nan)
     np.testing.assert_allclose(curves[RANDOM, "deletion"], expected)
     np.testing.assert_array_equal(curves["own", "deletion"][0], [31, 15, 7, 3, 1, 0])
-
-
-def test_sensitivity_compares_every_choice_and_each_differs_from_the_default(compared):
-    for method, _, parameters in choices(12, "gelu"):
-        assert (get_method(method, **parameters) == get_method(method)) == (not parameters)
-    assert choices(12, "gelu")[-1][1] == "QuickGELU in place of GELU"
-    for method in PAPER_METHODS:
-        rows = of(compared, measure="correlation", method=method)
-        assert rows.choice.iloc[0] == "default" and rows.value[:LIMIT].tolist() == [1.0] * LIMIT
-        of_choices = rows.groupby("choice").value
-        assert of_choices.mean().min() < 0.999 and (of_choices.size() == LIMIT).all()
-
-
-def test_other_activation_reads_the_pictures_too(clip, world_home, compared):
-    other = load_clip(clip.name, None, OTHER_ACTIVATION[clip.activation][0])
-    other.model.load_state_dict(clip.model.state_dict())
-    sample = coco_word_sample(Encoder(other), load_profile("smoke"), LIMIT)
-    scores = sample.token_scores(other.model, "gradient")
-    stored = values(compared, "object", method="gradient", choice="GELU in place of QuickGELU")
-    for row in range(LIMIT):
-        objects = sample.roles[row] == OBJECT
-        assert stored[row] == pytest.approx(float(scores[row][objects].mean()), rel=1e-4)

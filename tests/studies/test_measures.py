@@ -90,16 +90,16 @@ def test_stages_of_the_cascade_add_up_from_the_top(most, names, tiny_clip, monke
     before = {name: value.clone() for name, value in model.state_dict().items()}
     seen = []
     for stage, mixed in measures.randomize_cascade(model, fresh):
-        own, new = text_tower(mixed), text_tower(fresh)
+        tower, new = text_tower(mixed), text_tower(fresh)
         seen.append(stage)
-        assert torch.equal(own.text_projection, new.text_projection)
-        assert _same(own.ln_final, new.ln_final)
+        assert torch.equal(tower.text_projection, new.text_projection)
+        assert _same(tower.ln_final, new.ln_final)
         lowest = int(stage[-1]) if stage.startswith("block") else 5 if len(seen) == 1 else 1
-        blocks = list(zip(own.transformer.resblocks, new.transformer.resblocks, strict=True))
+        blocks = list(zip(tower.transformer.resblocks, new.transformer.resblocks, strict=True))
         assert [_same(a, b) for a, b in blocks] == [number >= lowest for number in range(1, 5)]
         last = stage == "embeddings"
-        assert torch.equal(own.token_embedding.weight, new.token_embedding.weight) == last
-        assert torch.equal(own.positional_embedding, new.positional_embedding) == last
+        assert torch.equal(tower.token_embedding.weight, new.token_embedding.weight) == last
+        assert torch.equal(tower.positional_embedding, new.positional_embedding) == last
         assert _same(mixed.visual, model.visual)
     assert seen == ["projection", *names, "embeddings"]
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

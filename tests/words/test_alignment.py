@@ -88,7 +88,7 @@ def test_cut_and_lost_spans_are_counted(tokenizer):
     assert counts == [0, 1]  # just fits, just not
 
 
-def test_a_swap_that_the_context_cuts_is_left_out(tokenizer):
+def test_swap_that_the_context_cuts_is_left_out(tokenizer):
     """The last noun, "okapi", has two tokens; the start and the end take one position each."""
     caption = "a dog near an okapi"
     nouns, phrases = ((2, 5), (14, 19)), ((0, 5), (11, 19))
@@ -193,7 +193,7 @@ def test_cache_of_roles_serves_the_same_corpus_only(tokenizer, tmp_path):
         align(["a"], [[]], lambda texts: torch.zeros(len(texts), 77))
 
 
-def test_nothing_after_an_end_that_a_caption_holds_has_a_word_or_a_role(tokenizer):
+def test_tokens_after_an_end_that_a_caption_holds_have_no_word_and_no_role(tokenizer):
     caption = "a dog<end_of_text> a cat"
     alignment = align([caption], [[Span(0, len(caption), OBJECT)]], tokenizer)
     assert alignment.words[0, :5].tolist() == [0, 1, 2, 0, 0]
@@ -242,22 +242,12 @@ def test_arguments_by_hand(caption, things, expected, tokenizer):
     assert read == expected
 
 
-def test_the_first_of_spans_that_share_a_token_decides_its_role_and_arguments(tokenizer) -> None:
+def test_first_of_spans_that_share_a_token_decides_its_role_and_arguments(tokenizer) -> None:
     red_object, red_attribute = Span(0, 3, OBJECT), Span(0, 3, ATTRIBUTE, ((4, 7),))
     of_attribute = align(["red dog"], [[red_attribute, red_object]], tokenizer)
     of_object = align(["red dog"], [[red_object, red_attribute]], tokenizer)
     assert of_attribute.roles[0, 1] == ATTRIBUTE and of_attribute.arguments[0, 1].tolist() == [2, 0]
     assert of_object.roles[0, 1] == OBJECT and not of_object.arguments.any()
-
-
-SENTENCES = [
-    "A brown teddy bear wearing a Hawaiian shirt next to another teddy bear.",
-    "A couple of guys playing a game on the Nintendo Wii.",
-    "A boy and I in a Hawaiian shirt",
-    "Two dogs",
-    "a street sign",
-]
-TITLES = ["A Red Dog", "A Cat in the Hat on a Mat", "TWO DOGS ON A BED"]
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_roles_are_those_of_the_grammar(corpus, truth) -> None:
             assert truth.tag([statement.text]) == [true_spans(statement)]
 
 
-def test_every_swap_is_an_edit_of_the_statement_that_is_certainly_false(corpus, truth) -> None:
+def test_swaps_are_edits_of_the_statement_that_are_certainly_false(corpus, truth) -> None:
     relations = attributes = 0
     for item in corpus:
         for statement in item.statements:
