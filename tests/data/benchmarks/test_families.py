@@ -167,19 +167,6 @@ def test_malformed_benchmark_row_is_named(family):
         assert str(file) in str(caught.value)
 
 
-@pytest.mark.parametrize("name", BENCHMARK_FAMILIES)
-def test_without_files_the_published_numbers_are_still_expected(put, name, capsys):
-    root = put({})
-    with pytest.raises(DataError, match=name):
-        load_benchmark(name, root)
-    parts = load_benchmark(name, root, is_published=True)
-    published = {k: n for k, n in BENCHMARK_FAMILIES[name].published_counts.items() if n}
-    assert {part.subset: part.n_expected for part in parts} == published
-    assert not any(part.n_used for part in parts)
-    printed = capsys.readouterr().out
-    assert name in printed and str(root) in printed, "the file that is not there"
-
-
 def test_number_of_missing_items_is_not_0_where_it_is_unknown(put, capsys):
     load_benchmark("crepe_systematicity", put({}), is_published=True)
     printed = capsys.readouterr().out
