@@ -90,7 +90,11 @@ def test_swap_is_judged_by_its_scene(swap: str, label: str) -> None:
 
 def test_statements_and_swaps_of_paired_photographs_are_read() -> None:
     statement = measuring.read_statement("there is a small red dog is left of an apple and a cat")
-    mentions = Mention("dog", ("small", "red"), "a"), Mention("apple", (), "an"), Mention("cat")
+    mentions = (
+        Mention("dog", ("small", "red"), "a"),
+        Mention("apple", (), "an"),
+        Mention("cat", (), "a"),
+    )
     assert (statement.mentions, statement.relation) == (mentions, "left of")
     for text in ("a dog left a of cat", "a dog to the cat of a left", "dog left of a cat"):
         assert measuring.read_statement(text) is None
