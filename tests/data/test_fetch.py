@@ -7,7 +7,9 @@ import io
 import re
 import shutil
 import stat
+import sys
 import tarfile
+import types
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -348,3 +350,31 @@ def test_open_clips_weights_stay_in_the_hubs_cache(make_source, monkeypatch, tmp
         with pytest.raises(DataError, match=f"(?s)cache/huggingface/hub.*{digest}"):
             fetch_source(entry)
         assert source_report(entry).state == "not here", "else the next call would take it"
+
+
+def test_whole_repository_and_a_file_of_google_drive_come_to_their_places(make_source, monkeypatch):
+    entry = make_source(Download(hub="datasets/a/b", revision="main", to="."))
+    faults = [ConnectionError("cut")]
+
+    def serve(name, repo_type, revision, local_dir):
+        assert (name, repo_type, revision) == ("a/b", "dataset", "main")
+        local_dir.mkdir(parents=True, exist_ok=True)
+        (local_dir / f"{len(faults)}.json").write_text("[]")
+        if faults:
+            raise faults.pop()
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", serve)
+    with pytest.raises(DataError, match="https://huggingface.co/datasets/a/b"):
+        fetch_source(entry)
+    assert fetch_source(entry) == fetch_source(entry) == []
+    assert source_report(entry).lines() == ["toy: unknown; 2 files"]
+
+    def download(id, output, quiet):
+        Path(output).write_bytes(id.encode())
+
+    entry = make_source(Download(drive="X", to="rows.json"))
+    monkeypatch.setitem(sys.modules, "gdown", None)
+    with pytest.raises(DataError, match=r"drive.google.com/file/d/X/view.*pip install .*\[data\]"):
+        fetch_source(entry)
+    monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace(download=download))
+    assert fetch_source(entry) == [] and (entry.root / "rows.json").read_bytes() == b"X"

@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
+import samples
 
 from book.studies import ALL_SUITES
 from cae_bench import missing, similarity
@@ -229,3 +230,58 @@ def test_weights_have_to_be_here_and_benchmarks_may_be_missing(home, capsys):
     assert "winoground: not here" in capsys.readouterr().out
     for built_here in ("rehearsal", "mini"):
         check_real_data(load_profile(built_here))
+
+
+def test_rows_and_images_are_counted_in_each_layout(make_source):
+    entry = make_source(
+        rows=(
+            ExpectedRows("a.csv", 2),
+            ExpectedRows("b.tsv", 1),
+            ExpectedRows("c.jsonl", 2),
+            ExpectedRows("d.txt", 2),
+            ExpectedRows("e.csv", 3, lines=True, skip=1),
+            ExpectedRows("f.json", 2),
+            ExpectedRows("pictures/*.jpg", 3),
+            ExpectedRows("maybe.txt"),
+        ),
+        images=(
+            ReferencedImages("a.csv", ("id",), ("p/{}.jpg", "q/{}.jpg", "p/{}.png", "q/{}.png")),
+            *[ReferencedImages("d.txt", (0,), ("p/{}.gif",))] * 2,  # which count once
+            ReferencedImages("f.json", ("x",), ("p/{}",)),
+            ReferencedImages("g.json", ("0",), ("p/{:0>4}.jpg",)),
+            ReferencedImages("h.json", (0, "1.a"), ("p/{}",), drop="data/"),
+        ),
+    )
+    texts = {
+        "a.csv": 'id,text\n7.0,"two\nlines"\n8,x\n',
+        "b.tsv": "a\tb\n1\t2\n",
+        "c.jsonl": '{"a": 1}\n\n{"a": 2}',
+        "d.txt": "1\n\n22\n",
+        "e.csv": 'h\n"1\n2\n3\n',
+        "f.json": '{"a": 1, "b": 2}',
+        "g.json": '[[12, "x"]]',
+        "h.json": '[["data/v.jpg", {"a": "z.jpg"}]]',
+    }
+    here = ("q/8.png", "p/7.jpg", "p/0012.jpg", "p/v.jpg", "p/22.gif", "pictures/1.jpg")
+    for name, text in (texts | dict.fromkeys(here, "")).items():
+        (entry.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (entry.root / name).write_text(text)
+    assert source_report(entry).lines() == [
+        "toy: incomplete; 7 of 10 files, 12 of 12 rows, 5 of 7 images",
+        "  files missing: toy/pictures/*.jpg (2), toy/maybe.txt",
+        "  images missing: toy/p/1.gif, toy/p/z.jpg",
+    ]
+
+
+def test_source_without_a_published_number_of_items_is_never_complete(put, home):
+    put({f"data/raw/svo-probes/images/{number}.jpg": None for number in (1, 2)})
+    put({"data/raw/svo-probes/svo_probes.csv": [samples.SVO_HEADER, samples.SVO]})
+    assert source_report(SOURCES["svo-probes"]).lines() == [
+        "svo-probes: unknown; 1 of 1 files, 1 items read (number published unknown), 2 of 2 images"
+    ]
+    hake = "vl-checklist/data/Relation/hake_action.json"
+    put({f"data/raw/{hake}": [samples.CHECKLIST]})
+    report = source_report(SOURCES["vl-checklist"])
+    assert "1 of 56 files, 0 of 372,274 items (1 more read; number" in report.lines()[0]
+    put({f"data/raw/{hake}": []})
+    assert "hake_action.json: the file has no rows" in source_report(report.source).lines()[-1]

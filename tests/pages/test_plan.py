@@ -1,5 +1,6 @@
 """What a page says before and while it computes what is not stored."""
 
+import json
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -64,3 +65,16 @@ def test_trained_run_is_measured_alone(computed, monkeypatch):
     assert plan.describe("benchmarks", missing).startswith("1 training and 2 measurements, about 3")
     monkeypatch.setattr(Run, "inputs", lambda run: {"settings": "other"})
     assert plan.missing_rows("benchmarks", MINI, [NAME], 1)[0].is_training
+
+
+def test_pace_of_the_last_training_here_gives_the_minutes(computed, home):
+    log = home / "data/checkpoints/mini/clip-ft/0/log.jsonl"
+    log.parent.mkdir(parents=True)
+    paces = [128.0, 256.0, 1.0]  # pairs a second; their median makes a step a second
+    log.write_text("".join(json.dumps({"samples_per_second": pace}) + "\n" for pace in paces))
+    keep("base", 1)
+    (row,) = plan.missing_rows("benchmarks", MINI, [NAME], 1)
+    assert row == plan.Missing(NAME, 0, True, 400.0 + 30.0)
+    of_unknown_pace = plan.missing_rows("benchmarks", load_profile("paper"), ["clip-ft"], 1)
+    text = plan.describe("benchmarks", of_unknown_pace)
+    assert text.startswith("1 training,") and "minute" not in text

@@ -189,6 +189,9 @@ def test_generated_benchmark_file_may_be_empty_if_the_manifest_says_so(put):
     file = {"sugar-crepe/data/swap_obj.json": {}}
     root = put(file | {"manifest.json": {"counts": {"sugarcrepe": {"swap_obj": 0}}}})
     assert load_benchmark("sugarcrepe", root) == []
+    put({"manifest.json": {"counts": {"sugarcrepe": {"swap_obj": 1}}}})
+    with pytest.raises(DataError, match="swap_obj.json: .*no rows"):
+        load_benchmark("sugarcrepe", root)
 
 
 def test_published_numbers_add_up():
