@@ -1,4 +1,4 @@
-"""Every stored page keeps the rules, and the rules catch their faults; when a page is current."""
+"""Every stored page keeps the rules, README repeats its numbers; when a page is current."""
 
 import ast
 import json

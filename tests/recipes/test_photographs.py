@@ -1,4 +1,4 @@
-"""Flickr8k's official layout, negatives of its captions, and the datasets built of them."""
+"""Flickr8k as it is released, the datasets built of its captions, and what the trunk sees."""
 
 import hashlib
 import importlib.util

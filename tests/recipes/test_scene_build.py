@@ -25,7 +25,7 @@ def tiny(tmp_path_factory):
     return build_world(TINY, tmp_path_factory.mktemp("raw") / "world-tiny", pretrain=True)
 
 
-def digests(root: Path) -> dict[str, str]:
+def file_digests(root: Path) -> dict[str, str]:
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in root.rglob("*")
@@ -33,11 +33,14 @@ def digests(root: Path) -> dict[str, str]:
     }
 
 
-def test_recipe_gives_the_stored_texts(smoke_world):
-    """Raise `VERSION` of the scenes if the texts change, and write the new digest here."""
-    names = json.loads((smoke_world / "manifest.json").read_text(encoding="utf-8"))["sha256"]
-    texts = json.dumps(sorted(names.items())).encode()
-    assert hashlib.sha256(texts).hexdigest()[:12] == "f09d6f53a1ef"
+def test_recipe_gives_the_stored_texts(smoke_world, tiny):
+    """Raise the version of what changes in config.py, and write the new digest here."""
+    digests = {}
+    for folder, part in ((smoke_world, ""), (tiny, "senteval"), (tiny, "pretrain")):
+        manifest = json.loads((folder / part / "manifest.json").read_text(encoding="utf-8"))
+        texts = json.dumps(sorted(manifest["sha256"].items())).encode()
+        digests[part] = hashlib.sha256(texts).hexdigest()[:12]
+    assert digests == {"": "f09d6f53a1ef", "senteval": "6a0c7d3abdf0", "pretrain": "516162f2ce45"}
 
 
 def test_complete_folder_is_left_alone(smoke_world, monkeypatch, tmp_path):
@@ -73,11 +76,11 @@ def test_other_configuration_replaces_what_it_changes(change, built, tiny, tmp_p
 
 def test_interrupted_build_leaves_the_old_folder(tiny, tmp_path, monkeypatch):
     target = Path(shutil.copytree(tiny, tmp_path / "world-tiny", symlinks=True))
-    before = digests(target)
+    before = file_digests(target)
     monkeypatch.setattr(module, "make_datasets", Mock(side_effect=KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         build_world(replace(TINY, scenes=SceneConfig(seed=1)), target)
-    assert digests(target) == before
+    assert file_digests(target) == before
     assert [path.name for path in tmp_path.iterdir()] == ["world-tiny"]
 
 

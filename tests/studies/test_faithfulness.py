@@ -1,4 +1,4 @@
-"""How faithful scores of words are, and how much they depend on choices left open."""
+"""How faithful scores of words are: curves of masked words, by hand and one after the other."""
 
 import itertools
 
