@@ -1,14 +1,17 @@
-"""Swap negatives of captions whose exchanges are written out."""
+"""Swap negatives of captions whose exchanges are written out, and how they are stored."""
 
 import itertools
-import re
+from pathlib import Path
 
 import pytest
 
+from cae_lab import training_set
+from cae_lib.data import negatives
 from cae_lib.data.negatives import swap_negatives
 
+SHIRT = "A man in a red shirt rides a black horse."
 CAPTIONS = {
-    "A man in a red shirt rides a black horse.": {
+    SHIRT: {
         "A shirt in a red man rides a black horse.",
         "A horse in a red shirt rides a black man.",
         "A man in a red horse rides a black shirt.",
@@ -43,56 +46,62 @@ CAPTIONS = {
     "a dog stands at the side": set(),
     # adjectives of one noun say the same in either order
     "a small red car": set(),
-    "a dog": set(),
     "many people near other buildings": set(),
+    # a parser reads the text that an entity stands for
+    "a black &amp; white cat sits on a red mat": {
+        "a red & white cat sits on a black mat",
+        "a black & white mat sits on a red cat",
+        "a red mat sits on a black & white cat",
+    },
+}
+SAME_MEANING = {
+    "A man and a woman sit on a bench.": {"A woman and a man sit on a bench."},
+    "a small red car and a big dog": {"a red small car and a big dog"},
+    "a black and white dog": {"a white and black dog"},
+    "a man with a hat and a woman": set(),
+    "a tall man and a woman": set(),
+    "a man and two women": set(),
+    "a red car near a blue car": set(),
+    "a dog": set(),
 }
 
 
-@pytest.fixture(scope="module")
-def found() -> dict[str, list[str]]:
-    return dict(zip(CAPTIONS, swap_negatives(list(CAPTIONS), limit=20), strict=True))
-
-
 @pytest.mark.parametrize("caption", CAPTIONS)
-def test_the_exchanges_of_a_caption_are_fluent_and_other_than_it(caption: str, found) -> None:
-    assert set(found[caption]) == CAPTIONS[caption]
-    assert len(found[caption]) == len(CAPTIONS[caption])
-    for text in found[caption]:
-        assert text.lower() != " ".join(caption.lower().split())
-        assert not re.search(r"\s\s|\s[.,]|\s$|^\s|\ba [aeio]|\ban [bcdfgj-np-t]", text)
-        words = [sorted(re.findall(r"\w{3,}", t.lower())) for t in (text, caption)]
-        assert words[0] == words[1] and text[0].isupper() == caption[0].isupper()
+def test_exchanges_of_a_caption_by_hand(caption: str) -> None:
+    (texts,) = swap_negatives([caption], limit=20)
+    assert set(texts) == CAPTIONS[caption] and len(texts) == len(CAPTIONS[caption])
 
 
 def test_exchanges_that_keep_the_meaning_by_hand() -> None:
-    kept = {
-        "A man and a woman sit on a bench.": {"A woman and a man sit on a bench."},
-        "a small red car and a big dog": {"a red small car and a big dog"},
-        "a black and white dog": {"a white and black dog"},
-        "a man with a hat and a woman": set(),
-        "a tall man and a woman": set(),
-        "a man and two women": set(),
-        "a red car near a blue car": set(),
-        "a dog": set(),
-    }
-    assert [*map(set, swap_negatives(list(kept), preserve_meaning=True))] == [*kept.values()]
+    texts = swap_negatives(list(SAME_MEANING), preserve_meaning=True)
+    assert [*map(set, texts)] == [*SAME_MEANING.values()]
 
 
-def test_the_choice_is_seeded_and_limited() -> None:
-    caption = "A man in a red shirt rides a black horse."
+def test_choice_of_negatives_is_seeded_and_limited() -> None:
     pairs = [
         f"a black {first} and a white {second}"
         for first, second in itertools.permutations(("cat", "dog", "cow", "cup"), 2)
     ]
-    few = swap_negatives([caption, "a dog", caption, *pairs], seed=1, limit=2)
-    assert len(few[0]) == 2 and few[0] == few[2] and set(few[0]) <= CAPTIONS[caption]
-    assert few[0] == swap_negatives([caption], seed=1, limit=2)[0]
+    few = swap_negatives([SHIRT, "a dog", SHIRT, *pairs], seed=1, limit=2)
+    assert len(few[0]) == 2 and few[0] == few[2] and set(few[0]) <= CAPTIONS[SHIRT]
+    assert few[0] == swap_negatives([SHIRT], seed=1, limit=2)[0]
     adjective_first = [texts[0].startswith("a white") for texts in few[3:]]
     assert 0 < sum(adjective_first) < len(pairs)  # each caption has an order of its own
-    others = {tuple(swap_negatives([caption], seed=s, limit=2)[0]) for s in range(2, 6)}
+    others = {tuple(swap_negatives([SHIRT], seed=s, limit=2)[0]) for s in range(2, 6)}
     assert len(others | {tuple(few[0])}) > 2
 
 
-def test_the_text_that_entities_stand_for_is_swapped() -> None:
-    plain = "a black & white cat sits on a red mat"
-    assert swap_negatives([plain.replace("&", "&amp;")]) == swap_negatives([plain]) != [[]]
+@pytest.mark.parametrize("name", ["spacy", "kept"])
+def test_stored_negatives_belong_to_the_version_of_the_parser(home: Path, monkeypatch, name: str):
+    calls: list[bool] = []
+
+    def swap(captions: list[str], preserve_meaning: bool) -> list[list[str]]:
+        calls.append(preserve_meaning)
+        return [[f"swap {len(calls)}"] for _ in captions]
+
+    monkeypatch.setattr(negatives, "swap_negatives", swap)
+    for _ in range(2):
+        assert training_set._parsed_negatives(["a dog"] * 2, name) == [["swap 1"]] * 2
+    assert calls == [name == "kept"]
+    monkeypatch.setattr(negatives.importlib.metadata, "version", lambda name: "0.0.1")
+    assert training_set._parsed_negatives(["a dog"] * 2, name) == [["swap 2"]] * 2

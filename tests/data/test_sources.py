@@ -9,17 +9,11 @@ from pathlib import Path
 
 import pytest
 import samples
-from PIL import Image
 
-from book.studies import ALL_SUITES, STUDIES
+from book.studies import ALL_SUITES
 from cae_bench import missing, similarity
-from cae_bench.benchmarks import (
-    BENCHMARK_FAMILIES,
-    FOLDER_OF_FAMILY,
-    is_rescored,
-    load_benchmark,
-)
-from cae_bench.completeness import checksum_of, source_report
+from cae_bench.benchmarks import BENCHMARK_FAMILIES, FOLDER_OF_FAMILY, is_rescored, load_benchmark
+from cae_bench.completeness import source_report
 from cae_bench.fetch import fetch_source
 from cae_bench.sources import (
     ExpectedRows,
@@ -39,7 +33,7 @@ from cae_lib.data import captions
 from cae_lib.errors import DataError, MissingDataError
 
 SOURCES = load_sources()
-each = pytest.mark.parametrize("entry", SOURCES.values(), ids=list(SOURCES))
+each_source = pytest.mark.parametrize("entry", SOURCES.values(), ids=list(SOURCES))
 
 
 def counts(name: str) -> dict[str, int]:
@@ -51,8 +45,8 @@ def file_names(name: str) -> set[str]:
     return {path for row in SOURCES[name].rows for path in expand_braces(row.file)}
 
 
-@each
-def test_entry_is_well_formed(entry: Source):
+@each_source
+def test_entry_of_the_sources_is_well_formed(entry: Source):
     if not (entry.homepage or entry.files):
         assert entry.folder in FOLDER_OF_FAMILY.values(), "only a set of one's own has no source"
         return
@@ -80,14 +74,14 @@ def test_entry_is_well_formed(entry: Source):
     for name in {item.to or item.path for item in plain} - file_names(entry.name):
         place = f"{entry.folder}/{name}"
         assert any(fnmatch(place, pattern) for pattern in read), "what is got is checked"
-    folders = {known.folder for known in SOURCES.values()}
+    folders = {source.folder for source in SOURCES.values()}
     folders |= {f"{s.folder}/{item.unpack}" for s in SOURCES.values() for item in s.files}
     for name, shown in entry.links.items():
         assert os.path.normpath(f"{entry.folder}/{shown}") in folders
         assert not os.path.normpath(f"{entry.folder}/{name}").startswith("..")
 
 
-def test_counts_and_files_are_the_loaders():
+def test_counts_and_files_of_sources_are_the_loaders():
     assert counts(TRAINING_SOURCES[0])["train_neg_clip"] == N_TRAINING_ROWS
     assert sum(counts("senteval").values()) == sum(similarity.OFFICIAL_PAIR_COUNTS.values())
     for name, key in zip(captions.RETRIEVAL_SETS, needs.READS["retrieval"], strict=True):
@@ -103,36 +97,6 @@ def test_counts_and_files_are_the_loaders():
     assert file_names("senteval") == pairs | tests
 
 
-def test_released_models_are_runs_without_training_of_weights_that_can_be_fetched():
-    """Each is read with the activation that it was trained with, and some with GELU, too."""
-    runs = {name: load_profile("paper").experiment(name) for name in PROFILES["paper"].runs}
-    released = {name: run for name, run in runs.items() if not run.steps}
-    assert released.keys() == {name for name in runs if name.startswith("released-")}
-    sources = {name for name, entry in SOURCES.items() if entry.kind == "weights"}
-    found = {
-        source
-        for run in released.values()
-        for source in missing.sources_of_weights(run.model, initial_weights(run))
-    }
-    assert found == sources, "all weights are measured"
-    for name, run in released.items():
-        gelu = name.endswith("-gelu") or name == "released-cs-clip"
-        assert run.activation == ("gelu" if gelu else "quickgelu")
-        if str(run.weights).endswith((".pt", ".pth")):
-            (source,) = missing.sources_of_weights(run.model, initial_weights(run))
-            place = initial_weights(run).relative_to(SOURCES[source].root)
-            assert str(place) in file_names(source)
-
-
-def test_open_clip_keeps_the_weights_under_that_name():
-    from open_clip.pretrained import get_pretrained_cfg
-
-    (item,) = SOURCES["openai-vit-b-32"].files
-    assert get_pretrained_cfg(*item.open_clip)["hf_hub"] == f"{item.hub}/"
-    assert missing.sources_of_weights("ViT-B-32", "openai") == ("openai-vit-b-32",)
-    assert missing.sources_of_weights("ViT-B-32", None) == ()
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -143,7 +107,7 @@ def test_open_clip_keeps_the_weights_under_that_name():
         ("rows: [{n: 3}]", "missing 1 required positional argument: 'file'"),
     ],
 )
-def test_malformed_entries(tmp_path: Path, change: str, message: str):
+def test_malformed_entry_of_the_sources_is_named(tmp_path: Path, change: str, message: str):
     fields = dict.fromkeys(("title", "homepage", "licence", "terms", "folder"), "x")
     key, value = change.split(": ", 1)
     entry = fields | {"kind": "weights", "files": "[]"} | {key: value}
@@ -151,6 +115,50 @@ def test_malformed_entries(tmp_path: Path, change: str, message: str):
     path.write_text("one:\n" + "".join(f"  {k}: {v}\n" for k, v in entry.items()))
     with pytest.raises(DataError, match=message):
         load_sources(path)
+
+
+def test_fetch_command_names_what_a_needed_source_needs():
+    assert fetch_command(["vl-checklist"]).split()[3:] == [
+        "visual-genome",
+        "swig",
+        "coco-train2014",
+        "coco-val2014",
+        "hake",
+        "vl-checklist",
+    ]
+
+
+def test_measurements_and_families_have_their_sources(home):
+    for suite in ALL_SUITES.values():
+        assert set(needs.sources_of(suite.reads)) <= set(SOURCES)
+    for name, folder in FOLDER_OF_FAMILY.items():
+        folders = {SOURCES[key].folder for key in needs.SOURCES_OF_FAMILY[name]}
+        assert folders == {folder or "coco"} | (set() if folder else {"flickr30k"})
+    assert "cola" not in needs.sources_of("benchmarks"), "families beside the tables are optional"
+    (home / "data" / "raw" / "cola").mkdir(parents=True)
+    assert "cola" in needs.sources_of("benchmarks")
+
+
+def test_released_models_are_runs_without_training_of_weights_that_can_be_fetched():
+    """Each is read with the activation that it was trained with, and some with GELU, too."""
+    from open_clip.pretrained import get_pretrained_cfg
+
+    runs = {name: load_profile("paper").experiment(name) for name in PROFILES["paper"].runs}
+    released = {name: run for name, run in runs.items() if not run.steps}
+    assert released.keys() == {name for name in runs if name.startswith("released-")}
+    measured = set()
+    for name, run in released.items():
+        gelu = name.endswith("-gelu") or name == "released-cs-clip"
+        assert run.activation == ("gelu" if gelu else "quickgelu")
+        sources = missing.sources_of_weights(run.model, initial_weights(run))
+        measured.update(sources)
+        if str(run.weights).endswith((".pt", ".pth")):
+            place = initial_weights(run).relative_to(SOURCES[sources[0]].root)
+            assert str(place) in file_names(sources[0])
+    assert measured == {name for name, entry in SOURCES.items() if entry.kind == "weights"}
+    assert missing.sources_of_weights("ViT-B-32", None) == ()
+    (item,) = SOURCES["openai-vit-b-32"].files
+    assert get_pretrained_cfg(*item.open_clip)["hf_hub"] == f"{item.hub}/"
 
 
 @pytest.fixture
@@ -162,7 +170,7 @@ def world_as_raw(home: Path, smoke_world: Path) -> Path:
 
 
 @pytest.mark.parametrize("family", ["aro", "winoground", "vl_checklist", "valse", "crepe"])
-def test_benchmarks_are_counted_by_their_readers(world_as_raw: Path, family: str):
+def test_items_of_a_source_are_counted_by_their_readers(world_as_raw: Path, family: str):
     (name,) = needs.SOURCES_OF_FAMILY[family]
     items, images = source_report(SOURCES[name]).tallies[1:]
     parts = load_benchmark(family, world_as_raw)
@@ -172,61 +180,59 @@ def test_benchmarks_are_counted_by_their_readers(world_as_raw: Path, family: str
     assert images.n_present == images.n_expected > 0
 
 
-def test_a_source_is_not_complete_where_no_number_of_items_is_published(home):
-    images = home / "data/raw/svo-probes/images"
-    images.mkdir(parents=True)
-    for number in (1, 2):
-        Image.new("RGB", (8, 8)).save(images / f"{number}.jpg")
-    rows = [samples.SVO_HEADER, samples.SVO]
-    text = "".join(",".join(f'"{cell}"' for cell in row) + "\n" for row in rows)
-    (images.parent / "svo_probes.csv").write_text(text)
-    assert source_report(SOURCES["svo-probes"]).lines() == [
-        "svo-probes: unknown; 1 of 1 files, 1 items read (number published unknown), 2 of 2 images"
-    ]
-    file = home / "data/raw/vl-checklist/data/Relation/hake_action.json"
-    file.parent.mkdir(parents=True)
-    file.write_text(json.dumps([samples.CHECKLIST]))
-    report = source_report(SOURCES["vl-checklist"])
-    assert "1 of 56 files, 0 of 372,274 items (1 more read; number" in report.lines()[0]
-    file.write_text("[]")
-    assert "hake_action.json: the file has no rows" in source_report(report.source).lines()[-1]
-
-
-@pytest.mark.parametrize("name", ["negclip-captions", "coco-retrieval", "flickr30k"])
-def test_pictures_of_captions_are_found(world_as_raw: Path, name: str):
-    images = source_report(SOURCES[name]).tallies[-1]
-    assert images.what == "images" and images.n_present == images.n_expected > 0
-
-
-def test_what_a_needed_source_needs_is_fetched_as_well():
-    assert fetch_command(["vl-checklist"]).split()[3:] == [
-        "visual-genome",
-        "swig",
-        "coco-train2014",
-        "coco-val2014",
-        "hake",
-        "vl-checklist",
-    ]
-
-
-def test_missing_and_unreadable_files_are_named(toy: Source):
+def test_missing_and_unreadable_files_of_a_source_are_named(toy: Source):
     fetch_source(toy)
+    rows = toy.root / "data/rows.json"
     many = [{"image": f"{i}.jpg"} for i in range(1200)]
-    (toy.root / "data/rows.json").write_text(json.dumps(many), encoding="utf-8-sig")
+    rows.write_text(json.dumps(many), encoding="utf-8-sig")
     assert source_report(toy).lines() == [
         "toy: incomplete; 1 of 1 files, 1,200 of 2 rows, 0 of 1,200 images",
         "  images missing: toy/images/0.jpg, toy/images/1.jpg, toy/images/2.jpg and 1,197 more",
     ]
-    (toy.root / "data/rows.json").write_text(json.dumps([{"image": "/elsewhere/0.jpg"}]))
+    rows.write_text(json.dumps([{"image": "/elsewhere/0.jpg"}]))
     absolute = replace(toy, images=(ReferencedImages("data/rows.json", ("image",), ("{}",)),))
     assert source_report(absolute).lines()[-1] == "  images missing: /elsewhere/0.jpg"
-    (toy.root / "data/rows.json").write_text("[")
-    assert source_report(toy).state == "incomplete"
+    rows.write_text("[")
+    for source in (toy, replace(toy, rows=(ExpectedRows("data/rows.json"),))):
+        assert source_report(source).state == "incomplete"
     assert "rows.json, top level: not valid JSON" in source_report(toy).lines()[-1]
-    assert source_report(replace(toy, rows=(ExpectedRows("data/rows.json"),))).state == "incomplete"
 
 
-def test_other_layouts_of_rows(make_source):
+def test_published_training_captions_are_read_whole_or_not_at_all(put, home):
+    tsv, header = "data/raw/coco/train_neg_clip.tsv", "title\tfilepath\tneg_caption\tneg_image\n"
+    row = "a dog\tcoco/{}.png\t[]\t[]\n"
+    put({"data/raw/coco/a.png": None})
+    for text, message in (
+        ("", "train_neg_clip.tsv: no such .* cae data get coco-"),
+        (header + row.format("a"), "1 rows, 109468 expected.* cae data get coco-"),
+        (header + row.format("b"), r"tsv, row 0: its image .*b\.png is missing"),
+    ):
+        if text:
+            put({tsv: text})
+        with pytest.raises(MissingDataError, match=message):
+            training_pairs(load_profile("paper"))
+    put({tsv: header + row.format("a")})
+    assert training_pairs(load_profile("rehearsal")).n_used == 1, "a rehearsal takes what there is"
+
+
+def test_weights_have_to_be_here_and_benchmarks_may_be_missing(home, capsys):
+    with pytest.raises(DataError, match="(?s)openai-vit-b-32: not here.*get openai-vit-b-32$"):
+        missing.require_weights("ViT-B-32", "openai")
+    missing.require_weights("ViT-B-32", None)
+    lines = missing.describe_missing_data(missing.source_reports(["winoground", "sugarcrepe"]))
+    assert lines[0].startswith("winoground: not here; 0 of 1 files, 0 of 400 items")
+    assert lines[-1].endswith("cae data get winoground coco-val2017 sugarcrepe")
+    with pytest.raises(MissingDataError, match="retrieval: .* cae data get coco-.* flickr30k"):
+        needs.require_some_data(load_profile("paper"), [SUITES["retrieval"]])
+    needs.require_some_data(load_profile("mini"), [SUITES["retrieval"]])
+    with pytest.raises(DataError, match="(?s)openai-vit-b-32: not.*negclip-captions: not here"):
+        check_real_data(load_profile("paper"))
+    assert "winoground: not here" in capsys.readouterr().out
+    for built_here in ("rehearsal", "mini"):
+        check_real_data(load_profile(built_here))
+
+
+def test_rows_and_images_are_counted_in_each_layout(make_source):
     entry = make_source(
         rows=(
             ExpectedRows("a.csv", 2),
@@ -267,65 +273,15 @@ def test_other_layouts_of_rows(make_source):
     ]
 
 
-def test_every_measurement_and_family_has_its_sources(home):
-    for suite in ALL_SUITES.values():
-        assert set(needs.sources_of(suite.reads)) <= set(SOURCES)
-    for name, folder in FOLDER_OF_FAMILY.items():
-        folders = {SOURCES[key].folder for key in needs.SOURCES_OF_FAMILY[name]}
-        assert folders == {folder or "coco"} | (set() if folder else {"flickr30k"})
-    assert "cola" not in needs.sources_of("benchmarks"), "families beside the tables are optional"
-    (home / "data" / "raw" / "cola").mkdir(parents=True)
-    assert "cola" in needs.sources_of("benchmarks")
-
-
-def test_training_data_are_read_whole_or_not_at_all(home):
-    place = home / "data" / "raw" / "coco" / "train_neg_clip.tsv"
-    with pytest.raises(MissingDataError, match="train_neg_clip.tsv: no such .* cae data get coco-"):
-        training_pairs(load_profile("paper"))
-    place.parent.mkdir(parents=True)
-    Image.new("RGB", (8, 8)).save(place.with_name("a.png"))
-    rows = "a dog\tcoco/{}.png\t[]\t[]\n"
-    header = "title\tfilepath\tneg_caption\tneg_image\n"
-    place.write_text(header + rows.format("a"))
-    with pytest.raises(MissingDataError, match="1 rows, 109468 expected.* cae data get coco-"):
-        training_pairs(load_profile("paper"))
-    assert training_pairs(load_profile("rehearsal")).n_used == 1, (
-        "all that is drawn for a rehearsal"
-    )
-    place.write_text(header + rows.format("a") + rows.format("b"))
-    with pytest.raises(MissingDataError, match=r"tsv, row 1: its image .*b\.png is missing"):
-        training_pairs(load_profile("paper"))
-
-
-def test_weights_have_to_be_here_and_benchmarks_may_be_missing(home, capsys):
-    with pytest.raises(DataError) as caught:
-        missing.require_weights("ViT-B-32", "openai")
-    told = str(caught.value)
-    assert "openai-vit-b-32: not here" in told and told.endswith("cae data get openai-vit-b-32")
-    missing.require_weights("ViT-B-32", None)
-    lines = missing.describe_missing_data(missing.source_reports(["winoground", "sugarcrepe"]))
-    assert lines[0].startswith("winoground: not here; 0 of 1 files, 0 of 400 items")
-    assert lines[-1].endswith("cae data get winoground coco-val2017 sugarcrepe")
-    assert missing.describe_missing_data({}) == []
-    with pytest.raises(DataError) as caught:
-        check_real_data(load_profile("paper"))
-    told = str(caught.value)
-    assert "openai-vit-b-32: not here" in told and "negclip-captions: not here" in told
-    assert "winoground: not here" in capsys.readouterr().out
-    check_real_data(load_profile("rehearsal"))
-    check_real_data(load_profile("mini"))
-
-
-def test_a_suite_without_any_of_its_data_says_how_to_get_them(home):
-    with pytest.raises(MissingDataError, match="retrieval: .* cae data get coco-.* flickr30k"):
-        needs.require_some_data(load_profile("paper"), [SUITES["retrieval"]])
-    file = home / "data" / "raw" / "flickr30k" / "flickr30k_test.json"
-    file.parent.mkdir(parents=True)
-    file.write_text("[]")
-    needs.require_some_data(load_profile("paper"), [SUITES["retrieval"], STUDIES["heatmaps"]])
-    needs.require_some_data(load_profile("mini"), [SUITES["retrieval"]])
-
-
-def test_a_checksum_by_git_is_that_of_git(tmp_path: Path):
-    (tmp_path / "file").write_bytes(b"test content\n")  # the example of the book Pro Git
-    assert checksum_of(tmp_path / "file", "git") == "d670460b4b4aece5915caf5c68d12f560a9fe3e4"
+def test_source_without_a_published_number_of_items_is_never_complete(put, home):
+    put({f"data/raw/svo-probes/images/{number}.jpg": None for number in (1, 2)})
+    put({"data/raw/svo-probes/svo_probes.csv": [samples.SVO_HEADER, samples.SVO]})
+    assert source_report(SOURCES["svo-probes"]).lines() == [
+        "svo-probes: unknown; 1 of 1 files, 1 items read (number published unknown), 2 of 2 images"
+    ]
+    hake = "vl-checklist/data/Relation/hake_action.json"
+    put({f"data/raw/{hake}": [samples.CHECKLIST]})
+    report = source_report(SOURCES["vl-checklist"])
+    assert "1 of 56 files, 0 of 372,274 items (1 more read; number" in report.lines()[0]
+    put({f"data/raw/{hake}": []})
+    assert "hake_action.json: the file has no rows" in source_report(report.source).lines()[-1]

@@ -56,16 +56,17 @@ def scores(monkeypatch) -> Mock:
     def measure(suite: Suite, encoder: Any, profile: Profile) -> pd.DataFrame:
         weight = encoder.clip
         row = {"recall_at_1": 0.5, "against_negatives": 0.5, "score": weight or 0.4}
-        gaps = {f"gap_{method}": 0.05 / weight if weight else 1.0 for method in PAPER_METHODS}
+        gap = 0.05 / weight if weight else counted.reference_gap
+        gaps = {f"gap_{method}": gap for method in PAPER_METHODS}
         return pd.DataFrame([row | gaps])
 
     counted = Mock(side_effect=measure)
-    monkeypatch.setattr(Suite, "__call__", lambda *given: counted(*given))
+    monkeypatch.setattr(Suite, "__call__", lambda *words: counted(*words))
     monkeypatch.setattr(Run, "train", lambda run, **_: counted.trained.append(run))
     monkeypatch.setattr(Run, "stored_digest", lambda run: digest(run.inputs()))
     monkeypatch.setattr(Run, "open", lambda run: run.config.weight or None)
     monkeypatch.setattr(measuring, "encoder_of", lambda model, profile: Mock(clip=model))
-    counted.trained = []
+    counted.trained, counted.reference_gap = [], 1.0
     return counted
 
 
@@ -119,27 +120,25 @@ def test_papermill_alone_trains_measures_and_draws_an_experiment_once(
         ({"negatives": True}, "cae-gradcam+negatives=True", {"negatives": True}),
         ({"steps": 4}, "cae-gradcam+steps=4", {"steps": 4}),
         ({"seed": 7}, "cae-gradcam", {"seed": 7}),
+        ({"hours": 2.0}, "cae-gradcam", {}),
         ({"profile": "mini"}, "cae-gradcam", {"profile": "mini", "weight": 0.1}),
     ],
 )
-def test_no_parameter_of_an_experiment_is_ignored(home, monkeypatch, parameters, run, settings):
+def test_experiment_ignores_no_parameter(home, monkeypatch, parameters, run, settings):
     """What is loaded is the run with these settings, of this profile and seed."""
     load = Mock(return_value=pd.DataFrame({"correct": [True]}))
     monkeypatch.setattr(results, "load", load)
-    given = {"profile": "smoke"} | parameters
-    names = run_page(EXPERIMENT, "items", **given)
+    parameters = {"profile": "smoke"} | parameters
+    names = run_page(EXPERIMENT, "items", **parameters)
     table, profile, runs, seeds = load.call_args_list[0].args
-    assert (table, profile.name, runs[0]) == ("attribution", given["profile"], run)
-    assert seeds == [given.get("seed", 0)]
-    assert load.call_args_list[0].kwargs == {
-        "compute": True,
-        "hours": given.get("hours", 1.0),
-        "suites": ALL_SUITES,
-    }
+    assert (table, profile.name, runs[0]) == ("attribution", parameters["profile"], run)
+    assert seeds == [parameters.get("seed", 0)]
+    hours = parameters.get("hours", 1.0)
+    expected = {"compute": True, "hours": hours, "suites": ALL_SUITES}
+    assert load.call_args_list[0].kwargs == expected
     assert all(getattr(names["config"], key) == value for key, value in settings.items())
-    assert names["reference"] == {"negatives": "negclip", "steps": "clip-ft+steps=4"}.get(
-        next(iter(parameters)), "clip-ft"
-    )
+    reference = "clip-ft+steps=4" if "steps" in parameters else "clip-ft"
+    assert names["reference"] == ("negclip" if "negatives" in parameters else reference)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +154,7 @@ def test_no_parameter_of_an_experiment_is_ignored(home, monkeypatch, parameters,
         (SWEEP, {"values": "0.1 much"}, "expected numbers"),
     ],
 )
-def test_an_unknown_value_is_refused_before_anything_is_loaded(
+def test_unknown_value_is_refused_before_anything_is_loaded(
     home, monkeypatch, page, parameters, message
 ):
     monkeypatch.setattr(results, "load", Mock(side_effect=RuntimeError("loaded")))
@@ -163,27 +162,22 @@ def test_an_unknown_value_is_refused_before_anything_is_loaded(
         run_page(page, **{"profile": "smoke"} | parameters)
 
 
-@pytest.mark.parametrize(("page", "until"), [(EXPERIMENT, "items"), (SWEEP, "finding")])
-def test_a_page_trains_nothing_by_default(page, until, monkeypatch):
-    """All that it loads is among the tables of the repository."""
-    monkeypatch.delenv("CAE_HOME", raising=False)
-    monkeypatch.setattr(measuring, "measure", Mock(side_effect=RuntimeError("computed")))
-    names = run_page(page, until)
-    assert names["profile"] == "mini" and len(names[until])
-
-
 @pytest.mark.parametrize(
-    ("run", "setting", "found"),
+    ("page", "until", "run", "weight"),
     [
-        ("cae-gradcam", "weight", ([0.03, 0.1, 0.3, 1.0], 0.1)),
-        ("cae-binding", "weight", ([2.5, 5.0, 10.0, 20.0], 20.0)),
+        (EXPERIMENT, "items", "cae-gradcam", 0.1),
+        (SWEEP, "finding", "cae-gradcam", 0.1),
+        (SWEEP, "finding", "cae-binding", 20.0),
     ],
 )
-def test_a_stored_sweep_chooses_what_is_configured(monkeypatch, run, setting, found):
+def test_page_trains_nothing_by_default(page, until, run, weight, monkeypatch):
+    """All that it loads is stored, and a stored sweep chooses what is configured."""
     monkeypatch.delenv("CAE_HOME", raising=False)
-    names = run_page(SWEEP, run=run, setting=setting)
-    assert (names["tried"][setting].tolist(), names["best"][setting]) == found
-    assert names["best"][setting] == getattr(names["config"], setting)
+    monkeypatch.setattr(measuring, "measure", Mock(side_effect=RuntimeError("computed")))
+    names = run_page(page, until, run=run)
+    assert names["profile"] == "mini" and len(names[until])
+    assert names["config"].weight == weight
+    assert page is EXPERIMENT or names["best"]["weight"] == weight
 
 
 @pytest.mark.parametrize(
@@ -195,7 +189,7 @@ def test_a_stored_sweep_chooses_what_is_configured(monkeypatch, run, setting, fo
         ({"run": "cae-binding", "values": "0.9 0.2"}, [0.2, 0.9], 0.9),
     ],
 )
-def test_a_sweep_computes_its_values_once_and_applies_the_rule(
+def test_sweep_computes_its_values_once_and_applies_the_rule(
     smoke_home, scores, parameters, values, best
 ):
     """By scores that leave half of the gap at λ 0.1, and a tenth at 0.5."""
@@ -208,53 +202,28 @@ def test_a_sweep_computes_its_values_once_and_applies_the_rule(
     assert not load_profile("smoke").records.exists()
 
 
-def test_a_sweep_over_margins_trains_margins(smoke_home, scores):
-    names = run_page(SWEEP, profile="smoke", setting="margin")
-    assert names["tried"]["margin"].tolist() == [0.0, *SearchSpace().margins[:2]]
-    margins = {run.config.margin for run in scores.trained if run.entry == "cae-gradcam"}
-    assert margins == {*names["tried"]["margin"]}
-
-
-def test_a_sweep_over_margins_beside_a_stored_one_over_weights(smoke_home, scores):
+def test_sweep_over_margins_takes_what_is_stored_and_trains_the_rest(smoke_home, scores):
     """The tables of the book have no margin in the rows of a search over λ."""
     gaps = {f"gap_{method}": 0.05 for method in PAPER_METHODS}
     row = {"recall_at_1": 0.5, "against_negatives": 0.5, "score": 0.5, **gaps}
-    stored = pd.DataFrame(
-        [
-            {"experiment": "clip-ft", "weight": np.nan} | row,
-            *({"experiment": "cae-gradcam", "weight": weight} | row for weight in (0.3, 1.0)),
-        ]
-    )
+    rows = [{"experiment": "clip-ft", "weight": np.nan} | row]
+    rows += [{"experiment": "cae-gradcam", "weight": weight} | row for weight in (0.3, 1.0)]
+    stored = pd.DataFrame(rows)
     store.save("sweep", load_profile("smoke"), "tuning", 100, stored, key="k", provenance={})
     names = run_page(SWEEP, profile="smoke", setting="margin")
-    assert names["tried"]["margin"].tolist() == [0.0, 0.05, 0.1]
+    assert names["tried"]["margin"].tolist() == [0.0, *SearchSpace().margins[:2]]
     assert names["best"]["margin"] == 0.1 and "margin 0.1" in names["finding"]
-    assert scores.call_count == 2, "margin 0 is stored"
+    margins = {run.config.margin for run in scores.trained if run.entry == "cae-gradcam"}
+    assert margins == {*SearchSpace().margins[:2]}, "margin 0 is stored"
 
 
-def test_where_there_is_nothing_to_close_nothing_is_chosen(smoke_home, scores, monkeypatch):
-    monkeypatch.setattr(
-        results,
-        "load",
-        lambda table, profile, runs, *_, **settings: pd.DataFrame(
-            [
-                {
-                    "run": run,
-                    "recall_at_1": 0.5,
-                    "against_negatives": 0.5,
-                    "score": 0.5,
-                    "seed": 100,
-                    **{f"gap_{method}": -0.01 for method in PAPER_METHODS},
-                }
-                for run in runs
-            ]
-        ),
-    )
+def test_sweep_without_a_gap_to_close_chooses_nothing(smoke_home, scores):
+    scores.reference_gap = -0.01
     names = run_page(SWEEP, profile="smoke", values="0.1 1")
     assert names["best"] is None and "nothing to close" in names["finding"]
 
 
-def test_a_sweep_that_takes_too_long_is_refused(smoke_home):
+def test_sweep_that_takes_too_long_is_refused(smoke_home):
     with pytest.raises(TimeLimitError, match="hours="):
         run_page(SWEEP, profile="smoke", values="0.5", hours=1e-12)
 
@@ -293,85 +262,15 @@ def hide(monkeypatch: pytest.MonkeyPatch, families: list[str], tables: list[str]
 
 
 @pytest.mark.parametrize("name", RESULTS)
-def test_a_page_of_results_shows_a_part_of_methods_seeds_and_data(name, monkeypatch):
+def test_page_of_results_shows_a_part_of_methods_seeds_and_data(name, monkeypatch):
     text = REPOSITORY / "book" / "experiments" / f"{name}.md"
     declared = {*inspect_notebook(text.with_suffix(".ipynb"))}
     assert declared >= {"profile", "methods", "seeds", "weight", "margin", "steps", "hours"}
     hide(monkeypatch, *RESULTS[name])
     names = run_page(text, methods=["gradcam"], seeds=1)
     assert "1 seed; methods: GradCAM" in names["page"].shown().text
-    told = command(name, names)
-    assert "-p seeds 1" in told and "-p weight" not in told
-
-
-def names_of_runs(loaded: Mock) -> list[str]:
-    return [*loaded.call_args.args[2]]
-
-
-@pytest.mark.parametrize(
-    ("parameters", "expected"),
-    [
-        ({}, ["clip-ft", "cae-gradcam", "placebo-gradcam", "cae-counterfactual", "negclip"]),
-        (
-            {"steps": "2", "margin": 0.5},
-            [
-                "clip-ft+steps=2",
-                "cae-gradcam+margin=0.5+steps=2",
-                "placebo-gradcam+margin=0.5+steps=2",
-                "cae-counterfactual+steps=2",
-                "negclip+steps=2",
-            ],
-        ),
-    ],
-)
-def test_settings_act_on_the_runs_that_have_them(monkeypatch, parameters, expected):
-    runs = ["clip-ft", "cae-gradcam", "placebo-gradcam", "cae-counterfactual", "negclip"]
-    load = Mock(side_effect=lambda *words, **_: pd.DataFrame({"run": [*words[2]]}))
-    monkeypatch.setattr(results, "load", load)
-    page = select({"profile": "mini", "seeds": 2, "methods": "gradcam", "hours": 3} | parameters)
-    rows = page.load("benchmarks", ["base", *runs])
-    assert names_of_runs(load) == ["base", *expected]
-    assert rows["run"].tolist() == ["base", *runs], "called as the profile calls them"
-    assert load.call_args.args[3] == 2
-    assert load.call_args.kwargs == {"compute": True, "hours": 3, "suites": ALL_SUITES}
-
-
-def test_settings_of_bindings_act_on_their_relatives(monkeypatch):
-    load = Mock(return_value=pd.DataFrame({"run": []}))
-    monkeypatch.setattr(results, "load", load)
-    page = select({"profile": "mini", "seeds": 1, "margin": 0.5}, known=["binding"])
-    page.load("benchmarks", ["cae-binding", "kept-binding", "softmax-binding", "cae-gradcam"])
-    assert names_of_runs(load) == [
-        "cae-binding+margin=0.5",
-        "kept-binding+margin=0.5",
-        "softmax-binding",
-        "cae-gradcam",
-    ]
-
-
-@pytest.mark.parametrize(
-    "methods", ["gradcam, attention", ["attention", "gradcam"], "attention gradcam"]
-)
-def test_methods_are_a_text_or_a_list(methods):
-    page = select({"profile": "mini", "seeds": 1, "methods": methods})
-    assert page.methods == {"attention": "attention", "gradcam": "GradCAM"}
-
-
-@pytest.mark.parametrize(
-    ("parameters", "message"),
-    [
-        ({"methods": "gradcm"}, "gradcm.*gradcam"),
-        ({"seeds": "two"}, "two"),
-        ({"seeds": 0}, "seeds"),
-        ({"hours": 0}, "hours"),
-        ({"weight": "much"}, "weight is 'much'"),
-        ({"weight": -1}, "weight is -1.0"),
-        ({"steps": "-1"}, "steps is -1"),
-    ],
-)
-def test_a_page_of_results_refuses_unknown_values_before_it_loads_any(parameters, message):
-    with pytest.raises(ConfigError, match=message):
-        select({"profile": "mini", "seeds": 1} | parameters)
+    again = command(name, names)
+    assert "-p seeds 1" in again and "-p weight" not in again
 
 
 def test_pages_refuse_a_parameter_before_they_import_anything_large():
@@ -402,16 +301,61 @@ print(refused)
     assert int(done.stdout) == len([*EXPERIMENT.parent.glob("*.md")])
 
 
-def test_without_all_items_there_is_no_verdict(home: Path):
-    rows = [
-        ("benchmarks", "aro", "relation", 5, 5),
-        ("benchmarks", "aro", "attribution", 4, 5),
-        ("benchmarks", "crepe", "atom", 6, 6),
-    ]
-    frame = pd.DataFrame(rows, columns=["suite", "family", "subset", "n_used", "n_expected"])
+RUNS = ["clip-ft", "cae-gradcam", "placebo-gradcam", "cae-counterfactual", "negclip"]
+BOUND = ["cae-binding", "kept-binding", "softmax-binding", "cae-gradcam"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "methods", "runs", "endings"),
+    [
+        ({"methods": "gradcam"}, None, RUNS, [""] * 5),
+        (
+            {"methods": "gradcam", "steps": "2", "margin": 0.5},
+            None,
+            RUNS,
+            ["+steps=2", *["+margin=0.5+steps=2"] * 2, *["+steps=2"] * 2],
+        ),
+        ({"margin": 0.5}, ["binding"], BOUND, ["+margin=0.5", "+margin=0.5", "", ""]),
+    ],
+)
+def test_settings_act_on_the_runs_that_have_them(monkeypatch, parameters, methods, runs, endings):
+    load = Mock(side_effect=lambda *words, **_: pd.DataFrame({"run": [*words[2]]}))
+    monkeypatch.setattr(results, "load", load)
+    options = {"known": methods} if methods else {}
+    page = select({"profile": "mini", "seeds": 2, "hours": 3} | parameters, **options)
+    rows = page.load("benchmarks", ["base", *runs])
+    expected = [run + ending for run, ending in zip(runs, endings, strict=True)]
+    assert [*load.call_args.args[2]] == ["base", *expected]
+    assert rows["run"].tolist() == ["base", *runs], "called as the profile calls them"
+    assert load.call_args.args[3] == 2
+    assert load.call_args.kwargs == {"compute": True, "hours": 3, "suites": ALL_SUITES}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"methods": "gradcm"}, "gradcm.*gradcam"),
+        ({"seeds": "two"}, "two"),
+        ({"seeds": 0}, "seeds"),
+        ({"hours": 0}, "hours"),
+        ({"weight": "much"}, "weight is 'much'"),
+        ({"steps": "-1"}, "steps is -1"),
+    ],
+)
+def test_unknown_value_of_a_parameter_is_refused(parameters, message):
+    with pytest.raises(ConfigError, match=message):
+        select({"profile": "mini", "seeds": 1} | parameters)
+    for methods in ("gradcam, attention", ["attention", "gradcam"], "attention gradcam"):
+        page = select({"profile": "mini", "seeds": 1, "methods": methods})
+        assert page.methods == {"attention": "attention", "gradcam": "GradCAM"}
+
+
+def test_verdict_needs_all_items_of_a_suite(home: Path):
+    rows = [("aro", "relation", 5, 5), ("aro", "attribution", 4, 5), ("crepe", "atom", 6, 6)]
+    frame = pd.DataFrame(rows, columns=["family", "subset", "n_used", "n_expected"])
+    frame["suite"] = "benchmarks"
     store.save("subsets", load_profile("mini"), "data", 0, frame, key="k", provenance={})
     page = select({"profile": "mini", "seeds": 1})
     assert page.complete("benchmarks", ["crepe"])
-    assert not page.complete("benchmarks")
-    assert not page.complete("benchmarks", ["aro"])
+    assert not page.complete("benchmarks") and not page.complete("benchmarks", ["aro"])
     assert not page.complete("retrieval"), "nothing is not all"

@@ -1,4 +1,4 @@
-"""Every stored page keeps the rules, and the rules catch their faults; when a page is current."""
+"""Every stored page keeps the rules, README repeats its numbers; when a page is current."""
 
 import ast
 import json
@@ -7,20 +7,19 @@ import shlex
 from base64 import b64decode
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pandas as pd
 import pytest
 import yaml
 from conftest import REPOSITORY
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from nbformat.v4 import new_output
 from papermill import inspect_notebook
-from rules import check_notebook, check_pair
+from rules import check_pair
 
 from book.extension.glue import html_of
 from book.extension.provenance import MIME, Provenance, provenance, states
-from book.extension.run import clean, readme_figure, run_page
+from book.extension.run import readme_figure
 from book.extension.source import read_page
 from cae_lab import store
 from cae_lab.profiles import load_profile
@@ -37,7 +36,7 @@ def stored(text: Path) -> nbformat.NotebookNode:
 
 
 @EACH_PAGE
-def test_a_stored_page_keeps_all_rules(text: Path):
+def test_stored_page_keeps_all_rules(text: Path):
     assert check_pair(text, text.with_suffix(".ipynb")) == []
     parameters = inspect_notebook(text.with_suffix(".ipynb"))
     assert parameters["profile"]["inferred_type_name"] == "str"
@@ -45,7 +44,7 @@ def test_a_stored_page_keeps_all_rules(text: Path):
 
 
 @EACH_PAGE
-def test_a_stored_page_has_the_metadata_and_the_numbers_that_jupyterlab_writes(text: Path):
+def test_stored_page_has_the_metadata_and_numbers_that_jupyterlab_writes(text: Path):
     """JavaScript knows no 9.0 and no 1e-05, so that a page with one would change when opened."""
     numbers: list[str] = []
     content = text.with_suffix(".ipynb").read_text(encoding="utf-8")
@@ -96,15 +95,12 @@ def test_viewers_that_trust_no_html_show_each_figure(text: Path):
 
 
 @EACH_PAGE
-def test_a_page_ends_with_the_command_that_runs_it_again(text: Path):
+def test_page_ends_with_the_command_that_runs_it_again(text: Path):
     bundles = [output.data for output in stored(text).cells[-1].outputs]
     (again,) = [bundle[MIME]["command"] for bundle in bundles if MIME in bundle]
-    called, page, out, *words = shlex.split(again)
-    assert (called, REPOSITORY / page, out) == (
-        "papermill",
-        text.with_suffix(".ipynb"),
-        "out.ipynb",
-    )
+    program, page, out, *words = shlex.split(again)
+    assert (program, out) == ("papermill", "out.ipynb")
+    assert REPOSITORY / page == text.with_suffix(".ipynb")
     declared = inspect_notebook(text.with_suffix(".ipynb"))
     defaults = {name: ast.literal_eval(declared[name]["default"]) for name in declared}
     expected = {name: str(default) for name, default in defaults.items() if default != ""}
@@ -155,72 +151,11 @@ def test_readme_repeats_the_numbers_of_the_pages():
         assert shown == [glued("bindings", f"row_{name}_{n}").replace("+", "") for n in range(5)]
     for phrase, source in README_NUMBERS.items():
         assert phrase in " ".join(readme.split())
-        said = phrase.split(" gains ")[-1].removeprefix("gains ").removesuffix(" points")
-        assert glued(*source.split()).removeprefix("+").startswith(said.removeprefix("+")), source
+        number = phrase.split(" gains ")[-1].removeprefix("gains ").removesuffix(" points")
+        assert glued(*source.split()).removeprefix("+").startswith(number.removeprefix("+")), source
 
 
-def test_the_figure_of_readme_is_none_of_smoke(text: Path, home: Path):
-    figure = '<svg role="img" aria-label="a figure"><path/></svg>'
-    content = text.read_text(encoding="utf-8").replace(
-        "1 + 1", f"from IPython.display import HTML\n\nHTML('{figure}')"
-    )
-    text.with_name("gap-and-accuracy.md").write_text(content, encoding="utf-8")
-    for profile in ("smoke", None):
-        run_page("gap-and-accuracy", profile)
-        image = home / "book" / "images" / "gap-and-accuracy.svg"
-        assert image.exists() is (profile is None)
-
-
-def good_page() -> nbformat.NotebookNode:
-    figure = new_output("display_data", {"image/png": "AAAA", "text/plain": "<Figure>"})
-    alt = {"mystnb": {"image": {"alt": "Bars: objects .25, relations .06"}}}
-    return new_notebook(
-        cells=[
-            new_markdown_cell("# Title\n\nA ratio 1/2, see https://host/home/page."),
-            new_code_cell("plot()", execution_count=1, outputs=[figure], metadata=alt),
-            new_code_cell("state()", execution_count=2),
-        ]
-    )
-
-
-def output(content: str) -> nbformat.NotebookNode:
-    return new_output("display_data", {"text/html": content})
-
-
-@pytest.mark.parametrize(
-    ("place", "name", "value", "complaint"),
-    [
-        (2, "execution_count", 3, "execution counts"),
-        (2, "outputs", [new_output("error", ename="KeyError", evalue="'b'")], "KeyError: 'b'"),
-        (2, "metadata", {"tags": ["injected-parameters"]}, "injected parameters"),
-        (1, "metadata", {}, "without alt text"),
-        (2, "outputs", [output('<svg role="img" aria-label=" "><path/></svg>')], "without alt"),
-        (0, "source", "![](x.svg)", "without alt text"),
-        (0, "source", "(a-place)=\n## A place", "JupyterLab shows"),
-        (0, "source", "it is 88\n% of them", "does not show"),
-        (2, "outputs", [new_output("stream", text="see /home/me/x.py:3")], "/home/me"),
-        (2, "outputs", [output("<pre>C:\\Users\\me\\x</pre>")], "C:\\Users\\me"),
-    ],
-)
-def test_each_rule_catches_its_fault(place: int, name: str, value: Any, complaint: str):
-    page = good_page()
-    assert check_notebook(page) == []
-    page.cells[place][name] = nbformat.from_dict(value)
-    (problem,) = check_notebook(page)
-    assert complaint in problem
-
-
-def test_whole_numbers_of_an_output_are_stored_as_javascript_writes_them():
-    numbers = {"seconds": 9.0, "others": [0.5, 2, {"one": 1.0}], "text": "9.0", "is": True}
-    output = new_output("display_data", {MIME: numbers, "text/plain": "9.0"})
-    (cell,) = clean(new_notebook(cells=[new_code_cell(outputs=[output])])).cells
-    assert json.dumps(cell.outputs[0]["data"][MIME]) == json.dumps(
-        {"seconds": 9, "others": [0.5, 2, {"one": 1}], "text": "9.0", "is": True}
-    )
-    assert cell.outputs[0]["data"]["text/plain"] == "9.0"
-
-
-def test_a_page_is_current_while_text_and_stored_tables_are_as_they_were(text: Path):
+def test_page_is_current_while_text_and_stored_tables_are_as_they_were(text: Path):
     path = text.with_suffix(".ipynb")
 
     def state() -> str:

@@ -8,7 +8,6 @@ import pandas as pd
 import pytest
 
 from book.extension import plan
-from book.extension.parameters import select
 from book.studies import ALL_SUITES
 from cae_lab import results, store
 from cae_lab.profiles import load_profile
@@ -34,9 +33,13 @@ def keep(run: str, seeds: int) -> None:
         store.save("benchmarks", MINI, run, seed, frame, key="k", provenance=provenance)
 
 
-def test_trainings_and_minutes_are_told_first_and_each_training_is_named(computed, capsys):
+def test_trainings_and_minutes_are_printed_first_and_each_training_is_named(computed, capsys):
+    """Nothing is printed of what is stored."""
     keep("clip-ft", 3)
     names = ["clip-ft", NAME, f"{NAME}+margin=0.1"]
+    plan.load("benchmarks", "mini", ["clip-ft"], 3, None)
+    assert capsys.readouterr().out == "" and computed.call_count == 1
+    computed.reset_mock()
     rows = plan.load("benchmarks", "mini", names, 3, 1.0)
     first, *lines = capsys.readouterr().out.splitlines()
     # 400 steps of 128 pairs at 1.8 ms are 92 s, and measuring takes the 30 s that are stored
@@ -45,32 +48,12 @@ def test_trainings_and_minutes_are_told_first_and_each_training_is_named(compute
     assert "1 of 6" in lines[0] and f"{NAME}, seed 0" in lines[0]
     assert "6 of 6" in lines[5] and "margin=0.1+weight=0.3, seed 2" in lines[5]
     one, *_, last = computed.call_args_list
-    assert one.args[2:] == ([NAME], [0]) and one.kwargs == {
-        "compute": True,
-        "hours": 1.0,
-        "suites": ALL_SUITES,
-    }
+    assert one.args[2:] == ([NAME], [0])
+    assert one.kwargs == {"compute": True, "hours": 1.0, "suites": ALL_SUITES}
     assert last.args[2:] == (names, 3) and len(rows) == 3
 
 
-def test_nothing_is_told_of_what_is_stored_here_or_with_the_book(computed, capsys):
-    keep("clip-ft", 2)
-    keep("clip-ft+steps=9", 2)
-    plan.load("benchmarks", "mini", ["clip-ft", "clip-ft+steps=9"], 2, None)
-    assert capsys.readouterr().out == "" and computed.call_count == 1
-
-
-def test_the_pace_of_the_last_training_here_gives_the_minutes(computed, home):
-    log = home / "data/checkpoints/mini/clip-ft/0/log.jsonl"
-    log.parent.mkdir(parents=True)
-    paces = [128.0, 256.0, 1.0]  # pairs a second; their median makes a step a second
-    log.write_text("".join(json.dumps({"samples_per_second": pace}) + "\n" for pace in paces))
-    keep("base", 1)
-    (row,) = plan.missing_rows("benchmarks", MINI, [NAME], 1)
-    assert row == plan.Missing(NAME, 0, True, 400.0 + 30.0)
-
-
-def test_a_trained_run_is_measured_alone(computed, monkeypatch):
+def test_trained_run_is_measured_alone(computed, monkeypatch):
     path = load_profile("mini").run("cae-gradcam", weight=0.3).path
     path.parent.mkdir(parents=True)
     path.touch()
@@ -84,16 +67,14 @@ def test_a_trained_run_is_measured_alone(computed, monkeypatch):
     assert plan.missing_rows("benchmarks", MINI, [NAME], 1)[0].is_training
 
 
-def test_of_a_model_of_unknown_pace_no_minutes_are_told(computed):
-    missing = plan.missing_rows("benchmarks", load_profile("paper"), ["clip-ft"], 1)
-    text = plan.describe("benchmarks", missing)
+def test_pace_of_the_last_training_here_gives_the_minutes(computed, home):
+    log = home / "data/checkpoints/mini/clip-ft/0/log.jsonl"
+    log.parent.mkdir(parents=True)
+    paces = [128.0, 256.0, 1.0]  # pairs a second; their median makes a step a second
+    log.write_text("".join(json.dumps({"samples_per_second": pace}) + "\n" for pace in paces))
+    keep("base", 1)
+    (row,) = plan.missing_rows("benchmarks", MINI, [NAME], 1)
+    assert row == plan.Missing(NAME, 0, True, 400.0 + 30.0)
+    of_unknown_pace = plan.missing_rows("benchmarks", load_profile("paper"), ["clip-ft"], 1)
+    text = plan.describe("benchmarks", of_unknown_pace)
     assert text.startswith("1 training,") and "minute" not in text
-
-
-def test_a_page_of_results_tells_its_nine_trainings(computed, capsys):
-    for run in ("base", "clip-ft", "negclip"):
-        keep(run, 3)
-    page = select({"profile": "mini", "seeds": 3, "methods": "gradcam", "weight": 0.3})
-    runs_of_page = ["base", "clip-ft", "cae-gradcam", "placebo-gradcam", "negclip-cae-gradcam"]
-    page.load("benchmarks", [*runs_of_page, "negclip"])
-    assert capsys.readouterr().out.startswith("9 trainings, about ")

@@ -96,45 +96,34 @@ def check(seen: dict[str, Any], row: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("width", [420, 1400])
-def test_it_starts_at_the_chosen_weight_and_shows_each(browser, address, width: int):
+def test_slider_starts_at_the_chosen_weight_and_shows_each(browser, address, width: int):
     browser.complaints.clear()
     browser.open(address, width)
     for method in ("attention", "perturbation", "gradient"):
-        own = [row for row in ROWS if row["method"] == method]
+        rows = [row for row in ROWS if row["method"] == method]
         browser.click(f'#cae-weight-slider input[value="{method}"]')
         start = browser.evaluate(LOOK)
-        assert own[start["step"]]["chosen"] and start["last"] == len(own) - 1
+        assert rows[start["step"]]["chosen"] and start["last"] == len(rows) - 1
         assert ("3 seeds" in start["note"]) is (method == "perturbation")
-        for step, row in enumerate(own):
-            share = (step / (len(own) - 1) - 0.5) * 0.95 + 0.5
+        for step, row in enumerate(rows):
+            share = (step / (len(rows) - 1) - 0.5) * 0.95 + 0.5
             browser.click("#cae-weight-slider input[type=range]", share)
             check(browser.evaluate(LOOK), row)
+    browser.evaluate("""document.body.style.font = "19px monospace"; true""")
+    wide = browser.evaluate(LOOK)
+    assert wide["wide"] <= 0 and wide["beside"] == [], "large letters stay on the screen"
     assert browser.complaints == []
 
 
-def test_keys_move_it(browser, address):
+def test_slider_moves_by_keys_and_print_shows_the_still_figure(browser, address):
     browser.open(address, 1400)
     browser.evaluate("document.querySelector('#cae-weight-slider input[type=radio]').focus()")
     browser.press("ArrowDown")
     browser.press("Tab")
-    own = [row for row in ROWS if row["method"] == "perturbation"]
+    rows = [row for row in ROWS if row["method"] == "perturbation"]
     for key, step in (("Home", 0), ("ArrowRight", 1), ("End", 2), ("ArrowLeft", 1)):
         browser.press(key)
-        check(browser.evaluate(LOOK), own[step])
-
-
-@pytest.mark.parametrize(("font", "size"), [("'DejaVu Sans'", 14), ("monospace", 19)])
-def test_other_fonts_stay_on_the_screen(browser, address, font: str, size: int):
-    browser.open(address, 420)
-    browser.evaluate(f"""document.documentElement.style.font = "{size}px {font}";
-                         document.body.style.font = "{size}px {font}"; true""")
-    seen = browser.evaluate(LOOK)
-    assert seen["wide"] <= 0 and seen["beside"] == []
-
-
-def test_print_shows_the_still_figure(browser, address):
-    browser.open(address, 1400)
+        check(browser.evaluate(LOOK), rows[step])
     browser.show_on("print")
     assert browser.evaluate(LOOK) == {"figure": True, "form": False}
     browser.show_on("screen")
-    assert browser.evaluate(LOOK)["form"]

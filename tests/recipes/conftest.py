@@ -61,18 +61,18 @@ def captions(n: int) -> list[str]:
     ]
 
 
-def lay_out(home: Path, said: list[list[str]], ends: dict[str, int]) -> Path:
+def lay_out(home: Path, captions_of: list[list[str]], ends: dict[str, int]) -> Path:
     """Images of noise numbered from 100, with captions; `ends` are those of the splits."""
     root = home / "data" / "raw" / "flickr8k"
     (root / "Flicker8k_Dataset").mkdir(parents=True)
     (root / "Flickr8k_text").mkdir()
-    names = [f"{100 + n}_ab.jpg" for n in range(len(said))]
+    names = [f"{100 + n}_ab.jpg" for n in range(len(captions_of))]
     for n, name in enumerate(names):
         noise = np.random.default_rng(n).integers(0, 255, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((224, 224)).save(root / "Flicker8k_Dataset" / name)
     lines = [
         f"{name}#{k}\t{text}"
-        for name, texts in zip(names, said, strict=True)
+        for name, texts in zip(names, captions_of, strict=True)
         for k, text in enumerate(texts)
     ]
     lines.append("99_ab.jpg.1#0\tA caption of a picture that is in no split .")
@@ -102,7 +102,7 @@ def few(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Forty-eight images, each of one thing in one colour, the test's in two, and few composites
     of them."""
     colors, nouns = ("white", "black", "red", "green"), ("dog", "man", "car")
-    said = [
+    texts = [
         [f"A {colors[n // 3 % (4 if n < 36 else 2)]} {nouns[n % 3]} is here ."] * 5
         for n in range(48)
     ]
@@ -110,7 +110,7 @@ def few(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(paired, "TEST", 4)
     monkeypatch.setattr(paired, "TEST_REDRAWN", 3)
     monkeypatch.setattr(pairs.negatives.Vocabulary, "may_cooccur", lambda *_: False)
-    return lay_out(home, said, {"train": 24, "dev": 36, "test": 48})
+    return lay_out(home, texts, {"train": 24, "dev": 36, "test": 48})
 
 
 @pytest.fixture
@@ -118,16 +118,12 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Gives what makes trainings of a profile two steps long, with some rows, and a base that is
     trained here and not shipped."""
 
-    def shorten(profile: str, methods: dict[str, Any], **base: Any) -> None:
-        own, few = PROFILES[profile], {"steps": 2, "batch_size": 4, "warmup": 1}
-        assert own.base is not None
+    def shorten(name: str, methods: dict[str, Any], **base: Any) -> None:
+        profile, few = PROFILES[name], {"steps": 2, "batch_size": 4, "warmup": 1}
+        assert profile.base is not None
+        base, training = profile.base | few | base, profile.training | few
+        brief = dataclasses.replace(profile, seeds=1, base=base, training=training, runs=methods)
         monkeypatch.setattr("cae_lib.config.repository_root", lambda: None)
-        monkeypatch.setitem(
-            PROFILES,
-            profile,
-            dataclasses.replace(
-                own, seeds=1, base=own.base | few | base, training=own.training | few, runs=methods
-            ),
-        )
+        monkeypatch.setitem(PROFILES, name, brief)
 
     return shorten

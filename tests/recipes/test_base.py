@@ -29,7 +29,7 @@ def at_smoke(
     return home
 
 
-def test_the_base_is_trained_measured_and_described(at_smoke: Path, capsys) -> None:
+def test_base_is_trained_measured_and_described(at_smoke: Path, capsys) -> None:
     assert main(["--profile", "smoke"]) == 0
     path = load_profile("smoke").run("base").path
     assert f"The weights are {path}" in capsys.readouterr().out
@@ -44,11 +44,10 @@ def test_the_base_is_trained_measured_and_described(at_smoke: Path, capsys) -> N
     tokens = used_tokens(load_profile("smoke"), clip)
     rows = clip.model.token_embedding.weight
     assert torch.equal(rows[tokens], trained[tokens])
-    spoken = clip.tokenizer(["the elephant is to the left of the checkered umbrella"]).unique()
-    assert set(spoken.tolist()) <= set(tokens.tolist()) and len(tokens) < len(rows) / 10
+    assert len(tokens) < len(rows) / 10
 
 
-def test_a_shorter_base_lies_beside_the_base_and_is_trained_once(at_smoke: Path) -> None:
+def test_shorter_base_lies_beside_the_base_and_is_trained_once(at_smoke: Path) -> None:
     command = ["--profile", "smoke", "--steps"]
     assert main([*command, "1"]) == 0
     path = earlier_path("smoke", 1)
@@ -65,7 +64,7 @@ def test_a_shorter_base_lies_beside_the_base_and_is_trained_once(at_smoke: Path)
     assert not torch.equal(first.text_projection, second.text_projection)
 
 
-def test_a_base_that_is_trained_elsewhere_leaves_the_shipped_one(
+def test_base_that_is_trained_elsewhere_leaves_the_shipped_one(
     at_smoke: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch
 ) -> None:
     repository = tmp_path_factory.mktemp("repository")
@@ -75,30 +74,23 @@ def test_a_base_that_is_trained_elsewhere_leaves_the_shipped_one(
         path.parent.mkdir(parents=True)
         path.write_bytes(b"of the repository")
     monkeypatch.setattr("cae_lib.config.repository_root", lambda: repository)
-    assert load_profile("smoke").run("base").path.is_relative_to(at_smoke), (
-        "its products stay there"
-    )
-    known = PROFILES["smoke"]
-    monkeypatch.setitem(
-        PROFILES, "smoke", dataclasses.replace(known, training=known.training | {"weights": place})
-    )
+    assert load_profile("smoke").run("base").path.is_relative_to(at_smoke), "its products stay"
+    smoke = PROFILES["smoke"]
+    starts_from = smoke.training | {"weights": place}
+    monkeypatch.setitem(PROFILES, "smoke", dataclasses.replace(smoke, training=starts_from))
     assert load_profile("smoke").run("base").path == shipped
     assert main(["--profile", "smoke"]) == 0
     assert shipped.read_bytes() == b"of the repository"
     assert load_profile("smoke").run("base").path.is_relative_to(at_smoke)
 
 
-@pytest.mark.parametrize("steps", ["0", "1200"])
-def test_a_shorter_training_has_fewer_steps_than_the_base(home: Path, steps: str, capsys) -> None:
-    assert main(["--profile", "mini", "--steps", steps]) == 2
-    assert f"1 to {base_config(load_profile('mini')).steps - 1} steps" in capsys.readouterr().err
-
-
-def test_the_shorter_bases_of_mini_are_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shorter_bases_of_mini_are_shipped_and_have_fewer_steps(monkeypatch, capsys) -> None:
     monkeypatch.delenv("CAE_HOME", raising=False)
     for steps in load_profile("mini").earlier_bases:
         meta = read_meta(earlier_path("mini", steps))
-        assert (meta.step, meta.config_key) == (
-            steps,
-            base_config(load_profile("mini"), steps=steps).key(),
-        )
+        expected = base_config(load_profile("mini"), steps=steps)
+        assert (meta.step, meta.config_key) == (steps, expected.key())
+    for steps in ("0", "1200"):
+        assert main(["--profile", "mini", "--steps", steps]) == 2
+        n_steps = base_config(load_profile("mini")).steps
+        assert f"1 to {n_steps - 1} steps" in capsys.readouterr().err

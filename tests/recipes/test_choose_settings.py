@@ -1,6 +1,5 @@
 """Settings are chosen on validation captions by the rules that are written down."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import REPOSITORY
 
-from cae_bench.choice import weighted_items
-from cae_bench.datasets import load_benchmarks
 from cae_lab import results
 from cae_lab.profiles import load_profile
 from cae_lab.runs import SearchSpace
@@ -22,12 +18,7 @@ from cae_lib.errors import DataError
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.objective import Objective
-
-_spec = importlib.util.spec_from_file_location(
-    "choose_settings", REPOSITORY / "data" / "recipes" / "choose_settings.py"
-)
-choosing = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(choosing)
+from data.recipes import choose_settings as choosing
 
 
 @pytest.mark.parametrize(
@@ -47,11 +38,11 @@ def test_lambda_is_sought_only_around_the_smallest_that_closes_the_gap(enough: f
         "gap",
         SearchSpace().weights,
     )
-    assert [found["weight"] for found in rows] == tried
+    assert [row["weight"] for row in rows] == tried
     assert choose_row(rows, 1.0, "gap")["weight"] == min(enough, 100.0)
 
 
-def test_a_reversed_gap_of_any_size_counts_as_closed():
+def test_reversed_gap_of_any_size_counts_as_closed():
     """Where composition words score higher, no larger lambda is needed."""
     rows = [{"weight": w, "gap": gap} for w, gap in ((0.1, 0.5), (0.3, -0.4), (1.0, 0.05))]
     assert choose_row(rows, 1.0, "gap")["weight"] == 0.3
@@ -66,23 +57,19 @@ def test_a_reversed_gap_of_any_size_counts_as_closed():
         *(("binding", profile, ("margin", "weight")) for profile in ("mini", "photo", "paired")),
     ],
 )
-def test_what_is_configured_was_chosen(monkeypatch, table: str, profile: str, settings: tuple):
-    """The configured settings are those of the recorded calibration, sweep, bindings."""
+def test_configured_settings_are_those_that_were_chosen(monkeypatch, table, profile, settings):
     monkeypatch.delenv("CAE_HOME", raising=False)
-    found = results.load(table, profile, ["tuning"])
-    assert found["chosen"].any()
-    for row in found[found["chosen"]].fillna({"weight": 0.0}).itertuples():
+    rows = results.load(table, profile, ["tuning"])
+    chosen = rows[rows["chosen"]].fillna({"weight": 0.0})
+    for row in chosen.itertuples():
         config = load_profile(profile).experiment(row.experiment)
-        assert all(getattr(config, name) == getattr(row, name) for name in settings)
+        assert [getattr(config, name) for name in settings] == [
+            getattr(row, name) for name in settings
+        ], "a run with another value has another name: add it beside this one to configs"
+    assert len(chosen)
 
 
-@pytest.mark.parametrize("settings", choosing.CANDIDATES.values(), ids=choosing.CANDIDATES)
-def test_every_candidate_can_be_trained(settings, tiny_clip):
-    config = load_profile("photo").experiment(choosing.COUNTERFACTUAL, **settings)
-    Objective(tiny_clip.model, config, Ranks(), None)
-
-
-class Fake:
+class HandEncoder:
     """An encoder of three images and texts; "c" is nearer to "b" than to "a"."""
 
     vectors = {"a": (1.0, 0.0), "b": (0.0, 1.0), "c": (0.6, 0.8)}
@@ -94,29 +81,27 @@ class Fake:
         return np.array([self.vectors[text] for text in texts], dtype=np.float32)
 
 
-def test_both_directions_of_retrieval_count_alike_in_validation():
-    """Two of three captions find their image, both images find a caption of theirs."""
-    paths = [Path("a"), Path("b")]
-    index, captions = torch.tensor([0, 0, 1]), ["a", "c", "b"]
-    pairs = ImageCaptionPairs(paths, captions, index, "uneven", 3, 3, negatives=[["b"], [], []])
-    assert validation_scores(Fake(), pairs)["recall_at_1"] == pytest.approx((2 / 3 + 1) / 2)
-
-
-def test_validation_scores_by_hand():
-    """Two captions, three negatives: one of them is as close as the caption, which is wrong."""
+@pytest.mark.parametrize(
+    ("captions", "index", "negatives", "recall", "against"),
+    [
+        # one of three negatives is as close as its caption, which is wrong
+        ("ab", [0, 1], [["b", "a"], ["c"]], 1.0, 2 / 3),
+        # two of three captions find their image, both images a caption: both directions count alike
+        ("acb", [0, 0, 1], [["b"], [], []], (2 / 3 + 1) / 2, 1.0),
+    ],
+)
+def test_validation_scores_by_hand(captions, index, negatives, recall, against):
+    images, n = [Path("a"), Path("b")], len(captions)
     pairs = ImageCaptionPairs(
-        [Path("a"), Path("b")],
-        ["a", "b"],
-        torch.tensor([0, 1]),
-        "hand",
-        2,
-        2,
-        negatives=[["b", "a"], ["c"]],
+        images, list(captions), torch.tensor(index), "hand", n, n, negatives=negatives
     )
-    scores = validation_scores(Fake(), pairs)
-    assert (scores["recall_at_1"], scores["n_negatives"]) == (1.0, 3)
-    assert scores["against_negatives"] == pytest.approx(2 / 3)
-    assert scores["score"] == pytest.approx(5 / 6)
+    scores = validation_scores(HandEncoder(), pairs)
+    assert scores["recall_at_1"] == pytest.approx(recall)
+    assert scores["against_negatives"] == pytest.approx(against)
+    assert scores["score"] == pytest.approx((recall + against) / 2)
+    assert scores["n_negatives"] == sum(map(len, negatives))
+    with pytest.raises(DataError, match="hard negatives"):
+        validation_scores(None, ImageCaptionPairs(images, ["a"], torch.tensor([0]), "toy", 1, 1))
 
 
 @pytest.fixture
@@ -135,7 +120,7 @@ def choose(home: Path, monkeypatch):
     ("profile", "opened", "chosen"),
     [("smoke", 0.65, (3e-4, True)), ("smoke", 0.75, (3e-4, False)), ("paper", 0.75, (1e-6, False))],
 )
-def test_the_setting_with_the_best_sum_of_both_scores_is_chosen(
+def test_setting_with_the_best_sum_of_both_scores_is_chosen(
     choose, profile: str, opened: float, chosen: tuple, monkeypatch
 ):
     """Either run alone is best at another rate; with other numbers of steps, which are no choice,
@@ -143,18 +128,15 @@ def test_the_setting_with_the_best_sum_of_both_scores_is_chosen(
     kept, rates = load_profile(profile).experiment("clip-ft"), load_profile(profile).search.rates
     asked = []
     monkeypatch.setattr(
-        choosing,
-        "benchmark_scores",
-        lambda *given, **settings: asked.append(given) or {"mean": 0.5},
+        choosing, "benchmark_scores", lambda *run, **_: asked.append(run) or {"mean": 0.5}
     )
 
     def measured(name: str, profile: str, lr: float, steps: int, lock_image: bool) -> dict:
         values = (0.9, 0.7, 0.4) if name == "clip-ft" else (0.4, 0.7, 0.9)
         score = dict(zip(rates, values, strict=False))
         score = opened if lock_image != kept.lock_image else score.get(lr, 0.4)
-        told = {"lr": lr, "steps": steps, "lock_image": lock_image}
-        score = score if steps == kept.steps else 1.0
-        return {"experiment": name, **told, "weight": None, "score": score}
+        row = {"experiment": name, "lr": lr, "steps": steps, "lock_image": lock_image}
+        return row | {"weight": None, "score": score if steps == kept.steps else 1.0}
 
     table = choose("control", "calibration", measured, profile)
     lr, lock_image = chosen
@@ -168,56 +150,30 @@ def test_the_setting_with_the_best_sum_of_both_scores_is_chosen(
     assert len(others) == 2 * (profile == "smoke"), "what is open already is not opened"
 
 
-def test_of_each_method_the_smallest_lambda_that_closes_the_gap_is_chosen(choose):
+@pytest.mark.parametrize("gradcam_gap", [0.1, 0.0, -0.02, float("nan")])
+def test_smallest_lambda_that_closes_the_gap_is_chosen_of_each_method(
+    choose, capsys, gradcam_gap: float
+):
+    """Where CLIP-FT has no gap, nothing is trained for this method."""
+
     def measured(name: str, profile: str, weight: float | None = None) -> dict:
         gap = 0.1 if weight is None or weight < (3.0 if name == "cae-attention" else 0.3) else 0.0
         gaps = {f"gap_{method}": gap for method in PAPER_METHODS}
+        if weight is None:
+            gaps["gap_gradcam"] = gradcam_gap
         return {"experiment": name, "lr": 1e-3, "weight": weight, "score": -(weight or 0)} | gaps
 
     table = choose("lambda", "sweep", measured)
+    expected = {f"cae-{method}": 0.3 for method in PAPER_METHODS} | {"cae-attention": 3.0}
+    tried = {"cae-attention": [1, 3], "cae-gradcam": [0.1, 0.3, 1]}
+    if gradcam_gap != 0.1:
+        del expected["cae-gradcam"], tried["cae-gradcam"]
+        assert "gradcam" in capsys.readouterr().out
+        assert not table["experiment"].eq("cae-gradcam").any()
     chosen = table[table["chosen"]].set_index("experiment")["weight"]
-    assert len(chosen) == 1 + len(PAPER_METHODS) and np.isnan(chosen["clip-ft"])
-    assert chosen["cae-attention"] == 3.0
-    assert chosen.drop(["clip-ft", "cae-attention"]).eq(0.3).all()
-    tried = table.groupby("experiment")["weight"].apply(sorted)
-    assert tried["cae-attention"] == [1, 3] and tried["cae-gradcam"] == [0.1, 0.3, 1]
-
-
-@pytest.mark.parametrize("gap", [0.0, -0.02, float("nan")])
-def test_where_clip_ft_has_no_gap_nothing_is_chosen(choose, capsys, gap: float):
-    """By GradCAM it has none: nothing is trained for it, and the other methods are as ever."""
-    trained = []
-
-    def measured(name: str, profile: str, weight: float | None = None) -> dict:
-        trained.append(name)
-        gaps = {
-            f"gap_{method}": 0.1 if weight is None or weight < 0.3 else 0.0
-            for method in PAPER_METHODS
-        }
-        return (
-            {"experiment": name, "lr": 1e-3, "weight": weight, "score": 0.5}
-            | gaps
-            | {"gap_gradcam": gap}
-        )
-
-    table = choose("lambda", "sweep", measured)
-    assert "gradcam" in capsys.readouterr().out
-    assert "cae-gradcam" not in trained and not table["experiment"].eq("cae-gradcam").any()
-    chosen = table[table["chosen"]].set_index("experiment")["weight"]
-    assert chosen.drop("clip-ft").to_dict() == {
-        f"cae-{method}": 0.3 for method in PAPER_METHODS if method != "gradcam"
-    }
-
-
-def test_the_candidate_with_the_best_score_is_chosen(choose):
-    def measured(
-        name: str, profile: str, weight: float, stop_gradient: bool, **settings: object
-    ) -> dict:
-        return {"experiment": name, "weight": weight, "score": weight + stop_gradient}
-
-    table = choose("candidates", "candidates", measured).set_index("candidate")
-    assert set(table.index) == set(choosing.CANDIDATES)
-    assert list(table.index[table["chosen"]]) == ["counterfactual, stop-gradient, 4"]
+    assert np.isnan(chosen["clip-ft"]) and chosen.drop("clip-ft").to_dict() == expected
+    for name, weights in tried.items():
+        assert sorted(table.loc[table["experiment"] == name, "weight"]) == weights
 
 
 def test_losses_on_equal_footing_get_equally_many_trials(choose):
@@ -242,18 +198,16 @@ def test_losses_on_equal_footing_get_equally_many_trials(choose):
     assert best.loc["spacy-margin", "weight"] == 2.5 and best.index.is_unique
 
 
-def test_a_setting_is_trained_with_a_seed_of_its_own_and_scored(home: Path, monkeypatch):
-    asked = []
+def test_setting_is_trained_with_a_seed_of_its_own_and_scored(home: Path, monkeypatch):
+    calls = []
 
-    def load(
-        table: str, profile: str, runs: list[str], seeds: list[int] | None = None, **settings: Any
-    ) -> pd.DataFrame:
-        asked.append((table, profile, runs, seeds, settings))
-        return pd.DataFrame([{"run": runs[0], "seed": 0, "score": 0.25, "gap_gradcam": 0.5}])
+    def load(*words: Any, **settings: Any) -> pd.DataFrame:
+        calls.append((words, settings))
+        return pd.DataFrame([{"run": "cae-gradcam", "seed": 0, "score": 0.25, "gap_gradcam": 0.5}])
 
     monkeypatch.setattr(results, "load", load)
     row = choosing.score("cae-gradcam", "smoke", weight=0.5)
-    [(table, _, runs, seeds, settings)] = asked
+    [((table, _, runs, seeds), settings)] = calls
     assert (table, runs, seeds) == ("validation", ["cae-gradcam"], [choosing.TUNING_SEED])
     assert settings == {"compute": True, "weight": 0.5}
     expected = {"experiment": "cae-gradcam", "weight": 0.5, "score": 0.25, "gap_gradcam": 0.5}
@@ -261,20 +215,13 @@ def test_a_setting_is_trained_with_a_seed_of_its_own_and_scored(home: Path, monk
     assert choosing.TUNING_SEED not in range(load_profile("mini").seeds)
 
 
-def test_benchmarks_are_averaged_as_on_the_pages(home: Path, smoke_world: Path, monkeypatch):
-    """A model that is right in one family of seven."""
-    (home / "data").mkdir()
-    (home / "data" / "raw").symlink_to(smoke_world.parent)
-    items = weighted_items(load_benchmarks(load_profile("smoke").datasets))
-    right = items[["family", "subset", "item"]].assign(correct=items["family"] == "aro")
-    monkeypatch.setattr(
-        results, "load", lambda table, *_, **__: {"items": items, "benchmarks": right}[table]
-    )
-    found = choosing.benchmark_scores("clip-ft", "smoke")
-    assert found == pytest.approx({"mean": 1 / 7, "ARO-R": 1, "ARO-A": 1})
+def test_candidates_can_be_trained_and_the_best_is_chosen(choose, tiny_clip):
+    def measured(name: str, profile: str, **settings: Any) -> dict:
+        config = load_profile("photo").experiment(name, **settings)
+        Objective(tiny_clip.model, config, Ranks(), None)
+        score = settings["weight"] + settings["stop_gradient"]
+        return {"experiment": name, "weight": settings["weight"], "score": score}
 
-
-def test_validation_captions_need_hard_negatives() -> None:
-    pairs = ImageCaptionPairs([Path("a")], ["a cat"], torch.tensor([0]), "toy", 1, 1)
-    with pytest.raises(DataError, match="hard negatives"):
-        validation_scores(None, pairs)
+    table = choose("candidates", "candidates", measured).set_index("candidate")
+    assert set(table.index) == set(choosing.CANDIDATES)
+    assert list(table.index[table["chosen"]]) == ["counterfactual, stop-gradient, 4"]

@@ -18,7 +18,7 @@ ROWS = ("clip-ft", "cae-counterfactual", "negclip")
 
 
 @pytest.mark.slow
-def test_every_run_starts_from_the_base_and_shares_its_pictures(flickr, short):
+def test_runs_of_photographs_start_from_the_base_and_share_its_pictures(flickr, short):
     methods = {name: PROFILES["photo"].runs[name] for name in ROWS}
     short("photo", methods | {"negclip": methods["negclip"] | {"batch_size": 2}}, precision="fp32")
     selection = grid.parse_selection(load_profile("photo"), {"rows": ",".join(ROWS)})

@@ -1,9 +1,9 @@
-"""Flickr8k's official layout, negatives of its captions, and the datasets built of them."""
+"""Flickr8k as it is released, the datasets built of its captions, and what the trunk sees."""
 
+import hashlib
 import importlib.util
 import json
 import re
-from collections import Counter
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -25,15 +25,12 @@ from cae_lib.data.captions import (
 from cae_lib.errors import DataError
 from cae_lib.models.clip import load_clip
 from cae_lib.models.trunk import TRUNK_FILE, TRUNK_PACKAGE
-from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
-from data.recipes.layouts import Captioned
 from data.recipes.photographs import build as module
-from data.recipes.photographs import flickr8k, negatives, trunk
-from data.recipes.photographs.negatives import ParsedCaption
-from data.recipes.photographs.single import Single, clauses
+from data.recipes.photographs import flickr8k, trunk
+from data.recipes.photographs.single import Single
 
 
-def test_captions_are_read_as_people_write_them(flickr):
+def test_flickr8k_captions_are_read_as_people_write_them(flickr):
     splits = flickr8k.load(flickr)
     assert [len(splits[name]) for name in ("train", "dev", "test")] == [8, 2, 6]
     first = splits["train"][0]
@@ -44,7 +41,7 @@ def test_captions_are_read_as_people_write_them(flickr):
     assert len(flickr8k.load(flickr)["train"]) == 7
 
 
-def test_what_is_wrong_with_the_files_is_said(flickr):
+def test_damaged_caption_file_of_flickr8k_is_named(flickr):
     text = flickr / "Flickr8k_text" / "Flickr8k.token.txt"
     lines = text.read_text().splitlines()
     text.write_text("\n".join(lines[1:]))
@@ -60,136 +57,7 @@ def test_what_is_wrong_with_the_files_is_said(flickr):
         flickr8k.load(flickr)
 
 
-def test_words_have_a_role_and_the_form_of_their_last_part():
-    (found,) = negatives.words_of(["A brown dog runs across the soccer fields"])
-    assert [(w.text, w.role, w.form) for w in sorted(found, key=lambda w: w.start)] == [
-        ("brown", ATTRIBUTE, "JJ"),
-        ("dog", OBJECT, "NN"),
-        ("runs across", RELATION, "IN"),
-        ("soccer fields", OBJECT, "NNS"),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("text", "word", "new", "expected"),
-    [
-        ("A dog on a mat", "dog", "owl", "An owl on a mat"),
-        ("an old man", "old", "young", "a young man"),
-        ("a young man", "young", "honest", "an honest man"),
-        ("Dogs on a mat", "Dogs", "cats", "Cats on a mat"),
-        ("a dog near an hour glass", "hour glass", "unit", "a dog near a unit"),
-        ("a dog near a lake", "lake", "hour glass", "a dog near an hour glass"),
-        ("a dog near a lake", "lake", "honor guard", "a dog near an honor guard"),
-        ("a dog near a lake", "lake", "honour guard", "a dog near an honour guard"),
-    ],
-)
-def test_articles_and_capitals_follow_the_word(text, word, new, expected):
-    start = text.index(word)
-    place = negatives.Word(start, start + len(word), word.lower(), OBJECT, "NN")
-    assert negatives.replaced(text, place, new) == expected
-
-
-def test_no_word_is_put_in_that_people_use_of_such_pictures():
-    """ "hound" is said of every picture with a dog, "boat" of none."""
-    words = negatives.words_of(["a dog", "a hound"] * 6 + ["a boat", "a ship"] * 6)
-    vocabulary = negatives.Vocabulary(words, [n // 2 for n in range(24)])
-    dog = words[0][0]
-    assert vocabulary.may_cooccur(dog, "hound") and not vocabulary.may_cooccur(dog, "boat")
-    rng = np.random.default_rng(0)
-    said = ParsedCaption("a dog", words[0], words[:1])
-    assert set(vocabulary.replacements(said, rng)) == {"a boat", "a ship"}
-    assert not vocabulary.replacements(said, rng, ATTRIBUTE)
-    rowing = [negatives.Word(0, 11, "rowing boat", OBJECT, "NN")]
-    made = vocabulary.replacements(ParsedCaption("a dog", words[0], [words[0], rowing]), rng)
-    assert made == ["a ship"], "a boat is a part of what is said"
-
-
-@pytest.mark.parametrize(("both", "too"), [(4, False), (5, True)])
-def test_words_are_said_of_one_thing_if_together_more_often_than_by_chance(both: int, too: bool):
-    """Of twelve pictures with two captions eight have "dog" and eight "boat": 8 * 8 / 24 of them
-    both, by chance; they are said of one thing where it is more than 1.5 times that, which is 4."""
-    dog, boat, hat = (negatives.Word(0, 3, text, OBJECT, "NN") for text in ("dog", "boat", "hat"))
-    pictures = [(dog, boat)] * both + [(dog, hat), (boat, hat)] * (8 - both)
-    pictures += [(hat, hat)] * (both - 4)
-    captions = [[word] for pair in pictures for word in pair]
-    vocabulary = negatives.Vocabulary(captions, [n // 2 for n in range(24)])
-    assert vocabulary.may_cooccur(dog, "boat") == vocabulary.may_cooccur(boat, "dog") == too
-
-
-def test_what_is_added_contradicts_what_people_said():
-    """ "black" is said of the dog elsewhere, so "white" is false; a cat is named by nobody here."""
-    captions = ["A black dog is in the grass.", "A dog runs on grass."]
-    others = negatives.words_of(["a white wall", "a white wall", "a cat", "a cat"])
-    words = negatives.words_of(captions)
-    vocabulary = negatives.Vocabulary([*others, *words], [1, 1, 2, 2, 3, 3])
-    rng = np.random.default_rng(0)
-    first, second = (ParsedCaption(*own, words) for own in zip(captions, words, strict=True))
-    made = vocabulary.additions(second, rng)
-    assert made["att"] == ["A white dog runs on grass."]
-    assert set(made["obj"]) == {f"A dog runs on grass with a {n}." for n in ("cat", "wall")}
-    assert not vocabulary.additions(first, rng)["att"]
-    older, younger = (
-        negatives.Word(2, 2 + len(text), text, ATTRIBUTE, "JJR") for text in ("older", "younger")
-    )
-    dog = negatives.Word(8, 11, "dog", OBJECT, "NN")
-    vocabulary = negatives.Vocabulary([[younger], [older, dog]], [1, 2])
-    said = ParsedCaption(captions[1], words[1], [[older, dog]])
-    assert not vocabulary.additions(said, rng)["att"]
-
-
-def test_language_ranks_the_truth_by_chance_among_the_chosen():
-    language = TrigramModel(
-        ["a dog on a mat", "a dog on a mat", "a cat on a mat", "a cow"]
-    ).log_likelihood
-    rng = np.random.default_rng(0)
-    made = ["a dog on a mat", "a owl on a mat", "a cow on a mat", "a dog on a car", "mat a on"]
-    ranks: Counter[int] = Counter()
-    for _ in range(300):
-        found = negatives.choose_negatives("a cat on a mat", made, language, rng, 1)
-        level = language("a cat on a mat")
-        ranks[sum(language(foil) > level for foil in found)] += 1
-    assert 110 < ranks[1] < 190 and sum(ranks.values()) == 300
-    assert not negatives.choose_negatives(
-        "a dog on a mat", made[1:], language, np.random.default_rng(5), 9
-    )
-    for seed in range(9):  # at a tie language prefers none
-        likelier = np.random.default_rng(seed).integers(2)
-        found = negatives.choose_negatives(
-            "a", ["b"], lambda text: 0.0, np.random.default_rng(seed)
-        )
-        assert found == ([] if likelier else ["b"])
-
-
-def test_scores_of_similarity_by_hand(tmp_path):
-    """Each caption of the first image says something else, those of the others say the same."""
-    single = Single({}, tmp_path)
-    single.captions = []
-    for n in range(3):
-        texts = [f"{n} {k}" for k in range(5)]
-        words = [[negatives.Word(0, 1, "x" if n else text, OBJECT, "NN")] for text in texts]
-        image = Captioned(n, f"{n}_ab.jpg", texts)
-        for text, own in zip(texts, words, strict=True):
-            single.captions.append((image, ParsedCaption(text, own, words), {}))
-    lines = single._similarity().texts["senteval/STS/STSBenchmark/sts-test.csv"].splitlines()
-    rows = [(float(row[4]), row[5][0], row[6][0]) for row in (line.split("\t") for line in lines)]
-    assert rows[0::3] == [(0, "0", "0"), (5, "1", "1"), (5, "2", "2")], "one image"
-    assert rows[1::3] == [(0, "0", "1"), (5, "1", "2"), (5, "2", "1")], "the most like another one"
-    assert all(first != second for _, first, second in rows[2::3]), "any other one"
-
-
-def test_clauses_of_a_caption_by_hand():
-    graph = {
-        "entities": [{"span": "A dog"}, {"span": "a Mat"}, {"span": "a boy"}],
-        "relations": [{"subject": 1, "relation": "Under", "object": 0}],
-    }
-    assert clauses(graph) == [
-        ("relation", "a mat", "a mat under a dog"),
-        ("entity", "a dog", "a dog and a mat"),
-        ("entity", "a mat", "a mat and a boy"),
-    ]
-
-
-def test_the_trunk_sees_pixels_as_it_was_trained_to(home):
+def test_trunk_sees_pixels_as_it_was_trained_to():
     """Against timm's own network on pixels from -1 to 1; the edges differ by their padding."""
     clip = load_clip("clip-photo")
     trunk.fill_trunk(clip.model)
@@ -198,22 +66,15 @@ def test_the_trunk_sees_pixels_as_it_was_trained_to(home):
     stored = torch.load(folder / "models" / TRUNK_FILE, weights_only=True)
     names = [name for name in network.state_dict() if "classifier" not in name]
     network.load_state_dict(dict(zip(names, stored.values(), strict=False)))
-    picture = Image.fromarray(
-        np.random.default_rng(0).integers(0, 255, (14, 14, 3), dtype=np.uint8)
-    ).resize((224, 224))
+    noise = np.random.default_rng(0).integers(0, 255, (14, 14, 3), dtype=np.uint8)
+    picture = Image.fromarray(noise).resize((224, 224))
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float()[None] / 127.5 - 1
+    body = clip.model.visual.trunk
     with torch.no_grad():
         expected = network.blocks[:2](network.bn1(network.conv_stem(pixels)))
-        body = clip.model.visual.trunk
-        found = body.blocks[:2](body.bn1(body.conv_stem(clip.preprocess(picture)[None])))
+        actual = body.blocks[:2](body.bn1(body.conv_stem(clip.preprocess(picture)[None])))
     inner = np.s_[:, :, 4:-4, 4:-4]
-    torch.testing.assert_close(found[inner], expected[inner], atol=1e-3, rtol=1e-3)
-    picture.save(home / "picture.png")
-    with torch.no_grad():
-        means = body(clip.preprocess(picture)[None]).mean((2, 3)).numpy()
-    np.testing.assert_allclose(
-        trunk.trunk_features(clip, [home / "picture.png"]), means / np.linalg.norm(means), atol=1e-3
-    )
+    torch.testing.assert_close(actual[inner], expected[inner], atol=1e-3, rtol=1e-3)
 
 
 def test_similar_images_are_the_nearest_other_ones():
@@ -226,22 +87,20 @@ def test_similar_images_are_the_nearest_other_ones():
     images = [[int(index[row]) for row in similar] for similar in rows]
     assert images == [[1, 2, 3], [0, 2, 3], [1, 0, 3], [2, 4, 1], [3, 2, 1], [1, 2, 3]]
     assert module.nearest_rows(features, 2, chunk=3) == [[1, 2], [0, 2], [1, 0], [2, 4], [3, 2]]
-    few = ImageCaptionPairs(paths[:2], ["text"] * 3, torch.tensor([0, 1, 0]), "toy", 3, 3)
-    assert [len(similar) for similar in module.similar_rows(few, features[:2])] == [1, 1, 1]
 
 
-def test_the_datasets_are_in_official_layouts(flickr, monkeypatch):
+def test_datasets_of_photographs_are_in_official_layouts(flickr, monkeypatch):
     root = module.build("photo")
     counts = json.loads((root / "manifest.json").read_text())["counts"]
-    found = {
+    parts = {
         part.key: part
         for name in counts.keys() & FOLDER_OF_FAMILY.keys() - {"order"}
         for part in load_benchmark(name, root)
     }
-    assert {key.partition("/")[0] for key in found} >= {"aro", "sugarcrepe", "half_truths"}
+    assert {key.partition("/")[0] for key in parts} >= {"aro", "sugarcrepe", "half_truths"}
     assert counts["sugarcrepe"]["swap_att"] == 6, "an exchange need not be hard for language"
     language = TrigramModel(c for p in flickr8k.load(flickr)["train"] for c in p.captions)
-    for key, part in found.items():
+    for key, part in parts.items():
         assert part.n_used == part.n_expected
         for item in part.items:
             assert item.images[0].path.is_file() and len(set(item.texts)) == len(item.texts)
@@ -264,10 +123,7 @@ def test_the_datasets_are_in_official_layouts(flickr, monkeypatch):
             assert {len(item.texts) for item in part.items} == {6}
             assert {int(item.group) for item in part.items} <= set(range(4, 13))
         if key == "half_truths/flickr8k":
-            assert all(
-                half.startswith(f"{anchor} ")
-                for anchor, half in (item.texts for item in part.items)
-            )
+            assert all(item.texts[1].startswith(f"{item.texts[0]} ") for item in part.items)
     pairs = load_negclip_tsv(root / "coco" / "train_neg_clip.tsv", root)
     base = load_coco_captions(
         root / "pretrain" / "annotations" / "captions_pretrain.json", root / "pretrain" / "images"
@@ -283,14 +139,21 @@ def test_the_datasets_are_in_official_layouts(flickr, monkeypatch):
     assert len(sentences.first) == 18 and (sentences.human_scores <= 5).all()
     test = load_retrieval_set("coco", root)
     assert (len(test.image_paths), test.n_used) == (6, 30)
-    for part in found.values():  # nothing is asked of a picture that was trained on
+    for part in parts.values():  # nothing is asked of a picture that was trained on
         assert {item.images[0].path.name for item in part.items} <= {
             p.name for p in test.image_paths
         } | {f"{110 + n}.jpg" for n in range(6)}
-    before = (root / "manifest.json").stat().st_mtime_ns
-    assert module.build("photo") == root and (root / "manifest.json").stat().st_mtime_ns == before
     monkeypatch.setattr(module, "replacing", Mock(side_effect=KeyboardInterrupt))
+    assert module.build("photo") == root, "it is built once"
     text = flickr / "Flickr8k_text" / "Flickr8k.token.txt"
     text.write_text(text.read_text().replace("tree", "house"))
     with pytest.raises(KeyboardInterrupt):  # another caption, another set
         module.build("photo")
+
+
+def test_recipe_gives_the_stored_datasets_of_photographs(flickr):
+    """Raise `Single.VERSION` if the texts change, and write the new digest here."""
+    root = module.build("photo")  # similar images, in .tsv, may differ on another processor
+    files = [p for p in sorted(root.rglob("*")) if p.suffix in (".json", ".csv", ".txt", ".jsonl")]
+    texts = b"".join(path.read_bytes() for path in files if path.name != "manifest.json")
+    assert (Single.VERSION, hashlib.sha256(texts).hexdigest()[:12]) == (2, "06d81338e8d4")

@@ -12,14 +12,7 @@ import torch
 from cae_lib.attribution.binding import swapped_captions
 from cae_lib.data.negatives import swap_negatives
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.training.openclip import RoleTokenizer
-from cae_lib.words.alignment import (
-    align,
-    check_captions,
-    token_roles,
-    tokenize_with_offsets,
-    word_numbers,
-)
+from cae_lib.words.alignment import align, check_captions, token_roles, word_numbers
 from cae_lib.words.entities import plain_text
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span, Swap
 from cae_lib.words.scene_graph import SceneGraphTagger
@@ -29,6 +22,9 @@ ODD = [
     "sch\u00c3\u00b6n &amp;amp; grün \U0001f600 \U0001f600\U0001f600 12 dogs",
     "\u0130stanbul's cats' 3.5",
     "",
+    "a <start_of_text> dog",
+    "\x1c a\u200bdog \ufdfa cafe\u0301s",
+    "<|endoftext|> a dog <|startoftext|>",
 ]
 
 
@@ -39,20 +35,19 @@ def tokenizer() -> open_clip.SimpleTokenizer:
 
 @pytest.mark.parametrize("context_length", [None, 9])  # of which nine cut words in two
 def test_tokens_are_the_tokenizers_and_words_those_of_the_end_marks(tokenizer, context_length):
-    captions = [*ODD, "a skateboarding okapi", "one two three four five six okapi", "x " * 90]
+    captions = [
+        *ODD[:4],
+        "a skateboarding okapi",
+        "one two three four five six okapi",
+        "x " * 90,
+        *ODD[4:],
+    ]
     alignment = align(captions, [[]] * len(captions), tokenizer, context_length)
     assert torch.equal(alignment.tokens, tokenizer(captions, context_length))
     assert torch.equal(alignment.words, word_numbers(alignment.tokens, 49408))
     assert alignment.roles.dtype == torch.int8 and not alignment.roles.any()
     row, words = (4, [0, 1, 2, 3, 3, 0, 0]) if context_length is None else (5, [*range(8), 0])
     assert alignment.words[row, : len(words)].tolist() == words
-    cleaned = tokenizer.clean_fn("A skateboarder's déjà-vu")
-    covered = {
-        i
-        for piece in tokenize_with_offsets(cleaned, tokenizer)
-        for i in range(piece.start, piece.end)
-    }
-    assert covered == {i for i, c in enumerate(cleaned) if c != " "}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +88,7 @@ def test_cut_and_lost_spans_are_counted(tokenizer):
     assert counts == [0, 1]  # just fits, just not
 
 
-def test_a_swap_that_the_context_cuts_is_left_out(tokenizer):
+def test_swap_that_the_context_cuts_is_left_out(tokenizer):
     """The last noun, "okapi", has two tokens; the start and the end take one position each."""
     caption = "a dog near an okapi"
     nouns, phrases = ((2, 5), (14, 19)), ((0, 5), (11, 19))
@@ -101,38 +96,6 @@ def test_a_swap_that_the_context_cuts_is_left_out(tokenizer):
     complete, cut = (align([caption], [[]], tokenizer, n, [swaps]).swaps.tolist() for n in (8, 7))
     assert complete == [[[[2, 3], [5, 7], [1, 3], [4, 7], [3, 4]]]]
     assert cut == [[]]
-
-
-SEPARATORS = {
-    " ": " ",
-    "\n  ": " ",
-    "&amp;": "&",
-    " &amp;amp; ": " & ",
-    "&quot; ": '" ',
-    "&#39;s ": "'s ",
-    "&#x26;": "&",
-}
-"""White space and HTML entities, and what a tokenizer makes of them."""
-
-
-def test_words_between_entities_and_white_space_keep_their_roles(tokenizer):
-    """Against the plain text of the same words, which the tokenizer does not change."""
-    rng = random.Random(0)
-    for _ in range(300):
-        caption, plain, spans, plain_spans = "", "", [], []
-        for number in range(rng.randint(2, 9)):
-            separator = rng.choice(list(SEPARATORS)) if number else ""
-            caption, plain = caption + separator, plain + SEPARATORS.get(separator, "")
-            word = rng.choice(["a", "u", "m", "red", "okapi"])  # letters of entities, too
-            for text, of_text in ((caption, spans), (plain, plain_spans)):
-                of_text.append(Span(len(text), len(text) + len(word), 1 + number % 3))
-            caption, plain = caption + word, plain + word
-        actual, expected = (
-            align([caption], [spans], tokenizer),
-            align([plain], [plain_spans], tokenizer),
-        )
-        assert torch.equal(actual.tokens, expected.tokens)
-        assert torch.equal(actual.roles, expected.roles), caption
 
 
 def test_plain_text_is_what_html_unescape_returns_in_the_end():
@@ -162,19 +125,15 @@ def test_same_roles_as_the_first_match_of_token_ids(tokenizer):
     roles = token_roles(captions, tokenizer, tagger).roles
     for caption, graph, row in zip(captions, tagger.graphs(captions), roles, strict=True):
         words = [(entity["head"], OBJECT) for entity in graph["entities"]]
-        words += [
-            (modifier["span"], ATTRIBUTE)
-            for entity in graph["entities"]
-            for modifier in entity["modifiers"]
-            if modifier["dep"] != "det"
-        ]
+        modifiers = [m for entity in graph["entities"] for m in entity["modifiers"]]
+        words += [(m["span"], ATTRIBUTE) for m in modifiers if m["dep"] != "det"]
         words += [(relation["relation"], RELATION) for relation in graph["relations"]]
         ids, expected = tokenizer(caption)[0].tolist(), [0] * 77
         for word, role in words:
-            wanted = tokenizer.encode(word)
-            starts = (i for i in range(77) if ids[i : i + len(wanted)] == wanted)
+            of_word = tokenizer.encode(word)
+            starts = (i for i in range(77) if ids[i : i + len(of_word)] == of_word)
             start = next(starts, None)
-            for i in range(start, start + len(wanted)) if start is not None else ():
+            for i in range(start, start + len(of_word)) if start is not None else ():
                 expected[i] = expected[i] or role
         assert row.tolist() == expected, caption
 
@@ -191,17 +150,17 @@ class CountingTagger:
 
 
 class CarelessTagger:
-    """Finds in "a cat on a mat" one swap, then one whose binder is no relation of its own."""
+    """Finds in "a cat on a mat" a swap whose binder is no relation of its own, then a right one."""
 
     identity = "careless"
 
     def tag(self, captions):
-        return [[Span(2, 5, OBJECT), Span(6, 8, RELATION), Span(11, 14, OBJECT)] for _ in captions]
+        return [spans for spans, _ in self.tag_with_swaps(captions)]
 
     def tag_with_swaps(self, captions):
+        spans = [Span(2, 5, OBJECT), Span(6, 8, RELATION), Span(11, 14, OBJECT)]
         nouns = ((2, 5), (11, 14))
-        swaps = [Swap(nouns, nouns, binder) for binder in ((9, 10), (6, 8))]
-        return [(spans, swaps) for spans in self.tag(captions)]
+        return [(spans, [Swap(nouns, nouns, (9, 10)), Swap(nouns, nouns, (6, 8))])]
 
 
 def test_swaps_that_contradict_their_roles_are_left_out(tokenizer):
@@ -212,7 +171,7 @@ def test_swaps_that_contradict_their_roles_are_left_out(tokenizer):
     assert torch.equal(variants, tokenizer(["a mat on a cat"]))
 
 
-def test_cache_serves_the_same_corpus_only_and_is_named_where_damaged(tokenizer, tmp_path):
+def test_cache_of_roles_serves_the_same_corpus_only(tokenizer, tmp_path):
     captions, tagger = ["dog", "dogs run", ""], CountingTagger()
     first = token_roles(captions, tokenizer, tagger, tmp_path)
     again = token_roles(captions, tokenizer, tagger, tmp_path)
@@ -232,71 +191,17 @@ def test_cache_serves_the_same_corpus_only_and_is_named_where_damaged(tokenizer,
         file.write_bytes(b"")
     with pytest.raises(DataError, match=r"\.pt: damaged cache"):
         token_roles(captions, tokenizer, tagger, tmp_path)
-
-
-def test_other_tokenizers_and_counts_are_errors(tokenizer):
     with pytest.raises(ConfigError, match="expected open_clip's SimpleTokenizer"):
         align(["a"], [[]], lambda texts: torch.zeros(len(texts), 77))
-    with pytest.raises(DataError, match="2 captions with 1 lists"):
-        align(["a", "b"], [[]], tokenizer)
 
 
-STRANGE = [
-    "a dog<end_of_text> a cat",
-    "a <start_of_text> dog",
-    "cafe\u0301s and \u0130stanbul",
-    "\x1c a\u200bdog \ufdfa",
-    "<|endoftext|> a dog <|startoftext|>",
-]
-
-
-@pytest.mark.parametrize("context_length", [None, 8])
-def test_words_are_those_of_the_tokens_whatever_a_caption_holds(tokenizer, context_length):
-    """Nothing after the first end is read: it has no word and no role."""
-    spans = [[Span(0, len(caption), OBJECT)] for caption in STRANGE]
-    alignment = align(STRANGE, spans, tokenizer, context_length)
-    assert torch.equal(alignment.words, word_numbers(alignment.tokens, 49408))
-    assert torch.equal(alignment.roles > 0, alignment.words > 0)
+def test_tokens_after_an_end_that_a_caption_holds_have_no_word_and_no_role(tokenizer):
+    caption = "a dog<end_of_text> a cat"
+    alignment = align([caption], [[Span(0, len(caption), OBJECT)]], tokenizer)
     assert alignment.words[0, :5].tolist() == [0, 1, 2, 0, 0]
-    behind = align(STRANGE[:1], [[Span(18, 23, OBJECT, ((2, 5),))]], tokenizer)
+    assert torch.equal(alignment.roles > 0, alignment.words > 0)
+    behind = align([caption], [[Span(18, 23, OBJECT, ((2, 5),))]], tokenizer)
     assert behind.n_unmatched == 1 and not behind.roles.any() and not behind.arguments.any()
-
-
-@pytest.mark.parametrize("captions", ["a dog", ["a dog", 3], None])
-def test_captions_are_a_list_of_texts(captions, tokenizer):
-    tagger = CountingTagger()
-    calls = [
-        lambda: token_roles(captions, tokenizer, tagger),
-        lambda: swap_negatives(captions),
-        lambda: align(captions, [[]], tokenizer),
-    ]
-    if not isinstance(captions, str):  # which open_clip's data sets give its tokenizer
-        calls.append(lambda: RoleTokenizer(tokenizer, tagger)(captions))
-    for call in calls:
-        with pytest.raises(DataError):
-            call()
-    assert not tagger.calls
-
-
-@pytest.mark.parametrize(
-    "spans",
-    [
-        [[Span(0, 3, 257)]],
-        [[Span(0, 3, None)]],
-        [[(0, 3, 1)]],
-        [Span(0, 3, 1)],
-        ["dog"],
-    ],
-    ids=str,
-)
-def test_spans_have_a_role_and_are_listed_by_caption(spans, tokenizer):
-    with pytest.raises(DataError, match="caption 0"):
-        align(["dog"], spans, tokenizer)
-
-
-def test_numpy_s_roles_and_texts_are_taken(tokenizer):
-    spans = [[Span(np.int64(0), np.int64(3), np.int64(OBJECT))]]
-    assert align(np.array(["dog"]), spans, tokenizer).roles[0, 1] == OBJECT
 
 
 @pytest.mark.parametrize(
@@ -339,7 +244,7 @@ def test_arguments_by_hand(caption, things, expected, tokenizer):
     assert read == expected
 
 
-def test_the_first_of_spans_that_share_a_token_decides_its_role_and_arguments(tokenizer) -> None:
+def test_first_of_spans_that_share_a_token_decides_its_role_and_arguments(tokenizer) -> None:
     red_object, red_attribute = Span(0, 3, OBJECT), Span(0, 3, ATTRIBUTE, ((4, 7),))
     of_attribute = align(["red dog"], [[red_attribute, red_object]], tokenizer)
     of_object = align(["red dog"], [[red_object, red_attribute]], tokenizer)
@@ -347,31 +252,45 @@ def test_the_first_of_spans_that_share_a_token_decides_its_role_and_arguments(to
     assert of_object.roles[0, 1] == OBJECT and not of_object.arguments.any()
 
 
-@pytest.mark.parametrize("captions", [{"a red cat"}, {"a": 1}, (c for c in "ab")])
-def test_captions_have_an_order_and_a_length(captions) -> None:
+@pytest.mark.parametrize(
+    "captions", ["a dog", ["a dog", 3], None, {"a red cat"}, {"a": 1}, (c for c in "ab")]
+)
+def test_captions_are_a_list_of_texts(captions, tokenizer):
+    tagger = CountingTagger()
     with pytest.raises(DataError, match="expected"):
         check_captions(captions)
+    for call in (
+        lambda: token_roles(captions, tokenizer, tagger),
+        lambda: swap_negatives(captions),
+        lambda: align(captions, [[]], tokenizer),
+    ):
+        with pytest.raises(DataError):
+            call()
+    assert not tagger.calls
 
 
-SENTENCES = [
-    "A brown teddy bear wearing a Hawaiian shirt next to another teddy bear.",
-    "A couple of guys playing a game on the Nintendo Wii.",
-    "A boy and I in a Hawaiian shirt",
-    "Two dogs",
-    "a street sign",
-]
-TITLES = ["A Red Dog", "A Cat in the Hat on a Mat", "TWO DOGS ON A BED"]
+@pytest.mark.parametrize(
+    "spans",
+    [[[Span(0, 3, 257)]], [[Span(0, 3, None)]], [[(0, 3, 1)]], [Span(0, 3, 1)], ["dog"]],
+    ids=str,
+)
+def test_spans_have_a_role_and_are_listed_by_caption(spans, tokenizer):
+    with pytest.raises(DataError, match="caption 0"):
+        align(["dog"], spans, tokenizer)
+    with pytest.raises(DataError, match="2 captions with 1 lists"):
+        align(["dog", "b"], spans, tokenizer)
+    of_numpy = [[Span(np.int64(0), np.int64(3), np.int64(OBJECT))]]
+    assert align(np.array(["dog"]), of_numpy, tokenizer).roles[0, 1] == OBJECT
 
 
-def test_captions_in_title_case_or_capitals_give_one_warning(tokenizer):
-    with pytest.warns(UserWarning, match="3 of 5 captions") as record:
-        token_roles([*TITLES, *SENTENCES[:2]], tokenizer, CountingTagger())
+def test_captions_in_title_case_give_one_warning_and_names_give_none(tokenizer):
+    names = ["A couple of guys playing a game on the Nintendo Wii.", "A boy and I in a Hawaiian"]
+    titles = ["A Red Dog", "A Cat in the Hat on a Mat", "TWO DOGS ON A BED"]
+    with pytest.warns(UserWarning, match="3 of 5 captions.*") as record:
+        token_roles([*titles, *names], tokenizer, CountingTagger())
     assert len(record) == 1 and "caption.lower()" in str(record[0].message)
     assert record[0].filename == __file__
-
-
-def test_sentences_with_names_give_no_warning(tokenizer):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for captions in (SENTENCES, [*SENTENCES, *TITLES], []):
+        for captions in (names, [*names, "Two dogs", "a street sign", *titles], []):
             token_roles(captions, tokenizer, CountingTagger())

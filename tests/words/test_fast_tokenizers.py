@@ -12,7 +12,6 @@ from open_clip.tokenizer import HFTokenizer, SigLipTokenizer
 from cae_lab.attribution import CaptionSample
 from cae_lib.errors import ConfigError
 from cae_lib.words.alignment import Alignment, align, token_roles
-from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 
 transformers = pytest.importorskip("transformers")
@@ -113,12 +112,7 @@ def shown(alignment: Alignment, fast) -> str:
     return " ".join(actual)
 
 
-def ids(fast, captions: list[str], length: int) -> torch.Tensor:
-    actual = fast(captions, padding="max_length", truncation=True, max_length=length)
-    return torch.tensor(actual["input_ids"])
-
-
-def test_clips_fast_tokenizer_gives_what_open_clips_gives():
+def test_clip_fast_tokenizer_gives_what_open_clips_gives():
     simple, clip = open_clip.SimpleTokenizer(), clips()
     captions = [
         "a skateboarding okapi in front of it",
@@ -135,7 +129,6 @@ def test_clips_fast_tokenizer_gives_what_open_clips_gives():
         [Span(0, 1, OBJECT), Span(170, 171, OBJECT)],
     ]
     ours, reference = align(captions, spans, clip), align(captions, spans, simple)
-    assert torch.equal(ours.tokens, ids(clip, captions, 77))
     text = reference.tokens != 0
     assert torch.equal(ours.tokens[text], reference.tokens[text])
     assert (ours.tokens[~text] == clip.pad_token_id).all()
@@ -185,18 +178,21 @@ HAND = {
 @pytest.mark.parametrize(
     ("build", "caption", "length", "things", "expected", "counts"), HAND.values(), ids=HAND
 )
-def test_tokens_roles_and_words_by_hand(build, caption, length, things, expected, counts):
+def test_tokens_roles_and_words_of_fast_tokenizers_by_hand(
+    build, caption, length, things, expected, counts
+):
     fast = build()
     alignment = align([caption, ""], [marks(caption, *things), []], fast, length)
     assert shown(alignment, fast) == expected
-    assert torch.equal(alignment.tokens, ids(fast, [caption, ""], length))
+    padded = fast([caption, ""], padding="max_length", truncation=True, max_length=length)
+    assert alignment.tokens.tolist() == padded["input_ids"]
     assert not alignment.words[1].any()
     actual = (alignment.n_truncated, alignment.n_unmatched, alignment.n_spans)
     assert actual == (*counts, len(things))
 
 
 @pytest.mark.parametrize("options", [{"strip_sep_token": True}, {"tokenizer_mode": "clips"}])
-def test_open_clips_wrapper_with_its_cleaning(tmp_path, options):
+def test_wrapper_of_open_clip_with_its_cleaning(tmp_path, options):
     fast = word_piece(bos_token="[UNK]")
     tokenizer = wrapped(fast, tmp_path, context_length=8, **options)
     captions = [" A  &quot;Red&quot; skateboard", "dog &amp;amp; a t dog a red", "dog " * 8, ""]
@@ -214,20 +210,7 @@ def test_open_clips_wrapper_with_its_cleaning(tmp_path, options):
     assert alignment.n_truncated == (2 if not cut else 3)
 
 
-def test_canonical_text_without_its_punctuation():
-    fast = word_piece()
-    tokenizer = siglip(fast, 8)
-    caption = "A_dog: T-Red&#33;"
-    spans = marks(caption, ("dog", OBJECT), (":", RELATION), ("Red", ATTRIBUTE))
-    alignment = align([caption], [spans], tokenizer)
-    assert torch.equal(alignment.tokens, tokenizer([caption]))
-    assert shown(alignment, fast) == "[CLS]:0:0 a:0:1 dog:1:2 tred:2:3 [SEP]:0:0 <pad>:0:0"
-    assert alignment.n_unmatched == 1
-    shorter = align([caption], [spans], tokenizer, context_length=4)
-    assert torch.equal(shorter.tokens, tokenizer([caption], 4)) and shorter.n_truncated == 1
-
-
-def test_tokenizers_that_cannot_be_read_are_errors(tmp_path):
+def test_tokenizer_that_cannot_be_read_is_an_error(tmp_path):
     with pytest.raises(ConfigError, match="ByT5Tokenizer"):
         align(["a"], [[]], transformers.ByT5Tokenizer(model_max_length=8))
     # the `model_max_length` of this one says "no limit"
@@ -240,7 +223,7 @@ def test_tokenizers_that_cannot_be_read_are_errors(tmp_path):
         align(["a"], [[]], unpadded, context_length=8)
 
 
-def test_the_cache_tells_tokenizers_apart(tmp_path):
+def test_cache_of_roles_tells_tokenizers_apart(tmp_path):
     tagger = SimpleNamespace(identity="", tag=lambda captions: [[] for _ in captions])
     fast, larger = byte_level(True, model_max_length=64), byte_level(True)
     larger.add_tokens(["cat"])
@@ -255,14 +238,6 @@ def test_the_cache_tells_tokenizers_apart(tmp_path):
         assert len(list(tmp_path.iterdir())) == number
 
 
-def test_the_words_of_a_sample_are_decoded_by_wrapped_tokenizers(tmp_path):
-    fast = word_piece()
-    for tokenizer in (wrapped(fast, tmp_path, context_length=8), siglip(fast, 8), fast):
-        aligned = align(["a red dog"], [[]], tokenizer, 8)
-        sample = Mock(words=aligned.words, tokens=aligned.tokens, n_words=[3])
-        assert CaptionSample.word_texts(sample, 0, tokenizer) == ["a", "red", "dog"]
-
-
 @pytest.mark.parametrize("build", [clips, byte_level, metaspace, word_piece])
 def test_swaps_of_phrases_are_kept_also_where_white_space_has_a_token(build) -> None:
     words = token_roles(["a red dog on a cat"], build(), "dependency", context_length=32)
@@ -271,9 +246,15 @@ def test_swaps_of_phrases_are_kept_also_where_white_space_has_a_token(build) -> 
     assert numbers == [{1, 2, 3}, {5, 6}]
 
 
-def test_swaps_beyond_an_end_token_that_a_caption_holds_are_left_out() -> None:
-    captions = ["a red dog on a cat", "a red dog <|endoftext|> on a blue cat"]
-    (_, swaps) = DependencyTagger().tag_with_swaps(captions)[1]
-    assert swaps, "the tagger reads on"
-    words = token_roles(captions, clips(), "dependency")
-    assert words.swaps.flatten(1).any(dim=1).tolist() == [True, False]
+def test_siglip_tokenizer_drops_punctuation_and_decodes_words():
+    fast = word_piece()
+    tokenizer = siglip(fast, 8)
+    caption = "A_dog: T-Red&#33;"
+    spans = marks(caption, ("dog", OBJECT), (":", RELATION), ("Red", ATTRIBUTE))
+    alignment = align([caption], [spans], tokenizer)
+    assert torch.equal(alignment.tokens, tokenizer([caption]))
+    assert shown(alignment, fast) == "[CLS]:0:0 a:0:1 dog:1:2 tred:2:3 [SEP]:0:0 <pad>:0:0"
+    assert alignment.n_unmatched == 1
+    assert align([caption], [spans], tokenizer, context_length=4).n_truncated == 1
+    sample = Mock(words=alignment.words, tokens=alignment.tokens, n_words=[3])
+    assert CaptionSample.word_texts(sample, 0, tokenizer) == ["a", "dog", "tred"]

@@ -1,7 +1,6 @@
 """Taggers by hand, the paper's also against the parser itself, and the phrases of captions."""
 
 import html
-import json
 import pickle
 
 import pytest
@@ -43,18 +42,9 @@ def taggers() -> dict[str, SceneGraphTagger | DependencyTagger]:
         ("paper", "a dog on the mat", "dog, mat", "", "on"),
         ("determiners", "a dog on the mat", "dog, mat", "a", "on"),
         ("dependency", "The horse is brown and white.", "horse", "brown, white", ""),
-        ("dependency", "The cat is on the mat.", "cat, mat", "", "on"),
         ("dependency", "A cat sitting on top of a table.", "cat, table", "", "sitting on top of"),
         ("dependency", "a red cat to the left of a dog", "cat, dog", "red", "to, left of"),
         ("dependency", "The ball is held by a boy.", "ball, boy", "", "held by"),
-        ("dependency", "A bed covered with blankets.", "bed, blankets", "", "covered with"),
-        (
-            "dependency",
-            "A man is riding a horse and holding a cup.",
-            "man, horse, cup",
-            "",
-            "riding, holding",
-        ),
         ("dependency", "A lamp next to two big beds.", "lamp, beds", "two, big", "next to"),
         ("dependency", "A baseball player is running.", "baseball player", "", ""),
         ("dependency", "A woman picks up a ball.", "woman, ball", "", "picks up"),
@@ -92,14 +82,9 @@ def test_places_by_hand(tagger, caption, role, expected, taggers) -> None:
 @pytest.mark.parametrize("tagger", ["paper", "dependency"])
 @pytest.mark.parametrize(
     "caption",
-    [
-        "a dog beside a red&amp;white umbrella",
-        "a dog beside a red &amp;amp; white umbrella",
-        "A man holding a &quot;red&quot; umbrella over a dog",
-        "A dog behind the boy&#39;s  small ball",
-    ],
+    ["a dog beside a red &amp;amp; white umbrella", "A dog behind the boy&#39;s  small ball"],
 )
-def test_a_parser_reads_the_text_that_entities_stand_for(tagger, caption, taggers) -> None:
+def test_parser_reads_the_text_that_entities_stand_for(tagger, caption, taggers) -> None:
     plain = html.unescape(html.unescape(caption))
     spans, expected = taggers[tagger].tag([caption, plain])
     texts = [html.unescape(html.unescape(caption[s.start : s.end])) for s in spans]
@@ -110,26 +95,21 @@ def test_a_parser_reads_the_text_that_entities_stand_for(tagger, caption, tagger
     for name in ("tokens", "roles", "words", "arguments", "swaps"):
         actual, same = getattr(escaped, name), getattr(unescaped, name)
         assert actual is same is None or torch.equal(actual, same), name
-    graphs = taggers["paper"].graphs([caption, plain])
-    assert graphs[0] == graphs[1]
 
 
-def test_the_parser_says_what_words_are_said_of(taggers) -> None:
+def test_scene_graph_gives_the_bearers_of_attributes_and_relations(taggers) -> None:
     caption = "a red dog chasing a small cat under a tree"
     (spans,) = taggers["paper"].tag([caption])
-    said = {caption[s.start : s.end]: [caption[slice(*of)] for of in s.arguments] for s in spans}
-    assert said == {
-        "dog": [],
-        "cat": [],
-        "tree": [],
-        "red": ["dog"],
-        "small": ["cat"],
+    bearers = {caption[s.start : s.end]: [caption[slice(*of)] for of in s.arguments] for s in spans}
+    assert bearers == {"dog": [], "cat": [], "tree": [], "red": ["dog"], "small": ["cat"]} | {
         "chasing": ["dog", "cat"],
         "under": ["dog", "tree"],
     }
 
 
-def test_graphs_are_the_plain_parsers_each_made_once_and_in_order(taggers, monkeypatch) -> None:
+def test_scene_graphs_are_the_plain_parsers_each_made_once_and_in_order(
+    taggers, monkeypatch
+) -> None:
     plain = sng_parser.Parser("spacy", model=spacy_model_name())
     tagger, seen = taggers["paper"], []
     assert tagger.graphs(CAPTIONS) == [plain.parse(caption) for caption in CAPTIONS]
@@ -141,7 +121,7 @@ def test_graphs_are_the_plain_parsers_each_made_once_and_in_order(taggers, monke
     assert spans == [*tagger.tag([second]), *tagger.tag([first]), spans[0]]
 
 
-def test_identity_tells_taggers_apart_and_travels_to_workers(taggers) -> None:
+def test_identity_tells_taggers_apart_and_is_pickled(taggers) -> None:
     identities = {tagger.identity for tagger in taggers.values()}
     assert len(identities) == 3 and all("3.8" in identity for identity in identities)
     again = pickle.loads(pickle.dumps(taggers["determiners"]))
@@ -190,14 +170,6 @@ def test_parsed_phrases_by_hand() -> None:
     assert tuple(actual.values()) == expected
 
 
-def test_every_phrase_of_the_world_is_in_its_caption(smoke_world, tmp_path) -> None:
-    folder = smoke_world / "coco" / "annotations"
-    captions, graphs = (folder / f"{name}_val2014.json" for name in ("captions", "scene_graphs"))
-    actual = load_ground_truth_phrases(captions, graphs)
-    assert set(actual) == {a["caption"] for a in json.loads(captions.read_text())["annotations"]}
-    for text, phrases in actual.items():
-        for phrase in (p for kind in phrases.values() for p in kind):
-            place = iter(text.split())
-            assert all(word in place for word in phrase.split()), (text, phrase)
+def test_gold_phrases_that_are_not_there_are_named(tmp_path) -> None:
     with pytest.raises(DataError, match="a.json"):
         load_ground_truth_phrases(tmp_path / "a.json", tmp_path / "b.json")

@@ -1,7 +1,5 @@
 """What is peculiar to each benchmark, on hand-made rows: one test for each trap."""
 
-import json
-
 import pandas as pd
 import pytest
 import samples as s
@@ -10,7 +8,7 @@ from cae_bench.benchmarks import BENCHMARK_FAMILIES, aro, load_benchmark, valse,
 from cae_lib.errors import DataError
 
 
-def test_aros_symmetric_relations_leave_the_average_but_stay_in_the_items(put):
+def test_aro_symmetric_relations_leave_the_average_but_stay_in_the_items(put):
     assert (len(aro.SYMMETRIC_RELATIONS), len(aro.AUTHORS_SYMMETRIC_RELATIONS)) == (157, 160)
     assert {"next to", "touching", "with"} <= aro.SYMMETRIC_RELATIONS
     assert not {"on", "to the left of", "riding"} & aro.AUTHORS_SYMMETRIC_RELATIONS
@@ -23,7 +21,7 @@ def test_aros_symmetric_relations_leave_the_average_but_stay_in_the_items(put):
     assert relation.property_counts["symmetric_items"] == 2
 
 
-def test_aros_pairs_of_attributes_need_25_items(put):
+def test_aro_pairs_of_attributes_need_25_items(put):
     other = s.ATTRIBUTES | {"attributes": ["big", "red"]}
     file = "aro/visual_genome_attribution.json"
     root = put({"aro/images/1.jpg": None, file: [s.ATTRIBUTES] * 25 + [other] * 24})
@@ -35,7 +33,7 @@ def test_aros_pairs_of_attributes_need_25_items(put):
     assert attribution.average_kind == "micro", "no pair is large enough"
 
 
-def test_keys_of_sugarcrepe_have_gaps_and_items_of_the_same_words_are_counted(put):
+def test_sugarcrepe_keys_have_gaps_and_items_of_the_same_words_are_counted(put):
     rows = {"0": s.SUGAR, "2": s.SUGAR | {"negative_caption": "A dog."}}
     files = {
         f"sugar-crepe/data/{name}.json": rows
@@ -54,15 +52,15 @@ def test_sugarcrepe_pp_asks_by_image_and_by_text_and_some_items_cannot_be_won(pu
     rows.append(s.TRIPLE | {"caption2": s.TRIPLE["caption"]})  # two equal captions, both true
     root = put({"coco/val2017/1.jpg": None, "sugarcrepe-pp/data/swap_obj.json": rows})
     itt, tot = load_benchmark("sugarcrepe_pp", root)
-    assert [(part.subset, part.task) for part in (itt, tot)] == [
-        ("itt/swap_obj", "itt"),
-        ("tot/swap_obj", "tot"),
-    ]
+    assert (itt.subset, itt.task, tot.subset, tot.task) == (
+        *("itt/swap_obj", "itt"),
+        *("tot/swap_obj", "tot"),
+    )
     assert itt.items == tot.items and itt.property_counts == {"identical": 1, "unwinnable": 1}
 
 
 @pytest.mark.parametrize("name", ["actant-swap", "foil-it"])
-def test_only_valid_items_of_valse_count_and_images_lie_in_several_folders(put, name):
+def test_valse_counts_valid_items_only_and_images_lie_in_several_folders(put, name):
     """`classes` is a number or a list; items whose captions are equal are not valid."""
     shared = s.VALSE | {"mturk": {"caption": 2}, "image_file": "b.jpg", "classes": ["x"]}
     invalid = s.VALSE | {"mturk": {"caption": 1}, "foil": s.VALSE["caption"]}
@@ -77,7 +75,7 @@ def test_only_valid_items_of_valse_count_and_images_lie_in_several_folders(put, 
     assert paths == [root / image, root / "coco/train2014/b.jpg"]
 
 
-def test_of_three_pairs_in_vl_checklist_the_first_counts_and_each_file_finds_its_images(put):
+def test_vl_checklist_counts_the_first_of_three_pairs_and_each_file_finds_its_images(put):
     """Some phrases begin with a space, as a subject was left out; SWiG's places are empty."""
     images = {"hake": "hico/1.jpg", "swig": "run_1.jpg", "vg": "VG_100K/1.jpg"}
     phrases = {"POS": ["ON", "a man", "men"], "NEG": [" customers", "dog", "dogs"]}
@@ -108,7 +106,7 @@ def test_svo_probes_has_the_matching_image_first_and_groups_by_flag(put):
     assert part.n_expected == 4 and part.property_counts == {"mixed": 1, "missing_images": 1}
 
 
-def test_files_of_crepe_are_read_by_complexity_and_images_lie_in_two_folders(put):
+def test_crepe_files_are_read_by_complexity_and_images_lie_in_two_folders(put):
     files = s.crepe() | s.crepe("atom", 12, [8, *s.CREPE[1:]], s.CREPE)
     root = put(files | {"crepe/VG_100K/7.jpg": (20, 10), "crepe/VG_100K_2/8.jpg": (20, 10)})
     [part] = load_benchmark("crepe", root)
@@ -117,42 +115,28 @@ def test_files_of_crepe_are_read_by_complexity_and_images_lie_in_two_folders(put
     assert part.items[1].images[0].path.parent.name == "VG_100K_2"
 
 
-def test_missing_complexities_of_crepe_are_named(put, capsys):
+def test_crepe_complexities_that_are_missing_are_named(put, capsys):
     [atom, *_] = load_benchmark("crepe", put(s.crepe("atom", 12)), is_published=True)
     assert atom.n_expected == 16_727
     printed = capsys.readouterr().out
     assert "complexity_4.csv" in printed and "atom_complexity_11.csv" in printed
     assert "atom_complexity_12.csv" not in printed
-
-
-def test_a_copy_of_a_file_of_crepe_is_refused(put):
-    root = put(s.crepe() | s.crepe("atom", "4 (1)") | {"crepe/VG_100K/7.jpg": (20, 10)})
     with pytest.raises(DataError, match=r"complexity_4 \(1\)\.csv: the name"):
-        load_benchmark("crepe", root)
+        load_benchmark("crepe", put(s.crepe("atom", "4 (1)")))  # a copy of a file
 
 
-@pytest.mark.parametrize(
-    ("cell", "negatives", "counts"),
-    [
-        (
-            "{'one', 'a cat on a mat', 'three', 'four', 'five'}",
-            ("one", "a cat on a mat", "three", "four", "five"),
-            {"identical": 1},
-        ),
-        (
-            "{'two', 'one', 'two', 'a cat'}",
-            ("two", "one", "a cat"),
-            {"identical": 0, "fewer_negatives": 1},
-        ),
-    ],
-)
-def test_crepes_negatives_may_be_a_set_and_hold_the_true_caption(put, cell, negatives, counts):
-    rows = s.crepe("swap", 5, [*s.CREPE[:3], cell, *s.CREPE[4:]])
-    [part] = load_benchmark("crepe", put(rows | {"crepe/VG_100K/7.jpg": (20, 10)}))
-    assert part.items[0].texts[1:] == negatives and part.property_counts == counts
+def test_crepe_negatives_may_be_a_set_and_hold_the_true_caption(put):
+    for cell, negatives, counts in (
+        ("{'b', 'a cat on a mat', 'c', 'd'}", ("b", "a cat on a mat", "c", "d"), {"identical": 1}),
+        ("{'b', 'c', 'b', 'd'}", ("b", "c", "d"), {"identical": 0}),
+    ):
+        rows = s.crepe("swap", 5, [*s.CREPE[:3], cell, *s.CREPE[4:]])
+        [part] = load_benchmark("crepe", put(rows | {"crepe/VG_100K/7.jpg": (20, 10)}))
+        assert part.items[0].texts[1:] == negatives
+        assert part.property_counts == counts | {"fewer_negatives": 1}
 
 
-def test_rows_of_crepe_systematicity_without_valid_negatives_ask_nothing(put):
+def test_crepe_systematicity_rows_without_valid_negatives_ask_nothing(put):
     rows, empty = [s.SYST_HEADER, s.SYST], [*s.SYST[:6], "[]", *s.SYST[7:]]
     seen, unseen = (s.SYST_FILE.format(split, "laion") for split in ("seen", "unseen"))
     root = put({"crepe/VG_100K_2/7.jpg": None, seen: [*rows, empty], unseen: rows})
@@ -164,18 +148,14 @@ def test_rows_of_crepe_systematicity_without_valid_negatives_ask_nothing(put):
     assert (atom.n_used, atom.n_expected, atom.property_counts["no_negatives"]) == (1, 1, 1)
 
 
-def test_paths_of_whatsup_carry_an_official_folder_and_ids_are_padded_in_coco_only(put):
-    groups = {
-        "controlled_images": "on",
-        "controlled_clevr": "in-front",
-        "coco_qa_one_obj": "left",
-        "vg_qa_two_obj": "front",
-    }
-    names = [f"{name}/mug_{groups[name]}_plate.jpeg" for name in [*groups][:2]]
+def test_whatsup_paths_carry_an_official_folder_and_ids_are_padded_in_coco_only(put):
+    groups = {"controlled_images": "on", "controlled_clevr": "in-front"}
+    names = [f"{name}/mug_{place}_plate.jpeg" for name, place in groups.items()]
     texts = ["A mug on a plate", "b", "c", "d"]
-    for name, image in zip(groups, names, strict=False):
+    for name, image in zip(groups, names, strict=True):
         row = {"image_path": f"data/{image}", "caption_options": texts}
         put({f"whatsup/{image}": None, f"whatsup/{name}_dataset.json": [row]})
+    groups |= {"coco_qa_one_obj": "left", "vg_qa_two_obj": "front"}
     left = [42, "A photo of a cup on the left", "A photo of a cup on the right"]
     root = put(
         {
@@ -205,26 +185,19 @@ def winoground_parts(put):
     return read
 
 
-def test_winoground_is_read_line_by_line_and_an_id_stands_once(put, winoground_parts):
+def test_winoground_id_stands_once(winoground_parts):
     parts = winoground_parts({}, {"id": 1, "collapsed_tag": "Both"})
     assert [part.task for part in parts[:3]] == ["text", "image", "group"]
     assert [(item.key, item.group) for item in parts[0].items] == [("0", "Relation"), ("1", "Both")]
     names = [ref.path.name for ref in parts[0].items[0].images]
     assert names == ["ex_0_img_0.png", "ex_0_img_1.png"]
-    # A line separator in a caption ends no line, and a broken line is named.
-    text = json.dumps(s.WINOGROUND | {"caption_0": "an old\u2028person"}, ensure_ascii=False)
-    root = put({"winoground/examples.jsonl": text})
-    assert load_benchmark("winoground", root)[0].n_used == 1
-    put({"winoground/examples.jsonl": text + '\n{"id": 1'})
-    with pytest.raises(DataError, match=r"examples\.jsonl, line 2"):
-        load_benchmark("winoground", root)
     with pytest.raises(DataError, match=r"examples\.jsonl: .*'0'"):
         winoground_parts({}, {"id": 1}, {})
     with pytest.raises(DataError, match=r"examples\.jsonl, line 2: field 'id' is 7\.5"):
         winoground_parts({}, {"id": 7.5})
 
 
-def test_the_untagged_items_of_winoground_are_scores_of_their_own(winoground_parts):
+def test_winoground_untagged_items_are_scores_of_their_own(winoground_parts):
     untagged = winoground.untagged_ids()
     assert len(untagged) == 172 and 313 in untagged and untagged < {*range(400)}
     assert not {3, 72, 399} & untagged, "tagged by Diwan et al."
@@ -237,7 +210,7 @@ def test_the_untagged_items_of_winoground_are_scores_of_their_own(winoground_par
     assert (parts["text/authors"].n_used, parts["text/authors"].n_expected) == (1, 171)
 
 
-def test_images_of_cola_are_found_by_the_end_of_their_address(put):
+def test_cola_images_are_found_by_the_end_of_their_address(put):
     put({f"cola/images/{number}.jpg": None for number in (1, 2)})
     rows = [s.COLA, [*s.COLA[:3], s.COLA[1]]]
     root = put({"cola/data/COLA_multiobjects_matching_benchmark.json": rows})
@@ -269,9 +242,6 @@ def test_bivlc_unpacks_the_images_of_all_files_once(put):
     assert len(list((root / "bivlc/images").iterdir())) == 2
     write(1, row | {"negative_image": None})
     with pytest.raises(DataError, match=r"00001\.parquet, row 0"):
-        load_benchmark("bivlc", root)
-    (root / "bivlc/data/test-00001.parquet").write_bytes(b"no table")
-    with pytest.raises(DataError, match=r"00001\.parquet"):
         load_benchmark("bivlc", root)
 
 
@@ -307,29 +277,24 @@ def mmvp(put):
     return read
 
 
-def test_rows_of_mmvp_are_pairs(mmvp):
+def test_mmvp_rows_are_pairs(mmvp):
     image, text, group = mmvp(*TEXT, [31, "State", "a full cup"], [32, "State", "an empty cup"])
     assert (image.task, text.task, group.task) == ("image", "text", "group")
     assert [item.key for item in image.items] == ["1", "31"] and image.items == group.items
     assert image.items[0].texts == ("a photo of the word stop", "a photo of the word go, in red")
+    assert image.average_kind == "macro"
+    assert [item.group for item in image.items] == ["Text", "State"]
     names = [ref.path.parent.name + ref.path.name for ref in image.items[1].images]
     assert names == ["State31.jpg", "State32.jpg"]
-    assert (image.average_kind, [item.group for item in image.items]) == (
-        "macro",
-        ["Text", "State"],
-    )
 
 
 @pytest.mark.parametrize(
     "rows",
     [
-        (TEXT[1], TEXT[0]),
-        (TEXT[0], [4, *TEXT[1][1:]]),
-        ([2, "Text", "x"], [3, "Text", "y"]),
-        (TEXT[0], [2, "State", "y"]),
-        (*TEXT, TEXT[0]),
+        *((TEXT[1], TEXT[0]), (TEXT[0], [4, *TEXT[1][1:]]), ([2, "Text", "x"], [3, "Text", "y"])),
+        *((TEXT[0], [2, "State", "y"]), (*TEXT, TEXT[0])),
     ],
 )
-def test_rows_of_mmvp_that_are_no_pair_are_named(mmvp, rows):
+def test_mmvp_rows_that_are_no_pair_are_named(mmvp, rows):
     with pytest.raises(DataError, match=r"Questions\.csv, row ending at line"):
         mmvp(*rows)
