@@ -263,7 +263,6 @@ RESULTS = {
     "accuracy": (["crepe"], []),
     "attribution": ([], []),
     "blind": (["aro"], []),
-    "faithfulness": ([], []),
     "heat-maps": ([], []),
     "paired": ([], []),
     "photographs": ([], []),
