@@ -16,6 +16,7 @@ from book.studies.heatmaps import ROW, START_LAYERS, heatmap_table
 from book.studies.regions import (
     EXAMPLES,
     REGIONS,
+    contact,
     labelled_scenes,
     mark_boxes,
     region_masks,
@@ -51,6 +52,14 @@ def test_gap_and_overlap_belong_to_the_relation(first, second, rows):
     assert found[3, rows:].all()
     divided = region_shares([Placement(x, 0.25, 0.25) for x in (0.25, 0.75)], (2, 2))
     np.testing.assert_allclose(divided[:2, 0], [[0.25, 0], [0.125, 0.125]])  # by area
+
+
+def test_things_are_in_contact_where_their_drawings_meet():
+    content = Content((Thing("cat", "red"), Thing("bus", "blue", pattern="striped")), "left of")
+    apart = arrange(content, 0)
+    left, right = apart.placements
+    moved = replace(apart, placements=(left, replace(right, x=left.x + 0.5 * left.scale)))
+    assert contact(apart) == 0 < contact(moved)
 
 
 @pytest.mark.parametrize("relation", RELATIONS)
