@@ -20,7 +20,7 @@ REGIONS = ("subject", "relation", "object", "rest")
 POINTS = 16
 """Points along a patch's side at which regions are read."""
 
-VISIBLE = 20
+VISIBLE = 40
 """Least change of a colour channel, of 255 levels, that counts as a visible part of a thing."""
 
 Box = tuple[float, float, float, float]
