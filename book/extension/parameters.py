@@ -37,7 +37,7 @@ OF_LOSS = ("weight", "margin")
 def check_parameters(names: Mapping[str, Any], profiles: Sequence[str]) -> None:
     """Raise a ConfigError for parameters that a page, with these `globals()`, does not have.
 
-    A profile has to be one of `profiles`, or `like` one of them.
+    A rerun with other parameters says so. A profile has to be one of `profiles`, or `like` one of them.
     """
     if not {names["profile"], load_profile(names["profile"]).like} & {*profiles}:
         raise ConfigError(
@@ -56,6 +56,9 @@ def check_parameters(names: Mapping[str, Any], profiles: Sequence[str]) -> None:
     for name, kind in declared.items():
         if kind in (int, float):
             check_type(name, names[name], kind)
+    if given:
+        settings = ", ".join(f"{name}={names[name]!r}" for name in declared if name in given)
+        print(f"Rerun with {settings}. The text describes the published runs.")
 
 
 @dataclass(frozen=True)

@@ -5,19 +5,23 @@ It imports no PyTorch, so that the page of the heat maps, which draws `EXAMPLES`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from cae_lab.scene_graphs import read_scene_entries
-from data.recipes.synthetic_scenes.draw import IMAGE_SIZE
+from data.recipes.synthetic_scenes.draw import IMAGE_SIZE, render
 from data.recipes.synthetic_scenes.layout import Placement
 from data.recipes.synthetic_scenes.scenes import Content, Scene, Thing, arrange
 
 REGIONS = ("subject", "relation", "object", "rest")
 POINTS = 16
 """Points along a patch's side at which regions are read."""
+
+VISIBLE = 40
+"""Least change of a colour channel, of 255 levels, that counts as a visible part of a thing."""
 
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom in fractions of the image's side."""
@@ -75,6 +79,23 @@ def labelled_scenes(path: Path) -> dict[str, LabelledScene]:
         places = tuple(Placement(**place) for place in entry["placements"][:2])
         scenes[entry["file_name"]] = LabelledScene(subject, entry["relation"], obj, places)
     return scenes
+
+
+def contact(scene: Scene) -> int:
+    """Count the pixels of a scene's second thing that are next to pixels of its first."""
+    first, second = (_silhouette(scene, number) for number in (0, 1))
+    return int((ndimage.binary_dilation(first, np.ones((3, 3))) & second).sum())
+
+
+def _silhouette(scene: Scene, number: int) -> np.ndarray:
+    """Return the pixels that a thing's colour changes visibly, bool `(rows, columns)`."""
+    contents = (
+        scene.content.with_thing(number, color=color, pattern=None) for color in ("red", "blue")
+    )
+    red, blue = (
+        np.asarray(render(replace(scene, content=content)), dtype=int) for content in contents
+    )
+    return np.abs(red - blue).max(axis=2) > VISIBLE
 
 
 def region_shares(places: tuple[Placement, Placement], grid: tuple[int, int]) -> np.ndarray:

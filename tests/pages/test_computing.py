@@ -232,7 +232,6 @@ RESULTS = {
     "accuracy": (["crepe"], []),
     "attribution": ([], []),
     "blind": (["aro"], []),
-    "faithfulness": ([], []),
     "heat-maps": ([], []),
     "paired": ([], []),
     "photographs": ([], []),

@@ -17,6 +17,7 @@ from nbformat.v4 import new_output
 from papermill import inspect_notebook
 from rules import check_pair
 
+from book.extension import quotes
 from book.extension.glue import html_of
 from book.extension.provenance import MIME, Provenance, provenance, states
 from book.extension.run import readme_figure
@@ -105,6 +106,38 @@ def test_page_ends_with_the_command_that_runs_it_again(text: Path):
     defaults = {name: ast.literal_eval(declared[name]["default"]) for name in declared}
     expected = {name: str(default) for name, default in defaults.items() if default != ""}
     assert dict(zip(words[1::3], words[2::3], strict=True)) == expected
+
+
+def stored_quotes(page: Path) -> list[quotes.Quotes]:
+    bundles = [
+        output.get("data", {}) for cell in stored(page).cells for output in cell.get("outputs", ())
+    ]
+    return [quotes.Quotes(data[quotes.MIME]) for data in bundles if quotes.MIME in data]
+
+
+@EACH_PAGE
+def test_texts_state_what_a_stored_page_computed(text: Path):
+    assert [failure for each in stored_quotes(text) for failure in each.failures()] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "failures"),
+    [
+        ("It *gains*\n15.3 [points](bindings.md),\nand nothing else gains.", 0),
+        ("It gains 15.2 points, and nothing else gains.", 1),
+        ("It gains 15.3 points.\n\n```{code-cell}\nquoted(and nothing else gains)\n```", 1),
+        ("", 2),
+    ],
+)
+def test_a_statement_counts_as_made_in_prose_with_its_number(home: Path, text: str, failures: int):
+    page = home / "book" / "experiments" / "page.md"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(text, encoding="utf-8")
+    values = {"It gains {} points": "15.3", "and nothing else gains": True}
+    told = quotes.quoted(values, "page")
+    assert len(told.failures()) == failures
+    assert bool(told._repr_mimebundle_()["text/plain"]) is (failures > 0)
+    assert quotes.quoted(values | {"and nothing else gains": False}, "page").failures()
 
 
 def test_readme_shows_a_figure_of_the_stored_page():

@@ -1,5 +1,7 @@
 """Regions against boxes and drawings, and relevance by region and word on a small world."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from book.studies import heatmaps
 from book.studies.heatmaps import ROW, START_LAYERS, heatmap_table
 from book.studies.regions import (
     REGIONS,
+    contact,
     labelled_scenes,
     region_shares,
 )
@@ -20,6 +23,7 @@ from cae_lib.attribution import get_method
 from cae_lib.attribution.heatmap import image_relevances
 from cae_lib.errors import DataError
 from data.recipes.synthetic_scenes.layout import Placement
+from data.recipes.synthetic_scenes.scenes import Content, Thing, arrange
 
 LIMIT = 10
 
@@ -38,6 +42,14 @@ def test_gap_and_overlap_belong_to_the_relation(first, second, rows):
     assert shares[3, rows:].all()
     divided = region_shares([Placement(x, 0.25, 0.25) for x in (0.25, 0.75)], (2, 2))
     np.testing.assert_allclose(divided[:2, 0], [[0.25, 0], [0.125, 0.125]])  # by area
+
+
+def test_things_are_in_contact_where_their_drawings_meet():
+    content = Content((Thing("cat", "red"), Thing("bus", "blue", pattern="striped")), "left of")
+    apart = arrange(content, 0)
+    left, right = apart.placements
+    moved = replace(apart, placements=(left, replace(right, x=left.x + 0.5 * left.scale)))
+    assert contact(apart) == 0 < contact(moved)
 
 
 @pytest.fixture(scope="module")

@@ -94,7 +94,6 @@ def test_the_studies_are_added_on_request(monkeypatch):
     assert {*grid.pages_of(whole)} - {*grid.pages_of(plain)} == {
         "what-decides",
         "quickgelu",
-        "faithfulness",
     }
     assert grid.training_sets_of(plain) == [
         ("coco", "dependency"),
