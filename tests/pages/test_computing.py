@@ -260,9 +260,8 @@ def test_a_sweep_that_takes_too_long_is_refused(smoke_home):
 
 
 RESULTS = {
-    "accuracy": (["crepe"], []),
+    "accuracy": (["crepe", "half_truths"], []),
     "attribution": ([], []),
-    "blind": (["aro"], []),
     "faithfulness": ([], []),
     "heat-maps": ([], []),
     "paired": ([], []),
