@@ -229,9 +229,8 @@ def test_sweep_that_takes_too_long_is_refused(smoke_home):
 
 
 RESULTS = {
-    "accuracy": (["crepe"], []),
+    "accuracy": (["crepe", "half_truths"], []),
     "attribution": ([], []),
-    "blind": (["aro"], []),
     "heat-maps": ([], []),
     "paired": ([], []),
     "photographs": ([], []),

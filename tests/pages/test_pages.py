@@ -156,7 +156,6 @@ README_ROWS = {
 """Rows of README's table; the page on losses on swaps glues their cells as row_NAME_COLUMN."""
 
 README_NUMBERS = {
-    "gains −0.3 to +0.1": "accuracy C3_range",
     "NegCLIP gains 8.1": "bindings negclip",
     "It gains 15.3 points": "bindings binding",
     "gains 15.1": "bindings hinge",
