@@ -1,4 +1,4 @@
-"""Every stored page keeps the rules, README repeats its numbers; when a page is current."""
+"""Every stored page keeps the rules, texts state its numbers; when a page is current."""
 
 import ast
 import json
@@ -7,20 +7,21 @@ import shlex
 from base64 import b64decode
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pandas as pd
 import pytest
 import yaml
 from conftest import REPOSITORY
-from nbformat.v4 import new_output
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from papermill import inspect_notebook
-from rules import check_pair
+from rules import check_notebook, check_pair
 
 from book.extension import quotes
 from book.extension.glue import html_of
 from book.extension.provenance import MIME, Provenance, provenance, states
-from book.extension.run import readme_figure
+from book.extension.run import readme_figure, run_page
 from book.extension.source import read_page
 from cae_lab import store
 from cae_lab.profiles import load_profile
@@ -145,46 +146,55 @@ def test_readme_shows_a_figure_of_the_stored_page():
     assert image == readme_figure(stored(EXPERIMENTS / "gap-and-accuracy.md"))
 
 
-README_ROWS = {
-    "the paper's CAE, mean of four methods": "FOUR",
-    "CAE, all four methods at once": "ALL",
-    "swap-margin loss": "BOUND",
-    "its placebo, shuffled word roles": "PLACEBO",
-    "margin loss on hard negatives": "HINGE",
-    "NegCLIP": "NEGCLIP",
-}
-"""Rows of README's table; the page on losses on swaps glues their cells as row_NAME_COLUMN."""
-
-README_NUMBERS = {
-    "NegCLIP gains 8.1": "bindings negclip",
-    "It gains 15.3 points": "bindings binding",
-    "gains 15.1": "bindings hinge",
-}
-"""Phrases of README, each with a number that a page glues, perhaps followed by its interval."""
+def test_the_figure_of_readme_is_none_of_smoke(text: Path, home: Path):
+    figure = '<svg role="img" aria-label="a figure"><path/></svg>'
+    content = text.read_text(encoding="utf-8").replace(
+        "1 + 1", f"from IPython.display import HTML\n\nHTML('{figure}')"
+    )
+    text.with_name("gap-and-accuracy.md").write_text(content, encoding="utf-8")
+    for profile in ("smoke", None):
+        run_page("gap-and-accuracy", profile)
+        image = home / "book" / "images" / "gap-and-accuracy.svg"
+        assert image.exists() is (profile is None)
 
 
-def glued(page: str, name: str) -> str:
-    (value,) = {
-        ast.literal_eval(text)
-        for cell in stored(EXPERIMENTS / f"{page}.md").cells
-        for output in cell.get("outputs", ())
-        if output.metadata.get("scrapbook", {}).get("name") == name
-        for kind, text in output.data.items()
-        if kind.endswith("text/plain")
-    }
-    return value.replace("\xa0", " ")
+def good_page() -> nbformat.NotebookNode:
+    figure = new_output("display_data", {"image/png": "AAAA", "text/plain": "<Figure>"})
+    alt = {"mystnb": {"image": {"alt": "Bars: objects .25, relations .06"}}}
+    return new_notebook(
+        cells=[
+            new_markdown_cell("# Title\n\nA ratio 1/2, see https://host/home/page."),
+            new_code_cell("plot()", execution_count=1, outputs=[figure], metadata=alt),
+            new_code_cell("state()", execution_count=2),
+        ]
+    )
 
 
-def test_readme_repeats_the_numbers_of_the_pages():
-    readme = " ".join((REPOSITORY / "README.md").read_text(encoding="utf-8").split(" "))
-    for row, name in README_ROWS.items():
-        (line,) = re.findall(rf"^\| {row} \|.*", readme, re.M)
-        shown = [cell.strip() for cell in line.split("|")[2:-1]]
-        assert shown == [glued("bindings", f"row_{name}_{n}").replace("+", "") for n in range(5)]
-    for phrase, source in README_NUMBERS.items():
-        assert phrase in " ".join(readme.split())
-        number = phrase.split(" gains ")[-1].removeprefix("gains ").removesuffix(" points")
-        assert glued(*source.split()).removeprefix("+").startswith(number.removeprefix("+")), source
+def output(content: str) -> nbformat.NotebookNode:
+    return new_output("display_data", {"text/html": content})
+
+
+@pytest.mark.parametrize(
+    ("place", "name", "value", "complaint"),
+    [
+        (2, "execution_count", 3, "execution counts"),
+        (2, "outputs", [new_output("error", ename="KeyError", evalue="'b'")], "KeyError: 'b'"),
+        (2, "metadata", {"tags": ["injected-parameters"]}, "injected parameters"),
+        (1, "metadata", {}, "without alt text"),
+        (2, "outputs", [output('<svg role="img" aria-label=" "><path/></svg>')], "without alt"),
+        (0, "source", "![](x.svg)", "without alt text"),
+        (0, "source", "(a-place)=\n## A place", "JupyterLab shows"),
+        (0, "source", "it is 88\n% of them", "does not show"),
+        (2, "outputs", [new_output("stream", text="see /home/me/x.py:3")], "/home/me"),
+        (2, "outputs", [output("<pre>C:\\Users\\me\\x</pre>")], "C:\\Users\\me"),
+    ],
+)
+def test_each_rule_catches_its_fault(place: int, name: str, value: Any, complaint: str):
+    page = good_page()
+    assert check_notebook(page) == []
+    page.cells[place][name] = nbformat.from_dict(value)
+    (problem,) = check_notebook(page)
+    assert complaint in problem
 
 
 def test_page_is_current_while_text_and_stored_tables_are_as_they_were(text: Path):
