@@ -66,7 +66,7 @@ def test_another_home_runs_the_repositorys_pages_and_changes_none(tmp_path: Path
     monkeypatch.setattr(
         papermill, "execute_notebook", lambda page, *_, **__: nbformat.read(page, 4)
     )
-    assert run_page("status").parent == tmp_path / "elsewhere" / "runs"
+    assert run_page("reproducibility").parent == tmp_path / "elsewhere" / "runs"
     assert {path: path.stat().st_mtime_ns for path in book.iterdir()} == before
 
 
