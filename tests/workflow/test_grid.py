@@ -127,10 +127,10 @@ def test_a_profile_makes_the_pages_that_show_it_and_smoke_makes_all(monkeypatch)
         name: {*grid.pages_of(choose(name, all=True))}
         for name in ("photo", "paired", "mini", "smoke", "paper", "rehearsal")
     }
-    assert found["photo"] == {"photographs", "word-roles", "status"}
-    assert found["paired"] == {"paired", "status"}
+    assert found["photo"] == {"photographs", "word-roles", "reproducibility"}
+    assert found["paired"] == {"paired", "reproducibility"}
     assert found["smoke"] - found["mini"] == {"photographs", "word-roles", "paired"}
-    assert found["smoke"] == {*page_names()} and "status" in found["mini"]
+    assert found["smoke"] == {*page_names()} and "reproducibility" in found["mini"]
     assert (
         found["rehearsal"]
         == found["paper"]
@@ -370,11 +370,11 @@ def test_pages_follow_their_runs_and_the_book_its_pages(copy: Copy):
     text = copy.folder / "book" / "experiments" / "cost.md"
     before = text.read_text()
     text.write_text(before + "More.\n")
-    assert copy.left() == {"pages/cost", "pages/status", "book"}, "its text"
+    assert copy.left() == {"pages/cost", "pages/reproducibility", "book"}, "its text"
     text.write_text(before)
     (copy.home / "runs/smoke/cae-gradcam/0/done.json").unlink()
     found = copy.left(seeds=2)
-    assert {"cae-gradcam/0", "pages/cost", "pages/status", "book"} <= found
+    assert {"cae-gradcam/0", "pages/cost", "pages/reproducibility", "book"} <= found
     assert not found & {"clip-ft/0", "cae-attention/0", "data", "base"}
 
 
