@@ -6,14 +6,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 from conftest import REPOSITORY
 from PIL import Image
 
 import cae_bench
-import cae_lib as cae
 from cae_bench.benchmarks import BENCHMARK_FAMILIES, FOLDER_OF_FAMILY, Family, ImageRef, Item
 from cae_lab.profiles import load_profile
 from cae_lib.data.rows import json_rows
@@ -55,20 +53,6 @@ def test_the_files_of_a_family_are_read_in_each_call(smoke_world, home, tiny_cli
     (folder / "all.json").unlink()
     with pytest.raises(DataError, match="cae data get mine"):
         cae_bench.evaluate(tiny_clip, "mine")
-
-
-def test_what_is_attributed_is_a_model_with_its_preprocessing_and_a_picture(tiny_clip) -> None:
-    picture = Image.new("RGB", (32, 32))
-    for model in (tiny_clip.model, None, "clip-mini"):
-        with pytest.raises(ConfigError, match="load_clip"):
-            cae.attribute(model, picture, "a dog")
-    for other in (np.asarray(picture), None, [picture]):
-        with pytest.raises(DataError):
-            cae.attribute(tiny_clip, other, "a dog")
-    for caption in (None, ["a dog"]):
-        with pytest.raises(DataError):
-            cae.attribute(tiny_clip, picture, caption)
-    assert len(cae.attribute(tiny_clip, picture, "a dog").scores) == 2
 
 
 @pytest.mark.parametrize("items", [None, [], pd.DataFrame(), pd.DataFrame({"family": ["aro"]})])

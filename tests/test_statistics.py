@@ -54,7 +54,7 @@ def frame(values: np.ndarray, run: str = "a", pictures: np.ndarray | None = None
     return rows.sample(frac=1, random_state=0)
 
 
-def test_by_hand():
+def test_a_contrast_by_hand():
     # seeds 2, 3 and 4: variance 1, a third; items 5, 2, 2: variance 3, a third; nothing left
     rows = np.array([[4, 1, 1], [5, 2, 2], [6, 3, 3]])
     first, second = frame(rows + 7), frame(np.full((3, 3), 7), "b")
@@ -66,6 +66,10 @@ def test_by_hand():
     reach = t.isf(0.025, result.freedom) * variance**0.5
     assert (result.low, result.high) == pytest.approx((3 - reach, 3 + reach))
     assert (result.n, result.pictures, result.seeds, result.against) == (3, 3, 3, "b")
+    # means of seeds equal, of items 1.5 and 0.5; each cell is half a point off their sum
+    _, parts = seed_means_and_components(*cells([np.array([[2, 0], [1, 1]])]))
+    assert (parts.by_seed, parts.by_item, parts.rest) == pytest.approx((0, 0.25, 0.5))
+    assert parts.variance() == pytest.approx(0.25)
 
 
 def test_freedom_by_hand_as_observed_and_as_expected():
@@ -82,20 +86,6 @@ def test_freedom_by_hand_as_observed_and_as_expected():
     assert none.degrees_of_freedom(True) == pytest.approx(0.2**2 / (0.2**2 / 4 + 0.1 * 0.2 / 2))
 
 
-@pytest.mark.parametrize(("second", "freedom"), [([3, 4], 3), ([2, 3], 3), ([1, 2], 2)])
-def test_groups_that_share_no_picture_have_a_mean_each(second: list[int], freedom: int):
-    groups = [np.array([[1, 0, 0]]), np.array([[1, 0]])]
-    _, parts = seed_means_and_components(*cells(groups, [0.5, 0.5], [[0, 1, 2], second]))
-    assert parts.item_freedom == freedom
-
-
-def test_what_seed_and_item_share_is_counted_once():
-    # means of seeds equal, of items 1.5 and 0.5; each cell is half a point off their sum
-    _, parts = seed_means_and_components(*cells([np.array([[2, 0], [1, 1]])]))
-    assert (parts.by_seed, parts.by_item, parts.rest) == pytest.approx((0, 0.25, 0.5))
-    assert parts.variance() == pytest.approx(0.25)
-
-
 @pytest.mark.parametrize("n_seeds", [1, 3])
 def test_without_a_difference_between_seeds_it_is_the_paired_t_test(n_seeds: int):
     first, second = np.random.default_rng(0).random((2, 1, 40)) < 0.5
@@ -106,11 +96,18 @@ def test_without_a_difference_between_seeds_it_is_the_paired_t_test(n_seeds: int
 
 
 def test_a_group_of_one_item_takes_the_others_variance():
-    by_seed, parts = seed_means_and_components(
-        *cells([np.array([[1, 0, 0, 0]]), np.array([[1]])], [0.25, 0.75])
-    )
+    groups = [np.array([[1, 0, 0, 0]]), np.array([[1]])]
+    by_seed, parts = seed_means_and_components(*cells(groups, [0.25, 0.75]))
     assert by_seed[0] == pytest.approx(0.25 * 0.25 + 0.75)
     assert parts.by_item == pytest.approx(0.25**2 * 0.25 / 4 + 0.75**2 * 0.25)
+    groups = [np.array([[1, 0, 0]]), np.array([[1, 0]])]
+    for images, freedom in (
+        ([3, 4], 3),
+        ([2, 3], 3),
+        ([1, 2], 2),
+    ):  # shared with the first: 0, 1, 2
+        _, parts = seed_means_and_components(*cells(groups, [0.5, 0.5], [[0, 1, 2], images]))
+        assert parts.item_freedom == freedom
 
 
 def test_one_picture_gives_an_estimate_and_no_interval():
@@ -190,36 +187,17 @@ def test_weights_that_list_an_item_twice_are_refused():
             function(both, items=["item"], weights=twice, **arguments)
 
 
-@pytest.mark.parametrize("names", [("z", "a"), ("a", "z")])
-def test_each_stratum_keeps_its_own_weight_whatever_its_name_and_place(names: tuple[str, str]):
+@pytest.mark.parametrize("names", ["za", "az"])
+def test_each_stratum_keeps_its_own_weight_whatever_its_name_and_place(names: str):
     # two items of .4 each that are right, four of .05 each that are wrong: .8 in any order
     rows = frame(np.array([[1, 1, 0, 0, 0, 0]]))
-    weights = pd.DataFrame(
-        {
-            "score": "all",
-            "item": range(6),
-            "weight": [0.4] * 2 + [0.05] * 4,
-            "stratum": [names[0]] * 2 + [names[1]] * 4,
-        }
-    )
+    strata, weight = [names[0]] * 2 + [names[1]] * 4, [0.4] * 2 + [0.05] * 4
+    weights = pd.DataFrame({"score": "all", "item": range(6), "weight": weight, "stratum": strata})
     for order in ([0, 1, 2, 3, 4, 5], [5, 0, 4, 1, 3, 2]):
         result = mean_ci(rows, items=["item"], weights=weights.iloc[order]).iloc[0]
         assert result.estimate == pytest.approx(0.8)
-    uneven = weights.assign(weight=[0.5, 0.3] + [0.05] * 4)
     with pytest.raises(DataError, match=names[0]):
-        mean_ci(rows, items=["item"], weights=uneven)
-
-
-def test_other_keys_are_contrasted_within_runs():
-    words = pd.concat(
-        [
-            frame(np.array([[1.0, 2, 4]])).assign(role="object"),
-            frame(np.array([[0.0, 2, 1]])).assign(role="relation"),
-        ]
-    )
-    result = contrasts(words, "relation", items=["item"], by=["run"], key="role").iloc[0]
-    assert (result.run, result.role, result.against) == ("a", "object", "relation")
-    assert (result.estimate, result.n) == (4 / 3, 3)
+        mean_ci(rows, items=["item"], weights=weights.assign(weight=[0.5, 0.3] + [0.05] * 4))
 
 
 def of_seeds(run: str, seeds: list[int], n: int = 8) -> pd.DataFrame:
@@ -229,27 +207,11 @@ def of_seeds(run: str, seeds: list[int], n: int = 8) -> pd.DataFrame:
     )
 
 
-def test_seeds_are_paired_by_their_value_whatever_their_order():
-    # the difference of seed s is 10 s - s, so 9, 18, 36: paired by another order it would vary less
-    both = pd.concat(
-        [
-            of_seeds("a", [4, 1, 2]).assign(correct=lambda f: 10 * f["correct"]),
-            of_seeds("b", [1, 2, 4]),
-        ]
-    )
-    for rows in (both, both[::-1], both.sample(frac=1, random_state=3)):
-        result = contrasts(rows, "b", items=["item"]).iloc[0]
-        assert (result.estimate, result.seeds) == (21.0, 3)
-        assert result.error == pytest.approx((np.var([9, 18, 36], ddof=1) / 3) ** 0.5)
-
-
 @pytest.mark.parametrize(
     ("first", "second"), [([0, 1, 2], [7, 8, 9]), ([7], [0, 1, 2]), ([0], [7])]
 )
 @pytest.mark.parametrize("run", ["cae-gradcam", "baseline", "data-half", "base"])
-def test_runs_without_a_seed_in_common_are_no_pairs_whatever_their_names(
-    run: str, first: list[int], second: list[int]
-):
+def test_runs_without_a_seed_in_common_are_no_pairs_whatever_their_names(run, first, second):
     both = pd.concat([of_seeds(run, first), of_seeds("clip-ft", second)])
     with pytest.raises(DataError, match="`fixed`") as error:
         contrasts(both, "clip-ft", items=["item"])
@@ -265,23 +227,24 @@ def test_runs_without_a_seed_in_common_are_no_pairs_whatever_their_names(
     ("first", "second", "common"),
     [([0], [0, 1, 2], [0]), ([0, 1, 2], [1], [1]), ([0, 1, 2, 3], [7, 3, 1, 2], [1, 2, 3])],
 )
-def test_only_seeds_that_both_runs_have_are_compared_and_counted(
-    first: list[int], second: list[int], common: list[int]
-):
-    generator = np.random.default_rng(0)
-    table = of_pairs(np.arange(9.0), a=generator.random((8, 9)), b=generator.random((8, 9)))
+def test_only_seeds_that_both_runs_have_are_paired_whatever_their_order(first, second, common):
+    values = np.random.default_rng(0).random((2, 8, 9))
+    table = of_pairs(np.arange(9.0), a=values[0], b=values[1])
     rows = table.assign(item=table["pair"], picture=table["pair"])
-
-    def of(a: list[int], b: list[int]) -> pd.DataFrame:
-        return rows[rows["seed"].isin(a).where(rows["run"] == "a", rows["seed"].isin(b))]
-
+    both = rows[rows["seed"].isin(first).where(rows["run"] == "a", rows["seed"].isin(second))]
+    less = rows[rows["seed"].isin(common)]
+    difference = (values[0] - values[1])[common]
     for function, arguments in (
         (contrasts, {"value": "score", "items": ["item"]}),
         (correlations, {"resamples": 20}),
     ):
-        result = function(of(first, second), "b", **arguments)
-        pd.testing.assert_frame_equal(result, function(of(common, common), "b", **arguments))
+        for order in (both, both[::-1], both.sample(frac=1, random_state=3)):
+            result = function(order, "b", **arguments)
+            pd.testing.assert_frame_equal(result, function(less, "b", **arguments))
         assert result["seeds"].tolist() == [len(common)]
+    _, parts = seed_means_and_components(*cells([difference]))
+    result = contrasts(both, "b", value="score", items=["item"])
+    assert result["error"].item() == pytest.approx(parts.variance() ** 0.5)
 
 
 @pytest.mark.parametrize("seeds", [[0, 1, 2], [7, 8, 9], [7]])
@@ -295,16 +258,13 @@ def test_a_fixed_model_is_compared_with_every_seed(seeds: list[int]):
             assert (result.estimate, result.seeds) == (seed - np.mean(seeds), len(seeds))
     result = contrasts(both, {"base": "one"}, items=["item"], fixed=["base", "one"]).iloc[0]
     assert (result.estimate, result.seeds) == (-7, 1)
+    several = pd.concat([of_seeds("a", [0, 1, 2]), of_seeds("b", [0, 1])])
+    with pytest.raises(DataError, match="run b with seeds 0, 1.*fixed"):
+        contrasts(several, "b", items=["item"], fixed="b")
     three = np.random.default_rng(0).random((3, 6))
     table = of_pairs(np.arange(6.0), a=three, b=three[:1], c=np.repeat(three[:1], 3, axis=0))
     fixed, repeated = (correlations(table, run, 20, fixed="b").set_index("run") for run in "bc")
     pd.testing.assert_series_equal(fixed.loc["a"], repeated.loc["a"])
-
-
-def test_a_fixed_model_with_several_seeds_is_refused():
-    both = pd.concat([of_seeds("a", [0, 1, 2]), of_seeds("b", [0, 1])])
-    with pytest.raises(DataError, match="run b with seeds 0, 1.*fixed"):
-        contrasts(both, "b", items=["item"], fixed="b")
 
 
 def test_missing_values_are_named_and_not_dropped():
@@ -326,6 +286,9 @@ def test_items_meet_by_their_names_and_one_sided_items_are_an_error():
     other["item"] = other["picture"] = 3 - other["item"]
     result = contrasts(pd.concat([frame(values), other]), "b", items=["item"]).iloc[0]
     assert (result.estimate, result.error, result.n) == (0, 0, 4)
+    by_role = pd.concat([frame(values).assign(role="object"), other.assign(run="a", role="other")])
+    result = contrasts(by_role, "other", items=["item"], by=["run"], key="role").iloc[0]
+    assert (result.run, result.role, result.against, result.n) == ("a", "object", "other", 4)
     with pytest.raises(DataError, match="picture"):  # a name of two items
         contrasts(pd.concat([frame(values), other.assign(picture=0)]), "b", items=["item"])
     for name in ("item", "seed", "picture"):
@@ -390,7 +353,7 @@ def test_a_handful_of_pictures_gives_no_verdict(values: list[float]):
 
 
 @pytest.mark.parametrize(
-    ("values", "delta", "said"),
+    ("values", "delta", "word"),
     [
         ([1.0] * 6, 0.1, "supported"),
         ([-1.0] * 6 + [0.0], 0.1, "contradicted"),
@@ -398,16 +361,12 @@ def test_a_handful_of_pictures_gives_no_verdict(values: list[float]):
         ([0.01] * 6, 0.1, "negligible"),
     ],
 )
-def test_six_pictures_are_enough(values: list[float], delta: float, said: str):
-    rows = differences(values)
+def test_six_images_are_enough(values: list[float], delta: float, word: str):
     assert binomtest(MIN_NONZERO_CLUSTERS, MIN_NONZERO_CLUSTERS).pvalue < 0.05
-    assert classify(rows, delta).tolist() == [said]
-
-
-def test_it_is_images_that_count_and_any_seed_may_differ():
-    assert differences([1.0] * 12, pictures=[0, 1, 2, 3, 4, 0] * 2)["nonzero"].item() == 5
-    assert differences([1.0] * 12, pictures=[0, 1, 2, 3, 4, 5] * 2)["nonzero"].item() == 6
-    rows = pd.concat([frame(np.eye(3, 9)), frame(np.zeros((3, 9)), "b")])
+    assert classify(differences(values), delta).tolist() == [word]
+    for pictures, count in (([0, 1, 2, 3, 4, 0], 5), ([0, 1, 2, 3, 4, 5], 6)):
+        assert differences([1.0] * 12, pictures=pictures * 2)["nonzero"].item() == count
+    rows = pd.concat([frame(np.eye(3, 9)), frame(np.zeros((3, 9)), "b")])  # with any seed
     assert contrasts(rows, "b", items=["item"])["nonzero"].item() == 3
 
 
@@ -492,36 +451,19 @@ def test_two_seeds_have_an_estimate_and_no_interval_test_or_verdict():
     assert correlations(pairs, resamples=20)[columns].isna().all(axis=None)
 
 
-def test_holm_equals_that_of_statsmodels():
-    p = np.random.default_rng(0).beta(0.5, 3, 30)
-    p[5] = p[7]
-    known = multipletests(p, method="holm")[1]
-    tests = pd.DataFrame({"estimate": 1.0, "p": p})
-    assert holm(tests)["p_holm"].to_numpy() == pytest.approx(known, abs=1e-15)
-
-
-def test_holm_does_not_need_distinct_labels_of_rows():
-    half = pd.DataFrame({"estimate": [1.0, -1.0], "p": [0.01, 0.04], "nonzero": [9, 9]})
-    result = holm(pd.concat([half, half * [1, 2, 1]]))
-    assert result.index.tolist() == [0, 1, 0, 1]
-    assert result["p_holm"].tolist() == pytest.approx([0.04, 0.08, 0.06, 0.08])
-    assert result["sure"].tolist() == [1, 0, 0, 0]
-
-
-def test_holm_by_hand_within_groups():
-    tests = pd.DataFrame(
-        {
-            "estimate": [1, -1, 1, 1, -1],
-            "p": [0.01, 0.03, 0.02, 0.04, 0.6],
-            "claim": ["x", "x", "x", "y", "y"],
-        }
+def test_holm_is_that_of_statsmodels_within_groups_whatever_the_labels_of_rows():
+    p = np.random.default_rng(0).beta(0.5, 3, (2, 30))
+    p[:, 5] = p[:, 7]
+    tests = pd.concat(
+        pd.DataFrame({"estimate": [1.0, -1.0] * 15, "p": part, "claim": claim, "nonzero": 9})
+        for claim, part in zip("xy", p, strict=True)
     )
-    result = holm(tests, by=["claim"])
-    assert result["p_holm"].tolist() == pytest.approx([0.03, 0.04, 0.04, 0.08, 0.6])
-    assert result["sure"].tolist() == [1, -1, 1, 0, 0]
-    result = holm(tests[:4])
-    assert result["p_holm"].tolist() == pytest.approx([0.04, 0.06, 0.06, 0.06])
-    assert result["sure"].tolist() == [1, 0, 0, 0]
+    for by, groups in ((["claim"], p), ([], [p.ravel()])):
+        result = holm(tests, by=by)
+        expected = np.concatenate([multipletests(part, method="holm")[1] for part in groups])
+        assert result["p_holm"].to_numpy() == pytest.approx(expected, abs=1e-15)
+        assert result["sure"].tolist() == [*np.sign(tests["estimate"]) * (expected < 0.05)]
+        assert 0 < (expected < 0.05).sum() < 60 and result.index.equals(tests.index)
 
 
 @pytest.mark.parametrize(
@@ -613,17 +555,9 @@ def test_a_verdict_is_the_word_of_three_methods_of_four_each_as_weak_as_its_weak
 
 def of_pairs(gold: np.ndarray, **scores: np.ndarray) -> pd.DataFrame:
     """A table of scores `(seeds, n)` by run, on one set."""
+    pairs = {"set": "sts", "pair": range(len(gold)), "gold": gold}
     return pd.concat(
-        pd.DataFrame(
-            {
-                "run": run,
-                "seed": seed,
-                "set": "sts",
-                "pair": range(len(gold)),
-                "gold": gold,
-                "score": row,
-            }
-        )
+        pd.DataFrame({"run": run, "seed": seed, "score": row} | pairs)
         for run, rows in scores.items()
         for seed, row in enumerate(rows)
     )
@@ -661,8 +595,12 @@ def test_pairs_meet_their_gold_and_sets_their_seeds_by_name():
         correlations(table.assign(gold=table["gold"].where(table["run"] == "a", 3.0)))
     with pytest.raises(DataError, match="gold"):
         correlations(table.assign(gold=table["gold"].where(table["pair"] != 2)))
+    with pytest.raises(DataError, match="twice"):
+        correlations(pd.concat([table, table.iloc[:1]]), resamples=10)
     with pytest.raises(DataError):
         correlations(table.iloc[:0])
+    constant = correlations(table.assign(score=0.0), resamples=10)
+    assert constant[["estimate", "p"]].isna().all(axis=None)
     other = table.assign(set="other")
     for wrong in (
         other.assign(seed=other["seed"] + 1),
@@ -703,42 +641,16 @@ def test_a_correlation_varies_by_pairs_and_by_seeds():
     assert gain[["estimate", "low", "high", "p"]].tolist() == [0, 0, 0, 1]
 
 
-def test_scores_without_variation_have_no_correlation_and_no_test():
-    table = of_pairs(np.arange(4.0), a=np.zeros((2, 4)))
-    result = correlations(table, resamples=10).iloc[0]
-    assert np.isnan(result[["estimate", "p"]].astype(float)).all()
-    with pytest.raises(DataError, match="twice"):
-        correlations(pd.concat([table, table.iloc[:1]]), resamples=10)
-
-
 def test_a_ratio_has_the_mean_and_the_spread_of_a_ratio_of_means():
     generator = np.random.default_rng(0)
     bottom = generator.normal(2, 1, (2000, 60))
     top = 0.5 * bottom + generator.normal(0, 1, bottom.shape)
-    table = pd.DataFrame(
-        {
-            "run": "a",
-            "seed": 0,
-            "item": range(60),
-            "picture": range(60),
-            "top": top[0],
-            "bottom": bottom[0],
-        }
-    )
+    table = frame(top[:1]).sort_values("item").rename(columns={"correct": "top"})
+    table = table.assign(bottom=bottom[0])
     table["ratio"] = linearized_ratios(table, "top", "bottom")
     result = mean_ci(table, "ratio", ["item"]).iloc[0]
     assert result["estimate"] == pytest.approx(top[0].mean() / bottom[0].mean())
     assert result["error"] == pytest.approx((top.mean(1) / bottom.mean(1)).std(), rel=0.25)
     runs = pd.DataFrame({"run": list("aabb"), "top": [1.0, 3, 1, 1], "bottom": [4.0, 4, 1, 3]})
-    result = linearized_ratios(
-        runs, "top", "bottom"
-    )  # of each run its own, 1/2 + (top - bottom / 2) / mean
-    assert result.tolist() == [0.25, 0.75, 0.75, 0.25]
-
-
-def test_three_pictures_by_hand():
-    # answers by picture: 1 1, 0 0, 1 0; mean 1/2; sums of residuals 1, -1, 0 over 6
-    values, pictures = np.array([[1, 1, 0, 0, 1, 0]]), np.array([7, 7, 3, 3, 5, 5])
-    result = mean_ci(frame(values, pictures=pictures), items=["item"]).iloc[0]
-    assert result.error**2 == pytest.approx((2 / 36) / (1 - 1 / 3))
-    assert (result.freedom, result.pictures, result.n) == (pytest.approx(2), 3, 6)
+    # of each run its own, 1/2 + (top - bottom / 2) / mean
+    assert linearized_ratios(runs, "top", "bottom").tolist() == [0.25, 0.75, 0.75, 0.25]

@@ -22,7 +22,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from conftest import REPOSITORY
-from oracles import Batch, explicit_attention
 from PIL import Image
 from torch import Tensor, nn
 from toys import FT, toy_clip, toy_run
@@ -31,9 +30,9 @@ from book.extension.provenance import Provenance
 from book.extension.source import read_page
 from cae_lab.cli import cae
 from cae_lab.profiles import PROFILES, load_profile
-from cae_lib.errors import DataError
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
+from cae_lib.training.losses import CAELoss
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION
 
 PAGE = REPOSITORY / "book" / "experiments" / "use-it.md"
@@ -43,7 +42,6 @@ BLOCKS = re.findall(r"```sh\n(.*?)```", SCALE.read_text(encoding="utf-8"), re.DO
 LINES = [line for block in BLOCKS for line in block.splitlines() if line.strip()]
 COMMANDS = [line for line in LINES if not line.startswith("make ")]
 SMALL = {"profile": "smoke", "pictures": 8, "batch_size": 4, "epochs": 2}
-EVERY = pytest.mark.parametrize("method", ["attention", "gradcam", "perturbation", "gradient"])
 CAPTIONS = ["a red cat chases a dog", "a small bird on a tree"]
 
 
@@ -82,72 +80,31 @@ def test_the_page_runs_from_start_to_end(page: dict) -> None:
     assert isinstance(page["provenance"]("use-it", page), Provenance)
 
 
-def _plain_scores(method: str, batch: Batch, words: Tensor) -> Tensor:
-    """Scores `(B, 77)` by the definitions, over all 77 tokens; differentiable."""
-    if method == "attention":
-        return batch.attention_rows().mean(dim=(0, 2))
-    if method == "gradcam":  # the temperature is a constant of S
-        batch.model.logit_scale.requires_grad_(False)
-        scores = batch.relevance(create_graph=True)
-        batch.model.logit_scale.requires_grad_(True)
-        return scores
-    embeddings = batch.text.token_embedding(batch.tokens)
-    if method == "gradient":
-        with explicit_attention(batch.text):  # open_clip's cannot be differentiated twice
-            whole = batch.score(embeddings)
-        (gradient,) = torch.autograd.grad(whole.sum(), embeddings, create_graph=True)
-        return gradient.norm(dim=-1)
-    mean = batch.text.token_embedding.weight.mean(dim=0).detach()
-    scores = torch.zeros(words.shape, dtype=embeddings.dtype)
-    for number in range(1, int(words.max()) + 1):
-        without = batch.score(torch.where((words == number).unsqueeze(-1), mean, embeddings))
-        scores = scores + (words == number) * (batch.score(embeddings) - without).unsqueeze(1)
-    return scores
-
-
 def _itc(model: nn.Module, images: Tensor, texts: Tensor) -> Tensor:
     logits = model.logit_scale.exp() * F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
     labels = torch.arange(len(logits))
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 
 
-def test_the_page_s_loop_refuses_roles_of_other_captions() -> None:
-    """As when the parse is shuffled and the tokens are not."""
-    with pytest.raises(DataError):
-        _run("words.roles, words.words", "words.roles.flip(0), words.words.flip(0)", **SMALL)
-
-
-@EVERY
-def test_a_step_has_the_gradients_of_a_plain_loop(method: str, page: dict) -> None:
-    """The page's own lines, in float64, against the definitions."""
-    pixels, tokens = page["images"][:4].double(), page["words"].tokens[:4]
-    roles, numbers = page["words"].roles[:4], page["words"].words[:4]
+def test_the_page_s_loop_adds_the_attribution_loss_to_clip_s(page: dict) -> None:
+    """The page's own lines, in float64; the losses themselves have oracles of their own."""
     model = load_clip("clip-mini", page["weights"]).model.double()
-    namespace = page | {
-        "model": model,
-        "method": method,
-        "weight": 3.0,
-        "images": pixels,
-        "batch_size": 4,
-        "epochs": 1,
-        "words": type(page["words"])(tokens, roles, 0, 0, 0, numbers),
-    }
+    words = page["words"].take(torch.arange(4))
+    options = {"model": model, "weight": 3.0, "batch_size": 4, "epochs": 1, "words": words}
+    namespace = page | options | {"images": page["images"][:4].double()}
     (loop,) = [cell.source for cell in _cells() if "loss.backward()" in cell.source]
     exec(loop.replace("shuffle=True", "shuffle=False").replace("lr=1e-4", "lr=0.0"), namespace)
-    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     assert namespace["history"][0]["attribution"] > 0.01
     model.zero_grad()
-    images = model.encode_image(pixels)
-    batch = Batch(model, tokens, tokens.argmax(-1), F.normalize(images, dim=-1))
-    words = numbers * (roles > 0)  # some have two tokens
-    scores = _plain_scores(method, batch, words)
-    both = ((roles == 1).any(1) & (roles >= 2).any(1)).unsqueeze(1)
-    lead = scores[both & (roles == 1)].mean() - scores[both & (roles >= 2)].mean()
-    loss = _itc(model, images, model.encode_text(tokens)) + 3.0 * lead.clamp(min=0)
+    images = model.encode_image(namespace["images"], normalize=True)
+    attribution = CAELoss(model, page["method"], weight=3.0)
+    output = attribution(images, words.tokens, words.roles, words.words)
+    loss = _itc(model, images, model.encode_text(words.tokens)) + output.loss
     loss.backward()
     torch.testing.assert_close(namespace["loss"].detach(), loss.detach(), atol=1e-10, rtol=0)
     expected = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-7)
+    torch.testing.assert_close(gradients, expected, atol=1e-9, rtol=1e-7)
 
 
 def test_another_model_needs_another_name_only(tmp_path: Path, capsys) -> None:
@@ -176,21 +133,13 @@ def test_spans_of_ones_own(page: dict) -> None:
     assert page["tokenizer"](CAPTIONS[:1]).equal(words.tokens)
 
 
-def test_the_block_on_mixed_precision(page: dict) -> None:
-    page["model"].zero_grad()
-    assert _fenced("torch.autocast", **page)["output"].loss.dtype == torch.float32
-    gradient = page["model"].transformer.resblocks[0].attn.in_proj_weight.grad
-    assert gradient.isfinite().all() and gradient.abs().max() > 0
-
-
-@EVERY
-def test_the_block_on_several_gpus(method: str, page: dict, tmp_path: Path) -> None:
+def test_the_block_on_several_gpus(page: dict, tmp_path: Path) -> None:
     """In a group of one process, the block's gradients are those of the plain lines."""
     model = page["model"]
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
     try:
         model.zero_grad()
-        names = _fenced("DistributedDataParallel(", **page | {"method": method})
+        names = _fenced("DistributedDataParallel(", **page)
     finally:
         dist.destroy_process_group()
     found = model.positional_embedding.grad.clone()
@@ -240,28 +189,18 @@ def test_the_trainer_of_hugging_face(page: dict, tmp_path: Path, monkeypatch) ->
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     monkeypatch.chdir(tmp_path)
-    small = {
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_attention_heads": 2,
-        "num_hidden_layers": 1,
-        "projection_dim": 8,
-    }
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    small |= {"num_hidden_layers": 1, "projection_dim": 8}
     text = {**small, "vocab_size": 49408, "eos_token_id": 49407, "bos_token_id": 49406}
     vision = {**small, "image_size": 112, "patch_size": 16}
     config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
     clip = transformers.CLIPModel(config)
     before = {name: value.clone() for name, value in clip.state_dict().items()}
-    options = {
-        "per_device_train_batch_size": 4,
-        "num_train_epochs": 1,
-        "report_to": [],
-        "use_cpu": True,
-        "save_strategy": "no",
-        "disable_tqdm": True,
-    }
-    given = page | {"clip": clip, "options": options, "method": "gradient"}
-    names = _fenced("class ClipWithCae", **given)
+    options = {"per_device_train_batch_size": 4, "num_train_epochs": 1, "report_to": []}
+    options |= {"use_cpu": True, "save_strategy": "no", "disable_tqdm": True}
+    names = _fenced(
+        "class ClipWithCae", **page | {"clip": clip, "options": options, "method": "gradient"}
+    )
     after = clip.state_dict()
     for name in ("visual_projection.weight", "text_model.embeddings.token_embedding.weight"):
         assert not torch.equal(after[name], before[name]), name
@@ -277,9 +216,8 @@ def test_the_trainer_of_hugging_face(page: dict, tmp_path: Path, monkeypatch) ->
 
 def test_the_lines_for_open_clips_own_training(page: dict, monkeypatch) -> None:
     """The block's objects, given what `open_clip_train/main.py` holds at that place."""
-    arguments = SimpleNamespace(
-        local_loss=False, gather_with_grad=False, rank=0, world_size=1, accum_freq=2
-    )
+    flags = {"local_loss": False, "gather_with_grad": False}
+    arguments = SimpleNamespace(rank=0, world_size=1, accum_freq=2, **flags)
     names = _fenced("CAEClipLoss(", **page | {"args": arguments, "method": "gradient"})
     packed = names["role_tokenizer"](CAPTIONS)
     losses = names["loss"](**names["model"].train()(page["pixels"][:2], packed), output_dict=True)

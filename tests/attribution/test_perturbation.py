@@ -61,20 +61,6 @@ def _scores(batch: Batch, words: Tensor, requested: Tensor | None = None) -> Ten
     return get_method("perturbation").score(captions).scores
 
 
-@torch.no_grad()
-def test_a_first_token_that_belongs_to_a_word_is_masked_too(batch) -> None:
-    """As with a tokenizer that begins a text with its first word, such as SigLIP's."""
-    words = torch.zeros(4, 77, dtype=torch.long)
-    words[:, :2] = torch.tensor([1, 2])
-    method = get_method("perturbation", unit="token")
-    encoder = text_encoder(batch.model)
-    scores = method.score(Captions(encoder, batch.tokens, batch.image_features, words=words)).scores
-    mean = batch.model.token_embedding.weight.detach().mean(0)
-    expected = batch.ablation(words, mean)
-    torch.testing.assert_close(scores, expected[:, : scores.shape[1]], atol=1e-10, rtol=0)
-    assert (scores[:, 0] != 0).all()
-
-
 def test_words_can_be_given_or_missing(batch, attribute, tiny_clip) -> None:
     groups = torch.zeros(4, 77, dtype=torch.long)
     groups[1, 2], groups[1, 5], groups[2, 4:7], groups[0, 60] = 2, 2, 1, 1

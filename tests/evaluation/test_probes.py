@@ -4,13 +4,11 @@ import json
 from collections import Counter
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from cae_bench.encoder import Encoder
 from cae_lab.measures import benchmark_table
 from cae_lab.profiles import load_profile
-from data.recipes import probes
 from data.recipes.probes import SUBSETS, describe_base, probe_table, zero_shot_numbers
 from data.recipes.synthetic_scenes.vocabulary import COLORS, NOUNS, RELATIONS
 
@@ -77,26 +75,6 @@ def test_vectors_that_hold_nothing_give_the_commonest_answer(world_home):
             assert row.answer in known and row.commonest in known
             most = max(counts[name] for name in known)
             assert counts[row.answer] == counts[row.commonest] == most
-
-
-def test_of_two_nouns_that_training_lacks_the_truth_is_not_preferred(world_home, monkeypatch):
-    columns = ["relation", "subject", "object", "color of the subject"]
-    seen = pd.DataFrame(
-        [
-            ("on", "cat", "dog", "red"),
-            ("under", "cow", "cat", "blue"),
-            ("above", "dog", "cow", "gray"),
-        ],
-        columns=columns,
-    )
-    asked = pd.DataFrame(
-        [("on", "key", "hat", "red"), ("on", "hat", "key", "red")], columns=columns
-    )
-    parts = iter([(np.eye(3), seen), (np.eye(3)[:2], asked)])
-    monkeypatch.setattr(probes, "_embed", lambda *_: next(parts))
-    table = probe_table(None, load_profile("smoke")).query("target == 'subject'")
-    for column in ("answer", "commonest"):
-        assert table[column].nunique() == 1 and table[column].isin(["key", "hat"]).all()
 
 
 def test_without_gold_there_is_nothing_to_ask(home):

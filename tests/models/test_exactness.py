@@ -129,13 +129,8 @@ def test_modified_blocks_are_called(model: nn.Module, side: str, modification: s
 @pytest.mark.parametrize(
     "settings",
     [
-        {},
-        {"qk_norm": True},
-        {"scale_heads": True},
-        {"scaled_cosine": True},
-        {"inner_norm": True},
-        {"attn_drop": 0.5},
-        {"qkv_bias": False},
+        *({}, {"attn_drop": 0.5}, {"qkv_bias": False}),
+        *({name: True} for name in ("qk_norm", "scale_heads", "scaled_cosine", "inner_norm")),
     ],
     ids=str,
 )
@@ -165,29 +160,22 @@ def test_backward_hooks_are_called(model: nn.Module, side: str, kind: str) -> No
 
 
 @both_sides
-def test_layers_without_bias_stay_packed(model: nn.Module, side: str) -> None:
+def test_layers_without_bias_stay_packed_and_a_subclass_encodes_itself(model, side: str) -> None:
     for layer in first_block(model, side).mlp[::2]:
         layer.bias = None
     first_block(model, side).mlp[1] = QuickGELU()
     assert_same(model, side)
     assert text_encoder(model).implementation == "packed"
-
-
-@both_sides
-def test_a_subclass_of_the_model_encodes_itself(model: nn.Module, side: str) -> None:
+    model.attn_mask.fill_(0)  # not causal
+    assert_same(model, side)
     subclass(model, f"encode_{side}")
     assert_same(model, side)
-
-
-def test_a_mask_that_is_not_causal(model: nn.Module) -> None:
-    model.attn_mask.fill_(0)
-    assert_same(model, "text")
 
 
 @pytest.mark.parametrize(
     ("family", "side"), [("CLIP", "image"), ("custom text", "text"), ("CoCa", "text")]
 )
-def test_hook_on_each_module_in_turn(family: str, side: str) -> None:
+def test_a_hook_on_any_module_is_called(family: str, side: str) -> None:
     model, changed = MODEL_FAMILIES[family]().model, []
     tower = model.visual if side == "image" else model.text
     before = own_features(model, side)

@@ -57,45 +57,33 @@ def test_contrastive_loss_of_two_pairs(negative: bool) -> None:
     assert none == contrastive_loss(images, texts, torch.tensor(2.0))
 
 
-@pytest.mark.parametrize(
-    ("images", "texts", "negatives"),
-    [
-        ((3, 2), (5, 2), None),
-        ((0, 2), (0, 2), None),
-        ((3, 2), (3, 4), None),
-        ((3, 2), (3, 2), (4, 3)),
-        ((2,), (2,), None),
-    ],
-    ids=str,
-)
-def test_each_image_has_one_caption(images, texts, negatives) -> None:
+SHAPES = [((3, 2), (5, 2)), ((0, 2), (0, 2)), ((3, 2), (3, 4)), ((2,), (2,))]
+
+
+@pytest.mark.parametrize("shapes", [*SHAPES, ((3, 2), (3, 2), (4, 3))], ids=str)
+def test_images_and_captions_that_are_no_pairs_are_refused(shapes) -> None:
     """Further texts would be taken for negatives, and the mean over none is not a number."""
-    given = [None if shape is None else torch.ones(shape) for shape in (images, texts, negatives)]
+    images, texts, *negatives = map(torch.ones, shapes)
     with pytest.raises(DataError):
-        contrastive_loss(*given[:2], torch.tensor(2.0), given[2])
+        contrastive_loss(images, texts, torch.tensor(2.0), *negatives)
 
 
 @pytest.mark.parametrize("scope", ["batch", "word"])
 @pytest.mark.parametrize(
     "roles",
-    [ROLES[:1], ROLES[:, :1], ROLES[0], ROLES[:, :3]],
-    ids=["one caption", "one token", "no batch", "fewer tokens"],
+    [ROLES[:1], ROLES[:, :1], ROLES[0], ROLES[:, :3], ROLES.bool(), ROLES.float()],
+    ids=["one caption", "one token", "no batch", "fewer tokens", "truth values", "floats"],
 )
-def test_roles_and_words_of_another_shape_are_refused(roles: Tensor, scope) -> None:
-    """Those of one caption would count for both."""
+def test_roles_and_words_of_another_shape_or_kind_are_refused(roles: Tensor, scope) -> None:
+    """Roles of one caption would count for both, and truth values have no role 2 or 3."""
     config = AttributionLossConfig(scope=scope)
-    with pytest.raises(DataError, match=r"roles .*\(2, 4\)"):
+    with pytest.raises(DataError, match="roles "):
         attribution_loss(SCORES, roles, config, WORDS)
-    with pytest.raises(DataError, match=r"words .*\(2, 4\)"):
-        attribution_loss(SCORES, ROLES, config, roles.long())
-
-
-@pytest.mark.parametrize("kind", [torch.bool, torch.float32])
-def test_roles_are_integers(kind: torch.dtype) -> None:
-    """Truth values are no roles: no token would have role 2 or 3, and the loss would be 0."""
-    for call in (loss_of, lambda scores, hinge, roles: per_caption_stats(scores, roles, hinge)):
-        with pytest.raises(DataError):
-            call(SCORES, AttributionLossConfig(), ROLES.to(kind))
+    with pytest.raises(DataError):
+        per_caption_stats(SCORES, roles, config, WORDS)
+    if roles.shape != ROLES.shape:
+        with pytest.raises(DataError, match=r"words .*\(2, 4\)"):
+            attribution_loss(SCORES, ROLES, config, roles.long())
 
 
 @pytest.mark.parametrize(
@@ -169,7 +157,7 @@ def test_margin_averages_by_role_and_a_word_of_many_tokens_counts_once_if_asked(
     assert actual == pytest.approx((0.3 + 0.1) / 2)
 
 
-def test_log_knows_no_scale_and_has_a_floor() -> None:
+def test_log_hinge_ignores_the_scale_and_has_a_floor() -> None:
     hinge = AttributionLossConfig(hinge="log", margin=0.1)
     assert loss_of(1000 * SCORES, hinge).loss.item() == pytest.approx(math.log(2) + 0.1)
     negative = torch.where(ROLES >= 2, -SCORES, SCORES).requires_grad_()
@@ -237,6 +225,6 @@ def test_incomplete_captions_add_nothing_unless_counted(hinge: AttributionLossCo
         ({"scope": "word"}, "scope 'word' needs words"),
     ],
 )
-def test_what_is_not_offered_is_refused(settings: dict, message: str) -> None:
+def test_settings_that_are_not_offered_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         attribution_loss(SCORES, ROLES, AttributionLossConfig(**settings))
