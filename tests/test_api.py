@@ -81,6 +81,6 @@ for package, name in (
     run = subprocess.run(
         [sys.executable, "-c", lines], cwd=REPOSITORY, capture_output=True, text=True
     )
-    told = run.stdout.splitlines()
-    assert len(told) == 4, run.stderr
-    assert all("pandas" in line and f'"{REPOSITORY}[lab]"' in line for line in told)
+    messages = run.stdout.splitlines()
+    assert len(messages) == 4, run.stderr
+    assert all("pandas" in line and f'"{REPOSITORY}[lab]"' in line for line in messages)

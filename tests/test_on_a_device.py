@@ -92,17 +92,17 @@ def assert_close(on_device: Any, expected: Any, place: str = "") -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in ALL_SUITES if name != "validation"])
-def test_a_suite(world: Path, name: str) -> None:
+def test_suites(world: Path, name: str) -> None:
     on_both(lambda encoder: ALL_SUITES[name](encoder, load_profile("smoke")))
 
 
-def test_the_measures_that_tuning_reads(world: Path) -> None:
+def test_validation(world: Path) -> None:
     pairs = load_negclip_tsv(world / "coco" / "valid_neg_clip.tsv", world)
     on_both(lambda encoder: validation_gaps(encoder, pairs, PAPER_METHODS))
     on_both(lambda encoder: validation_scores(encoder, pairs))
 
 
-def test_a_picture_and_a_caption(world: Path) -> None:
+def test_attribution_of_a_pair(world: Path) -> None:
     picture = read_image(next((world / "coco" / "val2017").glob("*.jpg")))
     on_both(lambda encoder: vars(attribute(encoder.clip, picture, "a cat on the bed", 0)))
 
@@ -188,20 +188,17 @@ def device() -> Iterator[torch.device]:
         lambda x: x.clone().normal_(generator=torch.Generator()),
     ],
 )
-def test_what_a_gpu_refuses(device: torch.device, mixed: Callable[[Tensor], Tensor]) -> None:
+def test_the_pretend_device_refuses_what_a_gpu_refuses(
+    device: torch.device, mixed: Callable[[Tensor], Tensor]
+) -> None:
     with pytest.raises(RuntimeError, match=r"Expected|indices should be"):
         mixed(VALUES.to(device))
 
 
-def test_what_a_gpu_takes(device: torch.device) -> None:
+def test_the_pretend_device_takes_what_a_gpu_takes(device: torch.device) -> None:
     x = VALUES.to(device)
-    for on_device, expected in (
-        (x * torch.tensor(2.0), 2 * VALUES),
-        (x[VALUES > 1], VALUES[VALUES > 1]),
-        (torch.arange(3, device=x.device), torch.arange(3)),
-        (torch.zeros(2, 2).copy_(x), VALUES),
-    ):
-        assert torch.equal(on_device.cpu(), expected)
+    assert torch.equal((x * torch.tensor(2.0)).cpu(), 2 * VALUES)
+    assert torch.equal(x[VALUES > 1].cpu(), VALUES[VALUES > 1])
     assert x.device == device == (x + 1).device and x.cpu().device.type == "cpu"
     with pytest.raises((RuntimeError, TypeError)):
         x.numpy()

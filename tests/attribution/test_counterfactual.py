@@ -104,6 +104,10 @@ def test_each_score_is_that_of_another_word_of_the_role(path, named, words, call
     torch.manual_seed(0)
     assert torch.equal(attribute(batch, NAME, call).scores, actual.scores)
     assert not torch.equal(attribute(batch, NAME, call).scores, actual.scores)
+    with pytest.raises(ConfigError, match="roles"):
+        attribute(named, NAME)
+    for few, roles in ((named, 0 * call["roles"]), (named.first(1), call["roles"][:1])):
+        assert not attribute(few, NAME, {"roles": roles}).has_score.any()
 
 
 @torch.no_grad()
@@ -157,13 +161,3 @@ def test_at_most_so_many_words_of_each_group_are_scored(named, call, attribute) 
             assert all(len(row[row > 0].unique()) <= 1 for row in sampled)
         seen |= has_score
     assert torch.equal(seen[:4], every[:4])
-
-
-def test_without_roles_or_without_words_to_replace_or_to_draw(named, call, attribute) -> None:
-    with pytest.raises(ConfigError, match="roles"):
-        attribute(named, NAME)
-    none = torch.zeros_like(call["roles"])
-    for batch, roles in ((named, none), (named.first(1), call["roles"][:1])):
-        actual = attribute(batch, NAME, {"roles": roles})
-        assert not actual.scores.any()
-        assert not actual.has_score.any()

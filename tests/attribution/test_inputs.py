@@ -54,17 +54,6 @@ def test_a_shuffled_batch_is_refused(method, path, model, words, images) -> None
         get_method(method)(text_encoder(model, path), tokens, images, words=numbers[SHUFFLED])
 
 
-def test_words_of_equally_many_tokens_are_told_apart(model, images) -> None:
-    """Where each role of another caption would fall on a word."""
-    captions = ["red pterodactyls", "pterodactyls red"]
-    actual = align(captions, WordTagger().tag(captions), toy_clip().tokenizer)
-    assert actual.words[:, 1:7].tolist() == [[1, 2, 2, 2, 2, 2], [1, 1, 1, 1, 1, 2]]
-    loss = CAELoss(model)
-    loss(images[:2], actual.tokens, actual.roles, actual.words)
-    with pytest.raises(DataError, match="caption 0 "):
-        loss(images[:2], actual.tokens, actual.roles.flip(0), actual.words.flip(0))
-
-
 @pytest.mark.parametrize("family", ["CLIP", "bert", "roberta", "Hugging Face SigLIP"])
 def test_another_vocabulary_takes_no_words_beyond_the_text(family: str) -> None:
     """Its words are not known; those of the longer caption would lie on the shorter one's end."""
@@ -86,32 +75,6 @@ def test_another_vocabulary_takes_no_words_beyond_the_text(family: str) -> None:
         roles[1, 0] = 1
         with pytest.raises(DataError, match="caption 1"):
             loss(*inputs, roles, words)
-
-
-@pytest.mark.parametrize(
-    ("family", "path", "tokens", "expected"),
-    [
-        ("CLIP", "packed", [[38, 11, 39, 0], [38, 11, 12, 39]], [[0, 0, 1, 1], [0, 0, 0, 1]]),
-        (
-            "custom text",
-            "reference",
-            [[38, 11, 39, 0], [38, 11, 12, 39]],
-            [[0, 0, 1, 1], [0, 0, 0, 1]],
-        ),
-        # its configuration says: starts with 0, ends in 2, pads with 1
-        ("roberta", "reference", [[0, 11, 2, 1], [0, 11, 12, 2]], [[1, 0, 1, 1], [1, 0, 0, 1]]),
-        # padding that ends a text as well is known where it repeats
-        (
-            "Hugging Face SigLIP",
-            "reference",
-            [[11, 1, 1, 1], [11, 12, 13, 1]],
-            [[0, 1, 1, 1], [0] * 4],
-        ),
-    ],
-)
-def test_tokens_that_are_no_word(family, path, tokens, expected) -> None:
-    outside = text_encoder(MODEL_FAMILIES[family]().model, path).non_word_mask(torch.tensor(tokens))
-    assert outside.int().tolist() == expected
 
 
 WRONG: dict[str, tuple[str, Callable[[Tensor], Any]]] = {

@@ -23,11 +23,11 @@ def test_random_word_is_another_word_of_the_batch(batch, attribute) -> None:
     other = dataclasses.replace(two, model=text_encoder(two.model, "reference"))
     again = attribute(other, "perturbation", replacement="random").scores[:, : scores.shape[1]]
     torch.testing.assert_close(again, scores, atol=1e-12, rtol=0)  # the same draw on each path
-    known = two.tokens[word_numbers(two.tokens, 49408) > 0].unique().tolist()
+    word_tokens = two.tokens[word_numbers(two.tokens, 49408) > 0].unique().tolist()
     whole = two.similarity(two.model.encode_text(two.tokens)).detach()
     for position in (1, 2):  # "a dog": one of the other words explains the score exactly
         drops = []
-        for token in known:
+        for token in word_tokens:
             tokens = two.tokens.clone()
             tokens[0, position] = token
             if token != two.tokens[0, position]:

@@ -4,7 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cae_bench import averages
 from cae_bench.averages import join_by_item, score_weights, weighted_average
 from cae_bench.benchmarks.base import ITEM_KEY
 from cae_bench.scores import choice_scores
@@ -205,13 +204,3 @@ def test_items_without_an_answer_or_with_two_are_named():
             weighted_average(some_answers, score_weights(items, "subset"))
     with pytest.raises(DataError, match="f/two"):
         score_weights(pd.concat([items, items[3:4]]), "subset")
-
-
-def test_a_family_refuses_a_column_whose_rule_its_mean_cannot_keep(monkeypatch):
-    pooled = dict(
-        averages.TABLE1_RULES, **{"ARO-R": averages.AveragingRule("aro/relation", pooled=True)}
-    )
-    monkeypatch.setattr(averages, "TABLE1_RULES", pooled)
-    with pytest.raises(ConfigError, match="ARO"):
-        averages._family_tree("ARO")
-    assert averages._family_tree("Winoground") == ["winoground/group"]

@@ -10,10 +10,8 @@ from cae_bench.choice import answer_benchmarks
 from cae_lab.items import (
     item_table,
     option_table,
-    token_role_table,
 )
 from cae_lab.training_set import default_tagger
-from cae_lib.words.roles import ATTRIBUTE, OBJECT, Span
 
 PICTURES = (ImageRef(Path("a.png")), ImageRef(Path("b.png")))
 BLANK = SimpleNamespace(
@@ -96,13 +94,3 @@ def test_which_texts_and_pictures_are_true(benchmark_of):
         ("two", "picture"): [True],
         ("two", "text"): [True, False, False],
     }
-
-
-def test_roles_of_tokens_are_listed_by_caption_and_position():
-    """The word "skateboarder" is two tokens, which both have its role."""
-    spans = [Span(2, 7, ATTRIBUTE), Span(8, 20, OBJECT)]
-    tagger = SimpleNamespace(tag=lambda texts: [spans for _ in texts], identity="by hand")
-    pairs = SimpleNamespace(captions=["a white skateboarder"])
-    rows = token_role_table(pairs, tagger).itertuples(index=False)
-    expected = [(0, 2, "attribute"), (0, 3, "object"), (0, 4, "object")]
-    assert [tuple(row) for row in rows] == expected

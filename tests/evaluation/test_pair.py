@@ -87,7 +87,7 @@ def test_inputs_that_are_no_picture_caption_or_model_are_refused(tiny_clip, tmp_
             attribute(tiny_clip, picture, caption)
 
 
-def test_the_command(base: Path, picture: Path, tmp_path: Path, capsys) -> None:
+def test_the_command_draws_a_figure_of_several_weights(base: Path, picture, tmp_path, capsys):
     figure = tmp_path / "deep" / "out.png"
     twin = Path(shutil.copytree(base.parent, tmp_path / "twin"), base.name)  # of the same name
     weights = [word for name in ("base", base, twin) for word in ("--weights", str(name))]
@@ -95,17 +95,12 @@ def test_the_command(base: Path, picture: Path, tmp_path: Path, capsys) -> None:
     command += ["-o", str(figure)]
     assert main([*command, "--methods", "integrated_gradients, gradient"]) == 0
     printed = capsys.readouterr().out
-    for title in ("clip-mini", "model", str(twin)):
-        assert f"{title}: cosine" in printed
+    assert all(f"{title}: cosine" in printed for title in ("clip-mini", "model", str(twin)))
     assert "integrated gradients" in printed and "touching" in printed and "GradCAM" not in printed
-    with Image.open(figure) as image:
-        assert image.width > 1000
-    for wrong, message in (
-        (["--start-layer", "9"], "start_layer=9 does not fit"),
-        (["--weights", "base"], "different ones"),
-    ):
-        assert main([*command, *wrong]) == 2
-        assert message in capsys.readouterr().err
+    assert Image.open(figure).width > 1000
+    assert main([*command, "--start-layer", "9"]) == main([*command, "--weights", "base"]) == 2
+    message = capsys.readouterr().err
+    assert "start_layer=9 does not fit" in message and "different ones" in message
 
 
 def test_without_a_clone_the_error_says_where_weights_are(

@@ -137,5 +137,9 @@ def test_own_phrases_and_those_of_others_each_weighed_once(hand_encoder):
         ("attribute", [2, 1, 0], [0.4, 0.6, nan], [nan, 1.0, nan]),
         ("relation", [0, 1, 0], [nan, -1.0, nan], [nan, nan, nan]),
     ):
-        result = phrase_cosines(encoder, ("one", "two", "three"), [own[kind] for own in phrases])
+        result = phrase_cosines(
+            encoder,
+            ("one", "two", "three"),
+            [by_kind[kind] for by_kind in phrases],
+        )
         np.testing.assert_allclose([*result.values()], columns, atol=1e-6, err_msg=kind)

@@ -43,25 +43,16 @@ def test_clip_mini(tiny_clip: Clip) -> None:
     assert tiny_clip.model.visual.positional_embedding.std().item() == pytest.approx(0.5, abs=0.02)
 
 
-def test_clip_photo(tmp_path: Path) -> None:
-    """A network of timm beside CLIP's own text tower: encoded, locked and stored."""
+def test_clip_photo() -> None:
+    """A network of timm beside CLIP's own text tower; locked, its head is trained."""
     clip = load_clip("clip-photo", seed=2)
     assert (clip.image_size, clip.activation) == (224, "quickgelu")
     images = clip.preprocess(Image.effect_noise((300, 240), 80).convert("RGB"))[None]
     tokens = clip.tokenizer(CAPTIONS)
-    assert tokens.shape == (2, 32)
-    assert text_encoder(clip.model).implementation == "packed"
-    text = encode_text(clip.model, tokens)
-    torch.testing.assert_close(text.features, clip.model.encode_text(tokens), atol=1e-5, rtol=0)
-    assert encode_image(clip.model, images).features.shape == text.features[:1].shape == (1, 256)
-    meta = CheckpointMeta("clip-photo", "quickgelu")
-    path = save_checkpoint(tmp_path / "photo", clip, meta, kept_token_ids=tokens)
-    with pytest.raises(RuntimeError, match="token_embedding.weight"):  # open_clip has no rows
-        open_clip.create_model("clip-photo", str(path))
-    loaded = load_clip("clip-photo", path)
-    assert torch.equal(features(loaded.model, 224, tokens), features(clip.model, 224, tokens))
+    assert tokens.shape == (2, 32) and text_encoder(clip.model).implementation == "packed"
     clip.model.lock_image_tower()
-    both = (encode_image(clip.model, images).features, text.features)
+    both = encode_image(clip.model, images).features, encode_text(clip.model, tokens).features
+    torch.testing.assert_close(both[1], clip.model.encode_text(tokens), atol=1e-5, rtol=0)
     torch.cosine_similarity(*both).sum().backward()
     trained = {n.split(".")[0] for n, p in clip.model.visual.named_parameters() if p.requires_grad}
     assert trained == {"head"}

@@ -1,9 +1,7 @@
 """Recording attention: exact in every way of running a model, and without a trace afterwards."""
 
 import contextlib
-import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -103,26 +101,6 @@ def test_nothing_is_left_behind_by_an_error(case: Case) -> None:
     assert _state(tower) == before
     with pytest.raises(IndexError):
         encoder.encode(case.tokens + 99, attention="row")
-    assert _state(tower) == before
-
-
-def test_two_threads_that_record(case: Case) -> None:
-    encoder = text_encoder(case.model, "reference")
-    tower, inside = encoder.interface.tower, threading.Event()
-    before, expected = _state(tower), encoder.encode(case.tokens, attention="maps")
-
-    def record() -> list[Tensor]:
-        with record_attention(tower) as maps:
-            inside.set()
-            case.features(case.tokens)
-        return maps
-
-    with ThreadPoolExecutor() as pool, record_attention(tower) as maps:
-        other_maps = pool.submit(record)
-        assert not inside.wait(0.2)  # the other thread has to wait for this one
-        features = case.features(case.tokens)
-    torch.testing.assert_close(features, expected.features)
-    torch.testing.assert_close([maps, other_maps.result()], [expected.attention] * 2)
     assert _state(tower) == before
 
 

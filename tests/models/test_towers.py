@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError
 from cae_lib.models import Clip, encode_image, encode_text, load_clip, text_encoder
-from cae_lib.models.packed import plan_packing, prefix_source_rows
 
 SHORT = ["a dog", "x", "the red cat sits on a chair"]
 MIXED = [*SHORT, "a small blue bird on the left of " * 5, "word " * 100, "a striped cup " * 60, ""]
@@ -43,18 +42,6 @@ def test_shared_beginnings_change_no_feature(tiny_clip: Clip, in_order: bool) ->
     model = tiny_clip.model.double()
     actual = text_encoder(model, "packed").encode_features(tokens)
     _assert_same(model, actual, model.encode_text(tokens))
-
-
-def test_a_beginning_in_common_is_computed_once() -> None:
-    # start a red cat end | start a red cat sits end | start a red dog end | start the dog end
-    texts = [[8, 1, 2, 3, 9, 0], [8, 1, 2, 3, 4, 9], [8, 1, 2, 5, 9, 0], [8, 6, 5, 9, 0, 0]]
-    tokens, eot = torch.tensor(texts), torch.tensor([4, 5, 4, 3])
-    packing = plan_packing(eot, prefix_source_rows(tokens, eot))
-    assert packing.positions.tolist() == [0, 1, 2, 3, 4, 4, 5, 3, 4, 1, 2, 3]
-    assert packing.row_indices.tolist() == [0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 3]
-    assert packing.packed_eot_indices.tolist() == [4, 6, 8, 11]
-    expected = [[0, 1, 2, 3, 4, 4], [0, 1, 2, 3, 5, 6], [0, 1, 2, 7, 8, 8], [0, 9, 10, 11, 11, 11]]
-    assert packing.packed_indices.view(4, 6).tolist() == expected
 
 
 @pytest.mark.parametrize(

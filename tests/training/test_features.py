@@ -154,7 +154,7 @@ def test_a_change_of_anything_that_decides_features_makes_new_ones(
     ],
     ids=str,
 )
-def test_what_is_locked_is_in_evaluation_mode_while_training(vision, lock, augment, home, tmp_path):
+def test_locked_parts_are_in_evaluation_mode_while_training(vision, lock, augment, home, tmp_path):
     """Statistics stay, nothing is dropped and nothing decays; the head of a trunk is trained."""
     clip, modes = clip_with(vision), []
     start = {name: value.clone() for name, value in weights(clip).items()}

@@ -13,9 +13,8 @@ from toys import FT, toy_clip, toy_run
 from cae_lib.config import AttributionLossConfig, Experiment
 from cae_lib.errors import ConfigError
 from cae_lib.methods import PAPER_METHODS
-from cae_lib.training import objective
 from cae_lib.training.execution import MAX_WORKERS, ExecutionOptions
-from cae_lib.training.losses import contrastive_loss, role_masks
+from cae_lib.training.losses import role_masks
 from cae_lib.training.objective import adamw, gradient_norm, learning_rate, match_gradient_norm
 from cae_lib.training.state import load_state
 from cae_lib.training.trainer import NotFiniteError
@@ -182,25 +181,6 @@ def test_a_method_and_the_margin_loss_are_added() -> None:
     expected = margin_loss["attribution"] + attribution["attribution"]
     assert values["attribution"] == pytest.approx(expected, rel=1e-5)
     assert values["loss"] == pytest.approx(values["contrastive"] + expected, rel=1e-5)
-
-
-def test_features_are_float32_under_bf16_and_normalised_in_it(monkeypatch) -> None:
-    calls: list[tuple[Tensor, ...]] = []
-    monkeypatch.setattr(
-        objective,
-        "contrastive_loss",
-        lambda *parts: calls.append(parts) or contrastive_loss(*parts),
-    )
-    for changes in ({}, {"method": "attention"}):
-        run = toy_run(replace(FT, precision="bf16", negatives=True, **changes))
-        batch = run.batches.at(0)
-        run.objective(batch)
-    run.objective(replace(batch, negatives=batch.tokens[:0], negative_counts=(0,)))
-    for images, texts, _, false in calls:
-        assert {images.dtype, texts.dtype, false.dtype} == {torch.float32}
-        for features in (images, texts, false):
-            norms = features.norm(dim=1)
-            torch.testing.assert_close(norms, torch.ones_like(norms), atol=1e-5, rtol=0)
 
 
 def test_only_matrices_decay(tiny_clip):

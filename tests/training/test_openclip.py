@@ -208,7 +208,7 @@ def test_calls_that_would_train_on_something_else_are_refused() -> None:
         model(pixels(), texts)
 
 
-def test_names_and_state_are_those_of_the_model() -> None:
+def test_names_and_state_of_the_wrapper_are_those_of_the_model() -> None:
     plain, model = plain_model(), cae_model({"method": "gradcam"})
     for kind in ("state_dict", "named_parameters", "named_buffers", "named_children"):
         assert list(dict(getattr(model, kind)())) == list(dict(getattr(plain, kind)()))
@@ -221,7 +221,7 @@ def test_names_and_state_are_those_of_the_model() -> None:
     assert_same(named(model), named(plain_model()))
 
 
-def test_what_their_options_call_reaches_the_model() -> None:
+def test_locking_and_checkpointing_reach_the_model() -> None:
     model = cae_model({"method": "gradcam"})
     model.lock_image_tower()
     model.set_grad_checkpointing()
@@ -233,7 +233,7 @@ def test_what_their_options_call_reaches_the_model() -> None:
     assert_same(actual, by_hand({"method": "gradcam"}) | locked)
 
 
-def test_outside_of_training_it_is_the_model() -> None:
+def test_outside_of_training_the_wrapper_is_the_model() -> None:
     """Also for texts of open_clip's validation set, which has the same tokenizer."""
     plain, model, texts = plain_model(), cae_model({"method": "gradcam"}), packed()
     arguments = (args(), None, None)

@@ -112,7 +112,7 @@ def test_the_hook_sees_the_model_on_its_way_and_changes_nothing(tmp_path):
     assert not same_weights(ends[0], toy_train(CAE, tmp_path / "c")[0])
 
 
-def test_what_the_model_draws_depends_on_seed_and_step_alone():
+def test_draws_of_the_model_depend_on_seed_and_step_alone():
     def loss(seed: int, step: int) -> float:
         return toy_run(replace(FT, seed=seed), dropping_clip()).step(step, batch)["loss"]
 
@@ -121,23 +121,19 @@ def test_what_the_model_draws_depends_on_seed_and_step_alone():
     assert len({loss(0, 1), loss(1, 1), loss(0, 2)}) == 3
 
 
-def test_a_second_ctrl_c_acts_at_once_and_one_after_the_last_step_is_too_late(tmp_path):
+def test_signals_that_come_twice_or_after_the_last_step(tmp_path):
+    """Ctrl-C acts at once; `timeout` sends SIGTERM to a process and to its group."""
     with pytest.raises(KeyboardInterrupt) as stopped:
         toy_train(FT, tmp_path / "a", **send(signal.SIGINT, at=2, times=2))
-    assert stopped.value.args == ()
-    assert not (tmp_path / "a" / "state.pt").exists()
+    assert stopped.value.args == () and not (tmp_path / "a" / "state.pt").exists()
+    with pytest.raises(Terminated):
+        toy_train(FT, tmp_path / "b", **send(signal.SIGTERM, at=2, times=2))
+    assert torch.load(tmp_path / "b" / "state.pt", weights_only=True)["step"] == 2
     try:
-        toy_train(FT, tmp_path / "b", **send(signal.SIGTERM, at=5))
+        toy_train(FT, tmp_path / "c", **send(signal.SIGTERM, at=5))
     except KeyboardInterrupt:
         pytest.fail("a complete run was stopped")
-    assert read_meta(tmp_path / "b" / "model.safetensors").step == 5
-
-
-def test_sigterm_that_comes_twice_still_saves_the_state(tmp_path):
-    """`timeout` sends it to a process and to its group."""
-    with pytest.raises(Terminated):
-        toy_train(FT, tmp_path, **send(signal.SIGTERM, at=2, times=2))
-    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 2
+    assert read_meta(tmp_path / "c" / "model.safetensors").step == 5
 
 
 @pytest.mark.parametrize(("start", "bound"), [(9.0, math.log(100)), (-9.0, 0.0)])
