@@ -166,6 +166,23 @@ def test_arguments_come_before_the_nearest_objects(caption, said_of, expected, t
     assert len(actual) == len(said_of)
 
 
+def test_bindings_have_all_that_their_word_is_said_of(tokenizer) -> None:
+    """A relation counts with its subject and its object alone, an attribute with its bearer."""
+    caption = "a red pterodactyl under a dog near a small cat"
+    said_of = {"red": ("pterodactyl",), "under": ("pterodactyl", "dog"), "near": ("dog",)}
+
+    def ids(text: str) -> tuple[int, ...]:
+        return tuple(tokenizer.encode(text))
+
+    assert len(ids("pterodactyl")) > 1
+    assert stated_bindings(align([caption], [spans(caption, said_of)], tokenizer)) == [
+        {
+            (ATTRIBUTE, ids("red"), ids("pterodactyl")),
+            (RELATION, ids("under"), ids("pterodactyl"), ids("dog")),
+        }
+    ]
+
+
 @pytest.mark.parametrize(
     ("caption", "requested", "expected"),
     [

@@ -5,16 +5,12 @@ import re
 import shutil
 
 import pytest
-from conftest import save_random
 from PIL import Image
-from toys import forget
 
 from book.studies import ALL_SUITES
 from cae_bench import datasets
 from cae_bench.benchmarks import load_benchmark
 from cae_bench.encoder import Encoder
-from cae_lab import store
-from cae_lab.cli import main
 from cae_lab.dataset_sizes import subset_table
 from cae_lab.profiles import load_profile
 from cae_lib.errors import ConfigError, DataError
@@ -148,18 +144,3 @@ def test_captions_without_pictures_leave_a_set_out_and_with_some_are_counted(put
     assert used_and_expected(used, "faithfulness") == {"coco": [4, 120]}
     scores = ALL_SUITES["attribution"](encoder, load_profile("paper"))
     assert scores["caption"].nunique() == 4
-
-
-def test_a_suite_is_measured_again_once_a_missing_image_is_fetched(put, home):
-    rows = [{"image": f"{n}.jpg", "caption": [f"cat {n}", f"dog {n}"]} for n in (1, 2)]
-    put({"flickr30k/flickr30k_test.json": rows, "flickr30k/1.jpg": None})
-    path = save_random(home / "own", seed=3)
-
-    def queries() -> int:
-        forget()
-        assert main(["evaluate", str(path), "--only", "retrieval"]) == 0
-        return len(store.load("retrieval", load_profile("paper"), ["own"]))
-
-    assert queries() == 1 + 2
-    put({"flickr30k/2.jpg": None})
-    assert queries() == 2 + 4

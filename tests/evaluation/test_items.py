@@ -31,15 +31,11 @@ def test_items_have_the_order_of_answers_and_weights_of_the_headline(
     ]
     average = Average(over_groups=True, excluded_groups=frozenset("c"))
     macro = benchmark_of(*(choice(*row) for row in rows), average=average)
-    micro = benchmark_of(
-        choice(["y"], ["far", "one two"]), choice(["x"], ["far", "one two"]), subset="micro"
-    )
+    others = choice(["y"], ["far", "one two"]), choice(["x"], ["far", "one two"])
+    parts = [macro, benchmark_of(*others, subset="micro")]
     texts = {"one two": [0.8, 0.6], "far": [-1.0, 0.0], "a b c": [0.6, 0.8]}
     encoder = hand_encoder({"x": [1.0, 0.0], "y": [0.0, 1.0]}, texts)
-    result, answered = (
-        item_table([macro, micro], BLANK, False),
-        answer_benchmarks([macro, micro], encoder),
-    )
+    result, answered = item_table(parts, BLANK, False), answer_benchmarks(parts, encoder)
     names = ["family", "subset", "group", "item", "picture"]
     pd.testing.assert_frame_equal(result[names], answered[names])
     assert result.picture.tolist() == [0, 0, 1, 0, 1, 0]

@@ -9,11 +9,9 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from cae_lab import cli
 from cae_lab.cli import main
 from cae_lab.opening import model_opener
 from cae_lab.profiles import load_profile
-from cae_lib import config
 from cae_lib.attribution.heatmap import image_relevances
 from cae_lib.attribution.pair import attribute
 from cae_lib.data.images import read_image
@@ -101,15 +99,3 @@ def test_the_command_draws_a_figure_of_several_weights(base: Path, picture, tmp_
     assert main([*command, "--start-layer", "9"]) == main([*command, "--weights", "base"]) == 2
     message = capsys.readouterr().err
     assert "start_layer=9 does not fit" in message and "different ones" in message
-
-
-def test_without_a_clone_the_error_says_where_weights_are(
-    home, picture, capsys, monkeypatch
-) -> None:
-    for module in (cli, config):
-        monkeypatch.setattr(module, "repository_root", lambda: None)
-    assert main(["attribute", str(picture), CAPTION]) == 2
-    message = capsys.readouterr().err
-    assert "CAE_HOME" in message and "other --weights" in message
-    assert main(["attribute", str(picture), CAPTION, "--weights", "no.safetensors"]) == 2
-    assert "clone" not in capsys.readouterr().err

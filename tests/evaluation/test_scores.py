@@ -8,7 +8,6 @@ import yaml
 from toys import forget
 
 from cae_bench.benchmarks import load_benchmark
-from cae_bench.datasets import load_benchmarks
 from cae_bench.scores import (
     SCORE_COLUMNS,
     evaluate,
@@ -144,18 +143,13 @@ def test_names_of_families_and_sources_may_have_hyphens_or_underscores(name, hom
     assert "sugarcrepe-pp: not here" in capsys.readouterr().out
 
 
-def test_an_unknown_benchmark_is_refused_before_a_model_is_loaded():
+def test_data_that_are_not_there_are_refused_before_a_model_is_loaded(home):
     model = Mock()
     with pytest.raises(ConfigError, match="no benchmark sugarcrape. Known: aro"):
         evaluate(model, "sugarcrape")
-    with pytest.raises(ConfigError, match="no benchmark sugarcrape"):
-        load_benchmarks(load_profile("mini").datasets, ["sugarcrape"])
-    assert not model.called
-
-
-def test_without_built_scenes_the_error_names_the_recipe(home):
     with pytest.raises(DataError, match="data.recipes.synthetic_scenes.build --profile mini"):
-        evaluate(Mock(), "sugarcrepe", datasets=load_profile("mini").datasets)
+        evaluate(model, "sugarcrepe", datasets=load_profile("mini").datasets)
+    assert not model.called
 
 
 def test_why_data_are_incomplete_or_of_unknown_size_stands_beside_how_much_is_used(home):

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from book.studies import ALL_SUITES
-from cae_bench import datasets
 from cae_bench.averages import PROTOCOLS, score_weights
 from cae_bench.encoder import Encoder
 from cae_bench.labelled import load_labelled_folder
@@ -32,29 +31,19 @@ def measured(name, encoder, profile="smoke"):
 
 
 def test_the_tables_of_the_data_fit_the_answers_and_serve_all_protocols(tables, encoder):
-    names_of_tables = {"items", "texts", "captions", "roles", "subsets", "blind", "parser"}
-    assert set(tables) == names_of_tables
     answered, items, used = measured("benchmarks", encoder), tables["items"], tables["subsets"]
     groups, names = items.groupby(["family", "subset"]), ["family", "subset", "group", "item"]
     assert answered[[*names, "picture"]].equals(items[[*names, "picture"]])
     np.testing.assert_allclose(groups.weight.sum(), 1)
-    assert {"all", "match"} == set(items[items.family == "svo_probes"].subset)
     for protocol in PROTOCOLS:
         np.testing.assert_allclose(score_weights(items, protocol).groupby("score").weight.sum(), 1)
     assert (used.n_used == used.n_expected).all() and (used.n_used > 0).all()
-    suites = "benchmarks retrieval similarity zero_shot attribution phrases faithfulness heatmaps"
-    assert set(used.suite) == set(suites.split())
     part = used[used.suite == "benchmarks"].set_index(["family", "subset"]).sort_index()
     np.testing.assert_allclose(part.chance, groups.chance.mean())
     np.testing.assert_array_equal(part.n_used, groups.size())
-    choosers = ["shorter", "longer", "likelihood", "likelihood_per_word"]
-    assert [*tables["blind"].chooser.unique()] == choosers
-    captions = datasets.retrieval_pairs(load_profile("smoke").datasets, "coco").captions
-    assert tables["captions"].words.tolist() == [len(caption.split()) for caption in captions]
     parser = tables["parser"]
     right = parser[parser.found == parser.gold].groupby("gold").n.sum()
     assert (right / parser.groupby("gold").n.sum()).min() > 0.5
-    assert "" in set(parser.relation) and parser.relation.nunique() > 5
 
 
 def test_the_paper_profile_takes_any_labelled_set(raw):

@@ -62,28 +62,23 @@ def assert_same(actual: Clip, expected: Clip, image: ImageRef) -> None:
     )
 
 
-def test_a_file_of_this_library_says_what_it_is_and_another_has_to_be_told(clip, tmp_path, image):
+def test_a_file_of_this_library_names_its_model_and_others_need_options(clip, tmp_path, image):
     path = save_checkpoint(tmp_path / "ours", clip, META)
-    assert_same(load(path), clip, image)
-    with pytest.raises(CheckpointError, match="clip-mini"):
-        load(path, "ViT-B-32")
-    assert_same(load(path, "clip-mini", "quickgelu"), clip, image)
-    with pytest.raises(CheckpointError, match="trained with quickgelu"):
-        load(path, "clip-mini", "gelu")
-    torch.save(clip.model.state_dict(), tmp_path / "plain.pt")
-    actual = load(tmp_path / "plain.pt", "clip-mini", "quickgelu")
-    assert (actual.name, actual.activation) == ("clip-mini", "quickgelu")
-    assert_same(actual, clip, image)
-    for model, activation, option in (
-        (None, "gelu", "--model"),
-        ("clip-mini", None, "--activation"),
+    plain = tmp_path / "plain.pt"
+    torch.save(clip.model.state_dict(), plain)
+    for loaded in (load(path), load(plain, "clip-mini", "quickgelu")):
+        assert (loaded.name, loaded.activation) == ("clip-mini", "quickgelu")
+        assert_same(loaded, clip, image)
+    for error, message, *arguments in (
+        (CheckpointError, "clip-mini", path, "ViT-B-32"),
+        (CheckpointError, "trained with quickgelu", path, "clip-mini", "gelu"),
+        (ConfigError, "--model", plain, None, "gelu"),
+        (ConfigError, "--activation", plain, "clip-mini"),
+        (ConfigError, "relu", plain, "clip-mini", "relu"),
+        (ConfigError, "MODEL:TAG of open_clip", "some-model"),
     ):
-        with pytest.raises(ConfigError, match=option):
-            load(tmp_path / "plain.pt", model, activation)
-    with pytest.raises(ConfigError, match="MODEL:TAG of open_clip"):
-        load("some-model")
-    with pytest.raises(ConfigError, match="relu"):
-        load(tmp_path / "plain.pt", "clip-mini", "relu")
+        with pytest.raises(error, match=message):
+            load(*arguments)
     with pytest.raises(ConfigError, match="share"):
         load("ViT-B-32:openai", weights_share=0.6)
 

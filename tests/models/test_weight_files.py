@@ -109,19 +109,11 @@ def test_an_archive_stands_in_for_the_tag_and_says_its_activation(home, tiny_cli
     place = home / "data/raw/weights/openai/clip-mini.pt"
     write_archive(tiny_clip.model, place)
     path = initial_weights(config)
-    assert isinstance(path, Path) and path.is_relative_to(home / "data/cache")
-    assert read_meta(path).activation == "quickgelu"
+    assert path.is_relative_to(home / "data/cache") and read_meta(path).activation == "quickgelu"
     halves = {name: value.half().float() for name, value in tiny_clip.model.state_dict().items()}
-    for read in (
-        load_profile("paper").run("clip-ft", model="clip-mini").start.load(),
-        load_clip(weights=path),
-    ):
-        assert same(read.model.state_dict(), halves)
+    assert same(load_clip(weights=path).model.state_dict(), halves)
     before = path.stat().st_mtime_ns
-    assert (
-        convert_openai_archive(place, "clip-mini", path) == path
-        and path.stat().st_mtime_ns == before
-    )
+    assert convert_openai_archive(place, "clip-mini", path).stat().st_mtime_ns == before
     assert initial_weights(load_profile("mini").experiment("clip-ft")) != path
 
 

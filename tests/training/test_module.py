@@ -89,26 +89,6 @@ def test_image_gradient_decides_whether_the_loss_reaches_the_images(method, path
     assert inputs.grad.norm().item() == pytest.approx(expected, rel=1e-6)
 
 
-@EVERY
-def test_paths_and_modes_give_the_same_numbers(method, model, batch) -> None:
-    """Also without a graph, where nothing can be differentiated."""
-    losses = [
-        CAELoss(model, method, margin=ACTIVE, implementation=path)
-        for path in ("packed", "reference", "auto")
-    ]
-    losses[2].eval()
-    (output, expected), *others = (step(loss, batch) for loss in losses)
-    assert expected["transformer.resblocks.1.mlp.c_fc.weight"].abs().max() > 0
-    for _, actual in others:
-        torch.testing.assert_close(actual, expected, atol=1e-12, rtol=1e-8)
-    for mode in (torch.no_grad, torch.inference_mode):
-        with mode():
-            silent = losses[0](*(value.clone() for value in batch))
-        for name in ("loss", "text_features"):
-            assert not getattr(silent, name).requires_grad
-            torch.testing.assert_close(getattr(silent, name), getattr(output, name).detach())
-
-
 @dataclass(frozen=True)
 class Positions(AttributionMethod):
     """A user's method: scores are positions, and even ones have no score."""

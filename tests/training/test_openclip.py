@@ -3,7 +3,6 @@
 import copy
 import logging
 import pickle
-import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -266,15 +265,3 @@ def test_tokens_roles_and_words() -> None:
     assert ours.eot_token_id == tokenizer.eot_token_id
     again = pickle.loads(pickle.dumps(ours))
     assert torch.equal(again(CAPTIONS), ours(CAPTIONS))
-
-
-def test_captions_in_title_case_that_come_one_by_one_give_one_warning() -> None:
-    title, sentence = (
-        RoleTokenizer(open_clip.SimpleTokenizer(context_length=16), WordTagger()) for _ in range(2)
-    )
-    with warnings.catch_warnings(record=True) as record:
-        warnings.simplefilter("always")
-        for _ in range(250):
-            title(["A Red Cat Sits On A Mat"])
-            sentence(["a red cat sits on a mat"])
-    assert len(record) == 1 and "100 of 100" in str(record[0].message)
