@@ -107,9 +107,7 @@ def test_seeds_share_the_tokens_of_the_same_texts(monkeypatch):
 
 
 def test_each_distinct_picture_and_text_is_encoded_once(tiny_clip, pictures, encoded, tmp_path):
-    (sizes, tokens), modes = encoded, []
-    for part in (tiny_clip.model.visual, tiny_clip.model.transformer):
-        part.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    sizes, tokens = encoded
     copy = tmp_path / "copy.bmp"  # other bytes, equal pixels
     Image.open(pictures[0]).save(copy)
     crop = ImageRef(pictures[0], (0, 0, 20, 20))
@@ -120,12 +118,22 @@ def test_each_distinct_picture_and_text_is_encoded_once(tiny_clip, pictures, enc
     again = encoder.encode_images([*refs, ImageRef(pictures[2])])
     encoder.encode_texts([*TEXTS, *TEXTS])
     encoder.encode_texts(TEXTS[:1])
-    assert not any(modes) and tiny_clip.model.training, "without dropout, and only meanwhile"
+    assert tiny_clip.model.training
     assert len(encoder.encode_images([])) == len(encoder.encode_texts([])) == 0
     assert sizes == [3, 1] and sum(map(len, tokens)) == len(TEXTS)
     np.testing.assert_array_equal(again[:4], first)
     np.testing.assert_array_equal(first[0], first[3])
     assert np.abs(first[0] - first[2]).max() > 0
+
+
+def test_a_model_in_training_is_evaluated_without_its_dropout(tiny_clip, pictures):
+    modes, model = [], tiny_clip.model.train()
+    for part in (model.visual, model.transformer):
+        part.register_forward_pre_hook(lambda module, _: modes.append(module.training))
+    encoder = Encoder(tiny_clip)
+    encoder.encode_images([ImageRef(pictures[0])])
+    encoder.encode_texts(["a cat"])
+    assert len(modes) >= 2 and not any(modes) and model.training
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from PIL import Image
+from toys import forget
 
 from book.studies import ALL_SUITES
 from cae_bench import datasets
@@ -94,6 +95,7 @@ def test_families_that_are_asked_for_have_to_be_there_and_readable(sugar, put, r
         datasets.retrieval_sets(paper)
     shutil.rmtree(raw)
     raw.mkdir()
+    forget()
     with pytest.raises(DataError, match="cae data get coco-val2017 sugarcrepe .*valse"):
         datasets.load_benchmarks(paper, ("sugarcrepe", "valse"))
 

@@ -111,13 +111,12 @@ def test_how_a_model_is_read_makes_its_measurement_another_one(home, monkeypatch
 
 
 def test_printed_scores_mark_what_is_incomplete_or_of_unknown_size(recwarn):
-    rows = dict(
-        zip(TABLE.dataset + TABLE.metric, format_scores(TABLE).splitlines()[1:], strict=True)
-    )
-    short, whole = rows["winoground/groupaccuracy"], rows["winoground/textaccuracy"]
+    lines = format_scores(TABLE).splitlines()
+    (short,) = (line for line in lines if "winoground/group" in line)
+    (whole,) = (line for line in lines if "winoground/text" in line)
     assert short.rstrip().endswith("*") and "399" in short and "8.0" in short
     assert not whole.rstrip().endswith("*") and "30.8" in whole
-    assert "75.0" in rows["cocoimage to text, R@5"] and "nan" not in "".join(rows.values())
+    assert any("75.0" in line for line in lines) and not any("nan" in line for line in lines)
     unknown = TABLE.iloc[:1].assign(dataset="svo_probes/all", n_used=5, n_expected=5)
     assert format_scores(unknown).split()[-2:] == ["5", "unknown"]
     assert not recwarn.list

@@ -128,8 +128,11 @@ KINDS: dict[str, list[dict[str, Any]]] = {
             {"foils": "given", "foil_hinge": True},
             {"foils": "given", "foil_hinge": True, "margin": 1e-3},
             {"foils": "given", "foil_hinge": True, "weight": 5.0},
-            {"foils": "given", "foil_hinge": True, "margin_rule": "adaptive"},
         )
+    ],
+    "of margins": [
+        {"method": None, "margin": 0.5, "foils": "given", "foil_hinge": True} | changes
+        for changes in ({}, {"margin_rule": "adaptive"})
     ],
 }
 
