@@ -98,6 +98,10 @@ def test_weights_of_another_architecture_are_refused(
     torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pt")
     with pytest.raises(ConfigError, match="does not say which activation"):
         load_clip(weights=tmp_path / "other.pt")
+    vector = tiny_clip.model.state_dict() | {"logit_scale": torch.tensor([3.25])}
+    torch.save(vector, tmp_path / "vector.pt")  # as in some published files
+    loaded = load_clip(weights=tmp_path / "vector.pt", activation="quickgelu")
+    assert loaded.model.logit_scale.shape == () and loaded.model.logit_scale == 3.25
     with pytest.raises(CheckpointError, match="does not fit clip-mini.*Missing key"):
         load_clip(weights=tmp_path / "other.pt", activation="gelu")
     config = open_clip.get_model_config("clip-mini") | {"quick_gelu": False}  # no other one

@@ -47,7 +47,6 @@ FORMS = {
     "mask": STATE | {"attn_mask": torch.full((77, 77), -torch.inf).triu(1)},
     "head": {f"model.{k}": v for k, v in STATE.items()} | {"head.weight": torch.ones(2)},
     "parameters": {k: nn.Parameter(v, requires_grad=False) for k, v in STATE.items()},
-    "vector": STATE | {"logit_scale": STATE["logit_scale"].reshape(1)},  # in some published files
     "options": {"args": argparse.Namespace(lr=1e-3), "state_dict": STATE},
     "objects": {"trainer": Harmful(), "state_dict": STATE},
 }
