@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import itertools
 import json
 import re
 
@@ -35,7 +34,7 @@ def drawn() -> plt.Figure:
     return plots.forest(ROWS, "family", "method", palette={"a": "#112233"}).figure
 
 
-def test_a_figure_takes_the_pages_colour_and_carries_its_numbers():
+def test_a_figure_takes_the_page_s_colour_carries_its_numbers_and_is_drawn_again_narrow():
     open_before = plt.get_fignums()
     shown = plots.show(drawn(), "two\n families", ROWS, "gains")
     assert repr(shown) == "two families"
@@ -48,10 +47,14 @@ def test_a_figure_takes_the_pages_colour_and_carries_its_numbers():
     axes = drawn().axes[0]
     axes.set_title("another")
     other = plots.show(axes.figure, "another", ROWS)
-    ids = [set(re.findall(r'\bid="([^"]+)"', found.html)) for found in (shown, other)]
+    ids = [set(re.findall(r'\bid="([^"]+)"', figure.html)) for figure in (shown, other)]
     assert all(ids) and not ids[0] & ids[1]  # both may stand on one page
     used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', shown.html))
     assert used and used <= ids[0]
+    widths = [float(w) for w in re.findall(r'<svg [^>]*style="width: ([\d.]+)in', shown.html)]
+    assert widths == pytest.approx([plots.TEXT_WIDTH_INCHES, plots.NARROW_WIDTH_INCHES], abs=0.02)
+    beside = plots.show(plt.subplots(1, 2, figsize=(7, 3))[0], "an alt text").html
+    assert beside.count("cae-stacked") == 1 and "cae-stacked" not in shown.html
     assert plt.get_fignums() == open_before
 
 
@@ -63,49 +66,43 @@ def test_a_figure_is_an_image_where_html_is_not_trusted(monkeypatch):
     assert image.width == round(100 * plots.TEXT_WIDTH_INCHES)
     corner = image.convert("RGB").getpixel((0, 0))
     assert corner == (255, 255, 255), "on white, so that black letters read in a dark notebook"
-    kept = []
-    monkeypatch.setattr("IPython.display.display", lambda bundle, **_: kept.append(bundle))
+    bundles = []
+    monkeypatch.setattr("IPython.display.display", lambda bundle, **_: bundles.append(bundle))
     glue("figure", plots.show(drawn(), "two families"), display=True)
-    assert "image/png" in kept[0] and "text/html" not in kept[0]
+    assert "image/png" in bundles[0] and "text/html" not in bundles[0]
     glue("figure", plots.show(drawn(), "two families"))
-    assert set(kept[1]) == {
+    assert set(bundles[1]) == {
         "application/papermill.record/text/plain",
         "application/papermill.record/text/html",
     }
 
 
-def test_roles_have_the_same_marker_in_each_order():
-    rows = ROWS.assign(method=["relation", "attribute"] * 2)
-    for part in (rows, rows.iloc[::-1]):
-        axes = plots.forest(part, "family", "method")
-        found = {bar.get_label(): bar.lines[0].get_marker() for bar in axes.containers}
-        assert found == {"relation": "^", "attribute": "s"}
-        plt.close(axes.figure)
-
-
-def test_models_have_the_same_look_in_each_order():
-    rows = ROWS.assign(method=["NegCLIP", "swap-margin loss"] * 2)
-    for part in (rows, rows.iloc[::-1]):
-        axes = plots.forest(part, "family", "method")
-        found = {
-            bar.get_label(): (bar.lines[0].get_marker(), bar.lines[0].get_color())
-            for bar in axes.containers
-        }
-        expected = {
-            "NegCLIP": plots.marker_and_color("negclip"),
-            "swap-margin loss": plots.marker_and_color("dependency-binding"),
-        }
-        assert found == expected
-        plt.close(axes.figure)
+def test_roles_and_models_have_the_same_look_in_each_order_and_no_two_alike():
+    looks = {
+        "relation": ("^", None),  # in the colours of the palette
+        "attribute": ("s", None),
+        "NegCLIP": plots.marker_and_color("negclip"),
+        "swap-margin loss": plots.marker_and_color("dependency-binding"),
+    }
+    for names in (["relation", "attribute"], ["NegCLIP", "swap-margin loss"]):
+        rows = ROWS.assign(method=names * 2)
+        for part in (rows, rows.iloc[::-1]):
+            axes = plots.forest(part, "family", "method")
+            drawn_looks = {
+                bar.get_label(): (bar.lines[0].get_marker(), bar.lines[0].get_color())
+                for bar in axes.containers
+            }
+            for name in names:
+                marker, color = looks[name]
+                assert drawn_looks[name] == (marker, color or drawn_looks[name][1])
+            plt.close(axes.figure)
     models = ["base", "clip-ft", "negclip", "hinge-negclip", "negclip-binding", "softmax-binding"]
     models += ["dependency-binding", "truth-binding", "cae-binding", "placebo-binding"]
     models += [f"cae-{name}" for name in plots.PAPER_METHOD_LABELS]
-    looks = [plots.marker_and_color(run) for run in models]
-    assert len({*looks}) == len(looks), "no two models look alike"
+    assert len({plots.marker_and_color(run) for run in models}) == len(models)
 
 
-def test_a_run_without_a_declared_look_is_drawn_in_a_neutral_one_with_its_label():
-    """A page that draws a new run of `configs` must neither fail nor mistake it for another."""
+def test_a_run_without_a_declared_look_is_grey_and_looks_like_no_other():
     new = plots.marker_and_color("my-new-run")
     assert new[1] == plots.GRAY and plots.label("my-new-run") == "my-new-run"
     named = [*plots.RUN_MARKERS_AND_COLORS, "placebo-attention", "random-gradient"]
@@ -141,56 +138,6 @@ def test_json_in_a_script_ends_neither_script_nor_line():
     assert not set("<\u2028\u2029") & set(text)
 
 
-def test_a_wide_figure_is_drawn_again_for_narrow_screens():
-    shown = plots.show(drawn(), "an alt text", ROWS).html
-    widths = [float(width) for width in re.findall(r'<svg [^>]*style="width: ([\d.]+)in', shown)]
-    assert widths == pytest.approx([plots.TEXT_WIDTH_INCHES, plots.NARROW_WIDTH_INCHES], abs=0.02)
-    assert re.findall(r'<svg role="img" class="cae-figure ([\w-]+)', shown) == [
-        "cae-wide",
-        "cae-narrow",
-    ]
-    assert shown.index("</svg></div>") < shown.index('class="cae-data"'), "the link comes last"
-    assert "cae-stacked" not in shown, "its one panel stands beside no other"
-    beside = plots.show(plt.subplots(1, 2, figsize=(7, 3))[0], "an alt text").html
-    assert beside.count("cae-figure cae-narrow cae-stacked") == beside.count("cae-stacked") == 1
-    plots.set_style()
-    small = plots.show(plt.subplots(figsize=(4, 3))[0], "an alt text").html
-    assert small.count("<svg") == 1 and 'style="width: 4.00in"' in small
-
-
-def test_folded_panels_stand_below_each_other_with_labels_of_their_own():
-    plots.set_style()
-    figure, axes = plt.subplots(1, 3, figsize=(plots.TEXT_WIDTH_INCHES, 3), sharey=True)
-    rows = ROWS.replace({"family": {"ARO": "a name that is longer than a line of letters"}})
-    for ax in axes:
-        plots.forest(rows, "family", "method", ax=ax)
-        ax.legend().remove()
-    axes[0].set_ylabel("family")
-    handles = axes[0].get_legend_handles_labels()[0]
-    figure.legend(handles, ["a label " * 5, "a label " * 4], loc="outside lower center", ncols=2)
-    plots.narrow_figure(figure)
-    figure.draw_without_rendering()
-    boxes = [ax.get_position() for ax in axes]
-    assert all(above.y0 > below.y1 for above, below in itertools.pairwise(boxes))
-    for ax in axes:
-        texts = [text.get_text() for text in ax.get_yticklabels()]
-        assert [text.replace("\n", " ") for text in texts] == list(dict.fromkeys(rows["family"]))
-        assert "\n" in texts[0] and ax.get_yticklabels()[0].get_visible()
-        assert ax.get_ylabel() == "family"
-    (legend,) = figure.legends
-    assert legend.get_window_extent().width <= figure.bbox.width
-    plt.close(figure)
-
-
-def test_an_image_that_is_drawn_again_is_written_once():
-    plots.set_style()
-    figure, axes = plt.subplots(1, 3, figsize=(4, 2))
-    for ax in axes:
-        ax.imshow(np.eye(9), interpolation="none")
-    shown = plots.show(figure, "three images").html
-    assert shown.count("data:image/png") == 1 and shown.count("<use href=") >= 3
-
-
 @pytest.mark.parametrize("alt", ["", " \n", "x" * (plots.MAX_ALT_LENGTH + 1)])
 def test_an_alt_text_is_there_and_short(alt: str):
     with pytest.raises(DataError, match="alt text"):
@@ -217,8 +164,9 @@ def test_a_forest_has_lines_in_order_intervals_to_scale_and_seaborns_palettes(pa
         for segment in bar.lines[2][0].get_segments()
     ]
     assert ends == [pytest.approx(pair) for pair in ([-1, 3], [-0.04, 0.04], [-3, -1], [5, 15])]
-    found = [to_hex(bar.lines[0].get_color()) for bar in axes.containers]
-    assert found == [to_hex(color) for color in expected]
+    assert [to_hex(bar.lines[0].get_color()) for bar in axes.containers] == [
+        to_hex(color) for color in expected
+    ]
     plt.close(axes.figure)
 
 
@@ -252,9 +200,9 @@ def test_numbers_have_a_true_minus_and_no_negative_zero():
 
 
 def test_rows_are_picked_in_the_order_of_the_choices():
-    found = plots.pick(ROWS, method=["b", "a"], family=["CREPE", "ARO"])
+    picked = plots.pick(ROWS, method=["b", "a"], family=["CREPE", "ARO"])
     order = [("b", "CREPE"), ("b", "ARO"), ("a", "CREPE"), ("a", "ARO")]
-    assert list(zip(found["method"], found["family"], strict=True)) == order
+    assert list(zip(picked["method"], picked["family"], strict=True)) == order
     with pytest.warns(UserWarning, match="no family .'VALSE'.: there are .'ARO', 'CREPE'"):
         assert plots.pick(ROWS, family=["VALSE", "CREPE"])["method"].tolist() == ["a", "b"]
     with pytest.warns(UserWarning, match="no method"), pytest.raises(DataError, match="method"):
@@ -264,8 +212,8 @@ def test_rows_are_picked_in_the_order_of_the_choices():
 def cells(shown: plots.CellOutput) -> list[list[str]]:
     """The cells of a table by row; those that are folded on a phone stand in brackets."""
     rows = re.findall(r"<tr.*?</tr>", shown.html, re.DOTALL)
-    found = [re.findall(r'<t[hd]( class="cae-fold")?[^>]*>(.*?)</t', row) for row in rows]
-    return [[f"[{text}]" if fold else text for fold, text in row] for row in found]
+    rows = [re.findall(r'<t[hd]( class="cae-fold")?[^>]*>(.*?)</t', row) for row in rows]
+    return [[f"[{text}]" if fold else text for fold, text in row] for row in rows]
 
 
 def test_a_table_folds_its_columns_on_a_phone():
@@ -289,9 +237,9 @@ def test_a_table_folds_its_columns_on_a_phone():
 
 
 def test_glue_keeps_words_plain_and_numbers_as_numbers(monkeypatch):
-    kept = []
+    bundles = []
     monkeypatch.setattr(
-        "IPython.display.display", lambda bundle, **more: kept.append((bundle, more))
+        "IPython.display.display", lambda bundle, **more: bundles.append((bundle, more))
     )
     glue("gain", ROWS["estimate"].iloc[0])
     glue("word", "−1.2")
@@ -299,7 +247,7 @@ def test_glue_keeps_words_plain_and_numbers_as_numbers(monkeypatch):
     glue("thousands", "2,000")
     glue("sign", "+1.7")
     record = "application/papermill.record/"
-    told = [format_plain_text(kept[k][0][f"{record}text/plain"], "") for k in (0, 1, 3, 4)]
-    assert told == ["0.01", "−1.2", "2,000", "+1.7"], "as the book prints them"
-    assert set(kept[2][0]) == {"text/plain", "text/html"}
-    assert kept[0][1]["metadata"]["scrapbook"] == {"name": "gain", "mime_prefix": record}
+    printed = [format_plain_text(bundles[k][0][f"{record}text/plain"], "") for k in (0, 1, 3, 4)]
+    assert printed == ["0.01", "−1.2", "2,000", "+1.7"], "as the book prints them"
+    assert set(bundles[2][0]) == {"text/plain", "text/html"}
+    assert bundles[0][1]["metadata"]["scrapbook"] == {"name": "gain", "mime_prefix": record}

@@ -41,20 +41,13 @@ def cells(groups: list[np.ndarray], weights=(1.0,), clusters: list | None = None
 
 def frame(values: np.ndarray, run: str = "a", pictures: np.ndarray | None = None) -> pd.DataFrame:
     """Answers `(S, n)` as a table, its rows in no order."""
-    seeds, n = values.shape
-    rows = pd.DataFrame(
-        {
-            "run": run,
-            "seed": np.repeat(np.arange(seeds), n),
-            "item": np.tile(np.arange(n), seeds),
-            "picture": np.tile(np.arange(n) if pictures is None else pictures, seeds),
-            "correct": values.ravel(),
-        }
-    )
-    return rows.sample(frac=1, random_state=0)
+    seed, item = (index.ravel() for index in np.indices(values.shape))
+    picture = item if pictures is None else np.asarray(pictures)[item]
+    columns = {"seed": seed, "item": item, "picture": picture, "correct": values.ravel()}
+    return pd.DataFrame({"run": run} | columns).sample(frac=1, random_state=0)
 
 
-def test_by_hand():
+def test_a_contrast_by_hand():
     # seeds 2, 3 and 4: variance 1, a third; items 5, 2, 2: variance 3, a third; nothing left
     rows = np.array([[4, 1, 1], [5, 2, 2], [6, 3, 3]])
     first, second = frame(rows + 7), frame(np.full((3, 3), 7), "b")
@@ -66,6 +59,10 @@ def test_by_hand():
     reach = t.isf(0.025, result.freedom) * variance**0.5
     assert (result.low, result.high) == pytest.approx((3 - reach, 3 + reach))
     assert (result.n, result.pictures, result.seeds, result.against) == (3, 3, 3, "b")
+    # means of seeds equal, of items 1.5 and 0.5; each cell is half a point off their sum
+    _, parts = seed_means_and_components(*cells([np.array([[2, 0], [1, 1]])]))
+    assert (parts.by_seed, parts.by_item, parts.rest) == pytest.approx((0, 0.25, 0.5))
+    assert parts.variance() == pytest.approx(0.25)
 
 
 def test_freedom_by_hand_as_observed_and_as_expected():
@@ -82,20 +79,6 @@ def test_freedom_by_hand_as_observed_and_as_expected():
     assert none.degrees_of_freedom(True) == pytest.approx(0.2**2 / (0.2**2 / 4 + 0.1 * 0.2 / 2))
 
 
-@pytest.mark.parametrize(("second", "freedom"), [([3, 4], 3), ([2, 3], 3), ([1, 2], 2)])
-def test_groups_that_share_no_picture_have_a_mean_each(second: list[int], freedom: int):
-    groups = [np.array([[1, 0, 0]]), np.array([[1, 0]])]
-    _, parts = seed_means_and_components(*cells(groups, [0.5, 0.5], [[0, 1, 2], second]))
-    assert parts.item_freedom == freedom
-
-
-def test_what_seed_and_item_share_is_counted_once():
-    # means of seeds equal, of items 1.5 and 0.5; each cell is half a point off their sum
-    _, parts = seed_means_and_components(*cells([np.array([[2, 0], [1, 1]])]))
-    assert (parts.by_seed, parts.by_item, parts.rest) == pytest.approx((0, 0.25, 0.5))
-    assert parts.variance() == pytest.approx(0.25)
-
-
 @pytest.mark.parametrize("n_seeds", [1, 3])
 def test_without_a_difference_between_seeds_it_is_the_paired_t_test(n_seeds: int):
     first, second = np.random.default_rng(0).random((2, 1, 40)) < 0.5
@@ -106,19 +89,26 @@ def test_without_a_difference_between_seeds_it_is_the_paired_t_test(n_seeds: int
 
 
 def test_a_group_of_one_item_takes_the_others_variance():
-    by_seed, parts = seed_means_and_components(
-        *cells([np.array([[1, 0, 0, 0]]), np.array([[1]])], [0.25, 0.75])
-    )
+    groups = [np.array([[1, 0, 0, 0]]), np.array([[1]])]
+    by_seed, parts = seed_means_and_components(*cells(groups, [0.25, 0.75]))
     assert by_seed[0] == pytest.approx(0.25 * 0.25 + 0.75)
     assert parts.by_item == pytest.approx(0.25**2 * 0.25 / 4 + 0.75**2 * 0.25)
+    groups = [np.array([[1, 0, 0]]), np.array([[1, 0]])]
+    for images, freedom in (
+        ([3, 4], 3),
+        ([2, 3], 3),
+        ([1, 2], 2),
+    ):  # shared with the first: 0, 1, 2
+        _, parts = seed_means_and_components(*cells(groups, [0.5, 0.5], [[0, 1, 2], images]))
+        assert parts.item_freedom == freedom
 
 
 def test_one_picture_gives_an_estimate_and_no_interval():
     lone = mean_ci(frame(np.array([[1, 0], [1, 1]]), pictures=np.array([4, 4])), items=["item"])
     assert lone.iloc[0].estimate == 0.75
     assert lone[["low", "high", "p", "minimal_detectable_effect"]].isna().all(axis=None)
-    known = holm(pd.DataFrame({"estimate": [1.0, 0.5], "p": [0.01, np.nan]}))
-    assert known["sure"].tolist() == [1, 0] and known["p_holm"].iloc[0] == 0.01
+    tested = holm(pd.DataFrame({"estimate": [1.0, 0.5], "p": [0.01, np.nan]}))
+    assert tested["sure"].tolist() == [1, 0] and tested["p_holm"].iloc[0] == 0.01
 
 
 def test_equal_answers_are_no_difference_and_a_constant_one_is():
@@ -131,7 +121,9 @@ def answers(n_seeds: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
     generator = np.random.default_rng(0)
     easy = generator.normal(0, 0.5, 60)
     pictures = [generator.integers(0, 60, n) for n in (70, 40, 90)]
-    return [generator.random((n_seeds, len(own))) < 0.5 + easy[own] for own in pictures], pictures
+    return [
+        generator.random((n_seeds, len(numbers))) < 0.5 + easy[numbers] for numbers in pictures
+    ], pictures
 
 
 def sandwich(values: list[np.ndarray], pictures: list[np.ndarray]) -> float:
@@ -142,9 +134,9 @@ def sandwich(values: list[np.ndarray], pictures: list[np.ndarray]) -> float:
     bread = np.linalg.inv(x.T @ x)
     residuals, meat = y - x @ bread @ x.T @ y, np.zeros_like(bread)
     for label in np.unique(labels):
-        own = labels == label
-        size, turn = np.linalg.eigh(np.eye(own.sum()) - x[own] @ bread @ x[own].T)
-        score = x[own].T @ turn @ np.diag(size**-0.5) @ turn.T @ residuals[own]
+        inside = labels == label
+        size, turn = np.linalg.eigh(np.eye(inside.sum()) - x[inside] @ bread @ x[inside].T)
+        score = x[inside].T @ turn @ np.diag(size**-0.5) @ turn.T @ residuals[inside]
         meat += np.outer(score, score)
     return WEIGHTS @ bread @ meat @ bread @ WEIGHTS
 
@@ -190,36 +182,17 @@ def test_weights_that_list_an_item_twice_are_refused():
             function(both, items=["item"], weights=twice, **arguments)
 
 
-@pytest.mark.parametrize("names", [("z", "a"), ("a", "z")])
-def test_each_stratum_keeps_its_own_weight_whatever_its_name_and_place(names: tuple[str, str]):
+@pytest.mark.parametrize("names", ["za", "az"])
+def test_each_stratum_keeps_its_own_weight_whatever_its_name_and_place(names: str):
     # two items of .4 each that are right, four of .05 each that are wrong: .8 in any order
     rows = frame(np.array([[1, 1, 0, 0, 0, 0]]))
-    weights = pd.DataFrame(
-        {
-            "score": "all",
-            "item": range(6),
-            "weight": [0.4] * 2 + [0.05] * 4,
-            "stratum": [names[0]] * 2 + [names[1]] * 4,
-        }
-    )
+    strata, weight = [names[0]] * 2 + [names[1]] * 4, [0.4] * 2 + [0.05] * 4
+    weights = pd.DataFrame({"score": "all", "item": range(6), "weight": weight, "stratum": strata})
     for order in ([0, 1, 2, 3, 4, 5], [5, 0, 4, 1, 3, 2]):
         result = mean_ci(rows, items=["item"], weights=weights.iloc[order]).iloc[0]
         assert result.estimate == pytest.approx(0.8)
-    uneven = weights.assign(weight=[0.5, 0.3] + [0.05] * 4)
     with pytest.raises(DataError, match=names[0]):
-        mean_ci(rows, items=["item"], weights=uneven)
-
-
-def test_other_keys_are_contrasted_within_runs():
-    words = pd.concat(
-        [
-            frame(np.array([[1.0, 2, 4]])).assign(role="object"),
-            frame(np.array([[0.0, 2, 1]])).assign(role="relation"),
-        ]
-    )
-    result = contrasts(words, "relation", items=["item"], by=["run"], key="role").iloc[0]
-    assert (result.run, result.role, result.against) == ("a", "object", "relation")
-    assert (result.estimate, result.n) == (4 / 3, 3)
+        mean_ci(rows, items=["item"], weights=weights.assign(weight=[0.5, 0.3] + [0.05] * 4))
 
 
 def of_seeds(run: str, seeds: list[int], n: int = 8) -> pd.DataFrame:
@@ -229,27 +202,11 @@ def of_seeds(run: str, seeds: list[int], n: int = 8) -> pd.DataFrame:
     )
 
 
-def test_seeds_are_paired_by_their_value_whatever_their_order():
-    # the difference of seed s is 10 s - s, so 9, 18, 36: paired by another order it would vary less
-    both = pd.concat(
-        [
-            of_seeds("a", [4, 1, 2]).assign(correct=lambda f: 10 * f["correct"]),
-            of_seeds("b", [1, 2, 4]),
-        ]
-    )
-    for rows in (both, both[::-1], both.sample(frac=1, random_state=3)):
-        result = contrasts(rows, "b", items=["item"]).iloc[0]
-        assert (result.estimate, result.seeds) == (21.0, 3)
-        assert result.error == pytest.approx((np.var([9, 18, 36], ddof=1) / 3) ** 0.5)
-
-
 @pytest.mark.parametrize(
     ("first", "second"), [([0, 1, 2], [7, 8, 9]), ([7], [0, 1, 2]), ([0], [7])]
 )
 @pytest.mark.parametrize("run", ["cae-gradcam", "baseline", "data-half", "base"])
-def test_runs_without_a_seed_in_common_are_no_pairs_whatever_their_names(
-    run: str, first: list[int], second: list[int]
-):
+def test_runs_without_a_seed_in_common_are_no_pairs_whatever_their_names(run, first, second):
     both = pd.concat([of_seeds(run, first), of_seeds("clip-ft", second)])
     with pytest.raises(DataError, match="`fixed`") as error:
         contrasts(both, "clip-ft", items=["item"])
@@ -265,23 +222,24 @@ def test_runs_without_a_seed_in_common_are_no_pairs_whatever_their_names(
     ("first", "second", "common"),
     [([0], [0, 1, 2], [0]), ([0, 1, 2], [1], [1]), ([0, 1, 2, 3], [7, 3, 1, 2], [1, 2, 3])],
 )
-def test_only_seeds_that_both_runs_have_are_compared_and_counted(
-    first: list[int], second: list[int], common: list[int]
-):
-    generator = np.random.default_rng(0)
-    table = of_pairs(np.arange(9.0), a=generator.random((8, 9)), b=generator.random((8, 9)))
+def test_only_seeds_that_both_runs_have_are_paired_whatever_their_order(first, second, common):
+    values = np.random.default_rng(0).random((2, 8, 9))
+    table = of_pairs(np.arange(9.0), a=values[0], b=values[1])
     rows = table.assign(item=table["pair"], picture=table["pair"])
-
-    def of(a: list[int], b: list[int]) -> pd.DataFrame:
-        return rows[rows["seed"].isin(a).where(rows["run"] == "a", rows["seed"].isin(b))]
-
+    both = rows[rows["seed"].isin(first).where(rows["run"] == "a", rows["seed"].isin(second))]
+    less = rows[rows["seed"].isin(common)]
+    difference = (values[0] - values[1])[common]
     for function, arguments in (
         (contrasts, {"value": "score", "items": ["item"]}),
         (correlations, {"resamples": 20}),
     ):
-        result = function(of(first, second), "b", **arguments)
-        pd.testing.assert_frame_equal(result, function(of(common, common), "b", **arguments))
+        for order in (both, both[::-1], both.sample(frac=1, random_state=3)):
+            result = function(order, "b", **arguments)
+            pd.testing.assert_frame_equal(result, function(less, "b", **arguments))
         assert result["seeds"].tolist() == [len(common)]
+    _, parts = seed_means_and_components(*cells([difference]))
+    result = contrasts(both, "b", value="score", items=["item"])
+    assert result["error"].item() == pytest.approx(parts.variance() ** 0.5)
 
 
 @pytest.mark.parametrize("seeds", [[0, 1, 2], [7, 8, 9], [7]])
@@ -295,16 +253,13 @@ def test_a_fixed_model_is_compared_with_every_seed(seeds: list[int]):
             assert (result.estimate, result.seeds) == (seed - np.mean(seeds), len(seeds))
     result = contrasts(both, {"base": "one"}, items=["item"], fixed=["base", "one"]).iloc[0]
     assert (result.estimate, result.seeds) == (-7, 1)
+    several = pd.concat([of_seeds("a", [0, 1, 2]), of_seeds("b", [0, 1])])
+    with pytest.raises(DataError, match="run b with seeds 0, 1.*fixed"):
+        contrasts(several, "b", items=["item"], fixed="b")
     three = np.random.default_rng(0).random((3, 6))
     table = of_pairs(np.arange(6.0), a=three, b=three[:1], c=np.repeat(three[:1], 3, axis=0))
     fixed, repeated = (correlations(table, run, 20, fixed="b").set_index("run") for run in "bc")
     pd.testing.assert_series_equal(fixed.loc["a"], repeated.loc["a"])
-
-
-def test_a_fixed_model_with_several_seeds_is_refused():
-    both = pd.concat([of_seeds("a", [0, 1, 2]), of_seeds("b", [0, 1])])
-    with pytest.raises(DataError, match="run b with seeds 0, 1.*fixed"):
-        contrasts(both, "b", items=["item"], fixed="b")
 
 
 def test_missing_values_are_named_and_not_dropped():
@@ -326,6 +281,9 @@ def test_items_meet_by_their_names_and_one_sided_items_are_an_error():
     other["item"] = other["picture"] = 3 - other["item"]
     result = contrasts(pd.concat([frame(values), other]), "b", items=["item"]).iloc[0]
     assert (result.estimate, result.error, result.n) == (0, 0, 4)
+    by_role = pd.concat([frame(values).assign(role="object"), other.assign(run="a", role="other")])
+    result = contrasts(by_role, "other", items=["item"], by=["run"], key="role").iloc[0]
+    assert (result.run, result.role, result.against, result.n) == ("a", "object", "other", 4)
     with pytest.raises(DataError, match="picture"):  # a name of two items
         contrasts(pd.concat([frame(values), other.assign(picture=0)]), "b", items=["item"])
     for name in ("item", "seed", "picture"):
@@ -337,34 +295,30 @@ def test_items_meet_by_their_names_and_one_sided_items_are_an_error():
             contrasts(both, "b", items=["item"])
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda f: f.drop(columns="picture"), "no column picture"),
-        (lambda f: f.drop(columns="subset"), "no column subset"),
-        (lambda f: f.assign(subset=f["subset"].mask(f.index == 4)), "no subset"),
-        (lambda f: f.drop(columns="run"), "no column run"),
-        (lambda f: f.assign(run=f["run"].mask(f.index == 4)), "no run"),
-        (lambda f: pd.concat([f, f.head(1)]), "occurs twice"),
-        (lambda f: f.iloc[1:], "not answered by every seed"),
-        (lambda f: f[f["run"] != "b"], "no .b. among"),
-    ],
-)
-def test_what_does_not_fit_is_an_error(change, message):
+MISFITS = {
+    "no column picture": lambda f: f.drop(columns="picture"),
+    "no column subset": lambda f: f.drop(columns="subset"),
+    "no column run": lambda f: f.drop(columns="run"),
+    "no subset": lambda f: f.assign(subset=f["subset"].mask(f.index == 4)),
+    "no run": lambda f: f.assign(run=f["run"].mask(f.index == 4)),
+    "occurs twice": lambda f: pd.concat([f, f.head(1)]),
+    "not answered by every seed": lambda f: f.iloc[1:],
+    "no .b. among": lambda f: f[f["run"] != "b"],
+}
+
+
+@pytest.mark.parametrize("message", MISFITS)
+def test_tables_that_do_not_fit_are_refused(message: str):
     values = np.random.default_rng(0).random((3, 6))
     both = pd.concat([frame(values), frame(values, "b")], ignore_index=True).assign(subset="one")
     with pytest.raises(DataError, match=message):
-        contrasts(change(both), "b", items=["item"], by=["subset"])
+        contrasts(MISFITS[message](both), "b", items=["item"], by=["subset"])
 
 
 def differences(values: list[float], n_seeds: int = 1, pictures: list | None = None):
     """What `contrasts` gives of these differences, one each item, the same with every seed."""
-    both = [
-        frame(
-            np.repeat(rows, n_seeds, axis=0), run, None if pictures is None else np.array(pictures)
-        )
-        for run, rows in (("a", np.array([values])), ("b", np.zeros((1, len(values)))))
-    ]
+    first, second = np.array([values] * n_seeds), np.zeros((n_seeds, len(values)))
+    both = [frame(first, pictures=pictures), frame(second, "b", pictures)]
     return contrasts(pd.concat(both), "b", items=["item"])
 
 
@@ -390,7 +344,7 @@ def test_a_handful_of_pictures_gives_no_verdict(values: list[float]):
 
 
 @pytest.mark.parametrize(
-    ("values", "delta", "said"),
+    ("values", "delta", "word"),
     [
         ([1.0] * 6, 0.1, "supported"),
         ([-1.0] * 6 + [0.0], 0.1, "contradicted"),
@@ -398,16 +352,12 @@ def test_a_handful_of_pictures_gives_no_verdict(values: list[float]):
         ([0.01] * 6, 0.1, "negligible"),
     ],
 )
-def test_six_pictures_are_enough(values: list[float], delta: float, said: str):
-    rows = differences(values)
+def test_six_images_are_enough(values: list[float], delta: float, word: str):
     assert binomtest(MIN_NONZERO_CLUSTERS, MIN_NONZERO_CLUSTERS).pvalue < 0.05
-    assert classify(rows, delta).tolist() == [said]
-
-
-def test_it_is_images_that_count_and_any_seed_may_differ():
-    assert differences([1.0] * 12, pictures=[0, 1, 2, 3, 4, 0] * 2)["nonzero"].item() == 5
-    assert differences([1.0] * 12, pictures=[0, 1, 2, 3, 4, 5] * 2)["nonzero"].item() == 6
-    rows = pd.concat([frame(np.eye(3, 9)), frame(np.zeros((3, 9)), "b")])
+    assert classify(differences(values), delta).tolist() == [word]
+    for pictures, count in (([0, 1, 2, 3, 4, 0], 5), ([0, 1, 2, 3, 4, 5], 6)):
+        assert differences([1.0] * 12, pictures=pictures * 2)["nonzero"].item() == count
+    rows = pd.concat([frame(np.eye(3, 9)), frame(np.zeros((3, 9)), "b")])  # with any seed
     assert contrasts(rows, "b", items=["item"])["nonzero"].item() == 3
 
 
@@ -464,7 +414,7 @@ def test_intervals_hold_the_truth_in_about_95_percent_of_simulated_studies(
     """
     generator, n_tables = np.random.default_rng(0), 500
     clusters = np.repeat(np.arange(30), 2)
-    held, given = 0, 0
+    covering, with_interval = 0, 0
     for _ in range(n_tables):
         of_images = generator.normal(size=30)[clusters] + generator.normal(size=60)
         of_seeds = by_seed * generator.normal(size=(n_seeds, 1))
@@ -472,10 +422,10 @@ def test_intervals_hold_the_truth_in_about_95_percent_of_simulated_studies(
         means, parts = seed_means_and_components(values, np.zeros(60, int), np.ones(1), clusters)
         reach = t.isf(0.025, parts.degrees_of_freedom()) * parts.variance() ** 0.5
         truth = of_seeds[0, 0] if n_seeds == 1 else 0
-        held += abs(means.mean() - truth) <= reach  # as `summarize`, but faster
-        given += not np.isnan(reach)
-    assert given == (0 if n_seeds == 2 else n_tables)
-    assert given == 0 or 0.92 <= held / given <= 0.99
+        covering += abs(means.mean() - truth) <= reach  # as `summarize`, but faster
+        with_interval += not np.isnan(reach)
+    assert with_interval == (0 if n_seeds == 2 else n_tables)
+    assert with_interval == 0 or 0.92 <= covering / with_interval <= 0.99
 
 
 def test_two_seeds_have_an_estimate_and_no_interval_test_or_verdict():
@@ -492,36 +442,19 @@ def test_two_seeds_have_an_estimate_and_no_interval_test_or_verdict():
     assert correlations(pairs, resamples=20)[columns].isna().all(axis=None)
 
 
-def test_holm_equals_that_of_statsmodels():
-    p = np.random.default_rng(0).beta(0.5, 3, 30)
-    p[5] = p[7]
-    known = multipletests(p, method="holm")[1]
-    tests = pd.DataFrame({"estimate": 1.0, "p": p})
-    assert holm(tests)["p_holm"].to_numpy() == pytest.approx(known, abs=1e-15)
-
-
-def test_holm_does_not_need_distinct_labels_of_rows():
-    half = pd.DataFrame({"estimate": [1.0, -1.0], "p": [0.01, 0.04], "nonzero": [9, 9]})
-    result = holm(pd.concat([half, half * [1, 2, 1]]))
-    assert result.index.tolist() == [0, 1, 0, 1]
-    assert result["p_holm"].tolist() == pytest.approx([0.04, 0.08, 0.06, 0.08])
-    assert result["sure"].tolist() == [1, 0, 0, 0]
-
-
-def test_holm_by_hand_within_groups():
-    tests = pd.DataFrame(
-        {
-            "estimate": [1, -1, 1, 1, -1],
-            "p": [0.01, 0.03, 0.02, 0.04, 0.6],
-            "claim": ["x", "x", "x", "y", "y"],
-        }
+def test_holm_is_that_of_statsmodels_within_groups_whatever_the_labels_of_rows():
+    p = np.random.default_rng(0).beta(0.5, 3, (2, 30))
+    p[:, 5] = p[:, 7]
+    tests = pd.concat(
+        pd.DataFrame({"estimate": [1.0, -1.0] * 15, "p": part, "claim": claim, "nonzero": 9})
+        for claim, part in zip("xy", p, strict=True)
     )
-    result = holm(tests, by=["claim"])
-    assert result["p_holm"].tolist() == pytest.approx([0.03, 0.04, 0.04, 0.08, 0.6])
-    assert result["sure"].tolist() == [1, -1, 1, 0, 0]
-    result = holm(tests[:4])
-    assert result["p_holm"].tolist() == pytest.approx([0.04, 0.06, 0.06, 0.06])
-    assert result["sure"].tolist() == [1, 0, 0, 0]
+    for by, groups in ((["claim"], p), ([], [p.ravel()])):
+        result = holm(tests, by=by)
+        expected = np.concatenate([multipletests(part, method="holm")[1] for part in groups])
+        assert result["p_holm"].to_numpy() == pytest.approx(expected, abs=1e-15)
+        assert result["sure"].tolist() == [*np.sign(tests["estimate"]) * (expected < 0.05)]
+        assert 0 < (expected < 0.05).sum() < 60 and result.index.equals(tests.index)
 
 
 @pytest.mark.parametrize(
@@ -553,15 +486,8 @@ def test_words_at_the_corners_of_an_interval(low, high, gain, level, kept):
 
 
 def test_gains_ask_for_holm_over_the_methods_and_equality_does_not():
-    rows = pd.DataFrame(
-        {
-            "run": list("abcd"),
-            "estimate": [3, 3, 3, -3],
-            "low": [1, 1, 1, -5],
-            "high": [5, 5, 5, -1],
-            "p": [0.01, 0.03, 0.012, 0.02],
-        }
-    )
+    sides = {"estimate": [3, 3, 3, -3], "low": [1, 1, 1, -5], "high": [5, 5, 5, -1]}
+    rows = pd.DataFrame({"run": list("abcd"), "p": [0.01, 0.03, 0.012, 0.02]} | sides)
     # times 4, 3, 2, 1 from the smallest: .04, .036 raised to .04, .04, .04
     assert classify(rows, 2).tolist() == ["supported"] * 3 + ["contradicted"]
     rows["p"] = [0.01, 0.03, 0.02, 0.02]  # .04, .06, .06, .06
@@ -575,17 +501,11 @@ INTERVALS = {"s": (1, 9), "n": (-1, 1), "u": (-9, 9), "c": (-9, -1)}
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("words", "expected"),
     [
         ("s s s s", "supported"),
         ("s s s u", "supported (gradient undecided)"),
         ("n n n c", "negligible (gradient contradicted)"),
-        (
-            "n n s u",
-            "mixed (perturbation supported; attention, GradCAM negligible; gradient undecided)",
-        ),
-        ("c c c c", "contradicted"),
-        ("s", "supported"),
         ("s n s n", "mixed (attention, perturbation supported; GradCAM, gradient negligible)"),
         ("s u", "mixed (attention supported; GradCAM undecided)"),
         ("ss sn nn nn", "negligible (attention supported)"),
@@ -595,12 +515,12 @@ INTERVALS = {"s": (1, 9), "n": (-1, 1), "u": (-9, 9), "c": (-9, -1)}
     ],
 )
 def test_a_verdict_is_the_word_of_three_methods_of_four_each_as_weak_as_its_weakest_part(
-    said: str, expected: str
+    words: str, expected: str
 ):
     runs = ["cae-attention", "cae-gradcam+lr=0.1", "perturbation", "negclip-cae-gradient"]
     rows = [
         (method, *INTERVALS[part])
-        for method, parts in zip(runs, said.split(), strict=False)
+        for method, parts in zip(runs, words.split(), strict=False)
         for part in parts
     ]
     tests = pd.DataFrame(rows, columns=["method", "low", "high"])
@@ -613,17 +533,9 @@ def test_a_verdict_is_the_word_of_three_methods_of_four_each_as_weak_as_its_weak
 
 def of_pairs(gold: np.ndarray, **scores: np.ndarray) -> pd.DataFrame:
     """A table of scores `(seeds, n)` by run, on one set."""
+    pairs = {"set": "sts", "pair": range(len(gold)), "gold": gold}
     return pd.concat(
-        pd.DataFrame(
-            {
-                "run": run,
-                "seed": seed,
-                "set": "sts",
-                "pair": range(len(gold)),
-                "gold": gold,
-                "score": row,
-            }
-        )
+        pd.DataFrame({"run": run, "seed": seed, "score": row} | pairs)
         for run, rows in scores.items()
         for seed, row in enumerate(rows)
     )
@@ -661,8 +573,12 @@ def test_pairs_meet_their_gold_and_sets_their_seeds_by_name():
         correlations(table.assign(gold=table["gold"].where(table["run"] == "a", 3.0)))
     with pytest.raises(DataError, match="gold"):
         correlations(table.assign(gold=table["gold"].where(table["pair"] != 2)))
+    with pytest.raises(DataError, match="twice"):
+        correlations(pd.concat([table, table.iloc[:1]]), resamples=10)
     with pytest.raises(DataError):
         correlations(table.iloc[:0])
+    constant = correlations(table.assign(score=0.0), resamples=10)
+    assert constant[["estimate", "p"]].isna().all(axis=None)
     other = table.assign(set="other")
     for wrong in (
         other.assign(seed=other["seed"] + 1),
@@ -703,42 +619,16 @@ def test_a_correlation_varies_by_pairs_and_by_seeds():
     assert gain[["estimate", "low", "high", "p"]].tolist() == [0, 0, 0, 1]
 
 
-def test_scores_without_variation_have_no_correlation_and_no_test():
-    table = of_pairs(np.arange(4.0), a=np.zeros((2, 4)))
-    result = correlations(table, resamples=10).iloc[0]
-    assert np.isnan(result[["estimate", "p"]].astype(float)).all()
-    with pytest.raises(DataError, match="twice"):
-        correlations(pd.concat([table, table.iloc[:1]]), resamples=10)
-
-
 def test_a_ratio_has_the_mean_and_the_spread_of_a_ratio_of_means():
     generator = np.random.default_rng(0)
     bottom = generator.normal(2, 1, (2000, 60))
     top = 0.5 * bottom + generator.normal(0, 1, bottom.shape)
-    table = pd.DataFrame(
-        {
-            "run": "a",
-            "seed": 0,
-            "item": range(60),
-            "picture": range(60),
-            "top": top[0],
-            "bottom": bottom[0],
-        }
-    )
+    table = frame(top[:1]).sort_values("item").rename(columns={"correct": "top"})
+    table = table.assign(bottom=bottom[0])
     table["ratio"] = linearized_ratios(table, "top", "bottom")
     result = mean_ci(table, "ratio", ["item"]).iloc[0]
     assert result["estimate"] == pytest.approx(top[0].mean() / bottom[0].mean())
     assert result["error"] == pytest.approx((top.mean(1) / bottom.mean(1)).std(), rel=0.25)
     runs = pd.DataFrame({"run": list("aabb"), "top": [1.0, 3, 1, 1], "bottom": [4.0, 4, 1, 3]})
-    result = linearized_ratios(
-        runs, "top", "bottom"
-    )  # of each run its own, 1/2 + (top - bottom / 2) / mean
-    assert result.tolist() == [0.25, 0.75, 0.75, 0.25]
-
-
-def test_three_pictures_by_hand():
-    # answers by picture: 1 1, 0 0, 1 0; mean 1/2; sums of residuals 1, -1, 0 over 6
-    values, pictures = np.array([[1, 1, 0, 0, 1, 0]]), np.array([7, 7, 3, 3, 5, 5])
-    result = mean_ci(frame(values, pictures=pictures), items=["item"]).iloc[0]
-    assert result.error**2 == pytest.approx((2 / 36) / (1 - 1 / 3))
-    assert (result.freedom, result.pictures, result.n) == (pytest.approx(2), 3, 6)
+    # of each run its own, 1/2 + (top - bottom / 2) / mean
+    assert linearized_ratios(runs, "top", "bottom").tolist() == [0.25, 0.75, 0.75, 0.25]

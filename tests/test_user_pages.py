@@ -2,7 +2,6 @@
 exist, and fetch what the tables need; README's lines give the book's numbers."""
 
 import importlib
-import json
 import os
 import re
 import shlex
@@ -22,7 +21,6 @@ import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from conftest import REPOSITORY
-from oracles import Batch, explicit_attention
 from PIL import Image
 from torch import Tensor, nn
 from toys import FT, toy_clip, toy_run
@@ -31,9 +29,9 @@ from book.extension.provenance import Provenance
 from book.extension.source import read_page
 from cae_lab.cli import cae
 from cae_lab.profiles import PROFILES, load_profile
-from cae_lib.errors import DataError
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import load_clip
+from cae_lib.training.losses import CAELoss
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, OTHER, RELATION
 
 PAGE = REPOSITORY / "book" / "experiments" / "use-it.md"
@@ -43,7 +41,6 @@ BLOCKS = re.findall(r"```sh\n(.*?)```", SCALE.read_text(encoding="utf-8"), re.DO
 LINES = [line for block in BLOCKS for line in block.splitlines() if line.strip()]
 COMMANDS = [line for line in LINES if not line.startswith("make ")]
 SMALL = {"profile": "smoke", "pictures": 8, "batch_size": 4, "epochs": 2}
-EVERY = pytest.mark.parametrize("method", ["attention", "gradcam", "perturbation", "gradient"])
 CAPTIONS = ["a red cat chases a dog", "a small bird on a tree"]
 
 
@@ -82,91 +79,31 @@ def test_the_page_runs_from_start_to_end(page: dict) -> None:
     assert isinstance(page["provenance"]("use-it", page), Provenance)
 
 
-def _plain_scores(method: str, batch: Batch, words: Tensor) -> Tensor:
-    """Scores `(B, 77)` by the definitions, over all 77 tokens; differentiable."""
-    if method == "attention":
-        return batch.attention_rows().mean(dim=(0, 2))
-    if method == "gradcam":  # the temperature is a constant of S
-        batch.model.logit_scale.requires_grad_(False)
-        scores = batch.relevance(create_graph=True)
-        batch.model.logit_scale.requires_grad_(True)
-        return scores
-    embeddings = batch.text.token_embedding(batch.tokens)
-    if method == "gradient":
-        with explicit_attention(batch.text):  # open_clip's cannot be differentiated twice
-            whole = batch.score(embeddings)
-        (gradient,) = torch.autograd.grad(whole.sum(), embeddings, create_graph=True)
-        return gradient.norm(dim=-1)
-    mean = batch.text.token_embedding.weight.mean(dim=0).detach()
-    scores = torch.zeros(words.shape, dtype=embeddings.dtype)
-    for number in range(1, int(words.max()) + 1):
-        without = batch.score(torch.where((words == number).unsqueeze(-1), mean, embeddings))
-        scores = scores + (words == number) * (batch.score(embeddings) - without).unsqueeze(1)
-    return scores
-
-
 def _itc(model: nn.Module, images: Tensor, texts: Tensor) -> Tensor:
     logits = model.logit_scale.exp() * F.normalize(images, dim=-1) @ F.normalize(texts, dim=-1).T
     labels = torch.arange(len(logits))
     return (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
 
 
-def test_the_page_s_loop_refuses_roles_of_other_captions() -> None:
-    """As when the parse is shuffled and the tokens are not."""
-    with pytest.raises(DataError):
-        _run("words.roles, words.words", "words.roles.flip(0), words.words.flip(0)", **SMALL)
-
-
-@EVERY
-def test_a_step_has_the_gradients_of_a_plain_loop(method: str, page: dict) -> None:
-    """The page's own lines, in float64, against the definitions."""
-    pixels, tokens = page["images"][:4].double(), page["words"].tokens[:4]
-    roles, numbers = page["words"].roles[:4], page["words"].words[:4]
+def test_the_page_s_loop_adds_the_attribution_loss_to_clip_s(page: dict) -> None:
+    """The page's own lines, in float64; the losses themselves have oracles of their own."""
     model = load_clip("clip-mini", page["weights"]).model.double()
-    namespace = page | {
-        "model": model,
-        "method": method,
-        "weight": 3.0,
-        "images": pixels,
-        "batch_size": 4,
-        "epochs": 1,
-        "words": type(page["words"])(tokens, roles, 0, 0, 0, numbers),
-    }
+    words = page["words"].take(torch.arange(4))
+    options = {"model": model, "weight": 3.0, "batch_size": 4, "epochs": 1, "words": words}
+    namespace = page | options | {"images": page["images"][:4].double()}
     (loop,) = [cell.source for cell in _cells() if "loss.backward()" in cell.source]
     exec(loop.replace("shuffle=True", "shuffle=False").replace("lr=1e-4", "lr=0.0"), namespace)
-    found = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+    gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
     assert namespace["history"][0]["attribution"] > 0.01
     model.zero_grad()
-    images = model.encode_image(pixels)
-    batch = Batch(model, tokens, tokens.argmax(-1), F.normalize(images, dim=-1))
-    words = numbers * (roles > 0)  # some have two tokens
-    scores = _plain_scores(method, batch, words)
-    both = ((roles == 1).any(1) & (roles >= 2).any(1)).unsqueeze(1)
-    lead = scores[both & (roles == 1)].mean() - scores[both & (roles >= 2)].mean()
-    loss = _itc(model, images, model.encode_text(tokens)) + 3.0 * lead.clamp(min=0)
+    images = model.encode_image(namespace["images"], normalize=True)
+    attribution = CAELoss(model, page["method"], weight=3.0)
+    output = attribution(images, words.tokens, words.roles, words.words)
+    loss = _itc(model, images, model.encode_text(words.tokens)) + output.loss
     loss.backward()
     torch.testing.assert_close(namespace["loss"].detach(), loss.detach(), atol=1e-10, rtol=0)
     expected = {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
-    torch.testing.assert_close(found, expected, atol=1e-9, rtol=1e-7)
-
-
-def test_another_model_needs_another_name_only(tmp_path: Path, capsys) -> None:
-    """The comment of the page names OpenAI's CLIP; its text tower stands here, cut in depth."""
-    ours = 'name, weights = "clip-mini", str(bundled_path("data/mini/base.safetensors"))'
-    clip = '# For OpenAI\'s CLIP: name, weights = "ViT-B-32-quickgelu", "openai"'
-    assert sum(ours in cell.source and clip in cell.source for cell in _cells()) == 1
-    config = open_clip.get_model_config("ViT-B-32-quickgelu")
-    config["text_cfg"]["layers"] = config["vision_cfg"]["layers"] = 1
-    config["vision_cfg"]["width"] = 64
-    (tmp_path / "shallow-ViT-B-32.json").write_text(json.dumps(config), encoding="utf-8")
-    open_clip.add_model_config(tmp_path)
-    page = _run(
-        ours,
-        'name, weights = "shallow-ViT-B-32", None',
-        **SMALL | {"pictures": 4, "epochs": 1, "method": "gradient"},
-    )
-    assert page["images"].shape == (4, 3, 224, 224) and len(page["history"]) == 1
-    assert "features agree to 1e-5: True" in capsys.readouterr().out
+    torch.testing.assert_close(gradients, expected, atol=1e-9, rtol=1e-7)
 
 
 def test_spans_of_ones_own(page: dict) -> None:
@@ -176,118 +113,87 @@ def test_spans_of_ones_own(page: dict) -> None:
     assert page["tokenizer"](CAPTIONS[:1]).equal(words.tokens)
 
 
-def test_the_block_on_mixed_precision(page: dict) -> None:
-    page["model"].zero_grad()
-    assert _fenced("torch.autocast", **page)["output"].loss.dtype == torch.float32
-    gradient = page["model"].transformer.resblocks[0].attn.in_proj_weight.grad
-    assert gradient.isfinite().all() and gradient.abs().max() > 0
-
-
-@EVERY
-def test_the_block_on_several_gpus(method: str, page: dict, tmp_path: Path) -> None:
+def test_the_block_on_several_gpus(page: dict, tmp_path: Path) -> None:
     """In a group of one process, the block's gradients are those of the plain lines."""
     model = page["model"]
     dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
     try:
         model.zero_grad()
-        names = _fenced("DistributedDataParallel(", **page | {"method": method})
+        names = _fenced("DistributedDataParallel(", **page)
     finally:
         dist.destroy_process_group()
-    found = model.positional_embedding.grad.clone()
+    gradient = model.positional_embedding.grad.clone()
     model.zero_grad()
     step = names["Step"](model, names["attribution"], open_clip.ClipLoss())
     step(*(page[name] for name in ("pixels", "tokens", "roles", "numbers"))).backward()
-    torch.testing.assert_close(found, model.positional_embedding.grad, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(gradient, model.positional_embedding.grad, atol=1e-6, rtol=1e-5)
 
 
 def test_a_method_of_ones_own(page: dict) -> None:
     names = _fenced("class Share", **page)
     images = page["model"].encode_image(page["pixels"], normalize=True)
     output = names["attribution"](images, page["tokens"], page["roles"])
-    found = names["cae"].get_method("gradient")(page["model"], page["tokens"], images.detach())
-    shares = found.scores / found.scores.sum(1, keepdim=True)
+    plain = names["cae"].get_method("gradient")(page["model"], page["tokens"], images.detach())
+    shares = plain.scores / plain.scores.sum(1, keepdim=True)
     roles = page["roles"][:, : shares.shape[1]]
     both = ((roles == 1).any(1) & (roles >= 2).any(1)).unsqueeze(1)
     torch.testing.assert_close(output.objects, shares[both & (roles == 1)].mean())
 
 
-def test_the_block_on_false_captions_is_the_book_s_row(page: dict) -> None:
+def test_the_block_on_false_captions_is_the_book_s_run(page: dict) -> None:
     """Its hinge is that of a training step with the settings of `hinge-negclip`."""
     images = page["model"].encode_image(page["images"], normalize=True)
-    given = page | {"tokens": page["words"].tokens, "image_features": images}
-    names = _fenced("def margin_loss(", **given)
-    negatives = names["negatives"]
-    expected = [texts[0] for texts in negatives if texts]
-    assert len(expected) == len(names["negative_tokens"]) > 0 and names["hinge"] > 0
-    assert all(
-        negatives[row][0] == text for row, text in zip(names["owners"], expected, strict=True)
-    )
-    hinge = names["hinge"].item()
+    names = page | {"tokens": page["words"].tokens, "image_features": images}
+    names = _fenced("def margin_loss(", **names)
+    first = [texts[0] for texts in names["negatives"] if texts]
+    assert first == [names["negatives"][row][0] for row in names["owners"]]
+    assert len(first) == len(names["negative_tokens"]) > 0 and names["hinge"] > 0
     itc = _itc(page["model"], images, names["texts"]).item()
-    assert itc > 0 and names["loss"].item() == pytest.approx(itc + hinge, abs=1e-6)
-    row = PROFILES["mini"].runs["hinge-negclip"]
-    run = toy_run(replace(FT, **row, batch_size=8))
+    assert names["loss"].item() == pytest.approx(itc + names["hinge"].item(), abs=1e-6)
+    run = toy_run(replace(FT, **PROFILES["mini"].runs["hinge-negclip"], batch_size=8))
     batch, model = run.batches.at(0), toy_clip().model
     images = model.encode_image(batch.image_inputs, normalize=True)
-    _, hinge = names["margin_loss"](
-        model, images, batch.tokens, batch.negatives, batch.caption_of_negative
-    )
+    inputs = batch.tokens, batch.negatives, batch.caption_of_negative
+    _, hinge = names["margin_loss"](model, images, *inputs)
     assert hinge.item() == pytest.approx(run.step(0, batch)["attribution"], rel=1e-4)
 
 
 def test_the_trainer_of_hugging_face(page: dict, tmp_path: Path, monkeypatch) -> None:
-    """One epoch moves both towers; the first loss is that of the plain lines."""
+    """One epoch moves both towers; the loss is that of the plain lines."""
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate")
     monkeypatch.chdir(tmp_path)
-    small = {
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_attention_heads": 2,
-        "num_hidden_layers": 1,
-        "projection_dim": 8,
-    }
-    text = {**small, "vocab_size": 49408, "eos_token_id": 49407, "bos_token_id": 49406}
-    vision = {**small, "image_size": 112, "patch_size": 16}
+    small = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2}
+    small |= {"num_hidden_layers": 1, "projection_dim": 8}
+    text = small | {"vocab_size": 49408, "eos_token_id": 49407, "bos_token_id": 49406}
+    vision = small | {"image_size": 112, "patch_size": 16}
     config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)
     clip = transformers.CLIPModel(config)
     before = {name: value.clone() for name, value in clip.state_dict().items()}
-    options = {
-        "per_device_train_batch_size": 4,
-        "num_train_epochs": 1,
-        "report_to": [],
-        "use_cpu": True,
-        "save_strategy": "no",
-        "disable_tqdm": True,
-    }
-    given = page | {"clip": clip, "options": options, "method": "gradient"}
-    names = _fenced("class ClipWithCae", **given)
-    after = clip.state_dict()
+    options = {"per_device_train_batch_size": 4, "num_train_epochs": 1, "report_to": []}
+    options |= {"use_cpu": True, "save_strategy": "no", "disable_tqdm": True}
+    names = _fenced(
+        "class ClipWithCae", **page | {"clip": clip, "options": options, "method": "gradient"}
+    )
     for name in ("visual_projection.weight", "text_model.embeddings.token_embedding.weight"):
-        assert not torch.equal(after[name], before[name]), name
-    clip.load_state_dict(before)
+        assert not torch.equal(clip.state_dict()[name], before[name]), name
     batch = torch.utils.data.default_collate(names["rows"][:4])
-    loss = names["trainer"].model(**batch)["loss"]
+    trained = names["trainer"].model
     images = clip.get_image_features(batch["pixel_values"]).pooler_output
     texts = clip.get_text_features(batch["input_ids"]).pooler_output
-    _, *rest = batch.values()
-    attribution = names["trainer"].model.cae(F.normalize(images, dim=-1), *rest).loss
-    torch.testing.assert_close(loss, _itc(clip, images, texts) + attribution)
+    attribution = trained.cae(F.normalize(images, dim=-1), *[*batch.values()][1:]).loss
+    expected = _itc(clip, images, texts) + attribution
+    torch.testing.assert_close(trained(**batch)["loss"], expected)
 
 
 def test_the_lines_for_open_clips_own_training(page: dict, monkeypatch) -> None:
     """The block's objects, given what `open_clip_train/main.py` holds at that place."""
-    arguments = SimpleNamespace(
-        local_loss=False, gather_with_grad=False, rank=0, world_size=1, accum_freq=2
-    )
+    flags = {"local_loss": False, "gather_with_grad": False}
+    arguments = SimpleNamespace(rank=0, world_size=1, accum_freq=2, **flags)
     names = _fenced("CAEClipLoss(", **page | {"args": arguments, "method": "gradient"})
     packed = names["role_tokenizer"](CAPTIONS)
     losses = names["loss"](**names["model"].train()(page["pixels"][:2], packed), output_dict=True)
     assert set(losses) == {"contrastive_loss", "attribution_loss"}
-    images = page["model"].encode_image(page["pixels"][:2], normalize=True)
-    words = page["cae"].token_roles(CAPTIONS, page["tokenizer"])
-    expected = names["cae_loss"](images, words.tokens, words.roles).loss
-    torch.testing.assert_close(losses["attribution_loss"], expected)
     after = SimpleNamespace(CLIPTask=lambda model, *, loss: (model, loss))  # is not in 3.3
     monkeypatch.setitem(sys.modules, "open_clip.task", after)
     assert _fenced("CLIPTask(", **names)["task"] == (names["model"], names["loss"])
@@ -358,10 +264,10 @@ def test_one_call_of_make_trains_and_measures_a_row() -> None:
     dry = [*shlex.split(line), "-n", "-C", str(REPOSITORY)]
     planned = subprocess.run(dry, capture_output=True, text=True, check=True).stdout
     calls = [shlex.split(text)[1:] for text in planned.splitlines() if "/cae " in text]
-    found = [parse(words) for words in calls]
-    assert [name for name, _ in found] == ["train", "evaluate"]
+    parsed = [parse(words) for words in calls]
+    assert [name for name, _ in parsed] == ["train", "evaluate"]
     expected = {"name": "cae-attention", "seed": 0, "profile": "paper"}
-    assert all(expected.items() <= parameters.items() for _, parameters in found)
+    assert all(expected.items() <= parameters.items() for _, parameters in parsed)
 
 
 def test_the_page_of_the_papers_scale_names_what_is_downloaded() -> None:

@@ -9,6 +9,7 @@ from open_clip import SimpleTokenizer
 from oracles import Batch, assert_gradient, make_batch
 from torch import Tensor
 
+from cae_lib.attribution import get_method
 from cae_lib.attribution.binding import swapped_captions
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.models import text_encoder
@@ -53,7 +54,7 @@ CASES = {
     "chasing a small red dog": {},
     "a man on": {},
 }
-KNOWN = "a small red dog on a blue umbrella"
+STATEMENT = "a small red dog on a blue umbrella"
 TEXTS = {
     "noun": "a small red umbrella on a blue dog",
     "phrase": "a blue umbrella on a small red dog",
@@ -94,16 +95,16 @@ def words(tokenizer) -> Alignment:
 
 
 @pytest.fixture(scope="module")
-def known(tokenizer) -> Alignment:
+def with_swaps(tokenizer) -> Alignment:
     """Return a caption with a swap of a relation's arguments and one of attributes."""
 
     def at(*texts: str) -> tuple[Offsets, ...]:
-        return tuple(place(KNOWN, text) for text in texts)
+        return tuple(place(STATEMENT, text) for text in texts)
 
     relation = Swap(at("dog", "umbrella"), at("a small red dog", "a blue umbrella"), *at("on"))
     attributes = Swap(at("red", "blue"), at("red", "blue"))
     swaps = [[], [relation, attributes]]
-    return align(["a dog", KNOWN], [[], spans(KNOWN)], tokenizer, swaps=swaps)
+    return align(["a dog", STATEMENT], [[], spans(STATEMENT)], tokenizer, swaps=swaps)
 
 
 @pytest.fixture
@@ -125,22 +126,6 @@ def swapped(tokenizer, words: Alignment, **options) -> list[tuple[int, str, str]
         scored_words = tokenizer.decode(words.tokens[row, scored].tolist()).strip()
         actual.append((int(row), scored_words, text.strip().replace(" - ", "-")))
     return actual
-
-
-def test_swaps_from_roles_by_hand(tokenizer, words) -> None:
-    expected = {
-        (row, text)
-        for row, texts_of in enumerate(CASES.values())
-        for texts in texts_of.values()
-        for text in texts
-    }
-    actual = swapped(tokenizer, words)
-    assert {(row, text) for row, _, text in actual} == expected
-    assert len(actual) == len(expected)
-    for row, scored, text in actual:
-        assert all(text in [*CASES.values()][row][word] for word in scored.split())
-    other_vocabulary = swapped(tokenizer, words, vocabulary_size=None)
-    assert other_vocabulary[1][2] == "an chair under a umbrella"  # articles stay as they are
 
 
 @pytest.mark.parametrize(
@@ -198,13 +183,6 @@ def test_bindings_have_all_that_their_word_is_said_of(tokenizer) -> None:
     ]
 
 
-def test_articles_that_nothing_moves_next_to_stay(tokenizer) -> None:
-    caption = "an hour before a man holding a umbrella, a eel"
-    marked = [Span(*place(caption, word), ROLE[word]) for word in ("man", "holding", "umbrella")]
-    (actual,) = swapped(tokenizer, align([caption], [marked], tokenizer))
-    assert actual[1:] == ("holding", "an hour before an umbrella holding a man , a eel")
-
-
 @pytest.mark.parametrize(
     ("caption", "requested", "expected"),
     [
@@ -241,49 +219,15 @@ def test_scores_are_those_of_the_texts_by_hand(path, named, call, words, tokeniz
     assert actual.has_score.any()
 
 
-@torch.no_grad()
-def test_a_bag_of_words_binds_nothing(named, call, attribute) -> None:
-    """Without positions, with one layer that attends evenly, the features are a sum over words."""
-    model = named.model
-    model.positional_embedding.zero_()
-    for number, block in enumerate(model.transformer.resblocks):
-        block.attn.in_proj_weight[: 2 * block.attn.embed_dim] = 0
-        block.attn.in_proj_bias[: 2 * block.attn.embed_dim] = 0
-        for layer in (block.mlp.c_proj, *([block.attn.out_proj] if number else [])):
-            layer.weight.zero_()
-            layer.bias.zero_()
-    assert attribute(named, "perturbation").scores.abs().max() > 1e-3, "words count"
-    actual = attribute(named, NAME, call)
-    assert actual.has_score.any() and actual.scores.abs().max() < 1e-12
-
-
-@torch.no_grad()
-def test_samples_and_requested_words(named, call, attribute, words) -> None:
-    every, seen = attribute(named, NAME, call), torch.zeros_like(words.roles, dtype=torch.bool)
-    torch.manual_seed(0)
-    for _ in range(60):
-        has_score = attribute(named, NAME, call, samples=1).has_score
-        for numbers, scored in zip(words.words[:, : has_score.shape[1]], has_score, strict=True):
-            assert len(numbers[scored].unique()) <= 2  # the two attributes of one swap
-        seen[:, : has_score.shape[1]] |= has_score
-    assert torch.equal(seen[:, : every.sequence_length], every.has_score)
-    requested = words.roles == RELATION
-    actual = attribute(named, NAME, call | {"requested": requested})
-    assert torch.equal(actual.has_score, every.has_score & requested[:, : every.sequence_length])
-
-
 @pytest.mark.parametrize("source", ["roles", "tagger"])
-def test_the_placebo_swaps_any_two_words_for_the_same_words(
-    source, tokenizer, words, known
-) -> None:
-    generator, texts = torch.Generator().manual_seed(0), set()
-    words, captions = (words, [*CASES]) if source == "roles" else (known, ["a dog", KNOWN])
-    bound = swapped(tokenizer, words)
-    options = {"exchange": "any", "generator": generator, "vocabulary_size": None}
+def test_the_placebo_swaps_any_two_words_for_the_same_words(source, tokenizer, words, with_swaps):
+    words, captions = (words, [*CASES]) if source == "roles" else (with_swaps, ["a dog", STATEMENT])
+    options = {"exchange": "any", "generator": torch.Generator().manual_seed(0)}
+    bound, texts = swapped(tokenizer, words), set()
     for _ in range(50):
-        actual = swapped(tokenizer, words, **options)
-        assert [swap[:2] for swap in actual] == [swap[:2] for swap in bound]
-        for row, _, text in actual:
+        placebo = swapped(tokenizer, words, **options, vocabulary_size=None)
+        assert [swap[:2] for swap in placebo] == [swap[:2] for swap in bound]
+        for row, _, text in placebo:
             old, new = (caption.replace("-", " - ").split() for caption in (captions[row], text))
             assert sorted(old) == sorted(new)
             assert sum(a != b for a, b in zip(old, new, strict=True)) == 2
@@ -299,34 +243,23 @@ def test_gradient_is_that_of_finite_differences(named, call, attribute) -> None:
     assert_gradient(score, named.model.transformer.resblocks[1].mlp.c_fc.weight)
 
 
-def test_the_hinge_is_on_words_with_a_score(named, call, attribute) -> None:
-    loss = CAELoss(named.model, NAME, 3.0, margin=0.5, hinge="margin")
-    output = loss(named.image_features, named.tokens, call["roles"], call["words"])
-    actual = attribute(named, NAME, call)
-    roles = call["roles"][:, : actual.sequence_length]
-    hinges = [
-        (0.5 - actual.scores[actual.has_score & (roles == role)]).clamp(min=0).mean()
-        for role in (ATTRIBUTE, RELATION)
-    ]
-    torch.testing.assert_close(output.loss, 3 * (hinges[0] + hinges[1]) / 2)
-    with pytest.raises(ConfigError, match="roles"):
-        attribute(named, NAME)
-    none = {"roles": torch.zeros_like(call["roles"])}
-    assert not attribute(named, NAME, none).has_score.any()
-
-
-@pytest.mark.parametrize("moved", ["noun", "phrase"])
-def test_swaps_of_a_tagger_move_what_is_asked(tokenizer, known, moved) -> None:
-    expected = [(1, "on", TEXTS[moved]), (1, "red blue", TEXTS["attribute"])]
-    assert swapped(tokenizer, known, swap_kind=moved) == expected
-
-
-def test_half_of_the_swaps_move_nouns(tokenizer, known) -> None:
-    generator = torch.Generator().manual_seed(0)
-    options = {"swap_kind": "half", "generator": generator}
-    texts = [swapped(tokenizer, known, **options)[0][2] for _ in range(200)]
-    assert set(texts) == {TEXTS["noun"], TEXTS["phrase"]}
-    assert 70 < texts.count(TEXTS["noun"]) < 130
+@pytest.mark.parametrize(
+    ("moved", "texts"), [("noun", {"noun"}), ("phrase", {"phrase"}), ("half", {"noun", "phrase"})]
+)
+def test_swaps_of_a_tagger_move_nouns_phrases_or_half_of_each(
+    tokenizer, with_swaps, moved, texts
+) -> None:
+    options = {"swap_kind": moved, "generator": torch.Generator().manual_seed(0)}
+    drawn = [swapped(tokenizer, with_swaps, **options) for _ in range(100)]
+    assert {draw[0] for draw in drawn} == {(1, "on", TEXTS[text]) for text in texts}
+    assert all(draw[1:] == [(1, "red blue", TEXTS["attribute"])] for draw in drawn)
+    if moved == "half":
+        assert 30 < sum(draw[0][2] == TEXTS["noun"] for draw in drawn) < 70
+    sampled = [swapped(tokenizer, with_swaps, samples=1, **options) for _ in range(100)]
+    assert {text for ((_, _, text),) in sampled} == {TEXTS[t] for t in (*texts, "attribute")}
+    blue = with_swaps.tokens == tokenizer.encode("blue")[0]
+    (attributes,) = swapped(tokenizer, with_swaps, requested=blue, **options)
+    assert attributes[2] == TEXTS["attribute"]
 
 
 @pytest.mark.parametrize("moved", ["noun", "phrase", "half"])
@@ -343,59 +276,43 @@ def test_where_nouns_cannot_move_phrases_do_and_the_other_way_round(moved, token
         assert [text for *_, text in swapped(tokenizer, words, swap_kind=moved)] == [expected]
 
 
-def test_samples_and_requested_words_of_a_tagger_s_swaps(tokenizer, known) -> None:
-    generator = torch.Generator().manual_seed(0)
-    drawn = [swapped(tokenizer, known, samples=1, generator=generator) for _ in range(100)]
-    assert {text for ((_, _, text),) in drawn} == {TEXTS["noun"], TEXTS["attribute"]}
-    blue = known.tokens == tokenizer.encode("blue")[0]
-    assert [text for *_, text in swapped(tokenizer, known, requested=blue)] == [TEXTS["attribute"]]
-
-
-def test_articles_follow_the_sound_of_the_next_word(tokenizer) -> None:
-    caption = "an hour on a uniform"
+def test_articles_follow_sounds_in_a_tagger_s_swaps_and_letters_in_those_from_roles(tokenizer):
+    """The published runs with swaps from roles were trained so; articles elsewhere stay."""
+    caption = "an hour on a uniform with a eel"
     places = (place(caption, "hour"), place(caption, "uniform"))
-    swap = Swap(places, places, place(caption, "on"))
-    words = align([caption], [[]], tokenizer, swaps=[[swap]])
-    assert swapped(tokenizer, words)[0][2] == "a uniform on an hour"
-
-
-def test_articles_follow_the_first_letter_where_swaps_come_from_roles(tokenizer) -> None:
-    """The published runs with these swaps were trained so."""
-    caption = "an hour near a uniform"
-    roles = {"hour": OBJECT, "near": RELATION, "uniform": OBJECT}
+    swaps = [[Swap(places, places, place(caption, "on"))]]
+    roles = {"hour": OBJECT, "on": RELATION, "uniform": OBJECT}
     marked = [Span(*place(caption, word), role) for word, role in roles.items()]
-    (actual,) = swapped(tokenizer, align([caption], [marked], tokenizer))
-    assert actual[2] == "an uniform near a hour"
+    by_tagger = swapped(tokenizer, align([caption], [[]], tokenizer, swaps=swaps))
+    by_roles = swapped(tokenizer, align([caption], [marked], tokenizer))
+    assert by_tagger[0][2] == "a uniform on an hour with a eel"
+    assert by_roles[0][2] == "an uniform on a hour with a eel"
+    other = swapped(tokenizer, align([caption], [marked], tokenizer), vocabulary_size=None)
+    assert other[0][2] == "an uniform on a hour with a eel"  # of another vocabulary as they were
 
 
-def test_a_swap_cut_off_with_the_caption_s_end_is_left_out(tokenizer) -> None:
-    caption = "a dog on a cat on a mat"
-    swaps = [
-        Swap(2 * (place(caption, a),), 2 * (place(caption, b),), place(caption, "on"))
-        for a, b in (("dog", "cat"), ("cat", "mat"))
-    ]
-    words = align([caption], [[]], tokenizer, context_length=8, swaps=[swaps])
-    assert words.swaps.shape == (1, 1, 5, 2)
-    assert align([caption], [[]], tokenizer).swaps is None
-
-
-def test_the_loss_is_that_of_the_texts_that_the_tagger_s_swaps_make(tiny_clip, tokenizer, known):
-    batch = make_batch(tiny_clip.model, ("a dog", KNOWN))
-    loss = CAELoss(batch.model, NAME, margin=0.5, hinge="margin", swap="phrase")
-    inputs = (batch.image_features, known.tokens, known.roles, known.words)
-    texts = [KNOWN, TEXTS["attribute"], TEXTS["phrase"]]
+def test_the_loss_is_that_of_the_texts_that_the_tagger_s_swaps_make(
+    tiny_clip, tokenizer, with_swaps
+):
+    """Of the attribute `small`, which is in no swap, there is no hinge."""
+    batch = make_batch(tiny_clip.model, ("a dog", STATEMENT))
+    loss = CAELoss(batch.model, NAME, 3.0, margin=0.5, hinge="margin", swap="phrase")
+    inputs = (batch.image_features, with_swaps.tokens, with_swaps.roles, with_swaps.words)
+    texts = [STATEMENT, TEXTS["attribute"], TEXTS["phrase"]]
     features = batch.model.encode_text(tokenizer(texts))
     whole, *others = torch.cosine_similarity(batch.image_features[1], features)
     hinges = [(0.5 - (whole - other)).clamp(min=0) for other in others]
-    output = loss(*inputs, swaps=known.swaps)
-    torch.testing.assert_close(output.loss, (hinges[0] + hinges[1]) / 2)
-    for wrong in (known.swaps[:1], known.swaps.float(), known.swaps[..., 0]):
+    output = loss(*inputs, swaps=with_swaps.swaps)
+    torch.testing.assert_close(output.loss, 3 * (hinges[0] + hinges[1]) / 2)
+    with pytest.raises(ConfigError, match="roles"):
+        get_method(NAME)(batch.model, batch.tokens, batch.image_features)
+    for wrong in (with_swaps.swaps[:1], with_swaps.swaps.float(), with_swaps.swaps[..., 0]):
         with pytest.raises(DataError, match="swaps"):
             loss(*inputs, swaps=wrong)
 
 
 DOG, ON, UMBRELLA, NOWHERE = (4, 5), (5, 6), (8, 9), (0, 0)
-"""Tokens of words of `KNOWN`, whose end-of-text token is token 9."""
+"""Tokens of words of `STATEMENT`, whose end-of-text token is token 9."""
 
 NO_SWAPS = {
     "the later noun first": ((UMBRELLA, DOG), ON),
@@ -410,22 +327,22 @@ NO_SWAPS = {
     "an object as binder": ((DOG, UMBRELLA), DOG),
     "the end token in the binder": ((DOG, UMBRELLA), (5, 10)),
 }
-"""Two parts and a binder that are no swap of `KNOWN`, by what is wrong."""
+"""Two parts and a binder that are no swap of `STATEMENT`, by what is wrong."""
 
 
 @pytest.mark.parametrize(("nouns", "binder"), NO_SWAPS.values(), ids=NO_SWAPS)
 @pytest.mark.parametrize("moved", ["nouns", "phrases"])
 def test_ranges_that_are_no_swap_of_the_caption_are_refused(
-    moved, nouns, binder, tiny_clip, known
+    moved, nouns, binder, tiny_clip, with_swaps
 ) -> None:
     images = torch.randn(2, 128, generator=torch.Generator().manual_seed(0))
     loss = CAELoss(tiny_clip.model, NAME, margin=0.5)
 
     def call(nouns: tuple[Offsets, Offsets], binder: Offsets) -> AttributionLossOutput:
         parts = {"nouns": (NOWHERE, NOWHERE), "phrases": (NOWHERE, NOWHERE)} | {moved: nouns}
-        swaps = known.swaps.clone()
+        swaps = with_swaps.swaps.clone()
         swaps[1, 1] = torch.tensor([*parts["nouns"], *parts["phrases"], binder])
-        return loss(images, known.tokens, known.roles, known.words, swaps=swaps)
+        return loss(images, with_swaps.tokens, with_swaps.roles, with_swaps.words, swaps=swaps)
 
     assert call((DOG, UMBRELLA), ON).n_composition > 0
     with pytest.raises(DataError, match="caption 1 .* swap 1 "):
@@ -437,20 +354,17 @@ def test_swaps_or_roles_of_a_shuffled_batch_are_refused(has_words, tiny_clip, to
     captions = [
         "a black dog chases a white cat",
         "two kids in a field throw a ball to a man",
-        "a man in a red shirt rides a small brown horse",
         "the cat",
         "a girl with a blue umbrella walks behind a bus",
-        "an old man holding a kite stands on a hill",
     ]
     words = token_roles(captions, tokenizer, "dependency")
-    images = torch.randn(6, 128, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(4, 128, generator=torch.Generator().manual_seed(0))
     numbers = words.words if has_words else None
     loss = CAELoss(tiny_clip.model, NAME, margin=0.5)
     loss(images, words.tokens, words.roles, numbers, swaps=words.swaps)
-    for shift in range(1, 6):
-        for roles, swaps in (
-            (words.roles, words.swaps.roll(shift, 0)),
-            (words.roles.roll(shift, 0), words.swaps),
-        ):
-            with pytest.raises(DataError, match="caption "):
-                loss(images, words.tokens, roles, numbers, swaps=swaps)
+    for roles, swaps in (
+        (words.roles, words.swaps.roll(1, 0)),
+        (words.roles.roll(1, 0), words.swaps),
+    ):
+        with pytest.raises(DataError, match="caption "):
+            loss(images, words.tokens, roles, numbers, swaps=swaps)

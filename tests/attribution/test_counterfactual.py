@@ -104,6 +104,10 @@ def test_each_score_is_that_of_another_word_of_the_role(path, named, words, call
     torch.manual_seed(0)
     assert torch.equal(attribute(batch, NAME, call).scores, actual.scores)
     assert not torch.equal(attribute(batch, NAME, call).scores, actual.scores)
+    with pytest.raises(ConfigError, match="roles"):
+        attribute(named, NAME)
+    for few, roles in ((named, 0 * call["roles"]), (named.first(1), call["roles"][:1])):
+        assert not attribute(few, NAME, {"roles": roles}).has_score.any()
 
 
 @torch.no_grad()
@@ -123,13 +127,7 @@ def test_words_are_drawn_as_often_as_they_occur(named, words, call, attribute) -
 
 
 @pytest.mark.parametrize(
-    ("free", "size", "fits"),
-    [
-        (0, 1, True),
-        (0, 2, False),
-        (2, 2, True),
-        (2, 3, False),
-    ],
+    ("free", "size", "fits"), [(0, 1, True), (0, 2, False), (2, 2, True), (2, 3, False)]
 )
 @torch.no_grad()
 def test_a_word_fits_that_leaves_the_end_or_its_padding(free, size, fits, named, attribute) -> None:
@@ -153,7 +151,8 @@ def test_a_word_fits_that_leaves_the_end_or_its_padding(free, size, fits, named,
 @torch.no_grad()
 def test_at_most_so_many_words_of_each_group_are_scored(named, call, attribute) -> None:
     numbers, roles = word_numbers(named.tokens, 49408), call["roles"]
-    seen = torch.zeros_like(roles, dtype=torch.bool)
+    every, seen = attribute(named, NAME, call).has_score, torch.zeros_like(roles, dtype=torch.bool)
+    assert (every[3] & (roles[3] > 1)).sum() == 3
     torch.manual_seed(0)
     for _ in range(30):
         has_score = attribute(named, NAME, call, samples=1).has_score
@@ -161,16 +160,4 @@ def test_at_most_so_many_words_of_each_group_are_scored(named, call, attribute) 
             sampled = (has_score & group) * numbers
             assert all(len(row[row > 0].unique()) <= 1 for row in sampled)
         seen |= has_score
-    unlimited = attribute(named, NAME, call).has_score
-    assert torch.equal(seen[:4], unlimited[:4])
-    assert (unlimited[3] & (roles[3] > 1)).sum() == 3
-
-
-def test_without_roles_or_without_words_to_replace_or_to_draw(named, call, attribute) -> None:
-    with pytest.raises(ConfigError, match="roles"):
-        attribute(named, NAME)
-    none = torch.zeros_like(call["roles"])
-    for batch, roles in ((named, none), (named.first(1), call["roles"][:1])):
-        actual = attribute(batch, NAME, {"roles": roles})
-        assert not actual.scores.any()
-        assert not actual.has_score.any()
+    assert torch.equal(seen[:4], every[:4])

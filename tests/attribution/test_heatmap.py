@@ -43,7 +43,7 @@ def written_out(model: nn.Module, images: Tensor, texts: Tensor, start: int) -> 
     return relevance[:, 0, 1:].reshape(B, GRID, GRID).detach()
 
 
-def test_rule_written_out(model, pairs) -> None:
+def test_maps_are_those_of_the_rule_written_out(model, pairs) -> None:
     """The maps of several first layers come from one pass; the default is the last layer."""
     actual = image_relevances(model, *pairs, (0, 2, -1))
     for maps, start in zip(actual.maps, (0, 2, 3), strict=True):
@@ -51,8 +51,8 @@ def test_rule_written_out(model, pairs) -> None:
         assert expected.amax((1, 2)).min() > 1e-4
         torch.testing.assert_close(maps, expected, atol=1e-12, rtol=1e-8)
     torch.testing.assert_close(image_relevances(model, *pairs).maps, actual.maps[2:])
-    own = F.normalize(model.encode_image(pairs[0]), dim=-1)
-    torch.testing.assert_close(actual.image_features, own.detach())
+    features = F.normalize(model.encode_image(pairs[0]), dim=-1)
+    torch.testing.assert_close(actual.image_features, features.detach())
     model.requires_grad_(False)
     with torch.no_grad():
         frozen = image_relevances(model, *pairs).maps
@@ -60,7 +60,7 @@ def test_rule_written_out(model, pairs) -> None:
     assert not frozen[0].requires_grad
 
 
-def test_bad_input(model, pairs) -> None:
+def test_inputs_that_do_not_fit_are_refused(model, pairs) -> None:
     images, texts = pairs
     with pytest.raises(ConfigError, match="start_layer=4"):
         image_relevances(model, images, texts, (4,))

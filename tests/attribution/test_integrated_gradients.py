@@ -39,16 +39,6 @@ def test_scores_are_captums(short, attribute) -> None:
     torch.testing.assert_close(scores, expected, atol=1e-6, rtol=0)
 
 
-def test_training_draws_points_whose_mean_is_the_integral(short, attribute) -> None:
-    exact = attribute(short.first(1), NAME, points=40).scores
-    torch.manual_seed(0)
-    draws = [attribute(short.first(1), NAME, GRAPH, training_points=4) for _ in range(12)]
-    draws = torch.stack([draw.scores.detach() for draw in draws])
-    assert not torch.equal(draws[0], draws[1])
-    spread = draws.std(0).max().item() / 12**0.5
-    torch.testing.assert_close(draws.mean(0), exact, atol=5 * spread, rtol=0)
-
-
 def test_points_of_training_are_spread_over_the_whole_line(short, attribute) -> None:
     """With one point in each of 48 parts, the error is far below that of points in one half."""
     caption = short.first(1)

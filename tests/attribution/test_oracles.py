@@ -70,13 +70,13 @@ def compare(batch: Batch, attribute: Callable[..., Attribution], rows: list[tupl
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-5)):
         close = {"atol": tolerance, "rtol": tolerance}
         batch = batch if dtype == torch.float64 else batch.single()
-        for (name, parameters, _), wanted in zip(rows, expected, strict=True):
+        for (name, parameters, _), oracle_scores in zip(rows, expected, strict=True):
             actual = attribute(batch, name, **parameters)
-            assert wanted[:, 1].abs().max() > 1e-4  # the words' scores are not all 0
+            assert oracle_scores[:, 1].abs().max() > 1e-4  # the words' scores are not all 0
             assert actual.scores.dtype == dtype
-            assert not wanted[:, actual.sequence_length :].any()
+            assert not oracle_scores[:, actual.sequence_length :].any()
             torch.testing.assert_close(
-                actual.scores, wanted[:, : actual.sequence_length].to(dtype), **close
+                actual.scores, oracle_scores[:, : actual.sequence_length].to(dtype), **close
             )
             torch.testing.assert_close(actual.text_features, features.to(dtype), **close)
 

@@ -5,18 +5,14 @@ import re
 import shutil
 
 import pytest
-from conftest import save_random
 from PIL import Image
 from toys import forget
 
 from book.studies import ALL_SUITES
 from cae_bench import datasets
-from cae_bench.benchmarks import FOLDER_OF_FAMILY, PAPER_BENCHMARKS, load_benchmark
+from cae_bench.benchmarks import load_benchmark
 from cae_bench.encoder import Encoder
-from cae_lab import store
-from cae_lab.cli import main
-from cae_lab.dataset_sizes import drop_rescored, subset_table
-from cae_lab.items import data_tables
+from cae_lab.dataset_sizes import subset_table
 from cae_lab.profiles import load_profile
 from cae_lib.errors import ConfigError, DataError
 
@@ -69,52 +65,42 @@ def used_and_expected(frame, suite):
 def test_a_broken_picture_costs_its_own_items_and_absent_files_are_expected(
     sugar, tiny_clip, capsys
 ):
+    paper = load_profile("paper")
     parts = {
-        part.subset: part
-        for part in datasets.load_benchmarks(load_profile("paper").datasets, ("sugarcrepe",))
+        part.subset: part for part in datasets.load_benchmarks(paper.datasets, ("sugarcrepe",))
     }
     assert sum(part.n_expected for part in parts.values()) == 7511
-    found = parts.pop("swap_obj")
-    assert (found.n_used, found.n_expected, len(parts)) == (1, 245, 6)
-    assert not any(part.n_used for part in parts.values())
-    assert (
-        found.property_counts["broken_images"] == 2 and found.property_counts["missing_images"] == 1
-    )
-    assert found.property_counts["same_words"] == 1, "rows that are not used are not counted"
-    told = capsys.readouterr().out
-    assert "sugarcrepe/swap_obj" in told and "1 used of 245" in told and "add_att" in told
-    found = re.findall(r"item (\d): its image .*/(\d).jpg (cannot|is missing)", told)
-    assert found == [("2", "2", "cannot"), ("3", "3", "cannot"), ("1", "4", "is missing")]
-    answered = ALL_SUITES["benchmarks"](Encoder(tiny_clip), load_profile("paper"))
+    part = parts.pop("swap_obj")
+    assert (part.n_used, part.n_expected, len(parts)) == (1, 245, 6)
+    assert not any(other.n_used for other in parts.values())
+    assert part.property_counts["same_words"] == 1, "rows that are not used are not counted"
+    output = capsys.readouterr().out
+    assert "sugarcrepe/swap_obj" in output and "1 used of 245" in output and "add_att" in output
+    left_out = re.findall(r"item (\d): its image .*/(\d).jpg (cannot|is missing)", output)
+    assert left_out == [("2", "2", "cannot"), ("3", "3", "cannot"), ("1", "4", "is missing")]
+    answered = ALL_SUITES["benchmarks"](Encoder(tiny_clip), paper)
     assert answered.family.tolist() == ["sugarcrepe"]
-    used = subset_table(load_profile("paper"))
-    assert used_and_expected(used, "benchmarks")["sugarcrepe"] == [1, 7511]
+    assert used_and_expected(subset_table(paper), "benchmarks")["sugarcrepe"] == [1, 7511]
 
 
-def test_a_file_that_is_cut_short_is_named(sugar, put, raw):
+def test_families_that_are_asked_for_have_to_be_there_and_readable(sugar, put, raw):
+    paper = load_profile("paper").datasets
+    with pytest.raises(DataError, match=r"no item of valse can be used.* valse$"):
+        datasets.load_benchmarks(paper, ("sugarcrepe", "valse"))
     put({"sugar-crepe/data/swap_att.json": '{"0": {"filename": "1.jpg", "capt'})
     with pytest.raises(DataError, match=r"swap_att\.json.* line 1, column 2"):
         load_benchmark("sugarcrepe", raw, is_published=True)
-
-
-def test_families_that_are_asked_for_have_to_be_there(raw):
-    raw.mkdir(parents=True)
-    with pytest.raises(DataError, match="cae data get coco-val2017 sugarcrepe .*valse"):
-        datasets.load_benchmarks(load_profile("paper").datasets, ("sugarcrepe", "valse"))
-
-
-def test_each_family_that_is_asked_for_has_to_be_there(sugar):
-    with pytest.raises(DataError, match=r"no item of valse can be used.* valse$"):
-        datasets.load_benchmarks(load_profile("paper").datasets, ("sugarcrepe", "valse"))
-
-
-def test_captions_that_cannot_be_read_are_an_error_and_not_left_out(put):
     put({"flickr30k/flickr30k_test.json": "[{"})
     with pytest.raises(DataError, match=r"flickr30k_test\.json"):
-        datasets.retrieval_sets(load_profile("paper").datasets)
+        datasets.retrieval_sets(paper)
+    shutil.rmtree(raw)
+    raw.mkdir()
+    forget()
+    with pytest.raises(DataError, match="cae data get coco-val2017 sugarcrepe .*valse"):
+        datasets.load_benchmarks(paper, ("sugarcrepe", "valse"))
 
 
-def test_what_is_built_here_has_to_be_whole(raw, smoke_world):
+def test_a_built_world_has_to_be_whole(raw, smoke_world):
     raw.mkdir(parents=True)
     shutil.copytree(smoke_world, raw / "world-smoke")
     next((raw / "world-smoke/coco/val2017").iterdir()).unlink()
@@ -125,38 +111,14 @@ def test_what_is_built_here_has_to_be_whole(raw, smoke_world):
 def test_families_are_read_alone_and_once(raw, smoke_world):
     raw.parent.mkdir()
     raw.symlink_to(smoke_world.parent)
-    (part,) = datasets.load_benchmarks(load_profile("smoke").datasets, ("order",))[:1]
-    assert (
-        part.name == "order" and part is datasets.load_benchmarks(load_profile("smoke").datasets)[2]
-    )
-    names = [
-        part.name
-        for part in datasets.load_benchmarks(load_profile("smoke").datasets, ("crepe", "aro"))
-    ]
+    smoke = load_profile("smoke").datasets
+    (part,) = datasets.load_benchmarks(smoke, ("order",))[:1]
+    assert part.name == "order" and part is datasets.load_benchmarks(smoke)[2]
+    names = [part.name for part in datasets.load_benchmarks(smoke, ("crepe", "aro"))]
     assert [*dict.fromkeys(names)] == ["aro", "crepe"], "in the order of all benchmarks"
-    with pytest.raises(ConfigError, match="no benchmark valse2, x. Known: aro, .*valse"):
-        datasets.load_benchmarks(load_profile("smoke").datasets, ("aro", "valse2", "x"))
-    with pytest.raises(ConfigError, match="cola"):
-        datasets.load_benchmarks(load_profile("smoke").datasets, ("cola",))
-
-
-def test_benchmarks_beside_the_papers_are_read_where_their_folder_is(raw):
-    assert datasets.benchmark_families(load_profile("paper").datasets) == [*PAPER_BENCHMARKS]
-    (raw / FOLDER_OF_FAMILY["whatsup"]).mkdir(parents=True)
-    assert [
-        *{*datasets.benchmark_families(load_profile("paper").datasets)} - {*PAPER_BENCHMARKS}
-    ] == ["whatsup"]
-
-
-def test_a_set_of_sentences_that_is_there_in_part_is_expected_whole(put):
-    put(
-        {
-            "senteval/STS/STS13-en-test/STS.input.OnWN.txt": "a\tb\nc\td\n",
-            "senteval/STS/STS13-en-test/STS.gs.OnWN.txt": "1\n2\n",
-        }
-    )
-    (pairs,) = datasets.similarity_sets(load_profile("paper").datasets)
-    assert (pairs.name, len(pairs.human_scores), pairs.n_expected) == ("STS13", 2, 1500)
+    for wrong in (("aro", "valse2", "x"), ("cola",)):
+        with pytest.raises(ConfigError, match="no benchmark (valse2, x. Known: aro, .*valse|cola)"):
+            datasets.load_benchmarks(smoke, wrong)
 
 
 def test_captions_without_pictures_leave_a_set_out_and_with_some_are_counted(put, raw, tiny_clip):
@@ -174,9 +136,9 @@ def test_captions_without_pictures_leave_a_set_out_and_with_some_are_counted(put
         "flickr30k": [0, 5000],
     }
     put({"coco/val2014/0.jpg": None, "coco/val2014/1.jpg": HTML, "coco/val2014/2.jpg": None})
-    found = ALL_SUITES["retrieval"](encoder, load_profile("paper"))
-    assert set(found["set"]) == {"coco"} and found["rank"].notna().all()
-    assert found.direction.value_counts().to_dict() == {"text to image": 4, "image to text": 2}
+    ranks = ALL_SUITES["retrieval"](encoder, load_profile("paper"))
+    assert set(ranks["set"]) == {"coco"} and ranks["rank"].notna().all()
+    assert ranks.direction.value_counts().to_dict() == {"text to image": 4, "image to text": 2}
     used = subset_table(load_profile("paper"))
     assert used_and_expected(used, "retrieval") == {"coco": [4, 25_010], "flickr30k": [0, 5000]}
     assert used_and_expected(used, "phrases") == {"coco": [4, 500]}
@@ -184,46 +146,3 @@ def test_captions_without_pictures_leave_a_set_out_and_with_some_are_counted(put
     assert used_and_expected(used, "faithfulness") == {"coco": [4, 120]}
     scores = ALL_SUITES["attribution"](encoder, load_profile("paper"))
     assert scores["caption"].nunique() == 4
-
-
-def test_a_suite_is_measured_again_once_a_missing_image_is_fetched(put, home):
-    rows = [{"image": f"{n}.jpg", "caption": [f"cat {n}", f"dog {n}"]} for n in (1, 2)]
-    put({"flickr30k/flickr30k_test.json": rows, "flickr30k/1.jpg": None})
-    path = save_random(home / "own", seed=3)
-
-    def queries() -> int:
-        forget()
-        assert main(["evaluate", str(path), "--only", "retrieval"]) == 0
-        return len(store.load("retrieval", load_profile("paper"), ["own"]))
-
-    assert queries() == 1 + 2
-    put({"flickr30k/2.jpg": None})
-    assert queries() == 2 + 4
-
-
-def test_with_nothing_there_everything_is_expected(raw, tiny_clip, capsys):
-    raw.mkdir(parents=True)
-    tables = data_tables(load_profile("paper"))
-    for name in ("benchmarks", "blind", "retrieval", "similarity"):
-        assert ALL_SUITES[name](Encoder(tiny_clip), load_profile("paper")).empty
-    used = tables["subsets"]
-    assert (used.n_used == 0).all() and (used.n_expected > 0).all()
-    found = used.set_index(["family", "subset"]).n_expected
-    assert found["winoground", "group"] == 400 and found["STS12", ""] == 3108
-    assert found["valse"].sum() == 7702 and found["aro", "relation"] == 23_937
-    sums = drop_rescored(used).groupby("family").n_expected.sum()
-    assert sums["winoground"] == 400 and sums["sugarcrepe"] == 7511 and sums["coco"] == 26_130
-    assert {"order", "crepe", "vl_checklist", "coco", "flickr30k"} <= set(used.family)
-    assert "Left out of svo_probes" in capsys.readouterr().out
-
-
-def test_incomplete_training_captions_leave_the_average_picture_out(put, tiny_clip, capsys):
-    put(
-        {
-            "coco/train_neg_clip.tsv": "\ttitle\tfilepath\tneg_caption\tneg_image\n"
-            "0\ta cat\tcoco/1.jpg\t[]\t[0]\n"
-        }
-    )
-    assert ALL_SUITES["blind"](Encoder(tiny_clip), load_profile("paper")).empty
-    told = capsys.readouterr().out
-    assert "Left out: blind. " in told and "row 0: its image" in told

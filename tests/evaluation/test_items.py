@@ -1,28 +1,17 @@
 """What belongs to the data: items and their weights, what captions state, parsed and true roles."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
-import torch
 
 from cae_bench.benchmarks.base import Average, Benchmark, ImageRef, Item
 from cae_bench.choice import answer_benchmarks
-from cae_lab import items as module
 from cae_lab.items import (
-    caption_table,
     item_table,
     option_table,
-    parser_confusion_table,
-    token_role_table,
 )
-from cae_lab.profiles import load_profile
-from cae_lab.runs import Profile
-from cae_lab.scene_graphs import count_roles
 from cae_lab.training_set import default_tagger
-from cae_lib.data.captions import ImageCaptionPairs
-from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span
 
 PICTURES = (ImageRef(Path("a.png")), ImageRef(Path("b.png")))
 BLANK = SimpleNamespace(
@@ -42,15 +31,11 @@ def test_items_have_the_order_of_answers_and_weights_of_the_headline(
     ]
     average = Average(over_groups=True, excluded_groups=frozenset("c"))
     macro = benchmark_of(*(choice(*row) for row in rows), average=average)
-    micro = benchmark_of(
-        choice(["y"], ["far", "one two"]), choice(["x"], ["far", "one two"]), subset="micro"
-    )
+    others = choice(["y"], ["far", "one two"]), choice(["x"], ["far", "one two"])
+    parts = [macro, benchmark_of(*others, subset="micro")]
     texts = {"one two": [0.8, 0.6], "far": [-1.0, 0.0], "a b c": [0.6, 0.8]}
     encoder = hand_encoder({"x": [1.0, 0.0], "y": [0.0, 1.0]}, texts)
-    result, answered = (
-        item_table([macro, micro], BLANK, False),
-        answer_benchmarks([macro, micro], encoder),
-    )
+    result, answered = item_table(parts, BLANK, False), answer_benchmarks(parts, encoder)
     names = ["family", "subset", "group", "item", "picture"]
     pd.testing.assert_frame_equal(result[names], answered[names])
     assert result.picture.tolist() == [0, 0, 1, 0, 1, 0]
@@ -105,67 +90,3 @@ def test_which_texts_and_pictures_are_true(benchmark_of):
         ("two", "picture"): [True],
         ("two", "text"): [True, False, False],
     }
-
-
-def test_captions_by_hand():
-    texts = ["a red cat", "a red cat is chasing a small red dog", "a red cat"]
-    pairs = ImageCaptionPairs([Path("a"), Path("b")], texts, torch.tensor([1, 0, 1]), "toy", 3, 3)
-    result = caption_table("coco", pairs, default_tagger(), is_synthetic=True)
-    names = ["objects", "attributes", "relations"]
-    assert [*result] == [
-        "set",
-        "caption",
-        "picture",
-        *names,
-        "words",
-        *(f"world_{name}" for name in names),
-    ]
-    counts = [[1, 1, 0], [2, 3, 1], [1, 1, 0]]
-    assert result.drop(columns="set").values.tolist() == [
-        [row, picture, *own, words, *own]
-        for row, (picture, own, words) in enumerate(zip([1, 0, 1], counts, [3, 9, 3], strict=True))
-    ]
-    assert count_roles("a red ball on the left") == (1, 1, 0)
-    assert count_roles("a cat underneath a cup with a hat at the top") == (3, 0, 2)
-
-
-def test_words_are_counted_by_found_and_true_role(tmp_path, monkeypatch):
-    true = {
-        "it is near bed": [[6, 10, OBJECT], [11, 14, OBJECT]],
-        "a red cat on top of it": [[2, 5, ATTRIBUTE], [6, 9, OBJECT], [10, 19, RELATION]],
-    }
-    result = [
-        [Span(6, 10, RELATION), Span(11, 14, OBJECT)],
-        [Span(2, 5, ATTRIBUTE), Span(6, 9, OBJECT)],
-    ]
-    captions = [{"id": i, "caption": text} for i, text in enumerate(true)]
-    graphs = [
-        {"id": i, "spans": spans, "relations": [[0, "near", 1]] * (i == 0)}
-        for i, spans in enumerate(true.values())
-    ]
-    for name, content in ((module.CAPTIONS_FILE, captions), (module.GRAPHS_FILE, graphs)):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(json.dumps({"annotations": content}))
-    monkeypatch.setattr(Profile, "root", property(lambda self: tmp_path))
-    monkeypatch.setattr(module, "default_tagger", lambda: SimpleNamespace(tag=lambda texts: result))
-    assert [
-        tuple(row) for row in parser_confusion_table(load_profile("smoke")).itertuples(index=False)
-    ] == [
-        ("", "attribute", "attribute", 1),
-        ("", "object", "object", 1),
-        ("", "other", "other", 2),
-        ("", "other", "relation", 3),
-        ("near", "object", "object", 1),
-        ("near", "other", "other", 2),
-        ("near", "relation", "object", 1),
-    ]
-
-
-def test_roles_of_tokens_are_listed_by_caption_and_position():
-    """The word "skateboarder" is two tokens, which both have its role."""
-    spans = [Span(2, 7, ATTRIBUTE), Span(8, 20, OBJECT)]
-    tagger = SimpleNamespace(tag=lambda texts: [spans for _ in texts], identity="by hand")
-    pairs = SimpleNamespace(captions=["a white skateboarder"])
-    rows = token_role_table(pairs, tagger).itertuples(index=False)
-    expected = [(0, 2, "attribute"), (0, 3, "object"), (0, 4, "object")]
-    assert [tuple(row) for row in rows] == expected

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from conftest import save_random
 from PIL import Image
 
 import cae_bench
@@ -60,10 +61,10 @@ def test_a_file_of_choices_is_scored(file, names, folder, tiny_clip) -> None:
     if path.suffix in (".csv", ".tsv"):
         table.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
     else:
-        given = rows(*names)
+        dicts = rows(*names)
         if path.suffix == ".json":  # several negatives
-            given = [row | {names[2]: [row[names[2]]]} for row in given]
-        lines = [json.dumps(row) for row in given]
+            dicts = [row | {names[2]: [row[names[2]]]} for row in dicts]
+        lines = [json.dumps(row) for row in dicts]
         path.write_text(f"[{','.join(lines)}]" if path.suffix == ".json" else "\n".join(lines))
     (row,) = cae_bench.evaluate_file(tiny_clip, path).itertuples()
     assert row.value == expected(tiny_clip, folder)
@@ -73,12 +74,12 @@ def test_a_file_of_choices_is_scored(file, names, folder, tiny_clip) -> None:
 @pytest.mark.parametrize(("file", "header"), [("mine.csv", True), ("mine.txt", False)])
 def test_a_file_of_captions_is_scored_as_retrieval(file, header, folder, tiny_clip) -> None:
     path = folder / file
-    given = [(f"{color}.png", f"a {color} wall, {n}") for color in COLORS for n in range(2)]
+    pairs = [(f"{color}.png", f"a {color} wall, {n}") for color in COLORS for n in range(2)]
     if header:  # as CLIP_benchmark
-        pd.DataFrame(given, columns=["filepath", "title"]).to_csv(path, index=False)
+        pd.DataFrame(pairs, columns=["filepath", "title"]).to_csv(path, index=False)
     else:  # as Flickr8k
         path.write_text(
-            "".join(f"{image}#{n}\t{text} .\n" for n, (image, text) in enumerate(given))
+            "".join(f"{image}#{n}\t{text} .\n" for n, (image, text) in enumerate(pairs))
         )
     table = cae_bench.evaluate_file(lambda: tiny_clip, path)
     assert table["metric"].tolist() == [
@@ -88,16 +89,9 @@ def test_a_file_of_captions_is_scored_as_retrieval(file, header, folder, tiny_cl
     assert table["value"].tolist()[-2:] == [1.0, 1.0], "of four images, the true one is in five"
 
 
-def test_rows_that_cannot_be_used_are_told_and_counted(folder, tiny_clip, capsys) -> None:
-    path = folder / "mine.json"
-    path.write_text(
-        json.dumps(
-            [
-                *rows("image", "caption", "negative"),
-                {"image": "no.png", "caption": "a", "negative": "b"},
-            ]
-        )
-    )
+def test_rows_that_cannot_be_used_are_printed_and_counted(folder, tiny_clip, capsys) -> None:
+    path, lost = folder / "mine.json", {"image": "no.png", "caption": "a", "negative": "b"}
+    path.write_text(json.dumps([*rows("image", "caption", "negative"), lost]))
     (row,) = cae_bench.evaluate_file(tiny_clip, path).itertuples()
     assert (row.n_used, row.n_expected) == (4, 5)
     assert re.search("row 4: its image .*no.png is missing", capsys.readouterr().out)
@@ -126,13 +120,9 @@ def test_a_wrong_file_names_the_row_and_what_was_expected(content, message, fold
 
 
 def test_the_command_scores_a_file(folder, home, capsys) -> None:
-    path = folder / "mine.json"
+    path, weights = folder / "mine.json", save_random(home / "own", seed=3)
     path.write_text(json.dumps(rows("image", "caption", "negative")))
-    words = ["evaluate", "clip-mini:none", "--data", str(path)]
-    assert main(words) == 2, "no such model"
-    from conftest import save_random
-
-    weights = save_random(home / "own", seed=3)
+    assert main(["evaluate", "clip-mini:none", "--data", str(path)]) == 2, "no such model"
     assert main(["evaluate", str(weights), "--data", str(path), "-o", str(home)]) == 0
     assert "mine/all" in capsys.readouterr().out
     assert (home / f"{weights.stem}.csv").is_file()

@@ -7,15 +7,10 @@ import pytest
 import torch
 
 from cae_bench import retrieval
-from cae_bench.datasets import retrieval_pairs
-from cae_bench.encoder import Encoder
 from cae_bench.labelled import LabelledImages
 from cae_bench.retrieval import DIRECTIONS, PROMPT_TEMPLATES, rank_pairs
 from cae_bench.similarity import SentencePairs
 from cae_bench.text_similarity import pair_similarities, phrase_cosines
-from cae_lab import measures
-from cae_lab.measures import phrase_table
-from cae_lab.profiles import load_profile
 from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.errors import DataError
 
@@ -117,47 +112,15 @@ def test_sentences(hand_encoder):
     np.testing.assert_allclose(result.score, [0.6, 0.0, 1.0], atol=1e-7)
 
 
-def test_own_phrases_and_those_of_others_each_weighed_once(hand_encoder):
-    nan, phrases = (
-        np.nan,
-        (
-            {"object": ("cat",), "attribute": ("red cat", "big cat"), "relation": ()},
-            {"object": ("dog",), "attribute": ("red cat",), "relation": ("dog on bed",)},
-            {"object": ("dog",), "attribute": (), "relation": ()},
-        ),
-    )
-    vectors = {
-        "one": (1, 0),
-        "two": (0, 1),
-        "three": (0.6, 0.8),
-        "cat": (1, 0),
-        "dog": (0.6, 0.8),
-        "red cat": (0.8, 0.6),
-        "big cat": (0, 1),
-        "dog on bed": (0, -1),
-    }
+def test_phrases_of_a_caption_and_of_others_are_weighed_once(hand_encoder):
+    nan, red_big, red = np.nan, ("red cat", "big cat"), ("red cat",)
+    vectors = {"one": (1, 0), "two": (0, 1), "three": (0.6, 0.8), "cat": (1, 0), "dog": (0.6, 0.8)}
+    vectors |= {"red cat": (0.8, 0.6), "big cat": (0, 1), "dog on bed": (0, -1)}
     encoder = hand_encoder({}, vectors)
-    for kind, *columns in (
-        ("object", [1, 1, 1], [1.0, 0.8, 1.0], [0.6, 0.0, 0.6]),
-        ("attribute", [2, 1, 0], [0.4, 0.6, nan], [nan, 1.0, nan]),
-        ("relation", [0, 1, 0], [nan, -1.0, nan], [nan, nan, nan]),
+    for phrases, *columns in (
+        ([("cat",), ("dog",), ("dog",)], [1, 1, 1], [1.0, 0.8, 1.0], [0.6, 0.0, 0.6]),
+        ([red_big, red, ()], [2, 1, 0], [0.4, 0.6, nan], [nan, 1.0, nan]),
+        ([(), ("dog on bed",), ()], [0, 1, 0], [nan, -1.0, nan], [nan, nan, nan]),
     ):
-        result = phrase_cosines(encoder, ("one", "two", "three"), [own[kind] for own in phrases])
-        np.testing.assert_allclose([*result.values()], columns, atol=1e-6, err_msg=kind)
-
-
-def test_the_small_world_gives_gold_phrases(world_home, tiny_clip):
-    result = phrase_table(Encoder(tiny_clip), load_profile("smoke"))
-    assert list(result) == ["caption", "picture", "kind", "n", "own", "other"]
-    objects = result[result.kind == "object"]
-    assert list(objects.caption) == list(range(120)) and objects.own.notna().all()
-    assert (
-        list(objects.picture)
-        == retrieval_pairs(load_profile("smoke").datasets, "coco").image_index.tolist()
-    )
-    assert (result.own.notna() == (result.n > 0)).all() and result.groupby("kind").n.sum().min() > 0
-
-
-def test_a_profile_without_classes_has_an_empty_table(tiny_clip, monkeypatch):
-    monkeypatch.setattr(measures, "classification_sets", lambda profile: {})
-    assert measures.zero_shot_table(Encoder(tiny_clip), load_profile("photo")).empty
+        result = phrase_cosines(encoder, ("one", "two", "three"), phrases)
+        np.testing.assert_allclose([*result.values()], columns, atol=1e-6, err_msg=str(phrases))

@@ -31,7 +31,9 @@ LINEAR = nn.Linear(3, 2)
 
 @pytest.mark.parametrize("dtype", [None, torch.float16])
 @pytest.mark.parametrize("weights", [LINEAR, LINEAR.state_dict()])
-def test_round_trip(weights, tmp_path: Path, dtype: torch.dtype | None) -> None:
+def test_weights_and_meta_are_read_as_written(
+    weights, tmp_path: Path, dtype: torch.dtype | None
+) -> None:
     path = save_checkpoint(tmp_path / "deep" / "model", weights, META, dtype)
     assert read_meta(path) == META
     assert len(list(path.parent.iterdir())) == 2
@@ -43,21 +45,19 @@ def test_round_trip(weights, tmp_path: Path, dtype: torch.dtype | None) -> None:
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
 @pytest.mark.parametrize("damage", ["truncated", "foreign", "empty"])
-def test_damaged_file(tmp_path: Path, suffix: str, damage: str) -> None:
+def test_damaged_files_are_refused(tmp_path: Path, suffix: str, damage: str) -> None:
     path = tmp_path / f"model{suffix}"
     torch.save(LINEAR.state_dict(), path)
     if suffix == ".safetensors":
         save_checkpoint(path, LINEAR, META)
     content = path.read_bytes()
     path.write_bytes({"truncated": content[:-9], "foreign": b"GIF89a" * 40, "empty": b""}[damage])
-    with pytest.raises(CheckpointError, match=f"model{suffix} cannot be read.* write it again"):
-        read_state_dict(path)
-    if suffix == ".safetensors":
-        with pytest.raises(CheckpointError, match="cannot be read"):
-            read_meta(path)
+    for read in (read_state_dict, *([read_meta] if suffix == ".safetensors" else [])):
+        with pytest.raises(CheckpointError, match=f"model{suffix} cannot be read"):
+            read(path)
 
 
-def test_meta_of_others(tmp_path: Path) -> None:
+def test_files_of_others_have_no_meta(tmp_path: Path) -> None:
     state = dict(LINEAR.state_dict())
     save_file(state, tmp_path / "other.safetensors")
     torch.save(state, tmp_path / "other.pt")
@@ -71,7 +71,9 @@ def test_meta_of_others(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [None, torch.float16])
 @pytest.mark.parametrize("prefix", ["", "text."])
-def test_kept_tokens(prefix: str, dtype: torch.dtype | None, tmp_path: Path) -> None:
+def test_a_part_of_the_vocabulary_gives_the_same_logits(
+    prefix: str, dtype: torch.dtype | None, tmp_path: Path
+) -> None:
     model, name = (custom() if prefix else clip()).eval(), f"{prefix}token_embedding.weight"
     tokens, images = captions(), torch.randn(2, 3, 32, 32)
     whole = save_checkpoint(tmp_path / "whole", model, META, dtype)
@@ -105,20 +107,15 @@ def test_kept_tokens(prefix: str, dtype: torch.dtype | None, tmp_path: Path) -> 
         ({"ids": torch.arange(13) - 1}, r"for ids \(13,\)"),
     ],
 )
-def test_damaged_tokens(damage: dict, message: str, tmp_path: Path) -> None:
+def test_kept_tokens_that_do_not_fit_are_refused(damage, message: str, tmp_path: Path) -> None:
     path = save_checkpoint(tmp_path / "part", clip(), META, kept_token_ids=captions())
     content = load_file(path) | {f"token_embedding.weight.{n}": v for n, v in damage.items()}
     save_file({name: value for name, value in content.items() if value is not None}, path)
     with pytest.raises(CheckpointError, match=f"part.safetensors cannot be read.*{message}"):
         read_state_dict(path)
-
-
-@pytest.mark.parametrize("ids", [[3, 40], [-1], []])
-def test_tokens_that_do_not_fit(tmp_path: Path, ids: list[int]) -> None:
-    with pytest.raises(CheckpointError, match="the model has no token_embedding.weight"):
-        save_checkpoint(tmp_path / "model", LINEAR, META, kept_token_ids=captions())
-    with pytest.raises(CheckpointError, match="expected ids from 0 to 39"):
-        save_checkpoint(tmp_path / "model", clip(), META, kept_token_ids=torch.tensor(ids))
+    for model, ids in ((LINEAR, [1]), (clip(), [3, 40]), (clip(), [-1]), (clip(), [])):
+        with pytest.raises(CheckpointError, match="no token_embedding.weight|ids from 0 to 39"):
+            save_checkpoint(tmp_path / "model", model, META, kept_token_ids=torch.tensor(ids))
 
 
 def test_a_trunk_that_is_left_out_comes_back_from_its_package(tmp_path: Path, monkeypatch) -> None:

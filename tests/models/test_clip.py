@@ -34,7 +34,7 @@ def features(model: nn.Module, size: int, tokens: Tensor) -> Tensor:
         )
 
 
-def test_clip_mini(tiny_clip: Clip) -> None:
+def test_clip_mini_has_its_sizes(tiny_clip: Clip) -> None:
     assert (tiny_clip.image_size, tiny_clip.weights_id) == (112, "random-0")
     assert tiny_clip.activation == activation_of(tiny_clip.model) == "quickgelu"
     assert tiny_clip.preprocess(Image.new("RGB", (300, 200), "red")).shape == (3, 112, 112)
@@ -43,74 +43,65 @@ def test_clip_mini(tiny_clip: Clip) -> None:
     assert tiny_clip.model.visual.positional_embedding.std().item() == pytest.approx(0.5, abs=0.02)
 
 
-def test_clip_photo(tmp_path: Path) -> None:
-    """A network of timm beside CLIP's own text tower: encoded, locked and stored."""
+def test_clip_photo_trains_the_head_of_a_locked_tower() -> None:
+    """A network of timm beside CLIP's own text tower; locked, its head is trained."""
     clip = load_clip("clip-photo", seed=2)
     assert (clip.image_size, clip.activation) == (224, "quickgelu")
     images = clip.preprocess(Image.effect_noise((300, 240), 80).convert("RGB"))[None]
     tokens = clip.tokenizer(CAPTIONS)
-    assert tokens.shape == (2, 32)
-    assert text_encoder(clip.model).implementation == "packed"
-    text = encode_text(clip.model, tokens)
-    torch.testing.assert_close(text.features, clip.model.encode_text(tokens), atol=1e-5, rtol=0)
-    assert encode_image(clip.model, images).features.shape == text.features[:1].shape == (1, 256)
-    meta = CheckpointMeta("clip-photo", "quickgelu")
-    path = save_checkpoint(tmp_path / "photo", clip, meta, kept_token_ids=tokens)
-    with pytest.raises(RuntimeError, match="token_embedding.weight"):  # open_clip has no rows
-        open_clip.create_model("clip-photo", str(path))
-    loaded = load_clip("clip-photo", path)
-    assert torch.equal(features(loaded.model, 224, tokens), features(clip.model, 224, tokens))
+    assert tokens.shape == (2, 32) and text_encoder(clip.model).implementation == "packed"
     clip.model.lock_image_tower()
-    both = (encode_image(clip.model, images).features, text.features)
+    both = encode_image(clip.model, images).features, encode_text(clip.model, tokens).features
+    torch.testing.assert_close(both[1], clip.model.encode_text(tokens), atol=1e-5, rtol=0)
     torch.cosine_similarity(*both).sum().backward()
     trained = {n.split(".")[0] for n, p in clip.model.visual.named_parameters() if p.requires_grad}
     assert trained == {"head"}
     assert clip.model.token_embedding.weight.grad.abs().max() > 0
 
 
-def test_random_weights_depend_on_the_seed_alone() -> None:
+def test_random_weights_depend_on_the_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The generators of the caller, and those of GPUs, are not touched."""
     torch.manual_seed(5)
-    expected = torch.rand(1)
-    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda _: pytest.fail("of a GPU"))
     states = [load_clip(seed=seed).model.state_dict() for seed in (3, 3, 4)]
-    assert torch.rand(1) == expected  # the caller's generator was not touched
+    assert torch.equal(torch.random.get_rng_state(), before)
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert not torch.equal(states[0]["visual.proj"], states[2]["visual.proj"])
 
 
-@pytest.mark.parametrize(("given", "other"), [ACTIVATIONS, ACTIVATIONS[::-1]])
-def test_checkpoint_decides_the_activation(given: str, other: str, tmp_path: Path) -> None:
-    clip = load_clip(activation=given)
-    path = save_checkpoint(tmp_path / "model", clip, CheckpointMeta("clip-mini", given))
+@pytest.mark.parametrize(("activation", "other"), [ACTIVATIONS, ACTIVATIONS[::-1]])
+def test_checkpoint_decides_the_activation(activation: str, other: str, tmp_path: Path) -> None:
+    clip = load_clip(activation=activation)
+    path = save_checkpoint(tmp_path / "model", clip, CheckpointMeta("clip-mini", activation))
     loaded = load_clip(weights=path, seed=9)
     before, after = clip.model.state_dict(), loaded.model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert activation_of(loaded.model) == loaded.activation == activation_of(clip.model) == given
+    assert (
+        activation_of(loaded.model) == loaded.activation == activation_of(clip.model) == activation
+    )
     assert len(loaded.weights_id) == 64
-    with pytest.raises(CheckpointError, match=f"trained with {given}.*allow_activation_mismatch"):
+    with pytest.raises(
+        CheckpointError, match=f"trained with {activation}.*allow_activation_mismatch"
+    ):
         load_clip(weights=path, activation=other)
     chosen = load_clip(weights=path, activation=other, allow_activation_mismatch=True)
     assert activation_of(chosen.model) == chosen.activation == other
 
 
-def test_plain_state_dict_needs_an_activation(tiny_clip: Clip, tmp_path: Path) -> None:
-    path = tmp_path / "plain.pt"
-    state = {f"module.{n}": v for n, v in tiny_clip.model.state_dict().items()}
-    state["module.logit_scale"] = torch.tensor([3.25])  # a vector in some published files
-    torch.save({"epoch": 5, "state_dict": state}, path)
-    with pytest.raises(ConfigError, match="does not say which activation"):
-        load_clip(weights=path)
-    loaded = load_clip(weights=path, activation="quickgelu", seed=9).model.state_dict()
-    assert torch.equal(loaded["visual.proj"], tiny_clip.model.visual.proj)
-    assert loaded["logit_scale"].shape == ()
-    assert loaded["logit_scale"] == 3.25
-
-
-def test_architectures(tiny_clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_another_architecture_are_refused(
+    tiny_clip: Clip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = save_checkpoint(tmp_path / "base", tiny_clip, CheckpointMeta("clip-mini", "quickgelu"))
     with pytest.raises(CheckpointError, match="holds clip-mini, not ViT-B-32"):
         load_clip("ViT-B-32", path)
     torch.save({"weight": torch.zeros(2)}, tmp_path / "other.pt")
+    with pytest.raises(ConfigError, match="does not say which activation"):
+        load_clip(weights=tmp_path / "other.pt")
+    vector = tiny_clip.model.state_dict() | {"logit_scale": torch.tensor([3.25])}
+    torch.save(vector, tmp_path / "vector.pt")  # as in some published files
+    loaded = load_clip(weights=tmp_path / "vector.pt", activation="quickgelu")
+    assert loaded.model.logit_scale.shape == () and loaded.model.logit_scale == 3.25
     with pytest.raises(CheckpointError, match="does not fit clip-mini.*Missing key"):
         load_clip(weights=tmp_path / "other.pt", activation="gelu")
     config = open_clip.get_model_config("clip-mini") | {"quick_gelu": False}  # no other one
@@ -139,13 +130,3 @@ def test_tag_brings_its_activation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert create.call_args.kwargs.items() >= {("force_quick_gelu", True), ("pretrained", "openai")}
     with pytest.raises(CheckpointError, match="trained with quickgelu"):
         load_clip("ViT-B-32", weights="openai", activation="gelu")
-
-
-def test_random_weights_leave_the_generators_of_gpus_alone(monkeypatch) -> None:
-    seeded: list[int] = []
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
-    before = torch.random.get_rng_state()
-    load_clip("clip-mini", seed=3)
-    assert not seeded and torch.equal(torch.random.get_rng_state(), before)
-    torch.manual_seed(0)
-    assert seeded == [0], "the check would notice"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from families import MODEL_FAMILIES, VISION, Attention, captions, with_own_attention
+from families import MODEL_FAMILIES, VISION, Attention, captions
 from open_clip.transformer import LayerNorm, QuickGELU
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -75,17 +75,15 @@ def subclass(module: nn.Module, method: str) -> None:
     setattr(module.__class__, method, lambda _, *arguments, **kw: original(*arguments, **kw) * 1.1)
 
 
-def replace_forward(module: nn.Module) -> None:
-    """Replace a module's forward, as accelerate does when it moves weights between devices."""
-    forward = module.forward
-    module.forward = lambda x: forward(x) * 1.1
+def attention(**options: Any) -> nn.Module:
+    return nn.MultiheadAttention(16, 2, batch_first=True, **options).double()
 
 
-def attend_with(block: nn.Module, **options: Any) -> None:
-    block.attn = nn.MultiheadAttention(16, 2, batch_first=True, **options).double()
+def of_open_clip(**options: Any) -> nn.Module:
+    return Attention(16, 2, norm_layer=LayerNorm, **options).double()
 
 
-def adapt(block: nn.Module) -> None:
+def lora(block: nn.Module) -> None:
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(r=2, target_modules=["attn"], init_lora_weights=False)
     peft.inject_adapter_in_model(config, block)
@@ -93,61 +91,58 @@ def adapt(block: nn.Module) -> None:
 
 
 MODIFICATIONS: dict[str, Callable[[nn.Module], Any]] = {
-    "pre-hook": lambda b: b.mlp.register_forward_pre_hook(increase),
     "subclass": lambda b: subclass(b, "attention"),
-    "replaced forward": lambda b: replace_forward(b.mlp),
+    "replaced forward": lambda b: setattr(  # as accelerate does, which moves weights
+        b.mlp, "forward", lambda x, forward=b.mlp.forward: forward(x) * 1.1
+    ),
     "wrapped layer": lambda b: setattr(b.mlp, "c_proj", Increase(b.mlp.c_proj)),
     "parametrization": lambda b: parametrize.register_parametrization(
         b.mlp.c_fc, "weight", Increase()
     ),
-    "attention without bias": lambda b: attend_with(b, bias=False),
-    "attention to zeros": lambda b: attend_with(b, add_zero_attn=True),
-    "attention to a bias": lambda b: attend_with(b, add_bias_kv=True),
+    "attention without bias": lambda b: setattr(b, "attn", attention(bias=False)),
+    "attention to zeros": lambda b: setattr(b, "attn", attention(add_zero_attn=True)),
+    "attention to a bias": lambda b: setattr(b, "attn", attention(add_bias_kv=True)),
+    "open_clip's, norm": lambda b: setattr(b, "attn", of_open_clip(qk_norm=True)),
+    "open_clip's, scale": lambda b: setattr(b, "attn", of_open_clip(scale_heads=True)),
+    "open_clip's, inner norm": lambda b: setattr(b, "attn", of_open_clip(inner_norm=True)),
+    "open_clip's, dropout": lambda b: setattr(b, "attn", of_open_clip(attn_drop=0.5)),
+    "open_clip's, no bias": lambda b: setattr(b, "attn", of_open_clip(qkv_bias=False)),
     "attention with dropout": lambda b: setattr(b.attn, "dropout", 0.5),
     "dropout": lambda b: setattr(b.mlp, "gelu", nn.Sequential(b.mlp.gelu, nn.Dropout(0.5))),
-    "LoRA of the attention": adapt,
+    "LoRA of the attention": lambda b: lora(b),
 }
+PLAIN: dict[str, Callable[[nn.Module], Any]] = {
+    "open_clip's own attention": lambda b: setattr(b, "attn", of_open_clip()),
+    "layers without bias": lambda b: [setattr(layer, "bias", None) for layer in b.mlp[::2]],
+    "QuickGELU": lambda b: setattr(b.mlp, "gelu", QuickGELU()),
+}
+"""Modifications that the packed path computes."""
 
 
 @both_sides
-@pytest.mark.parametrize("modification", MODIFICATIONS)
-def test_modified_blocks_are_called(model: nn.Module, side: str, modification: str) -> None:
+@pytest.mark.parametrize("modification", [*MODIFICATIONS, *PLAIN])
+def test_modified_blocks_give_what_the_model_gives(model: nn.Module, side: str, modification: str):
     model.train()
     before = our_features(model, side)
     assert_same(model, side)
     assert text_encoder(model).implementation == "packed"
     torch.manual_seed(0)
-    MODIFICATIONS[modification](first_block(model, side))
+    (MODIFICATIONS | PLAIN)[modification](first_block(model, side))
     assert_same(model, side)
     assert (our_features(model, side) - before).abs().max() > 1e-3
-    if side == "text":
-        assert text_encoder(model).implementation == "reference"
+    is_packed = modification in PLAIN or side == "image"
+    assert text_encoder(model).implementation == ("packed" if is_packed else "reference")
+    if not is_packed:
         with pytest.raises(ConfigError):
             text_encoder(model, "packed")
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {},
-        {"qk_norm": True},
-        {"scale_heads": True},
-        {"scaled_cosine": True},
-        {"inner_norm": True},
-        {"attn_drop": 0.5},
-        {"qkv_bias": False},
-    ],
-    ids=str,
-)
-def test_attention_of_open_clip_is_packed_if_it_is_plain(model: nn.Module, settings: dict) -> None:
-    for tower in (model, with_own_attention(model).visual):
-        options = {"norm_layer": LayerNorm} | settings
-        tower.transformer.resblocks[0].attn = Attention(16, 2, **options).double()
-    model.train()
-    assert text_encoder(model).implementation == ("reference" if settings else "packed")
-    if "scaled_cosine" not in settings:  # with which open_clip 3.3 cannot be run
-        assert_same(model, "text")
-        assert_same(model, "image")
+@both_sides
+def test_a_subclass_encodes_itself_and_a_mask_may_be_another(model: nn.Module, side: str) -> None:
+    model.attn_mask.fill_(0)  # not causal
+    assert_same(model, side)
+    subclass(model, f"encode_{side}")
+    assert_same(model, side)
 
 
 @both_sides
@@ -164,30 +159,10 @@ def test_backward_hooks_are_called(model: nn.Module, side: str, kind: str) -> No
     assert not torch.allclose(before, expected)
 
 
-@both_sides
-def test_layers_without_bias_stay_packed(model: nn.Module, side: str) -> None:
-    for layer in first_block(model, side).mlp[::2]:
-        layer.bias = None
-    first_block(model, side).mlp[1] = QuickGELU()
-    assert_same(model, side)
-    assert text_encoder(model).implementation == "packed"
-
-
-@both_sides
-def test_a_subclass_of_the_model_encodes_itself(model: nn.Module, side: str) -> None:
-    subclass(model, f"encode_{side}")
-    assert_same(model, side)
-
-
-def test_a_mask_that_is_not_causal(model: nn.Module) -> None:
-    model.attn_mask.fill_(0)
-    assert_same(model, "text")
-
-
 @pytest.mark.parametrize(
     ("family", "side"), [("CLIP", "image"), ("custom text", "text"), ("CoCa", "text")]
 )
-def test_hook_on_each_module_in_turn(family: str, side: str) -> None:
+def test_a_hook_on_any_module_is_called(family: str, side: str) -> None:
     model, changed = MODEL_FAMILIES[family]().model, []
     tower = model.visual if side == "image" else model.text
     before = own_features(model, side)

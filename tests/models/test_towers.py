@@ -1,16 +1,12 @@
 """The functional towers against open_clip's own code; packing on cases worked by hand."""
 
-from unittest.mock import Mock
-
 import pytest
 import torch
-import torch.nn.functional as F
 from open_clip.transformer import PatchDropout
 from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError
-from cae_lib.models import Clip, encode_image, encode_text, load_clip, packed, text_encoder
-from cae_lib.models.packed import plan_packing, prefix_source_rows
+from cae_lib.models import Clip, encode_image, encode_text, load_clip, text_encoder
 
 SHORT = ["a dog", "x", "the red cat sits on a chair"]
 MIXED = [*SHORT, "a small blue bird on the left of " * 5, "word " * 100, "a striped cup " * 60, ""]
@@ -39,34 +35,6 @@ def test_features_and_gradients_are_those_of_open_clip(tiny_clip: Clip, batch, a
         _assert_same(model, output.features, model.encode_text(tokens))
 
 
-@pytest.mark.parametrize("attention", [None, "row"])
-def test_fused_kernel(
-    tiny_clip: Clip, attention: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    kernel = Mock(wraps=F.scaled_dot_product_attention)
-    monkeypatch.setattr(F, "scaled_dot_product_attention", kernel)
-    monkeypatch.setattr(packed, "_fused_is_faster", lambda device: True)
-    model, tokens = tiny_clip.model.double(), tiny_clip.tokenizer(MIXED)
-    output = encode_text(model, tokens, attention=attention)
-    explicit = encode_text(model, tokens, attention=attention, second_order=True)
-    assert kernel.call_count == 3  # the last block computes one row, as all that is explicit
-    torch.testing.assert_close(output.attention, explicit.attention, atol=1e-12, rtol=0)
-    _assert_same(model, output.features, model.encode_text(tokens))
-
-
-def test_no_position_after_the_longest_caption(
-    tiny_clip: Clip, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    finish = Mock(wraps=packed.finish_block)
-    monkeypatch.setattr(packed, "finish_block", finish)
-    tokens = tiny_clip.tokenizer(["a dog", "the red cat sits on a chair"])
-    output = encode_text(tiny_clip.model, tokens, attention="row")
-    assert output.embeddings.shape == (2, 9, 96)
-    assert output.readout.nonzero().tolist() == [[0, 3], [1, 8]]
-    computed = [len(call.args[1]) for call in finish.call_args_list]
-    assert computed == [4 + 9, 4 + 9, 4 + 9, 2]  # no padding of the shorter caption either
-
-
 @pytest.mark.parametrize("in_order", [True, False])
 def test_shared_beginnings_change_no_feature(tiny_clip: Clip, in_order: bool) -> None:
     texts = [*MIXED, "a dog", "the red cat sits on a table", "the red cat"]
@@ -74,18 +42,6 @@ def test_shared_beginnings_change_no_feature(tiny_clip: Clip, in_order: bool) ->
     model = tiny_clip.model.double()
     actual = text_encoder(model, "packed").encode_features(tokens)
     _assert_same(model, actual, model.encode_text(tokens))
-
-
-def test_a_beginning_in_common_is_computed_once() -> None:
-    # start a red cat end | start a red cat sits end | start a red dog end | start the dog end
-    texts = [[8, 1, 2, 3, 9, 0], [8, 1, 2, 3, 4, 9], [8, 1, 2, 5, 9, 0], [8, 6, 5, 9, 0, 0]]
-    tokens, eot = torch.tensor(texts), torch.tensor([4, 5, 4, 3])
-    packing = plan_packing(eot, prefix_source_rows(tokens, eot))
-    assert packing.positions.tolist() == [0, 1, 2, 3, 4, 4, 5, 3, 4, 1, 2, 3]
-    assert packing.row_indices.tolist() == [0, 0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 3]
-    assert packing.packed_eot_indices.tolist() == [4, 6, 8, 11]
-    expected = [[0, 1, 2, 3, 4, 4], [0, 1, 2, 3, 5, 6], [0, 1, 2, 7, 8, 8], [0, 9, 10, 11, 11, 11]]
-    assert packing.packed_indices.view(4, 6).tolist() == expected
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 from toys import FT, Toys, lines, send, toy_run, toy_train
 
+from cae_lab.profiles import load_profile
+from cae_lab.training_set import training_set
 from cae_lib.config import Experiment
 from cae_lib.errors import ConfigError
-from cae_lib.training import losses
+from cae_lib.models.checkpoint import read_meta
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.trainer import NotFiniteError
 
@@ -45,7 +47,6 @@ def work(ranks: Ranks, folder: Path) -> None:
     """Do the work of one of two processes; the tests read what it writes."""
     for name, experiment in CASES.items():
         torch.save(losses_and_gradients(experiment, ranks), folder / f"{name}-{ranks.rank}.pt")
-    (folder / f"code-{ranks.rank}.txt").write_text(losses.__file__)
     toy_train(HARD, folder / f"own-{ranks.rank}")
     with pytest.raises(KeyboardInterrupt, match="stopped after step 2"):
         toy_train(HARD, folder / "stopped", **send(signal.SIGTERM, at=2))  # to the main process
@@ -90,8 +91,17 @@ def test_the_trainer_logs_what_one_process_logs_and_only_one_process_writes(halv
     assert not list((halves / "own-1").iterdir())
 
 
-def test_two_processes_run_the_code_that_is_tested(halves: Path) -> None:
-    assert {(halves / f"code-{rank}.txt").read_text() for rank in range(2)} == {losses.__file__}
+def test_two_processes_train_a_run_of_the_profile(halves: Path, smoke_home: Path) -> None:
+    """By `torchrun` on the command itself; `two_processes.py` has called it."""
+    training_set.cache_clear()
+    smoke = load_profile("smoke")
+    smoke.run("cae-attention").train()
+    training_set.cache_clear()
+    one, two = (home / "data/checkpoints/smoke/cae-attention/0" for home in (smoke_home, halves))
+    assert read_meta(two / "model.safetensors") == read_meta(one / "model.safetensors")
+    assert len(lines(one)) == smoke.experiment("cae-attention").steps
+    for ours, theirs in zip(lines(two), lines(one), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
 
 
 def test_all_processes_stop_at_a_loss_that_is_not_finite(halves: Path) -> None:

@@ -18,20 +18,10 @@ from cae_lib.training.distributed import Ranks
 
 LOCKED = replace(FT, lock_image=True, augment=False)
 CAE = replace(LOCKED, method="gradcam", weight=3.0, margin=2.0)
-VIT = {
-    "image_size": 16,
-    "patch_size": 8,
-    "width": 32,
-    "layers": 1,
-    "head_width": 16,
-    "patch_dropout": 0.5,
-}
-TIMM = {
-    "timm_model_name": "test_efficientnet",
-    "image_size": 32,
-    "timm_proj": "linear",
-    "timm_drop": 0.5,
-}
+VIT = {"image_size": 16, "patch_size": 8, "width": 32, "layers": 1, "head_width": 16}
+VIT |= {"patch_dropout": 0.5}
+TIMM = {"timm_model_name": "test_efficientnet", "image_size": 32, "timm_proj": "linear"}
+TIMM |= {"timm_drop": 0.5}
 
 
 def clip_with(vision: dict) -> Clip:
@@ -111,19 +101,11 @@ def test_each_image_is_encoded_once_and_the_features_are_kept(home, monkeypatch,
         toy_run(LOCKED)
 
 
-def locked_part(weight: float = 1.0, stride: int = 1) -> nn.Module:
-    """Return a layer that stands for the locked part of a tower."""
-    layer = nn.Conv2d(3, 4, 2, stride)
-    nn.init.constant_(layer.weight, weight)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
 CHANGES = {
-    "weights": {"locked": locked_part(weight=2.0)},
-    "architecture": {"locked": locked_part(stride=2)},
-    "model": {"clip": {"name": "other"}},
-    "activation": {"clip": {"activation": "other"}},
+    "weights": {"weight": 2.0},
+    "architecture": {"stride": 2},
+    "model": {"name": "other"},
+    "activation": {"activation": "other"},
     "size": {"size": 4},
     "mean": {"normalization": (1.0, 1.0)},
     "std": {"normalization": (2.0, 0.0)},
@@ -143,25 +125,16 @@ def test_a_change_of_anything_that_decides_features_makes_new_ones(
         encoded.append(len(pixels))
         return pixels.mean((2, 3))
 
-    def compute(
-        locked: nn.Module | None = None,
-        clip: dict[str, str] | None = None,
-        size: int = 8,
-        normalization: tuple[float, float] = (1.0, 0.0),
-        precision: str = "fp32",
-        version: int = 1,
-        tail: bytes = b"",
-    ) -> None:
-        path = tmp_path / "image.png"
+    def compute(weight=1.0, stride=1, size=8, normalization=(1.0, 0.0), **options) -> None:
+        path, locked = tmp_path / "image.png", nn.Conv2d(3, 4, 2, stride, bias=False)
+        nn.init.constant_(locked.weight, weight)
         Image.new("RGB", (16, 16)).save(path)
-        path.write_bytes(path.read_bytes() + tail)
+        path.write_bytes(path.read_bytes() + options.pop("tail", b""))
         images = ImagesOnDisk([path], size)
         images.normalization = tuple(torch.tensor(value) for value in normalization)
-        monkeypatch.setattr(features, "TRAINING_VERSION", version)
-        described = replace(toy_clip(), **clip or {})
-        features.precompute_features(
-            described, locked or locked_part(), images, encode, precision, Ranks(), 0, False
-        )
+        monkeypatch.setattr(features, "TRAINING_VERSION", options.pop("version", 1))
+        precision, clip = options.pop("precision", "fp32"), replace(toy_clip(), **options)
+        features.precompute_features(clip, locked, images, encode, precision, Ranks(), 0, False)
 
     compute()
     compute(**change)
@@ -181,28 +154,25 @@ def test_a_change_of_anything_that_decides_features_makes_new_ones(
     ],
     ids=str,
 )
-def test_what_is_locked_is_in_evaluation_mode_while_training(vision, lock, augment, home, tmp_path):
+def test_locked_parts_are_in_evaluation_mode_while_training(vision, lock, augment, home, tmp_path):
     """Statistics stay, nothing is dropped and nothing decays; the head of a trunk is trained."""
     clip, modes = clip_with(vision), []
     start = {name: value.clone() for name, value in weights(clip).items()}
     locked = {"lock_image": "visual.", "lock_trunk": "visual.trunk.", None: "nothing"}[lock]
-
-    def look(step: int, model: nn.Module) -> None:
-        model.train()  # a hook that leaves it so
 
     def note(module: nn.Module, arguments: object) -> None:
         modes.append({f"{name}." for name, part in clip.model.named_modules() if part.training})
 
     clip.model.text.transformer.register_forward_pre_hook(note)
     experiment = replace(FT, augment=augment, **{lock: True} if lock else {})
+    images, leaves_it_in_training = Toys(size=clip.image_size), lambda step, model: model.train()
     toy_train(
-        experiment, tmp_path, clip, images=Toys(size=clip.image_size), on_step_every=1, on_step=look
+        experiment, tmp_path, clip, None, images, on_step_every=1, on_step=leaves_it_in_training
     )
     assert len(features_files(home)) == (lock is not None and not augment)
     assert len(modes) == 5
     for training in modes:
-        assert "text." in training
-        assert ("visual." in training) == (lock != "lock_image")
+        assert "text." in training and ("visual." in training) == (lock != "lock_image")
         assert not [name for name in training if name.startswith(locked)]
     for name, value in weights(clip).items():
         if name.startswith("visual."):

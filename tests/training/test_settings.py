@@ -20,25 +20,12 @@ from cae_lib.models.weight_files import read_state_dict
 from cae_lib.words.alignment import align
 from cae_lib.words.roles import RELATION
 
-RUN: dict[str, Any] = {
-    "model": "clip-mini",
-    "weights": None,
-    "method": "gradcam",
-    "weight": 10.0,
-    "margin": 2.0,  # the hinge is active
-    "lock_image": False,
-    "augment": True,
-    "negatives": False,
-    "precision": "fp32",
-    "steps": 2,
-    "batch_size": 4,
-    "warmup": 1,
-    "lr": 1e-3,
-}
+RUN: dict[str, Any] = {"model": "clip-mini", "weights": None, "lock_image": False, "augment": True}
+RUN |= {"method": "gradcam", "weight": 10.0, "margin": 2.0, "negatives": False}  # an active hinge
+RUN |= {"precision": "fp32", "steps": 2, "batch_size": 4, "warmup": 1, "lr": 1e-3}
 LABELS = {"name", "profile"}
 ELSEWHERE = {"lock_trunk", "tower_steps", "weights_share", "swapped"}
 """Tested elsewhere: of a tower of timm, the base, OpenAI's weights, and swaps of a tagger."""
-FOILED: dict[str, Any] = {"method": None, "foils": "given", "margin": 0.5}
 CHANGED: dict[str, Any] = {
     "model": "ViT-S-32",
     "activation": "gelu",
@@ -115,50 +102,49 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 
 @pytest.mark.parametrize("field", CHANGED)
-def test_a_setting_decides_where_a_run_ends(reference, field: str) -> None:
+def test_a_setting_changes_the_weights(reference, field: str) -> None:
     assert not same(outcome(**{field: CHANGED[field]}), reference)
 
 
-def test_other_kinds_and_labels(reference) -> None:
-    assert same(outcome("cae-attention", "mini"), reference)
-    ends = [reference] + [
-        outcome(**changes)
-        for changes in (
-            {"hinge": "log"},
-            {"hinge": "margin"},
-            {"roles": "permuted"},
-            {"roles": "permuted", "match_gradient": True},
-            {"roles": "random"},
-            {"scope": "caption"},
-            {"scope": "word"},
-        )
-    ]
-    assert not any(same(a, b) for i, a in enumerate(ends) for b in ends[:i])
-
-
-def test_kinds_of_negative_captions() -> None:
-    ends = [
-        outcome(**FOILED | changes)
+KINDS: dict[str, list[dict[str, Any]]] = {
+    "of the loss": [
+        {},
+        {"hinge": "log"},
+        {"hinge": "margin"},
+        {"scope": "caption"},
+        {"scope": "word"},
+        {"roles": "permuted"},
+        {"roles": "random"},
+        {"roles": "permuted", "match_gradient": True},
+    ],
+    "of negative captions": [
+        {"method": None, "margin": 0.5} | changes
         for changes in (
             {},
-            {"foils": None},
+            {"foils": "given"},
             {"foils": "exchanged"},
-            {"foil_hinge": True},
-            {"foil_hinge": True, "foils": "exchanged"},
-            {"foil_hinge": True, "margin": 1e-3},
-            {"foil_hinge": True, "weight": 5.0},
             {"foils": "exchanged", "roles": "permuted"},
+            {"foils": "exchanged", "foil_hinge": True},
+            {"foils": "given", "foil_hinge": True},
+            {"foils": "given", "foil_hinge": True, "margin": 1e-3},
+            {"foils": "given", "foil_hinge": True, "weight": 5.0},
         )
-    ]
+    ],
+    "of margins": [
+        {"method": None, "margin": 0.5, "foils": "given", "foil_hinge": True} | changes
+        for changes in ({}, {"margin_rule": "adaptive"})
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_kinds_of_a_setting_end_with_weights_of_their_own(kind: str) -> None:
+    ends = [outcome(**changes) for changes in KINDS[kind]]
     assert not any(same(a, b) for i, a in enumerate(ends) for b in ends[:i])
 
 
-def test_an_adaptive_margin_activates_other_hinges() -> None:
-    margin_loss = FOILED | {"foil_hinge": True}
-    assert not same(outcome(**margin_loss), outcome(**margin_loss, margin_rule="adaptive"))
-
-
-def test_no_setting_is_forgotten_here() -> None:
+def test_names_change_nothing_and_every_setting_is_tested(reference) -> None:
+    assert same(outcome("cae-attention", "mini"), reference)
     assert {field.name for field in dataclasses.fields(Experiment)} == (
         LABELS | ELSEWHERE | CHANGED.keys() | {"foil_hinge", "match_gradient", "margin_rule"}
     )
