@@ -615,8 +615,10 @@ def _train_if_stale(run: Run, execution: ExecutionOptions | None, hours: float |
         meta = read_meta(target) or CheckpointMeta("", "")
         why = describe_changes(meta.extra.get("identity"), inputs)
         print(f"{target} is out of date: {why}", flush=True)
-    data = training_set(run.profile, config.train_data, config.model, config.tagger)
     clip = load_clip(config.model, run.start.source, config.activation, pick_device())
+    data = training_set(
+        run.profile, clip.tokenizer, clip.image_size, config.train_data, config.tagger
+    )
     _drop_other_state(target.with_name(STATE_FILE), inputs)
     label = f"{run.name}, seed {run.seed}"
     print(

@@ -55,7 +55,9 @@ def main() -> None:
 def _steps(run: Run, rounds: int, device: torch.device) -> Callable[[int], object]:
     config = run.config
     clip = load_clip(config.model, run.start.source, config.activation, device)
-    data = training_set(run.profile, config.train_data, config.model, config.tagger)
+    data = training_set(
+        run.profile, clip.tokenizer, clip.image_size, config.train_data, config.tagger
+    )
     training = TrainingRun(config, clip, data.pairs, data.alignment, data.images)
     training.set_train_mode()
     # All batches are made beforehand, so that none is waited for while a step is timed.

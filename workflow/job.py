@@ -29,6 +29,7 @@ from cae_lib.runtime import write_atomic
 def make_data(selection: Selection, real: str | None = None) -> None:
     """Build the datasets that are not real; in a rehearsal, files of `real` replace drawn ones."""
     from cae_lab.training_set import training_set
+    from cae_lib.models.clip import load_clip
     from data.recipes.base import build_datasets
 
     profile = selection.profile
@@ -39,8 +40,9 @@ def make_data(selection: Selection, real: str | None = None) -> None:
     elif not profile.is_real:
         build_datasets(profile)
     # Parse the training captions once, before several processes need them.
+    clip = load_clip(profile.experiment(CLIP_FT).model)  # for its tokenizer and image size
     for name, tagger in grid.training_sets_of(selection):
-        training_set(profile, name, profile.experiment(CLIP_FT).model, tagger)
+        training_set(profile, clip.tokenizer, clip.image_size, name, tagger)
 
 
 def make_base(selection: Selection) -> None:
