@@ -299,6 +299,7 @@ class Run:
         """Return a digest that identifies the stored weights and how they are evaluated.
 
         Raises:
+            DataError: If downloaded weights are missing; the message says how to get them.
             CheckpointError: If the weights are missing or damaged, cannot be downloaded, or were
                 trained with other settings or versions. Only `train` compares the training data and
                 the first weights.
@@ -306,6 +307,7 @@ class Run:
         from cae_lib.models.checkpoint import read_meta
 
         source = self.weights.source
+        require_weights(self.weights.model, source)
         meta = read_meta(source) if isinstance(source, Path) else None
         inputs = meta and meta.extra.get("identity")
         if inputs and self.is_trained_here:

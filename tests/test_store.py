@@ -224,17 +224,18 @@ def measured(home: Path, monkeypatch: pytest.MonkeyPatch) -> Mock:
     """What a suite `s` gives for a model; counts how often it is computed."""
     give = Mock(side_effect=lambda encoder, profile: FRAME)
     monkeypatch.setattr(Suite, "__call__", lambda self, encoder, profile: give(encoder, profile))
+    monkeypatch.setattr(measuring, "encoder_of", Mock())
     monkeypatch.setattr(measuring.needs, "data_digests", lambda profile, reads: {"captions": "d"})
     return give
 
 
 def measure(model: str = "model", profile: Profile = MINI, seed: int = 1, **options: bool) -> None:
     """Measure a suite of a model."""
-    options = {"may_be_missing": True, "remeasure": False} | options
     suite = Suite("s", "no.module:function", "captions")
-    measuring._measure_suites(
-        profile, "cae", seed, [suite], model, lambda: None, inputs={}, **options
-    )
+    cae = Mock(seed=seed, profile=profile)
+    cae.name = "cae"
+    cae.stored_digest.return_value, cae.described.return_value = model, {}
+    measuring.measure(cae, [suite], **options)
 
 
 def test_a_suite_is_measured_once_per_key(measured: Mock):
