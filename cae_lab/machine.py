@@ -16,6 +16,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from cae_lib.runtime import available_cores
+
 
 BYTES_PER_JOB = 5_300_000_000  # upper limit for a job on a CPU; the profile `mini` takes 5.2 GB
 
@@ -74,12 +76,9 @@ def exclusive_gpu() -> Iterator[None]:
 
 def max_cpu_jobs() -> int:
     """Return how many jobs can run at once on the CPU: one for each core, if memory allows it."""
-    # A container or a scheduler may leave this process fewer cores than the machine has.
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     # Of the whole machine, whether or not it is in use.
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(cores, memory // BYTES_PER_JOB))
+    return max(1, min(available_cores(), memory // BYTES_PER_JOB))
 
 
 def shares_cpu() -> bool:
