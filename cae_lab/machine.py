@@ -5,7 +5,6 @@ PyTorch is not imported here, because it fixes at first use which GPUs it sees.
 
 from __future__ import annotations
 
-import getpass
 import os
 import shutil
 import subprocess
@@ -16,8 +15,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from cae_lib.runtime import available_cores
 
+from cae_lib.runtime import available_cores
 
 BYTES_PER_JOB = 5_300_000_000  # upper limit for a job on a CPU; the profile `mini` takes 5.2 GB
 
@@ -48,7 +47,7 @@ def find_gpus() -> list[str]:
 
 @contextmanager
 def exclusive_gpu() -> Iterator[None]:
-    """Reserve a GPU for a `with` block; wait until this user's other jobs have left one free.
+    """Reserve a GPU for a `with` block; wait until other jobs have left one free.
 
     `CUDA_VISIBLE_DEVICES` stays set after the block. PyTorch must not have looked for GPUs before.
     """
@@ -62,10 +61,9 @@ def exclusive_gpu() -> Iterator[None]:
         while True:
             for gpu in gpus:
                 try:
-                    # The system releases the lock of a killed process. The name has the user in
-                    # it, because the file of another user could not be opened for writing.
-                    lock = folder / f"cae-{getpass.getuser()}-gpu-{gpu}.lock"
-                    stack.enter_context(FileLock(lock, timeout=0))
+                    # The system releases the lock of a killed process. All users may open it.
+                    lock = FileLock(folder / f"cae-gpu-{gpu}.lock", timeout=0, mode=0o666)
+                    stack.enter_context(lock)
                 except Timeout:
                     continue
                 os.environ["CUDA_VISIBLE_DEVICES"] = gpu
