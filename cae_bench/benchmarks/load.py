@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +94,25 @@ def _manifest_counts(root: Path, name: str) -> Mapping[str, int | None]:
     path = root / "manifest.json"
     return read_json(path, dict).get("counts", {}).get(name, {}) if path.is_file() else {}
 
+def read_all_items(
+    family: Family, root: Path, subset: str, excluded: Counter[str], **options: Any
+) -> Iterator[Item]:
+    """Yield the items of a subset that count, with or without images; count excluded rows."""
+    keys: set[str] = set()
+    for item in family.read_items(root, subset, **options):
+        if isinstance(item, ExcludedRow):
+            excluded[item.reason] += 1
+            continue
+        if item.key in keys:
+            file = family.files[0] if len(family.files) == 1 else family.folder
+            raise DataError(
+                f"{root / file}: two items of {family.name}/{subset} have the key "
+                f"{item.key!r}. Fetch the annotation file again."
+            )
+        keys.add(item.key)
+        yield item
+
+
 
 def _load_subset(
     family: Family,
@@ -108,24 +127,12 @@ def _load_subset(
     numbers: list[int] = []
     left_out: list[tuple[str, str]] = []
     counts: Counter[str] = Counter()
-    keys: set[str] = set()
     problem = ""
     n_questions = 0
     try:
-        for item in family.read_items(root, subset, **options):
-            if isinstance(item, ExcludedRow):
-                counts[item.reason] += 1
-                continue
-            if item.key in keys:
-                file = family.files[0] if len(family.files) == 1 else family.folder
-                raise DataError(
-                    f"{root / file}: two items of {family.name}/{subset} have the key "
-                    f"{item.key!r}. Fetch the annotation file again."
-                )
-            keys.add(item.key)
+        for number, item in enumerate(read_all_items(family, root, subset, counts, **options)):
             # Counted before items are left out, so that an item has one number on all machines.
-            number = n_questions
-            n_questions += 1
+            n_questions = number + 1
             # A broken image of a published set would else stop a long evaluation later.
             errors = [image_problem(image.path, decode=is_published) for image in item.images]
             if any(errors):
