@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from cae_bench.benchmarks.base import (
-    FALLBACK_AVERAGE,
     Average,
     Benchmark,
     ExcludedRow,
@@ -94,6 +93,7 @@ def _manifest_counts(root: Path, name: str) -> Mapping[str, int | None]:
     path = root / "manifest.json"
     return read_json(path, dict).get("counts", {}).get(name, {}) if path.is_file() else {}
 
+
 def read_all_items(
     family: Family, root: Path, subset: str, excluded: Counter[str], **options: Any
 ) -> Iterator[Item]:
@@ -111,7 +111,6 @@ def read_all_items(
             )
         keys.add(item.key)
         yield item
-
 
 
 def _load_subset(
@@ -164,11 +163,9 @@ def _load_subset(
         advice = f"Its images are {family.images_advice}" if left_out else ""
         log_left_out(f"{family.name}/{subset}", where, len(items), n_expected, left_out, advice)
     counts.update(family.extra_counts(subset, items) if family.extra_counts else {})
-    average = family.average_of(subset)
-    if not items:
-        average = Average("nothing of it is there")
-    elif average.over_groups and not average.counted_group_sizes(item.group for item in items):
-        average = FALLBACK_AVERAGE
+    average = Average("nothing of it is there")
+    if items:
+        average = family.average_of(subset).of_groups(item.group for item in items)
     benchmark = Benchmark(
         family.name,
         subset,
