@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from toys import FT, toy_clip, toy_run
 
 from cae_lib.config import AttributionLossConfig, Experiment
-from cae_lib.errors import ConfigError
+from cae_lib.errors import CheckpointError, ConfigError
 from cae_lib.training import objective
 from cae_lib.training.execution import MAX_WORKERS, ExecutionOptions
 from cae_lib.training.losses import contrastive_loss, role_masks
 from cae_lib.training.objective import adamw, gradient_norm, learning_rate, match_gradient_norm
-from cae_lib.training.state import load_state
+from cae_lib.training.state import load_state, save_state
 
 SETTINGS = replace(FT, method="gradcam", weight=3.0, margin=2.0)
 
@@ -161,6 +161,21 @@ def test_an_adaptive_margin_is_kept_in_the_state_of_a_run(tmp_path) -> None:
         resumed.unwrapped_objective.adaptive_margin,
     )
     assert resumed.unwrapped_objective.adaptive_margin == 0.25
+
+
+def test_a_state_without_the_adaptive_margin_of_its_run_is_refused(tmp_path) -> None:
+    settings = replace(FT, foils="given", foil_hinge=True, margin=9.0, weight=1.0)
+    run = toy_run(replace(settings, margin_rule="adaptive"))
+    path = tmp_path / "state.pt"
+    save_state(path, run.identity, 1, run.model, run.optimizer)
+    with pytest.raises(CheckpointError, match="it lacks adaptive_margin"):
+        load_state(
+            path,
+            run.identity,
+            run.model,
+            run.optimizer,
+            run.unwrapped_objective.adaptive_margin,
+        )
 
 
 def test_an_adaptive_margin_without_the_margin_loss_is_refused() -> None:
