@@ -228,6 +228,8 @@ def test_flags_that_give_another_gradient_and_texts_without_roles_are_refused() 
     model = cae_model({})
     with pytest.raises(ConfigError, match="gather-with-grad"):
         CAEClipLoss(model.cae_loss, local_loss=True, world_size=2)
+    with pytest.raises(ConfigError, match="horovod"):
+        CAEClipLoss(model.cae_loss, use_horovod=True)
     with pytest.raises(DataError, match="RoleTokenizer"):
         CAEClipLoss(model.cae_loss)(**model(pixels(), packed()[:, 0]))
 
