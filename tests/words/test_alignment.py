@@ -294,6 +294,12 @@ def test_spans_have_a_role_and_are_listed_by_caption(spans, tokenizer):
         align(["dog"], spans, tokenizer)
 
 
+def test_each_caption_has_a_list_of_swaps(tokenizer):
+    for swaps in ([], [[], [], []]):
+        with pytest.raises(DataError, match="lists of swaps for 2 captions"):
+            align(["a dog", "a cat"], [[], []], tokenizer, swaps=swaps)
+
+
 def test_numpy_s_roles_and_texts_are_taken(tokenizer):
     spans = [[Span(np.int64(0), np.int64(3), np.int64(OBJECT))]]
     assert align(np.array(["dog"]), spans, tokenizer).roles[0, 1] == OBJECT
