@@ -88,6 +88,8 @@ class Profile:
     variants: dict[str, int] = field(default_factory=dict)
     search: SearchSpace = SearchSpace()
     built_from_photographs: bool = False  # whether its images are made from Flickr8k's photographs
+    # Whether each image shows two photographs, with a caption made of theirs by a template.
+    pairs_photographs: bool = False
     studies_apart: bool = False  # whether `cae reproduce` includes the studies only with `--all`
     # Announcement above each page of its own copy of the book; None if it has no copy.
     own_book: str | None = None
@@ -110,6 +112,11 @@ class Profile:
         """Whether the images are synthetic scenes, whose full content is known as ground truth."""
         # False for a rehearsal, whose scenes are read like the real datasets that they replace.
         return not (self.is_real or self.built_from_photographs)
+
+    @property
+    def has_ground_truth(self) -> bool:
+        """Whether the word roles of its captions are known without a parser."""
+        return self.is_synthetic or self.pairs_photographs
 
     @property
     def root(self) -> Path:

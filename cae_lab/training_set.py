@@ -53,21 +53,11 @@ def _find_tagger(name: str, profile: Profile) -> Tagger:
     return ground_truth_tagger(profile) if name == "truth" else named_tagger(name)
 
 
-def has_ground_truth(profile: Profile) -> bool:
-    """Return whether the word roles of a profile's captions are known without a parser."""
-    # Captions of synthetic scenes and of paired photographs are generated.
-    return profile.is_synthetic or "paired" in (
-        profile.name,
-        profile.like,
-        profile.datasets_profile,
-    )
-
-
 def ground_truth_tagger(profile: Profile) -> Tagger:
     """Return a tagger that reads word roles from the ground truth of a profile's captions."""
     from cae_lib.words.ground_truth import PairedImageTagger, SyntheticSceneTagger
 
-    if not has_ground_truth(profile):
+    if not profile.has_ground_truth:
         raise ConfigError(
             f"tagger 'truth': the captions of profile {profile.name!r} were written by people, so "
             "no roles are known by construction; choose 'scene-graph' or 'dependency'."
