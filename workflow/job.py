@@ -71,6 +71,12 @@ def train_and_measure(run: Run, with_studies: bool) -> None:
     measure(run, suites_of(run, ALL_SUITES, with_studies), remeasure=True)
 
 
+def weights_time(run: Run) -> int:
+    """Return when the weights of a run that is trained here were written; 0 without any."""
+    is_there = run.is_trained_here and run.path.is_file()
+    return run.path.stat().st_mtime_ns if is_there else 0
+
+
 def execute_page(selection: Selection, name: str) -> None:
     """Execute a page of the book, or of the copy of the book that the profile has."""
     from book.extension.run import run_page
@@ -90,21 +96,25 @@ def main(arguments: list[str]) -> None:
     # The functions above import PyTorch, which fixes at first use which GPUs it sees.
     with exclusive_gpu():
         for output in map(Path, outputs):
-            start = time.monotonic()
+            start, record = time.monotonic(), {}
             if rule == "data":
                 make_data(selection, config.get("real"))
             elif rule == "base":
                 make_base(selection)
             elif rule == "run":
                 run = grid.planned_runs(selection)[str(output.parent)]
+                before = weights_time(run)
                 train_and_measure(run, selection.studies)
+                # Without this, the time of a run that was trained already would pass for the time
+                # of a training.
+                record["trained"] = weights_time(run) != before
             elif rule == "page":
                 execute_page(selection, output.parent.name)
             else:
                 from book.extension.build import build_book
 
                 print(f"The book is {build_book(profile.name)}")
-            record = {"seconds": round(time.monotonic() - start, 1)}
+            record |= {"seconds": round(time.monotonic() - start, 1)}
             record |= environment_info(profile.name)
             write_atomic(output.absolute(), json.dumps(record, indent=1) + "\n")
 

@@ -426,6 +426,7 @@ def test_a_job_leaves_how_long_it_took_and_where(home, monkeypatch):
     told = json.loads((home / "clip-ft" / "1" / "done.json").read_text())
     assert (home / "clip-ft" / "0" / "done.json").is_file()
     assert told["seconds"] >= 0 and told["profile"] == "smoke" and told["device"]
+    assert told["trained"] is False
 
 
 def test_captions_are_parsed_before_the_runs_need_them(home, monkeypatch):
