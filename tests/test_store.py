@@ -12,11 +12,11 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
-from cae_lab import measuring, store
+from cae_lab import measuring, results, store
 from cae_lab.profiles import load_profile
 from cae_lab.provenance import current_provenance
 from cae_lab.runs import Profile
-from cae_lab.suites import SUITES, Suite
+from cae_lab.suites import SUITES, Suite, by_name
 from cae_lib.errors import ConfigError, DataError, WriteError
 from cae_lib.runtime import write_atomic
 
@@ -123,6 +123,30 @@ def test_rows_of_one_item_follow_each_other_and_are_read_run_by_run(home: Path):
     assert frame["item"].tolist() == [*range(3), *range(3), *range(5), *range(3)]
     assert frame["correct"].tolist() == [True, False, True] * 2 + [True] * 5 + [True, False, True]
     assert frame["seed"].tolist() == [1] * 3 + [300] * 3 + [0] * 8
+
+
+def test_an_index_is_read_once_until_its_file_changes(home: Path, monkeypatch):
+    read = Mock(side_effect=store.pq.read_metadata)
+    monkeypatch.setattr(store.pq, "read_metadata", read)
+    save("cae", 0), save("cae", 1)
+    for _ in range(3):
+        assert store.missing_runs("answers", ["cae", "base"], MINI) == ["base"]
+    assert read.call_count == 2
+    save("cae", 1, key="other"), save("base")
+    assert store.index_of("answers", MINI)["cae", 1].key == "other"
+    assert read.call_count == 4
+
+
+def test_what_is_stored_goes_by_the_versions_of_the_suites_that_are_given(home: Path):
+    """A result without rows, of an older version than the packed ones."""
+    suites = by_name([Suite("answers", "no.module:function", "captions", version=2)])
+    save(suite="answers", version=2)
+    pack()
+    save(frame=FRAME[:0], suite="answers", version=1)
+    assert results.missing_runs("answers", ["cae"], MINI) == ["cae"]
+    assert results.missing_runs("answers", ["cae"], MINI, suites) == []
+    assert results.is_stored("answers", "cae", 1, MINI, suites)
+    assert ("cae", 0) in results.index_of("answers", "mini", suites)
 
 
 def test_reading_run_by_run_gives_each_runs_own_columns_and_rows(home: Path):

@@ -110,11 +110,12 @@ class Selection:
 
     def has(self, table: str, runs: Iterable[str]) -> bool:
         """Return whether a table of runs is stored, or its data can be built."""
+        from book.studies import ALL_SUITES
         from cae_lab import results
 
         # Recipes make the data of all profiles but the real ones.
         can_be_built = not load_profile(self.profile).is_real
-        return can_be_built or not results.missing_runs(table, runs, self.profile)
+        return can_be_built or not results.missing_runs(table, runs, self.profile, ALL_SUITES)
 
     def complete(self, suite: str, families: Collection[str] | None = None) -> bool:
         """Return whether a suite used all items of these families, or of all; verdicts need it."""
