@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -147,6 +148,23 @@ def test_what_is_stored_goes_by_the_versions_of_the_suites_that_are_given(home: 
     assert results.missing_runs("answers", ["cae"], MINI, suites) == []
     assert results.is_stored("answers", "cae", 1, MINI, suites)
     assert ("cae", 0) in results.index_of("answers", "mini", suites)
+
+
+def test_current_results_of_planned_runs_are_published(home: Path, capsys):
+    """Neither runs that no reproduction makes, nor results older than the published ones."""
+    smoke, version = load_profile("smoke"), SUITES["retrieval"].version
+    for run, made_by in (("base", version), ("clip-ft", version + 1), ("clip-ft+lr=1.0", version)):
+        save(run, 0, "retrieval", smoke, suite="retrieval", version=made_by)
+    store.pack(smoke, [("clip-ft", 0)])
+    packed = store.packed_path("retrieval", smoke)
+    for run in ("clip-ft", "base"):
+        save(run, 0, "retrieval", smoke, suite="retrieval", version=version)
+    path = REPOSITORY / "scripts" / "pack_records.py"
+    runpy.run_path(str(path))["main"]("smoke")
+    assert capsys.readouterr().out == "retrieval: 2 runs and seeds\n"
+    versions = {key: rows.provenance["version"] for key, rows in store.read_index(packed).items()}
+    assert versions == {("base", 0): version, ("clip-ft", 0): version}
+    assert len(pd.read_parquet(packed)) == 2 * len(FRAME)
 
 
 def test_reading_run_by_run_gives_each_runs_own_columns_and_rows(home: Path):
