@@ -612,7 +612,6 @@ def _drop_other_state(path: Path, identity: Mapping[str, str]) -> None:
 def _train_if_stale(run: Run, execution: ExecutionOptions | None, hours: float | None) -> Path:
     from cae_lab.training_set import training_set
     from cae_lib.models.checkpoint import CheckpointMeta, read_meta
-    from cae_lib.models.clip import load_clip
     from cae_lib.runtime import one_thread, pick_device
     from cae_lib.training.state import describe_changes
     from cae_lib.training.trainer import STATE_FILE, train
@@ -624,7 +623,7 @@ def _train_if_stale(run: Run, execution: ExecutionOptions | None, hours: float |
         meta = read_meta(target) or CheckpointMeta("", "")
         why = describe_changes(meta.extra.get("identity"), inputs)
         print(f"{target} is out of date: {why}", flush=True)
-    clip = load_clip(config.model, run.start.source, config.activation, pick_device())
+    clip = run.start.load(pick_device())
     data = training_set(
         run.profile, clip.tokenizer, clip.image_size, config.train_data, config.tagger
     )
