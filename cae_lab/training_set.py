@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cae_lib.words.scene_graph import SceneGraphTagger
 
 
-N_TRAINING_ROWS = 109_468  # of NegCLIP's training file
+NEGCLIP_FILE, N_TRAINING_ROWS = "coco/train_neg_clip.tsv", 109_468  # of the published file
 
 
 @dataclass(frozen=True)
@@ -124,24 +124,21 @@ def training_pairs(profile: Profile, name: str = "coco") -> ImageCaptionPairs:
         raise ConfigError(
             f"unknown training set {name!r}: expected 'coco', 'kept', 'spacy' or 'pretrain'"
         )
-    pairs = _negclip_pairs(profile)
+    file, is_published = profile.root / NEGCLIP_FILE, profile.is_real and not profile.is_rehearsal
+    try:
+        n_expected = N_TRAINING_ROWS if is_published else None
+        pairs = load_negclip_tsv(file, profile.root, n_expected=n_expected)
+    except MissingDataError as error:
+        if not is_published:
+            raise
+        remedy = f"Training needs all of it: {fetch_command(TRAINING_SOURCES)}"
+        raise MissingDataError(f"{error} {remedy}") from error
     # NegCLIP's file states its negatives; the others are made from the text of the caption alone.
     if name == "coco":
         return pairs
     pairs = replace(pairs, negatives=_parsed_negatives(pairs.captions, name))
     # Swaps that keep the meaning of a caption: a control for hard negatives.
     return replace(pairs, hard_images=None) if name == "kept" else pairs
-
-
-def _negclip_pairs(profile: Profile) -> ImageCaptionPairs:
-    path = profile.root / "coco" / "train_neg_clip.tsv"
-    if not profile.is_real or profile.is_rehearsal:
-        return load_negclip_tsv(path, profile.root)
-    try:
-        return load_negclip_tsv(path, profile.root, n_expected=N_TRAINING_ROWS)
-    except MissingDataError as error:
-        remedy = f"Training needs all of it: {fetch_command(TRAINING_SOURCES)}"
-        raise MissingDataError(f"{error} {remedy}") from error
 
 
 def available_training_pairs(profile: Profile) -> ImageCaptionPairs | None:

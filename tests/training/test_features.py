@@ -127,7 +127,7 @@ CHANGES = {
     "size": {"size": 4},
     "mean": {"normalization": (1.0, 1.0)},
     "std": {"normalization": (2.0, 0.0)},
-    "precision": {"precision": "bf16"},
+    "precision": {"bf16": True},
     "version": {"version": -1},
     "files": {"tail": b"another file"},
 }
@@ -148,7 +148,7 @@ def test_a_change_of_anything_that_decides_features_makes_new_ones(
         clip: dict[str, str] | None = None,
         size: int = 8,
         normalization: tuple[float, float] = (1.0, 0.0),
-        precision: str = "fp32",
+        bf16: bool = False,
         version: int = 1,
         tail: bytes = b"",
     ) -> None:
@@ -160,7 +160,7 @@ def test_a_change_of_anything_that_decides_features_makes_new_ones(
         monkeypatch.setattr(features, "TRAINING_VERSION", version)
         described = replace(toy_clip(), **clip or {})
         features.precompute_features(
-            described, locked or locked_part(), images, encode, precision, Ranks(), 0, False
+            described, locked or locked_part(), images, encode, bf16, Ranks(), 0, False
         )
 
     compute()
