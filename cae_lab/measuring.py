@@ -40,14 +40,16 @@ def measure_model(model: Run | OtherModel, suites: Collection[Suite] = ()) -> No
     if isinstance(model, OtherModel) and is_run(model.name, profile):
         raise ConfigError(f"{model.name} is a run of the profile {profile.name}: rename the file")
     needs.require_some_data(profile, suites)
-    if isinstance(model, OtherModel):
-        model_opener(model)  # raises errors of its options before data are read
-        suites = suites or [
-            suite for suite in SUITES.values() if "runs" in suite.of and suite.is_of(profile)
-        ]
-        if any(suite.reads == "benchmarks" for suite in suites):
-            load_benchmarks(profile.datasets)  # tells what is left out, before weights are read
-    measure(model, suites or suites_of(model))
+    if isinstance(model, Run):
+        measure(model, suites or suites_of(model))
+        return
+    model_opener(model)  # raises errors of its options before data are read
+    suites = suites or [
+        suite for suite in SUITES.values() if "runs" in suite.of and suite.is_of(profile)
+    ]
+    if any(suite.reads == "benchmarks" for suite in suites):
+        load_benchmarks(profile.datasets)  # tells what is left out, before weights are read
+    measure(model, suites)
 
 
 def measure(
