@@ -271,8 +271,9 @@ def _weighted(rule: AveragingRule, items: pd.DataFrame, share: float) -> pd.Data
     if rule.average is None:
         return items.assign(weight=items["weight"] * share)
     # The stored weights and strata are those of the benchmark's own average, not of this one.
-    weights = share * item_weights(items["group"], rule.average)
-    return items.assign(weight=weights, stratum=items["group"])
+    average = rule.average.of_groups(items["group"])
+    weights = share * item_weights(items["group"], average)
+    return items.assign(weight=weights, stratum=items["group"] if average.over_groups else "")
 
 
 def _shares(tree: SubsetTree, keys: list[str]) -> dict[str, float]:

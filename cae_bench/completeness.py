@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from itertools import islice
 from pathlib import Path
 
 from cae_bench.benchmarks import BENCHMARK_FAMILIES
-from cae_bench.benchmarks.base import Family, Item
+from cae_bench.benchmarks.base import Family
+from cae_bench.benchmarks.load import read_all_items
 from cae_bench.sources import ExpectedRows, ReferencedImages, Source, expand_braces
 from cae_lib.config import cached_open_clip_weights, paths
 from cae_lib.data.rows import MissingFileError, rows_of, text_rows
@@ -168,10 +170,9 @@ def _count_benchmark(
             continue
         n_items = 0
         try:
-            for item in family.read_items(root, subset):
-                if isinstance(item, Item):
-                    n_items += 1
-                    image_paths.update(image.path for image in item.images)
+            for item in read_all_items(family, root, subset, Counter()):
+                n_items += 1
+                image_paths.update(image.path for image in item.images)
         except MissingFileError:
             # The missing file itself is counted above.
             pass

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,7 +27,7 @@ from cae_lib.errors import DataError
 from cae_lib.models.clip import Clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.models.text_encoder import text_encoder
-from cae_lib.runtime import Progress, atomic_file
+from cae_lib.runtime import Progress, atomic_file, available_cores
 
 # Attention is computed up to the longest text of a batch, so texts of similar length go together.
 # Within a class, texts with the same beginning do, which the packed text encoder computes once.
@@ -87,10 +86,7 @@ class ImageReader:
         self._geometry = Compose(geometry)
         # (3, 1, 1) each
         self._mean, self._std = (torch.tensor(v).view(-1, 1, 1) for v in (last.mean, last.std))
-        # A job scheduler may give the process fewer cores than `os.cpu_count` says.
-        has_affinity = hasattr(os, "sched_getaffinity")
-        cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count()
-        self.workers = workers or min(MAX_WORKERS, cores or 1)
+        self.workers = workers or min(MAX_WORKERS, available_cores())
 
     def ref_fingerprint(self, ref: ImageRef) -> str:
         """Hash the path, the crop, and the modification time and size of the file, if it exists."""

@@ -290,7 +290,7 @@ def evaluate(
     from cae_bench import scores
     from cae_lab import measuring, stored_scores
     from cae_lab.names import DATA_RUN
-    from cae_lab.opening import model_opener
+    from cae_lab.opening import find_model, model_opener
     from cae_lab.profiles import load_profile
     from cae_lab.runs import is_run
     from cae_lab.suites import SUITES
@@ -298,19 +298,15 @@ def evaluate(
     # A name that mini lacks is by default a released or foreign model, measured on real data.
     is_ours = name == DATA_RUN or is_run(name, load_profile("mini"))
     found = load_profile(profile or ("mini" if is_ours else stored_scores.REAL_PROFILE))
-    how = {"model": model, "activation": activation, "processor": processor, **dict(overrides)}
     if name == DATA_RUN:
         measuring.measure_data(found)
         print("\n".join(stored_scores.describe_dataset_sizes(found)))
         return
-    if is_run(name, found):
-        run = found.run(name, seed, **dict(overrides))
-        # Results of a run that is not trained are stored with seed 0, whatever --seed says.
-        title, seed = run.name, run.seed
-    else:
-        title, seed = measuring.name_in_tables(name), 0
+    requested = find_model(name, found, seed, model, activation, processor, **dict(overrides))
+    # Results of what is not trained here are stored with seed 0, whatever --seed says.
+    title, seed = requested.name, requested.seed
     if file or families:
-        load = model_opener(name, found, seed, **how)  # refused before data are read
+        load = model_opener(requested)  # refused before data are read
     if file:
         from cae_bench.own import evaluate_file
 
@@ -318,8 +314,7 @@ def evaluate(
     elif families:
         table = scores.evaluate(load, *families, datasets=found.datasets)
     else:
-        chosen = [SUITES[suite] for suite in suites]
-        measuring.measure_model(name, found, seed, chosen, **how)
+        measuring.measure_model(requested, [SUITES[suite] for suite in suites])
         table = stored_scores.stored_scores(title, found, seed, suites)
     # An empty table is no failure for suites without scores, such as attribution.
     if table.empty and (file or families or not stored_scores.is_measured(title, found, suites)):
@@ -405,7 +400,7 @@ def attribute(
 
     The scores are also printed.
     """
-    from cae_lab.opening import model_opener
+    from cae_lab.opening import find_model, model_opener
     from cae_lab.pair_figure import draw_attributions
     from cae_lab.plots import METHOD_LABELS, format_number, label
     from cae_lab.profiles import load_profile
@@ -419,7 +414,7 @@ def attribute(
     pixels, pairs, found = read_image(image), {}, load_profile(profile)
     for name in weights:
         try:
-            clip = model_opener(name, found, seed, model, activation)()
+            clip = model_opener(find_model(name, found, seed, model, activation))()
         except CheckpointError as error:
             # Base models come with a clone, so there the plain message is the right one.
             if repository_root() is not None or not is_run(name, found):

@@ -11,15 +11,18 @@ from cae_lib.config import Experiment
 # The time is that of a training for each image-caption pair of a batch, on one core of a CPU.
 # CLIP-FT takes about half as long, and the method "perturbation" three times as long.
 SMALL_MODELS, SECONDS_PER_PAIR = ("clip-mini", "clip-photo"), 0.0018
+# Kind of the trainings of other models, whose pace only a finished one of them tells.
+LARGE_RUN = "large run"
 SECONDS_PER_TABLE = 20.0  # to measure a table of which no time is stored
 
 
 class Job(NamedTuple):
     """A part of a reproduction."""
 
-    kind: str  # such as "run" or "page"; jobs of one kind have one pace
+    kind: str  # such as "run", `LARGE_RUN` or "page"; jobs of one kind have one pace
     expected: float  # duration in seconds, of which only the ratio to other jobs matters
     seconds: float | None = None  # that it took; None if it is not done
+    training: float = 0.0  # the part of `expected` that a training takes
 
 
 def training_seconds(config: Experiment, paces: Collection[float] = ()) -> float | None:
@@ -49,7 +52,7 @@ def seconds_left(jobs: Sequence[Job], n_parallel: int) -> float | None:
     if largest not in pace:
         return None
     # A kind without a finished job goes at the pace of the largest if this machine is slow.
-    # Trainings that are faster than expected say nothing about pages.
-    other = max(1.0, pace[largest])
+    # Trainings of larger models, or that are faster than expected, say nothing about pages.
+    other = 1.0 if largest == LARGE_RUN else max(1.0, pace[largest])
     left = (job for job in jobs if job.seconds is None)
     return sum(job.expected * pace.get(job.kind, other) for job in left) / n_parallel

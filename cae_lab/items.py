@@ -23,7 +23,6 @@ from cae_lab.training_set import (
     available_training_pairs,
     default_tagger,
     ground_truth_tagger,
-    has_ground_truth,
 )
 from cae_lib.config import paths
 from cae_lib.data.captions import ImageCaptionPairs
@@ -58,7 +57,7 @@ def data_tables(profile: Profile) -> Tables:
         tables["blind"] = blind_answers(parts, text_only_baselines(texts))
     if "coco" in retrieval:
         tables["captions"] = caption_table("coco", retrieval["coco"], tagger, world)
-    if "coco" in retrieval and has_ground_truth(profile):
+    if "coco" in retrieval and profile.has_ground_truth:
         tables["roles"] = token_role_table(retrieval["coco"], ground_truth_tagger(profile))
     return tables | ({"parser": parser_confusion_table(profile)} if world else {})
 

@@ -5,7 +5,6 @@ PyTorch is not imported here, because it fixes at first use which GPUs it sees.
 
 from __future__ import annotations
 
-import getpass
 import os
 import shutil
 import subprocess
@@ -16,6 +15,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from cae_lib.runtime import available_cores
 
 BYTES_PER_JOB = 5_300_000_000  # upper limit for a job on a CPU; the profile `mini` takes 5.2 GB
 
@@ -46,7 +47,7 @@ def find_gpus() -> list[str]:
 
 @contextmanager
 def exclusive_gpu() -> Iterator[None]:
-    """Reserve a GPU for a `with` block; wait until this user's other jobs have left one free.
+    """Reserve a GPU for a `with` block; wait until other jobs have left one free.
 
     `CUDA_VISIBLE_DEVICES` stays set after the block. PyTorch must not have looked for GPUs before.
     """
@@ -60,10 +61,9 @@ def exclusive_gpu() -> Iterator[None]:
         while True:
             for gpu in gpus:
                 try:
-                    # The system releases the lock of a killed process. The name has the user in
-                    # it, because the file of another user could not be opened for writing.
-                    lock = folder / f"cae-{getpass.getuser()}-gpu-{gpu}.lock"
-                    stack.enter_context(FileLock(lock, timeout=0))
+                    # The system releases the lock of a killed process. All users may open it.
+                    lock = FileLock(folder / f"cae-gpu-{gpu}.lock", timeout=0, mode=0o666)
+                    stack.enter_context(lock)
                 except Timeout:
                     continue
                 os.environ["CUDA_VISIBLE_DEVICES"] = gpu
@@ -74,12 +74,9 @@ def exclusive_gpu() -> Iterator[None]:
 
 def max_cpu_jobs() -> int:
     """Return how many jobs can run at once on the CPU: one for each core, if memory allows it."""
-    # A container or a scheduler may leave this process fewer cores than the machine has.
-    has_affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     # Of the whole machine, whether or not it is in use.
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(cores, memory // BYTES_PER_JOB))
+    return max(1, min(available_cores(), memory // BYTES_PER_JOB))
 
 
 def shares_cpu() -> bool:

@@ -6,29 +6,21 @@ There is no lock: two processes that request the same missing result at once bot
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from cae_bench.datasets import load_benchmarks, skip_if_missing
 from cae_bench.encoder import Encoder
-from cae_bench.missing import require_weights
 from cae_lab import needs, store
 from cae_lab.names import DATA_RUN
+from cae_lab.opening import OtherModel, model_opener
 from cae_lab.provenance import current_provenance
 from cae_lab.runs import Profile, Run, is_run
 from cae_lab.suites import DATA_VERSION, SUITES, Suite, suites_of
 from cae_lib.errors import ConfigError
 from cae_lib.models.clip import Clip
-from cae_lib.models.external import (
-    LORA_ALPHA,
-    ExternalModel,
-    model_loader,
-)
-from cae_lib.runtime import pick_device
 from cae_lib.training.inputs import TRAINING_VERSION, digest
 from cae_lib.words.alignment import align
 
@@ -41,51 +33,100 @@ def is_measured(run: Run, suite: Suite) -> bool:
     return _is_stored(suite.name, run.name, run.seed, run.profile, key, remeasure=False)
 
 
+def measure_model(model: Run | OtherModel, suites: Collection[Suite] = ()) -> None:
+    """Measure what is missing of a model, by default by all suites that fit its kind."""
+    profile = model.profile
+    # Results of a file `clip-ft.pt` would replace those of the run `clip-ft`.
+    if isinstance(model, OtherModel) and is_run(model.name, profile):
+        raise ConfigError(f"{model.name} is a run of the profile {profile.name}: rename the file")
+    needs.require_some_data(profile, suites)
+    if isinstance(model, Run):
+        measure(model, suites or suites_of(model))
+        return
+    model_opener(model)  # raises errors of its options before data are read
+    suites = suites or [
+        suite for suite in SUITES.values() if "runs" in suite.of and suite.is_of(profile)
+    ]
+    if any(suite.reads == "benchmarks" for suite in suites):
+        load_benchmarks(profile.datasets)  # tells what is left out, before weights are read
+    measure(model, suites)
+
+
 def measure(
-    run: Run,
+    model: Run | OtherModel,
     suites: Iterable[Suite],
     *,
     may_be_missing: bool = True,
     remeasure: bool = False,
 ) -> None:
-    """Measure the results of a run that are missing or out of date; nothing is trained.
+    """Measure the results of a model that are missing or out of date; nothing is trained.
 
     With `may_be_missing`, suites whose real data are missing are left out. With `remeasure`, what
     is packed in the records is measured, too, unless it was measured here.
     """
-    suites, profile = list(suites), run.profile
+    suites, profile = list(suites), model.profile
     if not may_be_missing:
         needs.require_some_data(profile, suites)
-    if run.is_external:
-        measure_external(
-            run.external(),
-            run.name,
-            profile,
-            suites,
-            may_be_missing=may_be_missing,
-            remeasure=remeasure,
-        )
-        return
-    require_weights(run.weights.model, run.weights.source)
-    model = run.stored_digest()
+    if isinstance(model, Run) and model.is_external:
+        model = OtherModel(model.external(), model.name, profile)
+    if isinstance(model, OtherModel):
+        suites = _suites_of_tokenizer(suites, model.open().tokenizer)
+    model_digest = model.stored_digest()
 
     @cache
     def encoder() -> Encoder:
         # Called, and so loaded, only if something has to be computed.
-        print(f"Measuring {run.name}, seed {run.seed}", flush=True)
-        return encoder_of(run.open(), profile)
+        print(f"Measuring {model.name}, seed {model.seed}", flush=True)
+        return encoder_of(model.open(), profile)
 
-    _measure_suites(
-        profile,
-        run.name,
-        run.seed,
-        suites,
-        model,
-        encoder,
-        may_be_missing,
-        remeasure,
-        run.described(),
+    data = needs.data_digests(profile, (suite.reads for suite in suites))
+    for suite in suites:
+        key = suite.key(model_digest, data[suite.reads])
+        if _is_stored(suite.name, model.name, model.seed, profile, key, remeasure):
+            continue
+        digests = {"model": model_digest[:12], "data": data[suite.reads][:12]}
+        # Suppresses a MissingDataError, after which the other suites go on.
+        with skip_if_missing(suite.name, may_be_missing and profile.is_real):
+            _measure_suite(model, suite, encoder, key, digests)
+
+
+def _suites_of_tokenizer(suites: list[Suite], tokenizer: Any) -> list[Suite]:
+    """Leave out suites that need to know which characters a token of the tokenizer stands for."""
+    try:
+        align([], [], tokenizer)
+    except ConfigError as error:
+        left = [suite.name for suite in suites if suite.needs_word_tokens]
+        if left:
+            print(f"Left out: {', '.join(left)}. {error}", flush=True)
+        return [suite for suite in suites if not suite.needs_word_tokens]
+    return suites
+
+
+def _measure_suite(
+    model: Run | OtherModel,
+    suite: Suite,
+    encoder: Callable[[], Encoder],
+    key: str,
+    digests: Mapping[str, str],
+) -> None:
+    """Measure a model by a suite, and store the result; `digests` go into the provenance."""
+    name, seed, profile = model.name, model.seed, model.profile
+    start = time.monotonic()
+    frame = suite(encoder(), profile)
+    # Words would give away captions of photographs, which cannot be redistributed.
+    if profile.built_from_photographs:
+        frame = frame.drop(columns="word", errors="ignore")
+    provenance = current_provenance(
+        profile.name,
+        seed,
+        suite=suite.name,
+        version=suite.version,
+        training=TRAINING_VERSION,
+        wall_seconds=round(time.monotonic() - start, 1),
+        **digests,
+        **model.described(),
     )
+    store.save(suite.name, profile, name, seed, frame, key=key, provenance=provenance, suite=suite)
 
 
 def encoder_of(clip: Clip, profile: Profile) -> Encoder:
@@ -93,124 +134,6 @@ def encoder_of(clip: Clip, profile: Profile) -> Encoder:
     # Runs with a locked image tower share all image vectors, so these are stored.
     is_locked = bool(profile.training.get("lock_image"))
     return Encoder(clip, store_images=is_locked, show_progress=profile.is_real)
-
-
-def measure_external(
-    external: ExternalModel,
-    name: str,
-    profile: Profile,
-    suites: Iterable[Suite],
-    *,
-    may_be_missing: bool = True,
-    remeasure: bool = False,
-) -> None:
-    """Measure what is missing or outdated of a model that was not trained here; see `measure`."""
-    suites, load = list(suites), model_loader(external, pick_device())
-    if any(suite.reads == "benchmarks" for suite in suites):
-        load_benchmarks(profile.datasets)  # tells what is left out, before weights are read
-    # The key needs the weights, so they are loaded even if nothing has to be measured.
-    clip = load()
-    try:
-        # Raises ConfigError for a tokenizer that does not tell which characters a token stands for.
-        align([], [], clip.tokenizer)
-    except ConfigError as error:
-        left = [suite.name for suite in suites if suite.needs_word_tokens]
-        suites = [suite for suite in suites if not suite.needs_word_tokens]
-        if left:
-            print(f"Left out: {', '.join(left)}. {error}", flush=True)
-    model = digest(
-        clip.weights_id,
-        # The same weights give other numbers with GELU than with QuickGELU.
-        clip.activation,
-        LORA_ALPHA,
-        external.weights_share,
-        external.processor,
-    )
-    inputs = {"settings": {"source": Path(external.source).name}}
-    encoder = cache(lambda: encoder_of(clip, profile))
-    _measure_suites(profile, name, 0, suites, model, encoder, may_be_missing, remeasure, inputs)
-
-
-def measure_model(
-    name: str,
-    profile: Profile,
-    seed: int = 0,
-    suites: Collection[Suite] = (),
-    model: str | None = None,
-    activation: str | None = None,
-    processor: str | None = None,
-    **settings: Any,
-) -> str:
-    """Measure what is missing of a run or another model, and return its name in tables.
-
-    `seed` and `settings` are those of a run; `model`, `activation` and `processor` those of an
-    `ExternalModel`.
-    """
-    title = name_in_tables(name)
-    # Results of a file `clip-ft.pt` would replace those of the run `clip-ft`.
-    if not is_run(name, profile) and is_run(title, profile):
-        raise ConfigError(f"{title} is a run of the profile {profile.name}: rename the file")
-    needs.require_some_data(profile, suites)
-    if is_run(name, profile):
-        run = profile.run(name, seed, **settings)
-        measure(run, suites or suites_of(run))
-        return run.name
-    suites = suites or [
-        each for each in SUITES.values() if "runs" in each.of and each.is_of(profile)
-    ]
-    measure_external(
-        ExternalModel(name, model, activation, processor=processor), title, profile, suites
-    )
-    return title
-
-
-def name_in_tables(name: str) -> str:
-    """Return the name of a model that is no run: of a path the stem, and "-" for "/" and ":"."""
-    stem = Path(name).stem if Path(name).exists() else name
-    return re.sub(r"[^\w.-]+", "-", stem).strip("-.")
-
-
-def _measure_suites(
-    profile: Profile,
-    name: str,
-    seed: int,
-    suites: Collection[Suite],
-    model: str,
-    encoder: Callable[[], Encoder],
-    may_be_missing: bool,
-    remeasure: bool,
-    inputs: Mapping[str, Any],
-) -> None:
-    """Measure and store some suites of a model, unless they are stored with the same key.
-
-    `model` is a digest, `name` the name in tables, and `inputs` go into the provenance.
-    """
-    data = needs.data_digests(profile, (suite.reads for suite in suites))
-    for suite in suites:
-        key = suite.key(model, data[suite.reads])
-        if _is_stored(suite.name, name, seed, profile, key, remeasure):
-            continue
-        # Suppresses a MissingDataError, after which the other suites go on.
-        with skip_if_missing(suite.name, may_be_missing and profile.is_real):
-            start = time.monotonic()
-            frame = suite(encoder(), profile)
-            # Words would give away captions of photographs, which cannot be redistributed.
-            if profile.built_from_photographs:
-                frame = frame.drop(columns="word", errors="ignore")
-            provenance = current_provenance(
-                profile.name,
-                seed,
-                suite=suite.name,
-                version=suite.version,
-                training=TRAINING_VERSION,
-                wall_seconds=round(time.monotonic() - start, 1),
-                model=model[:12],
-                data=data[suite.reads][:12],
-                **inputs,
-            )
-            store.save(
-                suite.name, profile, name, seed, frame, key=key, provenance=provenance, suite=suite
-            )
 
 
 def _is_stored(

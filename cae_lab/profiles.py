@@ -3,7 +3,7 @@
 A profile is one YAML file with the settings that all runs share, and an entry for each run with
 those that differ. In an entry, `label` is the run's name in tables and figures, `look` its marker
 and colour there, `like` names runs whose settings are applied first, and `study: true` marks a run
-of the studies beside the paper.
+of the studies beside the paper. If the profile has the key `main_runs`, all other runs are such.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ RUN_KEYS: Mapping[str, Any] = {
     "study": bool,
 }
 
+# Fields of `Profile` that no file states as such.
+_NO_KEYS = frozenset(("name", "runs", "labels", "looks", "studies"))
 _FIXED = ("name", "profile", "seed")  # fields of `Experiment` that no file may set
 
 # In C if PyYAML has it, because all profiles are read at each start.
@@ -48,7 +50,7 @@ def read_profile(path: Path) -> Profile:
         raise ConfigError(f"{path}: runs: expected a mapping from names of runs to their settings")
     # Postponed annotations make each type a text, such as "int".
     types: dict[str, Any] = {field.name: field.type for field in dataclasses.fields(Profile)}
-    _check_keys(f"{path}", content, types.keys() - {"name", "runs", "labels", "looks", "studies"})
+    _check_keys(f"{path}", content, types.keys() - _NO_KEYS | {"main_runs"})
     for key in ("base", "training", "short"):
         # `base: null` says that the base model is downloaded.
         if key in content and (key != "base" or content[key] is not None):
@@ -66,6 +68,11 @@ def read_profile(path: Path) -> Profile:
     labels = {name: entry["label"] for name, entry in entries.items() if "label" in entry}
     looks = {name: _look(path, name, entry) for name, entry in entries.items() if "look" in entry}
     studies = frozenset(name for name, entry in entries.items() if entry.get("study"))
+    if (main_runs := content.pop("main_runs", None)) is not None:
+        main_runs = _tuple(f"{path}: main_runs", main_runs)
+        if unknown := [name for name in main_runs if name not in entries]:
+            raise ConfigError(f"{path}: main_runs: no runs: {', '.join(map(str, unknown))}")
+        studies = frozenset(entries) - {*main_runs}
     fields: dict[str, Any] = (
         {"base": None}
         | content

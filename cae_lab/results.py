@@ -143,22 +143,35 @@ def _compute(
         )
 
 
-def index_of(table: str, profile: Profile | str) -> store.Index:
+def index_of(
+    table: str, profile: Profile | str, suites: Mapping[str, Suite] = SUITES
+) -> store.Index:
     """Return where the rows of a table are stored, sorted by run and seed."""
     profile = load_profile(profile) if isinstance(profile, str) else profile
-    return store.index_of(table, profile)
+    return store.index_of(table, profile, suites)
 
 
-def is_stored(table: str, run: str, seeds: int, profile: Profile | str) -> bool:
+def is_stored(
+    table: str,
+    run: str,
+    seeds: int,
+    profile: Profile | str,
+    suites: Mapping[str, Suite] = SUITES,
+) -> bool:
     """Return whether a profile stores rows of a table for a run and the seeds below a number."""
-    index = index_of(table, profile)
+    index = index_of(table, profile, suites)
     return all((run, seed) in index for seed in range(seeds))
 
 
-def missing_runs(table: str, runs: Iterable[str], profile: Profile | str) -> list[str]:
+def missing_runs(
+    table: str,
+    runs: Iterable[str],
+    profile: Profile | str,
+    suites: Mapping[str, Suite] = SUITES,
+) -> list[str]:
     """Return those of the `runs` for which a profile has no stored rows of a table."""
     profile = load_profile(profile) if isinstance(profile, str) else profile
-    return store.missing_runs(table, runs, profile)
+    return store.missing_runs(table, runs, profile, suites)
 
 
 def provenance_table(profile: Profile | str, suites: Mapping[str, Suite] = SUITES) -> pd.DataFrame:

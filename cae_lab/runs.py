@@ -88,6 +88,8 @@ class Profile:
     variants: dict[str, int] = field(default_factory=dict)
     search: SearchSpace = SearchSpace()
     built_from_photographs: bool = False  # whether its images are made from Flickr8k's photographs
+    # Whether each image shows two photographs, with a caption made of theirs by a template.
+    pairs_photographs: bool = False
     studies_apart: bool = False  # whether `cae reproduce` includes the studies only with `--all`
     # Announcement above each page of its own copy of the book; None if it has no copy.
     own_book: str | None = None
@@ -110,6 +112,11 @@ class Profile:
         """Whether the images are synthetic scenes, whose full content is known as ground truth."""
         # False for a rehearsal, whose scenes are read like the real datasets that they replace.
         return not (self.is_real or self.built_from_photographs)
+
+    @property
+    def has_ground_truth(self) -> bool:
+        """Whether the word roles of its captions are known without a parser."""
+        return self.is_synthetic or self.pairs_photographs
 
     @property
     def root(self) -> Path:
@@ -299,6 +306,7 @@ class Run:
         """Return a digest that identifies the stored weights and how they are evaluated.
 
         Raises:
+            DataError: If downloaded weights are missing; the message says how to get them.
             CheckpointError: If the weights are missing or damaged, cannot be downloaded, or were
                 trained with other settings or versions. Only `train` compares the training data and
                 the first weights.
@@ -306,6 +314,7 @@ class Run:
         from cae_lib.models.checkpoint import read_meta
 
         source = self.weights.source
+        require_weights(self.weights.model, source)
         meta = read_meta(source) if isinstance(source, Path) else None
         inputs = meta and meta.extra.get("identity")
         if inputs and self.is_trained_here:
@@ -603,7 +612,6 @@ def _drop_other_state(path: Path, identity: Mapping[str, str]) -> None:
 def _train_if_stale(run: Run, execution: ExecutionOptions | None, hours: float | None) -> Path:
     from cae_lab.training_set import training_set
     from cae_lib.models.checkpoint import CheckpointMeta, read_meta
-    from cae_lib.models.clip import load_clip
     from cae_lib.runtime import one_thread, pick_device
     from cae_lib.training.state import describe_changes
     from cae_lib.training.trainer import STATE_FILE, train
@@ -615,8 +623,10 @@ def _train_if_stale(run: Run, execution: ExecutionOptions | None, hours: float |
         meta = read_meta(target) or CheckpointMeta("", "")
         why = describe_changes(meta.extra.get("identity"), inputs)
         print(f"{target} is out of date: {why}", flush=True)
-    data = training_set(run.profile, config.train_data, config.model, config.tagger)
-    clip = load_clip(config.model, run.start.source, config.activation, pick_device())
+    clip = run.start.load(pick_device())
+    data = training_set(
+        run.profile, clip.tokenizer, clip.image_size, config.train_data, config.tagger
+    )
     _drop_other_state(target.with_name(STATE_FILE), inputs)
     label = f"{run.name}, seed {run.seed}"
     print(

@@ -14,6 +14,7 @@ import json
 import zlib
 from base64 import b64decode, b64encode
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -285,8 +286,17 @@ def _read_file(
 
 def read_index(path: Path) -> Index:
     """Return the index of a Parquet file; empty if there is none that this module wrote."""
-    if not path.is_file():
+    try:
+        state = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
         return {}
+    # A page asks for the index of all files of a table several times. A file that is written anew
+    # is another one.
+    return dict(_index_of_file(path, state.st_ino, state.st_mtime_ns, state.st_size))
+
+
+@lru_cache(maxsize=2**14)
+def _index_of_file(path: Path, *_: int) -> Index:
     try:
         content = (pq.read_metadata(path).metadata or {}).get(METADATA_KEY)
         stored = json.loads(zlib.decompress(b64decode(content))) if content else []
@@ -411,9 +421,11 @@ def describe_changes(
     return ", ".join(f"{name} was {old}, is {new}" for name, old, new in changes if old != new)
 
 
-def missing_runs(table: str, runs: Iterable[str], profile: Profile) -> list[str]:
+def missing_runs(
+    table: str, runs: Iterable[str], profile: Profile, suites: Mapping[str, Suite] = SUITES
+) -> list[str]:
     """Return those of the `runs` for which a profile has no stored rows of a table."""
-    stored = {run for run, _ in index_of(table, profile)}
+    stored = {run for run, _ in index_of(table, profile, suites)}
     return [run for run in runs if run not in stored]
 
 

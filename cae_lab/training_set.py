@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cae_bench.datasets import skip_if_missing
 from cae_bench.sources import fetch_command
@@ -16,7 +16,6 @@ from cae_lib.config import paths
 from cae_lib.data.captions import ImageCaptionPairs, load_coco_captions, load_negclip_tsv
 from cae_lib.data.images import ImagesInMemory, ImagesOnDisk, open_images
 from cae_lib.errors import ConfigError, MissingDataError
-from cae_lib.models.clip import load_clip
 from cae_lib.runtime import write_atomic
 from cae_lib.words.alignment import Alignment, align, named_tagger, token_roles
 from cae_lib.words.versions import NEGATIVES_VERSION
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from cae_lib.words.scene_graph import SceneGraphTagger
 
 
-N_TRAINING_ROWS = 109_468  # of NegCLIP's training file
+NEGCLIP_FILE, N_TRAINING_ROWS = "coco/train_neg_clip.tsv", 109_468  # of the published file
 
 
 @dataclass(frozen=True)
@@ -54,21 +53,11 @@ def _find_tagger(name: str, profile: Profile) -> Tagger:
     return ground_truth_tagger(profile) if name == "truth" else named_tagger(name)
 
 
-def has_ground_truth(profile: Profile) -> bool:
-    """Return whether the word roles of a profile's captions are known without a parser."""
-    # Captions of synthetic scenes and of paired photographs are generated.
-    return profile.is_synthetic or "paired" in (
-        profile.name,
-        profile.like,
-        profile.datasets_profile,
-    )
-
-
 def ground_truth_tagger(profile: Profile) -> Tagger:
     """Return a tagger that reads word roles from the ground truth of a profile's captions."""
     from cae_lib.words.ground_truth import PairedImageTagger, SyntheticSceneTagger
 
-    if not has_ground_truth(profile):
+    if not profile.has_ground_truth:
         raise ConfigError(
             f"tagger 'truth': the captions of profile {profile.name!r} were written by people, so "
             "no roles are known by construction; choose 'scene-graph' or 'dependency'."
@@ -85,44 +74,32 @@ def ground_truth_tagger(profile: Profile) -> Tagger:
 # Only two, because each may hold gigabytes of decoded images.
 @lru_cache(maxsize=2)
 def training_set(
-    profile: Profile, name: str = "coco", model: str = "clip-mini", tagger: str = "scene-graph"
+    profile: Profile,
+    tokenizer: Any,
+    image_size: int,
+    name: str = "coco",
+    tagger: str = "scene-graph",
 ) -> TrainingSet:
     """Load a training set of a profile.
 
     Args:
         profile: The profile.
+        tokenizer: The tokenizer of the model, one object for all models of an architecture.
+        image_size: Height and width in pixels of the images that the model takes.
         name: "coco" for the rows of `train_neg_clip.tsv`; "spacy" for the same rows with hard
             negatives made from the text of a caption alone; "kept" with swaps that keep the meaning
             of a caption; "pretrain" for web-like captions of the synthetic scenes.
-        model: The model whose tokenizer and image size are used.
         tagger: "scene-graph" (the paper's parser), "dependency" (spaCy's dependency tree) or
             "truth" (of captions that were generated); not used for "pretrain".
     """
-    clip = load_clip(model)  # with random weights, for its tokenizer and image size
-    if name in ("coco", "kept", "spacy"):
-        pairs = training_pairs(profile)
-        # Swaps that keep the meaning of a caption: a control for hard negatives.
-        if name == "kept":
-            negatives = _parsed_negatives(pairs.captions, "kept")
-            pairs = replace(pairs, negatives=negatives, hard_images=None)
-        # NegCLIP's file states its negatives; these are made from the text of the caption alone.
-        elif name == "spacy":
-            pairs = replace(pairs, negatives=_parsed_negatives(pairs.captions, "spacy"))
-        cache = paths().cache / "roles"
-        alignment = token_roles(
-            pairs.captions, clip.tokenizer, _find_tagger(tagger, profile), cache
-        )
-    elif name == "pretrain":
-        root = profile.root / "pretrain"
-        annotations = root / "annotations" / "captions_pretrain.json"
-        pairs = load_coco_captions(annotations, root / "images")
+    pairs = training_pairs(profile, name)
+    if name == "pretrain":
         # Pretraining needs no roles: no spans give every word the role "other".
-        alignment = align(pairs.captions, [[]] * len(pairs.captions), clip.tokenizer)
+        alignment = align(pairs.captions, [[]] * len(pairs.captions), tokenizer)
     else:
-        raise ConfigError(
-            f"unknown training set {name!r}: expected 'coco', 'kept', 'spacy' or 'pretrain'"
-        )
-    return TrainingSet(pairs, open_images(pairs.image_paths, clip.image_size), alignment)
+        cache = paths().cache / "roles"
+        alignment = token_roles(pairs.captions, tokenizer, _find_tagger(tagger, profile), cache)
+    return TrainingSet(pairs, open_images(pairs.image_paths, image_size), alignment)
 
 
 def _parsed_negatives(captions: Sequence[str], name: str) -> list[list[str]]:
@@ -138,16 +115,30 @@ def _parsed_negatives(captions: Sequence[str], name: str) -> list[list[str]]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def training_pairs(profile: Profile) -> ImageCaptionPairs:
-    """Load the pairs and hard negatives of `train_neg_clip.tsv`, without parsing or decoding."""
-    path = profile.root / "coco" / "train_neg_clip.tsv"
-    if not profile.is_real or profile.is_rehearsal:
-        return load_negclip_tsv(path, profile.root)
+def training_pairs(profile: Profile, name: str = "coco") -> ImageCaptionPairs:
+    """Load the pairs and hard negatives of a training set, without roles and images."""
+    if name == "pretrain":
+        root = profile.root / "pretrain"
+        return load_coco_captions(root / "annotations" / "captions_pretrain.json", root / "images")
+    if name not in ("coco", "kept", "spacy"):
+        raise ConfigError(
+            f"unknown training set {name!r}: expected 'coco', 'kept', 'spacy' or 'pretrain'"
+        )
+    file, is_published = profile.root / NEGCLIP_FILE, profile.is_real and not profile.is_rehearsal
     try:
-        return load_negclip_tsv(path, profile.root, n_expected=N_TRAINING_ROWS)
+        n_expected = N_TRAINING_ROWS if is_published else None
+        pairs = load_negclip_tsv(file, profile.root, n_expected=n_expected)
     except MissingDataError as error:
+        if not is_published:
+            raise
         remedy = f"Training needs all of it: {fetch_command(TRAINING_SOURCES)}"
         raise MissingDataError(f"{error} {remedy}") from error
+    # NegCLIP's file states its negatives; the others are made from the text of the caption alone.
+    if name == "coco":
+        return pairs
+    pairs = replace(pairs, negatives=_parsed_negatives(pairs.captions, name))
+    # Swaps that keep the meaning of a caption: a control for hard negatives.
+    return replace(pairs, hard_images=None) if name == "kept" else pairs
 
 
 def available_training_pairs(profile: Profile) -> ImageCaptionPairs | None:

@@ -29,6 +29,13 @@ if TYPE_CHECKING:
 PROGRESS_LINES_VARIABLE = "CAE_PROGRESS_LINES"
 
 
+def available_cores() -> int:
+    """Return the number of cores of the CPU that this process may use."""
+    # A container or a scheduler may leave it fewer than the machine has.
+    has_affinity = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+
+
 def pick_device(name: str | None = None) -> torch.device:
     """Return the named device; without a name, a CUDA GPU if there is one, else the CPU."""
     import torch

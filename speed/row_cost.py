@@ -22,7 +22,6 @@ from cae_lab.needs import data_digests
 from cae_lab.profiles import load_profile
 from cae_lab.runs import Run
 from cae_lab.training_set import training_set
-from cae_lib.models.clip import load_clip
 from cae_lib.training.trainer import TrainingRun
 from speed.common import common_options, interleaved, median_table, prepare, seconds, store
 
@@ -54,8 +53,10 @@ def main() -> None:
 
 def _steps(run: Run, rounds: int, device: torch.device) -> Callable[[int], object]:
     config = run.config
-    clip = load_clip(config.model, run.start.source, config.activation, device)
-    data = training_set(run.profile, config.train_data, config.model, config.tagger)
+    clip = run.start.load(device)
+    data = training_set(
+        run.profile, clip.tokenizer, clip.image_size, config.train_data, config.tagger
+    )
     training = TrainingRun(config, clip, data.pairs, data.alignment, data.images)
     training.set_train_mode()
     # All batches are made beforehand, so that none is waited for while a step is timed.

@@ -36,6 +36,14 @@ def test_an_entry_takes_the_settings_of_others_and_then_its_own(tmp_path: Path) 
     assert (settings.betas, settings.steps, settings.weight) == ((0.8, 0.9), 5, 1.0)
 
 
+def test_runs_beside_the_main_runs_are_studies(tmp_path: Path) -> None:
+    runs = "runs: {one: {}, two: {study: true}, three: {}}"
+    studies = read_profile(write(tmp_path, f"{HEAD}base: {{}}\n{runs}")).studies
+    assert studies == {"two"}
+    studies = read_profile(write(tmp_path, f"{HEAD}base: {{}}\nmain_runs: [one]\n{runs}")).studies
+    assert studies == {"two", "three"}
+
+
 def test_the_runs_of_a_profile_are_listed_with_what_differs(tmp_path, monkeypatch, capsys) -> None:
     text = (
         f"{HEAD}base: {{}}\nruns:\n"
@@ -71,6 +79,7 @@ RUN = "runs:\n  one: "
     (f"{HEAD}search: {{rates: 3}}\n{RUN}{{}}", ["search", "rates"]),
     (f"{HEAD}earlier_bases: 3\n{RUN}{{}}", ["earlier_bases"]),
     (f"{HEAD}short:\n{RUN}{{}}", ["short"]),
+    (f"{HEAD}main_runs: [two]\n{RUN}{{}}", ["main_runs", "two"]),
     ("seeds: [", ["YAML"]),
 ])  # fmt: skip
 def test_an_error_names_the_file_the_key_and_what_is_allowed(text, named, tmp_path) -> None:

@@ -541,6 +541,14 @@ def of_pairs(gold: np.ndarray, **scores: np.ndarray) -> pd.DataFrame:
     )
 
 
+def test_a_set_called_mean_is_not_taken_for_the_mean_of_the_sets():
+    table = of_pairs(np.arange(9.0), a=np.arange(9.0)[None])
+    both = pd.concat([table.assign(set="other"), table.assign(set="mean")])
+    with pytest.raises(DataError, match="called 'mean'"):
+        correlations(both)
+    assert correlations(table.assign(set="mean"))["set"].tolist() == ["mean"]
+
+
 def test_correlations_are_spearmans_and_their_intervals_shrink_with_the_pairs():
     generator = np.random.default_rng(0)
     gold = generator.integers(0, 5, 400).astype(float)

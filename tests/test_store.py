@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -12,11 +13,11 @@ import pytest
 import torch
 from conftest import REPOSITORY
 
-from cae_lab import measuring, store
+from cae_lab import measuring, results, store
 from cae_lab.profiles import load_profile
 from cae_lab.provenance import current_provenance
 from cae_lab.runs import Profile
-from cae_lab.suites import SUITES, Suite
+from cae_lab.suites import SUITES, Suite, by_name
 from cae_lib.errors import ConfigError, DataError, WriteError
 from cae_lib.runtime import write_atomic
 
@@ -125,6 +126,47 @@ def test_rows_of_one_item_follow_each_other_and_are_read_run_by_run(home: Path):
     assert frame["seed"].tolist() == [1] * 3 + [300] * 3 + [0] * 8
 
 
+def test_an_index_is_read_once_until_its_file_changes(home: Path, monkeypatch):
+    read = Mock(side_effect=store.pq.read_metadata)
+    monkeypatch.setattr(store.pq, "read_metadata", read)
+    save("cae", 0), save("cae", 1)
+    for _ in range(3):
+        assert store.missing_runs("answers", ["cae", "base"], MINI) == ["base"]
+    assert read.call_count == 2
+    save("cae", 1, key="other"), save("base")
+    assert store.index_of("answers", MINI)["cae", 1].key == "other"
+    assert read.call_count == 4
+
+
+def test_what_is_stored_goes_by_the_versions_of_the_suites_that_are_given(home: Path):
+    """A result without rows, of an older version than the packed ones."""
+    suites = by_name([Suite("answers", "no.module:function", "captions", version=2)])
+    save(suite="answers", version=2)
+    pack()
+    save(frame=FRAME[:0], suite="answers", version=1)
+    assert results.missing_runs("answers", ["cae"], MINI) == ["cae"]
+    assert results.missing_runs("answers", ["cae"], MINI, suites) == []
+    assert results.is_stored("answers", "cae", 1, MINI, suites)
+    assert ("cae", 0) in results.index_of("answers", "mini", suites)
+
+
+def test_current_results_of_planned_runs_are_published(home: Path, capsys):
+    """Neither runs that no reproduction makes, nor results older than the published ones."""
+    smoke, version = load_profile("smoke"), SUITES["retrieval"].version
+    for run, made_by in (("base", version), ("clip-ft", version + 1), ("clip-ft+lr=1.0", version)):
+        save(run, 0, "retrieval", smoke, suite="retrieval", version=made_by)
+    store.pack(smoke, [("clip-ft", 0)])
+    packed = store.packed_path("retrieval", smoke)
+    for run in ("clip-ft", "base"):
+        save(run, 0, "retrieval", smoke, suite="retrieval", version=version)
+    path = REPOSITORY / "scripts" / "pack_records.py"
+    runpy.run_path(str(path))["main"]("smoke")
+    assert capsys.readouterr().out == "retrieval: 2 runs and seeds\n"
+    versions = {key: rows.provenance["version"] for key, rows in store.read_index(packed).items()}
+    assert versions == {("base", 0): version, ("clip-ft", 0): version}
+    assert len(pd.read_parquet(packed)) == 2 * len(FRAME)
+
+
 def test_reading_run_by_run_gives_each_runs_own_columns_and_rows(home: Path):
     save("other", frame=FRAME.assign(text="a"))
     for run, seed in (("cae", 10), ("base", 0), ("cae", 2)):
@@ -224,17 +266,18 @@ def measured(home: Path, monkeypatch: pytest.MonkeyPatch) -> Mock:
     """What a suite `s` gives for a model; counts how often it is computed."""
     give = Mock(side_effect=lambda encoder, profile: FRAME)
     monkeypatch.setattr(Suite, "__call__", lambda self, encoder, profile: give(encoder, profile))
+    monkeypatch.setattr(measuring, "encoder_of", Mock())
     monkeypatch.setattr(measuring.needs, "data_digests", lambda profile, reads: {"captions": "d"})
     return give
 
 
 def measure(model: str = "model", profile: Profile = MINI, seed: int = 1, **options: bool) -> None:
     """Measure a suite of a model."""
-    options = {"may_be_missing": True, "remeasure": False} | options
     suite = Suite("s", "no.module:function", "captions")
-    measuring._measure_suites(
-        profile, "cae", seed, [suite], model, lambda: None, inputs={}, **options
-    )
+    cae = Mock(seed=seed, profile=profile)
+    cae.name = "cae"
+    cae.stored_digest.return_value, cae.described.return_value = model, {}
+    measuring.measure(cae, [suite], **options)
 
 
 def test_a_suite_is_measured_once_per_key(measured: Mock):

@@ -29,6 +29,7 @@ from cae_lib.runtime import write_atomic
 def make_data(selection: Selection, real: str | None = None) -> None:
     """Build the datasets that are not real; in a rehearsal, files of `real` replace drawn ones."""
     from cae_lab.training_set import training_set
+    from cae_lib.models.clip import load_clip
     from data.recipes.base import build_datasets
 
     profile = selection.profile
@@ -39,8 +40,9 @@ def make_data(selection: Selection, real: str | None = None) -> None:
     elif not profile.is_real:
         build_datasets(profile)
     # Parse the training captions once, before several processes need them.
+    clip = load_clip(profile.experiment(CLIP_FT).model)  # for its tokenizer and image size
     for name, tagger in grid.training_sets_of(selection):
-        training_set(profile, name, profile.experiment(CLIP_FT).model, tagger)
+        training_set(profile, clip.tokenizer, clip.image_size, name, tagger)
 
 
 def make_base(selection: Selection) -> None:
@@ -69,6 +71,12 @@ def train_and_measure(run: Run, with_studies: bool) -> None:
     measure(run, suites_of(run, ALL_SUITES, with_studies), remeasure=True)
 
 
+def weights_time(run: Run) -> int:
+    """Return when the weights of a run that is trained here were written; 0 without any."""
+    is_there = run.is_trained_here and run.path.is_file()
+    return run.path.stat().st_mtime_ns if is_there else 0
+
+
 def execute_page(selection: Selection, name: str) -> None:
     """Execute a page of the book, or of the copy of the book that the profile has."""
     from book.extension.run import run_page
@@ -88,21 +96,25 @@ def main(arguments: list[str]) -> None:
     # The functions above import PyTorch, which fixes at first use which GPUs it sees.
     with exclusive_gpu():
         for output in map(Path, outputs):
-            start = time.monotonic()
+            start, record = time.monotonic(), {}
             if rule == "data":
                 make_data(selection, config.get("real"))
             elif rule == "base":
                 make_base(selection)
             elif rule == "run":
                 run = grid.planned_runs(selection)[str(output.parent)]
+                before = weights_time(run)
                 train_and_measure(run, selection.studies)
+                # Without this, the time of a run that was trained already would pass for the time
+                # of a training.
+                record["trained"] = weights_time(run) != before
             elif rule == "page":
                 execute_page(selection, output.parent.name)
             else:
                 from book.extension.build import build_book
 
                 print(f"The book is {build_book(profile.name)}")
-            record = {"seconds": round(time.monotonic() - start, 1)}
+            record |= {"seconds": round(time.monotonic() - start, 1)}
             record |= environment_info(profile.name)
             write_atomic(output.absolute(), json.dumps(record, indent=1) + "\n")
 

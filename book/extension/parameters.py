@@ -37,7 +37,8 @@ OF_LOSS = ("weight", "margin")
 def check_parameters(names: Mapping[str, Any], profiles: Sequence[str]) -> None:
     """Raise a ConfigError for parameters that a page, with these `globals()`, does not have.
 
-    A rerun with other parameters says so. A profile has to be one of `profiles`, or `like` one of them.
+    A rerun with other parameters says so. A profile has to be one of `profiles`, or `like` one of
+    them.
     """
     if not {names["profile"], load_profile(names["profile"]).like} & {*profiles}:
         raise ConfigError(
@@ -113,11 +114,12 @@ class Selection:
 
     def has(self, table: str, runs: Iterable[str]) -> bool:
         """Return whether a table of runs is stored, or its data can be built."""
+        from book.studies import ALL_SUITES
         from cae_lab import results
 
         # Recipes make the data of all profiles but the real ones.
         can_be_built = not load_profile(self.profile).is_real
-        return can_be_built or not results.missing_runs(table, runs, self.profile)
+        return can_be_built or not results.missing_runs(table, runs, self.profile, ALL_SUITES)
 
     def complete(self, suite: str, families: Collection[str] | None = None) -> bool:
         """Return whether a suite used all items of these families, or of all; verdicts need it."""

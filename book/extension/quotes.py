@@ -5,7 +5,8 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from cae_lab.plots import CellOutput
 from cae_lib.config import bundled_path
@@ -15,7 +16,8 @@ FILES = {"README": "README.md", "index": "book/index.md", "paper-map": "book/pap
 """Texts that are no notebooks; others are pages in book/experiments."""
 
 
-class Quotes(NamedTuple):
+@dataclass(frozen=True)
+class Quotes:
     """What texts have to state: by text, each statement, and whether the numbers bear it out.
 
     Shown are the statements that a text does not make, or that do not hold.

@@ -59,7 +59,7 @@ def headline_weights(profile_name: str, items: pd.DataFrame) -> pd.DataFrame:
     On paired photographs these are the items that swap a relation's phrases; elsewhere families
     weigh alike.
     """
-    if "paired" in (profile_name, load_profile(profile_name).like):
+    if load_profile(profile_name).pairs_photographs:
         swaps = items[(items["family"] == "aro") & (items["subset"] == "relation")]
         alike = swaps.assign(score="mean", stratum="places", weight=1 / len(swaps))
         return alike[["score", *ITEM_KEY, "weight", "stratum"]]

@@ -117,6 +117,12 @@ class Average:
             if n >= self.min_items and group not in self.excluded_groups
         }
 
+    def of_groups(self, item_groups: Iterable[str]) -> Average:
+        """Return this average, or `FALLBACK_AVERAGE` if it is over groups, none of which counts."""
+        if self.over_groups and not self.counted_group_sizes(item_groups):
+            return FALLBACK_AVERAGE
+        return self
+
 
 FALLBACK_AVERAGE = Average("mean over items: no group qualifies for macro")
 """Replaces an average over groups where no group of the loaded items counts."""

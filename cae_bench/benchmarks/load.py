@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from cae_bench.benchmarks.base import (
-    FALLBACK_AVERAGE,
     Average,
     Benchmark,
     ExcludedRow,
@@ -95,6 +94,25 @@ def _manifest_counts(root: Path, name: str) -> Mapping[str, int | None]:
     return read_json(path, dict).get("counts", {}).get(name, {}) if path.is_file() else {}
 
 
+def read_all_items(
+    family: Family, root: Path, subset: str, excluded: Counter[str], **options: Any
+) -> Iterator[Item]:
+    """Yield the items of a subset that count, with or without images; count excluded rows."""
+    keys: set[str] = set()
+    for item in family.read_items(root, subset, **options):
+        if isinstance(item, ExcludedRow):
+            excluded[item.reason] += 1
+            continue
+        if item.key in keys:
+            file = family.files[0] if len(family.files) == 1 else family.folder
+            raise DataError(
+                f"{root / file}: two items of {family.name}/{subset} have the key "
+                f"{item.key!r}. Fetch the annotation file again."
+            )
+        keys.add(item.key)
+        yield item
+
+
 def _load_subset(
     family: Family,
     root: Path,
@@ -108,24 +126,12 @@ def _load_subset(
     numbers: list[int] = []
     left_out: list[tuple[str, str]] = []
     counts: Counter[str] = Counter()
-    keys: set[str] = set()
     problem = ""
     n_questions = 0
     try:
-        for item in family.read_items(root, subset, **options):
-            if isinstance(item, ExcludedRow):
-                counts[item.reason] += 1
-                continue
-            if item.key in keys:
-                file = family.files[0] if len(family.files) == 1 else family.folder
-                raise DataError(
-                    f"{root / file}: two items of {family.name}/{subset} have the key "
-                    f"{item.key!r}. Fetch the annotation file again."
-                )
-            keys.add(item.key)
+        for number, item in enumerate(read_all_items(family, root, subset, counts, **options)):
             # Counted before items are left out, so that an item has one number on all machines.
-            number = n_questions
-            n_questions += 1
+            n_questions = number + 1
             # A broken image of a published set would else stop a long evaluation later.
             errors = [image_problem(image.path, decode=is_published) for image in item.images]
             if any(errors):
@@ -157,11 +163,9 @@ def _load_subset(
         advice = f"Its images are {family.images_advice}" if left_out else ""
         log_left_out(f"{family.name}/{subset}", where, len(items), n_expected, left_out, advice)
     counts.update(family.extra_counts(subset, items) if family.extra_counts else {})
-    average = family.average_of(subset)
-    if not items:
-        average = Average("nothing of it is there")
-    elif average.over_groups and not average.counted_group_sizes(item.group for item in items):
-        average = FALLBACK_AVERAGE
+    average = Average("nothing of it is there")
+    if items:
+        average = family.average_of(subset).of_groups(item.group for item in items)
     benchmark = Benchmark(
         family.name,
         subset,

@@ -633,6 +633,10 @@ def correlations(
         )
     # Sets are resampled independently, so resample r of the mean is the mean of their resamples r.
     if len(sides) > 1:
+        if "mean" in sides:
+            raise DataError(
+                "a set is called 'mean', which is the name of the mean over the sets: rename it"
+            )
         sides["mean"] = {
             run: side._replace(values=np.mean([by_run[run].values for by_run in sides.values()], 0))
             for run, side in next(iter(sides.values())).items()
@@ -644,7 +648,7 @@ def correlations(
     for name, by_run in sides.items():
         for run in (run for run in runs if run != against):
             values, rows_of_pairs = by_run[run].values, None
-            if against:
+            if against is not None:
                 rows_of_pairs = _pair_seeds(by_run[run], by_run[against])
                 values = values[rows_of_pairs[0]] - by_run[against].values[rows_of_pairs[1]]
             columns = {

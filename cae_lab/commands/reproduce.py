@@ -19,7 +19,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from cae_lab import grid, store
-from cae_lab.estimates import SECONDS_PER_PAIR, SECONDS_PER_TABLE, Job, seconds_left
+from cae_lab.estimates import (
+    LARGE_RUN,
+    SECONDS_PER_PAIR,
+    SECONDS_PER_TABLE,
+    SMALL_MODELS,
+    Job,
+    seconds_left,
+)
 from cae_lab.machine import find_gpus, max_cpu_jobs
 from cae_lab.names import DATA_RUN, GELU_CONTROLS
 from cae_lab.profiles import load_profile, use_profile_home
@@ -189,8 +196,15 @@ def expected_jobs(selection: grid.Selection) -> dict[Path, Job]:
         pairs = 0 if is_control else run.config.steps * run.config.batch_size
         is_run = run.is_trained_here or run.is_external
         kind = "run" if is_run else GELU_CONTROLS.get(run.entry, run.entry)
-        seconds = pairs * SECONDS_PER_PAIR + (measuring or SECONDS_PER_TABLE)
-        jobs[folder / name / "done.json"] = Job(kind, seconds)
+        if run.is_trained_here and run.config.model not in SMALL_MODELS:
+            kind = LARGE_RUN
+        output = folder / name / "done.json"
+        # A resumed reproduction finds the run trained, and measures it.
+        if not output.is_file() and run.is_trained_here and run.path.is_file():
+            pairs = 0
+        training = pairs * SECONDS_PER_PAIR
+        expected = training + (measuring or SECONDS_PER_TABLE)
+        jobs[output] = Job(kind, expected, training=training)
     pages = grid.pages_of(selection)
     for page in pages:
         jobs[folder / "pages" / page / "done.json"] = Job("page", PAGE_SECONDS)
@@ -220,7 +234,7 @@ def _print_progress(
             line = f"{n_done} of {len(runs)} runs done"
             if n_pages:
                 line = f"{n_done} of {len(runs)} runs and {n_pages} of {len(pages)} pages done"
-            states = [job._replace(seconds=_seconds_of(path)) for path, job in jobs.items()]
+            states = [_with_duration(job, path) for path, job in jobs.items()]
             left = seconds_left(states, n_parallel) if n_parallel else None
             if left and not has_ended:
                 line += f", about {format_seconds(round(left, -1))} left"
@@ -233,9 +247,14 @@ def _print_progress(
         sleep(1)
 
 
-def _seconds_of(output: Path) -> float | None:
-    """Return how long a job took, from the file that it has written; None if it is not done."""
+def _with_duration(job: Job, output: Path) -> Job:
+    """Return a job with the seconds that it took, from the file that it has written, if any."""
     try:
-        return json.loads(output.read_text(encoding="utf-8"))["seconds"]
+        record = json.loads(output.read_text(encoding="utf-8"))
+        seconds = record["seconds"]
     except (OSError, ValueError, LookupError):
-        return None
+        return job
+    # A job that found its run trained says how long measuring takes, and nothing about trainings.
+    if not record.get("trained", True):
+        job = job._replace(expected=job.expected - job.training)
+    return job._replace(seconds=seconds)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +16,7 @@ from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms.functional import resized_crop
 
 from cae_lib.errors import DataError
+from cae_lib.runtime import available_cores
 
 CROP_SCALE = (0.9, 1.0)  # share of an image's area that a random crop takes, as in the paper
 CROP_RATIO = (3 / 4, 4 / 3)  # width to height of a random crop: torchvision's default
@@ -99,7 +99,7 @@ class ImagesInMemory(TrainingImages):
             self.pixels[row] = _to_uint8_tensor(_resize_and_center_crop(image, size))
 
         # Threads run in parallel, because Pillow decodes and resizes without Python's global lock.
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with ThreadPoolExecutor(available_cores()) as pool:
             # `list` raises the error of a broken file, which `map` alone would not.
             list(pool.map(decode, range(len(self))))
 

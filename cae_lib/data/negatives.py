@@ -17,14 +17,15 @@ from spacy.tokens import Doc, Span, Token
 
 from cae_lib.words.alignment import check_captions
 from cae_lib.words.articles import indefinite_article
-from cae_lib.words.dependency import COMPOUND_PREPOSITION_NOUNS, NOUN_POS
 from cae_lib.words.entities import plain_text
+from cae_lib.words.lexicon import (
+    COMPOUND_PREPOSITION_NOUNS,
+    MUTUAL_WORDS_OF_NEGATIVES,
+    NON_DESCRIPTIVE_ADJECTIVES,
+    NOUN_POS,
+)
 from cae_lib.words.pipeline import load_pipeline, parse_captions, spacy_model_name
 
-# Words that state a symmetric relation, whose two nouns can be swapped without making it false.
-SYMMETRIC_WORDS = frozenset("alongside and beside near next opposite or with".split())
-# Words that spaCy tags as adjectives although they describe no property of a thing.
-NON_DESCRIPTIVE_ADJECTIVES = frozenset("few many more most much other same several such".split())
 BARE_NOUN_DEPENDENCIES = ("det", "cc", "conj", "compound")  # of children that describe nothing
 MODIFIER_DEPENDENCIES = ("amod", "nummod", "poss", "acl", "relcl")  # of children that describe
 
@@ -215,7 +216,7 @@ def _are_mutual(first: Token, second: Token) -> bool:
     between = first.doc[first.i + 1 : second.i]
     # A noun between the two: the symmetric word may join that one with either of them.
     apart = any(token.pos_ == "NOUN" and token.dep_ != "compound" for token in between)
-    return not apart and any(token.lower_ in SYMMETRIC_WORDS for token in between)
+    return not apart and any(token.lower_ in MUTUAL_WORDS_OF_NEGATIVES for token in between)
 
 
 def _exchanged(doc: Doc, first: Span, second: Span) -> str:

@@ -52,7 +52,9 @@ class Row:
 
     def error(self, problem: str) -> DataError:
         """Return a DataError that names the file and the row and says what is wrong with it."""
-        return DataError(f"{self.path}, {self.location}: {problem}. Fetch the file again.")
+        return DataError(
+            f"{self.path}, {self.location}: {problem}. Mend the file, or fetch it again."
+        )
 
     def value(self, field: str) -> Any:
         """Return the value of a field, or of a path of fields and positions.

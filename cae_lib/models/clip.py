@@ -111,7 +111,7 @@ def load_clip(
     return Clip(
         model.eval().to(device),
         preprocess,
-        _tokenizer_of(name),
+        _tokenizer_of(name, None),
         name,
         activation,
         image_height(model),
@@ -158,7 +158,7 @@ def build_with_state_dict(
 
 
 @cache
-def _tokenizer_of(name: str, context_length: int | None = None) -> Any:
+def _tokenizer_of(name: str, context_length: int | None) -> Any:
     """Load open_clip's tokenizer of an architecture; None stands for its own context length."""
     return open_clip.get_tokenizer(name, context_length=context_length)
 

@@ -24,12 +24,12 @@ class Weights:
     """Where the weights of a model come from; they are read by `load`.
 
     Attributes:
-        source: The `Path` of a checkpoint of `save_checkpoint`, which names its own model and
-            activation; a `str`, the tag of pretrained weights of open_clip; or None for random
-            weights.
-        model: Name of the open_clip model; not used for a checkpoint.
-        activation: "quickgelu" or "gelu"; "" for that of the pretrained weights or, without any, of
-            the model's configuration. Not used for a checkpoint.
+        source: The `Path` of a file, such as a checkpoint of `save_checkpoint`; a `str`, the tag of
+            pretrained weights of open_clip; or None for random weights.
+        model: Name of the open_clip model; "" for that of a checkpoint.
+        activation: "quickgelu" or "gelu"; "" for that of the checkpoint, the pretrained weights or,
+            without any, of the model's configuration. Another one than that of the weights is an
+            error.
     """
 
     source: Path | str | None
@@ -49,12 +49,15 @@ class Weights:
 
     def load(self, device: str | torch.device = "cpu") -> Clip:
         """Load the model with these weights."""
-        if not isinstance(self.source, Path):
-            return load_clip(self.model, self.source, self.activation, device)
-        meta = read_meta(self.source)
-        if meta is None:
-            raise CheckpointError(f"{self.source} holds no meta data: write it with `cae train`")
-        return load_clip(meta.model, self.source, device=device)
+        model = self.model
+        if isinstance(self.source, Path) and not model:
+            meta = read_meta(self.source)
+            if meta is None:
+                raise CheckpointError(
+                    f"{self.source} holds no meta data: write it with `cae train`"
+                )
+            model = meta.model
+        return load_clip(model, self.source, self.activation, device)
 
 
 def fetch_pretrained_file(model: str, tag: str) -> Path:

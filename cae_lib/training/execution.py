@@ -16,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from cae_lib.errors import ConfigError, DataError
-from cae_lib.runtime import end_with_parent
+from cae_lib.runtime import available_cores, end_with_parent
 
 MAX_WORKERS = 16
 """Largest number of workers that a process starts if `ExecutionOptions.workers` is None."""
@@ -64,11 +64,9 @@ class ExecutionOptions:
         """Return `workers`, or if it is None one for each core if batches decode image files."""
         if self.workers is not None or not decodes_images:
             return self.workers or 0
-        # The cores that a scheduler grants, where the system can tell, not those of the machine.
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         # `torchrun` says how many of its processes share this machine.
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-        return max(1, min(MAX_WORKERS, (cores or 1) // processes))
+        return max(1, min(MAX_WORKERS, available_cores() // processes))
 
 
 @contextmanager

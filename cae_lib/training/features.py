@@ -21,7 +21,7 @@ from cae_lib.models.clip import Clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.runtime import Progress, atomic_file
 from cae_lib.training.distributed import Ranks
-from cae_lib.training.execution import prefetch, uses_bf16
+from cae_lib.training.execution import prefetch
 from cae_lib.training.inputs import TRAINING_VERSION
 from cae_lib.training.state import content_hash, images_hash
 
@@ -98,7 +98,7 @@ def precompute_features(
     locked: nn.Module,
     images: TrainingImages,
     encode_locked: ImageEncoder,
-    precision: str,
+    bf16: bool,
     ranks: Ranks,
     workers: int,
     show_progress: bool,
@@ -110,7 +110,6 @@ def precompute_features(
     """
     device, weights = next(clip.model.parameters()).device, locked.state_dict()
     # The file is named by all that the features depend on: model, numerics, weights and images.
-    bf16 = uses_bf16(precision, device)
     kind = [clip.name, repr(locked), clip.activation, bf16, TRAINING_VERSION]
     kind += [images.size, images_hash(images)]
     name = content_hash([*kind, *weights], [*images.normalization, *weights.values()])[:32]

@@ -16,7 +16,6 @@ from cae_lib.errors import ConfigError
 from cae_lib.models.text_encoder import encode_text
 from cae_lib.training.batch import Batch
 from cae_lib.training.distributed import Ranks
-from cae_lib.training.execution import uses_bf16
 from cae_lib.training.features import ImageEncoder
 from cae_lib.training.losses import (
     AttributionLossOutput,
@@ -49,7 +48,12 @@ class Objective(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, experiment: Experiment, ranks: Ranks, image_encoder: ImageEncoder
+        self,
+        model: nn.Module,
+        experiment: Experiment,
+        ranks: Ranks,
+        image_encoder: ImageEncoder,
+        bf16: bool = False,
     ) -> None:
         super().__init__()
         _check_hard_negatives(experiment)
@@ -58,7 +62,7 @@ class Objective(nn.Module):
         self.model: Any = model
         self.ranks, self.image_encoder, self.experiment = ranks, image_encoder, experiment
         device = next(model.parameters()).device
-        self.bf16 = uses_bf16(experiment.precision, device)
+        self.bf16 = bf16
         self.adaptive_margin = None
         # Before the first step there is no gap to follow.
         if experiment.margin_rule == "adaptive":

@@ -190,11 +190,15 @@ class CAEClipLoss(ClipLoss):
 
     Raises:
         ConfigError: If `local_loss` is used without `gather_with_grad` by several processes, so
-            that the gradient is not that of the whole batch.
+            that the gradient is not that of the whole batch; or if `use_horovod` is set.
     """
 
     def __init__(self, cae_loss: CAELoss, *, accum_freq: int = 1, **options: Any) -> None:
         super().__init__(**options)
+        if self.use_horovod:
+            raise ConfigError(
+                "use_horovod: the attribution loss is summed by torch.distributed only."
+            )
         if self.world_size > 1 and self.local_loss and not self.gather_with_grad:
             raise ConfigError(
                 "local_loss without gather_with_grad leaves out the gradient of the features of "

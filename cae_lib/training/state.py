@@ -17,7 +17,7 @@ from cae_lib.errors import CheckpointError
 from cae_lib.runtime import atomic_file, write_atomic
 
 REQUIRED_STATE_KEYS = frozenset({"identity", "step", "model", "optimizer"})
-"""Keys that every state file has."""
+"""Keys that every state file has; one with an adaptive margin has "adaptive_margin" as well."""
 
 
 def save_state(
@@ -57,9 +57,8 @@ def load_state(
         raise CheckpointError(
             f"{path}: damaged state file ({error}). Delete it to start afresh."
         ) from error
-    missing = (
-        REQUIRED_STATE_KEYS - set(content) if isinstance(content, dict) else REQUIRED_STATE_KEYS
-    )
+    required = REQUIRED_STATE_KEYS | ({"adaptive_margin"} if adaptive_margin is not None else set())
+    missing = required - set(content) if isinstance(content, dict) else required
     if missing:
         raise CheckpointError(
             f"{path}: no state of a training (it lacks {', '.join(sorted(missing))}). Use another "

@@ -32,7 +32,7 @@ from cae_lib.training.batch import (
     select_swaps,
 )
 from cae_lib.training.distributed import Ranks, init_distributed
-from cae_lib.training.execution import STOP_SIGNALS, ExecutionOptions, prefetch
+from cae_lib.training.execution import STOP_SIGNALS, ExecutionOptions, prefetch, uses_bf16
 from cae_lib.training.features import encode_image_features, precompute_features, split_image_tower
 from cae_lib.training.inputs import run_inputs
 from cae_lib.training.objective import Objective, adamw, gradient_norm, learning_rate
@@ -199,6 +199,7 @@ class TrainingRun:
             self.model.set_grad_checkpointing(True)
         self.device = next(clip.model.parameters()).device
         self.identity = dict(inputs or run_inputs(experiment, pairs.name, clip.weights_id))
+        bf16 = uses_bf16(experiment.precision, self.device)
         self.locked, encode_locked, encode_rest = split_image_tower(clip.model, experiment)
         if self.locked is not None:
             # Before the optimiser and `DistributedDataParallel` collect what is trained.
@@ -211,7 +212,7 @@ class TrainingRun:
                 self.locked,
                 images,
                 encode_locked,
-                experiment.precision,
+                bf16,
                 self.ranks,
                 n_workers,
                 show_progress,
@@ -235,7 +236,7 @@ class TrainingRun:
             clip.model, experiment.lr, experiment.weight_decay, experiment.betas, experiment.eps
         )
         # `DistributedDataParallel` does not pass on attributes such as `adaptive_margin`.
-        self.unwrapped_objective = Objective(clip.model, experiment, self.ranks, encoder)
+        self.unwrapped_objective = Objective(clip.model, experiment, self.ranks, encoder, bf16)
         self.objective = self.ranks.wrap(self.unwrapped_objective)
 
     def prefetch(self, start: int, end: int) -> AbstractContextManager[Iterator[Batch]]:

@@ -204,11 +204,15 @@ def align(
     Raises:
         ConfigError: If the tokenizer is of another kind, or if the context length is out of range.
         DataError: If captions or spans are not lists of the expected form, or if there is not
-            exactly one list of spans for each caption.
+            exactly one list of spans, and of swaps if any, for each caption.
     """
     length = _checked(tokenizer, context_length)
     check_captions(captions)
     _check_spans(spans, len(captions))
+    if swaps is not None and len(swaps) != len(captions):
+        raise DataError(
+            f"{len(swaps)} lists of swaps for {len(captions)} captions: expected one for each"
+        )
     tokens = torch.zeros(len(captions), length, dtype=torch.long)
     roles, words = torch.zeros_like(tokens, dtype=torch.int8), torch.zeros_like(tokens)
     arguments = tokens.new_zeros(*tokens.shape, 2, dtype=torch.int16)

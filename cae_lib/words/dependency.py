@@ -10,18 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from spacy.tokens import Doc, Token
 
+from cae_lib.words.lexicon import COMPOUND_PREPOSITION_NOUNS, NOUN_POS
 from cae_lib.words.pipeline import load_pipeline, spacy_versions, tag_captions
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span, Swap
 from cae_lib.words.swaps import find_swaps
 from cae_lib.words.versions import DEPENDENCY_VERSION, SWAPS_VERSION
 
-# Nouns that form a compound preposition together with "of", as in "on top of".
-COMPOUND_PREPOSITION_NOUNS = frozenset(
-    "back bottom center centre edge end front inside left middle right side top".split()
-)
-
-# Coarse parts of speech, as spaCy names them (`Token.pos_`).
-NOUN_POS = ("NOUN", "PROPN")
 NOUN_OR_PRONOUN_POS = (*NOUN_POS, "PRON")
 
 

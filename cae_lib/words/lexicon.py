@@ -1,10 +1,15 @@
 """Word lists that decide which swaps of a caption's parts make it false.
 
+All lists serve `find_swaps`, unless a comment says otherwise. `swap_negatives` has shorter lists of
+its own, since other lists would draw the published hard negatives anew.
+
 The lists are short on purpose: each of them prevents errors that occurred in captions of COCO,
 Flickr8k and the synthetic scenes.
 """
 
 from __future__ import annotations
+
+NOUN_POS = ("NOUN", "PROPN")  # coarse parts of speech, as spaCy names them (`Token.pos_`)
 
 # Prepositions that hold in both directions: swapping their arguments makes nothing false. "by" is
 # directed before the agent of a passive ("held by"), "with" after a past participle ("filled
@@ -43,6 +48,17 @@ UNSWAPPED_PREPOSITIONS = frozenset(
 
 # Words after which "of" states a directed relation, as in "a bowl full of lemons".
 WORDS_WITH_DIRECTED_OF = frozenset("full made consisting composed".split())
+
+# Of `DependencyTagger` and `swap_negatives`: nouns that form a preposition with "of" ("on top of").
+COMPOUND_PREPOSITION_NOUNS = frozenset(
+    "back bottom center centre edge end front inside left middle right side top".split()
+)
+
+# Of `swap_negatives`: words for relations that hold in both directions.
+MUTUAL_WORDS_OF_NEGATIVES = frozenset("alongside and beside near next opposite or with".split())
+
+# Of `swap_negatives`: words that spaCy tags as adjectives although they describe no property.
+NON_DESCRIPTIVE_ADJECTIVES = frozenset("few many more most much other same several such".split())
 
 # Nouns for a position in an image or on an object ("left", "top"), which name no object.
 PLACE_NOUNS = frozenset(
@@ -95,6 +111,7 @@ ATTRIBUTE_SCALES: tuple[tuple[tuple[str, ...], ...], ...] = (
 
 # The numbers of two to ten objects, as a scale like those of `ATTRIBUTE_SCALES`.
 COUNT_SCALE = tuple((word,) for word in "two three four five six seven eight nine ten".split())
+COUNT_WORDS = frozenset(word for group in COUNT_SCALE for word in group)
 
 
 def are_contradictory(first: str, second: str) -> bool:

@@ -75,15 +75,16 @@ def load_ground_truth_phrases(
 ) -> dict[str, PhrasesByKind]:
     """Load the phrases of captions of the synthetic scenes, by the text of the caption.
 
-    Both files are JSON in COCO's format and in the same order. The last of equal captions counts.
+    Both files are JSON in COCO's format and in the same order. The first of equal captions counts,
+    as for `SyntheticSceneTagger`.
     """
     try:
         captions = json.loads(Path(captions_path).read_text(encoding="utf-8"))["annotations"]
         entries = json.loads(Path(graphs_path).read_text(encoding="utf-8"))["annotations"]
-        return {
-            caption["caption"]: ground_truth_phrases(caption["caption"], entry)
-            for caption, entry in zip(captions, entries, strict=True)
-        }
+        first: dict[str, Mapping[str, Any]] = {}
+        for caption, entry in zip(captions, entries, strict=True):
+            first.setdefault(caption["caption"], entry)
+        return {text: ground_truth_phrases(text, entry) for text, entry in first.items()}
     except (OSError, ValueError, KeyError, IndexError) as error:
         raise DataError(
             f"{captions_path} and {graphs_path}: no captions with their scene graphs ({error!r}); "

@@ -14,7 +14,7 @@ from itertools import combinations
 from spacy.tokens import Doc, Token
 
 from cae_lib.words.lexicon import (
-    COUNT_SCALE,
+    COUNT_WORDS,
     DETERMINERS,
     IMAGE_NOUNS,
     MUTUAL_PREPOSITIONS,
@@ -22,6 +22,7 @@ from cae_lib.words.lexicon import (
     MUTUAL_VERBS_TO,
     MUTUAL_WORDS_AFTER_NOUN,
     NON_OBJECT_NOUNS,
+    NOUN_POS,
     PLACE_NOUNS,
     POSSESSIVES,
     POSTURE_VERBS,
@@ -32,8 +33,6 @@ from cae_lib.words.lexicon import (
 )
 from cae_lib.words.roles import NO_OFFSETS, Offsets, Swap
 
-NOUN_POS = ("NOUN", "PROPN")
-COUNT_WORDS = frozenset(word for group in COUNT_SCALE for word in group)
 _PLACE_PATTERN = "|".join(sorted(PLACE_NOUNS, key=len, reverse=True))
 # Prepositions of several words, and positions in the image ("on the left").
 COMPOUND_PREPOSITION = re.compile(

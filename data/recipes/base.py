@@ -109,7 +109,7 @@ def train_base(profile: Profile, steps: int | None = None) -> Path:
     if not _is_complete(folder / "model.safetensors", config):
         if config.tower_steps:
             _pretrain_tower(profile, config, clip, folder)
-        data = training_set(profile, config.train_data, config.model)
+        data = training_set(profile, clip.tokenizer, clip.image_size, config.train_data)
         train(
             config,
             clip,
@@ -166,7 +166,7 @@ def _texts(profile: Profile) -> Iterator[str]:
     """Yield every text that a profile may give to a model."""
     root = profile.root
     for pairs in (
-        training_set(profile, "pretrain").pairs,
+        training_pairs(profile, "pretrain"),
         training_pairs(profile),
         load_negclip_tsv(root / "coco" / "valid_neg_clip.tsv", root),
         *datasets.retrieval_sets(profile.datasets).values(),

@@ -7,7 +7,7 @@ import pytest
 
 from cae_lab import grid
 from cae_lab.commands import reproduce
-from cae_lab.estimates import Job, seconds_left
+from cae_lab.estimates import LARGE_RUN, Job, seconds_left
 from cae_lab.profiles import load_profile
 
 JOBS = [
@@ -81,6 +81,34 @@ def test_no_time_is_told_before_a_run_is_done(home: Path, capsys):
     assert lines[4].endswith("about 5 min 00 s left")
     assert lines[6] == "6 of 6 runs done, about 1 min 40 s left; pages and book follow"
     assert lines[7].startswith("6 of 6 runs and 1 of 1 pages done")
+
+
+def test_runs_that_were_trained_before_say_nothing_about_trainings(home: Path, capsys):
+    """One of three runs is still to be trained; the others took 20 s, to be measured."""
+    jobs = {home / f"{name}.json": Job("run", 420.0, training=400.0) for name in "abc"}
+    for output in [*jobs][:2]:
+        output.write_text(json.dumps({"seconds": 20.0, "trained": False}))
+    codes = iter([None])
+    reproduce._print_progress(lambda: next(codes, 0), jobs, 1, lambda _: None)
+    assert capsys.readouterr().out == "2 of 3 runs done, about 7 min 00 s left\n"
+
+
+def test_a_run_whose_weights_are_here_is_expected_to_be_measured(home: Path):
+    selection = grid.parse_selection(load_profile("smoke"), {"rows": "clip-ft", "seeds": 2})
+    path = load_profile("smoke").run("clip-ft", 1).path
+    path.parent.mkdir(parents=True)
+    path.touch()
+    jobs = {path.parts[-3:-1]: job for path, job in reproduce.expected_jobs(selection).items()}
+    first, second = jobs["clip-ft", "0"], jobs["clip-ft", "1"]
+    assert first.training > 0 == second.training
+    assert second.expected == first.expected - first.training
+
+
+def test_trainings_of_larger_models_have_a_pace_of_their_own():
+    jobs = reproduce.expected_jobs(grid.parse_selection(load_profile("paper"), {"rows": "clip-ft"}))
+    assert {job.kind for job in jobs.values() if job.training} == {LARGE_RUN}
+    done = [Job(LARGE_RUN, 10.0, seconds=1000.0), Job(LARGE_RUN, 10.0), Job("page", 15.0)]
+    assert seconds_left(done, 1) == 1000 + 15
 
 
 def test_where_a_scheduler_decides_no_time_is_told(home: Path, capsys):

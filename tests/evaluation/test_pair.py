@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from cae_lab.cli import main
-from cae_lab.opening import model_opener
+from cae_lab.opening import find_model, model_opener
 from cae_lab.profiles import load_profile
 from cae_lib.attribution.heatmap import image_relevances
 from cae_lib.attribution.pair import attribute
@@ -53,9 +53,11 @@ def test_weights_by_run_file_and_tag(base: Path, tiny_clip: Clip, tmp_path: Path
     plain = str(tmp_path / "plain.pt")  # does not state its architecture
     torch.save(tiny_clip.model.state_dict(), plain)
     for clip in (
-        model_opener("base", load_profile("smoke"))(),
-        model_opener(str(base), load_profile("smoke"))(),
-        model_opener(plain, load_profile("smoke"), model="clip-mini", activation="quickgelu")(),
+        model_opener(find_model("base", load_profile("smoke")))(),
+        model_opener(find_model(str(base), load_profile("smoke")))(),
+        model_opener(
+            find_model(plain, load_profile("smoke"), model="clip-mini", activation="quickgelu")
+        )(),
     ):
         assert torch.equal(clip.model.text_projection, tiny_clip.model.text_projection)
     for error, message, name, model in (
@@ -65,7 +67,7 @@ def test_weights_by_run_file_and_tag(base: Path, tiny_clip: Clip, tmp_path: Path
         (CheckpointError, "train the model first", "clip-ft", None),
     ):
         with pytest.raises(error, match=message):
-            model_opener(name, load_profile("smoke"), model=model)()
+            model_opener(find_model(name, load_profile("smoke"), model=model))()
 
 
 def test_inputs_that_are_no_picture_caption_or_model_are_refused(tiny_clip, tmp_path) -> None:

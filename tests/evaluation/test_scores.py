@@ -14,8 +14,9 @@ from cae_bench.scores import (
     format_scores,
     write_scores,
 )
-from cae_lab import measuring
+from cae_lab import measuring, opening
 from cae_lab.cli import main, split_suites_and_benchmarks
+from cae_lab.opening import OtherModel
 from cae_lab.profiles import load_profile
 from cae_lab.store import save
 from cae_lab.stored_scores import describe_dataset_sizes, stored_scores
@@ -98,16 +99,21 @@ def test_similarity_is_the_correlation_of_ranks_over_all_parts(home, monkeypatch
 
 def test_how_a_model_is_read_makes_its_measurement_another_one(home, monkeypatch, tiny_clip):
     """Where a tokenizer does not tell its tokens' characters, phrases are measured all the same."""
-    asked = []
-    monkeypatch.setattr(measuring, "_measure_suites", lambda *a, **_: asked.append(a[3:5]))
-    monkeypatch.setattr(measuring, "model_loader", lambda *_: lambda: tiny_clip)
+    measured = []
+    monkeypatch.setattr(
+        measuring,
+        "_measure_suite",
+        lambda model, suite, encoder, key, _: measured.append((suite.name, key)),
+    )
+    monkeypatch.setattr(measuring.needs, "data_digests", lambda *_: {"captions": "d"})
+    monkeypatch.setattr(opening, "load_external", lambda *_: tiny_clip)
     monkeypatch.setattr(measuring, "align", Mock(side_effect=ConfigError("of other characters")))
     changes = [{}, {"weights_share": 0.5}, {"processor": "p"}]
     suites = [SUITES[name] for name in ("phrases", "attribution")]
     for external in (ExternalModel("x", **change) for change in changes):
-        measuring.measure_external(external, "own", SMOKE, suites)
-    assert len({digest for _, digest in asked}) == len(changes)
-    assert all([suite.name for suite in measured] == ["phrases"] for measured, _ in asked)
+        measuring.measure(OtherModel(external, "own", SMOKE), suites)
+    assert [name for name, _ in measured] == ["phrases"] * len(changes)
+    assert len({key for _, key in measured}) == len(changes)
 
 
 def test_printed_scores_mark_what_is_incomplete_or_of_unknown_size(recwarn):

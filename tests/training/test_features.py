@@ -109,7 +109,7 @@ CHANGES = {
     "size": {"size": 4},
     "mean": {"normalization": (1.0, 1.0)},
     "std": {"normalization": (2.0, 0.0)},
-    "precision": {"precision": "bf16"},
+    "precision": {"bf16": True},
     "version": {"version": -1},
     "files": {"tail": b"another file"},
 }
@@ -133,8 +133,8 @@ def test_a_change_of_anything_that_decides_features_makes_new_ones(
         images = ImagesOnDisk([path], size)
         images.normalization = tuple(torch.tensor(value) for value in normalization)
         monkeypatch.setattr(features, "TRAINING_VERSION", options.pop("version", 1))
-        precision, clip = options.pop("precision", "fp32"), replace(toy_clip(), **options)
-        features.precompute_features(clip, locked, images, encode, precision, Ranks(), 0, False)
+        bf16, clip = options.pop("bf16", False), replace(toy_clip(), **options)
+        features.precompute_features(clip, locked, images, encode, bf16, Ranks(), 0, False)
 
     compute()
     compute(**change)

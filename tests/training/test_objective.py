@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from toys import FT, toy_clip, toy_run
 
 from cae_lib.config import AttributionLossConfig, Experiment
-from cae_lib.errors import ConfigError
+from cae_lib.errors import CheckpointError, ConfigError
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.training.execution import MAX_WORKERS, ExecutionOptions
 from cae_lib.training.losses import role_masks
 from cae_lib.training.objective import adamw, gradient_norm, learning_rate, match_gradient_norm
-from cae_lib.training.state import load_state
+from cae_lib.training.state import load_state, save_state
 from cae_lib.training.trainer import NotFiniteError
 
 SETTINGS = replace(FT, method="gradcam", weight=3.0, margin=2.0)
@@ -132,6 +132,14 @@ def test_an_adaptive_margin_is_kept_in_the_state_and_by_a_step_that_fails(tmp_pa
     with pytest.raises(NotFiniteError):
         run.step(0, run.batches.at(0))
     assert run.unwrapped_objective.adaptive_margin == expected
+
+
+def test_a_state_without_the_adaptive_margin_of_its_run_is_refused(tmp_path) -> None:
+    run = toy_run(ADAPTIVE)
+    path, margin = tmp_path / "state.pt", run.unwrapped_objective.adaptive_margin
+    save_state(path, run.identity, 1, run.model, run.optimizer)
+    with pytest.raises(CheckpointError, match="it lacks adaptive_margin"):
+        load_state(path, run.identity, run.model, run.optimizer, margin)
 
 
 @pytest.mark.parametrize(

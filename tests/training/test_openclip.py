@@ -197,6 +197,8 @@ def test_calls_that_would_train_on_something_else_are_refused() -> None:
     model = cae_model({}).train()
     with pytest.raises(ConfigError, match="gather-with-grad"):
         CAEClipLoss(model.cae_loss, local_loss=True, world_size=2)
+    with pytest.raises(ConfigError, match="horovod"):
+        CAEClipLoss(model.cae_loss, use_horovod=True)
     with pytest.raises(DataError, match="RoleTokenizer"):
         CAEClipLoss(model.cae_loss)(**model(pixels(), packed()[:, 0]))
     with pytest.raises(ConfigError, match="image"):

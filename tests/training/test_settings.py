@@ -60,15 +60,16 @@ CHANGED: dict[str, Any] = {
 
 
 @cache
-def toy_set(profile: Profile, name: str, model: str, tagger: str) -> TrainingSet:
+def toy_set(
+    profile: Profile, tokenizer: Any, image_size: int, name: str, tagger: str
+) -> TrainingSet:
     """Return the toy set: other captions as "pretrain", no relations by "dependency"."""
-    clip = load_clip(model)
     captions = CAPTIONS if name == "coco" else CAPTIONS[::-1]
     spans = WordTagger().tag(captions)
     if tagger == "dependency":
         spans = [[span for span in marked if span.role != RELATION] for marked in spans]
-    images = Toys(size=clip.image_size)
-    return TrainingSet(toy_pairs(captions), images, align(captions, spans, clip.tokenizer))
+    alignment = align(captions, spans, tokenizer)
+    return TrainingSet(toy_pairs(captions), Toys(size=image_size), alignment)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -204,6 +204,12 @@ def test_tokens_after_an_end_that_a_caption_holds_have_no_word_and_no_role(token
     assert behind.n_unmatched == 1 and not behind.roles.any() and not behind.arguments.any()
 
 
+def test_each_caption_has_a_list_of_swaps(tokenizer):
+    for swaps in ([], [[], [], []]):
+        with pytest.raises(DataError, match="lists of swaps for 2 captions"):
+            align(["a dog", "a cat"], [[], []], tokenizer, swaps=swaps)
+
+
 @pytest.mark.parametrize(
     ("caption", "things", "expected"),
     [

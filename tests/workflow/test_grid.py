@@ -27,6 +27,7 @@ from cae_lab.suites import Suite, suites_of
 from cae_lib.config import paths
 from cae_lib.errors import ConfigError
 from cae_lib.methods import PAPER_METHODS
+from cae_lib.models.clip import load_clip
 
 ROWS = [
     "clip-ft",
@@ -423,21 +424,23 @@ def test_a_job_leaves_how_long_it_took_and_where(home, monkeypatch):
     told = json.loads((home / "clip-ft" / "1" / "done.json").read_text())
     assert (home / "clip-ft" / "0" / "done.json").is_file()
     assert told["seconds"] >= 0 and told["profile"] == "smoke" and told["device"]
+    assert told["trained"] is False
 
 
 def test_captions_are_parsed_before_the_runs_need_them(home, monkeypatch):
     parsed, built = [], []
     monkeypatch.setattr("data.recipes.base.build_datasets", built.append)
     monkeypatch.setattr("cae_lab.training_set.training_set", lambda *asked: parsed.append(asked))
+    tokenizer = load_clip("clip-mini").tokenizer
     profile = load_profile("mini")
     job.make_data(choose("mini", all=True))
     assert built == [profile] and parsed == [
-        (profile, "coco", "clip-mini", "dependency"),
-        (profile, "coco", "clip-mini", "scene-graph"),
-        (profile, "coco", "clip-mini", "truth"),
-        (profile, "kept", "clip-mini", "scene-graph"),
-        (profile, "spacy", "clip-mini", "dependency"),
-        (profile, "spacy", "clip-mini", "scene-graph"),
+        (profile, tokenizer, 112, "coco", "dependency"),
+        (profile, tokenizer, 112, "coco", "scene-graph"),
+        (profile, tokenizer, 112, "coco", "truth"),
+        (profile, tokenizer, 112, "kept", "scene-graph"),
+        (profile, tokenizer, 112, "spacy", "dependency"),
+        (profile, tokenizer, 112, "spacy", "scene-graph"),
     ]
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from spacy.tokens import Doc, Span
 
 from cae_lib.data.images import read_image
-from cae_lib.data.negatives import NON_DESCRIPTIVE_ADJECTIVES
+from cae_lib.words.lexicon import NON_DESCRIPTIVE_ADJECTIVES
 from cae_lib.words.pipeline import load_pipeline, parse_captions
 from cae_lib.words.roles import OBJECT
 from data.recipes.layouts import Captioned
