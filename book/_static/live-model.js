@@ -509,6 +509,7 @@
       delete towers[name];  // a megabyte of text
       return tower;
     });
+    loading[name].catch(() => { delete loading[name]; });  // the next call tries again
     return loading[name];
   }
 
