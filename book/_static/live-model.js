@@ -497,24 +497,56 @@
 
   const loading = {};
 
-  /* A tower by the name of its file, such as "image-tower"; its script is loaded when first needed. */
-  function load(name) {
-    loading[name] = loading[name] ?? new Promise((done, failed) => {
-      const script = document.createElement("script");
-      const lost = () => failed(new Error(`live-${name}.js is missing`));
-      Object.assign(script, { src: `${here}live-${name}.js`, onload: done, onerror: lost });
-      document.head.append(script);
-    }).then(() => {
-      const tower = readTower(towers[name]);
-      delete towers[name];  // a megabyte of text
-      return tower;
-    });
-    loading[name].catch(() => { delete loading[name]; });  // the next call tries again
+  /* What `start` promises, once for each name; after a failure, the next call tries again. */
+  function once(name, start) {
+    loading[name] = loading[name] ?? start();
+    loading[name].catch(() => { delete loading[name]; });
     return loading[name];
   }
 
+  /* A file of the models by its name, such as "index". */
+  const loadScript = name => once(`${name}.js`, () => new Promise((done, failed) => {
+    const script = document.createElement("script");
+    const lost = () => failed(new Error(`live-${name}.js is missing`));
+    Object.assign(script, { src: `${here}live-${name}.js`, onload: done, onerror: lost });
+    document.head.append(script);
+  }));
+
+  /* A tower by the name of its file, such as "image-tower"; its script is loaded when first needed. */
+  const load = name => once(name, async () => {
+    await loadScript(name);
+    const tower = readTower(towers[name]);
+    delete towers[name];  // a megabyte of text
+    return tower;
+  });
+
+  /* ---- Showing ---- */
+
+  const ROLE_COLORS = { object: "#0173b2", attribute: "#de8f05", relation: "#029e73" };  // as cae_lab/plots.py
+  const escaped = text => String(text).replace(/[&<>"]/g, sign => `&#${sign.charCodeAt()};`);
+  const points = value => (100 * value).toFixed(1).replace("-", "−").replace(/^−0\.0$/, "0.0");
+
+  /* A table of words with their scores as bars in the colours of their roles, on a scale from `least`
+     to `most`, and by how much object words lead the other words with a role. */
+  function barsHtml(words, roles, scores, { least, most, title }) {
+    const range = most - least || 1, zero = 100 * -least / range;
+    const lines = words.map((word, i) => {
+      const left = zero + 100 * Math.min(0, scores[i]) / range, width = 100 * Math.abs(scores[i]) / range;
+      return `<tr class="${roles[i]}"><th scope="row">${escaped(word)}</th><td class="number">${points(scores[i])}</td>
+        <td class="bar" aria-hidden="true"><span style="left:${left}%;width:${width}%"></span></td></tr>`;
+    });
+    const mean = isOurs => {
+      const own = scores.filter((_, i) => isOurs(roles[i]));
+      return own.length ? own.reduce((sum, score) => sum + score, 0) / own.length : null;
+    };
+    const objects = mean(role => role === "object"), others = mean(role => role === "attribute" || role === "relation");
+    const gap = objects === null || others === null ? "" : `<p class="gap"><b class="object">Objects</b> ${points(objects)},
+      <b class="attribute">attributes</b> and <b class="relation">relations</b> ${points(others)} on average</p>`;
+    return `<table class="words"><caption>${title}</caption><tbody>${lines.join("")}</tbody></table>${gap}`;
+  }
+
   globalThis.caeLive = {
-    load, readTower, tokenize, parse, swaps, encodeImage, encodeText, explain, similarity,
+    load, loadScript, readTower, tokenize, barsHtml, ROLE_COLORS, parse, swaps, encodeImage, encodeText, explain, similarity,
     preferences, perturbationScores, attentionScores,
   };
 })();

@@ -73,9 +73,6 @@ FAMILY_LABELS = {
     "cola": "COLA",
 }
 PER_SUBSET, PER_TOUR, SEED = 40, 12, 0
-PUBLISHED = "mini"
-"""The profile whose items the published book shows."""
-
 COLUMNS, QUALITY = 8, 60
 SCENE_SIZE, PHOTOGRAPH_SIZE = 112, 224
 """Pixels of an image on a sheet."""

@@ -5,10 +5,13 @@ for the image tower and for each text tower. They are scripts, because a page th
 disk cannot fetch files. A matrix is stored with 12 bits a weight, which are two characters of
 base64, and a scale for each row; vectors are float32. So a text tower takes as many characters as
 it would take bytes in float16, and its features differ from PyTorch's by less than 1e-3.
+`live-scenes.js` has what the playground draws, and `live-front.js` the scene of the front page.
+The folder `data/live` holds the set that the published book shows.
 """
 
 from __future__ import annotations
 
+import io
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -16,14 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from open_clip import SimpleTokenizer
+from PIL import Image
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from cae_lab.plots import label, script_json
 from cae_lab.profiles import load_profile
 from cae_lib.attribution.base import mask_embedding
 from cae_lib.errors import CheckpointError, ConfigError
 from cae_lib.models.clip import Clip
+from cae_lib.models.image_tower import encode_image
 from cae_lib.models.text_encoder import text_encoder
 from cae_lib.runtime import write_atomic
 from cae_lib.words.articles import indefinite_article
@@ -31,16 +38,15 @@ from cae_lib.words.articles import indefinite_article
 RUNS = (
     "base",
     "clip-ft",
-    "cae-attention",
     "cae-gradcam",
-    "cae-perturbation",
-    "cae-gradient",
     "cae-all",
     "negclip",
-    "spacy-margin",
     "dependency-binding",
+    "hinge-swaps",
+    "relations-binding",
+    "attributes-binding",
 )
-"""Runs that are exported by default, as far as they are trained."""
+"""Runs that are exported by default, as far as they are trained: 11 MB."""
 
 IMAGE_TOWER = "image-tower"
 """Name of the image tower among the files, which is the same for all runs."""
@@ -54,6 +60,11 @@ LARGEST = 2047
 FUNCTION_WORDS = tuple("a an and at in is it no not of that the there this to true we".split())
 POSITIONS = ("on the left", "on the right", "at the top", "at the bottom")
 """Phrases for the position of a thing, as `position_phrase` of the recipe writes them."""
+
+SPRITE_SIDE, SPRITE_WEIGHT, SPRITE_COLUMNS = 128, 450, 6
+N_SCENES = 60
+FRONT_SCENE = 16
+"""Index, among the exported scenes, of the one on the front page."""
 
 
 def write_files(profile: str, folder: Path, runs: Sequence[str] = RUNS) -> dict[str, Any]:
@@ -73,7 +84,9 @@ def write_files(profile: str, folder: Path, runs: Sequence[str] = RUNS) -> dict[
             clips[run] = settings.run(run).open()
         except CheckpointError:  # not trained here
             continue
-    return write_models(clips, folder, profile)
+    index = write_models(clips, folder, profile)
+    write_scenes(profile, next(iter(clips.values())), folder)
+    return index
 
 
 def write_models(clips: Mapping[str, Clip], folder: Path, profile: str) -> dict[str, Any]:
@@ -90,7 +103,7 @@ def write_models(clips: Mapping[str, Clip], folder: Path, profile: str) -> dict[
     index = {
         "profile": profile,
         "vocabulary": words,
-        "models": [[run, label(run), files[run]] for run in clips],
+        "models": [[run, _label(run), files[run]] for run in clips],
     }
     _write(folder, "index", "caeLiveIndex", index)
     _write(folder, IMAGE_TOWER, f'caeLiveTowers["{IMAGE_TOWER}"]', shared)
@@ -98,6 +111,11 @@ def write_models(clips: Mapping[str, Clip], folder: Path, profile: str) -> dict[
         content = text_tower(clip, words["ids"])
         _write(folder, files[run], f'caeLiveTowers["{files[run]}"]', content)
     return index
+
+
+def _label(run: str) -> str:
+    entry, *settings = run.split("+")
+    return ", ".join([label(entry), *settings])
 
 
 def _write(folder: Path, name: str, variable: str, content: Any) -> None:
@@ -136,6 +154,110 @@ def vocabulary() -> dict[str, Any]:
         "positions": POSITIONS,
         "colors": recipe.COLORS,
     }
+
+
+def write_scenes(profile: str, clip: Clip, folder: Path) -> None:
+    """Write `live-scenes.js`, what the playground draws, and `live-front.js`.
+
+    `clip` has the image tower of all models, which encodes the scene of the front page.
+    """
+    from data.recipes.synthetic_scenes.draw import render
+    from data.recipes.synthetic_scenes.vocabulary import NOUNS
+
+    scenes = test_scenes(profile)
+    _write(
+        folder,
+        "scenes",
+        "caeLiveScenes",
+        {
+            "nouns": NOUNS,
+            "side": SPRITE_SIDE,
+            "columns": SPRITE_COLUMNS,
+            "sprites": _url(sprite_sheet(), "PNG"),
+            "scenes": [drawn(scene) | {"caption": caption} for scene, caption in scenes],
+        },
+    )
+    scene, caption = scenes[FRONT_SCENE]
+    image = render(scene)
+    with torch.no_grad():
+        pixels = clip.preprocess(image.convert("RGBA"))[None]
+        feature = normalize(encode_image(clip.model, pixels).features, dim=-1)[0]
+    front = {
+        "caption": caption,
+        "image": _url(image.resize((336, 336), Image.Resampling.LANCZOS), "WEBP"),
+        "feature": [float(f"{value:.6g}") for value in feature.tolist()],
+    }
+    _write(folder, "front", "caeLiveFront", front)
+
+
+def test_scenes(profile: str) -> list[tuple[Any, str]]:
+    """Return scenes of the test split that remain possible when swapped, with their captions.
+
+    A caption states all attributes of the first two things, and how they are related.
+    """
+    from data.recipes.synthetic_scenes.config import world_config
+    from data.recipes.synthetic_scenes.corpora import coco_images
+    from data.recipes.synthetic_scenes.grammar import stated
+
+    found = []
+    for item in coco_images(world_config(profile), "test"):
+        content = item.scene.content
+        words = [thing.attributes for thing in content.things[:2]]
+        if content.swappable() and len(content.things) < 4 and sum(map(len, words)) < 5:
+            found.append((item.scene, stated(content, words).text))
+    return found[:N_SCENES]
+
+
+def sprite_sheet() -> Image.Image:
+    """Return the glyphs of all nouns: silhouettes in the red channel, outlines in the green one."""
+    from data.recipes.synthetic_scenes.draw import glyph
+    from data.recipes.synthetic_scenes.vocabulary import NOUNS
+
+    side, rows = SPRITE_SIDE, -(-len(NOUNS) // SPRITE_COLUMNS)
+    sheet = Image.new("RGB", (SPRITE_COLUMNS * side, rows * side))
+    empty = Image.new("L", (side, side))
+    for number, noun in enumerate(NOUNS):
+        row, column = divmod(number, SPRITE_COLUMNS)
+        sprite = Image.merge("RGB", [*glyph(noun, SPRITE_WEIGHT), empty])
+        sheet.paste(sprite, (column * side, row * side))
+    return sheet
+
+
+def drawn(scene: Any) -> dict[str, Any]:
+    """Return what the recipe's `render` draws of a scene, its random draws among it."""
+    from data.recipes.synthetic_scenes.draw import draw_plan
+
+    plan = draw_plan(scene)
+    things = [
+        {
+            "noun": thing.noun,
+            "color": thing.color,
+            "pattern": thing.pattern or "",
+            "x": round(place.x, 4),
+            "y": round(place.y, 4),
+            "scale": round(place.scale, 4),
+            "tilt": round(place.tilt + sum(paint.tilts) / 2, 2),
+            "flip": place.flip,
+            "depth": place.depth,
+            "motion": place.motion,
+            "contact": place.contact,
+            "rgb": [round(float(value)) for value in paint.color],
+            "phase": paint.phase,
+        }
+        for thing, place, paint in zip(
+            scene.content.things, scene.placements, plan.paints, strict=True
+        )
+    ]
+    colors = {"top": plan.top, "bottom": plan.bottom}
+    return {"things": things} | {
+        name: [round(float(v), 1) for v in color] for name, color in colors.items()
+    }
+
+
+def _url(image: Image.Image, kind: str) -> str:
+    stream = io.BytesIO()
+    image.save(stream, kind, **({"optimize": True} if kind == "PNG" else {"quality": 90}))
+    return f"data:image/{kind.lower()};base64,{b64encode(stream.getvalue()).decode()}"
 
 
 def text_tower(clip: Clip, ids: Sequence[int]) -> dict[str, Any]:
