@@ -31,7 +31,8 @@
       text: "Masking “there” moves the similarity of no model by a point. But CAE, right, levels words that say nothing, "
         + "too: it needs “is” more than “chair”." },
     { name: "Where it breaks", scene: 51, swap: "apple ball", models: ["clip-ft", "dependency-binding"],
-      text: "An apple on a ball: the swap-margin loss, too, prefers the false caption, a ball on an apple." },
+      text: "The apple came out dark, so masking “red” raises the similarity. Now the swap-margin loss, too, prefers the "
+        + "false caption, a ball on an apple." },
     { name: "It learns what is swapped", scene: 39, swap: "umbrella chair", models: ["relations-binding", "attributes-binding"],
       text: "Left, swaps of relations alone were trained; right, swaps of attributes alone. Each model chooses by "
         + "far on its own kind. Change the swap to red ↔ blue, and they change places." },
@@ -500,8 +501,8 @@
     let tokens = null, swapped = null;
 
     function readCaption() {
-      const whole = text();
-      tokens = caeLive.tokenize(vocabulary, whole);
+      const partial = beingTyped();  // is no word yet
+      tokens = caeLive.tokenize(vocabulary, partial ? text().slice(0, -partial.length) : text());
       const { unknown, truncated, words } = tokens, ok = !unknown.length && words.length > 0;
       const shown = unknown.slice(0, 5).map(word => `“${escaped(word.slice(0, 30))}”`).join(", ");
       part("#cae-caption-help").innerHTML = unknown.length ? `<b>The models do not know ${shown}${unknown.length > 5 ? " and more" : ""}.</b>`
@@ -522,12 +523,19 @@
       offer();
     }
 
+    const continuing = typed => typed ? known.filter(word => word.startsWith(typed) && word !== typed).slice(0, 6) : [];
+
+    /* The beginning of a known word at the end of the caption, while the reader writes there; else "". */
+    function beingTyped() {
+      const typed = caption.value.toLowerCase().match(/\p{L}*$/u)[0];
+      const isHere = document.activeElement === caption && caption.selectionStart === caption.value.length;
+      return isHere && !known.includes(typed) && continuing(typed).length ? typed : "";
+    }
+
     /* Words that continue what is being typed. */
     function offer() {
       const before = caption.value.slice(0, caption.selectionStart ?? caption.value.length).toLowerCase();
-      const typed = before.match(/\p{L}*$/u)[0];
-      const focused = document.activeElement === caption;
-      const fitting = focused && typed ? known.filter(word => word.startsWith(typed) && word !== typed).slice(0, 6) : [];
+      const fitting = document.activeElement === caption ? continuing(before.match(/\p{L}*$/u)[0]) : [];
       part(".offers").innerHTML = fitting.map(word => `<button type="button" name="offer" value="${word}">${word}</button>`).join("");
     }
 
@@ -799,7 +807,10 @@
       }
     });
     for (const type of ["focusin", "focusout", "keyup"]) caption.addEventListener(type, () => setTimeout(() => {
-      if (!part(".offers").contains(document.activeElement)) offer();
+      if (!part(".offers").contains(document.activeElement)) {
+        readCaption();
+        if (type === "focusout") changed();
+      }
     }, type === "focusout" ? 150 : 0));
     part(".all").addEventListener("toggle", () => {
       if (!part(".all").open) return;

@@ -5,12 +5,14 @@ for the image tower and for each text tower. They are scripts, because a page th
 disk cannot fetch files. A matrix is stored with 12 bits a weight, which are two characters of
 base64, and a scale for each row; vectors are float32. So a text tower takes as many characters as
 it would take bytes in float16, and its features differ from PyTorch's by less than 1e-3.
-`live-scenes.js` has what the playground draws, and `live-front.js` the scene of the front page.
+`live-scenes.js` has what the playground draws, `live-front.js` the scene of the front page, and
+`front.html` what this page shows of it without scripts.
 The folder `data/live` holds the set that the published book shows.
 """
 
 from __future__ import annotations
 
+import html
 import io
 import re
 from base64 import b64encode
@@ -28,10 +30,11 @@ from torch.nn.functional import normalize
 from cae_lab.plots import label, script_json
 from cae_lab.profiles import load_profile
 from cae_lib.attribution.base import mask_embedding
+from cae_lib.attribution.word_scores import word_scores
 from cae_lib.errors import CheckpointError, ConfigError
 from cae_lib.models.clip import Clip
 from cae_lib.models.image_tower import encode_image
-from cae_lib.models.text_encoder import text_encoder
+from cae_lib.models.text_encoder import encode_text, text_encoder
 from cae_lib.runtime import write_atomic
 from cae_lib.words.articles import indefinite_article
 
@@ -66,6 +69,11 @@ N_SCENES = 60
 FRONT_SCENE = 16
 """Index, among the exported scenes, of the one on the front page."""
 
+ONE_KIND_RUNS = ("relations-binding", "attributes-binding")
+"""Runs that the front page does not offer."""
+
+WORDS_CAPTION = "How much masking a word of the true caption lowers the similarity, × 100"
+
 
 def write_files(profile: str, folder: Path, runs: Sequence[str] = RUNS) -> dict[str, Any]:
     """Write runs of a profile, seed 0, into a folder; runs that are not trained are left out.
@@ -85,7 +93,7 @@ def write_files(profile: str, folder: Path, runs: Sequence[str] = RUNS) -> dict[
         except CheckpointError:  # not trained here
             continue
     index = write_models(clips, folder, profile)
-    write_scenes(profile, next(iter(clips.values())), folder)
+    write_scenes(profile, clips, folder)
     return index
 
 
@@ -103,7 +111,7 @@ def write_models(clips: Mapping[str, Clip], folder: Path, profile: str) -> dict[
     index = {
         "profile": profile,
         "vocabulary": words,
-        "models": [[run, _label(run), files[run]] for run in clips],
+        "models": [[run, _label(run, profile), files[run]] for run in clips],
     }
     _write(folder, "index", "caeLiveIndex", index)
     _write(folder, IMAGE_TOWER, f'caeLiveTowers["{IMAGE_TOWER}"]', shared)
@@ -113,8 +121,14 @@ def write_models(clips: Mapping[str, Clip], folder: Path, profile: str) -> dict[
     return index
 
 
-def _label(run: str) -> str:
+def _label(run: str, profile: str) -> str:
+    """Return the label of a run with its settings, and with λ if CAE trained it."""
     entry, *settings = run.split("+")
+    if entry.startswith("cae-"):
+        config = load_profile(profile).run(run).config
+        weights = sorted({config.weight, *dict(config.further_methods).values()})
+        ends = dict.fromkeys((weights[0], weights[-1]))
+        settings = [f"λ {' to '.join(f'{weight:g}' for weight in ends)}"]
     return ", ".join([label(entry), *settings])
 
 
@@ -156,12 +170,8 @@ def vocabulary() -> dict[str, Any]:
     }
 
 
-def write_scenes(profile: str, clip: Clip, folder: Path) -> None:
-    """Write `live-scenes.js`, what the playground draws, and `live-front.js`.
-
-    `clip` has the image tower of all models, which encodes the scene of the front page.
-    """
-    from data.recipes.synthetic_scenes.draw import render
+def write_scenes(profile: str, clips: Mapping[str, Clip], folder: Path) -> None:
+    """Write what the playground draws, and the scene of the front page with its first answer."""
     from data.recipes.synthetic_scenes.vocabulary import NOUNS
 
     scenes = test_scenes(profile)
@@ -177,17 +187,94 @@ def write_scenes(profile: str, clip: Clip, folder: Path) -> None:
             "scenes": [drawn(scene) | {"caption": caption} for scene, caption in scenes],
         },
     )
-    scene, caption = scenes[FRONT_SCENE]
-    image = render(scene)
+    write_front(scenes[FRONT_SCENE][0], profile, clips, folder)
+
+
+def write_front(scene: Any, profile: str, clips: Mapping[str, Clip], folder: Path) -> None:
+    """Write the form of the front page: its scene, and what CLIP-FT answers (or the first model).
+
+    What it shows at first is HTML, so that it is seen without scripts and before any is loaded.
+    """
+    from data.recipes.synthetic_scenes.draw import render
+    from data.recipes.synthetic_scenes.grammar import stated
+
+    contents = scene.content, scene.content.swapped()
+    captions = [stated(c, [t.attributes for t in c.things[:2]]).text for c in contents]
+    run = next((run for run in clips if run.split("+")[0] == "clip-ft"), next(iter(clips)))
+    clip, image = clips[run], render(scene)
     with torch.no_grad():
         pixels = clip.preprocess(image.convert("RGBA"))[None]
-        feature = normalize(encode_image(clip.model, pixels).features, dim=-1)[0]
-    front = {
-        "caption": caption,
-        "image": _url(image.resize((336, 336), Image.Resampling.LANCZOS), "WEBP"),
-        "feature": [float(f"{value:.6g}") for value in feature.tolist()],
-    }
-    _write(folder, "front", "caeLiveFront", front)
+        feature = normalize(encode_image(clip.model, pixels).features, dim=-1)
+        tokens = clip.tokenizer(captions)
+        texts = normalize(encode_text(clip.model, tokens).features, dim=-1)
+        similarities = (texts @ feature[0]).tolist()
+    scores = word_scores(clip, tokens[:1], feature, "perturbation")[0].tolist()
+    values = [float(f"{value:.6g}") for value in feature[0].tolist()]
+    _write(folder, "front", "caeLiveFront", {"captions": captions, "feature": values})
+    radios = "".join(
+        f'<label><input type="radio" name="model" value="{html.escape(name)}"'
+        f"{' checked' if name == run else ''}> {html.escape(_label(name, profile))}</label>"
+        for name in clips
+        if name not in ONE_KIND_RUNS
+    )
+    url = _url(image.resize((336, 336), Image.Resampling.LANCZOS), "WEBP")
+    write_atomic(
+        folder / "front.html",
+        f'<form class="live" aria-label="A caption and its swap"><div><img src="{url}" alt="The '
+        f'scene: {html.escape(captions[0])}"><fieldset hidden><legend>Model</legend>{radios}'
+        f'</fieldset></div><div class="answer" data-run="{html.escape(run)}">'
+        f"{_answer_html(captions, similarities, scores)}</div></form>\n",
+    )
+
+
+def _answer_html(
+    captions: Sequence[str], similarities: Sequence[float], scores: list[float]
+) -> str:
+    """Return what `answerHtml` of `live-form.js` returns."""
+    words, wins = captions[0].split(), similarities[0] > similarities[1]
+    roles = [_role(word) for word in words]
+    scores = scores[: len(words)]
+    least, most = min(0.0, *scores), max(scores)
+    lines = "".join(
+        f'<tr class="{"wins" if is_first == wins else ""}"><th scope="row">{name}<br>{caption}</th>'
+        f'<td class="number">{_points(value)}</td><td class="bar" aria-hidden="true"><span '
+        f'style="width:{100 * value / max(similarities):.1f}%"></span></td></tr>'
+        for is_first, name, caption, value in zip(
+            (True, False), ("true", "swapped"), captions, similarities, strict=True
+        )
+    )
+    bars = "".join(
+        f'<tr class="{role}"><th scope="row">{word}</th><td class="number">{_points(score)}</td>'
+        f'<td class="bar" aria-hidden="true"><span style="left:'
+        f"{100 * (min(0, score) - least) / (most - least):.1f}%;width:"
+        f'{100 * abs(score) / (most - least):.1f}%"></span></td></tr>'
+        for word, role, score in zip(words, roles, scores, strict=True)
+    )
+    objects = [s for s, role in zip(scores, roles, strict=True) if role == "object"]
+    others = [s for s, role in zip(scores, roles, strict=True) if role in ("attribute", "relation")]
+    return (
+        f'<table class="sims"><caption>Similarity × 100</caption><tbody>{lines}</tbody></table>'
+        f'<p class="verdict {"caption" if wins else "swap"}">Prefers <b>'
+        f"{'the true caption' if wins else 'the swapped caption'}</b> by "
+        f"{_points(abs(similarities[0] - similarities[1]))}</p>"
+        f'<table class="words"><caption>{WORDS_CAPTION}</caption><tbody>{bars}</tbody></table>'
+        f'<p class="gap"><b class="object">Objects</b> {_points(np.mean(objects))}, '
+        f'<b class="attribute">attributes</b> and <b class="relation">relations</b> '
+        f"{_points(np.mean(others))} on average</p>"
+    )
+
+
+def _role(word: str) -> str:
+    """Return the role of a word of a caption that `stated` wrote."""
+    from data.recipes.synthetic_scenes.vocabulary import KIND_OF, NOUNS
+
+    if word in ("a", "an", "is"):
+        return "other"
+    return "object" if word in NOUNS else "attribute" if word in KIND_OF else "relation"
+
+
+def _points(value: Any) -> str:
+    return f"{100 * value:.1f}".replace("-", "−")
 
 
 def test_scenes(profile: str) -> list[tuple[Any, str]]:

@@ -37,6 +37,9 @@ PARTS = {
 }
 """Parts of pages, elements `cae-NAME`, with the files that other pages do without."""
 
+FORM = re.compile(r'(?<=<div id="cae-live-form">).*?(?=</div>)', re.DOTALL)
+"""What the front page says where a book has no models, which a form of theirs replaces."""
+
 MOST_DESCRIPTION = 200
 SPELLED = {
     r"\dots": r"\ldots",
@@ -114,10 +117,13 @@ def _with_explorer(app: Any) -> None:
 
 def _with_models(app: Any) -> None:
     """Copy the models that run in the reader's browser, which are those of the published book."""
-    folder, is_published = live_folder(), _profile(app) == PUBLISHED
-    if app.builder.name == "html" and is_published and (folder / MODELS[0]).is_file():
-        app.config.html_static_path.append(str(folder))
+    if app.builder.name == "html" and _has_models(app):
+        app.config.html_static_path.append(str(live_folder()))
         app.add_js_file(MODELS[0])
+
+
+def _has_models(app: Any) -> bool:
+    return _profile(app) == PUBLISHED and (live_folder() / MODELS[0]).is_file()
 
 
 def _profile(app: Any) -> str:
@@ -215,8 +221,12 @@ def _address(app: Any, context: dict[str, Any]) -> str:
 
 
 def _with_own_files(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """Drop the files of `PARTS` that a page does not have, and those of Thebe."""
+    """Fill in the form of the front page, drop files of absent `PARTS`, and those of Thebe."""
     body = context.get("body", "")
+    if 'id="cae-live-form"' in body and _has_models(app):
+        form = (live_folder() / "front.html").read_text(encoding="utf-8")
+        # A function, because `re.sub` would read the backslashes of a replacement text.
+        body = context["body"] = FORM.sub(lambda _: form, body)
     parts = {part: files for part, files in PARTS.items() if f'id="cae-{part}"' in body}
     absent = {name for files in PARTS.values() for name in files}.difference(*parts.values())
 

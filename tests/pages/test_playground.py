@@ -179,6 +179,7 @@ def test_prepared_states_show_what_they_say(states):
     assert score["is"] > score["chair"]
 
     assert breaks["second"]["loss"]["apple ball"] < -1
+    assert breaks["second"]["scores"][breaks["second"]["words"].index("red")] < 0
 
     relations, colors = (learns[model]["loss"] for model in ("first", "second"))
     assert relations["umbrella chair"] > 10 and colors["umbrella chair"] < 3
