@@ -19,7 +19,7 @@
       .map(text => live.similarity(text, feature));
     const wins = similarities[0] > similarities[1], highest = Math.max(...similarities);
     const lines = ["true", "swapped"].map((name, i) => `<tr class="${(i === 0) === wins ? "wins" : ""}">
-      <th scope="row">${name}<br>${captions[i]}</th><td class="number">${points(similarities[i])}</td>
+      <th scope="row"><small>${name}</small> ${captions[i]}</th><td class="number">${points(similarities[i])}</td>
       <td class="bar" aria-hidden="true"><span style="width:${100 * similarities[i] / highest}%"></span></td></tr>`);
     const scores = live.perturbationScores(explained, feature), { roles } = live.parse(vocabulary, captions[0]);
     return `<table class="sims"><caption>Similarity × 100</caption><tbody>${lines.join("")}</tbody></table>

@@ -356,8 +356,8 @@
             `<label><input type="radio" name="by" value="${name}"${i ? "" : " checked"}> ${text}</label>`).join("")}</fieldset>
         </section>
       </div>
-      <div class="cards">${[0, 1].map(i => `<section class="card" aria-label="${i ? "Second" : "First"} model">
-        <label>${i ? "beside" : "Model"} <select name="model${i}">${options(models.map(([run, text]) => [run, text]))}</select></label>
+      <div class="cards">${[0, 1].map(i => `<section class="answering" aria-label="${i ? "Second" : "First"} model">
+        <label>${i ? "Beside it" : "Model"} <select name="model${i}">${options(models.map(([run, text]) => [run, text]))}</select></label>
         <div class="answer"></div></section>`).join("")}</div>
       <details class="all"><summary>All ${models.length} models</summary><div></div></details>
       <div class="tools share">

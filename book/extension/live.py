@@ -236,9 +236,10 @@ def _answer_html(
     scores = scores[: len(words)]
     least, most = min(0.0, *scores), max(scores)
     lines = "".join(
-        f'<tr class="{"wins" if is_first == wins else ""}"><th scope="row">{name}<br>{caption}</th>'
-        f'<td class="number">{_points(value)}</td><td class="bar" aria-hidden="true"><span '
-        f'style="width:{100 * value / max(similarities):.1f}%"></span></td></tr>'
+        f'<tr class="{"wins" if is_first == wins else ""}"><th scope="row"><small>{name}</small> '
+        f'{caption}</th><td class="number">{_points(value)}</td><td class="bar" '
+        f'aria-hidden="true"><span style="width:{100 * value / max(similarities):.1f}%"></span>'
+        "</td></tr>"
         for is_first, name, caption, value in zip(
             (True, False), ("true", "swapped"), captions, similarities, strict=True
         )

@@ -194,14 +194,14 @@ def test_each_state_opens_and_its_address_brings_it_back(browser, page, states):
         assert state["text"] == text(browser, ".about")
         wait(browser, f"{READY} === 2")
         frames(browser)
-        shown = [text(browser, f".card:nth-child({i}) .verdict") for i in (1, 2)]
+        shown = [text(browser, f".answering:nth-child({i}) .verdict") for i in (1, 2)]
         for model, verdict in zip(("first", "second"), shown, strict=True):
             loss = state[model]["loss"][state["swap"]]
             assert ("your caption" in verdict) == (loss > 0)
             assert verdict.endswith(f"by {abs(loss):.1f}")
         address = browser.evaluate("location.hash")
     open_page(browser, page, address)
-    assert [text(browser, f".card:nth-child({i}) .verdict") for i in (1, 2)] == shown
+    assert [text(browser, f".answering:nth-child({i}) .verdict") for i in (1, 2)] == shown
     assert browser.evaluate("location.hash") == address
     assert browser.complaints == []
 
