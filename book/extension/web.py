@@ -27,7 +27,7 @@ from cae_lab.profiles import PROFILES, load_profile
 CARD = "_static/card.png"
 """The image that the preview of a link shows."""
 
-EXPLORER = "experiments/explorer.ipynb"
+EXPLORER, PLAYGROUND = "experiments/explorer.ipynb", "playground.md"
 MODELS = ("live-index.js", "live-model.js", "live.css")
 PARTS = {
     "explorer": {"explorer-index.js", "explorer.js", "explorer.css", *MODELS},
@@ -123,7 +123,9 @@ def _with_models(app: Any) -> None:
 
 
 def _has_models(app: Any) -> bool:
-    return _profile(app) == PUBLISHED and (live_folder() / MODELS[0]).is_file()
+    """Whether a book is the published one, and has a page that runs the models that lie here."""
+    has_page = Path(app.srcdir, PLAYGROUND).is_file()
+    return has_page and _profile(app) == PUBLISHED and (live_folder() / MODELS[0]).is_file()
 
 
 def _profile(app: Any) -> str:

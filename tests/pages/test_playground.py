@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from browser import Browser, find_browser
 from conftest import REPOSITORY
 from torch.nn.functional import cosine_similarity
 
-from book.extension import live
+from book.extension import live, web
 from cae_lib.models.clip import load_clip
 from cae_lib.models.image_tower import encode_image
 from data.recipes.synthetic_scenes.config import world_config
@@ -291,6 +292,30 @@ def test_all_models_answer_quickly(browser, page):
         write(browser, f"a small {color} cow is left of a large striped green dog")
         taken.append(float(browser.evaluate("document.querySelector('form').dataset.milliseconds")))
     assert min(taken) < SLOW, taken
+
+
+@pytest.mark.parametrize(("name", "has_models"), [("book", True), ("smoke-book", False)])
+def test_the_published_book_alone_has_the_models(tmp_path, name: str, has_models: bool):
+    app = SimpleNamespace(
+        srcdir=tmp_path / name,
+        builder=SimpleNamespace(name="html"),
+        config=SimpleNamespace(html_static_path=[]),
+        add_js_file=lambda file: added.append(file),
+    )
+    added: list[str] = []
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "playground.md").touch()
+    web._with_models(app)
+    assert app.config.html_static_path == [str(LIVE)] * has_models
+    context: dict[str, Any] = {
+        "body": '<div id="cae-live-form"><p>In the book</p></div>',
+        "script_files": [*added, "explorer.js", "live-form.js"],
+        "css_files": [],
+    }
+    web._with_own_files(app, "index", "", context, None)
+    assert context["script_files"] == ["live-form.js"], "the models are loaded on demand"
+    assert ("<form" in context["body"]) == has_models
+    assert ("In the book" in context["body"]) != has_models
 
 
 def test_without_models_the_page_says_what_it_needs(browser, tmp_path):
