@@ -654,7 +654,8 @@
         if (model) form.elements[`model${i}`].value = model[0];
       });
       if (Object.hasOwn(METHODS, given.get("by") ?? "")) form.elements.by.value = given.get("by");
-      leaveState(given.has("s") && !next ? "The address holds no scene that can be drawn; this one shows its caption." : "");
+      leaveState(next ? "" : given.has("s") ? "The address holds no scene that can be drawn; this one shows its caption."
+        : "This scene was drawn for the caption.");
       readCaption();
       show(next ?? sceneOf(vocabulary, text()));
       return true;
