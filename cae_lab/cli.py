@@ -501,6 +501,7 @@ BOOK_COMMANDS = {
     "run": "Execute one page of the book and store its notebook.",
     "book": "Render the book from the stored pages.",
     "explore": "Write the explorer of items as a page of its own.",
+    "live": "Write trained models for the reader's browser.",
 }
 
 

@@ -147,7 +147,7 @@ assert not {"torch", "pandas", "matplotlib"} & sys.modules.keys()
 """
     command = [sys.executable, "-c", code]
     shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    for name in ("data get", "train", "evaluate", "reproduce", "run", "explore"):
+    for name in ("data get", "train", "evaluate", "reproduce", "run", "explore", "live"):
         assert f"Usage: cae {name} " in shown
     assert all(hasattr(cae_lib, name) for name in cae_lib.__all__)
     assert not hasattr(cae_lib, "other")

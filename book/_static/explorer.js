@@ -79,7 +79,7 @@
     const index = full ? window.caeExplorerIndex : page.index;
     if (!full) Object.assign(families, page.sample);
     const names = Object.keys(index.families), tours = page.tours;
-    let shown = [], current = "";
+    let shown = [], current = "", named = [];  // runs that the tour is about
     guesses.load();
 
     root.innerHTML = `<form aria-label="Explorer of items">
@@ -93,6 +93,7 @@
           ...index.runs])}</select></label>
         <label>is <select name="answer">${options(
           [["1", "right"], ["0", "wrong"]])}</select></label>
+        <label><input type="checkbox" name="every"> Show all ${index.runs.length} models</label>
       </div>
       <p class="about"></p>
       <div class="turn">
@@ -174,6 +175,7 @@
       for (const control of [family, subset, model, answer]) control.parentElement.hidden = Boolean(chosen);
       answer.parentElement.hidden ||= !model.value;
       part(".about").textContent = chosen ? chosen.text : "";
+      named = chosen?.runs ?? [];
       turn(0);
     }
 
@@ -252,7 +254,9 @@
       const counted = Object.values(guesses.all).filter(guess => guess.right !== null);
       const score = (isRight, of) => of.length
         ? `${of.filter(isRight).length} of ${of.length}` : "–";
+      const isShown = run => form.elements.every.checked || index.usual.includes(run) || named.includes(run);
       const lines = index.runs.map(([run, text], place) => {
+        if (!isShown(run)) return "";
         const sign = item.answers[place];
         const word = { 1: "✓ right", 0: "✗ wrong" }[sign] ?? `not measured: ${reason(run)}`;
         const own = counted.filter(guess => guess.answers.length === index.runs.length
@@ -278,30 +282,35 @@
       return `${subsets.slice(0, 2).join(", ")}${subsets.length > 2 ? ` and ${subsets.length - 2} more` : ""} only`;
     }
 
+    const methodsHtml = (methods, place) => `<fieldset><legend>Scores of the words by</legend>${methods.map(([name, text], at) =>
+      `<label><input type="radio" name="method" value="${escaped(name)}"${at === place ? " checked" : ""}> ${
+        escaped(text)}</label>`).join("")}</fieldset>`;
+    const placeOf = methods => Math.max(0, methods.findIndex(([name]) => name === form.dataset.method));
+
     function wordsHtml(item) {
+      if (window.caeLiveIndex && families[item.family].features) return liveHtml(item);
       const { runs, methods, items } = page.words, captions = items[item.id];
       if (!captions) return runs.length ? "" : `<p class="note">This copy has no scores of words:
         they need trained models.</p>`;
-      const chosen = form.dataset.method ?? methods[0][0];
-      const place = Math.max(0, methods.findIndex(([name]) => name === chosen));
-      const radios = methods.map(([name, text], at) => `<label><input type="radio" name="method"
-        value="${escaped(name)}"${at === place ? " checked" : ""}> ${escaped(text)}</label>`);
-      return `<fieldset><legend>Scores of the words by</legend>${radios.join("")}</fieldset>${
-        captions.map(caption => wordTable(item, caption, place)).join("")}
+      const place = placeOf(methods);
+      return `${methodsHtml(methods, place)}${captions.map(caption => storedTable(item, caption, place)).join("")}
         <p class="note">Scores × 100, each method in its own unit. Grey words have no role in the
         paper's parser; –: the method gives no score.</p>`;
     }
 
-    function wordTable(item, caption, method) {
+    function storedTable(item, caption, method) {
       const { runs, methods, roles } = page.words, text = item.texts[caption.text];
       const words = caption.words ?? text.toLowerCase().split(/\s+/).filter(Boolean);
       const bytes = Int8Array.from(atob(caption.scores), sign => sign.charCodeAt() << 24 >> 24);
-      const value = (run, word) => {
+      const scores = runs.map((_, run) => words.map((_, word) => {
         const step = bytes[(run * methods.length + method) * words.length + word];
         return step === NO_SCORE ? null : step * caption.largest[method] / 127;
-      };
-      const known = runs.flatMap((_, run) => words.map((_, word) => value(run, word)))
-        .filter(score => score !== null);
+      }));
+      return wordTable(text, words, [...caption.roles].map(role => roles[role] ?? ["other", "gray"]), runs, scores);
+    }
+
+    function wordTable(text, words, roles, runs, scores) {
+      const known = scores.flat().filter(score => score !== null);
       if (!known.length) return `<p><i>${escaped(text)}</i>: this method scores none of its words.</p>`;
       const low = Math.min(0, ...known), range = Math.max(0, ...known) - low || 1;
       const cell = (score, color) => score === null ? "<td>–</td>" : `<td><span class="number">${
@@ -309,13 +318,67 @@
         100 * -low / range}%"></span><span style="left:${100 * (Math.min(score, 0) - low) / range}%;width:${
         100 * Math.abs(score) / range}%;background:${color}"></span></span></td>`;
       const lines = words.map((word, at) => {
-        const [role, color] = roles[caption.roles[at]] ?? ["other", "gray"];
+        const [role, color] = roles[at];
         return `<tr><th scope="row">${escaped(word)} ${role === "other" ? "" : `<small>${role}</small>`}</th>${
-          runs.map((_, run) => cell(value(run, at), color)).join("")}</tr>`;
+          scores.map(own => cell(own[at], color)).join("")}</tr>`;
       });
       return `<table><caption>${escaped(text)}</caption><thead><tr><th scope="col">word</th>${
         runs.map(run => `<th scope="col">${escaped(run)}</th>`).join("")}</tr></thead><tbody>${
         lines.join("")}</tbody></table>`;
+    }
+
+    /* Scores that the models compute here, of the true captions of an item. */
+    const LIVE_METHODS = [["perturbation", "masking the word"], ["attention", "attention to the word"]];
+    let towers = null;  // by label, once the reader has asked for them
+
+    function liveHtml(item) {
+      const link = document.querySelector('a[href$="playground.html"]');
+      const links = link ? `<p class="note">Edit in the playground: ${item.texts.map(text =>
+        `<a href="${escaped(link.getAttribute("href"))}#${escaped(new URLSearchParams({ c: text }))}">${escaped(text)}</a>`).join(" · ")}</p>` : "";
+      if (!towers) return `<button type="button" name="score">Score the words by ${liveModels().length} models, here in your browser</button>${links}`;
+      const { vocabulary } = caeLiveIndex, place = placeOf(LIVE_METHODS), labels = Object.keys(towers);
+      const pairs = item.tiles.length === 1 ? [[item.truth, 0]] : item.texts.length === 1 ? [[0, item.truth]] : [[0, 0], [1, 1]];
+      const tables = pairs.map(([text, image]) => {
+        const caption = item.texts[text], tokens = caeLive.tokenize(vocabulary, caption), { roles } = caeLive.parse(vocabulary, caption);
+        if (!tokens.words.length) return `<p><i>${escaped(caption)}</i>: has words that the models do not know.</p>`;
+        const feature = featureOf(item, image), scores = labels.map(label => {
+          const explained = caeLive.explain(towers[label], tokens);
+          return place ? caeLive.attentionScores(explained, tokens) : caeLive.perturbationScores(explained, feature);
+        });
+        return wordTable(caption, tokens.words.map(word => word.text),
+          roles.map(role => [role, caeLive.ROLE_COLORS[role] ?? "gray"]), labels, scores);
+      });
+      return `${methodsHtml(LIVE_METHODS, place)}${tables.join("")}<p class="note">Scores × 100: by how much the similarity
+        drops when a word is masked, or the share of attention on it. Grey words have no role.</p>${links}`;
+    }
+
+    /* The models of the published book that stand for those shown. */
+    function liveModels() {
+      const alike = { negclip: "negclip-cae-all", "dependency-binding": "pairs-binding" };
+      const find = name => caeLiveIndex.models.find(([run]) => run.split("+")[0] === name);
+      return index.usual.map(run => find(run) ?? find(alike[run])).filter(Boolean);
+    }
+
+    /* The feature of an item's image, stored as 16-bit integers. */
+    function featureOf(item, image) {
+      const { [item.subset]: text } = families[item.family].features;
+      const bytes = Uint8Array.from(atob(text), sign => sign.charCodeAt()), steps = new Int16Array(bytes.buffer);
+      const [{ embed }] = Object.values(towers), start = item.tiles[image] * embed;
+      return Float32Array.from(steps.subarray(start, start + embed), step => step / 32767);
+    }
+
+    async function loadTowers(button) {
+      button.disabled = true;
+      button.textContent = "Loading …";
+      try {
+        const models = liveModels(), loaded = await Promise.all(models.map(([, , file]) => caeLive.load(file)));
+        towers = Object.fromEntries(models.map(([, label], i) => [label, loaded[i]]));
+      } catch {
+        button.textContent = "The models could not be loaded.";
+        return;
+      }
+      draw();
+      form.querySelector("[name=method]")?.focus({ preventScroll: true });
     }
 
     form.addEventListener("submit", event => event.preventDefault());
@@ -324,6 +387,7 @@
       if (button?.name === "turn") turn(Number(button.value));
       if (button?.name === "option") guessOption(Number(button.value));
       if (button?.name === "reveal") guessOption(null);
+      if (button?.name === "score") loadTowers(button);
       if (button?.name === "forget") {
         guesses.all = {};
         guesses.save();
@@ -337,6 +401,10 @@
         form.dataset.method = target.value;
         draw();
         form.querySelector("[name=method]:checked").focus();
+        return;
+      }
+      if (target.name === "every") {
+        draw();
         return;
       }
       if (target === family) fillSubsets();

@@ -1,4 +1,4 @@
-"""Commands of the book, which `cae run`, `cae book` and `cae explore` call in a clone."""
+"""Commands of the book, which `cae run`, `book`, `explore` and `live` call in a clone."""
 
 from __future__ import annotations
 
@@ -55,6 +55,30 @@ def explore(profile: str, per_subset: int, output: Path | None) -> None:
 
     folder = output or paths().build / f"explorer-{profile}"
     print(f"The explorer is {standalone(profile, folder, per_subset)}")
+
+
+@commands.command()
+@click.argument("runs", nargs=-1)
+@click.option("--profile", default="mini", show_default=True, help="Whose runs.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="By default data/live, or below build/ for profiles other than mini.",
+)
+def live(runs: tuple[str, ...], profile: str, output: Path | None) -> None:
+    """Write trained models, seed 0, as scripts that a page runs in the reader's browser.
+
+    RUNS are names of runs of a profile of synthetic scenes. Without them, those that the book shows
+    are written, as far as they are trained; `cae book` then takes them from `data/live`.
+    """
+    from book.extension.build import PUBLISHED, live_folder
+    from book.extension.live import RUNS, write_files
+
+    by_default = live_folder() if profile == PUBLISHED else paths().build / f"live-{profile}"
+    folder = output or by_default
+    names = [name for name, *_ in write_files(profile, folder, runs or RUNS)["models"]]
+    print(f"{folder} has {', '.join(names)}")
 
 
 def main(words: Sequence[str]) -> int:

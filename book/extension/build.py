@@ -15,6 +15,9 @@ from cae_lib.config import bundled_path, paths
 from cae_lib.errors import CaeError, ConfigError
 
 CLONE = Path(__file__).resolve().parents[2]
+PUBLISHED = "mini"
+"""The profile that the published book shows."""
+
 OPTIONS = ("-W", "-n", "--keep-going", "--all", "-q")
 """Of `jupyter-book build`: warnings are errors, all are shown, and nothing else is."""
 
@@ -42,6 +45,11 @@ def render(source: Path, config: Path, output: Path) -> Path:
     if done.returncode != 0 or not page.is_file():
         raise CaeError("the book was not rendered cleanly: see the warnings above")
     return page
+
+
+def live_folder() -> Path:
+    """Return the folder of the models that run in the browser of the published book's readers."""
+    return bundled_path("data/live")
 
 
 def own_book(profile_name: str) -> Path:

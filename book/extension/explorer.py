@@ -20,7 +20,9 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image, ImageOps
+from torch.nn.functional import normalize
 
+from book.extension.build import PUBLISHED, live_folder
 from cae_bench import datasets
 from cae_bench.benchmarks import Benchmark, ImageRef, Item, is_rescored
 from cae_bench.benchmarks.base import ITEM_KEY
@@ -45,6 +47,7 @@ RUNS = (
     "base",
     "clip-ft",
     *PAPER_RUNS,
+    "cae-all",
     *(f"truth-{name}" for name in PAPER_METHOD_LABELS),
     "negclip",
     "dependency-binding",
@@ -55,8 +58,12 @@ RUNS = (
 )
 """Runs whose answers are shown, as far as they are stored."""
 
+USUAL_RUNS = ("base", "clip-ft", "cae-all", "negclip", "dependency-binding")
+"""Runs whose answers are shown unless a reader asks for all, or a tour is about others."""
+
 SCORED_RUNS = ("base", "clip-ft", "cae-perturbation", "dependency-binding", "cae-binding")
-"""Runs whose scores of words are shown, as far as their weights are on this machine."""
+"""Runs whose scores of words are stored, as far as their weights are on this machine. The published
+book has none of them, because its readers' browsers compute scores."""
 
 SCORE_METHODS = PAPER_METHOD_LABELS | {"binding": "bindings"}
 FAMILY_LABELS = {
@@ -73,8 +80,8 @@ FAMILY_LABELS = {
     "cola": "COLA",
 }
 PER_SUBSET, PER_TOUR, SEED = 40, 12, 0
-PUBLISHED = "mini"
-"""The profile whose items the published book shows."""
+MOST_NAMED = 5
+"""Of the runs of a tour that are shown beside the usual ones."""
 
 COLUMNS, QUALITY = 8, 60
 SCENE_SIZE, PHOTOGRAPH_SIZE = 112, 224
@@ -151,6 +158,7 @@ class Collection:
         return {
             "profile": self.profile,
             "columns": COLUMNS,
+            "usual": [run for run in USUAL_RUNS if run in self.runs],
             "runs": [[run, label(run)] for run in self.runs],
             "measured": self.measured,
             "families": families,
@@ -207,13 +215,15 @@ def draw_scenes(profile: str) -> None:
 def write_files(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Collection:
     """Write `explorer-index.js`, a script for each family and a sheet of images for each subset."""
     collection = collect(profile, per_subset)
+    encoder = image_encoder(profile)
     for family in collection.index()["families"]:
         entries = [entry for entry in collection.entries if entry.family == family]
         content, sheets = chunk(entries, _tile(profile))
+        features = {"features": image_features(entries, encoder)} if encoder else {}
         names = {subset: f"explorer-{family}-{n}.webp" for n, subset in enumerate(sheets)}
         for subset, sheet in sheets.items():
             write_atomic(folder / names[subset], sheet)
-        text = script_json({"sheets": names, "items": content})
+        text = script_json({"sheets": names, "items": content} | features)
         write_atomic(folder / f"explorer-{family}.js", f"caeExplorerSets.{family} = {text};\n")
     text = script_json(collection.index())
     write_atomic(folder / "explorer-index.js", f"caeExplorerIndex = {text};\n")
@@ -231,7 +241,8 @@ def page(profile: str, per_subset: int = PER_SUBSET) -> CellOutput:
     wanted: set[str] = set()
     for tour in TOURS:
         if names := [entry.id for entry in tour.choose(collection, roles, wanted)]:
-            tours.append({"title": tour.title, "text": tour.text, "items": names})
+            runs = [] if len(tour.wrong) > MOST_NAMED else [*tour.right, *tour.wrong]
+            tours.append({"title": tour.title, "text": tour.text, "items": names, "runs": runs})
             wanted |= {*names}
     sample: dict[str, Any] = {}
     for family in collection.index()["families"]:
@@ -248,7 +259,7 @@ def page(profile: str, per_subset: int = PER_SUBSET) -> CellOutput:
     data = {
         "index": collection.index(),
         "tours": tours,
-        "words": word_table(collection),
+        "words": word_table(collection, () if profile == PUBLISHED else SCORED_RUNS),
         "sample": sample,
     }
     return CellOutput(
@@ -261,9 +272,16 @@ def page(profile: str, per_subset: int = PER_SUBSET) -> CellOutput:
 def standalone(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Path:
     """Write the explorer as a page of its own, with its files beside it, and return the page."""
     write_files(profile, folder, per_subset)
-    for name in ("explorer.js", "explorer.css"):
+    names = ["explorer.js", "explorer.css"]
+    if image_encoder(profile):
+        names.append("live-model.js")
+        for file in live_folder().glob("*.js"):
+            shutil.copy(file, folder)
+    for name in names:
         shutil.copy(bundled_path(f"book/_static/{name}"), folder)
-    text = STANDALONE.format(name=profile, explorer=page(profile, per_subset).html)
+    scripts = [name for name in (*names[2:], "live-index.js") if (folder / name).is_file()]
+    live = "".join(f'<script src="{name}"></script>' for name in scripts)
+    text = STANDALONE.format(name=profile, live=live, explorer=page(profile, per_subset).html)
     write_atomic(folder / "index.html", text)
     return folder / "index.html"
 
@@ -278,7 +296,7 @@ STANDALONE = """<!doctype html>
   --cae-bad: #9c1f1f }}
 body {{ font: 16px/1.5 sans-serif; max-width: 60rem; margin: 1rem auto; padding: 0 1rem }}
 </style>
-<script src="explorer-index.js"></script><script src="explorer.js"></script></head>
+<script src="explorer-index.js"></script>{live}<script src="explorer.js"></script></head>
 <body><main><h1>Explorer: {name}</h1>{explorer}</main></body></html>
 """
 
@@ -344,36 +362,38 @@ class Tour:
 TOURS = (
     Tour(
         "What NegCLIP gets right and CAE does not",
-        "NegCLIP is right, and all four CAE models of the paper are wrong.",
+        "Items on which NegCLIP is right, and CAE with each of the paper's four methods is wrong.",
         right=("negclip",),
         wrong=PAPER_RUNS,
     ),
     Tour(
         "What the swap-margin loss gets right and CAE does not",
-        "The swap-margin loss is right, and all four CAE models of the paper are wrong.",
+        "Items on which the model trained with the swap-margin loss is right, and CAE with each of "
+        "the paper's four methods is wrong.",
         right=("dependency-binding",),
         wrong=PAPER_RUNS,
     ),
     Tour(
         "Where the paper's parser errs",
-        "The paper's parser takes a word of a relation, such as “left” in “to the left of”, for "
-        "an object. See the roles of the words below the answers.",
+        "Items in whose true caption the paper's parser takes a word of a relation, as “left” in "
+        "“to the left of”, for an object.",
         parser_errs=True,
     ),
     Tour(
         "What ground-truth roles improve",
-        "The swap-margin loss is right with ground-truth roles and wrong with the paper's parser.",
+        "Items on which the swap-margin loss is right if its swaps follow ground-truth roles, and "
+        "wrong if they follow the roles of the paper's parser.",
         right=("truth-binding",),
         wrong=("cae-binding",),
     ),
     Tour(
         "What no fine-tuned model gets right",
-        "All fine-tuned models that the explorer shows are wrong.",
+        "Items on which all fine-tuned models of the list are wrong; CLIP itself may be right.",
         wrong=tuple(run for run in RUNS if run != "base"),
     ),
     Tour(
         "What fine-tuning unlearns",
-        "CLIP is right before fine-tuning; CLIP-FT and NegCLIP are wrong.",
+        "Items on which CLIP is right before fine-tuning, and CLIP-FT and NegCLIP are wrong.",
         right=("base",),
         wrong=("clip-ft", "negclip"),
     ),
@@ -435,7 +455,27 @@ def _tile(profile: str) -> int:
     return SCENE_SIZE if load_profile(profile).is_synthetic else PHOTOGRAPH_SIZE
 
 
-def word_table(collection: Collection) -> dict[str, Any]:
+def image_encoder(profile: str) -> Encoder | None:
+    """Return the image tower of the models that readers run; None for another profile."""
+    if profile != PUBLISHED or not (live_folder() / "live-index.js").is_file():
+        return None
+    settings = load_profile(profile)
+    return encoder_of(settings.run("base").open(), settings)
+
+
+def image_features(entries: Sequence[Entry], encoder: Encoder) -> dict[str, str]:
+    """Return the normalised features of the tiles of each subset, as base64 of int16."""
+    features = {}
+    for subset in dict.fromkeys(entry.subset for entry in entries):
+        own = [entry for entry in entries if entry.subset == subset]
+        refs = list(dict.fromkeys(ref for entry in own for ref in entry.item.images))
+        values = normalize(torch.from_numpy(encoder.encode_images(refs)), dim=-1).numpy()
+        steps = np.rint(32767 * values).astype("<i2")
+        features[subset] = b64encode(steps.tobytes()).decode()
+    return features
+
+
+def word_table(collection: Collection, scored_runs: Sequence[str] = SCORED_RUNS) -> dict[str, Any]:
     """Return the scores of the words of all true captions, by the runs that can be opened here.
 
     `runs`, `methods`, `roles` are labels. `items` has for each caption of an item its index `text`,
@@ -450,7 +490,7 @@ def word_table(collection: Collection) -> dict[str, Any]:
     captions, refs = [place[2] for place in places], [place[3] for place in places]
     scored, labels = [], []
     profile = load_profile(collection.profile)
-    for run in (run for run in SCORED_RUNS if run == "base" or run in profile.runs):
+    for run in (run for run in scored_runs if run == "base" or run in profile.runs):
         try:
             clip = profile.run(run).open()
         except CheckpointError:  # not trained here

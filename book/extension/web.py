@@ -1,7 +1,8 @@
 """Prepare the book's pages for the web, as a Sphinx extension (see `_config.yml`).
 
 It sets what search engines and link previews show of a page, writes formulas as MathML, which needs
-no script, puts the explorer's files beside its page, and removes scripts that no page uses.
+no script, puts the files of the explorer and of the live models beside their pages, and removes
+scripts that no page uses.
 """
 
 from __future__ import annotations
@@ -19,15 +20,25 @@ from docutils.utils.math.latex2mathml import tex2mathml
 from markupsafe import Markup
 from sphinx.util import logging
 
+from book.extension.build import PUBLISHED, live_folder
 from cae_lab.plots import FIGURE_MIME_TYPE
 from cae_lab.profiles import PROFILES, load_profile
 
 CARD = "_static/card.png"
 """The image that the preview of a link shows."""
 
-EXPLORER = "experiments/explorer.ipynb"
-PARTS = ("explorer", "weight-slider")
-"""Parts of pages, elements `cae-NAME`, that need scripts and style sheets of their own."""
+EXPLORER, PLAYGROUND = "experiments/explorer.ipynb", "playground.md"
+MODELS = ("live-index.js", "live-model.js", "live.css")
+PARTS = {
+    "explorer": {"explorer-index.js", "explorer.js", "explorer.css", *MODELS},
+    "live-form": {"live-form.js", "live.css"},
+    "playground": {"playground.js", *MODELS},
+    "weight-slider": {"weight-slider.js", "weight-slider.css"},
+}
+"""Parts of pages, elements `cae-NAME`, with the files that other pages do without."""
+
+FORM = re.compile(r'(?<=<div id="cae-live-form">).*?(?=</div>)', re.DOTALL)
+"""What the front page says where a book has no models, which a form of theirs replaces."""
 
 MOST_DESCRIPTION = 200
 SPELLED = {
@@ -58,6 +69,7 @@ def setup(app: Any) -> dict[str, bool]:
     app.add_config_value("cae_explorer", True, "html", [bool])  # whether to write its items
     app.add_html_math_renderer("mathml", (_formula, None), (_formula, None))
     app.connect("builder-inited", _with_explorer)
+    app.connect("builder-inited", _with_models)
     app.connect("source-read", _with_figures)
     app.connect("doctree-resolved", _with_boxes)
     app.connect("html-page-context", _with_description)
@@ -90,11 +102,9 @@ def _with_explorer(app: Any) -> None:
     if app.builder.name != "html" or not (has_page and app.config.cae_explorer):
         return
     # It imports PyTorch, which a book without the explorer does without.
-    from book.extension.explorer import PUBLISHED, draw_scenes, write_files
+    from book.extension.explorer import draw_scenes, write_files
 
-    # `own_book` names the copy of a profile's book like this.
-    copies = {f"{name}-book": name for name in PROFILES}
-    profile = copies.get(Path(app.srcdir).name, PUBLISHED)
+    profile = _profile(app)
     if not load_profile(profile).is_synthetic:  # the copy of a profile without synthetic scenes
         return
     draw_scenes(profile)
@@ -103,6 +113,26 @@ def _with_explorer(app: Any) -> None:
     app.config.html_static_path.append(str(folder))
     # A script cannot ask whether a file exists; pages of a book with the files load this one.
     app.add_js_file("explorer-index.js")
+
+
+def _with_models(app: Any) -> None:
+    """Copy the models that run in the reader's browser, which are those of the published book."""
+    if app.builder.name == "html" and _has_models(app):
+        app.config.html_static_path.append(str(live_folder()))
+        app.add_js_file(MODELS[0])
+
+
+def _has_models(app: Any) -> bool:
+    """Whether a book is the published one, and has a page that runs the models that lie here."""
+    has_page = Path(app.srcdir, PLAYGROUND).is_file()
+    return has_page and _profile(app) == PUBLISHED and (live_folder() / MODELS[0]).is_file()
+
+
+def _profile(app: Any) -> str:
+    """Return the profile whose book is built."""
+    # `own_book` names the copy of a profile's book like this.
+    copies = {f"{name}-book": name for name in PROFILES}
+    return copies.get(Path(app.srcdir).name, PUBLISHED)
 
 
 def _with_figures(app: Any, page: str, source: list[str]) -> None:
@@ -193,15 +223,21 @@ def _address(app: Any, context: dict[str, Any]) -> str:
 
 
 def _with_own_files(app: Any, page: str, template: str, context: dict[str, Any], tree: Any) -> None:
-    """Drop the files of `PARTS` that a page does not have, and those of Thebe."""
-    absent = [part for part in PARTS if f'id="cae-{part}"' not in context.get("body", "")]
+    """Fill in the form of the front page, drop files of absent `PARTS`, and those of Thebe."""
+    body = context.get("body", "")
+    if 'id="cae-live-form"' in body and _has_models(app):
+        form = (live_folder() / "front.html").read_text(encoding="utf-8")
+        # A function, because `re.sub` would read the backslashes of a replacement text.
+        body = context["body"] = FORM.sub(lambda _: form, body)
+    parts = {part: files for part, files in PARTS.items() if f'id="cae-{part}"' in body}
+    absent = {name for files in PARTS.values() for name in files}.difference(*parts.values())
 
     def wanted(file: Any) -> bool:
         name = Path(str(getattr(file, "filename", file))).name
         # Both the theme and Jupyter Book add Thebe, which no page uses; a browser would complain of
         # constants that are declared twice.
         return (
-            not name.startswith(tuple(absent))
+            name.partition("?")[0] not in absent
             and "thebe" not in f"{file} {getattr(file, 'attributes', '')}".lower()
         )
 

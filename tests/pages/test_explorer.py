@@ -14,10 +14,12 @@ import pytest
 import torch
 from browser import Browser
 from PIL import Image
+from torch.nn.functional import normalize
 from toys import forget
 
 from book.extension import explorer
 from book.extension.__main__ import main
+from book.extension.build import live_folder
 from cae_bench import datasets
 from cae_bench.choice import answer_benchmarks
 from cae_bench.encoder import Encoder
@@ -212,6 +214,7 @@ def show(browser: Browser, file: Path, width: int = 1400, address: str = "") -> 
         pass
     browser.open(file.as_uri() + address, width)
     wait(browser)
+    browser.evaluate("document.querySelector('[name=every]').click()")  # show all models
 
 
 def wait(browser: Browser) -> None:
@@ -269,7 +272,10 @@ def test_the_reader_guesses_first_and_keeps_a_tally(page: Browser, built: Simple
     page.evaluate("location.reload()")
     page.evaluate("new Promise(done => setTimeout(done, 300))")
     wait(page)
-    assert look(page)["rows"][0][2] == "1 of 2", "the session keeps the tally"
+    rows = look(page)["rows"]
+    assert rows[0][2] == "1 of 2", "the session keeps the tally"
+    usual = [explorer.label(run) for run in explorer.USUAL_RUNS if run in STORED]
+    assert [row[0] for row in rows] == ["You", *usual], "the others are shown on demand"
     page.evaluate("document.querySelector('[name=forget]').click()")
     assert look(page)["rows"] == [] and page.complaints == []
 
@@ -325,6 +331,33 @@ def test_a_copy_without_files_has_the_tours_and_an_item_of_each_subset(
     for number, tour in enumerate(built.data["tours"], 1):
         choose(browser, "tour", str(number))
         assert look(browser)["place"] == f"1 of {len(tour['items'])}"
+
+
+def test_browsers_compute_scores_of_the_published_books_words(
+    browser, built, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(explorer, "PUBLISHED", "smoke")
+    file = explorer.standalone("smoke", tmp_path, 1)
+    assert json.loads(DATA.search(file.read_text(encoding="utf-8"))[1])["words"]["items"] == {}
+    show(browser, file)
+    browser.evaluate("document.querySelector('[name=reveal]').click()")
+    browser.evaluate("document.querySelector('[name=score]').click()")
+    while not browser.evaluate("document.querySelectorAll('.words table').length"):
+        pass
+    labels, *rows = browser.evaluate("""[...document.querySelector(".words table").rows].map(row =>
+      [...row.cells].map(cell => cell.innerText.replace("−", "-").trim()))""")
+    index = read(live_folder() / "live-index.js")
+    assert labels[1] == index["models"][0][1] and len(labels) == 4
+    name = look(browser)["item"]
+    (entry,) = (e for e in explorer.collect("smoke", 1).entries if e.id == name)
+    ((text, image),) = entry.true_pairs
+    feature = Encoder(built.clips["base"]).encode_images([entry.item.images[image]])
+    clip = load_clip("clip-mini", live_folder().parent / "mini" / "base.safetensors")
+    tokens = clip.tokenizer([entry.item.texts[text]])
+    feature = normalize(torch.from_numpy(feature), dim=-1)
+    expected = word_scores(clip, tokens, feature, "perturbation")[0].tolist()[: len(rows)]
+    assert [float(row[1]) for row in rows] == pytest.approx([100 * s for s in expected], abs=0.15)
+    assert browser.complaints == []
 
 
 def test_a_caption_cannot_leave_the_data(browser, built, tmp_path: Path, monkeypatch):

@@ -17,7 +17,7 @@ from scipy import ndimage
 
 from cae_lib.errors import DataError
 from data.recipes.synthetic_scenes.layout import Placement
-from data.recipes.synthetic_scenes.scenes import Rng, Scene, Thing, generator
+from data.recipes.synthetic_scenes.scenes import Scene, Thing, generator
 from data.recipes.synthetic_scenes.vocabulary import COLORS, GLYPHS
 
 IMAGE_SIZE, JPEG_QUALITY = 112, 92
@@ -52,27 +52,64 @@ def glyph(noun: str, weight: int) -> tuple[Image.Image, Image.Image]:
     return Image.fromarray(np.where(regions == regions[0, 0], 0, 255).astype(np.uint8)), square
 
 
-def _paint(canvas: np.ndarray, thing: Thing, place: Placement, style: str, rng: Rng) -> None:
+class Paint(NamedTuple):
+    """What is drawn at random of one thing."""
+
+    weight: int  # of the glyph's lines
+    tilts: tuple[float, float]  # in degrees, of its silhouette and of its lines
+    phase: int  # of its pattern
+    color: np.ndarray  # red, green, blue in [0, 255]
+
+
+class Plan(NamedTuple):
+    """What is drawn at random of a scene: two colours of the background, and the paints."""
+
+    top: np.ndarray
+    bottom: np.ndarray
+    paints: Sequence[Paint]
+
+
+def _back_to_front(scene: Scene) -> list[int]:
+    """Order things so that nearer ones hide farther ones."""
+    return sorted(range(len(scene.placements)), key=lambda i: -scene.placements[i].depth)
+
+
+def draw_plan(scene: Scene) -> Plan:
+    """Draw what is random of a scene; the same scene gives the same plan."""
+    # A stream of its own: what is drawn does not depend on how the scene was sampled.
+    rng = generator(scene.seed, "draw")
+    light = (225, 252) if scene.style == "plain" else (150, 200)
+    top, bottom = rng.uniform(*light, (2, 3)).astype(np.float32)
+    paints = {}
+    for index in _back_to_front(scene):
+        weight = int(rng.choice(_WEIGHTS[scene.style]))
+        tilts = rng.uniform(-5, 5), rng.uniform(-5, 5)
+        phase = int(rng.integers(8))
+        own = np.array(COLORS[scene.content.things[index].color])
+        paints[index] = Paint(weight, tilts, phase, np.clip(own + rng.normal(0, 25, 3), 0, 255))
+    return Plan(top, bottom, [paints[index] for index in range(len(paints))])
+
+
+def _paint(canvas: np.ndarray, thing: Thing, place: Placement, paint: Paint) -> None:
     """Draw one thing onto the canvas `(S, S, 3)`, float32, in place."""
     side = max(8, round(place.scale * IMAGE_SIZE))
     masks = []
-    for mask in glyph(thing.noun, int(rng.choice(_WEIGHTS[style]))):
+    for mask, tilt in zip(glyph(thing.noun, paint.weight), paint.tilts, strict=True):
         if place.flip:
             mask = mask.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         mask = mask.resize((side, side), Image.Resampling.BILINEAR)
-        tilt = place.tilt + rng.uniform(-5, 5)
-        masks.append(np.asarray(mask.rotate(tilt, Image.Resampling.BILINEAR), np.float32) / 255)
+        turned = mask.rotate(place.tilt + tilt, Image.Resampling.BILINEAR)
+        masks.append(np.asarray(turned, np.float32) / 255)
     x, y = round(place.x * IMAGE_SIZE - side / 2), round(place.y * IMAGE_SIZE - side / 2)
     # A thing may reach beyond the image; `window` is the part of its masks that is seen.
     left, top = max(0, x), max(0, y)
     right, bottom = min(IMAGE_SIZE, x + side), min(IMAGE_SIZE, y + side)
     window = np.s_[top - y : bottom - y, left - x : right - x]
     fill, line = masks[0][window][..., None], masks[1][window][..., None]
-    phase = int(rng.integers(8))
-    color = body = np.clip(np.array(COLORS[thing.color]) + rng.normal(0, 25, 3), 0, 255)
+    color = body = paint.color
     if thing.pattern is not None:
         v, u = np.mgrid[:side, :side]
-        dark = _PATTERNS[thing.pattern](u, v, phase).astype(np.float32)
+        dark = _PATTERNS[thing.pattern](u, v, paint.phase).astype(np.float32)
         body = color * (1 - 0.5 * dark[window][..., None])
     # a view, so the additions change the canvas
     under = canvas[top:bottom, left:right]
@@ -96,16 +133,11 @@ def _marks(draw: ImageDraw.ImageDraw, place: Placement) -> None:
 
 def render(scene: Scene) -> Image.Image:
     """Draw a scene as an RGB image of 112 x 112 pixels; the same scene gives the same pixels."""
-    # A stream of its own: what is drawn does not depend on how the scene was sampled.
-    rng = generator(scene.seed, "draw")
-    light = (225, 252) if scene.style == "plain" else (150, 200)
-    top, bottom = rng.uniform(*light, (2, 3)).astype(np.float32)
+    plan = draw_plan(scene)
     ramp = np.linspace(0, 1, IMAGE_SIZE, dtype=np.float32)[:, None, None]
-    canvas = np.repeat(top * (1 - ramp) + bottom * ramp, IMAGE_SIZE, 1)
-    placed = zip(scene.content.things, scene.placements, strict=True)
-    # Farther things first, which nearer ones then hide.
-    for thing, place in sorted(placed, key=lambda pair: -pair[1].depth):
-        _paint(canvas, thing, place, scene.style, rng)
+    canvas = np.repeat(plan.top * (1 - ramp) + plan.bottom * ramp, IMAGE_SIZE, 1)
+    for index in _back_to_front(scene):
+        _paint(canvas, scene.content.things[index], scene.placements[index], plan.paints[index])
     image = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
     draw = ImageDraw.Draw(image)
     for place in scene.placements:

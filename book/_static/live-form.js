@@ -1,0 +1,61 @@
+/* The live model of the front page: one scene, its caption and the swapped one. What the page shows at
+   first is in its text; models are loaded when a reader chooses one. */
+(() => {
+  "use strict";
+  const here = document.currentScript.src.replace(/[^/]*$/, "");
+  const points = value => (100 * value).toFixed(1).replace("-", "−");
+
+  const loadModels = () => new Promise((done, failed) => {
+    const script = document.createElement("script");
+    Object.assign(script, { src: `${here}live-model.js`, onload: done, onerror: failed });
+    document.head.append(script);
+  }).then(() => Promise.all(["index", "front"].map(caeLive.loadScript)));
+
+  /* As `_answer_html` of book/extension/live.py. */
+  function answerHtml(tower, title) {
+    const { vocabulary } = caeLiveIndex, { captions, feature } = caeLiveFront, live = caeLive;
+    const texts = captions.map(caption => live.tokenize(vocabulary, caption)), explained = live.explain(tower, texts[0]);
+    const similarities = [explained.feature, live.encodeText(tower, texts[1].tokens).feature]
+      .map(text => live.similarity(text, feature));
+    const wins = similarities[0] > similarities[1], highest = Math.max(...similarities);
+    const lines = ["true", "swapped"].map((name, i) => `<tr class="${(i === 0) === wins ? "wins" : ""}">
+      <th scope="row"><small>${name}</small> ${captions[i]}</th><td class="number">${points(similarities[i])}</td>
+      <td class="bar" aria-hidden="true"><span style="width:${100 * similarities[i] / highest}%"></span></td></tr>`);
+    const scores = live.perturbationScores(explained, feature), { roles } = live.parse(vocabulary, captions[0]);
+    return `<table class="sims"><caption>Similarity × 100</caption><tbody>${lines.join("")}</tbody></table>
+      <p class="verdict ${wins ? "caption" : "swap"}">Prefers <b>${wins ? "the true caption" : "the swapped caption"}</b>
+      by ${points(Math.abs(similarities[0] - similarities[1]))}</p>${live.barsHtml(texts[0].words.map(word => word.text), roles, scores,
+      { least: Math.min(0, ...scores), most: Math.max(...scores), title })}`;
+  }
+
+  function start(root) {
+    const form = root.querySelector("form"), answer = root.querySelector(".answer");
+    const title = root.querySelector(".words caption").textContent;
+    form.querySelector("fieldset").hidden = false;
+
+    async function show() {
+      const run = form.elements.model.value;
+      answer.ariaBusy = "true";
+      try {
+        const tower = await caeLive.load(caeLiveIndex.models.find(([name]) => name === run)[2]);
+        if (run === form.elements.model.value) answer.innerHTML = answerHtml(tower, title);
+      } catch {
+        answer.innerHTML = "<p>This model could not be loaded.</p>";
+      }
+      answer.ariaBusy = "false";
+    }
+
+    answer.setAttribute("aria-live", "polite");
+    form.addEventListener("submit", event => event.preventDefault());
+    let loaded = null;
+    form.addEventListener("change", () => {
+      loaded = loaded ?? loadModels();
+      loaded.then(show, () => { answer.innerHTML = "<p>The models could not be loaded.</p>"; });
+    });
+  }
+
+  document.addEventListener("DOMContentLoaded", () => {
+    const root = document.getElementById("cae-live-form");
+    if (root?.querySelector("form")) start(root);
+  });
+})();

@@ -1,0 +1,440 @@
+"""Export trained models for the reader's browser, where `book/_static/live-model.js` runs them.
+
+`write_files` writes `live-index.js`, which has the vocabulary and names the models, and a script
+for the image tower and for each text tower. They are scripts, because a page that is opened from a
+disk cannot fetch files. A matrix is stored with 12 bits a weight, which are two characters of
+base64, and a scale for each row; vectors are float32. So a text tower takes as many characters as
+it would take bytes in float16, and its features differ from PyTorch's by less than 1e-3.
+`live-scenes.js` has what the playground draws, `live-front.js` the scene of the front page, and
+`front.html` what this page shows of it without scripts.
+The folder `data/live` holds the set that the published book shows.
+"""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from open_clip import SimpleTokenizer
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from cae_lab.plots import label, script_json
+from cae_lab.profiles import load_profile
+from cae_lib.attribution.base import mask_embedding
+from cae_lib.attribution.word_scores import word_scores
+from cae_lib.errors import CheckpointError, ConfigError
+from cae_lib.models.clip import Clip
+from cae_lib.models.image_tower import encode_image
+from cae_lib.models.text_encoder import encode_text, text_encoder
+from cae_lib.runtime import write_atomic
+from cae_lib.words.articles import indefinite_article
+
+RUNS = (
+    "base",
+    "clip-ft",
+    "cae-gradcam",
+    "cae-all",
+    "negclip",
+    "dependency-binding",
+    "hinge-swaps",
+    "relations-binding",
+    "attributes-binding",
+)
+"""Runs that are exported by default, as far as they are trained: 11 MB."""
+
+IMAGE_TOWER = "image-tower"
+"""Name of the image tower among the files, which is the same for all runs."""
+
+DIGITS = np.frombuffer(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", np.uint8
+)
+LARGEST = 2047
+"""The largest weight of a row, as a signed integer of 12 bits."""
+
+FUNCTION_WORDS = tuple("a an and at in is it no not of that the there this to true we".split())
+POSITIONS = ("on the left", "on the right", "at the top", "at the bottom")
+"""Phrases for the position of a thing, as `position_phrase` of the recipe writes them."""
+
+SPRITE_SIDE, SPRITE_WEIGHT, SPRITE_COLUMNS = 128, 450, 6
+N_SCENES = 60
+FRONT_SCENE = 16
+"""Index, among the exported scenes, of the one on the front page."""
+
+ONE_KIND_RUNS = ("relations-binding", "attributes-binding")
+"""Runs that the front page does not offer."""
+
+WORDS_CAPTION = "How much masking a word of the true caption lowers the similarity, × 100"
+
+
+def write_files(profile: str, folder: Path, runs: Sequence[str] = RUNS) -> dict[str, Any]:
+    """Write runs of a profile, seed 0, into a folder; runs that are not trained are left out.
+
+    Returns:
+        What `live-index.js` sets: the vocabulary, and names, labels and files of the models.
+
+    Raises:
+        CheckpointError: If no run is trained.
+        ConfigError: If a run is unknown, or not a model that the browser can run.
+    """
+    settings = load_profile(profile)
+    clips = {}
+    for run in runs:
+        try:
+            clips[run] = settings.run(run).open()
+        except CheckpointError:  # not trained here
+            continue
+    index = write_models(clips, folder, profile)
+    write_scenes(profile, clips, folder)
+    return index
+
+
+def write_models(clips: Mapping[str, Clip], folder: Path, profile: str) -> dict[str, Any]:
+    """Write models by their names, which have one image tower, into a folder; see `write_files`."""
+    if not clips:
+        raise CheckpointError("no run is trained here: call `cae train`, or name other runs.")
+    images = {run: image_tower(clip) for run, clip in clips.items()}
+    (first, shared), *others = images.items()
+    for run, tower in others:
+        if tower != shared:
+            raise ConfigError(f"{run} has another image tower than {first}: export it apart.")
+    words = vocabulary()
+    files = {run: re.sub(r"[^\w-]+", "-", run) for run in clips}
+    index = {
+        "profile": profile,
+        "vocabulary": words,
+        "models": [[run, _label(run, profile), files[run]] for run in clips],
+    }
+    _write(folder, "index", "caeLiveIndex", index)
+    _write(folder, IMAGE_TOWER, f'caeLiveTowers["{IMAGE_TOWER}"]', shared)
+    for run, clip in clips.items():
+        content = text_tower(clip, words["ids"])
+        _write(folder, files[run], f'caeLiveTowers["{files[run]}"]', content)
+    return index
+
+
+def _label(run: str, profile: str) -> str:
+    """Return the label of a run with its settings, and with λ if CAE trained it."""
+    entry, *settings = run.split("+")
+    if entry.startswith("cae-"):
+        config = load_profile(profile).run(run).config
+        weights = sorted({config.weight, *dict(config.further_methods).values()})
+        ends = dict.fromkeys((weights[0], weights[-1]))
+        settings = [f"λ {' to '.join(f'{weight:g}' for weight in ends)}"]
+    return ", ".join([label(entry), *settings])
+
+
+def _write(folder: Path, name: str, variable: str, content: Any) -> None:
+    write_atomic(folder / f"live-{name}.js", f"{variable} = {script_json(content)};\n")
+
+
+def vocabulary() -> dict[str, Any]:
+    """Return the words of the recipe's captions, with their tokens and what swaps need to know.
+
+    Returns:
+        `ids`: the tokens of CLIP's vocabulary, of which the first begins a text and the second ends
+        it. `words`: for each word the rows of its tokens in `ids`. `an`: words that take "an".
+        `nouns`, `adjectives` (of each kind), `relations` (their wordings), `vague` (relations that
+        hold in both directions), `prefixes` and `positions`: the recipe's own. `colors`: what
+        colours look like.
+    """
+    from data.recipes.synthetic_scenes import vocabulary as recipe
+    from data.recipes.synthetic_scenes.grammar import PREFIXES
+
+    wordings = {name: kind.wordings for name, kind in recipe.RELATIONS.items()}
+    phrases = (*PREFIXES, *POSITIONS, *recipe.VAGUE_RELATIONS, *sum(wordings.values(), ()))
+    known = {*FUNCTION_WORDS, *recipe.NOUNS, *recipe.KIND_OF, *" ".join(phrases).split()}
+    tokenizer = SimpleTokenizer()
+    tokens = {word: tokenizer.encode(word) for word in sorted(known)}
+    special = [tokenizer.sot_token_id, tokenizer.eot_token_id]
+    ids = [*special, *sorted({token for of_word in tokens.values() for token in of_word})]
+    return {
+        "ids": ids,
+        "words": {word: [ids.index(token) for token in own] for word, own in tokens.items()},
+        "an": [word for word in tokens if indefinite_article(word) == "an"],
+        "nouns": recipe.NOUNS,
+        "adjectives": recipe.ADJECTIVES,
+        "relations": wordings,
+        "vague": recipe.VAGUE_RELATIONS,
+        "prefixes": PREFIXES,
+        "positions": POSITIONS,
+        "colors": recipe.COLORS,
+    }
+
+
+def write_scenes(profile: str, clips: Mapping[str, Clip], folder: Path) -> None:
+    """Write what the playground draws, and the scene of the front page with its first answer."""
+    from data.recipes.synthetic_scenes.vocabulary import NOUNS
+
+    scenes = test_scenes(profile)
+    _write(
+        folder,
+        "scenes",
+        "caeLiveScenes",
+        {
+            "nouns": NOUNS,
+            "side": SPRITE_SIDE,
+            "columns": SPRITE_COLUMNS,
+            "sprites": _url(sprite_sheet(), "PNG"),
+            "scenes": [drawn(scene) | {"caption": caption} for scene, caption in scenes],
+        },
+    )
+    write_front(scenes[FRONT_SCENE][0], profile, clips, folder)
+
+
+def write_front(scene: Any, profile: str, clips: Mapping[str, Clip], folder: Path) -> None:
+    """Write the form of the front page: its scene, and what CLIP-FT answers (or the first model).
+
+    What it shows at first is HTML, so that it is seen without scripts and before any is loaded.
+    """
+    from data.recipes.synthetic_scenes.draw import render
+    from data.recipes.synthetic_scenes.grammar import stated
+
+    contents = scene.content, scene.content.swapped()
+    captions = [stated(c, [t.attributes for t in c.things[:2]]).text for c in contents]
+    run = next((run for run in clips if run.split("+")[0] == "clip-ft"), next(iter(clips)))
+    clip, image = clips[run], render(scene)
+    with torch.no_grad():
+        pixels = clip.preprocess(image.convert("RGBA"))[None]
+        feature = normalize(encode_image(clip.model, pixels).features, dim=-1)
+        tokens = clip.tokenizer(captions)
+        texts = normalize(encode_text(clip.model, tokens).features, dim=-1)
+        similarities = (texts @ feature[0]).tolist()
+    scores = word_scores(clip, tokens[:1], feature, "perturbation")[0].tolist()
+    values = [float(f"{value:.6g}") for value in feature[0].tolist()]
+    _write(folder, "front", "caeLiveFront", {"captions": captions, "feature": values})
+    radios = "".join(
+        f'<label><input type="radio" name="model" value="{html.escape(name)}"'
+        f"{' checked' if name == run else ''}> {html.escape(_label(name, profile))}</label>"
+        for name in clips
+        if name not in ONE_KIND_RUNS
+    )
+    url = _url(image.resize((336, 336), Image.Resampling.LANCZOS), "WEBP")
+    write_atomic(
+        folder / "front.html",
+        f'<form class="live" aria-label="A caption and its swap"><div><img src="{url}" alt="The '
+        f'scene: {html.escape(captions[0])}"><fieldset hidden><legend>Model</legend>{radios}'
+        f'</fieldset></div><div class="answer" data-run="{html.escape(run)}">'
+        f"{_answer_html(captions, similarities, scores)}</div></form>\n",
+    )
+
+
+def _answer_html(
+    captions: Sequence[str], similarities: Sequence[float], scores: list[float]
+) -> str:
+    """Return what `answerHtml` of `live-form.js` returns."""
+    words, wins = captions[0].split(), similarities[0] > similarities[1]
+    roles = [_role(word) for word in words]
+    scores = scores[: len(words)]
+    least, most = min(0.0, *scores), max(scores)
+    lines = "".join(
+        f'<tr class="{"wins" if is_first == wins else ""}"><th scope="row"><small>{name}</small> '
+        f'{caption}</th><td class="number">{_points(value)}</td><td class="bar" '
+        f'aria-hidden="true"><span style="width:{100 * value / max(similarities):.1f}%"></span>'
+        "</td></tr>"
+        for is_first, name, caption, value in zip(
+            (True, False), ("true", "swapped"), captions, similarities, strict=True
+        )
+    )
+    bars = "".join(
+        f'<tr class="{role}"><th scope="row">{word}</th><td class="number">{_points(score)}</td>'
+        f'<td class="bar" aria-hidden="true"><span style="left:'
+        f"{100 * (min(0, score) - least) / (most - least):.1f}%;width:"
+        f'{100 * abs(score) / (most - least):.1f}%"></span></td></tr>'
+        for word, role, score in zip(words, roles, scores, strict=True)
+    )
+    objects = [s for s, role in zip(scores, roles, strict=True) if role == "object"]
+    others = [s for s, role in zip(scores, roles, strict=True) if role in ("attribute", "relation")]
+    return (
+        f'<table class="sims"><caption>Similarity × 100</caption><tbody>{lines}</tbody></table>'
+        f'<p class="verdict {"caption" if wins else "swap"}">Prefers <b>'
+        f"{'the true caption' if wins else 'the swapped caption'}</b> by "
+        f"{_points(abs(similarities[0] - similarities[1]))}</p>"
+        f'<table class="words"><caption>{WORDS_CAPTION}</caption><tbody>{bars}</tbody></table>'
+        f'<p class="gap"><b class="object">Objects</b> {_points(np.mean(objects))}, '
+        f'<b class="attribute">attributes</b> and <b class="relation">relations</b> '
+        f"{_points(np.mean(others))} on average</p>"
+    )
+
+
+def _role(word: str) -> str:
+    """Return the role of a word of a caption that `stated` wrote."""
+    from data.recipes.synthetic_scenes.vocabulary import KIND_OF, NOUNS
+
+    if word in ("a", "an", "is"):
+        return "other"
+    return "object" if word in NOUNS else "attribute" if word in KIND_OF else "relation"
+
+
+def _points(value: Any) -> str:
+    return f"{100 * value:.1f}".replace("-", "−")
+
+
+def test_scenes(profile: str) -> list[tuple[Any, str]]:
+    """Return scenes of the test split that remain possible when swapped, with their captions.
+
+    A caption states all attributes of the first two things, and how they are related.
+    """
+    from data.recipes.synthetic_scenes.config import world_config
+    from data.recipes.synthetic_scenes.corpora import coco_images
+    from data.recipes.synthetic_scenes.grammar import stated
+
+    found = []
+    for item in coco_images(world_config(profile), "test"):
+        content = item.scene.content
+        words = [thing.attributes for thing in content.things[:2]]
+        if content.swappable() and len(content.things) < 4 and sum(map(len, words)) < 5:
+            found.append((item.scene, stated(content, words).text))
+    return found[:N_SCENES]
+
+
+def sprite_sheet() -> Image.Image:
+    """Return the glyphs of all nouns: silhouettes in the red channel, outlines in the green one."""
+    from data.recipes.synthetic_scenes.draw import glyph
+    from data.recipes.synthetic_scenes.vocabulary import NOUNS
+
+    side, rows = SPRITE_SIDE, -(-len(NOUNS) // SPRITE_COLUMNS)
+    sheet = Image.new("RGB", (SPRITE_COLUMNS * side, rows * side))
+    empty = Image.new("L", (side, side))
+    for number, noun in enumerate(NOUNS):
+        row, column = divmod(number, SPRITE_COLUMNS)
+        sprite = Image.merge("RGB", [*glyph(noun, SPRITE_WEIGHT), empty])
+        sheet.paste(sprite, (column * side, row * side))
+    return sheet
+
+
+def drawn(scene: Any) -> dict[str, Any]:
+    """Return what the recipe's `render` draws of a scene, its random draws among it."""
+    from data.recipes.synthetic_scenes.draw import draw_plan
+
+    plan = draw_plan(scene)
+    things = [
+        {
+            "noun": thing.noun,
+            "color": thing.color,
+            "pattern": thing.pattern or "",
+            "x": round(place.x, 4),
+            "y": round(place.y, 4),
+            "scale": round(place.scale, 4),
+            "tilt": round(place.tilt + sum(paint.tilts) / 2, 2),
+            "flip": place.flip,
+            "depth": place.depth,
+            "motion": place.motion,
+            "contact": place.contact,
+            "rgb": [round(float(value)) for value in paint.color],
+            "phase": paint.phase,
+        }
+        for thing, place, paint in zip(
+            scene.content.things, scene.placements, plan.paints, strict=True
+        )
+    ]
+    colors = {"top": plan.top, "bottom": plan.bottom}
+    return {"things": things} | {
+        name: [round(float(v), 1) for v in color] for name, color in colors.items()
+    }
+
+
+def _url(image: Image.Image, kind: str) -> str:
+    stream = io.BytesIO()
+    image.save(stream, kind, **({"optimize": True} if kind == "PNG" else {"quality": 90}))
+    return f"data:image/{kind.lower()};base64,{b64encode(stream.getvalue()).decode()}"
+
+
+def text_tower(clip: Clip, ids: Sequence[int]) -> dict[str, Any]:
+    """Return a text tower with the embeddings of some tokens, and the one that masks a word."""
+    model: Any = clip.model
+    tensors = {
+        "tokens": model.token_embedding.weight[list(ids)],
+        "mask": mask_embedding(text_encoder(model)),
+        "positions": model.positional_embedding,
+        **_blocks(model.transformer),
+        **_norm("ln_last", model.ln_final),
+        "projection": model.text_projection.T,
+    }
+    return {
+        "heads": _heads(clip, model.transformer),
+        "logitScale": model.logit_scale.exp().item(),
+        **_packed(tensors),
+    }
+
+
+def image_tower(clip: Clip) -> dict[str, Any]:
+    """Return an image tower, with the mean and deviation of pixels that it expects."""
+    tower: Any = clip.model.visual
+    tensors = {
+        "patches": tower.conv1.weight.flatten(1),
+        "class": tower.class_embedding,
+        "positions": tower.positional_embedding,
+        **_norm("ln_first", tower.ln_pre),
+        **_blocks(tower.transformer),
+        **_norm("ln_last", tower.ln_post),
+        "projection": tower.proj.T,
+    }
+    return {
+        "heads": _heads(clip, tower.transformer),
+        "imageSize": clip.image_size,
+        "patchSize": tower.conv1.kernel_size[0],
+        "mean": list(tower.image_mean),
+        "std": list(tower.image_std),
+        **_packed(tensors),
+    }
+
+
+def _heads(clip: Clip, transformer: Any) -> int:
+    if clip.activation != "quickgelu":
+        raise ConfigError(f"{clip.name} has the activation {clip.activation}, not quickgelu.")
+    return transformer.resblocks[0].attn.num_heads
+
+
+def _norm(name: str, norm: Any) -> dict[str, Tensor]:
+    return {f"{name}.weight": norm.weight, f"{name}.bias": norm.bias}
+
+
+def _blocks(transformer: Any) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for number, block in enumerate(transformer.resblocks):
+        attention, mlp = block.attn, block.mlp
+        width = attention.embed_dim  # queries are apart: the last block has them for one position
+        own = {
+            **_norm("ln_1", block.ln_1),
+            "query.weight": attention.in_proj_weight[:width],
+            "query.bias": attention.in_proj_bias[:width],
+            "keys.weight": attention.in_proj_weight[width:],
+            "keys.bias": attention.in_proj_bias[width:],
+            "out.weight": attention.out_proj.weight,
+            "out.bias": attention.out_proj.bias,
+            **_norm("ln_2", block.ln_2),
+            "hidden.weight": mlp.c_fc.weight,
+            "hidden.bias": mlp.c_fc.bias,
+            "mlp.weight": mlp.c_proj.weight,
+            "mlp.bias": mlp.c_proj.bias,
+        }
+        tensors |= {f"{number}.{name}": tensor for name, tensor in own.items()}
+    return tensors
+
+
+def _packed(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return shapes by name, the matrices' weights, and vectors and matrices' scales as float32."""
+    matrices, floats = [], []
+    for tensor in tensors.values():
+        values = tensor.detach().float().cpu().numpy()
+        if values.ndim == 1:
+            floats.append(values)
+            continue
+        scales = np.maximum(np.abs(values).max(axis=1), np.finfo(np.float32).tiny) / LARGEST
+        steps = np.rint(values / scales[:, None]).astype(np.int16) + LARGEST + 1
+        matrices.append(np.stack([DIGITS[steps >> 6], DIGITS[steps & 63]], axis=-1).tobytes())
+        floats.append(scales)
+    return {
+        "shapes": {name: list(tensor.shape) for name, tensor in tensors.items()},
+        "matrices": b"".join(matrices).decode(),
+        "floats": b64encode(np.concatenate(floats).astype("<f4").tobytes()).decode(),
+    }

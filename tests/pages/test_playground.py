@@ -1,0 +1,327 @@
+"""The playground draws what the recipe draws, and its prepared states show what they say."""
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from browser import Browser, find_browser
+from conftest import REPOSITORY
+from torch.nn.functional import cosine_similarity
+
+from book.extension import live, web
+from cae_lib.models.clip import load_clip
+from cae_lib.models.image_tower import encode_image
+from data.recipes.synthetic_scenes.config import world_config
+from data.recipes.synthetic_scenes.corpora import coco_images
+from data.recipes.synthetic_scenes.draw import render
+
+LIVE = REPOSITORY / "data" / "live"
+N_SCENES = 20
+MOST_BYTES = 12e6
+SLOW = 250  # milliseconds for an answer on a busy machine: five times what an idle one needs
+PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Playground</title>
+<link rel="stylesheet" href="live.css"><script src="live-model.js"></script>
+<script src="live-index.js"></script><script src="playground.js"></script>
+<div id="cae-playground"></div></html>"""
+READY = "document.querySelectorAll('.answer > .words').length"
+
+# Of a state: by model, the similarity of caption and swaps by their keys, and scores of words.
+COMPUTE = """
+(async state => {
+  const { vocabulary, models } = caeLiveIndex, live = caeLive, page = caePlayground;
+  const scene = caeLiveScenes.scenes[state.scene], caption = state.caption ?? scene.caption;
+  const tower = await live.load("image-tower"), text = live.tokenize(vocabulary, caption);
+  const image = live.encodeImage(tower, page.compose(scene, 112, vocabulary.colors));
+  const { roles } = live.parse(vocabulary, caption), answers = {};
+  for (const [run, , file] of models) {
+    const own = await live.load(file), explained = live.explain(own, text);
+    const similarity = caption => live.similarity(image,
+      live.encodeText(own, live.tokenize(vocabulary, caption).tokens).feature);
+    answers[run] = {
+      loss: Object.fromEntries(page.swapsOf(vocabulary, caption).map(swap =>
+        [swap.key, 100 * (similarity(caption) - similarity(swap.text))])),
+      words: text.words.map(word => word.text),
+      roles,
+      scores: live.perturbationScores(explained, image).map(score => 100 * score),
+    };
+  }
+  return answers;
+})(%s)
+"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    if find_browser() is None:
+        pytest.skip("no Chromium or Chrome on this machine: install one to run this")
+    opened = Browser(tmp_path_factory.mktemp("user"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("playground")
+    for source in (*LIVE.iterdir(), *(REPOSITORY / "book" / "_static").glob("*.[jc]s*")):
+        shutil.copy(source, folder)
+    (folder / "page.html").write_text(PAGE, encoding="utf-8")
+    return folder / "page.html"
+
+
+def open_page(browser: Browser, page: Path, address: str = "", answers: int = 2) -> None:
+    browser.open("about:blank", 1400)
+    browser.complaints.clear()
+    browser.open(page.as_uri() + address, 1400)
+    wait(browser, f"{READY} === {answers}")
+
+
+def wait(browser: Browser, condition: str) -> None:
+    for _ in range(600):
+        if browser.evaluate(condition):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"it never came true: {condition}; {browser.complaints}")
+
+
+def text(browser: Browser, selector: str) -> str:
+    return browser.evaluate(f"document.querySelector({json.dumps(selector)}).textContent")
+
+
+def frames(browser: Browser) -> None:
+    """Wait until what was changed is drawn."""
+    browser.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
+
+
+def write(browser: Browser, caption: str) -> None:
+    browser.evaluate(
+        f"""(() => {{ const field = document.querySelector("[name=caption]");
+        field.value = {json.dumps(caption)};
+        field.dispatchEvent(new Event("input", {{ bubbles: true }})); }})()"""
+    )
+    frames(browser)
+
+
+def test_the_committed_models_are_small_and_complete():
+    assert sum(path.stat().st_size for path in LIVE.iterdir()) < MOST_BYTES
+    index = json.loads((LIVE / "live-index.js").read_text().partition(" = ")[2].rstrip(";\n"))
+    names = {file for _, _, file in index["models"]} | {"index", "image-tower", "scenes", "front"}
+    assert {path.name for path in LIVE.glob("*.js")} == {f"live-{name}.js" for name in names}
+    assert {"base", "cae-all"} <= {run for run, *_ in index["models"]}
+    assert index["vocabulary"] == json.loads(json.dumps(live.vocabulary()))
+
+
+def test_a_scene_gives_the_features_that_the_recipe_gives(browser, page):
+    items = coco_images(world_config("mini"), "test")[:N_SCENES]
+    scenes = json.dumps([live.drawn(item.scene) for item in items])
+    open_page(browser, page)
+    features = browser.evaluate(
+        f"""caeLive.load("image-tower").then(tower => {scenes}.map(scene => [...caeLive.encodeImage(
+        tower, caePlayground.compose(scene, 112, caeLiveIndex.vocabulary.colors))]))"""
+    )
+    clip = load_clip("clip-mini", REPOSITORY / "data" / "mini" / "base.safetensors")
+    pixels = [clip.preprocess(render(item.scene).convert("RGBA")) for item in items]
+    with torch.no_grad():
+        expected = encode_image(clip.model, torch.stack(pixels)).features
+    assert cosine_similarity(torch.tensor(features), expected).min() > 0.99
+
+
+@pytest.fixture(scope="module")
+def states(browser, page) -> list[dict[str, Any]]:
+    """The prepared states, and in `first` and `second` what their two models answer."""
+    open_page(browser, page)
+    states = browser.evaluate("caePlayground.STATES")
+    alike = browser.evaluate("caePlayground.ALIKE")
+    for state in states:
+        answers = browser.evaluate(COMPUTE % json.dumps(state))
+        entries = {run.partition("+")[0]: run for run in answers}
+        names = [entries.get(name) or entries[alike[name]] for name in state["models"]]
+        state["first"], state["second"] = (answers[name] for name in names)
+        state["answers"] = answers
+    return states
+
+
+def role_means(answer: dict[str, Any]) -> tuple[float, float]:
+    """Mean score of object words, and of attributes and relations."""
+    scores, roles = np.array(answer["scores"]), np.array(answer["roles"])
+    return scores[roles == "object"].mean(), scores[
+        np.isin(roles, ["attribute", "relation"])
+    ].mean()
+
+
+def test_prepared_states_show_what_they_say(states):
+    levels, chooses, attributes, unused, breaks, learns = states
+    objects, others = role_means(levels["first"])
+    assert objects > 1.5 * others, "plain fine-tuning has a gap"
+    objects, others = role_means(levels["second"])
+    assert others > objects, "CAE has none"
+    score = dict(zip(levels["second"]["words"], levels["second"]["scores"], strict=True))
+    assert min(score["red"], score["left"], score["green"]) > score["dog"]
+    for model in ("first", "second"):
+        assert levels[model]["loss"]["cow dog"] < -1, "the false caption is preferred"
+
+    assert chooses["first"]["loss"]["cow dog"] < 0 and chooses["second"]["loss"]["cow dog"] > 5
+    objects, others = role_means(chooses["second"])
+    assert objects > 1.5 * others
+
+    assert attributes["second"]["loss"]["purple blue"] > attributes["first"]["loss"]["purple blue"]
+    assert attributes["second"]["loss"]["purple blue"] > 3
+    assert attributes["second"]["loss"]["umbrella chair"] < 0
+
+    for run, answer in unused["answers"].items():
+        assert abs(answer["scores"][answer["words"].index("there")]) < 1, run
+    score = dict(zip(unused["second"]["words"], unused["second"]["scores"], strict=True))
+    assert score["is"] > score["chair"]
+
+    assert breaks["second"]["loss"]["apple ball"] < -1
+    assert breaks["second"]["scores"][breaks["second"]["words"].index("red")] < 0
+
+    relations, colors = (learns[model]["loss"] for model in ("first", "second"))
+    assert relations["umbrella chair"] > 10 and colors["umbrella chair"] < 3
+    assert colors["red blue"] > 10 and relations["red blue"] < 3
+
+
+def test_each_state_opens_and_its_address_brings_it_back(browser, page, states):
+    open_page(browser, page)
+    assert browser.evaluate("document.querySelectorAll('[name=state]').length") == len(states)
+    for number, state in enumerate(states):
+        browser.evaluate(f"document.querySelectorAll('[name=state]')[{number}].click()")
+        assert state["text"] == text(browser, ".about")
+        wait(browser, f"{READY} === 2")
+        frames(browser)
+        shown = [text(browser, f".answering:nth-child({i}) .verdict") for i in (1, 2)]
+        for model, verdict in zip(("first", "second"), shown, strict=True):
+            loss = state[model]["loss"][state["swap"]]
+            assert ("your caption" in verdict) == (loss > 0)
+            assert verdict.endswith(f"by {abs(loss):.1f}")
+        address = browser.evaluate("location.hash")
+    open_page(browser, page, address)
+    assert [text(browser, f".answering:nth-child({i}) .verdict") for i in (1, 2)] == shown
+    assert browser.evaluate("location.hash") == address
+    assert browser.complaints == []
+
+
+def test_objects_move_by_keyboard_and_by_pointer(browser, page):
+    open_page(browser, page)
+
+    def place() -> dict[str, float]:
+        return browser.evaluate(
+            """(() => { const { style } = document.querySelector(".handles button");
+            return { left: parseFloat(style.left), top: parseFloat(style.top) }; })()"""
+        )
+
+    before, verdict = place(), text(browser, ".verdict")
+    browser.evaluate("document.querySelector('.handles button').focus()")
+    browser("Input.dispatchKeyEvent", type="keyDown", key="ArrowRight")
+    assert place()["left"] == pytest.approx(before["left"] + 2)
+    box = browser.evaluate(
+        """(() => { const box = document.querySelector(".handles button").getBoundingClientRect();
+        return [box.left + box.width / 2, box.top + box.height / 2]; })()"""
+    )
+    mouse = {"button": "left", "buttons": 1, "clickCount": 1}
+    browser("Input.dispatchMouseEvent", type="mousePressed", x=box[0], y=box[1], **mouse)
+    for step in (20, 60):
+        browser("Input.dispatchMouseEvent", type="mouseMoved", x=box[0], y=box[1] + step, **mouse)
+    browser("Input.dispatchMouseEvent", type="mouseReleased", x=box[0], y=box[1] + 60, **mouse)
+    frames(browser)
+    assert place()["top"] > before["top"] + 10
+    assert text(browser, ".verdict") != verdict
+    browser.evaluate("document.querySelector('[name=color][value=blue]').click()")
+    frames(browser)
+    assert "blue cow" in browser.evaluate("document.querySelector('canvas').ariaLabel")
+    for _ in range(2):
+        browser.evaluate("document.querySelector('.handles button').focus()")
+        browser("Input.dispatchKeyEvent", type="keyDown", key="Delete")
+    frames(browser)
+    assert browser.evaluate("document.querySelector('canvas').ariaLabel") == "An empty scene"
+    assert "the models see the background alone" in text(browser, ".thing")
+    assert browser.evaluate(READY) == 2
+
+
+@pytest.mark.parametrize(
+    ("caption", "help_text"),
+    [
+        ("a <img src=x onerror=alert(1)> cat", "do not know “<”, “img”"),
+        ("cat " * 10_000, "Only the first"),
+        ("a red cat and a blue dog " * 400, "Only the first"),
+        ("", "Write a caption"),
+        ("constructor __proto__", "do not know"),
+    ],
+)
+def test_hostile_captions_are_harmless_and_explained(browser, page, caption, help_text):
+    open_page(browser, page)
+    begun = time.monotonic()
+    write(browser, caption)
+    assert time.monotonic() - begun < 10
+    assert help_text in text(browser, "#cae-caption-help")
+    assert browser.evaluate("document.querySelectorAll('#cae-playground img').length") == 0
+    assert browser.complaints == []
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [
+        "%3Cscript%3Ealert(1)%3C/script%3E",
+        "eeeeee-eeeeee~cat.red..1e9.0.0.0.0.0.0.0.0.",
+        "eeeeee-eeeeee~__proto__.red..500.500.400.0.0.0.0.0.0.",
+        "eeeeee-eeeeee~cat.constructor..500.500.400.0.0.0.0.0.0.",
+        "eeeeee-eeeeee" + "~cat.red..500.500.400.0.0.0.0.0.0." * 50,
+    ],
+)
+def test_addresses_that_hold_no_scene_say_so(browser, page, scene):
+    open_page(browser, page, f"#c=a+red+cat+left+of+a+dog&m=%3Cb%3E,x&by=constructor&s={scene}")
+    assert "The address holds no scene" in text(browser, ".about")
+    assert browser.evaluate("document.querySelector('canvas').ariaLabel").endswith(
+        "red cat, blue dog"
+    )
+    assert browser.complaints == []
+
+
+def test_all_models_answer_quickly(browser, page):
+    open_page(browser, page)
+    browser.evaluate("document.querySelector('.all').open = true")
+    wait(browser, "document.querySelectorAll('.all .both').length === caeLiveIndex.models.length")
+    taken = []
+    for color in ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown"):
+        write(browser, f"a small {color} cow is left of a large striped green dog")
+        taken.append(float(browser.evaluate("document.querySelector('form').dataset.milliseconds")))
+    assert min(taken) < SLOW, taken
+
+
+@pytest.mark.parametrize(("name", "has_models"), [("book", True), ("smoke-book", False)])
+def test_the_published_book_alone_has_the_models(tmp_path, name: str, has_models: bool):
+    app = SimpleNamespace(
+        srcdir=tmp_path / name,
+        builder=SimpleNamespace(name="html"),
+        config=SimpleNamespace(html_static_path=[]),
+        add_js_file=lambda file: added.append(file),
+    )
+    added: list[str] = []
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "playground.md").touch()
+    web._with_models(app)
+    assert app.config.html_static_path == [str(LIVE)] * has_models
+    context: dict[str, Any] = {
+        "body": '<div id="cae-live-form"><p>In the book</p></div>',
+        "script_files": [*added, "explorer.js", "live-form.js"],
+        "css_files": [],
+    }
+    web._with_own_files(app, "index", "", context, None)
+    assert context["script_files"] == ["live-form.js"], "the models are loaded on demand"
+    assert ("<form" in context["body"]) == has_models
+    assert ("In the book" in context["body"]) != has_models
+
+
+def test_without_models_the_page_says_what_it_needs(browser, tmp_path):
+    for name in ("live-model.js", "playground.js"):
+        shutil.copy(REPOSITORY / "book" / "_static" / name, tmp_path)
+    page = PAGE.replace("</div>", "It needs the models</div>")
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+    browser.open((tmp_path / "page.html").as_uri(), 1400)
+    assert text(browser, "#cae-playground") == "It needs the models"
