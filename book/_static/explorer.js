@@ -354,9 +354,8 @@
 
     /* The models of the published book that stand for those shown. */
     function liveModels() {
-      const alike = { negclip: "negclip-cae-all", "dependency-binding": "pairs-binding" };
-      const find = name => caeLiveIndex.models.find(([run]) => run.split("+")[0] === name);
-      return index.usual.map(run => find(run) ?? find(alike[run])).filter(Boolean);
+      const find = name => caeLiveIndex.models.find(([run]) => run === name);
+      return index.usual.map(find).filter(Boolean);
     }
 
     /* The feature of an item's image, stored as 16-bit integers. */

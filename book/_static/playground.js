@@ -12,8 +12,6 @@
   };
   const LIGHT = [238, 238, 238];
   const METHODS = { perturbation: "masking the word", attention: "attention to the word" };
-  /* Runs that show the same where one of them is not in this copy. */
-  const ALIKE = { negclip: "negclip-cae-all", "dependency-binding": "pairs-binding" };
 
   /* Each shows what it says, which tests/pages/test_playground.py computes. `scene` numbers a scene of
      the test set, whose caption is true of it; `swap` is what is swapped. */
@@ -315,7 +313,7 @@
     return [...list.slice(0, MOST_CAPTIONS - 2), ...easy.filter(Boolean)];
   }
 
-  globalThis.caePlayground = { STATES, ALIKE, loadSprites, compose, readScene, writeScene, sceneOf, swapsOf, shortList };
+  globalThis.caePlayground = { STATES, loadSprites, compose, readScene, writeScene, sceneOf, swapsOf, shortList };
 
   /* ---- The page ---- */
 
@@ -323,9 +321,7 @@
     const { vocabulary, models } = caeLiveIndex, { colors, nouns } = vocabulary;
     const palette = Object.entries(colors);
     const known = Object.keys(vocabulary.words);
-    const modelOf = name => models.find(([run]) => run === name)
-      ?? models.find(([run]) => run.split("+")[0] === name)
-      ?? (ALIKE[name] && models.find(([run]) => run === ALIKE[name]));
+    const modelOf = name => models.find(([run]) => run === name);
     const states = STATES.filter(({ models: names }) => names.every(modelOf));
     let scene, scenes = [], chosen = -1, imageTower, image, towers = {}, frame = 0, message = "";
 

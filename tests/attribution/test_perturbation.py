@@ -52,6 +52,13 @@ def test_of_two_words_the_random_one_is_always_the_other(batch, attribute, tiny_
     torch.testing.assert_close(actual, expected, atol=1e-10, rtol=0)
 
 
+def test_random_words_are_not_needed_where_no_word_is_requested(batch) -> None:
+    captions = Captions(text_encoder(batch.model), batch.tokens, batch.image_features)
+    nothing = dataclasses.replace(captions, requested=torch.zeros_like(batch.tokens).bool())
+    method = get_method("perturbation", replacement="random")
+    assert not method.attribute(nothing.validate()).scores.any()
+
+
 @torch.no_grad()
 def _scores(batch: Batch, words: Tensor, requested: Tensor | None = None) -> Tensor:
     """Score with other words than those of the tokens, which a call refuses."""

@@ -162,6 +162,15 @@ def test_runs_with_one_image_tower_share_vectors(tiny_clip, pictures, encoded, n
     assert sizes[1:] == [4, 4]
 
 
+def test_two_runs_at_once_add_to_the_vectors_that_they_share(tiny_clip, pictures, encoded, home):
+    refs, (sizes, _) = [*map(ImageRef, pictures)], encoded
+    one, other = (Encoder(tiny_clip, store_images=True) for _ in range(2))
+    one.encode_images(refs[:1])
+    other.encode_images(refs[1:])
+    Encoder(tiny_clip, store_images=True).encode_images(refs)
+    assert sizes == [1, 2]
+
+
 @pytest.mark.parametrize("same", ["size", "time"])
 def test_a_file_that_changes_and_keeps_its_size_or_its_time_is_read_again(
     tiny_clip, tmp_path, home, same

@@ -137,12 +137,9 @@ def states(browser, page) -> list[dict[str, Any]]:
     """The prepared states, and in `first` and `second` what their two models answer."""
     open_page(browser, page)
     states = browser.evaluate("caePlayground.STATES")
-    alike = browser.evaluate("caePlayground.ALIKE")
     for state in states:
         answers = browser.evaluate(COMPUTE % json.dumps(state))
-        entries = {run.partition("+")[0]: run for run in answers}
-        names = [entries.get(name) or entries[alike[name]] for name in state["models"]]
-        state["first"], state["second"] = (answers[name] for name in names)
+        state["first"], state["second"] = (answers[name] for name in state["models"])
         state["answers"] = answers
     return states
 

@@ -211,3 +211,12 @@ def test_incomplete_captions_add_nothing_unless_counted(hinge: AttributionLossCo
 def test_settings_that_are_not_offered_are_refused(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         attribution_loss(SCORES, ROLES, AttributionLossConfig(**settings))
+
+
+def test_word_of_which_a_part_has_a_role_counts_once() -> None:
+    """Its other tokens count in neither sum: (.1 + .3) / 2, not (.1 / 2 + .3) / 1.5."""
+    scores, roles = torch.tensor([[0.9, 0.1, 0.5, 0.3]]), torch.tensor([[1, 2, 0, 3]])
+    config = AttributionLossConfig(scope="word")
+    output = attribution_loss(scores, roles, config, torch.tensor([[1, 2, 2, 3]]))
+    assert output.composition.item() == pytest.approx(0.2)
+    assert output.loss.item() == pytest.approx(0.7) and output.n_composition == 2

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
@@ -204,3 +205,25 @@ def test_the_loss_within_a_compiled_module_gives_the_same_numbers(method, model,
         gradients = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
         numbers.append((loss.detach(), gradients))
     torch.testing.assert_close(numbers[1], numbers[0], rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize(("method", "precision"), [("gradcam", "bf16"), ("gradient", "pure_bf16")])
+def test_model_in_half_precision(method: str, precision: str, batch) -> None:
+    images, tokens, roles = batch
+    model = open_clip.create_model("clip-mini", precision=precision)
+    expected = model.encode_text(tokens, normalize=True)
+    loss = CAELoss(model, method, margin=ACTIVE)
+    output, gradients = step(loss, (images.bfloat16(), tokens, roles))
+    assert output.loss.dtype == torch.float32
+    assert output.text_features.dtype == expected.dtype == torch.bfloat16
+    torch.testing.assert_close(output.text_features, expected, atol=0.01, rtol=0)
+    assert gradients
+    assert all(gradient.isfinite().all() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("method", ["attention", "perturbation"])
+def test_scores_that_are_to_be_trained_have_a_graph_in_inference_mode_too(method, model, batch):
+    images, tokens, _ = batch
+    with torch.inference_mode():
+        scores = get_method(method)(model, tokens, images, create_graph=True).scores
+    assert scores.requires_grad

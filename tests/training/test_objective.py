@@ -135,7 +135,7 @@ def test_an_adaptive_margin_is_kept_in_the_state_and_by_a_step_that_fails(tmp_pa
 
 
 def test_a_state_without_the_adaptive_margin_of_its_run_is_refused(tmp_path) -> None:
-    run = toy_run(ADAPTIVE)
+    run = toy_run(replace(ADAPTIVE, margin=9.0))
     path, margin = tmp_path / "state.pt", run.unwrapped_objective.adaptive_margin
     save_state(path, run.identity, 1, run.model, run.optimizer)
     with pytest.raises(CheckpointError, match="it lacks adaptive_margin"):
