@@ -12,7 +12,7 @@ from cae_lab.plots import CellOutput
 from cae_lib.config import bundled_path
 
 MIME = "application/vnd.cae.quotes+json"
-FILES = {"README": "README.md", "index": "book/index.md", "paper-map": "book/paper-map.md"}
+FILES = {"README": "README.md", "index": "book/index.md"}
 """Texts that are no notebooks; others are pages in book/experiments."""
 
 

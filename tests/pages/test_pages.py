@@ -141,6 +141,36 @@ def test_a_statement_counts_as_made_in_prose_with_its_number(home: Path, text: s
     assert quotes.quoted(values | {"and nothing else gains": False}, "page").failures()
 
 
+def glued(page: str) -> dict[str, str]:
+    """Return the texts that a stored page hands to the book, by name."""
+    cells = stored(EXPERIMENTS / f"{page}.md").cells
+    outputs = [output for cell in cells for output in cell.get("outputs", ())]
+    return {
+        output.metadata["scrapbook"]["name"]: text
+        for output in outputs
+        if "scrapbook" in output.metadata
+        for kind, text in output.data.items()
+        if kind.endswith("text/plain")
+    }
+
+
+def test_claims_and_verdicts_finds_what_the_verdicts_of_other_pages_say():
+    finding = quotes.plain_text((EXPERIMENTS / "verdicts.md").read_text(encoding="utf-8"))
+    assert "accuracy, text-to-image retrieval and text similarity are negligible" in finding
+    accuracy, retrieval = glued("accuracy"), glued("retrieval-and-text")
+    negligible = [accuracy["C3_verdict"], accuracy["C4_verdict"]]
+    negligible += [retrieval["C5b_verdict"], retrieval["C6_verdict"]]
+    assert set(negligible) == {"negligible"}
+    assert "none of these gains is supported with the paper's word roles" in finding
+    photographs = [glued("photographs")[f"{claim}_verdict"] for claim in ("C3", "C4", "C5b", "C6")]
+    photographs += [glued("paired")[f"{claim}_verdict"] for claim in ("C3", "C4")]
+    assert not [word for word in photographs if "supported" in word]
+    assert glued("attribution")["C1_verdict"].startswith("supported")
+    assert glued("attribution")["C2_verdict"] == "undecided", "though its mean is closed"
+    words = glued("heat-maps")["C8_clip_verdict"]
+    assert "GradCAM supported" in words and "attention, gradient negligible" in words
+
+
 def test_readme_shows_a_figure_of_the_stored_page():
     image = (REPOSITORY / "book" / "images" / "gap-and-accuracy.svg").read_text(encoding="utf-8")
     assert image == readme_figure(stored(EXPERIMENTS / "gap-and-accuracy.md"))
