@@ -184,7 +184,7 @@ def write_scenes(profile: str, clips: Mapping[str, Clip], folder: Path) -> None:
             "nouns": NOUNS,
             "side": SPRITE_SIDE,
             "columns": SPRITE_COLUMNS,
-            "sprites": _url(sprite_sheet(), "PNG"),
+            "sprites": _url(sprite_sheet(), lossless=True, quality=100, method=6),
             "scenes": [drawn(scene) | {"caption": caption} for scene, caption in scenes],
         },
     )
@@ -218,7 +218,7 @@ def write_front(scene: Any, profile: str, clips: Mapping[str, Clip], folder: Pat
         for name in clips
         if name not in ONE_KIND_RUNS
     )
-    url = _url(image.resize((336, 336), Image.Resampling.LANCZOS), "WEBP")
+    url = _url(image.resize((336, 336), Image.Resampling.LANCZOS), quality=90)
     write_atomic(
         folder / "front.html",
         f'<form class="live" aria-label="A caption and its swap"><div><img src="{url}" alt="The '
@@ -343,10 +343,11 @@ def drawn(scene: Any) -> dict[str, Any]:
     }
 
 
-def _url(image: Image.Image, kind: str) -> str:
+def _url(image: Image.Image, **options: Any) -> str:
+    """Return an image as a WebP in an address; `options` are those of Pillow."""
     stream = io.BytesIO()
-    image.save(stream, kind, **({"optimize": True} if kind == "PNG" else {"quality": 90}))
-    return f"data:image/{kind.lower()};base64,{b64encode(stream.getvalue()).decode()}"
+    image.save(stream, "WEBP", **options)
+    return f"data:image/webp;base64,{b64encode(stream.getvalue()).decode()}"
 
 
 def text_tower(clip: Clip, ids: Sequence[int]) -> dict[str, Any]:
