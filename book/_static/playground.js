@@ -16,24 +16,25 @@
   /* Each shows what it says, which tests/pages/test_playground.py computes. `scene` numbers a scene of
      the test set, whose caption is true of it; `swap` is what is swapped. */
   const STATES = [
-    { name: "CAE levels the bars", scene: 16, swap: "cow dog", models: ["clip-ft", "cae-all"],
-      text: "CAE, right, levels the word scores: “red”, “left” and “green” count as much as “cow” and “dog”. "
-        + "Like plain fine-tuning, left, it still prefers the swapped caption, which is false." },
+    { name: "CAE raises the other words", scene: 16, swap: "cow dog", models: ["clip-ft", "cae-all"],
+      text: "In the first model, plain fine-tuning (CLIP-FT), the objects “cow” and “dog” count most. CAE, beside it, raises the "
+        + "words for colours and positions, and even overshoots: “red” counts twice as much as “cow”. Both models still prefer "
+        + "the swapped caption, which is false." },
     { name: "A loss on swaps chooses right", scene: 16, swap: "cow dog", models: ["cae-all", "dependency-binding"],
-      text: "The swap-margin loss, right, leaves the bars uneven and prefers the true caption by far." },
+      text: "The swap-margin loss, the second model, leaves the bars uneven and prefers the true caption by far." },
     { name: "Attributes, not relations", scene: 52, swap: "purple blue", models: ["clip-ft", "negclip"],
-      text: "NegCLIP’s negatives, right, teach which colour is whose. Choose the swap umbrella ↔ chair: here the false "
-        + "caption wins, so what is above what is not taught as well." },
+      text: "NegCLIP, the second model, trains on swapped captions and learns which colour is whose. Choose the swap "
+        + "umbrella ↔ chair: here the false caption wins, so what is above what is not taught as well." },
     { name: "A word that no model uses", scene: 39, swap: "umbrella chair", models: ["base", "cae-all"],
       caption: "there is a red umbrella to the left of a blue chair",
-      text: "Masking “there” moves the similarity of no model by a point. But CAE, right, levels words that say nothing, "
-        + "too: it needs “is” more than “chair”." },
+      text: "Masking “there” moves the similarity of no model by a point. But CAE, the second model, raises words that say "
+        + "nothing, too: it needs “is” more than “chair”." },
     { name: "Where it breaks", scene: 51, swap: "apple ball", models: ["clip-ft", "dependency-binding"],
       text: "The apple came out dark, so masking “red” raises the similarity. Now the swap-margin loss, too, prefers the "
         + "false caption, a ball on an apple." },
     { name: "It learns what is swapped", scene: 39, swap: "umbrella chair", models: ["relations-binding", "attributes-binding"],
-      text: "Left, swaps of relations alone were trained; right, swaps of attributes alone. Each model chooses by "
-        + "far on its own kind. Change the swap to red ↔ blue, and they change places." },
+      text: "The first model was trained on swaps of relations alone, the second on swaps of attributes alone. Each "
+        + "model chooses by far on its own kind. Change the swap to red ↔ blue, and they change places." },
   ];
 
   const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
@@ -601,7 +602,7 @@
         swapped === null ? "" : line("swapped", similarities[1], !right)}</tbody></table>${verdict}
         ${caeLive.barsHtml(tokens.words.map(word => word.text), roles, scores, { least, most, title:
           form.elements.by.value === "attention" ? "Attention to each word, %" : "How much masking a word lowers the similarity, × 100" })}
-        <table class="shares"><caption>Choice among ${list.length} captions, %</caption><tbody>${list.map((other, i) => ({ other, share: shares[i], i }))
+        <table class="shares"><caption>Choice among your caption (bold) and ${list.length - 1} like it, %</caption><tbody>${list.map((other, i) => ({ other, share: shares[i], i }))
           .sort((one, two) => two.share - one.share).map(({ other, share, i }) => `<tr class="${i ? "" : "yours"}"><th scope="row">${escaped(other)}</th>
           <td class="number">${Math.round(100 * share)}</td><td class="bar" aria-hidden="true"><span style="width:${100 * share}%"></span></td></tr>`).join("")}</tbody></table>`;
     }
