@@ -76,7 +76,7 @@ def store(monkeypatch):
 
     def keep(runs):
         index = {(run, seed) for run in runs for seed in (0, 1)}
-        monkeypatch.setattr(footings.results, "index_of", lambda table, profile: index)
+        monkeypatch.setattr(footings.results, "index_of", lambda table, profile, suites: index)
 
     return keep
 
