@@ -224,17 +224,26 @@ def _print_progress(
     `poll` returns None while the process runs. Without `n_parallel`, no time is printed.
     """
     printed = None
-    runs = [output for output, job in jobs.items() if job.kind not in ("page", "book")]
-    pages = [output for output, job in jobs.items() if job.kind == "page"]
+    runs = {output for output, job in jobs.items() if job.kind not in ("page", "book")}
+    pages = {output for output, job in jobs.items() if job.kind == "page"}
+    before = {path: _time_written(path) for path in jobs}
     while True:
         # Asked before the files are counted, so that the last count is complete.
         has_ended = poll() is not None
-        n_done, n_pages = (sum(path.is_file() for path in part) for part in (runs, pages))
+        done = {path for path in jobs if _time_written(path)}
+        new = {path for path in done if _time_written(path) != before[path]}
+        n_done = len(done & runs)
+        # After a run of this call, pages of an earlier one are drawn anew.
+        if not has_ended and (n_done < len(runs) or new & runs):
+            done = done & runs | new
+        n_pages = len(done & pages)
         if (n_done, n_pages) != printed:
             line = f"{n_done} of {len(runs)} runs done"
             if n_pages:
                 line = f"{n_done} of {len(runs)} runs and {n_pages} of {len(pages)} pages done"
-            states = [_with_duration(job, path) for path, job in jobs.items()]
+            states = [
+                _with_duration(job, path) if path in done else job for path, job in jobs.items()
+            ]
             left = seconds_left(states, n_parallel) if n_parallel else None
             if left and not has_ended:
                 line += f", about {format_seconds(round(left, -1))} left"
@@ -245,6 +254,14 @@ def _print_progress(
         if has_ended:
             return
         sleep(1)
+
+
+def _time_written(path: Path) -> float:
+    """Return when a file was written, in seconds as `time.time`; 0.0 if it is gone."""
+    try:
+        return path.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _with_duration(job: Job, output: Path) -> Job:

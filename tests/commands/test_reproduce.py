@@ -93,6 +93,20 @@ def test_runs_that_were_trained_before_say_nothing_about_trainings(home: Path, c
     assert capsys.readouterr().out == "2 of 3 runs done, about 7 min 00 s left\n"
 
 
+def test_pages_of_an_earlier_call_do_not_count_while_their_runs_are_made(home: Path, capsys):
+    jobs = {home / "run.json": Job("run", 10.0), home / "page.json": Job("page", 10.0)}
+    (home / "page.json").write_text(json.dumps({"seconds": 10.0}))
+    codes = iter([None, None])
+    reproduce._print_progress(
+        lambda: next(codes, 0), jobs, 1, lambda _: (home / "run.json").write_text('{"seconds": 10}')
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "0 of 1 runs done",
+        "1 of 1 runs done, about 10 s left; pages and book follow",
+    ]
+
+
 def test_a_run_whose_weights_are_here_is_expected_to_be_measured(home: Path):
     selection = grid.parse_selection(load_profile("smoke"), {"rows": "clip-ft", "seeds": 2})
     path = load_profile("smoke").run("clip-ft", 1).path
