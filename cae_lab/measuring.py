@@ -27,9 +27,9 @@ from cae_lib.words.alignment import align
 
 def is_measured(run: Run, suite: Suite) -> bool:
     """Return whether the stored result of a run that is trained here has its present key."""
-    # The key of `stored_digest` without reading the checkpoint, which need not exist any more.
+    # Without reading the checkpoint, which need not exist any more.
     data = needs.data_digests(run.profile, [suite.reads])
-    key = suite.key(digest(run.inputs()), data[suite.reads])
+    key = suite.key(run.trained_digest(), data[suite.reads])
     return _is_stored(suite.name, run.name, run.seed, run.profile, key, remeasure=False)
 
 

@@ -321,8 +321,16 @@ class Run:
             self._require_current(inputs)
         # The inputs of a training determine its weights, so a run that is trained anew on another
         # machine keeps its results. Other weights are identified by their content.
-        found = digest(inputs) if inputs else self.weights.digest()
-        return digest(found, "gelu") if self.entry in GELU_CONTROLS else found
+        return self._evaluation_digest(digest(inputs) if inputs else self.weights.digest())
+
+    def trained_digest(self) -> str:
+        """Return the `stored_digest` of a run that is trained here, without reading its weights."""
+        return self._evaluation_digest(digest(self.inputs()))
+
+    def _evaluation_digest(self, weights_digest: str) -> str:
+        """Return a digest of weights and of the activation that the run evaluates them with."""
+        is_control = self.entry in GELU_CONTROLS
+        return digest(weights_digest, "gelu") if is_control else weights_digest
 
     def _require_current(self, inputs: Mapping[str, str]) -> None:
         from cae_lib.training.state import describe_changes

@@ -64,6 +64,14 @@ def test_a_run_with_another_setting_is_computed_once_and_then_found(measured, ca
     assert measured.call_count == 1, "the weights are not asked for"
 
 
+def test_a_control_that_reads_weights_with_gelu_is_computed_once(measured):
+    compute("clip-ft-gelu")
+    weights = load_profile("smoke").run("clip-ft-gelu", 7, steps=1, batch_size=4).path
+    weights.unlink()
+    compute("clip-ft-gelu")
+    assert measured.call_count == 1 and not weights.exists(), "neither measured nor trained anew"
+
+
 @pytest.mark.parametrize(
     "other",
     [
