@@ -6,7 +6,6 @@ except weights that open_clip keeps in the hub's cache.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -253,15 +252,3 @@ def _name_below_raw(path: Path) -> str:
     """Return a path relative to `data/raw`; a path elsewhere is returned whole."""
     root = paths().raw
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-
-
-def checksum_of(path: Path, algorithm: str = "sha256") -> str:
-    """Return the checksum of a file in hexadecimal, by an algorithm of `hashlib` or "git"."""
-    digest = hashlib.new("sha1" if algorithm == "git" else algorithm)
-    if algorithm == "git":
-        # The id of a git blob is the SHA-1 of this header and the content.
-        digest.update(f"blob {path.stat().st_size}\0".encode())
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -6,6 +6,7 @@ except weights that open_clip looks for in the hub's own cache, and gdown's cook
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 import tempfile
@@ -14,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cae_bench.completeness import checksum_of
 from cae_bench.sources import Download, Source
 from cae_bench.unpack import check_destination, unpack
 from cae_lib.config import cached_open_clip_weights, install_command, paths
@@ -152,6 +152,18 @@ def _download(item: Download, place: Path) -> None:
             pooch.retrieve(item.url, None, path.name, folder, downloader=http)
         _verify_checksum(path, item.checksum)
         path.replace(place)
+
+
+def checksum_of(path: Path, algorithm: str) -> str:
+    """Return the checksum of a file in hexadecimal, by an algorithm of `hashlib` or "git"."""
+    digest = hashlib.new("sha1" if algorithm == "git" else algorithm)
+    if algorithm == "git":
+        # The id of a git blob is the SHA-1 of this header and the content.
+        digest.update(f"blob {path.stat().st_size}\0".encode())
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _verify_checksum(path: Path, checksum: str | None) -> None:

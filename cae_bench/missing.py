@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from cae_bench.completeness import SourceReport, annotation_files, checksum_of, source_report
+from cae_bench.completeness import SourceReport, annotation_files, source_report
 from cae_bench.sources import fetch_command, find_source, load_sources
 from cae_lib.errors import DataError
+from cae_lib.runtime import file_hash
 
 # "unknown" is no missing state: nothing is known to be absent.
 MISSING_STATES = ("incomplete", "not here")  # `SourceReport.state` if data are missing
@@ -59,7 +60,7 @@ def sources_digest(reports: Mapping[str, SourceReport], names: Iterable[str]) ->
         source = reports[name].source
         digest.update(f"{name}\n".encode())
         for path in annotation_files(source):
-            digest.update(f"{path.relative_to(source.root)} {checksum_of(path)}\n".encode())
+            digest.update(f"{path.relative_to(source.root)} {file_hash(path)}\n".encode())
         # An image that is added or removed changes which items are used, and so the scores.
         for tally in reports[name].tallies:
             digest.update("".join(f"-{missing}\n" for missing in tally.missing).encode())

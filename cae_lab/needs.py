@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 
 from cae_bench import benchmarks
 from cae_bench.benchmarks import FOLDER_OF_FAMILY, FURTHER_BENCHMARKS, PAPER_BENCHMARKS
-from cae_bench.completeness import annotation_files, checksum_of
+from cae_bench.completeness import annotation_files
 from cae_bench.datasets import LABELLED_FOLDER
 from cae_bench.missing import (
     describe_missing_data,
@@ -25,6 +25,7 @@ from cae_lab.runs import TRAINING_SOURCES, Profile
 from cae_lab.suites import SUITES, Suite
 from cae_lib.config import paths
 from cae_lib.errors import DataError, MissingDataError
+from cae_lib.runtime import file_hash
 
 # Sources that each family of benchmarks reads, by the name of the family.
 SOURCES_OF_FAMILY: Mapping[str, tuple[str, ...]] = {
@@ -80,7 +81,7 @@ def data_digests(profile: Profile, reads: Iterable[str]) -> dict[str, str]:
     reads = [*dict.fromkeys(reads)]
     # Generated data are identified by their manifest, which is one for all kinds.
     if not profile.is_real:
-        return dict.fromkeys(reads, checksum_of(profile.datasets.manifest()))
+        return dict.fromkeys(reads, file_hash(profile.datasets.manifest()))
     reports = source_reports(name for kind in reads for name in sources_of(kind))
     digests = {kind: sources_digest(reports, sources_of(kind)) for kind in reads}
     if "labelled" in digests:

@@ -18,7 +18,6 @@ from urllib.parse import quote, unquote
 
 from filelock import FileLock
 
-from cae_bench.completeness import checksum_of
 from cae_bench.datasets import Datasets
 from cae_bench.missing import require_weights, source_reports, sources_digest
 from cae_lab.names import (
@@ -33,6 +32,7 @@ from cae_lab.names import (
 from cae_lib.config import Experiment, bundled_path, paths
 from cae_lib.errors import CheckpointError, ConfigError, check_type, field_types
 from cae_lib.methods import METHODS
+from cae_lib.runtime import file_hash
 from cae_lib.training.inputs import digest, run_inputs, text_versions
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class Profile:
             return sources_digest(source_reports(TRAINING_SOURCES), TRAINING_SOURCES)
         # Synthetic scenes for pretraining have a manifest of their own.
         apart = train_data == "pretrain" and self.is_synthetic
-        return checksum_of(self.datasets.manifest("pretrain" if apart else ""))
+        return file_hash(self.datasets.manifest("pretrain" if apart else ""))
 
     def run(self, name: str, seed: int = 0, **settings: Any) -> Run:
         """Return a run with all its settings resolved.
