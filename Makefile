@@ -11,7 +11,7 @@ CAE = .venv/bin/cae
 ROOTFLAG = $(if $(filter 0,$(shell id -u)),--allow-root)
 
 # ON = local (here) or slurm; MORE = further options of `cae reproduce`, such as
-# MORE="--rows clip-ft,cae-attention --seeds 1".
+# MORE="--runs clip-ft,cae-attention --seeds 1".
 ON ?= local
 WITH = --on $(ON) $(MORE)
 CHROMIUM ?= $(firstword $(shell command -v chromium chromium-browser google-chrome google-chrome-stable))

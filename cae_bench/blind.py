@@ -14,8 +14,8 @@ from itertools import compress
 
 import pandas as pd
 
+from cae_bench.answers import item_frame, scorable_benchmarks
 from cae_bench.benchmarks.base import CHANCE_ACCURACY_OF_TASK, CLOSER_TEXT_PAIRS, Benchmark, Item
-from cae_bench.choice import item_frame, scorable_benchmarks
 
 TextBaseline = Callable[[Sequence[str]], Sequence[float]]
 """Scores texts and prefers larger scores; equal texts get equal scores."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from cae_bench.answers import answer_benchmarks, scorable_benchmarks, weighted_items
 from cae_bench.averages import join_by_item, score_weights, weighted_average
 from cae_bench.benchmarks import (
     BENCHMARK_FAMILIES,
@@ -16,7 +17,6 @@ from cae_bench.benchmarks import (
     is_size_unknown,
 )
 from cae_bench.benchmarks.base import ITEM_KEY
-from cae_bench.choice import answer_benchmarks, scorable_benchmarks, weighted_items
 from cae_bench.datasets import Datasets, load_benchmarks, load_family
 from cae_bench.encoder import Encoder
 from cae_bench.sources import find_source
@@ -55,7 +55,7 @@ def items_of(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
     return items.assign(n_expected=[amounts[name] for name in subset])
 
 
-def choice_scores(answer_table: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
+def benchmark_scores(answer_table: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     """Return the headline accuracy of each subset with answers, which are of one run and seed."""
     answered = answer_table[["family", "subset"]].drop_duplicates()
     # Items of subsets without answers are left out; within a subset each item needs an answer.
@@ -116,7 +116,7 @@ def evaluate(
     asked = load_benchmarks(datasets, families)
     clip = model if isinstance(model, Clip) else model()
     encoder = Encoder(clip, show_progress=datasets.is_published)
-    return choice_scores(answer_benchmarks(asked, encoder), items_of(asked))
+    return benchmark_scores(answer_benchmarks(asked, encoder), items_of(asked))
 
 
 def format_scores(table: pd.DataFrame) -> str:

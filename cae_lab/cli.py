@@ -457,7 +457,7 @@ def compare(other: str, profile: str) -> None:
 @cae.command()
 @profile_option()
 @click.option("--all", "studies", is_flag=True, help="Also the studies beside the paper.")
-@click.option("--rows", default="", help="Only these runs, with commas between them; no pages.")
+@click.option("--runs", default="", help="Only these runs, with commas between them; no pages.")
 @click.option("--seeds", type=click.IntRange(min=1), help="At most so many seeds of each run.")
 @click.option(
     "--real",
@@ -475,7 +475,7 @@ def compare(other: str, profile: str) -> None:
 def reproduce(
     profile: str,
     studies: bool,
-    rows: str,
+    runs: str,
     seeds: int | None,
     real: Path | None,
     executor: str,
@@ -489,7 +489,7 @@ def reproduce(
     config = {
         "profile": profile,
         "all": studies,
-        "rows": rows,
+        "runs": runs,
         "seeds": seeds,
         "real": real,
     }

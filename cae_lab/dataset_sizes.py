@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from cae_bench import datasets
+from cae_bench.answers import chance, scorable_benchmarks
 from cae_bench.benchmarks import is_rescored
-from cae_bench.choice import chance, scorable_benchmarks
 from cae_bench.labelled import LabelledImages
 from cae_bench.similarity import OFFICIAL_PAIR_COUNTS
 from cae_lab.measures import classification_sets

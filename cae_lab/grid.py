@@ -23,30 +23,30 @@ class Selection(NamedTuple):
 
     profile: Profile
     studies: bool  # whether the studies beside the paper are included
-    rows: tuple[str, ...]  # names of the only runs, without seeds or pages; empty for everything
+    runs: tuple[str, ...]  # names of the only runs, without seeds or pages; empty for everything
     seeds: int  # number of seeds of each run
 
 
 def parse_selection(profile: Profile, config: Mapping[str, Any]) -> Selection:
-    """Read the keys `all`, `rows` and `seeds` of a Snakemake configuration; each may be missing."""
+    """Read the keys `all`, `runs` and `seeds` of a Snakemake configuration; each may be missing."""
     studies = bool(config.get("all")) or not profile.studies_apart
-    rows = [name.strip() for name in str(config.get("rows") or "").split(",")]
+    runs = [name.strip() for name in str(config.get("runs") or "").split(",")]
     seeds = min(profile.seeds, int(config.get("seeds") or profile.seeds))
-    return Selection(profile, studies, tuple(filter(None, rows)), seeds)
+    return Selection(profile, studies, tuple(filter(None, runs)), seeds)
 
 
 def planned_runs(selection: Selection) -> dict[str, Run]:
     """Return every run of a reproduction by NAME/SEED, the data ("data/0") and base model first."""
     profile = selection.profile
     runs = [profile.run(DATA_RUN), profile.run(BASE)]
-    names = selection.rows or [
+    names = selection.runs or [
         name
         for name, settings in profile.runs.items()
         # Models that were trained elsewhere are measured on request only.
         if settings.get("steps") != 0 and (selection.studies or name not in profile.studies)
     ]
     runs += [profile.run(name, seed) for seed in range(selection.seeds) for name in names]
-    if selection.studies and not selection.rows:
+    if selection.studies and not selection.runs:
         runs.append(profile.run(f"{BASE}-gelu"))
         runs += [profile.run(f"{CLIP_FT}-gelu", seed) for seed in range(selection.seeds)]
         runs += [
@@ -105,7 +105,7 @@ def training_sets_of(selection: Selection) -> list[tuple[str, str]]:
 def pages_of(selection: Selection) -> list[str]:
     """Return the names of the pages of `book/pages.yml` that show a profile."""
     profile = selection.profile
-    if selection.rows:
+    if selection.runs:
         return []
     pages = yaml.safe_load(bundled_path("book/pages.yml").read_text(encoding="utf-8"))
     if profile.is_real:
@@ -139,7 +139,7 @@ def data_key(selection: Selection, generator_key: str = "") -> str:
         return digest(captions)
     if profile.is_real:
         from cae_bench.missing import source_reports, sources_digest
-        from cae_lab.needs import required_sources
+        from cae_lab.required_data import required_sources
 
         names = required_sources(profile)
         return digest(captions, sources_digest(source_reports(names), names))

@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 import pandas as pd
 
-from cae_bench.choice import answer_benchmarks
+from cae_bench.answers import answer_benchmarks
 from cae_bench.datasets import (
     labelled_sets,
     load_benchmarks,

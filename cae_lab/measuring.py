@@ -13,7 +13,7 @@ from typing import Any
 
 from cae_bench.datasets import load_benchmarks, skip_if_missing
 from cae_bench.encoder import Encoder
-from cae_lab import needs, store
+from cae_lab import required_data, store
 from cae_lab.names import DATA_RUN
 from cae_lab.opening import OtherModel, model_opener
 from cae_lab.provenance import current_provenance
@@ -28,7 +28,7 @@ from cae_lib.words.alignment import align
 def is_measured(run: Run, suite: Suite) -> bool:
     """Return whether the stored result of a run that is trained here has its present key."""
     # Without reading the checkpoint, which need not exist any more.
-    data = needs.data_digests(run.profile, [suite.reads])
+    data = required_data.data_digests(run.profile, [suite.reads])
     key = suite.key(run.trained_digest(), data[suite.reads])
     return _is_stored(suite.name, run.name, run.seed, run.profile, key, remeasure=False)
 
@@ -39,7 +39,7 @@ def measure_model(model: Run | OtherModel, suites: Collection[Suite] = ()) -> No
     # Results of a file `clip-ft.pt` would replace those of the run `clip-ft`.
     if isinstance(model, OtherModel) and is_run(model.name, profile):
         raise ConfigError(f"{model.name} is a run of the profile {profile.name}: rename the file")
-    needs.require_some_data(profile, suites)
+    required_data.require_some_data(profile, suites)
     if isinstance(model, Run):
         measure(model, suites or suites_of(model))
         return
@@ -66,7 +66,7 @@ def measure(
     """
     suites, profile = list(suites), model.profile
     if not may_be_missing:
-        needs.require_some_data(profile, suites)
+        required_data.require_some_data(profile, suites)
     if isinstance(model, Run) and model.is_external:
         model = OtherModel(model.external(), model.name, profile)
     if isinstance(model, OtherModel):
@@ -79,7 +79,7 @@ def measure(
         print(f"Measuring {model.name}, seed {model.seed}", flush=True)
         return encoder_of(model.open(), profile)
 
-    data = needs.data_digests(profile, (suite.reads for suite in suites))
+    data = required_data.data_digests(profile, (suite.reads for suite in suites))
     for suite in suites:
         key = suite.key(model_digest, data[suite.reads])
         if _is_stored(suite.name, model.name, model.seed, profile, key, remeasure):
@@ -149,9 +149,9 @@ def _is_stored(
 
 def measure_data(profile: Profile, *, remeasure: bool = False) -> None:
     """Measure the tables that describe a profile's data, for the run "data"; see `measure`."""
-    from cae_lab.items import data_tables
+    from cae_lab.data_tables import data_tables
 
-    data = needs.all_data_digest(profile)
+    data = required_data.all_data_digest(profile)
     key = digest(DATA_RUN, DATA_VERSION, "", data)
     # Which tables there are depends on the data, but there always is "subsets", whose provenance
     # lists them.

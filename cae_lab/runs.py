@@ -80,8 +80,8 @@ class Profile:
         default_factory=dict
     )  # marker and colour of some runs
     studies: frozenset[str] = frozenset()  # names of the runs of the studies beside the paper
-    # Settings of shorter runs, which are compared only with each other, see `ablations`; empty if
-    # there are none.
+    # Settings of shorter runs, which are compared only with each other; empty if there are
+    # none.
     short: dict[str, Any] = field(default_factory=dict)
     earlier_bases: tuple[int, ...] = ()  # numbers of steps of base models with a shorter training
     # Runs with other settings that the studies train, by name, with their numbers of seeds.

@@ -36,7 +36,7 @@ class Suite:
         name: Name of the suite and of its table.
         function: "module:name" of a function of an `Encoder` and a `Profile` that returns the
             table. Without data it returns an empty table or raises a MissingDataError.
-        reads: The data that it reads, one of `cae_lab.needs.READS`.
+        reads: The data that it reads, one of `cae_lab.required_data.READS`.
         of: Kinds of models that `cae reproduce` measures by it.
         version: Raise it when the suite gives other numbers from the same model and data.
         is_study: Whether a reproduction measures it only together with the studies.
@@ -131,7 +131,7 @@ SUITES = by_name(
 # Raise it when `load_external` makes another model of the same weights.
 EXTERNAL_LOADER_VERSION = 1
 
-# Raise it when `cae_lab.items.data_tables` gives other numbers from the same data.
+# Raise it when `cae_lab.data_tables.data_tables` gives other numbers from the same data.
 DATA_VERSION = 1
 
 

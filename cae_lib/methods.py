@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Method(NamedTuple):
+class MethodInfo(NamedTuple):
     """Registry entry of an attribution method: its class, and its label and colour in figures."""
 
     class_name: str
@@ -19,14 +19,14 @@ class Method(NamedTuple):
 
 # The paper's four methods (`PAPER_METHODS`), then further ones. The colours are those of seaborn's
 # palette "colorblind".
-METHODS: dict[str, Method] = {
-    "attention": Method("AttentionAttribution", "attention", "#0173b2"),
-    "gradcam": Method("GradcamAttribution", "GradCAM", "#d55e00"),
-    "perturbation": Method("PerturbationAttribution", "perturbation", "#029e73"),
-    "gradient": Method("GradientAttribution", "gradient", "#cc78bc"),
-    "binding": Method("BindingAttribution", "bindings", "#de8f05"),
-    "counterfactual": Method("CounterfactualAttribution", "counterfactual", "#ca9161"),
-    "integrated_gradients": Method(
+METHODS: dict[str, MethodInfo] = {
+    "attention": MethodInfo("AttentionAttribution", "attention", "#0173b2"),
+    "gradcam": MethodInfo("GradcamAttribution", "GradCAM", "#d55e00"),
+    "perturbation": MethodInfo("PerturbationAttribution", "perturbation", "#029e73"),
+    "gradient": MethodInfo("GradientAttribution", "gradient", "#cc78bc"),
+    "binding": MethodInfo("BindingAttribution", "bindings", "#de8f05"),
+    "counterfactual": MethodInfo("CounterfactualAttribution", "counterfactual", "#ca9161"),
+    "integrated_gradients": MethodInfo(
         "IntegratedGradientsAttribution", "integrated gradients", "#949494"
     ),
 }

@@ -11,7 +11,7 @@ The model is a ViT-B-32 with random weights. The items are those of SugarCrepe w
     one-by-one  written as SugarCrepe's own script: for each item its image is opened,
                 preprocessed and encoded, and both captions are tokenised and encoded at 77 tokens
                 (in one call, where the script makes two: a little faster than the original)
-    cae_lib     `cae_bench.choice` with a new encoder that has seen no text or image before
+    cae_lib     `cae_bench.answers` with a new encoder that has seen no text or image before
 
 Several items share an image, which ours encodes once. So the same is measured again on one item of
 each image, where nothing is shared. That all scores are equal to 1e-5 is checked on every item.
@@ -32,8 +32,8 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from cae_bench.answers import item_scores
 from cae_bench.benchmarks import Item, load_benchmark
-from cae_bench.choice import item_scores
 from cae_bench.encoder import Encoder
 from cae_lib.config import paths
 from cae_lib.errors import DataError

@@ -18,8 +18,8 @@ from collections.abc import Callable
 import torch
 
 from cae_lab.names import CLIP_FT
-from cae_lab.needs import data_digests
 from cae_lab.profiles import load_profile
+from cae_lab.required_data import data_digests
 from cae_lab.runs import Run
 from cae_lab.training_set import training_set
 from cae_lib.training.trainer import TrainingRun

@@ -108,7 +108,7 @@ def test_a_method_and_a_benchmark_are_a_file_and_a_line_and_a_run_is_an_entry(
     package, home, smoke_world, tiny_clip
 ) -> None:
     (package / "cae_lib" / "attribution" / "size.py").write_text(FILE)
-    line = '    "size": Method("SizeAttribution", "size", "red"),\n'
+    line = '    "size": MethodInfo("SizeAttribution", "size", "red"),\n'
     edit(package / "cae_lib" / "methods.py", "] = {\n", "] = {\n" + line)
     runs = package / "configs" / "smoke.yaml"
     edit(runs, "runs:\n", "runs:\n  cae-size: {method: size, weight: 0.5}\n")

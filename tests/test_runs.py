@@ -142,7 +142,7 @@ def test_a_measurement_stays_until_the_version_of_its_suite_is_raised(at_home, m
     fail = Mock(side_effect=RuntimeError("measured again"))
     monkeypatch.setattr("cae_lab.suites.Suite.__call__", fail)
     measure("cae-attention", "benchmarks", "retrieval", remeasure=True)
-    monkeypatch.setattr("cae_lab.items.data_tables", fail)
+    monkeypatch.setattr("cae_lab.data_tables.data_tables", fail)
     measuring.measure_data(load_profile("smoke"), remeasure=True)
     with pytest.raises(CheckpointError, match="train the model first"):
         measure("clip-ft")

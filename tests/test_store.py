@@ -267,7 +267,9 @@ def measured(home: Path, monkeypatch: pytest.MonkeyPatch) -> Mock:
     give = Mock(side_effect=lambda encoder, profile: FRAME)
     monkeypatch.setattr(Suite, "__call__", lambda self, encoder, profile: give(encoder, profile))
     monkeypatch.setattr(measuring, "encoder_of", Mock())
-    monkeypatch.setattr(measuring.needs, "data_digests", lambda profile, reads: {"captions": "d"})
+    monkeypatch.setattr(
+        measuring.required_data, "data_digests", lambda profile, reads: {"captions": "d"}
+    )
     return give
 
 

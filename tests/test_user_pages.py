@@ -247,7 +247,7 @@ def parse(words: list[str]) -> tuple[str, dict[str, Any]]:
 def test_every_command_is_one(line: str, tmp_path: Path) -> None:
     words = shlex.split(line, comments=True)
     if words[0].endswith("snakemake"):
-        called = [sys.executable, "-m", "snakemake", *words[1:], "rows=clip-ft", "seeds=1"]
+        called = [sys.executable, "-m", "snakemake", *words[1:], "runs=clip-ft", "seeds=1"]
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "CAE_HOME": str(tmp_path)}
         subprocess.run(called, cwd=REPOSITORY, check=True, capture_output=True, env=environment)
         return

@@ -24,9 +24,9 @@ from torch.nn.functional import normalize
 
 from book.extension.build import PUBLISHED, live_folder
 from cae_bench import datasets
+from cae_bench.answers import scorable_benchmarks
 from cae_bench.benchmarks import Benchmark, ImageRef, Item, is_rescored
 from cae_bench.benchmarks.base import ITEM_KEY
-from cae_bench.choice import scorable_benchmarks
 from cae_bench.encoder import Encoder, eval_mode
 from cae_lab import results
 from cae_lab.attribution import CaptionSample

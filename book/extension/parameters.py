@@ -63,7 +63,7 @@ def check_parameters(names: Mapping[str, Any], profiles: Sequence[str]) -> None:
 
 
 @dataclass(frozen=True)
-class Selection:
+class PageSelection:
     """What a page shows: a profile, attribution methods, seeds, and settings of runs.
 
     Attributes:
@@ -152,7 +152,7 @@ def describe(profile_name: str) -> str:
     return f"{title[:1].upper()}{title[1:]} (profile {profile_name})"
 
 
-def select(names: Mapping[str, Any], known: Collection[str] = PAPER_METHODS) -> Selection:
+def select(names: Mapping[str, Any], known: Collection[str] = PAPER_METHODS) -> PageSelection:
     """Return what the parameters in a page's `globals()` select; `known` are its methods.
 
     `methods` is a text such as "gradcam, attention" or a list, and "" stands for all. A setting is
@@ -173,7 +173,7 @@ def select(names: Mapping[str, Any], known: Collection[str] = PAPER_METHODS) -> 
     given = {key: str(names.get(key, "")) for key in (*OF_LOSS, "steps")}
     settings = {key: parse_setting(key, text) for key, text in given.items() if text}
     labels = {method: METHODS[method].label for method in methods}
-    selection = Selection(
+    selection = PageSelection(
         names["profile"], seeds, labels, settings, hours, is_part=len(methods) < len(known)
     )
     # A name is resolved here for its errors: a value that is not allowed is refused at once.

@@ -68,7 +68,7 @@ def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
     selection = grid.parse_selection(profile, config)
     use_profile_home(profile)  # before the first use of `paths()` below
     if profile.is_real:
-        from cae_lab.needs import check_real_data  # which imports PyTorch
+        from cae_lab.required_data import check_real_data  # which imports PyTorch
 
         check_real_data(profile)
     folder = paths().runs / profile.name

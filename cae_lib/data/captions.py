@@ -163,7 +163,7 @@ def load_negclip_tsv(
     )
 
 
-class RetrievalSet(NamedTuple):
+class RetrievalSetInfo(NamedTuple):
     """Files, relative to the folder of the dataset, and published sizes of a retrieval test split.
 
     Attributes:
@@ -181,9 +181,9 @@ class RetrievalSet(NamedTuple):
 
 
 # Karpathy's test splits. Ten images of COCO have six captions; some evaluators use 25,000.
-RETRIEVAL_SETS: Mapping[str, RetrievalSet] = {
-    "coco": RetrievalSet("coco_karpathy_test.json", ("", "images"), 25_010, 5000, 6),
-    "flickr30k": RetrievalSet(
+RETRIEVAL_SETS: Mapping[str, RetrievalSetInfo] = {
+    "coco": RetrievalSetInfo("coco_karpathy_test.json", ("", "images"), 25_010, 5000, 6),
+    "flickr30k": RetrievalSetInfo(
         "flickr30k_test.json", ("flickr30k-images", "", "images"), 5000, 1000, 5
     ),
 }
@@ -221,7 +221,9 @@ def load_retrieval_set(
     return pairs
 
 
-def _validate_caption_counts(pairs: ImageCaptionPairs, split: RetrievalSet, source: Path) -> None:
+def _validate_caption_counts(
+    pairs: ImageCaptionPairs, split: RetrievalSetInfo, source: Path
+) -> None:
     """Check that there are not more images, or captions of an image, than are published."""
     # A file with the right number of captions may still list an image twice or hold other images.
     counts = Counter(pairs.image_index.tolist())

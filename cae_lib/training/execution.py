@@ -1,15 +1,13 @@
-"""How a training run is executed: precision, memory, and workers that prepare batches ahead."""
+"""How a training run is executed: its memory, and workers that prepare batches ahead."""
 
 from __future__ import annotations
 
 import os
-import re
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,23 +24,6 @@ PREFETCH_FACTOR = 2
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 """Signals that only the main process handles: it finishes its step, saves, and ends its workers."""
-
-
-def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Return whether a run computes in bfloat16 (autocast) on a device; "auto" if that is fast."""
-    if precision not in ("fp32", "bf16", "auto"):
-        raise ConfigError(f"unknown precision {precision!r}: expected fp32, bf16 or auto.")
-    # Processors without instructions for bfloat16 take several times as long in it.
-    native = device.type != "cpu" or has_native_bf16()
-    return precision == "bf16" or (precision == "auto" and native)
-
-
-def has_native_bf16(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Return whether the processor has instructions for bfloat16; False outside of Linux."""
-    text = cpuinfo.read_text() if cpuinfo.is_file() else ""
-    # "flags" on x86 (AVX-512, AMX), "Features" on ARM.
-    flags = re.search(r"^(?:flags|Features)\s*:(.*)$", text, re.MULTILINE)
-    return bool(flags and {"avx512_bf16", "amx_bf16", "bf16"} & set(flags[1].split()))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from cae_lib.errors import ConfigError, DataError, check_type
 from cae_lib.models.text_encoder import EncoderImplementation, TextEncoder, text_encoder
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION
 
-Method = TypeVar("Method", bound=Callable[..., Any])
+Function = TypeVar("Function", bound=Callable[..., Any])
 LOG_FLOOR = 1e-6
 """The hinge "log" raises smaller mean attributions to this value before it takes logarithms.
 
@@ -132,7 +132,7 @@ class FeaturesAndStats(NamedTuple):
     stats: Tensor
 
 
-def _uncompiled(method: Method) -> Method:
+def _uncompiled(method: Function) -> Function:
     """Let a method run eagerly in compiled code, which cannot take gradients in a forward pass."""
     eager: Any = torch.compiler.disable(method)
     return eager

@@ -32,10 +32,11 @@ from cae_lib.training.batch import (
     select_swaps,
 )
 from cae_lib.training.distributed import Ranks, init_distributed
-from cae_lib.training.execution import STOP_SIGNALS, ExecutionOptions, prefetch, uses_bf16
+from cae_lib.training.execution import STOP_SIGNALS, ExecutionOptions, prefetch
 from cae_lib.training.features import encode_image_features, precompute_features, split_image_tower
 from cae_lib.training.inputs import run_inputs
 from cae_lib.training.objective import Objective, adamw, gradient_norm, learning_rate
+from cae_lib.training.precision import uses_bf16
 from cae_lib.training.state import load_state, open_log, save_state
 from cae_lib.words.alignment import Alignment
 

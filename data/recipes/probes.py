@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
+from cae_bench.answers import answer_benchmarks
 from cae_bench.benchmarks.base import ImageRef
-from cae_bench.choice import answer_benchmarks
 from cae_bench.datasets import load_benchmarks, retrieval_pairs
 from cae_bench.encoder import Encoder
 from cae_bench.retrieval import retrieval_ranks

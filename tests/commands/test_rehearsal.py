@@ -23,8 +23,8 @@ from cae_bench.averages import score_weights
 from cae_bench.statistics import mean_ci
 from cae_lab import results, runs, store
 from cae_lab.cli import Assignment, main
-from cae_lab.needs import data_digests
 from cae_lab.profiles import load_profile, use_profile_home
+from cae_lab.required_data import data_digests
 from cae_lab.suites import SUITES
 from cae_lib.config import paths
 from cae_lib.errors import DataError

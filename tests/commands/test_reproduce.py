@@ -108,7 +108,7 @@ def test_pages_of_an_earlier_call_do_not_count_while_their_runs_are_made(home: P
 
 
 def test_a_run_whose_weights_are_here_is_expected_to_be_measured(home: Path):
-    selection = grid.parse_selection(load_profile("smoke"), {"rows": "clip-ft", "seeds": 2})
+    selection = grid.parse_selection(load_profile("smoke"), {"runs": "clip-ft", "seeds": 2})
     path = load_profile("smoke").run("clip-ft", 1).path
     path.parent.mkdir(parents=True)
     path.touch()
@@ -119,7 +119,7 @@ def test_a_run_whose_weights_are_here_is_expected_to_be_measured(home: Path):
 
 
 def test_trainings_of_larger_models_have_a_pace_of_their_own():
-    jobs = reproduce.expected_jobs(grid.parse_selection(load_profile("paper"), {"rows": "clip-ft"}))
+    jobs = reproduce.expected_jobs(grid.parse_selection(load_profile("paper"), {"runs": "clip-ft"}))
     assert {job.kind for job in jobs.values() if job.training} == {LARGE_RUN}
     done = [Job(LARGE_RUN, 10.0, seconds=1000.0), Job(LARGE_RUN, 10.0), Job("page", 15.0)]
     assert seconds_left(done, 1) == 1000 + 15

@@ -23,9 +23,9 @@ from cae_bench.sources import (
     fetch_command,
     load_sources,
 )
-from cae_lab import needs
-from cae_lab.needs import check_real_data
+from cae_lab import required_data
 from cae_lab.profiles import PROFILES, load_profile
+from cae_lab.required_data import check_real_data
 from cae_lab.runs import TRAINING_SOURCES, initial_weights
 from cae_lab.suites import SUITES
 from cae_lab.training_set import N_TRAINING_ROWS, training_pairs
@@ -84,7 +84,7 @@ def test_entry_of_the_sources_is_well_formed(entry: Source):
 def test_counts_and_files_of_sources_are_the_loaders():
     assert counts(TRAINING_SOURCES[0])["train_neg_clip"] == N_TRAINING_ROWS
     assert sum(counts("senteval").values()) == sum(similarity.OFFICIAL_PAIR_COUNTS.values())
-    for name, key in zip(captions.RETRIEVAL_SETS, needs.READS["retrieval"], strict=True):
+    for name, key in zip(captions.RETRIEVAL_SETS, required_data.READS["retrieval"], strict=True):
         file = captions.RETRIEVAL_SETS[name].caption_list.removesuffix(".json")
         assert counts(key) == {file: {"coco": 5000, "flickr30k": 1000}[name]}
     pairs = {
@@ -130,13 +130,15 @@ def test_fetch_command_names_what_a_needed_source_needs():
 
 def test_measurements_and_families_have_their_sources(home):
     for suite in ALL_SUITES.values():
-        assert set(needs.sources_of(suite.reads)) <= set(SOURCES)
+        assert set(required_data.sources_of(suite.reads)) <= set(SOURCES)
     for name, folder in FOLDER_OF_FAMILY.items():
-        folders = {SOURCES[key].folder for key in needs.SOURCES_OF_FAMILY[name]}
+        folders = {SOURCES[key].folder for key in required_data.SOURCES_OF_FAMILY[name]}
         assert folders == {folder or "coco"} | (set() if folder else {"flickr30k"})
-    assert "cola" not in needs.sources_of("benchmarks"), "families beside the tables are optional"
+    assert "cola" not in required_data.sources_of("benchmarks"), (
+        "families beside the tables are optional"
+    )
     (home / "data" / "raw" / "cola").mkdir(parents=True)
-    assert "cola" in needs.sources_of("benchmarks")
+    assert "cola" in required_data.sources_of("benchmarks")
 
 
 def test_released_models_are_runs_without_training_of_weights_that_can_be_fetched():
@@ -171,7 +173,7 @@ def world_as_raw(home: Path, smoke_world: Path) -> Path:
 
 @pytest.mark.parametrize("family", ["aro", "winoground", "vl_checklist", "valse", "crepe"])
 def test_items_of_a_source_are_counted_by_their_readers(world_as_raw: Path, family: str):
-    (name,) = needs.SOURCES_OF_FAMILY[family]
+    (name,) = required_data.SOURCES_OF_FAMILY[family]
     items, images = source_report(SOURCES[name]).tallies[1:]
     parts = load_benchmark(family, world_as_raw)
     n_used = sum(part.n_used for part in parts if not is_rescored(family, part.subset))
@@ -223,8 +225,8 @@ def test_weights_have_to_be_here_and_benchmarks_may_be_missing(home, capsys):
     assert lines[0].startswith("winoground: not here; 0 of 1 files, 0 of 400 items")
     assert lines[-1].endswith("cae data get winoground coco-val2017 sugarcrepe")
     with pytest.raises(MissingDataError, match="retrieval: .* cae data get coco-.* flickr30k"):
-        needs.require_some_data(load_profile("paper"), [SUITES["retrieval"]])
-    needs.require_some_data(load_profile("mini"), [SUITES["retrieval"]])
+        required_data.require_some_data(load_profile("paper"), [SUITES["retrieval"]])
+    required_data.require_some_data(load_profile("mini"), [SUITES["retrieval"]])
     with pytest.raises(DataError, match="(?s)openai-vit-b-32: not.*negclip-captions: not here"):
         check_real_data(load_profile("paper"))
     assert "winoground: not here" in capsys.readouterr().out

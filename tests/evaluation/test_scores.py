@@ -105,7 +105,7 @@ def test_how_a_model_is_read_makes_its_measurement_another_one(home, monkeypatch
         "_measure_suite",
         lambda model, suite, encoder, key, _: measured.append((suite.name, key)),
     )
-    monkeypatch.setattr(measuring.needs, "data_digests", lambda *_: {"captions": "d"})
+    monkeypatch.setattr(measuring.required_data, "data_digests", lambda *_: {"captions": "d"})
     monkeypatch.setattr(opening, "load_external", lambda *_: tiny_clip)
     monkeypatch.setattr(measuring, "align", Mock(side_effect=ConfigError("of other characters")))
     changes = [{}, {"weights_share": 0.5}, {"processor": "p"}]

@@ -10,7 +10,7 @@ from book.studies import ALL_SUITES
 from cae_bench.averages import PROTOCOLS, score_weights
 from cae_bench.encoder import Encoder
 from cae_bench.labelled import load_labelled_folder
-from cae_lab.items import data_tables
+from cae_lab.data_tables import data_tables
 from cae_lab.measures import classification_sets
 from cae_lab.profiles import load_profile
 from cae_lib.errors import DataError

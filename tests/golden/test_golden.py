@@ -20,7 +20,7 @@ from toys import FT, Toys, forget, lines, toy_clip, toy_pairs, toy_train, weight
 
 from book.studies import ALL_SUITES
 from cae_bench.encoder import Encoder
-from cae_lab.items import data_tables
+from cae_lab.data_tables import data_tables
 from cae_lab.profiles import load_profile
 from cae_lab.suites import DATA_VERSION
 from cae_lab.training_set import default_tagger

@@ -17,7 +17,7 @@ import pytest
 from conftest import REPOSITORY
 from papermill import inspect_notebook
 
-from book.extension.parameters import Selection, select
+from book.extension.parameters import PageSelection, select
 from book.extension.provenance import command
 from book.extension.source import read_page
 from book.studies import ALL_SUITES
@@ -248,7 +248,7 @@ def hide(monkeypatch: pytest.MonkeyPatch, families: list[str], tables: list[str]
 
     monkeypatch.delenv("CAE_HOME", raising=False)
     monkeypatch.setattr(results, "load", load)
-    monkeypatch.setattr(Selection, "has", lambda self, table, runs: table not in tables)
+    monkeypatch.setattr(PageSelection, "has", lambda self, table, runs: table not in tables)
     monkeypatch.setattr(plots, "_svg", lambda figure, alt: "")
     monkeypatch.setattr(plots, "_png", lambda figure: b"")
     monkeypatch.setattr(measuring, "measure", Mock(side_effect=RuntimeError("computed")))

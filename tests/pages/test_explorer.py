@@ -21,7 +21,7 @@ from book.extension import explorer
 from book.extension.__main__ import main
 from book.extension.build import live_folder
 from cae_bench import datasets
-from cae_bench.choice import answer_benchmarks
+from cae_bench.answers import answer_benchmarks
 from cae_bench.encoder import Encoder
 from cae_lab import store
 from cae_lab.profiles import load_profile

@@ -21,7 +21,7 @@ ROWS = ("clip-ft", "cae-counterfactual", "negclip")
 def test_runs_of_photographs_start_from_the_base_and_share_its_pictures(flickr, short):
     methods = {name: PROFILES["photo"].runs[name] for name in ROWS}
     short("photo", methods | {"negclip": methods["negclip"] | {"batch_size": 2}}, precision="fp32")
-    selection = grid.parse_selection(load_profile("photo"), {"rows": ",".join(ROWS)})
+    selection = grid.parse_selection(load_profile("photo"), {"runs": ",".join(ROWS)})
     job.make_data(selection)
     job.make_base(selection)
     base = read_state_dict(load_profile("photo").run("base").path)

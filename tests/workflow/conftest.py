@@ -55,7 +55,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         if not (home / "runs/smoke/base/0/done.json").exists():
             patch.setenv("CAE_HOME", str(home))
-            job.make_data(grid.parse_selection(load_profile("smoke"), {"rows": ROW}))
+            job.make_data(grid.parse_selection(load_profile("smoke"), {"runs": ROW}))
             save_random(load_profile("smoke").run(BASE).path, 0)
             for name in ("data", "base", "data/0", "base/0"):
                 path = paths().runs / "smoke" / name / "done.json"

@@ -32,7 +32,7 @@ class Reproduction:
             "reproduce",
             "--profile",
             "smoke",
-            "--rows",
+            "--runs",
             self.row,
             "--seeds",
             "1",

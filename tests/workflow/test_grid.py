@@ -48,7 +48,7 @@ def choose(profile: str, **config: object) -> Selection:
     return grid.parse_selection(load_profile(profile), config)
 
 
-def test_the_paper_has_all_rows_three_times():
+def test_the_paper_has_all_runs_three_times():
     found = grid.planned_runs(choose("paper"))
     assert found.keys() == {"data/0", "base/0"} | {
         f"{row}/{seed}" for row in ROWS for seed in range(3)
@@ -59,7 +59,7 @@ def test_the_paper_has_all_rows_three_times():
 
 def test_some_rows_alone_with_settings_and_seeds():
     asked = ("clip-ft+lr=5e-07+steps=2", "cae-attention")
-    chosen = choose("mini", rows=",".join(asked), seeds=2)
+    chosen = choose("mini", runs=",".join(asked), seeds=2)
     found = grid.planned_runs(chosen)
     assert list(found) == [
         "data/0",
@@ -73,13 +73,13 @@ def test_some_rows_alone_with_settings_and_seeds():
     config = found[f"{asked[0]}/1"].config
     assert (config.lr, config.steps, config.seed) == (5e-7, 2, 1)
     most = load_profile("mini").seeds
-    more = grid.planned_runs(choose("mini", rows="clip-ft", seeds=most + 2))
+    more = grid.planned_runs(choose("mini", runs="clip-ft", seeds=most + 2))
     assert [name for name in more if name.startswith("clip-ft")] == [
         f"clip-ft/{seed}" for seed in range(most)
     ]
     for wrong in ("no-row", "clip-ft+rate=1", "clip-ft+steps=1.5"):
         with pytest.raises(ConfigError):
-            grid.planned_runs(choose("mini", rows=wrong))
+            grid.planned_runs(choose("mini", runs=wrong))
 
 
 def test_the_studies_are_added_on_request(monkeypatch):
@@ -118,7 +118,7 @@ def test_a_control_of_weights_follows_the_run_that_trains_them():
     assert grid.runs_before(jobs["clip-ft-gelu"], planned) == jobs["clip-ft"]
     assert grid.runs_before(jobs["base-gelu"], planned) == ["base/0"]
     assert grid.runs_before(jobs["clip-ft"], planned) == []
-    alone = grid.planned_runs(choose("mini", rows="clip-ft-gelu"))
+    alone = grid.planned_runs(choose("mini", runs="clip-ft-gelu"))
     assert grid.runs_before(["clip-ft-gelu/0"], alone) == [], "it is trained for the control"
 
 
@@ -237,7 +237,7 @@ for output in sys.argv[3:]:
 class Copy:
     """A copy of the repository whose jobs do nothing but say that they were done."""
 
-    rows = "clip-ft,cae-gradcam"
+    runs = "clip-ft,cae-gradcam"
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.home = folder, folder / "home"
@@ -290,7 +290,7 @@ def copy(tmp_path: Path) -> Copy:
 
 
 def test_a_key_changes_with_what_decides_the_results_of_a_run(monkeypatch):
-    selection = choose("smoke", rows="clip-ft,cae-gradcam", seeds=1)
+    selection = choose("smoke", runs="clip-ft,cae-gradcam", seeds=1)
     profile = load_profile("smoke")
 
     def keys() -> dict[str, str]:
@@ -335,34 +335,40 @@ def test_a_released_model_is_measured_again_with_another_loader(monkeypatch):
 
 
 def test_a_change_makes_stale_what_depends_on_it_and_nothing_else(copy: Copy):
-    rows = {"rows": copy.rows, "seeds": 1}
+    settings = {"runs": copy.runs, "seeds": 1}
     runs = {"data/0", "base/0", "clip-ft/0", "cae-gradcam/0"}
-    copy.call(**rows | {"seeds": 2})
+    copy.call(**settings | {"seeds": 2})
     copy.edit("cae_lib/training/trainer.py", "execution", "how_to_execute")
     copy.edit("cae_lib/training/losses.py", "def ", "def moved_")
     gradcam = "cae-gradcam: {method: gradcam, weight: 1.0}"
     copy.edit("configs/smoke.yaml", gradcam, gradcam.replace("1.0", "2.0"))
-    assert copy.left(**rows) == {"cae-gradcam/0"}, (
+    assert copy.left(**settings) == {"cae-gradcam/0"}, (
         "a setting; no name in the source, no fewer seeds"
     )
     copy.edit("configs/smoke.yaml", "  tower_steps: 2\n", "  tower_steps: 3\n")
-    assert copy.left(**rows) == {"base", *runs}, "the first weights"
+    assert copy.left(**settings) == {"base", *runs}, "the first weights"
     copy.edit("data/recipes/synthetic_scenes/config.py", "train=48", "train=49")
-    assert copy.left(**rows) == {"data", "base", *runs}, "the data"
+    assert copy.left(**settings) == {"data", "base", *runs}, "the data"
 
 
 def test_another_version_of_a_recipe_makes_the_photographs_stale(copy: Copy):
-    rows = {"profile": "photo", "rows": "clip-ft", "seeds": 1}
-    copy.call(**rows)
-    assert copy.left(**rows) == set()
+    settings = {"profile": "photo", "runs": "clip-ft", "seeds": 1}
+    copy.call(**settings)
+    assert copy.left(**settings) == set()
     copy.edit("data/recipes/photographs/single.py", "    VERSION = 2\n", "    VERSION = 3\n")
-    assert copy.left(**rows) == {"data", "base", "data/0", "base/0", "clip-ft/0"}
+    assert copy.left(**settings) == {"data", "base", "data/0", "base/0", "clip-ft/0"}
 
 
 def test_other_real_files_in_a_rehearsal_do_everything_again(copy: Copy):
-    rows = {"profile": "rehearsal", "rows": "clip-ft"}
-    copy.call(**rows)
-    assert copy.left(**rows, real="somewhere") == {"data", "base", "data/0", "base/0", "clip-ft/0"}
+    settings = {"profile": "rehearsal", "runs": "clip-ft"}
+    copy.call(**settings)
+    assert copy.left(**settings, real="somewhere") == {
+        "data",
+        "base",
+        "data/0",
+        "base/0",
+        "clip-ft/0",
+    }
 
 
 @pytest.mark.slow
@@ -390,7 +396,7 @@ def test_removed_datasets_are_built_again(home, monkeypatch):
             load_profile("smoke").root.mkdir(parents=True)
         else:
             shutil.rmtree(load_profile("smoke").root)
-        assert main(["reproduce", "--profile", "smoke", "--rows", "clip-ft"]) == 0
+        assert main(["reproduce", "--profile", "smoke", "--runs", "clip-ft"]) == 0
         assert stored.exists() is is_present
     assert len(calls) == 2
 
@@ -417,7 +423,7 @@ def test_other_real_data_have_another_key(home):
 def test_a_job_leaves_how_long_it_took_and_where(home, monkeypatch):
     asked = []
     monkeypatch.setattr(job, "train_and_measure", lambda *words: asked.append(words))
-    config = {"profile": "smoke", "rows": "clip-ft", "seeds": 2}
+    config = {"profile": "smoke", "runs": "clip-ft", "seeds": 2}
     monkeypatch.chdir(home)
     job.main([json.dumps(config), "run", "clip-ft/0/done.json", "clip-ft/1/done.json"])
     assert asked == [(load_profile("smoke").run("clip-ft", seed), True) for seed in (0, 1)]

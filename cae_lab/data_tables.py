@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from open_clip import SimpleTokenizer
 
+from cae_bench.answers import scorable_benchmarks, weighted_items
 from cae_bench.benchmarks.base import Benchmark, Item
 from cae_bench.blind import blind_answers, text_only_baselines
-from cae_bench.choice import scorable_benchmarks, weighted_items
 from cae_bench.datasets import load_benchmarks, retrieval_sets
 from cae_lab.dataset_sizes import subset_table
 from cae_lab.runs import Profile

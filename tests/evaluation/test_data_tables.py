@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pandas as pd
 
+from cae_bench.answers import answer_benchmarks
 from cae_bench.benchmarks.base import Average, Benchmark, ImageRef, Item
-from cae_bench.choice import answer_benchmarks
-from cae_lab.items import (
+from cae_lab.data_tables import (
     item_table,
     option_table,
 )

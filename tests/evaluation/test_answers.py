@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cae_bench.benchmarks.base import Average, Benchmark, ImageRef, Item
-from cae_bench.choice import (
+from cae_bench.answers import (
     answer_benchmarks,
     item_frame,
     scorable_benchmarks,
     svo_match_benchmark,
     weighted_items,
 )
+from cae_bench.benchmarks.base import Average, Benchmark, ImageRef, Item
 from cae_lib.errors import DataError
 
 IMAGES = {"x": [1.0, 0.0], "y": [0.0, 1.0], "z": [1.0, 0.0]}
