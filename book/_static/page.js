@@ -77,11 +77,17 @@
     }
   }
 
+  /* The paragraph below a figure; on the front page, no cell is around the figure. */
+  function captionOf(part) {
+    const below = (part.closest("div.cell") ?? part.closest("div.output"))?.nextElementSibling;
+    return below?.matches("p") ? below : null;
+  }
+
   /* The link to a figure's numbers: into the paragraph below the figure, if there is one. */
   function moveLinks(article) {
-    for (const link of article.querySelectorAll(".cell_output .cae-data")) {
-      const caption = link.closest("div.cell")?.nextElementSibling;
-      if (!link.previousElementSibling?.matches(".cae-box:has(svg)") || !caption?.matches("p")) continue;
+    for (const link of article.querySelectorAll(".output .cae-data")) {
+      const caption = captionOf(link);
+      if (!link.previousElementSibling?.matches(".cae-box:has(svg)") || !caption) continue;
       caption.append(" ", ...link.childNodes);
       link.remove();
     }
@@ -89,9 +95,9 @@
 
   /* Where panels stand below each other, captions that tell them apart by left and right say so. */
   function noteStacks(article) {
-    for (const box of article.querySelectorAll(".cell_output .cae-box:has(.cae-stacked)")) {
-      const caption = box.closest("div.cell")?.nextElementSibling;
-      if (!caption?.matches("p") || !/\b(left|middle|right)\b/i.test(caption.textContent)) continue;
+    for (const box of article.querySelectorAll(".output .cae-box:has(.cae-stacked)")) {
+      const caption = captionOf(box);
+      if (!caption || !/\b(left|middle|right)\b/i.test(caption.textContent)) continue;
       const note = document.createElement("span");
       note.className = "cae-stacked-note";
       note.textContent = " (On this narrow screen, the panels stand below each other, from left to right.)";
