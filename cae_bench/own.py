@@ -120,7 +120,7 @@ def _choices(path: Path, folder: Path, rows: list[Row]) -> Benchmark:
             left_out.append((row.location, problem))
             continue
         items.append(Item(row.key, (image,), (_text(row, "caption"), *false)))
-    _tell(path, len(items), len(rows), left_out)
+    _report_left_out(path, len(items), len(rows), left_out)
     return Benchmark(path.stem, "all", tuple(items), len(rows))
 
 
@@ -134,15 +134,17 @@ def _captions(path: Path, folder: Path, rows: list[Row]) -> ImageCaptionPairs:
         for row, file in zip(rows, files, strict=True)
         if problems[file]
     ]
-    _tell(path, len(kept), len(rows), left_out)
-    place: dict[Path, int] = {}
+    _report_left_out(path, len(kept), len(rows), left_out)
+    image_numbers: dict[Path, int] = {}
     # (captions,): images are numbered in the order in which captions first name them.
-    index = torch.tensor([place.setdefault(files[number], len(place)) for number in kept])
+    index = torch.tensor(
+        [image_numbers.setdefault(files[number], len(image_numbers)) for number in kept]
+    )
     captions = [_text(rows[number], "caption") for number in kept]
-    return ImageCaptionPairs(list(place), captions, index, path.stem, len(kept), len(rows))
+    return ImageCaptionPairs(list(image_numbers), captions, index, path.stem, len(kept), len(rows))
 
 
-def _tell(path: Path, n_used: int, n_rows: int, left_out: list[tuple[str, str]]) -> None:
+def _report_left_out(path: Path, n_used: int, n_rows: int, left_out: list[tuple[str, str]]) -> None:
     """Print which rows are left out; without any row left, raise an error."""
     log_left_out(path.stem, path, n_used, n_rows, left_out)
     if not n_used:
