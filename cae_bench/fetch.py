@@ -128,7 +128,7 @@ def _download(item: Download, destination: Path) -> None:
     if item.hub and not item.path:
         snapshot_download(name, repo_type=kind, revision=item.revision, local_dir=destination)
         return
-    # On the same disk as `destination`, so that only a complete and checked file gets there, in one step.
+    # On the disk of `destination`, so that only a complete, checked file gets there, in one step.
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=destination.parent) as folder:
         path = Path(folder, "file")
         if item.hub:

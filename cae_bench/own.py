@@ -13,7 +13,7 @@ from cae_bench.answers import answer_benchmarks
 from cae_bench.benchmarks.base import Benchmark, ImageRef, Item
 from cae_bench.encoder import Encoder
 from cae_bench.retrieval import DIRECTIONS, retrieval_ranks
-from cae_bench.scores import SCORE_COLUMNS, benchmark_scores, items_of
+from cae_bench.scores import SCORE_COLUMNS, accuracy_table, items_of
 from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.data.incomplete import image_problem, log_left_out
 from cae_lib.data.rows import Row, is_list_of_texts, rows_of
@@ -60,7 +60,7 @@ def evaluate_file(
     data = _choices(path, folder, rows) if has_negatives else _captions(path, folder, rows)
     encoder = Encoder(model if isinstance(model, Clip) else model(), show_progress=True)
     if isinstance(data, Benchmark):
-        return benchmark_scores(answer_benchmarks([data], encoder), items_of([data]))
+        return accuracy_table(answer_benchmarks([data], encoder), items_of([data]))
     ranks = retrieval_ranks(encoder, data, path.stem)
     scores = [
         (

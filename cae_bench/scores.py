@@ -55,7 +55,7 @@ def items_of(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
     return items.assign(n_expected=[amounts[name] for name in subset])
 
 
-def benchmark_scores(answer_table: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
+def accuracy_table(answer_table: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     """Return the headline accuracy of each subset with answers, which are of one run and seed."""
     answered = answer_table[["family", "subset"]].drop_duplicates()
     # Items of subsets without answers are left out; within a subset each item needs an answer.
@@ -116,7 +116,7 @@ def evaluate(
     benchmarks = load_benchmarks(datasets, families)
     clip = model if isinstance(model, Clip) else model()
     encoder = Encoder(clip, show_progress=datasets.is_published)
-    return benchmark_scores(answer_benchmarks(benchmarks, encoder), items_of(benchmarks))
+    return accuracy_table(answer_benchmarks(benchmarks, encoder), items_of(benchmarks))
 
 
 def format_scores(table: pd.DataFrame) -> str:

@@ -185,12 +185,12 @@ def list_runs(profile: str) -> None:
     from cae_lab.plots import label
     from cae_lab.profiles import load_profile
 
-    found = load_profile(profile)
-    reference = vars(found.experiment(CLIP_FT))
-    for name in found.runs:
+    loaded_profile = load_profile(profile)
+    reference = vars(loaded_profile.experiment(CLIP_FT))
+    for name in loaded_profile.runs:
         differing = [
             f"{key}={value}"
-            for key, value in vars(found.experiment(name)).items()
+            for key, value in vars(loaded_profile.experiment(name)).items()
             if key != "name" and value != reference[key]
         ]
         print(f"{name}: {label(name)}; {', '.join(differing) or 'the reference'}")

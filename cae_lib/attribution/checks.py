@@ -121,8 +121,9 @@ def check_annotations(
         values = ((name, value[row, column].tolist()) for name, value in annotations.items())
         faulty = ", ".join(f"{name} {value}" for name, value in values) + f" at token {column}"
     raise DataError(
-        f"caption {row} of the batch has {faulty}: expected {EXPECTED_BY_ERROR_KIND[kind]}. Tokens, "
-        "roles, words, arguments and swaps have to be rows of one `token_roles`, in the same order."
+        f"caption {row} of the batch has {faulty}: expected {EXPECTED_BY_ERROR_KIND[kind]}. "
+        "Tokens, roles, words, arguments and swaps have to be rows of one `token_roles`, in the "
+        "same order."
     )
 
 
