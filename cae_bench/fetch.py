@@ -49,8 +49,8 @@ def fetch_source(source: Source) -> list[str]:
         except DataError as error:
             if isinstance(error, UnreachableError):
                 unreached[item.host] = error
-            place = "~/.cache/huggingface/hub" if item.open_clip else source.local_path(item)
-            failures.append(f"{item.browser_url or item.name} -> {place} ({error})")
+            destination = "~/.cache/huggingface/hub" if item.open_clip else source.local_path(item)
+            failures.append(f"{item.browser_url or item.name} -> {destination} ({error})")
     if failures:
         raise DataError(
             f"{source.title}: {len(failures)} of {len(source.files)} files could not be fetched. "
@@ -74,7 +74,7 @@ def _fetch_file(
 
     The result is as in `fetch_source`. A host in `unreached` raises its error without being asked.
     """
-    place = source.local_path(item)
+    destination = source.local_path(item)
     # The archive is removed once it is unpacked; this empty file says that it was.
     marker = source.root / item.unpack / f".{item.name}.unpacked"
     if item.open_clip:
@@ -84,30 +84,30 @@ def _fetch_file(
     if is_present:
         return []
     # An archive that was fetched by hand is unpacked like any other.
-    if item.how and not (item.unpack and place.is_file()):
-        return [f"{item.how} Put it at {place}." if item.unpack else item.how]
+    if item.how and not (item.unpack and destination.is_file()):
+        return [f"{item.how} Put it at {destination}." if item.unpack else item.how]
     if not item.open_clip:
         # A link inside `data/raw` must not lead a download out of it.
-        for path in (place, marker):
+        for path in (destination, marker):
             check_destination(path, paths().raw)
-        place.parent.mkdir(parents=True, exist_ok=True)
-    if place.is_file():
-        _verify_checksum(place, item.checksum)
+        destination.parent.mkdir(parents=True, exist_ok=True)
+    if destination.is_file():
+        _verify_checksum(destination, item.checksum)
     elif item.host in unreached:
         raise unreached[item.host]
     else:
         print(f"{source.title}: fetching {item.name} from {item.browser_url}", flush=True)
         with _translated_errors(item, source.gated):
-            _download(item, place)
+            _download(item, destination)
     if item.unpack:
-        unpack(place, source.root, item.unpack, item.only)
+        unpack(destination, source.root, item.unpack, item.only)
         marker.touch()
-        place.unlink()
+        destination.unlink()
     return []
 
 
-def _download(item: Download, place: Path) -> None:
-    """Download an item to `place`; weights of open_clip go to the hub's cache instead."""
+def _download(item: Download, destination: Path) -> None:
+    """Download an item to `destination`; weights of open_clip go to the hub's cache instead."""
     # The libraries are imported where they are used: they belong to the extra `data`.
     from huggingface_hub import hf_hub_download, snapshot_download
 
@@ -126,10 +126,10 @@ def _download(item: Download, place: Path) -> None:
             raise
         return
     if item.hub and not item.path:
-        snapshot_download(name, repo_type=kind, revision=item.revision, local_dir=place)
+        snapshot_download(name, repo_type=kind, revision=item.revision, local_dir=destination)
         return
-    # On the same disk as `place`, so that only a complete and checked file gets there, in one step.
-    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=place.parent) as folder:
+    # On the disk of `destination`, so that only a complete, checked file gets there, in one step.
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=destination.parent) as folder:
         path = Path(folder, "file")
         if item.hub:
             options: dict[str, Any] = {
@@ -151,7 +151,7 @@ def _download(item: Download, place: Path) -> None:
             # No hash for pooch: it knows no git ids, and `_verify_checksum` checks all kinds.
             pooch.retrieve(item.url, None, path.name, folder, downloader=http)
         _verify_checksum(path, item.checksum)
-        path.replace(place)
+        path.replace(destination)
 
 
 def checksum_of(path: Path, algorithm: str) -> str:

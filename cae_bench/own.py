@@ -13,7 +13,7 @@ from cae_bench.answers import answer_benchmarks
 from cae_bench.benchmarks.base import Benchmark, ImageRef, Item
 from cae_bench.encoder import Encoder
 from cae_bench.retrieval import DIRECTIONS, retrieval_ranks
-from cae_bench.scores import SCORE_COLUMNS, benchmark_scores, items_of
+from cae_bench.scores import SCORE_COLUMNS, accuracy_table, items_of
 from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.data.incomplete import image_problem, log_left_out
 from cae_lib.data.rows import Row, is_list_of_texts, rows_of
@@ -60,7 +60,7 @@ def evaluate_file(
     data = _choices(path, folder, rows) if has_negatives else _captions(path, folder, rows)
     encoder = Encoder(model if isinstance(model, Clip) else model(), show_progress=True)
     if isinstance(data, Benchmark):
-        return benchmark_scores(answer_benchmarks([data], encoder), items_of([data]))
+        return accuracy_table(answer_benchmarks([data], encoder), items_of([data]))
     ranks = retrieval_ranks(encoder, data, path.stem)
     scores = [
         (
@@ -120,7 +120,7 @@ def _choices(path: Path, folder: Path, rows: list[Row]) -> Benchmark:
             left_out.append((row.location, problem))
             continue
         items.append(Item(row.key, (image,), (_text(row, "caption"), *false)))
-    _tell(path, len(items), len(rows), left_out)
+    _report_left_out(path, len(items), len(rows), left_out)
     return Benchmark(path.stem, "all", tuple(items), len(rows))
 
 
@@ -134,15 +134,17 @@ def _captions(path: Path, folder: Path, rows: list[Row]) -> ImageCaptionPairs:
         for row, file in zip(rows, files, strict=True)
         if problems[file]
     ]
-    _tell(path, len(kept), len(rows), left_out)
-    place: dict[Path, int] = {}
+    _report_left_out(path, len(kept), len(rows), left_out)
+    image_numbers: dict[Path, int] = {}
     # (captions,): images are numbered in the order in which captions first name them.
-    index = torch.tensor([place.setdefault(files[number], len(place)) for number in kept])
+    index = torch.tensor(
+        [image_numbers.setdefault(files[number], len(image_numbers)) for number in kept]
+    )
     captions = [_text(rows[number], "caption") for number in kept]
-    return ImageCaptionPairs(list(place), captions, index, path.stem, len(kept), len(rows))
+    return ImageCaptionPairs(list(image_numbers), captions, index, path.stem, len(kept), len(rows))
 
 
-def _tell(path: Path, n_used: int, n_rows: int, left_out: list[tuple[str, str]]) -> None:
+def _report_left_out(path: Path, n_used: int, n_rows: int, left_out: list[tuple[str, str]]) -> None:
     """Print which rows are left out; without any row left, raise an error."""
     log_left_out(path.stem, path, n_used, n_rows, left_out)
     if not n_used:

@@ -55,13 +55,13 @@ def items_of(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
     return items.assign(n_expected=[amounts[name] for name in subset])
 
 
-def benchmark_scores(answer_table: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
+def accuracy_table(answer_table: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
     """Return the headline accuracy of each subset with answers, which are of one run and seed."""
     answered = answer_table[["family", "subset"]].drop_duplicates()
     # Items of subsets without answers are left out; within a subset each item needs an answer.
     rows = join_by_item(items.merge(answered), answer_table[[*ITEM_KEY, "correct"]])
-    asked = score_weights(rows, "subset")
-    value, chance = weighted_average(rows, asked), weighted_average(rows, asked, "chance")
+    weights = score_weights(rows, "subset")
+    value, chance = weighted_average(rows, weights), weighted_average(rows, weights, "chance")
     sizes = answer_table.groupby(["family", "subset"], sort=False, observed=True).size()
     expected = items.groupby(["family", "subset"], observed=True)["n_expected"].first()
     rows = [
@@ -113,10 +113,10 @@ def evaluate(
     # The user may have added files since the last call.
     load_family.cache_clear()
     # The data first: if something is missing, the error comes before a model is loaded.
-    asked = load_benchmarks(datasets, families)
+    benchmarks = load_benchmarks(datasets, families)
     clip = model if isinstance(model, Clip) else model()
     encoder = Encoder(clip, show_progress=datasets.is_published)
-    return benchmark_scores(answer_benchmarks(asked, encoder), items_of(asked))
+    return accuracy_table(answer_benchmarks(benchmarks, encoder), items_of(benchmarks))
 
 
 def format_scores(table: pd.DataFrame) -> str:

@@ -94,8 +94,8 @@ class Download:
         if self.drive:
             return f"https://drive.google.com/file/d/{self.drive}/view"
         if self.hub:
-            place = f"blob/{self.revision}/{self.path}" if self.path else f"tree/{self.revision}"
-            return f"https://huggingface.co/{self.hub}/{place}"
+            location = f"blob/{self.revision}/{self.path}" if self.path else f"tree/{self.revision}"
+            return f"https://huggingface.co/{self.hub}/{location}"
         return self.url or ""
 
 

@@ -167,11 +167,11 @@ def _describe_source(entry: Source) -> list[str]:
     ways = [f"{n} file{'s' * (n > 1)} {text}" for text, n in counts.items()]
     # The hub's library keeps open_clip's weights in a cache of its own, not below data/raw.
     cached = entry.files and all(item.open_clip for item in entry.files)
-    place = "the hub's own cache" if cached else f"data/raw/{entry.folder}"
+    location = "the hub's own cache" if cached else f"data/raw/{entry.folder}"
     lines = [
         f"{entry.name}: {entry.title}",
         f"  {size}, {entry.licence}",
-        f"  goes to {place}; {', '.join(ways) or 'put it there'}",
+        f"  goes to {location}; {', '.join(ways) or 'put it there'}",
     ]
     lines += [f"  accept the terms first: {entry.gated}"] if entry.gated else []
     return lines + [f"  shows images of {', '.join(entry.needs)}"] * bool(entry.needs)
@@ -185,12 +185,12 @@ def list_runs(profile: str) -> None:
     from cae_lab.plots import label
     from cae_lab.profiles import load_profile
 
-    found = load_profile(profile)
-    reference = vars(found.experiment(CLIP_FT))
-    for name in found.runs:
+    loaded_profile = load_profile(profile)
+    reference = vars(loaded_profile.experiment(CLIP_FT))
+    for name in loaded_profile.runs:
         differing = [
             f"{key}={value}"
-            for key, value in vars(found.experiment(name)).items()
+            for key, value in vars(loaded_profile.experiment(name)).items()
             if key != "name" and value != reference[key]
         ]
         print(f"{name}: {label(name)}; {', '.join(differing) or 'the reference'}")
@@ -297,12 +297,14 @@ def evaluate(
 
     # A name that mini lacks is by default a released or foreign model, measured on real data.
     is_ours = name == DATA_RUN or is_run(name, load_profile("mini"))
-    found = load_profile(profile or ("mini" if is_ours else stored_scores.REAL_PROFILE))
+    loaded_profile = load_profile(profile or ("mini" if is_ours else stored_scores.REAL_PROFILE))
     if name == DATA_RUN:
-        measuring.measure_data(found)
-        print("\n".join(stored_scores.describe_dataset_sizes(found)))
+        measuring.measure_data(loaded_profile)
+        print("\n".join(stored_scores.describe_dataset_sizes(loaded_profile)))
         return
-    requested = find_model(name, found, seed, model, activation, processor, **dict(overrides))
+    requested = find_model(
+        name, loaded_profile, seed, model, activation, processor, **dict(overrides)
+    )
     # Results of what is not trained here are stored with seed 0, whatever --seed says.
     title, seed = requested.name, requested.seed
     if file or families:
@@ -312,18 +314,20 @@ def evaluate(
 
         table = evaluate_file(load, file, images)
     elif families:
-        table = scores.evaluate(load, *families, datasets=found.datasets)
+        table = scores.evaluate(load, *families, datasets=loaded_profile.datasets)
     else:
         measuring.measure_model(requested, [SUITES[suite] for suite in suites])
-        table = stored_scores.stored_scores(title, found, seed, suites)
+        table = stored_scores.stored_scores(title, loaded_profile, seed, suites)
     # An empty table is no failure for suites without scores, such as attribution.
-    if table.empty and (file or families or not stored_scores.is_measured(title, found, suites)):
+    if table.empty and (
+        file or families or not stored_scores.is_measured(title, loaded_profile, suites)
+    ):
         raise DataError(
             "nothing could be measured, see above: none of the datasets is here. `cae data list` "
             "names them, and `cae data get NAME` fetches one"
         )
     if not file:
-        table["dataset"] = stored_scores.qualified_dataset_names(table["dataset"], found)
+        table["dataset"] = stored_scores.qualified_dataset_names(table["dataset"], loaded_profile)
     if not table.empty:
         print(scores.format_scores(table))
     if output:
@@ -344,8 +348,8 @@ def split_suites_and_benchmarks(names: Iterable[str]) -> tuple[list[str], list[s
         return [], families
     from cae_lab.suites import SUITES
 
-    known = {*families, *SUITES}
-    unknown = {name for name, plain in zip(typed, names, strict=True) if plain not in known}
+    known_names = {*families, *SUITES}
+    unknown = {name for name, plain in zip(typed, names, strict=True) if plain not in known_names}
     if families or unknown:
         fault = f"unknown: {', '.join(sorted(unknown))}" if unknown else "both kinds are mixed"
         raise ConfigError(
@@ -411,13 +415,13 @@ def attribute(
 
     if len(weights) > MAX_MODELS or len(set(weights)) < len(weights):
         raise ConfigError(f"--weights: expected up to {MAX_MODELS} different ones")
-    pixels, pairs, found = read_image(image), {}, load_profile(profile)
+    pixels, pairs, loaded_profile = read_image(image), {}, load_profile(profile)
     for name in weights:
         try:
-            clip = model_opener(find_model(name, found, seed, model, activation))()
+            clip = model_opener(find_model(name, loaded_profile, seed, model, activation))()
         except CheckpointError as error:
             # Base models come with a clone, so there the plain message is the right one.
-            if repository_root() is not None or not is_run(name, found):
+            if repository_root() is not None or not is_run(name, loaded_profile):
                 raise
             raise CheckpointError(
                 f"{error} The weights of base models come with a clone of the repository and not "

@@ -141,10 +141,10 @@ def _is_stored(
 ) -> bool:
     """Return whether a result is stored with a key, here or, unless `remeasure`, in the records."""
     # A file without rows counts: it says that the suite was measured and gave none.
-    places = [store.result_path(table, name, seed, profile)]
-    places += [] if remeasure else [store.packed_path(table, profile)]
-    found = (store.read_index(path).get((name, seed)) for path in places)
-    return any(rows is not None and rows.key == key for rows in found)
+    paths = [store.result_path(table, name, seed, profile)]
+    paths += [] if remeasure else [store.packed_path(table, profile)]
+    stored_rows = (store.read_index(path).get((name, seed)) for path in paths)
+    return any(rows is not None and rows.key == key for rows in stored_rows)
 
 
 def measure_data(profile: Profile, *, remeasure: bool = False) -> None:

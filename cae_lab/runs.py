@@ -143,8 +143,8 @@ class Profile:
     @property
     def records(self) -> Path:
         """Folder of the profile's packed tables; in the cache if `recorded` is false."""
-        place = paths().records if self.recorded else paths().cache / "records"
-        return place / self.name
+        folder = paths().records if self.recorded else paths().cache / "records"
+        return folder / self.name
 
     def earlier_base(self, steps: int) -> str:
         """Return the setting `weights` of runs that start from one of `earlier_bases`."""
@@ -532,9 +532,12 @@ def format_name(profile: Profile, entry: str, settings: Mapping[str, Any]) -> st
     if "attribution" in rest:
         # Written as settings of their own. "samples=default" says that the entry sets `samples` and
         # this run does not.
-        parameters, own = dict(rest.pop("attribution")), _own_parameters(profile, entry)
-        rest |= dict(parameters.items() - own.items())
-        rest |= dict.fromkeys(own.keys() - parameters.keys(), DROPPED)
+        parameters, entry_parameters = (
+            dict(rest.pop("attribution")),
+            _entry_parameters(profile, entry),
+        )
+        rest |= dict(parameters.items() - entry_parameters.items())
+        rest |= dict.fromkeys(entry_parameters.keys() - parameters.keys(), DROPPED)
     for key, value in sorted(rest.items()):
         # "1" and not "1.0", where no digit is lost.
         short = isinstance(value, float) and value == float(f"{value:g}")
@@ -544,7 +547,7 @@ def format_name(profile: Profile, entry: str, settings: Mapping[str, Any]) -> st
     return "+".join(parts)
 
 
-def _own_parameters(profile: Profile, entry: str) -> dict[str, Any]:
+def _entry_parameters(profile: Profile, entry: str) -> dict[str, Any]:
     return dict(profile.experiment(entry).attribution) if entry in profile.runs else {}
 
 
@@ -586,11 +589,11 @@ def _changed_parameters(
     config = profile.experiment(entry, **settings)
     # Without a method, they are parameters of the swapped hard negatives, which "binding" makes.
     method = config.method or ("binding" if config.foils == "exchanged" else None)
-    known = [*vars(get_method(method))] if method else []
+    allowed = [*vars(get_method(method))] if method else []
     for key, text in parameters.items():
-        if key not in known:
+        if key not in allowed:
             raise ConfigError(
-                f"{key}={text}: expected a setting, one of {', '.join([*SETTINGS, *known])}"
+                f"{key}={text}: expected a setting, one of {', '.join([*SETTINGS, *allowed])}"
             )
     changed = {key: parse_value(text) for key, text in parameters.items() if text != DROPPED}
     return tuple(

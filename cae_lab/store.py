@@ -246,42 +246,42 @@ def _with_plain_texts(content: pa.Table) -> pa.Table:
 def _read(rows_to_read: list[StoredRows]) -> pa.Table:
     """Do the same as `read_rows`, but keep texts encoded by dictionaries, which saves memory."""
     by_path: dict[Path, dict[tuple[str, int], int]] = {}
-    for place, rows in enumerate(rows_to_read):
-        by_path.setdefault(rows.path, {})[rows.run, rows.seed] = place
+    for position, rows in enumerate(rows_to_read):
+        by_path.setdefault(rows.path, {})[rows.run, rows.seed] = position
     # Each file is read once, however many of its runs are asked for.
-    parts, places = [], []
-    for path, place_of in by_path.items():
+    parts, positions = [], []
+    for path, position_of in by_path.items():
         columns = dict.fromkeys(
-            name for row in place_of.values() for name in rows_to_read[row].columns
+            name for row in position_of.values() for name in rows_to_read[row].columns
         )
         try:
-            part, place = _read_file(path, place_of, list(columns))
+            part, position = _read_file(path, position_of, list(columns))
         except (OSError, pa.ArrowInvalid) as error:
             raise _broken(path, error) from error
         parts.append(part)
-        places.append(place)
+        positions.append(position)
     # "permissive": columns that a part lacks become null, and integers the wider type.
     content = pa.concat_tables(parts, promote_options="permissive").unify_dictionaries()
-    return content.take(np.concatenate(places).argsort(kind="stable"))
+    return content.take(np.concatenate(positions).argsort(kind="stable"))
 
 
 def _read_file(
-    path: Path, place_of: Mapping[tuple[str, int], int], columns: Sequence[str]
+    path: Path, position_of: Mapping[tuple[str, int], int], columns: Sequence[str]
 ) -> tuple[pa.Table, np.ndarray]:
-    """Return the rows of the runs and seeds in `place_of`, and the place of each row."""
+    """Return the rows of the runs and seeds in `position_of`, and the position of each row."""
     texts = [field.name for field in pq.read_schema(path) if pa.types.is_string(field.type)]
     file = pq.ParquetFile(path, read_dictionary=texts)
     whose = file.read(["run", "seed"]).to_pandas()
     runs, seeds = whose["run"].cat.categories, pd.Index(whose["seed"].unique())
     # (runs, seeds); -1 for those that are not read
-    place_by_code = np.full((len(runs), len(seeds)), -1)
-    for (run, seed), place in place_of.items():
-        place_by_code[runs.get_loc(run), seeds.get_loc(seed)] = place
-    places = place_by_code[whose["run"].cat.codes, seeds.get_indexer(whose["seed"])]
-    rows = np.flatnonzero(places >= 0)
+    position_by_code = np.full((len(runs), len(seeds)), -1)
+    for (run, seed), position in position_of.items():
+        position_by_code[runs.get_loc(run), seeds.get_loc(seed)] = position
+    positions = position_by_code[whose["run"].cat.codes, seeds.get_indexer(whose["seed"])]
+    rows = np.flatnonzero(positions >= 0)
     # One column after the other, because a file has many more rows than are read of it.
     part = pa.table({name: file.read([name]).column(0).take(rows) for name in columns})
-    return part, places[rows]
+    return part, positions[rows]
 
 
 def read_index(path: Path) -> Index:

@@ -12,7 +12,7 @@ import pandas as pd
 from cae_bench import datasets
 from cae_bench.benchmarks import is_size_unknown
 from cae_bench.benchmarks.load import BROKEN_IMAGES_KEY, MISSING_IMAGES_KEY
-from cae_bench.scores import SCORE_COLUMNS, benchmark_scores, items_of
+from cae_bench.scores import SCORE_COLUMNS, accuracy_table, items_of
 from cae_lab import store
 from cae_lab.dataset_sizes import drop_rescored
 from cae_lab.runs import Profile
@@ -54,7 +54,7 @@ def stored_scores(
     tables, scores = [], []
     if "benchmarks" in measured:
         items = items_of(datasets.load_benchmarks(profile.datasets))
-        tables.append(benchmark_scores(rows_of("benchmarks"), items))
+        tables.append(accuracy_table(rows_of("benchmarks"), items))
     if "retrieval" in measured:
         pairs = datasets.retrieval_sets(profile.datasets)
         by_direction = rows_of("retrieval").groupby(["set", "direction"], sort=False)

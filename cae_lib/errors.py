@@ -70,22 +70,22 @@ def check_type(name: str, value: Any, hint: Any) -> None:
         if value not in typing.get_args(hint):
             options = ", ".join(typing.get_args(hint))
             raise ConfigError(f"{name} is {value!r}: expected one of {options}.")
-    elif not _fits(value, hint):
+    elif not _has_type_of(value, hint):
         expected = hint.__name__ if isinstance(hint, type) else hint
         raise ConfigError(f"{name} is {value!r}: expected {expected}, finite if a number.")
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def _has_type_of(value: Any, hint: Any) -> bool:
     """Return whether a value fits an annotation of one of the few kinds that settings use."""
     if isinstance(hint, types.UnionType):
-        return any(_fits(value, option) for option in typing.get_args(hint))
+        return any(_has_type_of(value, option) for option in typing.get_args(hint))
     if typing.get_origin(hint) is tuple:
         items = typing.get_args(hint)
         if not isinstance(value, tuple):
             return False
         if items[-1] is Ellipsis:
-            return all(_fits(item, items[0]) for item in value)
-        return len(value) == len(items) and all(map(_fits, value, items))
+            return all(_has_type_of(item, items[0]) for item in value)
+        return len(value) == len(items) and all(map(_has_type_of, value, items))
     if hint is Any:
         return True
     # `isinstance(True, int)` holds in Python, but a bool is no number of a setting.

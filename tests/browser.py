@@ -45,11 +45,11 @@ class Browser:
     """A headless Chromium that is asked in its own protocol, through a pipe."""
 
     def __init__(self, folder: Path) -> None:
-        (asked, self.ask), (self.answer, said) = os.pipe(), os.pipe()
+        (question_end, self.ask), (self.answer, answer_end) = os.pipe(), os.pipe()
         command = [
             "bash",
             "-c",
-            f'exec "$@" 3<&{asked} 4>&{said}',
+            f'exec "$@" 3<&{question_end} 4>&{answer_end}',
             "bash",
             find_browser(),
             *FLAGS,
@@ -57,10 +57,13 @@ class Browser:
             f"--user-data-dir={folder}",
         ]
         self.process = subprocess.Popen(
-            command, pass_fds=(asked, said), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command,
+            pass_fds=(question_end, answer_end),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
-        os.close(asked)
-        os.close(said)
+        os.close(question_end)
+        os.close(answer_end)
         self.count, self.rest, self.session, self.complaints = 0, b"", None, []
         target = self("Target.createTarget", url="about:blank")["targetId"]
         self.session = self("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -74,10 +77,10 @@ class Browser:
         message = {"id": self.count, "method": method, "params": parameters}
         session = {"sessionId": self.session} if self.session else {}
         os.write(self.ask, json.dumps(message | session).encode() + b"\0")
-        while (told := self._read()).get("id") != self.count:
+        while (reply := self._read()).get("id") != self.count:
             pass
-        assert "error" not in told, told
-        return told["result"]
+        assert "error" not in reply, reply
+        return reply["result"]
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self.rest:
@@ -85,14 +88,14 @@ class Browser:
             assert part, "the browser has gone"
             self.rest += part
         line, _, self.rest = self.rest.partition(b"\0")
-        told = json.loads(line)
-        if told.get("method") in (
+        reply = json.loads(line)
+        if reply.get("method") in (
             "Runtime.exceptionThrown",
             "Log.entryAdded",
             "Runtime.consoleAPICalled",
         ):
-            self.complaints.append(told["params"])
-        return told
+            self.complaints.append(reply["params"])
+        return reply
 
     def evaluate(self, script: str) -> Any:
         for _ in range(50):

@@ -107,18 +107,18 @@ class _Numbers(TorchFunctionMode):
 
 def _run(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     """Run an operation on the values, and give the device what belongs there."""
-    given = [*_leaves(args), *_leaves(kwargs.values())]
-    ours = {id(leaf.inner): leaf for leaf in given if isinstance(leaf, PretendTensor)}
+    arguments = [*_leaves(args), *_leaves(kwargs.values())]
+    ours = {id(leaf.inner): leaf for leaf in arguments if isinstance(leaf, PretendTensor)}
     here, name = bool(ours), func.overloadpacket
     if name in COPIES:
         here = isinstance(args[0], PretendTensor)
     elif ours and name is not aten._to_copy:
         indexed = name in INDEXED and isinstance(args[0], PretendTensor)
-        _refuse_cpu(func, [*_leaves(args[2:])] if indexed else given)
+        _refuse_cpu(func, [*_leaves(args[2:])] if indexed else arguments)
     if kwargs.get("device") is not None:
         here = torch.device(kwargs["device"]).type in HERE
         kwargs = kwargs | {"device": "cpu"}
-    if here and any(isinstance(leaf, torch.Generator) for leaf in given):
+    if here and any(isinstance(leaf, torch.Generator) for leaf in arguments):
         raise RuntimeError(f"Expected a generator of {DEVICE} but found one of cpu")
     result = func(*_each(_inner, args), **{key: _each(_inner, v) for key, v in kwargs.items()})
     if not here:

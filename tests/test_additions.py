@@ -44,9 +44,9 @@ assert plots.label("cae-size") == "CLIP-CAE (size)" and plots.method_label("cae-
 assert plots.METHOD_COLORS["size"] == "red"
 clip = load_clip()
 tokens = clip.tokenizer(["a dog"])
-found = get_method("size", power=2.0)(clip.model, tokens, torch.ones(1, 128)).scores
+scores = get_method("size", power=2.0)(clip.model, tokens, torch.ones(1, 128)).scores
 squares = clip.model.token_embedding(tokens).square().sum(-1)
-torch.testing.assert_close(found, squares[:, : found.shape[1]].detach(), rtol=1e-5, atol=0)
+torch.testing.assert_close(scores, squares[:, : scores.shape[1]].detach(), rtol=1e-5, atol=0)
 assert main(["train", "cae-size", "--profile", "smoke"]) == 0
 run = load_profile("smoke").run("cae-size")
 meta = read_meta(run.path)

@@ -92,9 +92,9 @@ def test_override_of_the_wrong_type(override):
 
 
 def test_every_row_of_every_profile_is_a_valid_configuration():
-    for chosen in PROFILES.values():
-        for name in chosen.runs:
-            assert load_profile(chosen.name).experiment(name).profile == chosen.name
+    for profile in PROFILES.values():
+        for name in profile.runs:
+            assert load_profile(profile.name).experiment(name).profile == profile.name
 
 
 def test_runs_by_the_second_tagger_differ_from_the_paper_s_in_nothing_else():

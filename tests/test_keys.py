@@ -26,34 +26,34 @@ def changed(value: object) -> object:
 
 @pytest.mark.parametrize("name", [field.name for field in fields(Experiment)])
 def test_each_setting_of_a_run_changes_its_inputs(name: str) -> None:
-    known = load_profile("mini").experiment("clip-ft")
-    value = CHANGED[name] if name in CHANGED else changed(getattr(known, name))
-    before = inputs.run_inputs(known, "data", "start")
-    after = inputs.run_inputs(replace(known, **{name: value}), "data", "start")
+    settings = load_profile("mini").experiment("clip-ft")
+    value = CHANGED[name] if name in CHANGED else changed(getattr(settings, name))
+    before = inputs.run_inputs(settings, "data", "start")
+    after = inputs.run_inputs(replace(settings, **{name: value}), "data", "start")
     assert {part for part in before if before[part] != after[part]} == {"settings"}
 
 
 def test_data_start_and_version_each_change_one_part(monkeypatch) -> None:
-    known = load_profile("mini").experiment("clip-ft")
-    before = inputs.run_inputs(known, "data", "start")
-    assert inputs.run_inputs(known, "data", "start") == before
-    assert inputs.run_inputs(known, "other", "start") == before | {"training data": "other"}
-    assert inputs.run_inputs(known, "data", "other") == before | {"first weights": "other"}
+    settings = load_profile("mini").experiment("clip-ft")
+    before = inputs.run_inputs(settings, "data", "start")
+    assert inputs.run_inputs(settings, "data", "start") == before
+    assert inputs.run_inputs(settings, "other", "start") == before | {"training data": "other"}
+    assert inputs.run_inputs(settings, "data", "other") == before | {"first weights": "other"}
     monkeypatch.setattr(inputs, "TRAINING_VERSION", 7)
-    assert inputs.run_inputs(known, "data", "start") == before | {"training version": "7"}
+    assert inputs.run_inputs(settings, "data", "start") == before | {"training version": "7"}
 
 
 def test_a_results_key_covers_suite_version_model_and_data() -> None:
     suite = SUITES["retrieval"]
-    known = suite.key("model", "data")
-    assert known == suite.key("model", "data") and len(known) == 12
-    others = [
+    key = suite.key("model", "data")
+    assert key == suite.key("model", "data") and len(key) == 12
+    changed_keys = [
         SUITES["phrases"].key("model", "data"),
         suite.key("other", "data"),
         suite.key("model", "other"),
         replace(suite, version=2).key("model", "data"),
     ]
-    assert len({known, *others}) == 5
+    assert len({key, *changed_keys}) == 5
 
 
 @pytest.mark.parametrize(

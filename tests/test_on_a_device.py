@@ -103,8 +103,8 @@ def test_validation(world: Path) -> None:
 
 
 def test_attribution_of_a_pair(world: Path) -> None:
-    picture = read_image(next((world / "coco" / "val2017").glob("*.jpg")))
-    on_both(lambda encoder: vars(attribute(encoder.clip, picture, "a cat on the bed", 0)))
+    image = read_image(next((world / "coco" / "val2017").glob("*.jpg")))
+    on_both(lambda encoder: vars(attribute(encoder.clip, image, "a cat on the bed", 0)))
 
 
 @pytest.mark.parametrize("method", PAPER_METHODS)

@@ -188,14 +188,14 @@ def test_a_change_is_told_from_the_last_commit(tmp_path: Path, monkeypatch) -> N
 
 def imported(path: Path) -> set[str]:
     """Dotted names that a module imports, at its top or inside of functions."""
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import, which this test cannot follow"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
 
 
 BELOW = {"cae_lib": set(), "cae_bench": {"cae_lib"}, "cae_lab": {"cae_lib", "cae_bench"}}

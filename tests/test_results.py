@@ -42,13 +42,13 @@ def measured(smoke_home: Path, monkeypatch) -> Iterator[Mock]:
     """A suite's measurement that takes no time, and knows how often it was called; the training
     takes one step."""
     measure = Mock(side_effect=lambda encoder, profile: FRAME)
-    monkeypatch.setattr(Suite, "__call__", lambda self, *given: measure(*given))
+    monkeypatch.setattr(Suite, "__call__", lambda self, *settings: measure(*settings))
     return measure
 
 
 def compute(run: str = "cae-gradcam", seeds: object = (7,), **options: object) -> pd.DataFrame:
-    given = {"compute": True, "steps": 1, "batch_size": 4} | options
-    return results.load("retrieval", "smoke", [run], seeds, **given)
+    settings = {"compute": True, "steps": 1, "batch_size": 4} | options
+    return results.load("retrieval", "smoke", [run], seeds, **settings)
 
 
 def test_a_run_with_another_setting_is_computed_once_and_then_found(measured, capsys):
@@ -140,14 +140,14 @@ def test_stored_rows_are_used_only_while_their_settings_and_versions_are_the_run
 ):
     """Without `compute` the error says what has changed; with it, the run is measured anew."""
     publish("cae-gradcam", 0)
-    own = {"steps": 3, "batch_size": 16}  # the run's own, so that this is the published run
-    assert len(compute(seeds=1, **own)) == len(FRAME) and not measured.called
+    settings_of_run = {"steps": 3, "batch_size": 16}  # so that this is the published run
+    assert len(compute(seeds=1, **settings_of_run)) == len(FRAME) and not measured.called
     CHANGES[message](monkeypatch)
     for runs in (["cae-gradcam"], None):
         with pytest.raises(DataError, match=f"cae-gradcam, seed 0, is out of date: {message}.*cae"):
             results.load("retrieval", "smoke", runs)
     assert not results.provenance_table("smoke")["current"].any()
-    compute(seeds=1, **own), compute(seeds=1, **own)
+    compute(seeds=1, **settings_of_run), compute(seeds=1, **settings_of_run)
     assert measured.call_count == 1
 
 

@@ -29,14 +29,16 @@ from cae_lib.training import inputs
 
 
 def test_before_the_data_are_built_a_training_says_how_to_build_them(home, capsys):
-    def said(profile: str) -> str:
+    def error_of_training(profile: str) -> str:
         assert main(["train", "clip-ft", "--profile", profile]) == 2
         return capsys.readouterr().err
 
-    assert "`python -m data.recipes.base --profile smoke`" in said("smoke"), "no base is shipped"
+    assert "`python -m data.recipes.base --profile smoke`" in error_of_training("smoke"), (
+        "no base is shipped"
+    )
     save_random(load_profile("smoke").run("base").path, seed=3)
     for profile in ("smoke", "mini", "photo"):
-        assert load_profile(profile).build_command in said(profile)
+        assert load_profile(profile).build_command in error_of_training(profile)
 
 
 def measure(name: str, *suites: str, seed: int = 0, **options: bool) -> None:
@@ -80,8 +82,8 @@ def test_a_run_is_trained_again_once_an_input_is_another(smoke_world, home, monk
 
     def train(**settings) -> str:
         """Train, and return what was printed: nothing if the run was found."""
-        given = {"weights": "start.safetensors", "steps": 1, "batch_size": 4} | settings
-        load_profile("smoke").run("clip-ft", **given).train()
+        settings_of_run = {"weights": "start.safetensors", "steps": 1, "batch_size": 4} | settings
+        load_profile("smoke").run("clip-ft", **settings_of_run).train()
         return capsys.readouterr().out
 
     assert "Training clip-ft" in train() and train() == ""
@@ -210,17 +212,17 @@ def test_an_unknown_parameter_in_a_name_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("name", "chosen", "settings"),
+    ("name", "profile_name", "settings"),
     [
         ("cae-gradcam+short+scope=word", "paper", {"steps": 427, "scope": "word"}),
         ("base+steps=600", "mini", {"weights": "mini/base-600.safetensors"}),
         ("clip-ft", "mini", {}),
     ],
 )
-def test_runs_of_the_studies_are_found_by_name(name: str, chosen: str, settings: dict):
-    row, found = parse_name(load_profile(chosen), name)
-    assert (row, found) == (name.partition("+")[0], settings)
-    assert load_profile(chosen).run(name).name == name
+def test_runs_of_the_studies_are_found_by_name(name: str, profile_name: str, settings: dict):
+    row, parsed = parse_name(load_profile(profile_name), name)
+    assert (row, parsed) == (name.partition("+")[0], settings)
+    assert load_profile(profile_name).run(name).name == name
 
 
 def test_values_are_read_as_python_reads_them():
@@ -240,7 +242,7 @@ def test_a_path_with_a_plus_is_no_run():
 
 
 @pytest.mark.parametrize(
-    ("name", "settings", "found"),
+    ("name", "settings", "expected"),
     [
         ("cae-gradcam", {"weight": 0.3}, "cae-gradcam+weight=0.3"),
         ("cae-gradcam+weight=0.3", {"weight": 0.1}, "cae-gradcam"),
@@ -255,8 +257,8 @@ def test_a_path_with_a_plus_is_no_run():
         ("base+steps=600", {}, "base+steps=600"),
     ],
 )
-def test_a_setting_that_a_run_has_already_is_no_part_of_its_name(name, settings, found):
-    assert load_profile("mini").run(name, **settings).name == found
+def test_a_setting_that_a_run_has_already_is_no_part_of_its_name(name, settings, expected):
+    assert load_profile("mini").run(name, **settings).name == expected
 
 
 @pytest.mark.parametrize("name", [name for name in PROFILES if PROFILES[name].variants])
@@ -286,13 +288,13 @@ def test_the_variants_of_smoke_are_those_of_mini() -> None:
 def test_multiples_of_a_weight_are_those_of_its_run(name: str) -> None:
     profile = load_profile(name)
     for method in PAPER_METHODS:
-        own = profile.experiment(f"cae-{method}").weight
-        found = [
-            profile.run(each).config.weight / own
+        configured = profile.experiment(f"cae-{method}").weight
+        multiples = [
+            profile.run(each).config.weight / configured
             for each in profile.variants
             if each.startswith(f"cae-{method}+weight=")
         ]
-        assert found == pytest.approx([0.1, 0.3, 3, 10])
+        assert multiples == pytest.approx([0.1, 0.3, 3, 10])
 
 
 def test_controls_are_the_same_weights_read_with_gelu(home: Path, smoke_world: Path, monkeypatch):

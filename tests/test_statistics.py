@@ -42,8 +42,8 @@ def cells(groups: list[np.ndarray], weights=(1.0,), clusters: list | None = None
 def frame(values: np.ndarray, run: str = "a", pictures: np.ndarray | None = None) -> pd.DataFrame:
     """Answers `(S, n)` as a table, its rows in no order."""
     seed, item = (index.ravel() for index in np.indices(values.shape))
-    picture = item if pictures is None else np.asarray(pictures)[item]
-    columns = {"seed": seed, "item": item, "picture": picture, "correct": values.ravel()}
+    image = item if pictures is None else np.asarray(pictures)[item]
+    columns = {"seed": seed, "item": item, "picture": image, "correct": values.ravel()}
     return pd.DataFrame({"run": run} | columns).sample(frac=1, random_state=0)
 
 
@@ -362,10 +362,16 @@ def test_six_images_are_enough(values: list[float], delta: float, word: str):
 
 
 def test_a_handful_of_pairs_gives_no_verdict_on_correlations():
-    gold = np.arange(40.0)
-    swapped = gold[None].copy()
+    true_scores = np.arange(40.0)
+    swapped = true_scores[None].copy()
     swapped[0, [3, 4, 8, 9]] = swapped[0, [4, 3, 9, 8]]
-    table = of_pairs(gold, a=gold[None], same=10 * gold[None], near=swapped, far=-gold[None])
+    table = of_pairs(
+        true_scores,
+        a=true_scores[None],
+        same=10 * true_scores[None],
+        near=swapped,
+        far=-true_scores[None],
+    )
     tests = correlations(table, "a", resamples=50).set_index("run")
     assert tests["nonzero"].to_dict() == {"same": 0, "near": 4, "far": 40}
     outcomes = {"same": "undecided", "near": "undecided", "far": "contradicted"}
@@ -531,9 +537,9 @@ def test_a_verdict_is_the_word_of_three_methods_of_four_each_as_weak_as_its_weak
     assert verdict(tests[:0], 2, by="method") == verdict(None, 2) == "not tested"
 
 
-def of_pairs(gold: np.ndarray, **scores: np.ndarray) -> pd.DataFrame:
+def of_pairs(true_scores: np.ndarray, **scores: np.ndarray) -> pd.DataFrame:
     """A table of scores `(seeds, n)` by run, on one set."""
-    pairs = {"set": "sts", "pair": range(len(gold)), "gold": gold}
+    pairs = {"set": "sts", "pair": range(len(true_scores)), "gold": true_scores}
     return pd.concat(
         pd.DataFrame({"run": run, "seed": seed, "score": row} | pairs)
         for run, rows in scores.items()
@@ -551,11 +557,11 @@ def test_a_set_called_mean_is_not_taken_for_the_mean_of_the_sets():
 
 def test_correlations_are_spearmans_and_their_intervals_shrink_with_the_pairs():
     generator = np.random.default_rng(0)
-    gold = generator.integers(0, 5, 400).astype(float)
-    a, b = gold + generator.normal(0, 2, (3, 400)), generator.normal(0, 2, (3, 400))
-    table = of_pairs(gold, a=a, b=b)
+    true_scores = generator.integers(0, 5, 400).astype(float)
+    a, b = true_scores + generator.normal(0, 2, (3, 400)), generator.normal(0, 2, (3, 400))
+    table = of_pairs(true_scores, a=a, b=b)
     result = correlations(table).set_index("run")
-    expected = np.mean([spearmanr(column, gold).statistic for column in a])
+    expected = np.mean([spearmanr(column, true_scores).statistic for column in a])
     assert result.loc["a", "estimate"] == pytest.approx(expected)
     assert (result.loc["a", "n"], result.loc["a", "seeds"]) == (400, 3)
     gain = correlations(table, against="b").iloc[0]
@@ -572,8 +578,10 @@ def test_correlations_are_spearmans_and_their_intervals_shrink_with_the_pairs():
 
 
 def test_pairs_meet_their_gold_and_sets_their_seeds_by_name():
-    gold = np.arange(12.0)
-    table = of_pairs(gold, a=np.stack([gold, -gold]), b=np.stack([gold, gold]))
+    true_scores = np.arange(12.0)
+    table = of_pairs(
+        true_scores, a=np.stack([true_scores, -true_scores]), b=np.stack([true_scores, true_scores])
+    )
     for rows in (table, table[::-1], table.sample(frac=1, random_state=0)):
         result = correlations(rows, resamples=10).set_index("run")["estimate"]
         assert result.to_dict() == pytest.approx({"a": 0, "b": 1})
@@ -598,17 +606,19 @@ def test_pairs_meet_their_gold_and_sets_their_seeds_by_name():
 
 
 def test_a_correlation_varies_by_pairs_and_by_seeds():
-    gold = np.array([0.0, 0, 1, 0, 2])  # without variance in some samples
+    true_scores = np.array([0.0, 0, 1, 0, 2])  # without variance in some samples
     scores = np.array([[1.0, 2, 3, 5, 4], [2.0, 1, 3, 4, 5]])
-    table = of_pairs(gold, a=scores)
+    table = of_pairs(true_scores, a=scores)
     counts = np.random.default_rng(0).multinomial(5, np.full(5, 0.2), size=50)
-    draws = np.stack([weighted_spearman(row, gold, counts) for row in scores])
-    repeated = [spearmanr(np.repeat(scores[0], c), np.repeat(gold, c)).statistic for c in counts]
+    draws = np.stack([weighted_spearman(row, true_scores, counts) for row in scores])
+    repeated = [
+        spearmanr(np.repeat(scores[0], c), np.repeat(true_scores, c)).statistic for c in counts
+    ]
     np.testing.assert_allclose(draws[0], repeated)
     assert np.isnan(draws).any()
     draws = draws[:, ~np.isnan(draws[0])]
     kept = (draws.shape[1] - 1) / 49  # where nothing varied, the mean stands in
-    whole = np.array([spearmanr(row, gold).statistic for row in scores])
+    whole = np.array([spearmanr(row, true_scores).statistic for row in scores])
     parts = VarianceComponents(
         whole.var(ddof=1),
         draws.mean(axis=0).var(ddof=1) * kept,
@@ -623,7 +633,7 @@ def test_a_correlation_varies_by_pairs_and_by_seeds():
     assert (one["freedom"], one["n"], one["seeds"]) == (pytest.approx(4), 5, 1)
     assert one["high"] - one["estimate"] == pytest.approx(t.isf(0.025, 4) * one["error"])
     three = scores[[0, 1, 0]]
-    gain = correlations(of_pairs(gold, a=three, same=three), "same", resamples=50).iloc[0]
+    gain = correlations(of_pairs(true_scores, a=three, same=three), "same", resamples=50).iloc[0]
     assert gain[["estimate", "low", "high", "p"]].tolist() == [0, 0, 0, 1]
 
 

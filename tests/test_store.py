@@ -194,14 +194,14 @@ def test_what_no_page_shows_is_left_out_and_rounded(home: Path):
     exact = np.array([1 + 2**-13, -1 - 3 * 2**-13, 2**-20, np.nan, 0.3], dtype=np.float32)
     words = pd.DataFrame({"role": ["object", "relation", "object", "attribute", "other"]})
     words["score"] = exact
-    found = stored("attribution", words)
-    assert found["role"].tolist() == ["object", "relation", "object", "attribute"]
+    stored_table = stored("attribution", words)
+    assert stored_table["role"].tolist() == ["object", "relation", "object", "attribute"]
     expected = np.array([1, -1 - 2**-11, 2**-20, np.nan], dtype=np.float32)
-    np.testing.assert_array_equal(found["score"].to_numpy(), expected)
+    np.testing.assert_array_equal(stored_table["score"].to_numpy(), expected)
     answers = FRAME.assign(margin=np.float32(0.1), rank=np.int16(1))
     assert list(stored("benchmarks", answers)) == ["run", "seed", "item", "correct"]
-    found = stored("similarity", words[["score"]])
-    np.testing.assert_array_equal(found["score"].to_numpy(), exact)
+    stored_table = stored("similarity", words[["score"]])
+    np.testing.assert_array_equal(stored_table["score"].to_numpy(), exact)
 
 
 def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
@@ -212,14 +212,14 @@ def test_runs_come_in_the_order_asked_for_and_no_more_seeds(home: Path):
     wider = FRAME.astype({"item": np.int64})
     save("tuning", 100, frame=wider)
 
-    def found(*arguments: object) -> list[str]:
+    def runs_of(*arguments: object) -> list[str]:
         frame = store.load("answers", MINI, *arguments)
         return list((frame["run"].astype(str) + " " + frame["seed"].astype(str)).unique())
 
-    assert found(["clip-ft", "base"], 2) == ["clip-ft 0", "clip-ft 1", "base 0"]
-    assert found(["tuning", "data"], 2) == ["tuning 100", "data 0"] and len(found()) == 7
+    assert runs_of(["clip-ft", "base"], 2) == ["clip-ft 0", "clip-ft 1", "base 0"]
+    assert runs_of(["tuning", "data"], 2) == ["tuning 100", "data 0"] and len(runs_of()) == 7
     with pytest.raises(DataError, match="1 of 2 seeds.*clip-ft.short"):
-        found(["clip-ft", "clip-ft+short"], 2)
+        runs_of(["clip-ft", "clip-ft+short"], 2)
     assert store.missing_runs("answers", ["base", "clip-"], MINI) == ["clip-"]
 
 
@@ -285,8 +285,8 @@ def measure(model: str = "model", profile: Profile = MINI, seed: int = 1, **opti
 def test_a_suite_is_measured_once_per_key(measured: Mock):
     measure(), measure()
     assert measured.call_count == 1
-    known = store.index_of("s", MINI)["cae", 1].provenance
-    assert (known["suite"], known["version"], known["data"]) == ("s", 1, "d")
+    recorded = store.index_of("s", MINI)["cae", 1].provenance
+    assert (recorded["suite"], recorded["version"], recorded["data"]) == ("s", 1, "d")
     measure("other")
     assert measured.call_count == 2
     measure("other", seed=2), measure("other", profile=load_profile("photo"))
@@ -332,10 +332,10 @@ def test_a_failed_measurement_stores_nothing(measured: Mock):
 
 
 def test_a_stamp_is_plain_and_holds_no_path(home: Path):
-    found = current_provenance("mini", 3, dtype="bfloat16", note="x")
-    assert not any(str(place) in json.dumps(found) for place in (Path.home(), home))
-    assert (found["seed"], found["dtype"], found["note"]) == (3, "bfloat16", "x")
-    assert found["data"] is None and found["versions"]["torch"] == torch.__version__
+    provenance = current_provenance("mini", 3, dtype="bfloat16", note="x")
+    assert not any(str(place) in json.dumps(provenance) for place in (Path.home(), home))
+    assert (provenance["seed"], provenance["dtype"], provenance["note"]) == (3, "bfloat16", "x")
+    assert provenance["data"] is None and provenance["versions"]["torch"] == torch.__version__
     manifest = home / "data" / "raw" / "world-mini" / "manifest.json"
     manifest.parent.mkdir(parents=True)
     manifest.write_text("{}")
@@ -350,17 +350,17 @@ def test_the_readme_beside_the_records_names_every_column() -> None:
         for line in (folder / "README.md").read_text().splitlines()
         if line.startswith("| `")
     ]
-    told = {
+    described = {
         table: {*re.findall(r"`([\w-]+)`", cells[3])}
         for cells in rows
         for table in re.findall(r"`(\w+)`", cells[1])
     }
-    told["captions"] |= told["items"]
+    described["captions"] |= described["items"]
     files = list(folder.glob("*/*.parquet"))
     for file in files:
         columns = {re.sub("^(gap|joint)_.*", r"\1", name) for name in pq.read_schema(file).names}
-        known = {re.sub("^(gap|joint)_.*", r"\1", name) for name in told[file.stem]}
-        assert columns - {"run", "seed"} <= known, file
+        recorded = {re.sub("^(gap|joint)_.*", r"\1", name) for name in described[file.stem]}
+        assert columns - {"run", "seed"} <= recorded, file
     assert files
 
 

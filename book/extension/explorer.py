@@ -179,9 +179,11 @@ def collect(profile: str, per_subset: int = PER_SUBSET) -> Collection:
     table = results.load("benchmarks", profile, stored or RUNS[:1], 1)
     places = table[["run", "family", "subset"]].drop_duplicates()
     measured = {
-        run: sorted(f"{FAMILY_LABELS.get(f, f)} {s}" for f, s in own[["family", "subset"]].values)
-        for run, own in places.groupby("run")
-        if len(own) < len(places[["family", "subset"]].drop_duplicates())
+        run: sorted(
+            f"{FAMILY_LABELS.get(f, f)} {s}" for f, s in pairs_of_run[["family", "subset"]].values
+        )
+        for run, pairs_of_run in places.groupby("run")
+        if len(pairs_of_run) < len(places[["family", "subset"]].drop_duplicates())
     }
     right = table.pivot(index=ITEM_KEY, columns="run", values="correct")[list(stored)]
     # With a generator for each subset, a larger sample begins with the items of a smaller one.
@@ -238,18 +240,18 @@ def page(profile: str, per_subset: int = PER_SUBSET) -> CellOutput:
     collection = collect(profile, per_subset)
     roles = caption_roles(collection.entries)
     tours: list[dict[str, Any]] = []
-    wanted: set[str] = set()
+    shown_ids: set[str] = set()
     for tour in TOURS:
-        if names := [entry.id for entry in tour.choose(collection, roles, wanted)]:
+        if names := [entry.id for entry in tour.choose(collection, roles, shown_ids)]:
             runs = [] if len(tour.wrong) > MOST_NAMED else [*tour.right, *tour.wrong]
             tours.append({"title": tour.title, "text": tour.text, "items": names, "runs": runs})
-            wanted |= {*names}
+            shown_ids |= {*names}
     sample: dict[str, Any] = {}
     for family in collection.index()["families"]:
         entries = [entry for entry in collection.entries if entry.family == family]
         # reversed, so that the first item of a subset is the last to be set
         firsts = {entry.subset: entry.id for entry in reversed(entries)}
-        kept = [e for e in entries if e.id in wanted or e.id == firsts[e.subset]]
+        kept = [e for e in entries if e.id in shown_ids or e.id == firsts[e.subset]]
         content, sheets = chunk(kept, _tile(profile))
         urls = {
             subset: f"data:image/webp;base64,{b64encode(sheet).decode()}"
@@ -330,7 +332,7 @@ class Tour:
         """
         if not {*self.right, *self.wrong} <= {*collection.runs}:
             return []
-        fits = [entry for entry in collection.entries if self._fits(entry, collection, roles)]
+        fits = [entry for entry in collection.entries if self._matches(entry, collection, roles)]
         by_family: dict[str, list[Entry]] = {}
         for entry in fits:
             by_family.setdefault(entry.family, []).append(entry)
@@ -344,7 +346,7 @@ class Tour:
         turns.sort(key=lambda each: each[:3])
         return [entry for *_, entry in turns[:PER_TOUR]]
 
-    def _fits(
+    def _matches(
         self, entry: Entry, collection: Collection, roles: Mapping[str, Mapping[str, str]]
     ) -> bool:
         answer = dict(zip(collection.runs, entry.answers, strict=True))
@@ -420,8 +422,8 @@ def chunk(entries: Sequence[Entry], tile: int) -> tuple[list[dict[str, Any]], di
     """Return the items of a family with the tiles of their images, and the sheets by subset."""
     items, sheets = [], {}
     for subset in dict.fromkeys(entry.subset for entry in entries):
-        own = [entry for entry in entries if entry.subset == subset]
-        refs = list(dict.fromkeys(ref for entry in own for ref in entry.item.images))
+        entries_of_subset = [entry for entry in entries if entry.subset == subset]
+        refs = list(dict.fromkeys(ref for entry in entries_of_subset for ref in entry.item.images))
         sheets[subset] = image_sheet(refs, tile)
         items += [
             {
@@ -433,7 +435,7 @@ def chunk(entries: Sequence[Entry], tile: int) -> tuple[list[dict[str, Any]], di
                 "tiles": [refs.index(ref) for ref in entry.item.images],
                 "answers": entry.answers,
             }
-            for entry in own
+            for entry in entries_of_subset
         ]
     return items, sheets
 
@@ -467,8 +469,8 @@ def image_features(entries: Sequence[Entry], encoder: Encoder) -> dict[str, str]
     """Return the normalised features of the tiles of each subset, as base64 of int16."""
     features = {}
     for subset in dict.fromkeys(entry.subset for entry in entries):
-        own = [entry for entry in entries if entry.subset == subset]
-        refs = list(dict.fromkeys(ref for entry in own for ref in entry.item.images))
+        entries_of_subset = [entry for entry in entries if entry.subset == subset]
+        refs = list(dict.fromkeys(ref for entry in entries_of_subset for ref in entry.item.images))
         values = normalize(torch.from_numpy(encoder.encode_images(refs)), dim=-1).numpy()
         steps = np.rint(32767 * values).astype("<i2")
         features[subset] = b64encode(steps.tobytes()).decode()
@@ -504,10 +506,10 @@ def word_table(collection: Collection, scored_runs: Sequence[str] = SCORED_RUNS)
         for row, (name, text, caption, _) in enumerate(places):
             # (runs, methods, words)
             scores = np.array([each[2][row][:, : len(words[row])] for each in scored])
-            own = {"text": text, "roles": numbers[row]} | quantized(scores)
+            row_entry = {"text": text, "roles": numbers[row]} | quantized(scores)
             if words[row] != caption.lower().split():
-                own["words"] = words[row]
-            items.setdefault(name, []).append(own)
+                row_entry["words"] = words[row]
+            items.setdefault(name, []).append(row_entry)
     return {
         "runs": labels,
         "methods": [*SCORE_METHODS.items()],

@@ -49,16 +49,20 @@ def check_parameters(names: Mapping[str, Any], profiles: Sequence[str]) -> None:
     # Papermill only warns of an unknown parameter. The cell that it injects is among those that the
     # kernel has run, `In`.
     injected = [cell for cell in names.get("In", ()) if cell.startswith(INJECTED)]
-    given = {name for cell in injected for name in re.findall(r"^(\w+) = ", cell, re.MULTILINE)}
-    if unknown := sorted(given - set(declared)):
+    injected_names = {
+        name for cell in injected for name in re.findall(r"^(\w+) = ", cell, re.MULTILINE)
+    }
+    if unknown := sorted(injected_names - set(declared)):
         raise ConfigError(
             f"this page has no parameter {', '.join(unknown)}; it has {', '.join(declared)}"
         )
     for name, kind in declared.items():
         if kind in (int, float):
             check_type(name, names[name], kind)
-    if given:
-        settings = ", ".join(f"{name}={names[name]!r}" for name in declared if name in given)
+    if injected_names:
+        settings = ", ".join(
+            f"{name}={names[name]!r}" for name in declared if name in injected_names
+        )
         print(f"Rerun with {settings}. The text describes the published runs.")
 
 
@@ -170,8 +174,8 @@ def select(names: Mapping[str, Any], known: Collection[str] = PAPER_METHODS) -> 
     check_type("hours", hours, float | None)
     if hours is not None and hours <= 0:
         raise ConfigError(f"hours is {hours}: expected a number above 0")
-    given = {key: str(names.get(key, "")) for key in (*OF_LOSS, "steps")}
-    settings = {key: parse_setting(key, text) for key, text in given.items() if text}
+    setting_texts = {key: str(names.get(key, "")) for key in (*OF_LOSS, "steps")}
+    settings = {key: parse_setting(key, text) for key, text in setting_texts.items() if text}
     labels = {method: METHODS[method].label for method in methods}
     selection = PageSelection(
         names["profile"], seeds, labels, settings, hours, is_part=len(methods) < len(known)

@@ -56,8 +56,8 @@ def missing_rows(
 ) -> list[Missing]:
     """Return runs and seeds of which no current rows are stored."""
     stored = results.current_rows(table, profile, ALL_SUITES)
-    known = {run for run, _ in stored}
-    names = dict.fromkeys(run if run in known else profile.run(run).name for run in runs)
+    stored_runs = {run for run, _ in stored}
+    names = dict.fromkeys(run if run in stored_runs else profile.run(run).name for run in runs)
     absent = [
         profile.run(name, seed)
         for name in names
@@ -94,10 +94,10 @@ def describe(table: str, missing: Collection[Missing]) -> str:
     n_others = len(missing) - n_trainings
     counts = [f"{n_trainings} training{'s' * (n_trainings > 1)}"] * bool(n_trainings)
     counts += [f"{n_others} measurement{'s' * (n_others > 1)}"] * bool(n_others)
-    known = [row.seconds for row in missing if row.seconds is not None]
-    minutes = max(1, round(sum(known) / 60))
+    estimates = [row.seconds for row in missing if row.seconds is not None]
+    minutes = max(1, round(sum(estimates) / 60))
     duration = f"about {minutes} minute{'s' * (minutes > 1)}"
-    if len(known) < len(missing):
+    if len(estimates) < len(missing):
         duration = "of a duration that the first steps will show"
     seeds: dict[str, list[str]] = {}
     for row in missing:

@@ -190,11 +190,11 @@ def _with_description(
     """Give a page its description and the data for a preview."""
     site, first = app.config.html_title, page == app.config.root_doc
     title = Markup(context.get("title", site)).striptags()
-    told = description(tree) if tree is not None else ""
-    told = told or " · ".join(dict.fromkeys([title, site]))
+    text = description(tree) if tree is not None else ""
+    text = text or " · ".join(dict.fromkeys([title, site]))
     properties = {
         "og:title": title,
-        "og:description": told,
+        "og:description": text,
         "og:site_name": site,
         "og:type": "website" if first else "article",
         "og:url": context.get("pageurl"),
@@ -202,7 +202,7 @@ def _with_description(
         "og:image:width": 1200,
         "og:image:height": 630,
     }
-    tags = [("name", "description", told), ("name", "twitter:card", "summary_large_image")]
+    tags = [("name", "description", text), ("name", "twitter:card", "summary_large_image")]
     tags += [("property", name, str(value)) for name, value in properties.items() if value]
     context["metatags"] = context.get("metatags", "") + "".join(
         f'\n    <meta {kind}="{name}" content="{html.escape(value)}" />'

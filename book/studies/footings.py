@@ -55,7 +55,7 @@ LOSSES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 def is_stored(run: str, profile: str, seeds: int) -> bool:
     """Return whether the answers of a run, or of all runs of a mean, are stored for all seeds."""
     return all(
-        results.is_stored("benchmarks", each, seeds, profile) for each in MEANS.get(run, [run])
+        results.is_stored("benchmarks", name, seeds, profile) for name in MEANS.get(run, [run])
     )
 
 
@@ -94,11 +94,11 @@ def describe_footings(rows: pd.DataFrame, what: str) -> str:
     """Describe a figure of the gains that `by_footing` returns, for readers who do not see it."""
     points = rows.set_index(["footing", "model"])["estimate"].mul(100)
     shown = ("swap-margin loss", "NegCLIP", "margin loss")
-    told = (
+    gains_by_footing = (
         f"{footing}: " + ", ".join(f"{model} {points[footing, model]:+.1f}" for model in shown)
         for footing in rows["footing"].unique()
     )
-    return f"{what}, with 95 % intervals. {'; '.join(told)}."
+    return f"{what}, with 95 % intervals. {'; '.join(gains_by_footing)}."
 
 
 def best_trials(trials: pd.DataFrame) -> plots.CellOutput:

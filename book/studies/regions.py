@@ -112,13 +112,13 @@ def region_masks(places: tuple[Placement, Placement], x: np.ndarray, y: np.ndarr
     first, second = (
         (p.x - p.scale / 2, p.y - p.scale / 2, p.x + p.scale / 2, p.y + p.scale / 2) for p in places
     )
-    in_first, in_second = _inside(first, x, y), _inside(second, x, y)
+    in_first, in_second = _in_box(first, x, y), _in_box(second, x, y)
     around = (*np.minimum(first, second)[:2], *np.maximum(first, second)[2:])
     # The relation has what is in both squares, what is between them (in the box around both, but in
     # neither), and the marks that it draws itself. Subject and object have the rest of theirs.
-    relation = _inside(around, x, y) & (in_first == in_second)
+    relation = _in_box(around, x, y) & (in_first == in_second)
     for mark in (mark for place in places for mark in mark_boxes(place)):
-        relation |= _inside(mark, x, y)
+        relation |= _in_box(mark, x, y)
     subject, obj = in_first & ~relation, in_second & ~relation
     return np.stack([subject, relation, obj, ~(subject | relation | obj)])
 
@@ -140,7 +140,7 @@ def mark_boxes(place: Placement) -> list[Box]:
     return boxes
 
 
-def _inside(limits: Box, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def _in_box(limits: Box, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     left, top, right, bottom = limits
     # half-open, so that of adjacent boxes one has their common edge
     return ((x >= left) & (x < right))[None, :] & ((y >= top) & (y < bottom))[:, None]

@@ -20,12 +20,12 @@ def stored_trials(stored: pd.DataFrame, config: Experiment, varied: str = "") ->
     """
     rows = stored[stored["experiment"] == config.name].copy()
     for name in {*SETTINGS, varied} - {""}:
-        own = getattr(config, name)
+        configured = getattr(config, name)
         # A search has no column for a setting that it did not vary.
-        values = rows[name] if name in rows else pd.Series(own, rows.index)
-        rows[name] = values.where(values.notna(), own)
+        values = rows[name] if name in rows else pd.Series(configured, rows.index)
+        rows[name] = values.where(values.notna(), configured)
         if name != varied:
-            rows = rows[rows[name] == own]
+            rows = rows[rows[name] == configured]
     return rows.drop_duplicates(varied or ["experiment"])
 
 

@@ -32,9 +32,9 @@ def compare_tables(profile: Profile, commit_or_folder: str) -> None:
         raise ConfigError(
             f"tables of the profile {profile.name} mean nothing, and are in no commit"
         )
-    place = profile.records.relative_to(paths().root)
+    records = profile.records.relative_to(paths().root)
     # An archive leaves the work tree and the index of the clone as they are.
-    archive = io.BytesIO(_git("archive", commit_or_folder, place.as_posix()))
+    archive = io.BytesIO(_git("archive", commit_or_folder, records.as_posix()))
     with TemporaryDirectory() as scratch, tarfile.open(fileobj=archive) as tables:
         for entry in tables:
             if (content := tables.extractfile(entry)) is not None:  # it is a file

@@ -42,7 +42,7 @@ def check_tensors(tokens: Any, image_features: Any, **optional: Any) -> None:
         or size[0] == 0
         or image_features.ndim != 2
         or len(image_features) != size[0]
-        or not all(_fits(name, tuple(value.shape), size) for name, value in optional.items())
+        or not all(_has_shape(name, tuple(value.shape), size) for name, value in optional.items())
     ):
         shapes = ", ".join(f"{name} {tuple(value.shape)}" for name, value in tensors.items())
         raise DataError(
@@ -62,7 +62,7 @@ def check_tensors(tokens: Any, image_features: Any, **optional: Any) -> None:
             )
 
 
-def _fits(name: str, shape: tuple[int, ...], size: tuple[int, ...]) -> bool:
+def _has_shape(name: str, shape: tuple[int, ...], size: tuple[int, ...]) -> bool:
     """Return whether an optional tensor has the shape for tokens of `size` `(B, C)`."""
     if name == "swaps":
         return len(shape) == 4 and shape[0] == size[0] and shape[2:] == (5, 2)
@@ -114,15 +114,16 @@ def check_annotations(
     if has_clip_vocabulary and not bool((tokens[row] == vocabulary_size - 1).any()):
         raise missing_eot_error(row)
     if kind == "swaps":
-        found = f"as swap {column} the ranges {annotations.pop(kind)[row, column].tolist()}"
+        faulty = f"as swap {column} the ranges {annotations.pop(kind)[row, column].tolist()}"
     else:
         # Swaps are not indexed by token.
         annotations.pop("swaps", None)
         values = ((name, value[row, column].tolist()) for name, value in annotations.items())
-        found = ", ".join(f"{name} {value}" for name, value in values) + f" at token {column}"
+        faulty = ", ".join(f"{name} {value}" for name, value in values) + f" at token {column}"
     raise DataError(
-        f"caption {row} of the batch has {found}: expected {EXPECTED_BY_ERROR_KIND[kind]}. Tokens, "
-        "roles, words, arguments and swaps have to be rows of one `token_roles`, in the same order."
+        f"caption {row} of the batch has {faulty}: expected {EXPECTED_BY_ERROR_KIND[kind]}. "
+        "Tokens, roles, words, arguments and swaps have to be rows of one `token_roles`, in the "
+        "same order."
     )
 
 

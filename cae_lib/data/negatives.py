@@ -99,7 +99,7 @@ def meaning_changing_swaps(doc: Doc) -> Iterator[tuple[str, str]]:
     A kind is "noun", "phrase" or "adjective". The same text may be yielded more than once.
     """
     for kind, first, second in _pairs(doc):
-        text = _exchanged(doc, first, second)
+        text = _swap_parts(doc, first, second)
         # Equal parts, such as "a dog behind a dog", leave the caption as it is.
         if text.lower() != doc.text.lower():
             yield kind, text
@@ -110,13 +110,15 @@ def _pairs(doc: Doc) -> Iterator[tuple[str, Span, Span]]:
     nouns = [token for token in doc if _is_movable(token)]
     for first, second in combinations(nouns, 2):
         # The tag tells singular and plural, common and proper nouns apart.
-        agree = first.tag_ == second.tag_ and _has(first, "nummod") == _has(second, "nummod")
-        told_apart = any(
+        agree = first.tag_ == second.tag_ and _has_child(first, "nummod") == _has_child(
+            second, "nummod"
+        )
+        has_modifier = any(
             child.dep_ in MODIFIER_DEPENDENCIES and child.lower_ not in NON_DESCRIPTIVE_ADJECTIVES
             for child in (*first.children, *second.children)
         )
         # "a black cat and a white dog": the swapped nouns get other adjectives, so it is false.
-        if agree and (told_apart or not _are_mutual(first, second)):
+        if agree and (has_modifier or not _are_mutual(first, second)):
             yield "noun", _with_compounds(first), _with_compounds(second)
     # Without possessives, because "its ball" has to follow its owner.
     chunks = [
@@ -172,7 +174,7 @@ def meaning_preserving_swaps(doc: Doc) -> Iterator[str]:
                 if nouns
                 else (doc[token.i : token.i + 1] for token in (first, second))
             )
-            yield _exchanged(doc, *parts)
+            yield _swap_parts(doc, *parts)
 
 
 def _is_movable(token: Token) -> bool:
@@ -202,10 +204,10 @@ def _with_compounds(noun: Token) -> Span:
 
 def _is_plural(noun: Token) -> bool:
     # "a cat and a dog" takes the verb of a plural.
-    return _has(noun, "conj") or "Plur" in noun.morph.get("Number", [])
+    return _has_child(noun, "conj") or "Plur" in noun.morph.get("Number", [])
 
 
-def _has(noun: Token, relation: str) -> bool:
+def _has_child(noun: Token, relation: str) -> bool:
     return any(child.dep_ == relation for child in noun.children)
 
 
@@ -219,7 +221,7 @@ def _are_mutual(first: Token, second: Token) -> bool:
     return not apart and any(token.lower_ in MUTUAL_WORDS_OF_NEGATIVES for token in between)
 
 
-def _exchanged(doc: Doc, first: Span, second: Span) -> str:
+def _swap_parts(doc: Doc, first: Span, second: Span) -> str:
     """Return the caption with two parts swapped, `first` being the earlier one.
 
     Indefinite articles and the capital at the start of the caption are corrected.

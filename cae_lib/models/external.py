@@ -175,7 +175,7 @@ def _load_from_file(external: ExternalModel, path: Path, device: str | torch.dev
         try:
             state = {
                 name: value.float().lerp(
-                    _cut(start[name].float(), value), 1 - external.weights_share
+                    _truncate_like(start[name].float(), value), 1 - external.weights_share
                 )
                 for name, value in state.items()
             }
@@ -188,7 +188,7 @@ def _load_from_file(external: ExternalModel, path: Path, device: str | torch.dev
     return build_with_state_dict(model, state, path, activation, device)
 
 
-def _cut(start: Tensor, like: Tensor) -> Tensor:
+def _truncate_like(start: Tensor, like: Tensor) -> Tensor:
     """Cut a tensor of OpenAI's weights to the length of the file's, which may be shorter."""
     return start[: len(like)] if start.ndim and start.ndim == like.ndim else start
 

@@ -64,8 +64,8 @@ def fetch_pretrained_file(model: str, tag: str) -> Path:
     """Return the path of pretrained weights of open_clip; download them if they are not cached."""
     config = get_pretrained_cfg(model, tag)
     if not config:
-        known = ", ".join(list_pretrained_tags_by_model(model)) or "none"
-        raise CheckpointError(f"{model} has no weights {tag!r} in open_clip; it has: {known}")
+        known_tags = ", ".join(list_pretrained_tags_by_model(model)) or "none"
+        raise CheckpointError(f"{model} has no weights {tag!r} in open_clip; it has: {known_tags}")
     repository = str(config.get("hf_hub", "")).rpartition("/")[0]
     try:
         # The cache first, because it needs no network.

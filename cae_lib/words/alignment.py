@@ -233,13 +233,13 @@ def align(
         for span in reversed(_carry_over(caption_spans, caption, cleaned)):
             # Without the tokens behind an end token that the caption's text holds: they have no
             # word, because a model reads nothing behind its first end token.
-            inside = [n for n in _inside(row, span.start, span.end) if numbers[n]]
+            inside = [n for n in _overlapping_tokens(row, span.start, span.end) if numbers[n]]
             n_unmatched += not inside
             roles[i, inside] = span.role
             # A later span of the list may have left its arguments here.
             arguments[i, inside] = 0
             for k, bounds in enumerate(span.arguments[:2]):
-                bearer = _inside(row, *bounds)
+                bearer = _overlapping_tokens(row, *bounds)
                 arguments[i, inside, k] = numbers[bearer[0]] if bearer else 0
         if swaps is not None:
             token_swaps.append(_align_swaps(swaps[i], caption, cleaned, row))
@@ -260,7 +260,7 @@ def _align_swaps(
         # 2 nouns, 2 phrases, 1 binder
         places = [*swap.nouns, *swap.phrases, swap.binder]
         spans = _carry_over([Span(*bounds, role=0) for bounds in places], caption, cleaned)
-        tokens = [_inside(row, span.start, span.end) for span in spans]
+        tokens = [_overlapping_tokens(row, span.start, span.end) for span in spans]
         # A part that the tagger left out may lack; of every other, the last token must be there.
         is_complete = all(
             inside and row[inside[-1]].end >= span.end or bounds == NO_OFFSETS
@@ -521,7 +521,7 @@ def _words(row: list[TokenSpan], cleaned: str) -> list[int]:
     return [counted.setdefault(word, len(counted)) for word in first]
 
 
-def _inside(row: list[TokenSpan], start: int, end: int) -> list[int]:
+def _overlapping_tokens(row: list[TokenSpan], start: int, end: int) -> list[int]:
     """Return the indices of the tokens that share a character with the range `start` to `end`."""
     return [i for i, p in enumerate(row) if max(p.start, start) < min(p.end, end)]
 

@@ -172,7 +172,9 @@ def _read_paired(caption: str) -> tuple[list[Span], list[Swap]]:
         Span(*side, RELATION, nouns),
     ]
     texts = [caption[slice(*phrase)] for phrase in phrases]
-    swap = Swap(nouns if _fit(*texts) else (NO_OFFSETS, NO_OFFSETS), phrases, match.span(2))
+    swap = Swap(
+        nouns if _can_swap_nouns(*texts) else (NO_OFFSETS, NO_OFFSETS), phrases, match.span(2)
+    )
     return spans, [swap, *_attribute_swaps(caption, attributes)]
 
 
@@ -191,7 +193,7 @@ def _noun(caption: str, words: Sequence[Offsets]) -> Offsets:
     return words[first][0], words[-1][1]
 
 
-def _fit(first: str, second: str) -> bool:
+def _can_swap_nouns(first: str, second: str) -> bool:
     """Return whether the nouns of two phrases can be swapped without an error of grammar."""
     plurals = [_is_plural(text.split()[-1].lower()) for text in (first, second)]
     determined = [text.split()[0].lower() in DETERMINERS | QUANTIFIERS for text in (first, second)]

@@ -40,7 +40,7 @@ class SceneGraphTagger:
         self._nlp = disable_entity_recognizer(self._parser.unwrapped.nlp)
         # The parser runs its pipeline on one caption at a time. It is given captions that were
         # parsed in batches instead, and leaves them as they are.
-        self._parser.unwrapped.nlp = _itself
+        self._parser.unwrapped.nlp = _identity
         self.determiners = determiners
 
     # The parser's class cannot be pickled, so the tagger is built anew in another process.
@@ -70,20 +70,20 @@ class SceneGraphTagger:
         return sorted(dict.fromkeys(spans), key=lambda span: span.role)
 
     def _spans(self, text: str, graph: SceneGraph) -> Iterator[Span]:
-        heads = [_first_place(text, entity["head"], OBJECT) for entity in graph["entities"]]
+        heads = [_first_match(text, entity["head"], OBJECT) for entity in graph["entities"]]
         places = [(head.start, head.end) for head in heads]
         yield from heads
         for bearer, entity in zip(places, graph["entities"], strict=True):
             for modifier in entity["modifiers"]:
                 article = self.determiners and modifier["span"].lower() != "the"
                 if modifier["dep"] in ("nummod", "amod") or modifier["dep"] == "det" and article:
-                    yield _first_place(text, modifier["span"], ATTRIBUTE, bearer)
+                    yield _first_match(text, modifier["span"], ATTRIBUTE, bearer)
         for relation in graph["relations"]:
             arguments = (places[relation[end]] for end in ("subject", "object"))
-            yield _first_place(text, relation["relation"], RELATION, *arguments)
+            yield _first_match(text, relation["relation"], RELATION, *arguments)
 
 
-def _itself(doc: Doc) -> Doc:
+def _identity(doc: Doc) -> Doc:
     return doc
 
 
@@ -103,7 +103,7 @@ def _pattern(words: str) -> re.Pattern[str]:
     return re.compile(before + r"\s*".join(map(re.escape, words.split())) + after)
 
 
-def _first_place(text: str, words: str, role: int, *of: tuple[int, int]) -> Span:
+def _first_match(text: str, words: str, role: int, *of: tuple[int, int]) -> Span:
     # The first place, as in code of CAE's authors, which searches for token ids: a second "man" is
     # never found. Neither is a head with several compounds, whose order the parser reverses.
     match = _pattern(_lower(words).strip()).search(text) if words.strip() else None

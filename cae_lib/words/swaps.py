@@ -231,14 +231,14 @@ class _Reader:
 
     def _object(self, token: Token, relation: str) -> NounPhrase | None:
         for child in token.children:
-            if child.dep_ == relation and self._is_thing(child):
+            if child.dep_ == relation and self._names_object(child):
                 return self.phrase_of[child.i]
         return None
 
     def _first_phrase(self, start: int) -> NounPhrase | None:
         """Return the noun phrase that begins at token `start`, if it names an object."""
         phrase = self.phrase_of.get(start)
-        if phrase is None or phrase.start != start or not self._is_thing(phrase.head):
+        if phrase is None or phrase.start != start or not self._names_object(phrase.head):
             return None
         return phrase
 
@@ -254,11 +254,11 @@ class _Reader:
                     child for child in word.children if child.dep_ in ("nsubj", "nsubjpass")
                 ]
                 if subjects and subjects[0].pos_ != "PRON":
-                    return self._thing(subjects[0])
+                    return self._object_phrase(subjects[0])
                 # "there is a dog on a mat": the predicate noun is what is on the mat.
-                things = [child for child in word.children if child.dep_ == "attr"]
-                if subjects == [] and things and things[0].i < start.i:
-                    return self._thing(things[0])
+                predicates = [child for child in word.children if child.dep_ == "attr"]
+                if subjects == [] and predicates and predicates[0].i < start.i:
+                    return self._object_phrase(predicates[0])
                 # A pronoun names no object. That of a relative clause ("who") stands for the noun
                 # that the clause hangs on, so the search goes on up.
                 if subjects and word.dep_ != "relcl":
@@ -269,20 +269,20 @@ class _Reader:
             word = word.head
             # A noun that `token` hangs on, as in "a cat on".
             if word.i < start.i and word.i in self.phrase_of and word.pos_ in NOUN_POS:
-                return self._thing(word)
+                return self._object_phrase(word)
         # Without a subject in the tree, the phrase right before the relation has to do.
         before = self.phrase_of.get(start.i - 1)
-        return before if before and self._is_thing(before.head) else None
+        return before if before and self._names_object(before.head) else None
 
-    def _thing(self, noun: Token) -> NounPhrase | None:
-        if self._is_thing(noun):
+    def _object_phrase(self, noun: Token) -> NounPhrase | None:
+        if self._names_object(noun):
             return self.phrase_of[noun.i]
         # "a close up of a bowl" is about the first object after these words.
         view = noun.i in self.view_words or noun.lower_ in IMAGE_NOUNS
         after = min((i for i in self.phrase_of if i > noun.i), default=None) if view else None
         return None if after is None else self.phrase_of[after]
 
-    def _is_thing(self, noun: Token) -> bool:
+    def _names_object(self, noun: Token) -> bool:
         phrase = self.phrase_of.get(noun.i)
         if phrase is None or noun.pos_ not in NOUN_POS:
             return False
@@ -297,9 +297,9 @@ class _Reader:
     def _swap(self, first: NounPhrase, second: NounPhrase, binder: tuple[int, int]) -> Swap:
         """Return the swap of two arguments, with `NO_OFFSETS` for parts that cannot be swapped."""
         nouns = phrases = (NO_OFFSETS, NO_OFFSETS)
-        if first.noun and second.noun and self._nouns_fit(first, second):
+        if first.noun and second.noun and self._can_swap_nouns(first, second):
             nouns = (self._character_offsets(*first.noun), self._character_offsets(*second.noun))
-        if self._phrases_fit(first, second):
+        if self._can_swap_phrases(first, second):
             phrases = (
                 self._character_offsets(first.start, first.end),
                 self._character_offsets(second.start, second.end),
@@ -308,18 +308,18 @@ class _Reader:
             self._unless_same(nouns), self._unless_same(phrases), self._character_offsets(*binder)
         )
 
-    def _nouns_fit(self, first: NounPhrase, second: NounPhrase) -> bool:
+    def _can_swap_nouns(self, first: NounPhrase, second: NounPhrase) -> bool:
         """Return whether each noun can be moved and can follow the determiner of the other."""
         if first.noun is None or second.noun is None or first.is_plural != second.is_plural:
             return False
-        if self._is_owned(first) or self._is_owned(second):
+        if self._has_possessive(first) or self._has_possessive(second):
             return False
         # A plural can do without a determiner, a singular cannot: "a man holding fruit".
         return bool(first.determiner) == bool(second.determiner) or first.is_plural
 
-    def _phrases_fit(self, first: NounPhrase, second: NounPhrase) -> bool:
+    def _can_swap_phrases(self, first: NounPhrase, second: NounPhrase) -> bool:
         """Return whether two whole phrases can be swapped."""
-        if self._is_owned(first) or self._is_owned(second):
+        if self._has_possessive(first) or self._has_possessive(second):
             return False
         # "a group of people sit on a bench": the subject is singular in form, but not its verb.
         if _has_plural_verb(first) and not second.is_plural:
@@ -330,15 +330,15 @@ class _Reader:
         )
         return not governs or first.is_plural == second.is_plural
 
-    def _is_owned(self, phrase: NounPhrase) -> bool:
+    def _has_possessive(self, phrase: NounPhrase) -> bool:
         """Return whether a phrase has a possessive."""
         # A swap would move it before its owner: "his dog walking a man".
         words = self.doc[phrase.start : phrase.end]
         return any(token.lower_ in POSSESSIVES or token.tag_ == "POS" for token in words)
 
-    def _unless_same(self, places: tuple[Offsets, Offsets]) -> tuple[Offsets, Offsets]:
-        first, second = (self.doc.text[slice(*place)].lower() for place in places)
-        return (NO_OFFSETS, NO_OFFSETS) if first == second else places
+    def _unless_same(self, ranges: tuple[Offsets, Offsets]) -> tuple[Offsets, Offsets]:
+        first, second = (self.doc.text[slice(*bounds)].lower() for bounds in ranges)
+        return (NO_OFFSETS, NO_OFFSETS) if first == second else ranges
 
     def _character_offsets(self, start: int, end: int) -> Offsets:
         last = self.doc[end - 1]
@@ -346,10 +346,12 @@ class _Reader:
 
     def attribute_swaps(self) -> Iterator[Swap]:
         """Yield a swap for each pair of attributes that can be swapped; see `find_swaps`."""
-        bearers = [
-            (token, bearer) for token in self.doc if (bearer := self._bearer(token)) is not None
+        described = [
+            (token, phrase)
+            for token in self.doc
+            if (phrase := self._described_phrase(token)) is not None
         ]
-        for (first, of_first), (second, of_second) in combinations(bearers, 2):
+        for (first, of_first), (second, of_second) in combinations(described, 2):
             if of_first == of_second or not are_contradictory(first.lower_, second.lower_):
                 continue
             # "a red dog near a blue dog" would say the same after the swap.
@@ -378,7 +380,7 @@ class _Reader:
         ]
         return texts[0] != texts[1]
 
-    def _bearer(self, token: Token) -> NounPhrase | None:
+    def _described_phrase(self, token: Token) -> NounPhrase | None:
         """Return the noun phrase that a token describes as an attribute; None if there is none."""
         # "red" of "red-haired" is no attribute of its own.
         if token.i in self.compound_of or self._is_hyphenated(token):

@@ -87,13 +87,13 @@ def test_what_cannot_be_compared(home: Path, capsys, monkeypatch) -> None:
     commit(home)
     assert main(["compare", "nothing"]) == 2
     assert "nothing" in capsys.readouterr().err
-    for rows, items, said in (
+    for rows, items, expected_line in (
         (1, 0, "base: 2 rows then, 1 now"),
         (2, 5, "other items: item differs in 2 rows"),
     ):
         answer([True, False][:rows], [0.1, 0.2][:rows], items=items)
         main(["compare"])
-        assert said in capsys.readouterr().out
+        assert expected_line in capsys.readouterr().out
 
 
 def test_tables_of_another_folder(home: Path, tmp_path: Path, capsys) -> None:

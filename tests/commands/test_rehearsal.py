@@ -91,19 +91,19 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, torch.
 
 
 @pytest.fixture(scope="module")
-def said(start: dict[str, torch.Tensor]) -> dict[str, str]:
+def outputs(start: dict[str, torch.Tensor]) -> dict[str, str]:
     """What the commands print, after the whole profile ran."""
     options = {"evaluate data": [], "evaluate base": ["--only", ",".join(RUN_SUITES)]}
     options |= {f"train {RUN}": [], f"evaluate {RUN}": ["--only", ",".join(KINDS)]}
-    found = {}
+    texts = {}
     for words, more in options.items():
-        code, found[words] = command(*words.split(), *REHEARSAL, *more)
-        assert code == 0, found[words]
-    return found
+        code, texts[words] = command(*words.split(), *REHEARSAL, *more)
+        assert code == 0, texts[words]
+    return texts
 
 
-def test_every_measurement_tells_how_much_it_used(said):
-    assert re.search(r"aro/relation +accuracy .* 3 +23,937 +\*\n", said["evaluate base"])
+def test_every_measurement_tells_how_much_it_used(outputs):
+    assert re.search(r"aro/relation +accuracy .* 3 +23,937 +\*\n", outputs["evaluate base"])
     for line in (
         "3 used of 23,937 expected\n",
         "Left out: zero_shot. ",
@@ -113,7 +113,7 @@ def test_every_measurement_tells_how_much_it_used(said):
         "similarity, STS-B: 6 used of 1,379 expected\n",
         "incomplete: benchmarks, vl_checklist/Relation/vg/spatial, 1 used of 30,650 expected\n",
     ):
-        assert line in said["evaluate data"]
+        assert line in outputs["evaluate data"]
     items = results.load("items", "rehearsal", [results.DATA_RUN])
     asked = items[items["family"].isin(["aro", "sugarcrepe"]) & (items["bindings"] > 0)]
     assert (asked["seen"] <= asked["bindings"]).all() and asked["seen"].any(), "in training"
@@ -124,7 +124,7 @@ def test_every_measurement_tells_how_much_it_used(said):
     assert stored == set(RUN_SUITES) - {"zero_shot", "heatmaps"}
 
 
-def test_the_base_is_the_tag_runs_start_from_it_and_scores_come_of_all(said, start):
+def test_the_base_is_the_tag_runs_start_from_it_and_scores_come_of_all(outputs, start):
     base = Weights("openai", "ViT-B-32", "quickgelu")
     rows = results.index_of("retrieval", "rehearsal")["base", 0]
     assert rows.provenance["model"] == base.digest()[:12]
@@ -133,14 +133,14 @@ def test_the_base_is_the_tag_runs_start_from_it_and_scores_come_of_all(said, sta
     meta = read_meta(load_profile("rehearsal").run(RUN).path)
     assert (meta.step, meta.activation, meta.model) == (2, "quickgelu", "ViT-B-32")
     assert meta.extra["started_from"] == "openai"
-    assert "2 steps of 4 on 12 rows" in said[f"train {RUN}"]
-    names, chosen = ["base", RUN], "family in ['aro', 'sugarcrepe']"
-    items = results.load("items", "rehearsal", [results.DATA_RUN]).query(chosen)
-    found = mean_ci(results.load("benchmarks", "rehearsal", names), weights=score_weights(items))
-    assert set(found["run"]) == set(names) and found["estimate"].between(0, 1).all()
+    assert "2 steps of 4 on 12 rows" in outputs[f"train {RUN}"]
+    names, families = ["base", RUN], "family in ['aro', 'sugarcrepe']"
+    items = results.load("items", "rehearsal", [results.DATA_RUN]).query(families)
+    scores = mean_ci(results.load("benchmarks", "rehearsal", names), weights=score_weights(items))
+    assert set(scores["run"]) == set(names) and scores["estimate"].between(0, 1).all()
 
 
-def test_training_is_refused_without_all_data_and_not_repeated(said):
+def test_training_is_refused_without_all_data_and_not_repeated(outputs):
     code, text = command("train", "negclip", "--profile", "paper")
     assert code == 2 and "Traceback" not in text
     assert "train_neg_clip.tsv: 12 rows, 109468 expected" in text and "cae data get" in text
@@ -149,7 +149,7 @@ def test_training_is_refused_without_all_data_and_not_repeated(said):
     assert code == 0 and "Training" not in text
 
 
-def test_a_lost_picture_makes_other_data_of_the_suites_that_show_it(said):
+def test_a_lost_picture_makes_other_data_of_the_suites_that_show_it(outputs):
     def digests() -> dict[str, str]:
         forget()
         return data_digests(load_profile("paper"), ["retrieval", "similarity", "captions"])
@@ -194,7 +194,7 @@ def test_without_data_each_command_says_what_to_do(tmp_path, words, parts):
 
 
 @pytest.fixture(scope="module")
-def released(said: dict[str, str]) -> Path:
+def released(outputs: dict[str, str]) -> Path:
     """The file of a released model, which is measured by its name."""
     state = load_clip("ViT-B-32", activation="quickgelu", seed=8).model.state_dict()
     path = paths().raw / "weights/clip-cae/CLIP-CAE-AB.pt"
@@ -292,8 +292,8 @@ def test_settings_on_the_command_line(home):
         "weights=x=y": "x=y",
         "margin=1": 1.0,
     }.items():
-        _, found = Assignment().convert(text, None, None)
-        assert found == value and type(found) is type(value)
+        _, converted = Assignment().convert(text, None, None)
+        assert converted == value and type(converted) is type(value)
     assert load_profile("paper").run("clip-ft", weights=None).start.source is None
     for wrong in ("steps=two", "seed=1", "nothing=1", "steps=1.5", "lr=true"):
         code, text = command("train", "clip-ft", "--profile", "paper", "--set", wrong)

@@ -180,12 +180,12 @@ def test_more_captions_of_an_image_or_more_images_than_published_are_refused(
 def test_flickr_pictures_are_found_in_the_usual_places(written, tmp_path, place):
     """The list names pictures with or without their folder; a name that no file can have is that
     of a missing picture."""
-    picture = written(f"flickr30k/{place}")
+    image = written(f"flickr30k/{place}")
     for name in {"1.jpg", place} - {"images/1.jpg"}:
         names = name, name.replace("1.jpg", "2.jpg"), "x" * 300, ".", "a\0b"
         written(FLICKR, [{"image": n, "caption": ["a", "b"]} for n in names])
         pairs = load_retrieval_set("flickr30k", tmp_path, missing_images="drop")
-        assert [path.resolve() for path in pairs.image_paths] == [picture.resolve()]
+        assert [path.resolve() for path in pairs.image_paths] == [image.resolve()]
 
 
 def test_unknown_or_absent_retrieval_set_is_an_error(tmp_path):

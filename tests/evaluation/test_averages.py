@@ -6,7 +6,7 @@ import pytest
 
 from cae_bench.averages import join_by_item, score_weights, weighted_average
 from cae_bench.benchmarks.base import ITEM_KEY
-from cae_bench.scores import benchmark_scores
+from cae_bench.scores import accuracy_table
 from cae_lib.errors import ConfigError, DataError
 
 
@@ -166,12 +166,12 @@ def test_items_meet_their_answers_in_any_order():
         assert joined.correct.tolist() == answers.correct.tolist()
         means = weighted_average(shuffled, score_weights(items, "subset"))
         assert means.to_dict() == pytest.approx({"f/one": 1 / 2, "f/two": 2 / 3})
-        scores = benchmark_scores(shuffled, items).set_index("dataset")
+        scores = accuracy_table(shuffled, items).set_index("dataset")
         assert scores.value.to_dict() == pytest.approx(means.to_dict())
         assert scores.n_used.to_dict() == {"f/one": 2, "f/two": 3}
     one = score_weights(items, "subset").query("score == 'f/one'")
     assert weighted_average(answers, one).to_dict() == {"f/one": 0.5}, "further answers do no harm"
-    (row,) = benchmark_scores(answers[:2], items).itertuples()
+    (row,) = accuracy_table(answers[:2], items).itertuples()
     assert (row.dataset, row.chance, row.n_used) == ("f/one", 0.5, 2)
 
 
@@ -199,7 +199,7 @@ def test_items_without_an_answer_or_with_two_are_named():
         with pytest.raises(DataError, match="f/two"):
             join_by_item(some_items, some_answers)
         with pytest.raises(DataError, match="f/two"):
-            benchmark_scores(some_answers, some_items)
+            accuracy_table(some_answers, some_items)
     for some_answers in (answers[:4], pd.concat([answers, answers[4:]])):
         with pytest.raises(DataError, match="f/two"):
             weighted_average(some_answers, score_weights(items, "subset"))

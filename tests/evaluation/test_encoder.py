@@ -72,10 +72,10 @@ def test_pictures_and_crops_equal_one_forward_pass_each(tiny_clip, pictures, mon
     ours = Encoder(tiny_clip).encode_images(refs)
     assert ours.dtype == np.float32
     for ref, row in zip(refs, ours, strict=True):
-        picture = Image.open(ref.path).convert("RGB")
-        picture = picture.crop(tuple(map(round, ref.crop or (0, 0, *picture.size))))
+        image = Image.open(ref.path).convert("RGB")
+        image = image.crop(tuple(map(round, ref.crop or (0, 0, *image.size))))
         with torch.no_grad():
-            plain = F.normalize(tiny_clip.model.encode_image(tiny_clip.preprocess(picture)[None]))
+            plain = F.normalize(tiny_clip.model.encode_image(tiny_clip.preprocess(image)[None]))
         np.testing.assert_allclose(row, plain[0].numpy(), atol=1e-5)
 
 

@@ -100,8 +100,8 @@ def test_a_class_is_the_mean_of_its_prompts(hand_encoder):
 
 def test_sentences(hand_encoder):
     encoder = hand_encoder({}, {"a": [1.0, 0.0], "b": [0.6, 0.8], "c": [0.0, 1.0]})
-    gold, sizes = np.array([3.0, 1.0, 5.0]), {"one": 1, "two": 2}
-    pairs = SentencePairs("SICK-R", ("a", "a", "b"), ("b", "c", "b"), gold, sizes, 4, {})
+    true_scores, sizes = np.array([3.0, 1.0, 5.0]), {"one": 1, "two": 2}
+    pairs = SentencePairs("SICK-R", ("a", "a", "b"), ("b", "c", "b"), true_scores, sizes, 4, {})
     result = pair_similarities(encoder, pairs)
     assert result.drop(columns="score").to_dict("list") == {
         "set": ["SICK-R"] * 3,

@@ -161,8 +161,8 @@ def golden_home(tmp_path_factory: pytest.TempPathFactory, smoke_world: Path):
         forget()
 
 
-def check_version(known: dict, version: int) -> None:
-    assert known["version"] == version, f"write new numbers: python {Path(__file__).name}"
+def check_version(recorded: dict, version: int) -> None:
+    assert recorded["version"] == version, f"write new numbers: python {Path(__file__).name}"
 
 
 def runs() -> dict[str, Experiment]:
@@ -187,11 +187,11 @@ def test_training_from_text_gives_the_stored_numbers(
     name: str, stored: dict, tmp_path: Path
 ) -> None:
     versions = text_versions(load_profile("mini").experiment(name))
-    known = stored["from text"][name]
-    assert known["versions"] == versions, f"write new numbers: python {Path(__file__).name}"
+    recorded = stored["from text"][name]
+    assert recorded["versions"] == versions, f"write new numbers: python {Path(__file__).name}"
     np.testing.assert_allclose(
         of_training_from_text(name, tmp_path),
-        known["numbers"],
+        recorded["numbers"],
         **TOLERANCE,
         err_msg=f"{name}: mend the code, or raise the version of roles, swaps or negatives in "
         "cae_lib/words/versions.py, or TRAINING_VERSION in cae_lib/training/inputs.py",
@@ -200,15 +200,15 @@ def test_training_from_text_gives_the_stored_numbers(
 
 @pytest.mark.parametrize("suite", SUITE_VERSIONS)
 def test_a_suite_gives_the_stored_numbers(suite: str, stored: dict, golden_home: Path) -> None:
-    known = stored["suites"][suite]
-    check_version(known, SUITE_VERSIONS[suite])
-    found = of_suite(suite)
-    assert found.keys() == known["tables"].keys()
-    for table, columns in known["tables"].items():
-        assert found[table].keys() == columns.keys()
+    recorded = stored["suites"][suite]
+    check_version(recorded, SUITE_VERSIONS[suite])
+    tables = of_suite(suite)
+    assert tables.keys() == recorded["tables"].keys()
+    for table, columns in recorded["tables"].items():
+        assert tables[table].keys() == columns.keys()
         for column, numbers in columns.items():
             np.testing.assert_allclose(
-                found[table][column],
+                tables[table][column],
                 numbers,
                 rtol=5e-3,
                 atol=2e-3,

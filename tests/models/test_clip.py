@@ -85,8 +85,8 @@ def test_checkpoint_decides_the_activation(activation: str, other: str, tmp_path
         CheckpointError, match=f"trained with {activation}.*allow_activation_mismatch"
     ):
         load_clip(weights=path, activation=other)
-    chosen = load_clip(weights=path, activation=other, allow_activation_mismatch=True)
-    assert activation_of(chosen.model) == chosen.activation == other
+    allowed = load_clip(weights=path, activation=other, allow_activation_mismatch=True)
+    assert activation_of(allowed.model) == allowed.activation == other
 
 
 def test_weights_of_another_architecture_are_refused(

@@ -101,10 +101,10 @@ def test_answers_and_items_are_the_stored_ones(built):
         items = read(built.folder / f"explorer-{family}.js")["items"]
         for subset, task, n_drawn, n_used in entry["subsets"]:
             part = built.parts[f"{family}/{subset}"]
-            own = [item for item in items if item["subset"] == subset]
+            of_subset = [item for item in items if item["subset"] == subset]
             assert (task, n_used) == (part.task, part.n_used)
-            assert len({item["row"] for item in own}) == n_drawn == min(PER_SUBSET, n_used)
-            for item in own:
+            assert len({item["row"] for item in of_subset}) == n_drawn == min(PER_SUBSET, n_used)
+            for item in of_subset:
                 stored = part.items[item["row"]]
                 assert item["texts"] == list(stored.texts) and item["truth"] == stored.truth
                 assert len(item["tiles"]) == len(stored.images)
@@ -135,22 +135,28 @@ def test_word_scores_are_the_librarys(built):
     assert len(table["runs"]) == 3, "the run that is not trained here is left out"
     scored = ("base", "clip-ft", "cae-perturbation")
     for entry in built.collection.entries[:: len(built.collection.entries) // 5]:
-        for (text, picture), own in zip(entry.true_pairs, table["items"][entry.id], strict=True):
+        for (text, image), word_entry in zip(
+            entry.true_pairs, table["items"][entry.id], strict=True
+        ):
             caption = entry.item.texts[text]
-            words = own.get("words", caption.lower().split())
-            assert " ".join(words) == caption.lower() and len(own["roles"]) == len(words)
-            steps = np.frombuffer(b64decode(own["scores"]), np.int8).reshape(3, 5, len(words))
-            scores = steps * (np.array(own["largest"])[:, None] / 127)
+            words = word_entry.get("words", caption.lower().split())
+            assert " ".join(words) == caption.lower() and len(word_entry["roles"]) == len(words)
+            steps = np.frombuffer(b64decode(word_entry["scores"]), np.int8).reshape(
+                3, 5, len(words)
+            )
+            scores = steps * (np.array(word_entry["largest"])[:, None] / 127)
             for run, of_run in zip(scored, scores, strict=True):
                 clip = built.clips[run]
-                images = torch.from_numpy(Encoder(clip).encode_images([entry.item.images[picture]]))
-                for place, method in enumerate(explorer.PAPER_METHOD_LABELS):
+                images = torch.from_numpy(Encoder(clip).encode_images([entry.item.images[image]]))
+                for method_index, method in enumerate(explorer.PAPER_METHOD_LABELS):
                     expected = word_scores(clip, clip.tokenizer([caption]), images, method)[0]
                     np.testing.assert_allclose(
-                        of_run[place], expected.numpy(), atol=0.006 * own["largest"][place] + 1e-9
+                        of_run[method_index],
+                        expected.numpy(),
+                        atol=0.006 * word_entry["largest"][method_index] + 1e-9,
                     )
             binding = steps[:, list(explorer.SCORE_METHODS).index("binding")]
-            objects = [role == "1" for role in own["roles"]]
+            objects = [role == "1" for role in word_entry["roles"]]
             assert (binding[:, objects] == explorer.NO_SCORE).all()
 
 
@@ -163,10 +169,10 @@ def test_a_tour_has_the_items_that_it_says(built):
         and not built.right["clip-ft"][entry.family, entry.subset, entry.row]
         and not built.right["base"][entry.family, entry.subset, entry.row]
     }
-    chosen = tour.choose(built.collection, {})
-    places = [(entry.family, entry.subset, entry.row) for entry in chosen]
+    tour_entries = tour.choose(built.collection, {})
+    places = [(entry.family, entry.subset, entry.row) for entry in tour_entries]
     assert len(places) == min(len(named), explorer.PER_TOUR) and {*places} <= named
-    families = [entry.family for entry in chosen]
+    families = [entry.family for entry in tour_entries]
     spread = len({family for family, _, _ in named})
     assert len({*families[:spread]}) == min(spread, explorer.PER_TOUR), "one of each family first"
     assert replace(tour, right=("truth-binding",)).choose(built.collection, {}) == []
@@ -265,10 +271,10 @@ def test_the_reader_guesses_first_and_keeps_a_tally(page: Browser, built: Simple
     other = next(entry for entry in built.collection.entries if entry.id == second["item"])
     wrong = next(option for option in second["options"] if option != other.item.truth)
     page.evaluate(f"document.querySelector('[name=option][value=\"{wrong}\"]').click()")
-    told = look(page)
-    assert told["status"].startswith("You are wrong. ") and told["rows"][0][2] == "1 of 2"
+    state = look(page)
+    assert state["status"].startswith("You are wrong. ") and state["rows"][0][2] == "1 of 2"
     both = [(a == "1") + (b == "1") for a, b in zip(item.answers, other.answers, strict=True)]
-    assert [row[2] for row in told["rows"][1:]] == [f"{n} of 2" for n in both]
+    assert [row[2] for row in state["rows"][1:]] == [f"{n} of 2" for n in both]
     page.evaluate("location.reload()")
     page.evaluate("new Promise(done => setTimeout(done, 300))")
     wait(page)

@@ -135,9 +135,9 @@ def test_a_statement_counts_as_made_in_prose_with_its_number(home: Path, text: s
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(text, encoding="utf-8")
     values = {"It gains {} points": "15.3", "and nothing else gains": True}
-    told = quotes.quoted(values, "page")
-    assert len(told.failures()) == failures
-    assert bool(told._repr_mimebundle_()["text/plain"]) is (failures > 0)
+    quotes_of_page = quotes.quoted(values, "page")
+    assert len(quotes_of_page.failures()) == failures
+    assert bool(quotes_of_page._repr_mimebundle_()["text/plain"]) is (failures > 0)
     assert quotes.quoted(values | {"and nothing else gains": False}, "page").failures()
 
 

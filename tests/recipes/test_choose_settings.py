@@ -60,13 +60,13 @@ def test_reversed_gap_of_any_size_counts_as_closed():
 def test_configured_settings_are_those_that_were_chosen(monkeypatch, table, profile, settings):
     monkeypatch.delenv("CAE_HOME", raising=False)
     rows = results.load(table, profile, ["tuning"])
-    chosen = rows[rows["chosen"]].fillna({"weight": 0.0})
-    for row in chosen.itertuples():
+    best_rows = rows[rows["chosen"]].fillna({"weight": 0.0})
+    for row in best_rows.itertuples():
         config = load_profile(profile).experiment(row.experiment)
         assert [getattr(config, name) for name in settings] == [
             getattr(row, name) for name in settings
         ], "a run with another value has another name: add it beside this one to configs"
-    assert len(chosen)
+    assert len(best_rows)
 
 
 class HandEncoder:
@@ -108,20 +108,20 @@ def test_validation_scores_by_hand(captions, index, negatives, recall, against):
 def choose(home: Path, monkeypatch):
     """Choose with a function in the place of training and scoring; returns the stored table."""
 
-    def chosen(what: str, table: str, measured, profile: str = "smoke") -> pd.DataFrame:
+    def table_of_search(what: str, table: str, measured, profile: str = "smoke") -> pd.DataFrame:
         monkeypatch.setattr(choosing, "score", measured)
         assert choosing.main([what, "--profile", profile]) == 0
         return results.load(table, profile, ["tuning"])
 
-    return chosen
+    return table_of_search
 
 
 @pytest.mark.parametrize(
-    ("profile", "opened", "chosen"),
+    ("profile", "opened", "expected"),
     [("smoke", 0.65, (3e-4, True)), ("smoke", 0.75, (3e-4, False)), ("paper", 0.75, (1e-6, False))],
 )
 def test_setting_with_the_best_sum_of_both_scores_is_chosen(
-    choose, profile: str, opened: float, chosen: tuple, monkeypatch
+    choose, profile: str, opened: float, expected: tuple, monkeypatch
 ):
     """Either run alone is best at another rate; with other numbers of steps, which are no choice,
     both are better. A small world is asked its benchmarks, which choose nothing."""
@@ -139,7 +139,7 @@ def test_setting_with_the_best_sum_of_both_scores_is_chosen(
         return row | {"weight": None, "score": score if steps == kept.steps else 1.0}
 
     table = choose("control", "calibration", measured, profile)
-    lr, lock_image = chosen
+    lr, lock_image = expected
     assert len(asked) == (len(table) if profile == "smoke" else 0)
     best = table[table["chosen"]]
     assert set(best["experiment"]) == {"clip-ft", "negclip"} and len(best) == 2
@@ -170,8 +170,8 @@ def test_smallest_lambda_that_closes_the_gap_is_chosen_of_each_method(
         del expected["cae-gradcam"], tried["cae-gradcam"]
         assert "gradcam" in capsys.readouterr().out
         assert not table["experiment"].eq("cae-gradcam").any()
-    chosen = table[table["chosen"]].set_index("experiment")["weight"]
-    assert np.isnan(chosen["clip-ft"]) and chosen.drop("clip-ft").to_dict() == expected
+    best_weights = table[table["chosen"]].set_index("experiment")["weight"]
+    assert np.isnan(best_weights["clip-ft"]) and best_weights.drop("clip-ft").to_dict() == expected
     for name, weights in tried.items():
         assert sorted(table.loc[table["experiment"] == name, "weight"]) == weights
 

@@ -60,18 +60,18 @@ def table(clip, world_home):
 
 
 def of(table, measure, **columns):
-    chosen = table[table.measure == measure]
+    rows = table[table.measure == measure]
     for name, value in columns.items():
-        chosen = chosen[chosen[name] == value]
-    return chosen
+        rows = rows[rows[name] == value]
+    return rows
 
 
 @pytest.mark.parametrize("row", [0, LIMIT - 1])
 def test_scene_on_its_own(table, clip, world_home, row):
-    """The first and last scene, computed from the picture and the gold alone."""
-    gold = labelled_scenes(world_home / GRAPHS_FILE)
+    """The first and last scene, computed from the image and the ground truth alone."""
+    scenes = labelled_scenes(world_home / GRAPHS_FILE)
     number = [0, 23][row > 0]  # of the smoke world's 24 test pictures
-    scene = gold[name := sorted(gold)[-24:][number]]
+    scene = scenes[name := sorted(scenes)[-24:][number]]
     words = f"the {scene.subject} is {scene.relation} the {scene.obj}"
     with Image.open(world_home / "coco" / "val2014" / name) as file:
         pixels = clip.preprocess(file)[None]

@@ -54,7 +54,7 @@ class Reproduction:
         text, _ = process.communicate(timeout=800)
         return process.returncode, text
 
-    def told(self) -> str:
+    def log_text(self) -> str:
         return self.log.read_text() if self.log.is_file() else ""
 
     def states(self) -> list[Path]:
@@ -62,18 +62,18 @@ class Reproduction:
 
     def job(self) -> int:
         """The process that trains, in this home and no other."""
-        found = subprocess.run(
+        pids = subprocess.run(
             ["pgrep", "-f", f"job.py .* run {re.escape(self.row)}/0/done.json"],
             capture_output=True,
             text=True,
         ).stdout.split()
-        places = {int(pid): Path("/proc") / pid for pid in found}
+        folders = {int(pid): Path("/proc") / pid for pid in pids}
         home = f"CAE_HOME={self.home}\0".encode()
         return next(
             pid
-            for pid, place in places.items()
-            if (place / "comm").read_text().startswith("python")
-            and home in (place / "environ").read_bytes()
+            for pid, folder in folders.items()
+            if (folder / "comm").read_text().startswith("python")
+            and home in (folder / "environ").read_bytes()
         )
 
     def finished(self) -> None:

@@ -27,7 +27,7 @@ def test_whatever_ends_a_job_or_a_grid_nothing_is_lost(
 
     def going_on(start: int) -> bool:
         """Whether the training goes on from a state in the start of that number."""
-        *before, now = reproduction.told().split("Training negclip")
+        *before, now = reproduction.log_text().split("Training negclip")
         return len(before) == start and "from step" in now
 
     monkeypatch.setenv("CAE_SNAKEMAKE", "--retries 1")
@@ -56,7 +56,7 @@ def test_whatever_ends_a_job_or_a_grid_nothing_is_lost(
         assert going_on(2), "it was started again from its state"
         assert process.returncode == 2 and "1 of 5 jobs" in text, text
         if not mounted.returncode:
-            assert "free some space" in text and "free some space" in reproduction.told()
+            assert "free some space" in text and "free some space" in reproduction.log_text()
         assert reproduction.states() == [state]
         shutil.copytree(place, kept, dirs_exist_ok=True)
     finally:
@@ -89,7 +89,7 @@ def test_whatever_ends_a_job_or_a_grid_nothing_is_lost(
     os.kill(reproduction.job(), 0)
     code, text = reproduction.run()
     assert code == 0, text
-    assert reproduction.told().count("Training negclip") == 5, "the orphan was waited for"
+    assert reproduction.log_text().count("Training negclip") == 5, "the orphan was waited for"
     reproduction.finished()
     if mounted.returncode:
         pytest.skip(f"all but the full disk, which cannot be mounted here: {mounted.stderr}")
@@ -105,7 +105,7 @@ def test_on_slurm_a_killed_training_and_one_that_lost_its_node_go_on(
     try:
         wait(reproduction.states, process)
         os.kill(reproduction.job(), signal.SIGKILL)
-        wait(lambda: "from step" in reproduction.told(), process)
+        wait(lambda: "from step" in reproduction.log_text(), process)
         for state in ("down", "resume"):
             subprocess.run(
                 ["scontrol", "update", "nodename=one-node", f"state={state}", "reason=test"],
@@ -115,6 +115,6 @@ def test_on_slurm_a_killed_training_and_one_that_lost_its_node_go_on(
     finally:
         process.kill()
     assert process.returncode == 0, text
-    starts = re.findall(r"negclip\S*, seed 0 from step (\d+)", reproduction.told())
-    assert len(starts) >= 2 and reproduction.told().count("Training negclip") >= 3
+    starts = re.findall(r"negclip\S*, seed 0 from step (\d+)", reproduction.log_text())
+    assert len(starts) >= 2 and reproduction.log_text().count("Training negclip") >= 3
     reproduction.finished()

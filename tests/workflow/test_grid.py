@@ -49,8 +49,8 @@ def choose(profile: str, **config: object) -> Selection:
 
 
 def test_the_paper_has_all_runs_three_times():
-    found = grid.planned_runs(choose("paper"))
-    assert found.keys() == {"data/0", "base/0"} | {
+    planned = grid.planned_runs(choose("paper"))
+    assert planned.keys() == {"data/0", "base/0"} | {
         f"{row}/{seed}" for row in ROWS for seed in range(3)
     }
     more = grid.planned_runs(choose("paper", all=True))
@@ -59,9 +59,9 @@ def test_the_paper_has_all_runs_three_times():
 
 def test_some_rows_alone_with_settings_and_seeds():
     asked = ("clip-ft+lr=5e-07+steps=2", "cae-attention")
-    chosen = choose("mini", runs=",".join(asked), seeds=2)
-    found = grid.planned_runs(chosen)
-    assert list(found) == [
+    selection = choose("mini", runs=",".join(asked), seeds=2)
+    planned = grid.planned_runs(selection)
+    assert list(planned) == [
         "data/0",
         "base/0",
         f"{asked[0]}/0",
@@ -69,8 +69,8 @@ def test_some_rows_alone_with_settings_and_seeds():
         f"{asked[0]}/1",
         "cae-attention/1",
     ]
-    assert grid.pages_of(chosen) == []
-    config = found[f"{asked[0]}/1"].config
+    assert grid.pages_of(selection) == []
+    config = planned[f"{asked[0]}/1"].config
     assert (config.lr, config.steps, config.seed) == (5e-7, 2, 1)
     most = load_profile("mini").seeds
     more = grid.planned_runs(choose("mini", runs="clip-ft", seeds=most + 2))
@@ -124,17 +124,17 @@ def test_a_control_of_weights_follows_the_run_that_trains_them():
 
 def test_a_profile_makes_the_pages_that_show_it_and_smoke_makes_all(monkeypatch):
     monkeypatch.delenv("CAE_HOME", raising=False)
-    found = {
+    pages = {
         name: {*grid.pages_of(choose(name, all=True))}
         for name in ("photo", "paired", "mini", "smoke", "paper", "rehearsal")
     }
-    assert found["photo"] == {"photographs", "word-roles", "reproducibility"}
-    assert found["paired"] == {"paired", "reproducibility"}
-    assert found["smoke"] - found["mini"] == {"photographs", "word-roles", "paired"}
-    assert found["smoke"] == {*page_names()} and "reproducibility" in found["mini"]
+    assert pages["photo"] == {"photographs", "word-roles", "reproducibility"}
+    assert pages["paired"] == {"paired", "reproducibility"}
+    assert pages["smoke"] - pages["mini"] == {"photographs", "word-roles", "paired"}
+    assert pages["smoke"] == {*page_names()} and "reproducibility" in pages["mini"]
     assert (
-        found["rehearsal"]
-        == found["paper"]
+        pages["rehearsal"]
+        == pages["paper"]
         == {
             "accuracy",
             "attribution",
@@ -172,14 +172,14 @@ def test_the_list_of_pages_names_the_profile_that_each_page_shows():
 )
 def test_what_is_measured_of_a_run(name: str, expected: str):
     run = load_profile("mini").run(name)
-    found = {suite.name for suite in suites_of(run, ALL_SUITES)}
+    suites = {suite.name for suite in suites_of(run, ALL_SUITES)}
     every = {suite.name for suite in ALL_SUITES.values() if suite.of}
     if expected.startswith("all"):
-        assert every - found == {*expected.split()[2:]}
+        assert every - suites == {*expected.split()[2:]}
     else:
-        assert found == {*expected.split()}
+        assert suites == {*expected.split()}
     plain = {suite.name for suite in suites_of(run, ALL_SUITES, with_studies=False)}
-    assert found - plain == found & {"faithfulness", "sensitivity"}
+    assert suites - plain == suites & {"faithfulness", "sensitivity"}
     assert not {"zero_shot", "heatmaps"} & {
         suite.name for suite in suites_of(load_profile("photo").run("base"), ALL_SUITES)
     }
@@ -212,14 +212,14 @@ def test_a_run_is_trained_and_then_measured_anew(monkeypatch):
 
 
 def test_a_page_gets_the_profile_and_as_many_seeds_as_were_run(monkeypatch):
-    given = []
-    monkeypatch.setattr("book.extension.run.run_page", lambda *words: given.append(words))
+    calls = []
+    monkeypatch.setattr("book.extension.run.run_page", lambda *words: calls.append(words))
     monkeypatch.delenv("CAE_HOME", raising=False)
     job.execute_page(choose("mini", seeds=1), "accuracy")
     job.execute_page(choose("rehearsal"), "accuracy")
     job.execute_page(choose("smoke", seeds=2), "accuracy")
     job.execute_page(choose("smoke"), "use-it")
-    assert given == [
+    assert calls == [
         ("accuracy",),
         ("accuracy", "rehearsal", 1),
         ("accuracy", "smoke", 2),
@@ -259,10 +259,10 @@ class Copy:
         (folder / "workflow" / "job.py").write_text(STUB)
 
     def call(self, *words: str, **config: object) -> str:
-        given = [f"{key}={value}" for key, value in ({"profile": "smoke"} | config).items()]
+        assignments = [f"{key}={value}" for key, value in ({"profile": "smoke"} | config).items()]
         environment = os.environ | {"PYTHONPATH": str(self.folder), "CAE_HOME": str(self.home)}
         done = subprocess.run(
-            [sys.executable, "-m", "snakemake", *words, "--cores", "2", "--config", *given],
+            [sys.executable, "-m", "snakemake", *words, "--cores", "2", "--config", *assignments],
             cwd=self.folder,
             env=environment,
             capture_output=True,
@@ -380,9 +380,9 @@ def test_pages_follow_their_runs_and_the_book_its_pages(copy: Copy):
     assert copy.left() == {"pages/cost", "pages/reproducibility", "book"}, "its text"
     text.write_text(before)
     (copy.home / "runs/smoke/cae-gradcam/0/done.json").unlink()
-    found = copy.left(seeds=2)
-    assert {"cae-gradcam/0", "pages/cost", "pages/reproducibility", "book"} <= found
-    assert not found & {"clip-ft/0", "cae-attention/0", "data", "base"}
+    left = copy.left(seeds=2)
+    assert {"cae-gradcam/0", "pages/cost", "pages/reproducibility", "book"} <= left
+    assert not left & {"clip-ft/0", "cae-attention/0", "data", "base"}
 
 
 def test_removed_datasets_are_built_again(home, monkeypatch):
@@ -403,21 +403,21 @@ def test_removed_datasets_are_built_again(home, monkeypatch):
 
 def test_the_paper_without_data_says_so_before_anything_runs(home, capsys):
     assert main(["reproduce", "--profile", "paper"]) == 2
-    told, error = capsys.readouterr()
-    assert "winoground: not here" in told and "cae data get" in told
+    output, error = capsys.readouterr()
+    assert "winoground: not here" in output and "cae data get" in output
     assert "negclip-captions: not here" in error and "openai-vit-b-32" in error
     assert "cae data get" in error
     assert not (home / "runs").exists() and not list(home.rglob("*.safetensors"))
 
 
 def test_other_real_data_have_another_key(home):
-    found = {grid.data_key(choose("paper"))}
+    data_keys = {grid.data_key(choose("paper"))}
     path = paths().raw / "sugar-crepe/data/add_att.json"
     path.parent.mkdir(parents=True)
     for content in ('{"counts": {}}', '{"counts": {}, "0": {}}'):
         path.write_text(content)
-        found.add(grid.data_key(choose("paper")))
-    assert len(found) == 3 and grid.data_key(choose("paper")) in found
+        data_keys.add(grid.data_key(choose("paper")))
+    assert len(data_keys) == 3 and grid.data_key(choose("paper")) in data_keys
 
 
 def test_a_job_leaves_how_long_it_took_and_where(home, monkeypatch):
@@ -427,10 +427,10 @@ def test_a_job_leaves_how_long_it_took_and_where(home, monkeypatch):
     monkeypatch.chdir(home)
     job.main([json.dumps(config), "run", "clip-ft/0/done.json", "clip-ft/1/done.json"])
     assert asked == [(load_profile("smoke").run("clip-ft", seed), True) for seed in (0, 1)]
-    told = json.loads((home / "clip-ft" / "1" / "done.json").read_text())
+    report = json.loads((home / "clip-ft" / "1" / "done.json").read_text())
     assert (home / "clip-ft" / "0" / "done.json").is_file()
-    assert told["seconds"] >= 0 and told["profile"] == "smoke" and told["device"]
-    assert told["trained"] is False
+    assert report["seconds"] >= 0 and report["profile"] == "smoke" and report["device"]
+    assert report["trained"] is False
 
 
 def test_captions_are_parsed_before_the_runs_need_them(home, monkeypatch):
