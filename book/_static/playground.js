@@ -354,7 +354,7 @@
         </section>
       </div>
       <div class="cards">${[0, 1].map(i => `<section class="answering" aria-label="${i ? "Second" : "First"} model">
-        <label>${i ? "Beside it" : "Model"} <select name="model${i}">${options(models.map(([run, text]) => [run, text]))}</select></label>
+        <label>${i ? "Beside it" : "Model"} <select name="model${i}">${caeLive.optionsHtml(models)}</select></label>
         <div class="answer"></div></section>`).join("")}</div>
       <details class="all"><summary>All ${models.length} models</summary><div></div></details>
       <div class="tools share">
@@ -586,7 +586,7 @@
         const box = form.querySelectorAll(".answer")[i];
         box.innerHTML = own ? cardHtml(own, roles, least, most, highest)
           : !image && !message ? "<p>Loading …</p>" : message ? `<p>${escaped(message)}</p>` : tokens
-            ? (towers[runs[i]] === null ? "<p>This model could not be loaded.</p>" : "<p>Loading …</p>") : "";
+            ? (towers[runs[i]] === null ? caeLive.lostHtml(modelOf(runs[i])[1]) : "<p>Loading …</p>") : "";
       });
       if (part(".all").open) drawAll();
       form.dataset.milliseconds = (performance.now() - begun).toFixed(1);
