@@ -362,11 +362,44 @@
     return encode(tower, every.map(() => every), [0])[0];
   }
 
+  /* Write the states of tokens at positions, of which token -1 is the mask. */
+  function writeStates({ f, at, width }, states) {
+    states.forEach(([token, position], row) => {
+      const from = token < 0 ? at.mask : at.tokens + token * width;
+      const to = at.x + row * width, place = at.positions + position * width;
+      for (let i = 0; i < width; i++) f[to + i] = f[from + i] + f[place + i];
+    });
+  }
+
+  /* The features of several texts, as many in one pass as fit. Texts that begin alike share states. */
+  function encodeTexts(tower, texts) {
+    const features = [];
+    for (let next = 0; next < texts.length;) {
+      const states = [], keys = [], read = [], rows = new Map();
+      for (; next < texts.length && states.length + texts[next].length <= MOST_ROWS; next++) {
+        let row = -1;
+        texts[next].forEach((token, position) => {
+          const name = `${row} ${token}`, own = row < 0 ? [] : keys[row];
+          if (!rows.has(name)) {
+            rows.set(name, states.length);
+            keys.push([...own, states.length]);
+            states.push([token, position]);
+          }
+          row = rows.get(name);
+        });
+        read.push(row);
+      }
+      writeStates(tower, states);
+      features.push(...encode(tower, keys, read, -1));
+    }
+    return features;
+  }
+
   /* The features of a text and of its variants, in each of which a range of tokens is masked.
      Returns `feature`, `variants`, and `attention` of the last token on each token. The tower is
      causal, so that a variant has states of its own only from the first masked token on. */
   function encodeText(tower, tokens, ranges = []) {
-    const { f, at, width } = tower, length = tokens.length, variants = [];
+    const length = tokens.length, variants = [];
     const attention = new Float32Array(length);
     let feature, next = 0;
     do {
@@ -382,11 +415,7 @@
         }
         read.push(states.length - 1);
       }
-      states.forEach(([token, position], row) => {
-        const from = token < 0 ? at.mask : at.tokens + token * width;
-        const to = at.x + row * width, place = at.positions + position * width;
-        for (let i = 0; i < width; i++) f[to + i] = f[from + i] + f[place + i];
-      });
+      writeStates(tower, states);
       const first = feature === undefined;
       const features = encode(tower, keys, read, first ? length - 1 : -1, attention);
       if (first) feature = features[0];
@@ -575,7 +604,7 @@
   }
 
   globalThis.caeLive = {
-    load, loadScript, readTower, tokenize, optionsHtml, lostHtml, barsHtml, ROLE_COLORS, parse, swaps, encodeImage, encodeText, explain, similarity,
+    load, loadScript, readTower, tokenize, optionsHtml, lostHtml, barsHtml, ROLE_COLORS, parse, swaps, encodeImage, encodeText, encodeTexts, explain, similarity,
     preferences, perturbationScores, attentionScores,
   };
 })();

@@ -60,6 +60,7 @@ ASK = """
     const features = explained.map(({ feature }) => feature);
     return {
       features: features.map(all),
+      together: live.encodeTexts(tower, texts.slice(0, count).map(text => text.tokens)).map(all),
       similarities: features.map(text => images.map(image => live.similarity(text, image))),
       preferences: images.map(image => live.preferences(tower, image, features)),
       perturbation: explained.map((own, i) =>
@@ -163,6 +164,7 @@ def compute(clip: Clip, captions: list[str], scenes: list[Any]) -> dict[str, Any
     return {
         "images": images,
         "features": texts,
+        "together": texts,
         "similarities": similarities,
         "preferences": (clip.model.logit_scale.exp() * similarities.T).softmax(dim=-1),
         "perturbation": word_scores(clip, tokens, own, "perturbation"),
@@ -172,7 +174,7 @@ def compute(clip: Clip, captions: list[str], scenes: list[Any]) -> dict[str, Any
 
 def check(answered: dict[str, Any], computed: dict[str, Any]) -> None:
     """Compare answers with tensors, of which scores are padded with 0."""
-    for name in ("features", "similarities", "preferences"):
+    for name in ("features", "together", "similarities", "preferences"):
         # The inverse temperature multiplies what rounding changes, here by less than 30.
         most = TOLERANCE * (30 if name == "preferences" else 1)
         np.testing.assert_allclose(answered[name], computed[name], rtol=0, atol=most, err_msg=name)
