@@ -348,7 +348,10 @@
         return wordTable(caption, tokens.words.map(word => word.text),
           roles.map(role => [role, caeLive.ROLE_COLORS[role] ?? "gray"]), labels, scores);
       });
-      return `${methodsHtml(LIVE_METHODS, place)}${tables.join("")}<p class="note">Scores × 100: by how much the similarity
+      const further = caeLiveIndex.models.filter(([, label]) => !labels.includes(label));
+      const adding = further.length ? `<label>Add a model <select name="added"><option value=""></option>${
+        caeLive.optionsHtml(further)}</select></label>` : "";
+      return `${methodsHtml(LIVE_METHODS, place)}${adding}${tables.join("")}<p class="note">Scores × 100: by how much the similarity
         drops when a word is masked, or the share of attention on it. Grey words have no role.</p>${links}`;
     }
 
@@ -373,11 +376,27 @@
         const models = liveModels(), loaded = await Promise.all(models.map(([, , file]) => caeLive.load(file)));
         towers = Object.fromEntries(models.map(([, label], i) => [label, loaded[i]]));
       } catch {
-        button.textContent = "The models could not be loaded.";
+        button.textContent = "The models could not be loaded. Try again.";
+        button.disabled = false;
         return;
       }
       draw();
       form.querySelector("[name=method]")?.focus({ preventScroll: true });
+    }
+
+    async function addTower(select) {
+      const [, label, file] = caeLiveIndex.models.find(([run]) => run === select.value);
+      select.disabled = true;
+      try {
+        towers[label] = await caeLive.load(file);
+      } catch {
+        select.disabled = false;
+        select.value = "";
+        select.options[0].text = `${label} could not be loaded`;
+        return;
+      }
+      draw();
+      form.querySelector("[name=added]")?.focus({ preventScroll: true });
     }
 
     form.addEventListener("submit", event => event.preventDefault());
@@ -400,6 +419,10 @@
         form.dataset.method = target.value;
         draw();
         form.querySelector("[name=method]:checked").focus();
+        return;
+      }
+      if (target.name === "added") {
+        if (target.value) addTower(target);
         return;
       }
       if (target.name === "every") {

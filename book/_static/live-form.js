@@ -34,13 +34,14 @@
     form.querySelector("fieldset").hidden = false;
 
     async function show() {
-      const run = form.elements.model.value;
+      const run = form.elements.model.value, isChosen = () => run === form.elements.model.value;
+      const [, label, file] = caeLiveIndex.models.find(([name]) => name === run);
       answer.ariaBusy = "true";
       try {
-        const tower = await caeLive.load(caeLiveIndex.models.find(([name]) => name === run)[2]);
-        if (run === form.elements.model.value) answer.innerHTML = answerHtml(tower, title);
+        const tower = await caeLive.load(file);
+        if (isChosen()) answer.innerHTML = answerHtml(tower, title);
       } catch {
-        answer.innerHTML = "<p>This model could not be loaded.</p>";
+        if (isChosen()) answer.innerHTML = caeLive.lostHtml(label);
       }
       answer.ariaBusy = "false";
     }
@@ -50,7 +51,10 @@
     let loaded = null;
     form.addEventListener("change", () => {
       loaded = loaded ?? loadModels();
-      loaded.then(show, () => { answer.innerHTML = "<p>The models could not be loaded.</p>"; });
+      loaded.then(show, () => {
+        loaded = null;  // the next choice tries again
+        answer.innerHTML = "<p>The models could not be loaded. Try again later.</p>";
+      });
     });
   }
 

@@ -164,13 +164,30 @@
 
   /* ---- Reading a file ---- */
 
-  const DIGITS = new Uint8Array(128);
-  [..."ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"]
-    .forEach((sign, digit) => { DIGITS[sign.charCodeAt()] = digit; });
+  /* Numbers of so many bits, one after another, as `_text` of book/extension/live.py writes them: two
+     signs hold 13 bits. */
+  const PLACES = new Uint8Array(128);
+  Array.from({ length: 94 }, (_, i) => String.fromCharCode(33 + i)).filter(sign => !'"\\<'.includes(sign))
+    .forEach((sign, place) => { PLACES[sign.charCodeAt()] = place; });
 
-  /* A tower as book/extension/live.py writes it. Matrices that multiply states are transposed, so
-     that neighbouring outputs are neighbours. `plain` avoids WebAssembly. */
-  function readTower(file, { plain = false } = {}) {
+  function readNumbers(text, bits, count) {
+    const numbers = new Uint16Array(count);
+    let rest = 0, n = 0, at = 0;  // the last `n` bits of `rest` are not yet read
+    for (let i = 0; i < count; i++) {
+      for (; n < bits; n += 13, at += 2) {
+        rest = rest << 13 | 91 * PLACES[text.charCodeAt(at)] + PLACES[text.charCodeAt(at + 1)];
+      }
+      n -= bits;
+      numbers[i] = rest >> n;
+      rest &= (1 << n) - 1;
+    }
+    return numbers;
+  }
+
+  /* A tower as book/extension/live.py writes it; `reference` is the tower that its file names. Matrices
+     that multiply states are transposed, so that neighbouring outputs are neighbours. `plain` avoids
+     WebAssembly. */
+  function readTower(file, { reference = null, plain = false } = {}) {
     const shapes = Object.entries(file.shapes);
     const size = shape => shape.reduce((product, side) => product * side, 1);
     const width = file.shapes["ln_last.weight"][0], depth = shapes.filter(([n]) => n.endsWith(".query.weight")).length;
@@ -185,9 +202,11 @@
     let free = 0;
     const take = (name, n) => { tower.at[name] = free; free += n; return tower.at[name]; };
 
-    const bytes = Uint8Array.from(atob(file.floats), sign => sign.charCodeAt());
-    const vectors = new Float32Array(bytes.buffer);
-    let vector = 0, sign = 0;
+    const matrices = shapes.filter(([, shape]) => shape.length === 2), zero = 2 ** (file.bits - 1);
+    const numbers = readNumbers(file.matrices, file.bits, matrices.reduce((sum, [, shape]) => sum + size(shape), 0));
+    const halves = readNumbers(file.floats, 16, shapes.reduce((sum, [, [rows]]) => sum + 2 * rows, 0));
+    const vectors = new Float32Array(halves.buffer);
+    let vector = 0, number = 0;
     for (const [name, shape] of shapes) {
       const start = take(name, size(shape));
       if (shape.length === 1) {
@@ -195,12 +214,12 @@
         continue;
       }
       const [nOut, nIn] = shape, isTable = name === "tokens" || name === "positions";
+      if (reference) tower.f.set(reference.f.subarray(start, start + size(shape)), start);
       for (let row = 0; row < nOut; row++) {
         const scale = vectors[vector++];
-        for (let column = 0; column < nIn; column++, sign += 2) {
-          const high = DIGITS[file.matrices.charCodeAt(sign)], low = DIGITS[file.matrices.charCodeAt(sign + 1)];
+        for (let column = 0; column < nIn; column++) {
           const to = isTable ? row * nIn + column : column * nOut + row;
-          tower.f[start + to] = ((high << 6 | low) - 2048) * scale;
+          tower.f[start + to] += (numbers[number++] - zero) * scale;
         }
       }
     }
@@ -343,11 +362,44 @@
     return encode(tower, every.map(() => every), [0])[0];
   }
 
+  /* Write the states of tokens at positions, of which token -1 is the mask. */
+  function writeStates({ f, at, width }, states) {
+    states.forEach(([token, position], row) => {
+      const from = token < 0 ? at.mask : at.tokens + token * width;
+      const to = at.x + row * width, place = at.positions + position * width;
+      for (let i = 0; i < width; i++) f[to + i] = f[from + i] + f[place + i];
+    });
+  }
+
+  /* The features of several texts, as many in one pass as fit. Texts that begin alike share states. */
+  function encodeTexts(tower, texts) {
+    const features = [];
+    for (let next = 0; next < texts.length;) {
+      const states = [], keys = [], read = [], rows = new Map();
+      for (; next < texts.length && states.length + texts[next].length <= MOST_ROWS; next++) {
+        let row = -1;
+        texts[next].forEach((token, position) => {
+          const name = `${row} ${token}`, own = row < 0 ? [] : keys[row];
+          if (!rows.has(name)) {
+            rows.set(name, states.length);
+            keys.push([...own, states.length]);
+            states.push([token, position]);
+          }
+          row = rows.get(name);
+        });
+        read.push(row);
+      }
+      writeStates(tower, states);
+      features.push(...encode(tower, keys, read, -1));
+    }
+    return features;
+  }
+
   /* The features of a text and of its variants, in each of which a range of tokens is masked.
      Returns `feature`, `variants`, and `attention` of the last token on each token. The tower is
      causal, so that a variant has states of its own only from the first masked token on. */
   function encodeText(tower, tokens, ranges = []) {
-    const { f, at, width } = tower, length = tokens.length, variants = [];
+    const length = tokens.length, variants = [];
     const attention = new Float32Array(length);
     let feature, next = 0;
     do {
@@ -363,11 +415,7 @@
         }
         read.push(states.length - 1);
       }
-      states.forEach(([token, position], row) => {
-        const from = token < 0 ? at.mask : at.tokens + token * width;
-        const to = at.x + row * width, place = at.positions + position * width;
-        for (let i = 0; i < width; i++) f[to + i] = f[from + i] + f[place + i];
-      });
+      writeStates(tower, states);
       const first = feature === undefined;
       const features = encode(tower, keys, read, first ? length - 1 : -1, attention);
       if (first) feature = features[0];
@@ -512,11 +560,13 @@
     document.head.append(script);
   }));
 
-  /* A tower by the name of its file, such as "image-tower"; its script is loaded when first needed. */
+  /* A tower by the name of its file, such as "image-tower"; its script is loaded when first needed, and
+     so is the tower that it is stored as a difference from. */
   const load = name => once(name, async () => {
     await loadScript(name);
-    const tower = readTower(towers[name]);
-    delete towers[name];  // a megabyte of text
+    const { reference } = towers[name];
+    const tower = readTower(towers[name], { reference: reference && await load(reference) });
+    delete towers[name];  // most of a megabyte of text
     return tower;
   });
 
@@ -525,6 +575,14 @@
   const ROLE_COLORS = { object: "#0173b2", attribute: "#de8f05", relation: "#029e73" };  // as cae_lab/plots.py
   const escaped = text => String(text).replace(/[&<>"]/g, sign => `&#${sign.charCodeAt()};`);
   const points = value => (100 * value).toFixed(1).replace("-", "−").replace(/^−0\.0$/, "0.0");
+
+  /* Options of a list to choose a model from, by groups. */
+  const optionsHtml = models => [...new Set(models.map(([, , , group]) => group))].map(name =>
+    `<optgroup label="${escaped(name)}">${models.filter(([, , , group]) => group === name).map(([run, label]) =>
+      `<option value="${escaped(run)}">${escaped(label)}</option>`).join("")}</optgroup>`).join("");
+
+  /* What a page says where a model is missing. */
+  const lostHtml = label => `<p>${escaped(label)} could not be loaded. Choose another model, or try again later.</p>`;
 
   /* A table of words with their scores as bars in the colours of their roles, on a scale from `least`
      to `most`, and by how much object words lead the other words with a role. */
@@ -546,7 +604,7 @@
   }
 
   globalThis.caeLive = {
-    load, loadScript, readTower, tokenize, barsHtml, ROLE_COLORS, parse, swaps, encodeImage, encodeText, explain, similarity,
+    load, loadScript, readTower, tokenize, optionsHtml, lostHtml, barsHtml, ROLE_COLORS, parse, swaps, encodeImage, encodeText, encodeTexts, explain, similarity,
     preferences, perturbationScores, attentionScores,
   };
 })();

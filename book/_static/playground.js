@@ -354,7 +354,7 @@
         </section>
       </div>
       <div class="cards">${[0, 1].map(i => `<section class="answering" aria-label="${i ? "Second" : "First"} model">
-        <label>${i ? "Beside it" : "Model"} <select name="model${i}">${options(models.map(([run, text]) => [run, text]))}</select></label>
+        <label>${i ? "Beside it" : "Model"} <select name="model${i}">${caeLive.optionsHtml(models)}</select></label>
         <div class="answer"></div></section>`).join("")}</div>
       <details class="all"><summary>All ${models.length} models</summary><div></div></details>
       <div class="tools share">
@@ -553,16 +553,17 @@
     function explained(run) {
       const tower = towers[run], list = shortList(vocabulary, tokens.used, swapped), { used } = tokens;
       if (tower.used !== used) Object.assign(tower, { used, main: caeLive.explain(tower, tokens) });
-      return { tower, main: tower.main, list, features: list.map(other => featureOf(tower, other)) };
+      return { tower, main: tower.main, list, features: featuresOf(tower, list) };
     }
 
-    function featureOf(tower, caption) {
-      tower.features = tower.features?.size < 100 ? tower.features : new Map();
-      if (!tower.features.has(caption)) {
-        const { feature } = tower.used === caption ? tower.main : caeLive.encodeText(tower, caeLive.tokenize(vocabulary, caption).tokens);
-        tower.features.set(caption, feature);
-      }
-      return tower.features.get(caption);
+    /* The features of captions; what is not yet known is computed in one pass. */
+    function featuresOf(tower, captions) {
+      const features = tower.features = tower.features?.size < 100 ? tower.features : new Map();
+      if (tower.used) features.set(tower.used, tower.main.feature);
+      const missing = captions.filter(caption => !features.has(caption));
+      caeLive.encodeTexts(tower, missing.map(caption => caeLive.tokenize(vocabulary, caption).tokens))
+        .forEach((feature, i) => features.set(missing[i], feature));
+      return captions.map(caption => features.get(caption));
     }
 
     const points = value => (100 * value).toFixed(1).replace("-", "−");
@@ -586,7 +587,7 @@
         const box = form.querySelectorAll(".answer")[i];
         box.innerHTML = own ? cardHtml(own, roles, least, most, highest)
           : !image && !message ? "<p>Loading …</p>" : message ? `<p>${escaped(message)}</p>` : tokens
-            ? (towers[runs[i]] === null ? "<p>This model could not be loaded.</p>" : "<p>Loading …</p>") : "";
+            ? (towers[runs[i]] === null ? caeLive.lostHtml(modelOf(runs[i])[1]) : "<p>Loading …</p>") : "";
       });
       if (part(".all").open) drawAll();
       form.dataset.milliseconds = (performance.now() - begun).toFixed(1);
@@ -617,7 +618,7 @@
       const rows = models.map(([run, label]) => {
         const tower = towers[run];
         if (!tower) return `<tr><th scope="row">${escaped(label)}</th><td colspan="4">${tower === null ? "could not be loaded" : "loading …"}</td></tr>`;
-        const [own, other] = [tokens.used, swapped].map(words => caeLive.similarity(featureOf(tower, words), image));
+        const [own, other] = featuresOf(tower, [tokens.used, swapped]).map(feature => caeLive.similarity(feature, image));
         const difference = 100 * (own - other);
         const width = Math.min(50, 2.5 * Math.abs(difference));
         return `<tr><th scope="row">${escaped(label)}</th><td class="number">${points(own)}</td><td class="number">${points(other)}</td>

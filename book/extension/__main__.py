@@ -73,11 +73,11 @@ def live(runs: tuple[str, ...], profile: str, output: Path | None) -> None:
     are written, as far as they are trained; `cae book` then takes them from `data/live`.
     """
     from book.extension.build import PUBLISHED, live_folder
-    from book.extension.live import RUNS, write_files
+    from book.extension.live import write_files
 
     by_default = live_folder() if profile == PUBLISHED else paths().build / f"live-{profile}"
     folder = output or by_default
-    names = [name for name, *_ in write_files(profile, folder, runs or RUNS)["models"]]
+    names = [name for name, *_ in write_files(profile, folder, runs)["models"]]
     print(f"{folder} has {', '.join(names)}")
 
 

@@ -274,14 +274,14 @@ def page(profile: str, per_subset: int = PER_SUBSET) -> CellOutput:
 def standalone(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Path:
     """Write the explorer as a page of its own, with its files beside it, and return the page."""
     write_files(profile, folder, per_subset)
-    names = ["explorer.js", "explorer.css"]
+    names = ["explorer.js", "explorer.css", "live.css"]
     if image_encoder(profile):
         names.append("live-model.js")
         for file in live_folder().glob("*.js"):
             shutil.copy(file, folder)
     for name in names:
         shutil.copy(bundled_path(f"book/_static/{name}"), folder)
-    scripts = [name for name in (*names[2:], "live-index.js") if (folder / name).is_file()]
+    scripts = [name for name in (*names[3:], "live-index.js") if (folder / name).is_file()]
     live = "".join(f'<script src="{name}"></script>' for name in scripts)
     text = STANDALONE.format(name=profile, live=live, explorer=page(profile, per_subset).html)
     write_atomic(folder / "index.html", text)
@@ -291,7 +291,8 @@ def standalone(profile: str, folder: Path, per_subset: int = PER_SUBSET) -> Path
 STANDALONE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Explorer: {name}</title><link rel="stylesheet" href="explorer.css">
+<title>Explorer: {name}</title><link rel="stylesheet" href="live.css">
+<link rel="stylesheet" href="explorer.css">
 <style>
 :root {{ --pst-color-border: #ccc; --pst-color-primary: #176de8; --pst-color-surface: #f5f5f5;
   --pst-color-text-base: #222; --pst-color-text-muted: #555; --cae-good: #00674f;

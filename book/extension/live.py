@@ -2,9 +2,10 @@
 
 `write_files` writes `live-index.js`, which has the vocabulary and names the models, and a script
 for the image tower and for each text tower. They are scripts, because a page that is opened from a
-disk cannot fetch files. A matrix is stored with 12 bits a weight, which are two characters of
-base64, and a scale for each row; vectors are float32. So a text tower takes as many characters as
-it would take bytes in float16, and its features differ from PyTorch's by less than 1e-3.
+disk cannot fetch files. Matrices of the image tower and of CLIP-FT have 12 bits a weight. The other
+text towers start from the same base model: their matrices are differences from CLIP-FT's, with 9
+bits a weight. Each file says in `format` how its text is read. Features, similarities and scores of
+words differ from PyTorch's by less than 1e-3.
 `live-scenes.js` has what the playground draws, `live-front.js` the scene of the front page, and
 `front.html` what this page shows of it without scripts.
 The folder `data/live` holds the set that the published book shows.
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import html
 import io
+import math
 import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -38,28 +40,52 @@ from cae_lib.models.text_encoder import encode_text, text_encoder
 from cae_lib.runtime import write_atomic
 from cae_lib.words.articles import indefinite_article
 
-RUNS = (
-    "base",
-    "clip-ft",
-    "cae-gradcam",
-    "cae-gradcam+weight=1",
-    "cae-all",
-    "negclip",
-    "dependency-binding",
-    "hinge-swaps",
-    "relations-binding",
-    "attributes-binding",
-)
-"""Runs that are exported by default, as far as they are trained: 12 MB."""
+RUNS = {
+    "Baselines": ("base", "clip-ft"),
+    "CAE": (
+        "cae-attention",
+        "cae-gradcam",
+        "cae-gradcam+weight=0.3",
+        "cae-gradcam+weight=1",
+        "cae-perturbation",
+        "cae-gradient",
+        "cae-all",
+    ),
+    "Training on swaps": (
+        "negclip",
+        "dependency-binding",
+        "hinge-swaps",
+        "relations-binding",
+        "attributes-binding",
+    ),
+}
+"""Runs that are exported by default, as far as they are trained, by group: 12 MB."""
+
+REFERENCE = "clip-ft"
+"""The run that other text towers are stored as differences from."""
 
 IMAGE_TOWER = "image-tower"
 """Name of the image tower among the files, which is the same for all runs."""
 
-DIGITS = np.frombuffer(
-    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", np.uint8
+WHOLE_BITS, DIFFERENCE_BITS, FLOAT_BITS = 12, 9, 16
+"""Bits of a weight, of its difference from another tower's, and of half a float32."""
+
+MOST_DISTANCE = 0.2
+"""Of a tower from the reference, see `_distance`: beyond, 9 bits a weight would be too few."""
+
+SIGNS = "".join(chr(code) for code in range(33, 127) if chr(code) not in '"\\<')
+PAIR_BITS = 13
+"""Bits that two of the 91 `SIGNS` hold, which have a place in scripts without being escaped."""
+
+FORMAT = (
+    "`floats` and `matrices` are numbers in the order of `shapes`, high bits first. Two signs hold "
+    f"{PAIR_BITS} bits, {len(SIGNS)} * first + second; the signs are printable ASCII, from the "
+    "exclamation mark on, without quotation mark, backslash and less-than sign. `floats`: float32, "
+    f"two numbers of {FLOAT_BITS} bits, the low one first; all of a vector, and a scale for each "
+    "row of a matrix. `matrices`: numbers of `bits` bits. A weight is scale * (number - 2 ** (bits "
+    "- 1)), added to the weight of the tower `reference` if there is one."
 )
-LARGEST = 2047
-"""The largest weight of a row, as a signed integer of 12 bits."""
+"""How the text of a tower is read, which `unpack` and `readTower` of `live-model.js` do."""
 
 FUNCTION_WORDS = tuple("a an and at in is it no not of that the there this to true we".split())
 POSITIONS = ("on the left", "on the right", "at the top", "at the bottom")
@@ -70,17 +96,27 @@ N_SCENES = 60
 FRONT_SCENE = 16
 """Index, among the exported scenes, of the one on the front page."""
 
-ONE_KIND_RUNS = ("relations-binding", "attributes-binding")
+Weights = dict[str, np.ndarray]
+"""Vectors and matrices of a tower by name."""
+
+PLAYGROUND_RUNS = (
+    "cae-attention",
+    "cae-gradcam+weight=0.3",
+    "cae-perturbation",
+    "cae-gradient",
+    "relations-binding",
+    "attributes-binding",
+)
 """Runs that the front page does not offer."""
 
 WORDS_CAPTION = "How much masking a word of the true caption lowers the similarity, × 100"
 
 
-def write_files(profile: str, folder: Path, runs: Sequence[str] = RUNS) -> dict[str, Any]:
-    """Write runs of a profile, seed 0, into a folder; runs that are not trained are left out.
+def write_files(profile: str, folder: Path, runs: Sequence[str] = ()) -> dict[str, Any]:
+    """Write runs of a profile, seed 0, into a folder; by default those of `RUNS` that are trained.
 
     Returns:
-        What `live-index.js` sets: the vocabulary, and names, labels and files of the models.
+        What `live-index.js` sets: vocabulary, and names, labels, files and groups of the models.
 
     Raises:
         CheckpointError: If no run is trained.
@@ -88,7 +124,7 @@ def write_files(profile: str, folder: Path, runs: Sequence[str] = RUNS) -> dict[
     """
     settings = load_profile(profile)
     clips = {}
-    for run in runs:
+    for run in runs or sum(RUNS.values(), ()):
         try:
             clips[run] = settings.run(run).open()
         except CheckpointError:  # not trained here
@@ -109,15 +145,21 @@ def write_models(clips: Mapping[str, Clip], folder: Path, profile: str) -> dict[
             raise ConfigError(f"{run} has another image tower than {first}: export it apart.")
     words = vocabulary()
     files = {run: re.sub(r"[^\w-]+", "-", run) for run in clips}
+    groups = {run: group for group, runs in RUNS.items() for run in runs}
     index = {
         "profile": profile,
         "vocabulary": words,
-        "models": [[run, _label(run, profile), files[run]] for run in clips],
+        "models": [
+            [run, _label(run, profile), files[run], groups.get(run, "Others")] for run in clips
+        ],
     }
     _write(folder, "index", "caeLiveIndex", index)
     _write(folder, IMAGE_TOWER, f'caeLiveTowers["{IMAGE_TOWER}"]', shared)
+    reference = None
+    if REFERENCE in clips:
+        reference = files[REFERENCE], unpack(text_tower(clips[REFERENCE], words["ids"]))
     for run, clip in clips.items():
-        content = text_tower(clip, words["ids"])
+        content = text_tower(clip, words["ids"], None if run == REFERENCE else reference)
         _write(folder, files[run], f'caeLiveTowers["{files[run]}"]', content)
     return index
 
@@ -216,7 +258,7 @@ def write_front(scene: Any, profile: str, clips: Mapping[str, Clip], folder: Pat
         f'<label><input type="radio" name="model" value="{html.escape(name)}"'
         f"{' checked' if name == run else ''}> {html.escape(_label(name, profile))}</label>"
         for name in clips
-        if name not in ONE_KIND_RUNS
+        if name not in PLAYGROUND_RUNS
     )
     url = _url(image.resize((336, 336), Image.Resampling.LANCZOS), quality=90)
     write_atomic(
@@ -350,8 +392,14 @@ def _url(image: Image.Image, **options: Any) -> str:
     return f"data:image/webp;base64,{b64encode(stream.getvalue()).decode()}"
 
 
-def text_tower(clip: Clip, ids: Sequence[int]) -> dict[str, Any]:
-    """Return a text tower with the embeddings of some tokens, and the one that masks a word."""
+def text_tower(
+    clip: Clip, ids: Sequence[int], reference: tuple[str, Weights] | None = None
+) -> dict[str, Any]:
+    """Return a text tower with the embeddings of some tokens, and the one that masks a word.
+
+    Its matrices are differences from those of `reference`, the file of a tower and what `unpack`
+    returns of it.
+    """
     model: Any = clip.model
     tensors = {
         "tokens": model.token_embedding.weight[list(ids)],
@@ -364,7 +412,7 @@ def text_tower(clip: Clip, ids: Sequence[int]) -> dict[str, Any]:
     return {
         "heads": _heads(clip, model.transformer),
         "logitScale": model.logit_scale.exp().item(),
-        **_packed(tensors),
+        **_packed(tensors, reference),
     }
 
 
@@ -423,20 +471,84 @@ def _blocks(transformer: Any) -> dict[str, Tensor]:
     return tensors
 
 
-def _packed(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return shapes by name, the matrices' weights, and vectors and matrices' scales as float32."""
-    matrices, floats = [], []
-    for tensor in tensors.values():
-        values = tensor.detach().float().cpu().numpy()
+def _packed(
+    tensors: Mapping[str, Tensor], reference: tuple[str, Weights] | None = None
+) -> dict[str, Any]:
+    """Return tensors as `FORMAT` says; whole, if they are far from the reference."""
+    arrays = {name: tensor.detach().float().cpu().numpy() for name, tensor in tensors.items()}
+    if reference is not None and _distance(arrays, reference[1]) > MOST_DISTANCE:
+        reference = None
+    file, weights = reference or (None, {})
+    bits = WHOLE_BITS if reference is None else DIFFERENCE_BITS
+    zero = 2 ** (bits - 1)
+    numbers, floats = [], []
+    for name, values in arrays.items():
         if values.ndim == 1:
             floats.append(values)
             continue
-        scales = np.maximum(np.abs(values).max(axis=1), np.finfo(np.float32).tiny) / LARGEST
-        steps = np.rint(values / scales[:, None]).astype(np.int16) + LARGEST + 1
-        matrices.append(np.stack([DIGITS[steps >> 6], DIGITS[steps & 63]], axis=-1).tobytes())
+        values = values - weights.get(name, np.float32(0))
+        scales = np.maximum(np.abs(values).max(axis=1), np.finfo(np.float32).tiny) / (zero - 1)
+        numbers.append(zero + np.rint(values / scales[:, None]).astype(np.int64).ravel())
         floats.append(scales)
+    halves = np.concatenate(floats).astype("<f4").view("<u2")
     return {
-        "shapes": {name: list(tensor.shape) for name, tensor in tensors.items()},
-        "matrices": b"".join(matrices).decode(),
-        "floats": b64encode(np.concatenate(floats).astype("<f4").tobytes()).decode(),
+        "format": FORMAT,
+        "reference": file,
+        "bits": bits,
+        "shapes": {name: list(values.shape) for name, values in arrays.items()},
+        "floats": _text(halves, FLOAT_BITS),
+        "matrices": _text(np.concatenate(numbers), bits),
     }
+
+
+def _distance(arrays: Mapping[str, np.ndarray], reference: Weights) -> float:
+    """Return the norm of the difference of all matrices, as a share of their norm."""
+    names = [name for name, values in arrays.items() if values.ndim == 2]
+    squares = [
+        np.sum([np.square(array).sum() for array in which])
+        for which in (
+            [arrays[name] - reference[name] for name in names],
+            [arrays[name] for name in names],
+        )
+    ]
+    return math.sqrt(squares[0] / squares[1])
+
+
+def unpack(tower: Mapping[str, Any], reference: Weights | None = None) -> Weights:
+    """Return the tensors of a tower by name, as `live-model.js` reads them.
+
+    Args:
+        tower: What `text_tower` or `image_tower` returns.
+        reference: The tensors of the tower that it names as its reference.
+    """
+    shapes = {name: tuple(shape) for name, shape in tower["shapes"].items()}
+    sizes = [math.prod(shape) for shape in shapes.values() if len(shape) == 2]
+    numbers = _numbers(tower["matrices"], tower["bits"], sum(sizes))
+    steps = np.split(numbers - 2 ** (tower["bits"] - 1), np.cumsum(sizes)[:-1])
+    rows = [shape[0] for shape in shapes.values()]
+    halves = _numbers(tower["floats"], FLOAT_BITS, 2 * sum(rows)).astype("<u2")
+    floats = dict(zip(shapes, np.split(halves.view("<f4"), np.cumsum(rows)[:-1]), strict=True))
+    weights, rest = {}, iter(steps)
+    for name, shape in shapes.items():
+        weights[name] = floats[name]
+        if len(shape) == 2:
+            weights[name] = floats[name][:, None] * next(rest).reshape(shape).astype(np.float32)
+            weights[name] += 0 if reference is None else reference[name]
+    return weights
+
+
+def _text(numbers: np.ndarray, bits: int) -> str:
+    """Return numbers of so many bits as `SIGNS`."""
+    flat = (numbers[:, None] >> np.arange(bits)[::-1] & 1).astype(np.uint8).ravel()
+    flat = np.pad(flat, (0, -len(flat) % PAIR_BITS)).reshape(-1, PAIR_BITS)
+    pairs = np.divmod(flat @ (1 << np.arange(PAIR_BITS)[::-1]), len(SIGNS))
+    return np.frombuffer(SIGNS.encode(), np.uint8)[np.stack(pairs, axis=-1)].tobytes().decode()
+
+
+def _numbers(text: str, bits: int, count: int) -> np.ndarray:
+    """Return the numbers that `_text` wrote."""
+    places = np.zeros(128, np.int64)
+    places[np.frombuffer(SIGNS.encode(), np.uint8)] = np.arange(len(SIGNS))
+    high, low = places[np.frombuffer(text.encode(), np.uint8)].reshape(-1, 2).T
+    flat = (len(SIGNS) * high + low)[:, None] >> np.arange(PAIR_BITS)[::-1] & 1
+    return flat.ravel()[: count * bits].reshape(count, bits) @ (1 << np.arange(bits)[::-1])

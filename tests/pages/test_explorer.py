@@ -327,7 +327,7 @@ def test_tours_filters_and_addresses(page: Browser, built: SimpleNamespace):
 def test_a_copy_without_files_has_the_tours_and_an_item_of_each_subset(
     browser: Browser, built: SimpleNamespace, tmp_path: Path
 ):
-    for name in ("index.html", "explorer.js", "explorer.css"):
+    for name in ("index.html", "explorer.js", "explorer.css", "live.css"):
         (tmp_path / name).write_bytes((built.folder / name).read_bytes())
     show(browser, tmp_path / "index.html")
     assert [c for c in browser.complaints if "explorer-index.js" not in str(c)] == []
@@ -363,6 +363,14 @@ def test_browsers_compute_scores_of_the_published_books_words(
     feature = normalize(torch.from_numpy(feature), dim=-1)
     expected = word_scores(clip, tokens, feature, "perturbation")[0].tolist()[: len(rows)]
     assert [float(row[1]) for row in rows] == pytest.approx([100 * s for s in expected], abs=0.15)
+    choices = "[...document.querySelectorAll('[name=added] optgroup option')].map(o => o.text)"
+    assert {*browser.evaluate(choices), *labels[1:]} == {label for _, label, *_ in index["models"]}
+    shown = "[...document.querySelector('.words table').rows[0].cells].map(c => c.innerText)"
+    choose(browser, "added", "cae-attention")
+    while len(browser.evaluate(shown)) < 5:
+        pass
+    assert browser.evaluate(shown)[4] == "CLIP-CAE (attention), λ 0.3"
+    assert "CLIP-CAE (attention), λ 0.3" not in browser.evaluate(choices)
     assert browser.complaints == []
 
 

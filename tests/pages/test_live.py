@@ -1,9 +1,11 @@
 """The live model computes what the library computes, in Node and in a browser."""
 
+import copy
 import json
 import shutil
 import subprocess
 from base64 import b64encode
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +19,7 @@ from torch.nn.functional import normalize
 
 from book.extension import live
 from book.extension.__main__ import main
+from book.extension.build import live_folder
 from cae_lab.runs import Run
 from cae_lib.attribution.word_scores import word_scores
 from cae_lib.errors import CheckpointError, ConfigError
@@ -42,7 +45,10 @@ ASK = """
   const all = values => [...values];
   const bytes = text => Uint8Array.from(atob(text), sign => sign.charCodeAt());
   const tokenize = caption => live.tokenize(vocabulary, caption), texts = captions.map(tokenize);
-  const read = (name, options) => live.readTower(caeLiveTowers[name], options);
+  const read = (name, options) => {
+    const file = caeLiveTowers[name], { reference } = file;
+    return live.readTower(file, { ...options, reference: reference && read(reference, options) });
+  };
   const look = options => {
     const tower = read("image-tower", options);
     return pixels.map(own => live.encodeImage(tower, bytes(own)));
@@ -54,6 +60,7 @@ ASK = """
     const features = explained.map(({ feature }) => feature);
     return {
       features: features.map(all),
+      together: live.encodeTexts(tower, texts.slice(0, count).map(text => text.tokens)).map(all),
       similarities: features.map(text => images.map(image => live.similarity(text, image))),
       preferences: images.map(image => live.preferences(tower, image, features)),
       perturbation: explained.map((own, i) =>
@@ -81,14 +88,18 @@ ASK = """
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
-    """Two models in a folder as scripts, and captions and scenes to ask them about."""
+    """Three models in a folder as scripts, and captions and scenes to ask them about."""
     folder = tmp_path_factory.mktemp("live")
-    clips = {"base": load_clip("clip-mini", BASE), "cae-all": load_clip("clip-mini", seed=3)}
+    clips = {"base": load_clip("clip-mini", BASE), "clip-ft": load_clip("clip-mini", seed=3)}
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        for tensor in clips["cae-all"].model.parameters():  # no bias is 0, no factor 1
+        for tensor in clips["clip-ft"].model.parameters():  # no bias is 0, no factor 1
             tensor += 0.1 * torch.randn_like(tensor) if tensor.ndim == 1 else 0
-    clips["cae-all"].model.visual = clips["base"].model.visual
+        clips["cae-all"] = copy.deepcopy(clips["clip-ft"])
+        for tensor in clips["cae-all"].model.parameters():  # as far from CLIP-FT as a loss leads
+            tensor += 0.1 * tensor.std() * torch.randn_like(tensor) if tensor.ndim > 1 else 0
+    for clip in clips.values():
+        clip.model.visual = clips["base"].model.visual
     live.write_models(clips, folder, "mini")
     corpus = corpora.coco_images(world_config("smoke"), "train")
     truth = folder / "captions.json", folder / "graphs.json"
@@ -108,6 +119,11 @@ def asked(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     return SimpleNamespace(
         folder=folder, clips=clips, scenes=scenes, tagger=SyntheticSceneTagger([truth]), **content
     )
+
+
+def read(file: Path) -> Any:
+    """Read what a script sets."""
+    return json.loads(file.read_text(encoding="utf-8").partition(" = ")[2].removesuffix(";\n"))
 
 
 @pytest.fixture(scope="module", params=["node", "browser"])
@@ -148,6 +164,7 @@ def compute(clip: Clip, captions: list[str], scenes: list[Any]) -> dict[str, Any
     return {
         "images": images,
         "features": texts,
+        "together": texts,
         "similarities": similarities,
         "preferences": (clip.model.logit_scale.exp() * similarities.T).softmax(dim=-1),
         "perturbation": word_scores(clip, tokens, own, "perturbation"),
@@ -157,7 +174,7 @@ def compute(clip: Clip, captions: list[str], scenes: list[Any]) -> dict[str, Any
 
 def check(answered: dict[str, Any], computed: dict[str, Any]) -> None:
     """Compare answers with tensors, of which scores are padded with 0."""
-    for name in ("features", "similarities", "preferences"):
+    for name in ("features", "together", "similarities", "preferences"):
         # The inverse temperature multiplies what rounding changes, here by less than 30.
         most = TOLERANCE * (30 if name == "preferences" else 1)
         np.testing.assert_allclose(answered[name], computed[name], rtol=0, atol=most, err_msg=name)
@@ -167,7 +184,7 @@ def check(answered: dict[str, Any], computed: dict[str, Any]) -> None:
             assert not any(expected[len(row) :]), name
 
 
-@pytest.mark.parametrize("run", ["base", "cae-all"])
+@pytest.mark.parametrize("run", ["base", "clip-ft", "cae-all"])
 def test_features_and_scores_are_those_of_the_library(asked, answer, run: str):
     computed = compute(asked.clips[run], asked.captions, asked.scenes)
     np.testing.assert_allclose(answer["images"], computed["images"], rtol=0, atol=TOLERANCE)
@@ -217,14 +234,46 @@ def test_the_command_writes_what_is_trained(asked, tmp_path, monkeypatch, capsys
 
     monkeypatch.setattr(Run, "open", open_run)
     assert main(["live", "-o", str(tmp_path)]) == 0
-    assert "base, cae-all" in capsys.readouterr().out
+    assert "base, clip-ft, cae-all" in capsys.readouterr().out
     sizes = {path.name: path.stat().st_size for path in tmp_path.iterdir()}
-    towers = {"live-base.js", "live-cae-all.js", "live-image-tower.js"}
+    towers = {f"live-{name}.js" for name in ("base", "clip-ft", "cae-all", "image-tower")}
     others = {"live-index.js", "live-scenes.js", "live-front.js", "front.html"}
     assert sizes.keys() == towers | others
-    assert max(sizes["live-base.js"], sizes["live-cae-all.js"]) < 1e6
+    assert sizes["live-cae-all.js"] < 0.7e6 < sizes["live-clip-ft.js"] < 1e6, "one is a difference"
     assert main(["live", "negclip", "-o", str(tmp_path / "none")]) == 2
     assert not (tmp_path / "none").exists()
+
+
+def test_the_committed_files_are_those_that_the_command_writes(monkeypatch, tmp_path):
+    """In their names, order and labels; `test_playground.py` has their sizes."""
+    clip = load_clip("clip-mini", BASE)
+    monkeypatch.setattr(Run, "open", lambda run: clip)
+    assert main(["live", "-o", str(tmp_path)]) == 0
+    written, committed = (
+        {path.name for path in folder.iterdir()} for folder in (tmp_path, live_folder())
+    )
+    assert written == committed
+    for name in ("live-index.js", "live-scenes.js"):
+        assert (tmp_path / name).read_text() == (live_folder() / name).read_text(), name
+    index = read(live_folder() / "live-index.js")
+    weights = {}
+    for run, _, file, _ in [index["models"][1], *index["models"]]:
+        tower, same = (read(folder / f"live-{file}.js") for folder in (live_folder(), tmp_path))
+        assert tower.keys() == same.keys() and tower["shapes"] == same["shapes"]
+        assert tower["reference"] == same["reference"] == (None if run == "clip-ft" else "clip-ft")
+        weights[run] = live.unpack(tower, weights.get(tower["reference"]))
+    expected = live.unpack(live.text_tower(clip, index["vocabulary"]["ids"]))
+    for name, values in weights["base"].items():
+        np.testing.assert_allclose(values, expected[name], rtol=0, atol=2e-3, err_msg=name)
+    features = [own["projection"].tobytes() for own in weights.values()]
+    assert len({*features}) == len(features), "all models differ"
+
+
+def test_numbers_survive_as_text():
+    numbers = np.random.default_rng(0).integers(0, 512, 1000)
+    text = live._text(numbers, 9)
+    assert len(text) == 2 * -(-9000 // 13) and not set('"\\<') & {*text}
+    assert live._numbers(text, 9, 1000).tolist() == numbers.tolist()
 
 
 def test_other_towers_are_refused(asked, tmp_path):

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from browser import Browser, find_browser
+from browser import Browser
 from conftest import REPOSITORY
 
 LIVE = REPOSITORY / "data" / "live"
@@ -25,33 +25,42 @@ def choose(browser: Browser, number: int) -> str:
     raise AssertionError(browser.complaints)
 
 
-def test_the_form_answers_with_each_model(tmp_path: Path):
-    if find_browser() is None:
-        pytest.skip("no Chromium or Chrome on this machine: install one to run this")
-    folder = tmp_path / "page"
-    folder.mkdir()
+@pytest.fixture
+def page(tmp_path: Path) -> Path:
+    """The form, beside all its files."""
     for source in (*LIVE.iterdir(), *(REPOSITORY / "book" / "_static").glob("live*")):
-        shutil.copy(source, folder)
+        shutil.copy(source, tmp_path)
     form = (LIVE / "front.html").read_text(encoding="utf-8")
-    (folder / "page.html").write_text(
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Front</title><link '
-        'rel="stylesheet" href="live.css"><script src="live-form.js"></script><div '
+    (tmp_path / "page.html").write_text(
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Front</title>'
+        '<link rel="icon" href="data:,"><link rel="stylesheet" href="live.css">'
+        '<script src="live-form.js"></script><div '
         f'id="cae-live-form">{form}</div></html>',
         encoding="utf-8",
     )
-    browser = Browser(tmp_path / "user")
-    try:
-        browser.open((folder / "page.html").as_uri(), 1400)
-        stored = browser.evaluate(TEXT)
-        scripts = "[...document.scripts].filter(script => script.src).length"
-        assert browser.evaluate(scripts) == 1, "no model is loaded before one is chosen"
-        names = browser.evaluate("[...document.querySelectorAll('[name=model]')].map(m => m.value)")
-        shown = browser.evaluate("document.querySelector('.answer').dataset.run")
-        first = names.index(shown)
-        answers = {number: choose(browser, number) for number in (*range(len(names)), first)}
-        assert browser.complaints == []
-    finally:
-        browser.close()
+    return tmp_path / "page.html"
+
+
+NAMES = "[...document.querySelectorAll('[name=model]')].map(model => model.value)"
+
+
+def open_page(browser: Browser, address: str) -> list[str]:
+    """Open the page anew and return the names of its models."""
+    browser.open("about:blank", 1400)
+    browser.complaints.clear()
+    browser.open(address, 1400)
+    return browser.evaluate(NAMES)
+
+
+def test_the_form_answers_with_each_model(browser: Browser, page: Path, address_of):
+    names = open_page(browser, address_of(page))
+    stored = browser.evaluate(TEXT)
+    scripts = "[...document.scripts].filter(script => script.src).length"
+    assert browser.evaluate(scripts) == 1, "no model is loaded before one is chosen"
+    shown = browser.evaluate("document.querySelector('.answer').dataset.run")
+    first = names.index(shown)
+    answers = {number: choose(browser, number) for number in (*range(len(names)), first)}
+    assert browser.complaints == []
     assert NUMBER.sub("", answers[first]) == NUMBER.sub("", stored)
     numbers = [
         [float(text.replace("−", "-")) for text in NUMBER.findall(answer)]
@@ -60,3 +69,16 @@ def test_the_form_answers_with_each_model(tmp_path: Path):
     assert numbers[0] == pytest.approx(numbers[1], abs=0.11), "12 bits a weight, one decimal"
     assert len({*answers.values()}) == len(names)
     assert "the swapped caption" in answers[names.index("cae-all")]
+
+
+@pytest.mark.parametrize("lost", ["live-negclip.js", "live-clip-ft.js", "live-index.js"])
+def test_a_model_that_cannot_be_loaded_is_named(browser: Browser, page: Path, address_of, lost):
+    file = page.with_name(lost)
+    content = file.read_text(encoding="utf-8")
+    file.unlink()
+    number = open_page(browser, address_of(page)).index("negclip")
+    name = "The models" if lost == "live-index.js" else "NegCLIP"
+    assert choose(browser, number).startswith(f"{name} could not be loaded.")
+    file.write_text(content, encoding="utf-8")  # the connection is back
+    browser.evaluate("document.querySelectorAll('[name=model]')[0].click()")
+    assert "Prefers" in choose(browser, number)

@@ -3,7 +3,6 @@
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from browser import Browser, find_browser
+from browser import Browser
 from conftest import REPOSITORY
 from torch.nn.functional import cosine_similarity
 
@@ -22,11 +21,12 @@ from data.recipes.synthetic_scenes.config import world_config
 from data.recipes.synthetic_scenes.corpora import coco_images
 from data.recipes.synthetic_scenes.draw import render
 
-LIVE = REPOSITORY / "data" / "live"
+LIVE, STATIC = REPOSITORY / "data" / "live", REPOSITORY / "book" / "_static"
 N_SCENES = 20
-MOST_BYTES = 12e6
+MOST_BYTES, MOST_BYTES_FIRST = 12e6, 2e6  # of all models, and of the first one on the front page
 SLOW = 250  # milliseconds for an answer on a busy machine: five times what an idle one needs
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Playground</title>
+<link rel="icon" href="data:,">
 <link rel="stylesheet" href="live.css"><script src="live-model.js"></script>
 <script src="live-index.js"></script><script src="playground.js"></script>
 <div id="cae-playground"></div></html>"""
@@ -58,27 +58,21 @@ COMPUTE = """
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    if find_browser() is None:
-        pytest.skip("no Chromium or Chrome on this machine: install one to run this")
-    opened = Browser(tmp_path_factory.mktemp("user"))
-    yield opened
-    opened.close()
-
-
-@pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("playground")
-    for source in (*LIVE.iterdir(), *(REPOSITORY / "book" / "_static").glob("*.[jc]s*")):
+    return write_page(tmp_path_factory.mktemp("playground"))
+
+
+def write_page(folder: Path) -> Path:
+    for source in (*LIVE.iterdir(), *STATIC.glob("*.[jc]s*")):
         shutil.copy(source, folder)
     (folder / "page.html").write_text(PAGE, encoding="utf-8")
     return folder / "page.html"
 
 
-def open_page(browser: Browser, page: Path, address: str = "", answers: int = 2) -> None:
+def open_page(browser: Browser, page: Path | str, address: str = "", answers: int = 2) -> None:
     browser.open("about:blank", 1400)
     browser.complaints.clear()
-    browser.open(page.as_uri() + address, 1400)
+    browser.open((page if isinstance(page, str) else page.as_uri()) + address, 1400)
     wait(browser, f"{READY} === {answers}")
 
 
@@ -111,9 +105,17 @@ def write(browser: Browser, caption: str) -> None:
 def test_the_committed_models_are_small_and_complete():
     assert sum(path.stat().st_size for path in LIVE.iterdir()) < MOST_BYTES
     index = json.loads((LIVE / "live-index.js").read_text().partition(" = ")[2].rstrip(";\n"))
-    names = {file for _, _, file in index["models"]} | {"index", "image-tower", "scenes", "front"}
+    names = {file for _, _, file, _ in index["models"]} | {
+        "index",
+        "image-tower",
+        "scenes",
+        "front",
+    }
     assert {path.name for path in LIVE.glob("*.js")} == {f"live-{name}.js" for name in names}
-    assert {"base", "cae-all"} <= {run for run, *_ in index["models"]}
+    assert [run for run, *_ in index["models"]] == list(sum(live.RUNS.values(), ()))
+    first = ("index", "front", "clip-ft", "cae-all")  # and what it is a difference from
+    files = [*(LIVE / f"live-{name}.js" for name in first), STATIC / "live-model.js"]
+    assert sum(path.stat().st_size for path in files) < MOST_BYTES_FIRST
     assert index["vocabulary"] == json.loads(json.dumps(live.vocabulary()))
 
 
@@ -291,6 +293,53 @@ def test_all_models_answer_quickly(browser, page):
     assert min(taken) < SLOW, taken
 
 
+def test_models_are_offered_in_groups(browser, page):
+    open_page(browser, page)
+    groups = browser.evaluate(
+        """[...document.querySelectorAll("[name=model0] optgroup")].map(group =>
+        [group.label, [...group.children].map(option => option.value)])"""
+    )
+    assert groups == [[name, list(runs)] for name, runs in live.RUNS.items()]
+
+
+def pick(browser: Browser, number: int, run: str) -> None:
+    """Choose one of the two models."""
+    browser.evaluate(
+        f"""(() => {{ const control = document.querySelector("[name=model{number}]");
+        control.value = {json.dumps(run)};
+        control.dispatchEvent(new Event("change", {{ bubbles: true }})); }})()"""
+    )
+
+
+@pytest.mark.parametrize("lost", ["cae-attention", "clip-ft"])
+def test_a_model_that_cannot_be_loaded_is_named(browser, tmp_path, address_of, lost):
+    """CLIP-FT is needed by the other models, too, which are stored as differences from it."""
+    page = write_page(tmp_path)
+    file = tmp_path / f"live-{lost}.js"
+    content = file.read_text(encoding="utf-8")
+    file.unlink()
+    kept = "clip-ft,base" if lost == "cae-attention" else "clip-ft,cae-attention"
+    open_page(browser, address_of(page), f"#c=a+cat+on+a+bed&m={kept}", 2 * (lost != "clip-ft"))
+    pick(browser, 1, "cae-attention")
+    wait(browser, "document.querySelectorAll('.answer')[1].innerText.includes('could not')")
+    shown = text(browser, ".answering:nth-child(2) .answer")
+    assert shown.startswith("CLIP-CAE (attention), λ 0.3 could not be loaded.")
+    file.write_text(content, encoding="utf-8")  # the connection is back
+    pick(browser, 1, "cae-attention")
+    pick(browser, 0, "clip-ft")
+    wait(browser, f"{READY} === 2")
+    assert "could not be loaded" not in text(browser, ".cards")
+
+
+def test_answers_come_from_a_disk_and_from_a_server(browser, tmp_path, address_of, states):
+    open_page(browser, address_of(write_page(tmp_path)))
+    first = states[0]
+    for model, number in (("first", 1), ("second", 2)):
+        verdict = text(browser, f".answering:nth-child({number}) .verdict")
+        assert verdict.endswith(f"by {abs(first[model]['loss'][first['swap']]):.1f}")
+    assert browser.complaints == []
+
+
 @pytest.mark.parametrize(("name", "has_models"), [("book", True), ("smoke-book", False)])
 def test_the_published_book_alone_has_the_models(tmp_path, name: str, has_models: bool):
     app = SimpleNamespace(
@@ -317,7 +366,7 @@ def test_the_published_book_alone_has_the_models(tmp_path, name: str, has_models
 
 def test_without_models_the_page_says_what_it_needs(browser, tmp_path):
     for name in ("live-model.js", "playground.js"):
-        shutil.copy(REPOSITORY / "book" / "_static" / name, tmp_path)
+        shutil.copy(STATIC / name, tmp_path)
     page = PAGE.replace("</div>", "It needs the models</div>")
     (tmp_path / "page.html").write_text(page, encoding="utf-8")
     browser.open((tmp_path / "page.html").as_uri(), 1400)
