@@ -131,7 +131,12 @@ CHANGES = {
     "version of scene-graph": lambda patch: patch.setattr(
         inputs, "TAGGER_VERSIONS", inputs.TAGGER_VERSIONS | {"scene-graph": 99}
     ),
+    "version of another text was None, is 1": lambda patch: [
+        patch.setattr(f"{module}.text_versions", lambda config: READ(config) | {"another text": 1})
+        for module in ("cae_lib.training.inputs", "cae_lab.runs", "cae_lab.store")
+    ],
 }
+READ = inputs.text_versions
 
 
 @pytest.mark.parametrize("message", CHANGES)

@@ -267,6 +267,9 @@ def test_variants_vary_one_setting_and_no_two_share_files(name: str):
     variants = [profile.run(each) for each in profile.variants]
     assert [run.name for run in variants] == [*profile.variants], "as names are written"
     assert len({run.path for run in variants}) == len(variants)
+    trained = [run.name for run in variants if run.is_trained_here]
+    seeds = {profile.run(each, seed).path for each in trained for seed in (0, 1)}
+    assert len(seeds) == 2 * len(trained)
     for run in variants:
         is_short = profile.short.items() <= dict(run.settings).items()
         changed = dict(run.settings).items() - (profile.short.items() if is_short else ())

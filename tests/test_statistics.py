@@ -381,6 +381,12 @@ def test_a_handful_of_pairs_gives_no_verdict_on_correlations():
     assert both.set_index(["set", "run"]).loc[("mean", "near"), "nonzero"] == 8
 
 
+def test_sets_are_resampled_independently():
+    table = of_pairs(np.arange(40.0), a=np.random.default_rng(0).random((1, 40)))
+    errors = correlations(pd.concat([table, table.assign(set="copy")])).set_index("set")["error"]
+    assert errors["mean"] == pytest.approx(errors["sts"] / 2**0.5, rel=0.1)
+
+
 def test_movable_pairs_without_a_reference_are_those_of_the_seed_with_the_most():
     apart, tied = np.arange(6.0), np.array([0.0, 0, 0, 0, 1, 2])
     for order in ([apart, tied, tied], [tied, tied, apart]):  # all but one; all but four

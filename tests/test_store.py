@@ -95,6 +95,8 @@ def test_a_file_goes_before_packed_rows_unless_it_alone_is_out_of_date(home: Pat
     with pytest.raises(DataError, match="version of retrieval was 0, is 1"):
         store.load("retrieval", MINI)
     assert len(store.load("retrieval", MINI, suites={})) == 2, "both are old"
+    found = store.index_of("retrieval", MINI)["base", 0].path
+    assert found == store.result_path("retrieval", "base", 0, MINI), "also where that is known"
 
 
 def test_packing_keeps_the_other_runs_and_takes_only_those_named(home: Path):

@@ -14,6 +14,7 @@ from cae_bench.benchmarks import load_benchmark
 from cae_bench.encoder import Encoder
 from cae_lab.dataset_sizes import subset_table
 from cae_lab.profiles import load_profile
+from cae_lab.required_data import data_digests
 from cae_lib.errors import ConfigError, DataError
 
 HTML = "<!DOCTYPE html><title>404 Not Found</title>"
@@ -81,6 +82,14 @@ def test_a_broken_picture_costs_its_own_items_and_absent_files_are_expected(
     answered = ALL_SUITES["benchmarks"](Encoder(tiny_clip), paper)
     assert answered.family.tolist() == ["sugarcrepe"]
     assert used_and_expected(subset_table(paper), "benchmarks")["sugarcrepe"] == [1, 7511]
+
+
+def test_a_picture_that_is_gone_makes_the_data_others(sugar, raw):
+    paper = load_profile("paper")
+    before = data_digests(paper, ["benchmarks"])
+    assert data_digests(paper, ["benchmarks"]) == before
+    (raw / "coco/val2017/1.jpg").unlink()
+    assert data_digests(paper, ["benchmarks"]) != before
 
 
 def test_families_that_are_asked_for_have_to_be_there_and_readable(sugar, put, raw):

@@ -26,13 +26,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def expected(clip: object, folder: Path) -> float:
-    """The share of colours whose name is closer than that of the next colour."""
+def expected(clip: object, folder: Path, n_negatives: int) -> float:
+    """The share of colours whose name is closer than those of the next colours."""
     encoder = Encoder(clip)
     images = encoder.encode_images([ImageRef(folder / f"{color}.png") for color in COLORS])
     texts = encoder.encode_texts([f"a {color} wall" for color in COLORS])
     cosine = images @ texts.T
-    return sum(cosine[n, n] > cosine[n, (n + 1) % 4] for n in range(4)) / 4
+    others = range(1, n_negatives + 1)
+    return sum(all(cosine[n, n] > cosine[n, (n + i) % 4] for i in others) for n in range(4)) / 4
 
 
 def rows(*names: str) -> list[dict[str, object]]:
@@ -57,31 +58,38 @@ def rows(*names: str) -> list[dict[str, object]]:
     ],
 )
 def test_a_file_of_choices_is_scored(file, names, folder, tiny_clip) -> None:
-    path, table = folder / file, pd.DataFrame(rows(*names))
+    path, table, n_negatives = folder / file, pd.DataFrame(rows(*names)), 1
     if path.suffix in (".csv", ".tsv"):
         table.to_csv(path, index=False, sep="\t" if path.suffix == ".tsv" else ",")
     else:
         dicts = rows(*names)
         if path.suffix == ".json":  # several negatives
-            dicts = [row | {names[2]: [row[names[2]]]} for row in dicts]
+            n_negatives, walls = 3, [row[names[2]] for row in dicts] * 2
+            dicts = [row | {names[2]: walls[n : n + 3]} for n, row in enumerate(dicts)]
         lines = [json.dumps(row) for row in dicts]
         path.write_text(f"[{','.join(lines)}]" if path.suffix == ".json" else "\n".join(lines))
     (row,) = cae_bench.evaluate_file(tiny_clip, path).itertuples()
-    assert row.value == expected(tiny_clip, folder)
-    assert (row.dataset, row.n_used, row.n_expected, row.chance) == ("mine/all", 4, 4, 0.5)
+    assert row.value == expected(tiny_clip, folder, n_negatives)
+    assert (row.dataset, row.n_used, row.n_expected) == ("mine/all", 4, 4)
+    assert row.chance == 1 / (1 + n_negatives)
 
 
 @pytest.mark.parametrize(("file", "header"), [("mine.csv", True), ("mine.txt", False)])
 def test_a_file_of_captions_is_scored_as_retrieval(file, header, folder, tiny_clip) -> None:
     path = folder / file
     pairs = [(f"{color}.png", f"a {color} wall, {n}") for color in COLORS for n in range(2)]
-    if header:  # as CLIP_benchmark
-        pd.DataFrame(pairs, columns=["filepath", "title"]).to_csv(path, index=False)
-    else:  # as Flickr8k
-        path.write_text(
-            "".join(f"{image}#{n}\t{text} .\n" for n, (image, text) in enumerate(pairs))
-        )
-    table = cae_bench.evaluate_file(lambda: tiny_clip, path)
+
+    def evaluated(pairs: list[tuple[str, str]]) -> pd.DataFrame:
+        if header:  # as CLIP_benchmark
+            pd.DataFrame(pairs, columns=["filepath", "title"]).to_csv(path, index=False)
+        else:  # as Flickr8k
+            path.write_text(
+                "".join(f"{image}#{n}\t{text} .\n" for n, (image, text) in enumerate(pairs))
+            )
+        return cae_bench.evaluate_file(lambda: tiny_clip, path)
+
+    table = evaluated(pairs)
+    pd.testing.assert_frame_equal(evaluated(pairs[::2] + pairs[1::2]), table)
     assert table["metric"].tolist() == [
         f"{way}, R@{k}" for way in ("image to text", "text to image") for k in (1, 5, 10)
     ]

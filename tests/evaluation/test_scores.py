@@ -183,6 +183,22 @@ def test_a_file_takes_no_name_of_a_run(home, capsys):
         assert "base is a run of the profile paper: rename the file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("name", "found"),
+    [
+        ("ViT-B-32:laion2b.e16", "ViT-B-32-laion2b.e16"),
+        ("hf-hub:me/clip-1.5", "hf-hub-me-clip-1.5"),
+        ("own.v2.pt", "own.v2"),
+    ],
+)
+def test_tables_call_a_file_by_its_stem_and_any_other_model_by_all_of_its_name(
+    name, found, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.v2.pt").touch()
+    assert opening.find_model(name, SMOKE).name == found
+
+
 def test_only_names_suites_or_benchmarks(tmp_path):
     assert split_suites_and_benchmarks(["retrieval", "benchmarks"]) == (
         ["retrieval", "benchmarks"],

@@ -13,6 +13,7 @@ from cae_bench.labelled import load_labelled_folder
 from cae_lab.data_tables import data_tables
 from cae_lab.measures import classification_sets
 from cae_lab.profiles import load_profile
+from cae_lab.required_data import data_digests
 from cae_lib.errors import DataError
 
 
@@ -57,6 +58,9 @@ def test_the_paper_profile_takes_any_labelled_set(raw):
     pets = classification_sets(load_profile("paper"))["pets"]
     assert [path.name for path in pets.paths] == ["1.png", "2.png", "3.JPG"]
     assert (pets.classes, pets.labels) == (["b", "tabby cat"], [(0,), (0,), (1,)])
+    before = data_digests(load_profile("paper"), ["labelled"])
+    (folder / "b/1.png").rename(folder / "tabby_cat/1.png")
+    assert data_digests(load_profile("paper"), ["labelled"]) != before, "it has another class"
     shutil.copytree(folder / "b", folder / "tabby cat")
     with pytest.raises(DataError, match="pets: two folders give the class 'tabby cat'"):
         load_labelled_folder(folder)

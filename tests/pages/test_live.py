@@ -20,6 +20,7 @@ from torch.nn.functional import normalize
 from book.extension import live
 from book.extension.__main__ import main
 from book.extension.build import live_folder
+from cae_lab.profiles import load_profile
 from cae_lab.runs import Run
 from cae_lib.attribution.word_scores import word_scores
 from cae_lib.errors import CheckpointError, ConfigError
@@ -240,6 +241,10 @@ def test_the_command_writes_what_is_trained(asked, tmp_path, monkeypatch, capsys
     others = {"live-index.js", "live-scenes.js", "live-front.js", "front.html"}
     assert sizes.keys() == towers | others
     assert sizes["live-cae-all.js"] < 0.7e6 < sizes["live-clip-ft.js"] < 1e6, "one is a difference"
+    config = load_profile("mini").run("cae-all").config
+    weights = [config.weight, *dict(config.further_methods).values()]
+    label = f"λ {min(weights):g} to {max(weights):g}"
+    assert label in (tmp_path / "front.html").read_text(encoding="utf-8")
     assert main(["live", "negclip", "-o", str(tmp_path / "none")]) == 2
     assert not (tmp_path / "none").exists()
 

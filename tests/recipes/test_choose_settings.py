@@ -184,10 +184,13 @@ def test_losses_on_equal_footing_get_equally_many_trials(choose):
         score = config.lr + config.margin / 10 + config.batch_size / 1e4 + config.weight / 1e6
         if name == "spacy-margin" and config.weight == 2.5:
             score += 1
+        score += dict(settings.get("attribution", ())).get("swap") == "phrase"
         values = {"lr": config.lr, "weight": config.weight or None, "margin": config.margin}
         return {"experiment": name, "score": score, **values}
 
-    choose("footing", "footing", measured, "mini")
+    table = choose("footing", "footing", measured, "mini")
+    swaps = table[table["chosen"]].set_index("experiment")["swap"].dropna().to_dict()
+    assert swaps == dict.fromkeys(("dependency-binding", "dependency-softmax"), "phrase")
     table = choose("equal", "footing", measured, "mini").set_index("experiment")
     counts = table.groupby(level=0).size()
     assert counts["dependency-binding"] == counts["spacy-margin"] == counts["spacy-negclip"] == 14

@@ -12,8 +12,10 @@ from book.studies import heatmaps
 from book.studies.heatmaps import ROW, START_LAYERS, heatmap_table
 from book.studies.regions import (
     REGIONS,
+    VISIBLE,
     contact,
     labelled_scenes,
+    region_masks,
     region_shares,
 )
 from cae_bench.encoder import Encoder
@@ -22,6 +24,7 @@ from cae_lab.scene_graphs import GRAPHS_FILE
 from cae_lib.attribution import get_method
 from cae_lib.attribution.heatmap import image_relevances
 from cae_lib.errors import DataError
+from data.recipes.synthetic_scenes.draw import render
 from data.recipes.synthetic_scenes.layout import Placement
 from data.recipes.synthetic_scenes.scenes import Content, Thing, arrange
 
@@ -42,6 +45,17 @@ def test_gap_and_overlap_belong_to_the_relation(first, second, rows):
     assert shares[3, rows:].all()
     divided = region_shares([Placement(x, 0.25, 0.25) for x in (0.25, 0.75)], (2, 2))
     np.testing.assert_allclose(divided[:2, 0], [[0.25, 0], [0.125, 0.125]])  # by area
+
+
+@pytest.mark.parametrize("relation", ["chasing", "touching"])
+def test_marks_that_a_relation_draws_are_its_own(relation):
+    scene = arrange(Content((Thing("cat", "red"), Thing("dog", "blue")), relation), 0)
+    bare = tuple(replace(place, motion=0, contact=0) for place in scene.placements)
+    images = scene, replace(scene, placements=bare)
+    drawn, unmarked = (np.asarray(render(image), dtype=int) for image in images)
+    marks = np.abs(drawn - unmarked).max(axis=2) > VISIBLE
+    middles = (np.arange(len(marks)) + 0.5) / len(marks)
+    assert marks.any() and region_masks(scene.placements[:2], middles, middles)[1, marks].all()
 
 
 def test_things_are_in_contact_where_their_drawings_meet():

@@ -70,6 +70,25 @@ def test_runs_are_pooled_item_by_item_and_seed_by_seed():
         claims.average_runs(answers, {"both": ["a", "e", "d"]})
 
 
+def test_text_solves_what_either_likelihood_prefers_and_no_tie():
+    """Items and families weigh alike in both parts, whatever their numbers are."""
+    names = [("aro", "relation", item) for item in range(4)]
+    names += [("crepe", "atom", item) for item in range(2)]
+    items = pd.DataFrame(names, columns=ITEM_KEY).assign(group="", stratum="", chance=0.5)
+    items["weight"] = [1 / 4] * 4 + [1 / 2] * 2
+    shares = {"likelihood": [1, 0.5, 0, 0, 1, 0], "likelihood_per_word": [0, 0, 0, 1, 0, 0]}
+    shares["longer"] = [1] * 6
+    answers = pd.concat(items.assign(chooser=name, share=row) for name, row in shares.items())
+    table = blind.weights_by_text(items, answers[["chooser", *ITEM_KEY, "share"]])
+    found = table.set_index(["part", "name", "family", "item"])["weight"].unstack("name")
+    for part, aro, crepe in (("solved by text alone", (0, 3), 0), ("not solved", (1, 2), 1)):
+        assert found.loc[part, "ARO"].dropna().to_dict() == {("aro", item): 0.5 for item in aro}
+        assert found.loc[part, "mean"].dropna().to_dict() == {
+            **{("aro", item): 0.25 for item in aro},
+            ("crepe", crepe): 0.5,
+        }
+
+
 @pytest.fixture
 def store(monkeypatch):
     """Return a function that says which runs are stored, with two seeds each."""

@@ -5,13 +5,21 @@ import signal
 from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
 from open_clip.transformer import PatchDropout
 from toys import FT, Toys, lines, same_weights, send, toy_clip, toy_pairs, toy_run, toy_train
 
-from cae_lib.errors import CheckpointError, ConfigError, DataError, Terminated, TimeLimitError
+from cae_lib.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    Terminated,
+    TimeLimitError,
+    WriteError,
+)
 from cae_lib.models.checkpoint import read_meta
 from cae_lib.models.weight_files import read_state_dict
 from cae_lib.training import trainer
@@ -80,6 +88,13 @@ def test_the_checkpoint_says_what_it_is_and_the_state_goes_at_the_end(tmp_path):
         "model.safetensors",
     ]
     assert not clip.model.training
+
+
+def test_a_state_is_kept_until_the_weights_are_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "save_checkpoint", Mock(side_effect=WriteError("disk full")))
+    with pytest.raises(WriteError):
+        toy_train(FT, tmp_path, save_every=2)
+    assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 4
 
 
 def dropping_clip():

@@ -48,6 +48,8 @@ def taggers() -> dict[str, SceneGraphTagger | DependencyTagger]:
         ("dependency", "A lamp next to two big beds.", "lamp, beds", "two, big", "next to"),
         ("dependency", "A baseball player is running.", "baseball player", "", ""),
         ("dependency", "A woman picks up a ball.", "woman, ball", "", "picks up"),
+        ("dependency", "A bottle stands at the side.", "bottle, side", "", "stands at"),
+        ("dependency", "A wooden and metal chair.", "metal chair", "wooden", ""),
     ],
 )
 def test_roles_by_hand(tagger, caption, objects, attributes, relations, taggers) -> None:
