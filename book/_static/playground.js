@@ -20,21 +20,22 @@
       text: "In the first model, plain fine-tuning (CLIP-FT), the objects “cow” and “dog” count most. CAE, beside it, raises the "
         + "words for colours and positions, and even overshoots: “red” counts twice as much as “cow”. Both models still prefer "
         + "the swapped caption, which is false." },
-    { name: "A loss on swaps chooses right", scene: 16, swap: "cow dog", models: ["cae-all", "dependency-binding"],
-      text: "The swap-margin loss, the second model, leaves the bars uneven and prefers the true caption by far." },
+    { name: "A loss on swaps changes the choice", scene: 16, swap: "cow dog", models: ["cae-all", "dependency-binding"],
+      text: "The swap-margin loss, the second model, prefers the true caption to this swap by far. Objects keep the longest "
+        + "bars. Below, against captions with a single word swapped, it is less sure." },
     { name: "Attributes, not relations", scene: 52, swap: "purple blue", models: ["clip-ft", "negclip"],
       text: "NegCLIP, the second model, trains on swapped captions and learns which colour is whose. Choose the swap "
-        + "umbrella ↔ chair: here the false caption wins, so what is above what is not taught as well." },
-    { name: "A word that no model uses", scene: 39, swap: "umbrella chair", models: ["base", "cae-all"],
+        + "umbrella ↔ chair: here the false caption wins, so the order of the two is not taught as well." },
+    { name: "A first word that does not count", scene: 39, swap: "umbrella chair", models: ["clip-ft", "cae-all"],
       caption: "there is a red umbrella to the left of a blue chair",
-      text: "Masking “there” moves the similarity of no model by a point. But CAE, the second model, raises words that say "
-        + "nothing, too: it needs “is” more than “chair”." },
+      text: "Masking the first word, “there”, moves the similarity of neither model by a point. But CAE, the second model, raises "
+        + "words that say nothing, too: it needs “is” more than “chair”. Both models prefer the true caption." },
     { name: "Where it breaks", scene: 51, swap: "apple ball", models: ["clip-ft", "dependency-binding"],
-      text: "The apple came out dark, so masking “red” raises the similarity. Now the swap-margin loss, too, prefers the "
-        + "false caption, a ball on an apple." },
+      text: "The apple came out dark, and a duck is in the way. The swap-margin loss, the second model, prefers the false "
+        + "caption, a ball on an apple, and masking “red” raises its similarity. Plain fine-tuning is undecided." },
     { name: "It learns what is swapped", scene: 39, swap: "umbrella chair", models: ["relations-binding", "attributes-binding"],
       text: "The first model was trained on swaps of relations alone, the second on swaps of attributes alone. Each "
-        + "model chooses by far on its own kind. Change the swap to red ↔ blue, and they change places." },
+        + "is sure of its own kind. Change the swap to red ↔ blue: now the second model is the sure one." },
   ];
 
   const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
@@ -597,14 +598,14 @@
       const difference = similarities[0] - similarities[1], right = difference > 0;
       const line = (name, value, wins) => `<tr class="${wins ? "wins" : ""}"><th scope="row">${name}</th><td class="number">${points(value)}</td>
         <td class="bar" aria-hidden="true"><span style="width:${100 * Math.max(0, value) / highest}%"></span></td></tr>`;
-      const verdict = swapped === null ? "" : `<p class="verdict ${right ? "caption" : "swap"}">Prefers <b>${right ? "your caption"
+      const verdict = swapped === null ? "" : `<p class="verdict">Prefers <b>${right ? "your caption"
         : "the swapped caption"}</b> by ${points(Math.abs(difference))}</p>`;
       return `<table class="sims"><caption>Similarity × 100</caption><tbody>${line("caption", similarities[0], right || swapped === null)}${
         swapped === null ? "" : line("swapped", similarities[1], !right)}</tbody></table>${verdict}
         ${caeLive.barsHtml(tokens.words.map(word => word.text), roles, scores, { least, most, title:
           form.elements.by.value === "attention" ? "Attention to each word, %" : "How much masking a word lowers the similarity, × 100" })}
         <table class="shares"><caption>Choice among your caption (bold) and ${list.length - 1} like it, %</caption><tbody>${list.map((other, i) => ({ other, share: shares[i], i }))
-          .sort((one, two) => two.share - one.share).map(({ other, share, i }) => `<tr class="${i ? "" : "yours"}"><th scope="row">${escaped(other)}</th>
+          .sort((one, two) => two.share - one.share).map(({ other, share, i }) => `<tr class="${i ? "" : "yours"}"><th scope="row">${escaped(other)}${other === swapped ? " <small>(swapped)</small>" : ""}</th>
           <td class="number">${Math.round(100 * share)}</td><td class="bar" aria-hidden="true"><span style="width:${100 * share}%"></span></td></tr>`).join("")}</tbody></table>`;
     }
 

@@ -177,7 +177,9 @@ def test_prepared_states_show_what_they_say(states):
         assert abs(answer["scores"][answer["words"].index("there")]) < 1, run
     score = dict(zip(unused["second"]["words"], unused["second"]["scores"], strict=True))
     assert score["is"] > score["chair"]
+    assert min(unused[model]["loss"]["umbrella chair"] for model in ("first", "second")) > 0
 
+    assert abs(breaks["first"]["loss"]["apple ball"]) < 0.5
     assert breaks["second"]["loss"]["apple ball"] < -1
     assert breaks["second"]["scores"][breaks["second"]["words"].index("red")] < 0
 
