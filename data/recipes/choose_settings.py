@@ -232,18 +232,23 @@ def footing(profile: str) -> None:
                 for margin in search.margins
                 for weight in search.binding_weights[1::2]
             ]
+
+        def moving(swap: str, name: str = name) -> dict[str, Any]:
+            parameters = dict(load_profile(profile).experiment(name).attribution) | {"swap": swap}
+            return {"attribution": tuple(parameters.items())}
+
+        nouns = moving("noun") if "swap" in searched else {}
         scored = [
-            (settings, score(name, profile, **settings))
+            (settings, score(name, profile, **settings, **nouns))
             for settings in ({"lr": lr} | hinge for lr in FOOTING_RATES for hinge in hinges)
         ]
         settings, best = max(scored, key=lambda pair: pair[1]["score"])
-        # What a swap moves is tried at the best of the other settings alone; they moved nouns.
+        # What else a swap moves is tried at the best of the other settings alone.
         swap = {"swap": "noun"} if "swap" in searched else {}
         tried = [row | swap for _, row in scored]
         best |= swap
         for swap in SWAPS if "swap" in searched else ():
-            parameters = dict(load_profile(profile).experiment(name).attribution) | {"swap": swap}
-            row = score(name, profile, **settings, attribution=tuple(parameters.items()))
+            row = score(name, profile, **settings, **moving(swap))
             tried.append(row | {"swap": swap})
             best = max(best, tried[-1], key=lambda row: row["score"])
         rows += tried

@@ -178,17 +178,24 @@ def test_smallest_lambda_that_closes_the_gap_is_chosen_of_each_method(
 
 def test_losses_on_equal_footing_get_equally_many_trials(choose):
     """NegCLIP scores best with twice as many pairs, the margin loss with a lambda tried last."""
+    asked: list[tuple[str, str | None]] = []
 
     def measured(name: str, profile: str, **settings: Any) -> dict:
         config = load_profile(profile).experiment(name, **settings)
         score = config.lr + config.margin / 10 + config.batch_size / 1e4 + config.weight / 1e6
         if name == "spacy-margin" and config.weight == 2.5:
             score += 1
-        score += dict(settings.get("attribution", ())).get("swap") == "phrase"
+        swap = dict(settings.get("attribution", ())).get("swap")
+        asked.append((name, swap))
+        score += swap == "phrase"
         values = {"lr": config.lr, "weight": config.weight or None, "margin": config.margin}
         return {"experiment": name, "score": score, **values}
 
     table = choose("footing", "footing", measured, "mini")
+    trials = table[table["swap"].notna()]
+    assert sorted(zip(trials["experiment"], trials["swap"], strict=True)) == sorted(
+        pair for pair in asked if pair[1]
+    )
     swaps = table[table["chosen"]].set_index("experiment")["swap"].dropna().to_dict()
     assert swaps == dict.fromkeys(("dependency-binding", "dependency-softmax"), "phrase")
     table = choose("equal", "footing", measured, "mini").set_index("experiment")
