@@ -7,6 +7,7 @@ or other product; it is written when that is done.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -21,7 +22,7 @@ from cae_lab.machine import exclusive_gpu, restart_with_one_thread
 from cae_lab.names import BASE, CLIP_FT, DATA_RUN
 from cae_lab.profiles import load_profile
 from cae_lab.provenance import environment_info
-from cae_lab.runs import Run
+from cae_lab.runs import Profile, Run
 from cae_lab.suites import suites_of
 from cae_lib.runtime import write_atomic
 
@@ -87,6 +88,15 @@ def execute_page(selection: Selection, name: str) -> None:
         run_page(name, selection.profile.name, selection.seeds)
 
 
+def export_models(profile: Profile) -> None:
+    """Write the trained models that run in readers' browsers, in place of the published ones."""
+    from book.extension.build import own_live_folder
+    from book.extension.live import write_files
+
+    shutil.rmtree(own_live_folder(), ignore_errors=True)
+    write_files(profile.name, own_live_folder())
+
+
 def main(arguments: list[str]) -> None:
     """Do a job, output by output, and write how long each took and on which machine."""
     text, rule, *outputs = arguments
@@ -111,8 +121,10 @@ def main(arguments: list[str]) -> None:
             elif rule == "page":
                 execute_page(selection, output.parent.name)
             else:
-                from book.extension.build import build_book
+                from book.extension.build import PUBLISHED, build_book
 
+                if profile.name == PUBLISHED:
+                    export_models(profile)
                 print(f"The book is {build_book(profile.name)}")
             record |= {"seconds": round(time.monotonic() - start, 1)}
             record |= environment_info(profile.name)

@@ -64,18 +64,19 @@ def explore(profile: str, per_subset: int, output: Path | None) -> None:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="By default data/live, or below build/ for profiles other than mini.",
+    help="By default build/live, or build/live-PROFILE for profiles other than mini.",
 )
 def live(runs: tuple[str, ...], profile: str, output: Path | None) -> None:
     """Write trained models, seed 0, as scripts that a page runs in the reader's browser.
 
     RUNS are names of runs of a profile of synthetic scenes. Without them, those that the book shows
-    are written, as far as they are trained; `cae book` then takes them from `data/live`.
+    are written, as far as they are trained. `cae book` takes the models of `build/live`, or else
+    those of `data/live`, which are published with the book (`-o data/live` replaces them).
     """
-    from book.extension.build import PUBLISHED, live_folder
+    from book.extension.build import PUBLISHED, own_live_folder
     from book.extension.live import write_files
 
-    by_default = live_folder() if profile == PUBLISHED else paths().build / f"live-{profile}"
+    by_default = own_live_folder() if profile == PUBLISHED else paths().build / f"live-{profile}"
     folder = output or by_default
     names = [name for name, *_ in write_files(profile, folder, runs)["models"]]
     print(f"{folder} has {', '.join(names)}")

@@ -47,9 +47,15 @@ def render(source: Path, config: Path, output: Path) -> Path:
     return page
 
 
+def own_live_folder() -> Path:
+    """Return the folder where a reproduction puts the models that run in its readers' browsers."""
+    return paths().build / "live"
+
+
 def live_folder() -> Path:
-    """Return the folder of the models that run in the browser of the published book's readers."""
-    return bundled_path("data/live")
+    """Return the folder of the models that run in readers' browsers: own ones before published."""
+    own = own_live_folder()
+    return own if (own / "live-index.js").is_file() else bundled_path("data/live")
 
 
 def own_book(profile_name: str) -> Path:

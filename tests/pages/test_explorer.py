@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 import torch
 from browser import Browser
+from conftest import REPOSITORY
 from PIL import Image
 from torch.nn.functional import normalize
 from toys import forget
 
 from book.extension import explorer
 from book.extension.__main__ import main
-from book.extension.build import live_folder
 from cae_bench import datasets
 from cae_bench.answers import answer_benchmarks
 from cae_bench.encoder import Encoder
@@ -342,7 +342,9 @@ def test_a_copy_without_files_has_the_tours_and_an_item_of_each_subset(
 def test_browsers_compute_scores_of_the_published_books_words(
     browser, built, tmp_path, monkeypatch
 ):
+    published = REPOSITORY / "data" / "live"
     monkeypatch.setattr(explorer, "PUBLISHED", "smoke")
+    monkeypatch.setattr(explorer, "live_folder", lambda: published)  # also after a reproduction
     file = explorer.standalone("smoke", tmp_path, 1)
     assert json.loads(DATA.search(file.read_text(encoding="utf-8"))[1])["words"]["items"] == {}
     show(browser, file)
@@ -352,13 +354,13 @@ def test_browsers_compute_scores_of_the_published_books_words(
         pass
     labels, *rows = browser.evaluate("""[...document.querySelector(".words table").rows].map(row =>
       [...row.cells].map(cell => cell.innerText.replace("−", "-").trim()))""")
-    index = read(live_folder() / "live-index.js")
+    index = read(published / "live-index.js")
     assert labels[1] == index["models"][0][1] and len(labels) == 4
     name = look(browser)["item"]
     (entry,) = (e for e in explorer.collect("smoke", 1).entries if e.id == name)
     ((text, image),) = entry.true_pairs
     feature = Encoder(built.clips["base"]).encode_images([entry.item.images[image]])
-    clip = load_clip("clip-mini", live_folder().parent / "mini" / "base.safetensors")
+    clip = load_clip("clip-mini", published.parent / "mini" / "base.safetensors")
     tokens = clip.tokenizer([entry.item.texts[text]])
     feature = normalize(torch.from_numpy(feature), dim=-1)
     expected = word_scores(clip, tokens, feature, "perturbation")[0].tolist()[: len(rows)]

@@ -19,7 +19,6 @@ from torch.nn.functional import normalize
 
 from book.extension import live
 from book.extension.__main__ import main
-from book.extension.build import live_folder
 from cae_lab.profiles import load_profile
 from cae_lab.runs import Run
 from cae_lib.attribution.word_scores import word_scores
@@ -35,6 +34,7 @@ from data.recipes.synthetic_scenes.config import world_config
 from data.recipes.synthetic_scenes.draw import render
 
 BASE = REPOSITORY / "data" / "mini" / "base.safetensors"
+LIVE = REPOSITORY / "data" / "live"
 TOLERANCE = 1e-3
 N_CAPTIONS, N_SCENES = 200, 20
 LONG = "a photo of a small checkered cat and " * 20
@@ -254,16 +254,14 @@ def test_the_committed_files_are_those_that_the_command_writes(monkeypatch, tmp_
     clip = load_clip("clip-mini", BASE)
     monkeypatch.setattr(Run, "open", lambda run: clip)
     assert main(["live", "-o", str(tmp_path)]) == 0
-    written, committed = (
-        {path.name for path in folder.iterdir()} for folder in (tmp_path, live_folder())
-    )
+    written, committed = ({path.name for path in folder.iterdir()} for folder in (tmp_path, LIVE))
     assert written == committed
     for name in ("live-index.js", "live-scenes.js"):
-        assert (tmp_path / name).read_text() == (live_folder() / name).read_text(), name
-    index = read(live_folder() / "live-index.js")
+        assert (tmp_path / name).read_text() == (LIVE / name).read_text(), name
+    index = read(LIVE / "live-index.js")
     weights = {}
     for run, _, file, _ in [index["models"][1], *index["models"]]:
-        tower, same = (read(folder / f"live-{file}.js") for folder in (live_folder(), tmp_path))
+        tower, same = (read(folder / f"live-{file}.js") for folder in (LIVE, tmp_path))
         assert tower.keys() == same.keys() and tower["shapes"] == same["shapes"]
         assert tower["reference"] == same["reference"] == (None if run == "clip-ft" else "clip-ft")
         weights[run] = live.unpack(tower, weights.get(tower["reference"]))

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
+from book.extension.build import live_folder
 from book.extension.source import page_names
 from book.studies import ALL_SUITES
 from cae_lab import grid, machine
@@ -431,6 +432,27 @@ def test_a_job_leaves_how_long_it_took_and_where(home, monkeypatch):
     assert (home / "clip-ft" / "0" / "done.json").is_file()
     assert report["seconds"] >= 0 and report["profile"] == "smoke" and report["device"]
     assert report["trained"] is False
+
+
+def test_the_book_of_a_reproduction_shows_its_own_models(home, monkeypatch):
+    (home / "build" / "live").mkdir(parents=True)
+    (home / "build" / "live" / "live-old.js").touch()
+    assert live_folder() == REPOSITORY / "data" / "live"
+    shown = []
+
+    def write(profile: str, folder: Path) -> None:
+        folder.mkdir()
+        (folder / "live-index.js").write_text(profile)
+
+    monkeypatch.setattr("book.extension.live.write_files", write)
+    monkeypatch.setattr(
+        "book.extension.build.build_book", lambda name: shown.append((name, live_folder()))
+    )
+    monkeypatch.chdir(home)
+    for profile in ("photo", "mini"):
+        job.main([json.dumps({"profile": profile}), "book", "done.json"])
+    assert shown == [("photo", REPOSITORY / "data" / "live"), ("mini", home / "build" / "live")]
+    assert [path.name for path in live_folder().iterdir()] == ["live-index.js"]
 
 
 def test_captions_are_parsed_before_the_runs_need_them(home, monkeypatch):
