@@ -680,6 +680,14 @@
       loadChosen();
     }
 
+    /* Show a scene of the test set with its caption. */
+    function showTest(next) {
+      caption.value = next.caption;
+      leaveState();
+      readCaption();
+      show(copyOf(next));
+    }
+
     const loadChosen = () => Promise.all([0, 1].map(i => loadModel(form.elements[`model${i}`].value)));
 
     /* -- Sharing -- */
@@ -759,13 +767,7 @@
       if (!scene || !name) return;
       const act = {
         state: () => enter(Number(value)),
-        random: () => {
-          const next = scenes[Math.floor(Math.random() * scenes.length)];
-          caption.value = next.caption;
-          leaveState();
-          readCaption();
-          show(copyOf(next));
-        },
+        random: () => showTest(scenes[Math.floor(Math.random() * scenes.length)]),
         draw: () => {
           if (tokens) leaveState();
           if (tokens) show(sceneOf(vocabulary, tokens.used));
@@ -828,7 +830,7 @@
         root.textContent = "The scenes of the playground could not be loaded.";
         return;
       }
-      if (!readAddress()) enter(0);
+      if (!readAddress()) states.length ? enter(0) : showTest(scenes[0]);
       caeLive.load("image-tower").then(tower => { imageTower = tower; }, () => {
         message = "The image tower could not be loaded, so there are no answers.";
       }).then(() => changed(true));

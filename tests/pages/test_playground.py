@@ -333,6 +333,17 @@ def test_a_model_that_cannot_be_loaded_is_named(browser, tmp_path, address_of, l
     assert "could not be loaded" not in text(browser, ".cards")
 
 
+def test_without_the_models_of_any_state_a_scene_and_its_caption_are_shown(browser, tmp_path):
+    page, file = write_page(tmp_path), tmp_path / "live-index.js"
+    index = json.loads(file.read_text(encoding="utf-8").partition(" = ")[2].rstrip(";\n"))
+    index["models"] = index["models"][:1]  # CLIP alone
+    file.write_text(f"caeLiveIndex = {json.dumps(index)};\n", encoding="utf-8")
+    open_page(browser, page.as_uri())
+    assert not browser.evaluate("document.querySelectorAll('[name=state]').length")
+    assert "Prefers" in text(browser, ".cards")
+    assert browser.complaints == []
+
+
 def test_answers_come_from_a_disk_and_from_a_server(browser, tmp_path, address_of, states):
     open_page(browser, address_of(write_page(tmp_path)))
     first = states[0]
