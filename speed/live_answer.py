@@ -5,7 +5,7 @@ Usage, from the top of the repository, with Chromium or Chrome installed:
     .venv/bin/python -m speed.live_answer
     .venv/bin/python -m speed.live_answer --rounds 5 --models 2      # a quick look
 
-A headless browser opens the playground with some models of `data/live`. In each round the colours
+A headless browser opens the playground with some of the book's models. In each round the colours
 of the caption are replaced. Then the playground computes the similarities of caption and swapped
 caption by all models, and by the two models in its cards the scores of the words and the choice
 among similar captions. Columns, in milliseconds of a round:

@@ -162,12 +162,14 @@ def test_prepared_states_show_what_they_say(states):
     assert others > objects, "CAE has none"
     score = dict(zip(levels["second"]["words"], levels["second"]["scores"], strict=True))
     assert min(score["red"], score["left"], score["green"]) > score["dog"]
+    assert 1.75 < score["red"] / score["cow"] < 2.25, "twice as much"
     for model in ("first", "second"):
         assert levels[model]["loss"]["cow dog"] < -1, "the false caption is preferred"
 
     assert chooses["first"]["loss"]["cow dog"] < 0 and chooses["second"]["loss"]["cow dog"] > 5
     objects, others = role_means(chooses["second"])
     assert objects > 1.5 * others
+    assert abs(chooses["second"]["loss"]["red green"]) < 1, chooses["second"]["loss"]
 
     assert attributes["second"]["loss"]["purple blue"] > attributes["first"]["loss"]["purple blue"]
     assert attributes["second"]["loss"]["purple blue"] > 3
