@@ -93,7 +93,7 @@ GRAY = "#949494"  # of placebos and other controls, and of runs without a colour
 RUN_MARKERS_AND_COLORS: dict[str, tuple[str, str]] = {
     "base": ("P", INK),
     **{run: look for profile in PROFILES.values() for run, look in profile.looks.items()},
-    "cae": ("o", methods.METHODS["attention"].color),  # the mean of CAE's four methods
+    "cae": ("o", "#6a3d9a"),  # the mean of CAE's four methods
 }
 
 DEFAULT_MARKER_AND_COLOR = ("d", GRAY)

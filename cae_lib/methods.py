@@ -17,14 +17,13 @@ class MethodInfo(NamedTuple):
     color: str
 
 
-# The paper's four methods (`PAPER_METHODS`), then further ones. The colours are those of seaborn's
-# palette "colorblind".
+# The paper's four methods (`PAPER_METHODS`), then further ones.
 METHODS: dict[str, MethodInfo] = {
     "attention": MethodInfo("AttentionAttribution", "attention", "#0173b2"),
     "gradcam": MethodInfo("GradcamAttribution", "GradCAM", "#d55e00"),
     "perturbation": MethodInfo("PerturbationAttribution", "perturbation", "#029e73"),
     "gradient": MethodInfo("GradientAttribution", "gradient", "#cc78bc"),
-    "binding": MethodInfo("BindingAttribution", "bindings", "#de8f05"),
+    "binding": MethodInfo("BindingAttribution", "bindings", "#d62728"),
     "counterfactual": MethodInfo("CounterfactualAttribution", "counterfactual", "#ca9161"),
     "integrated_gradients": MethodInfo(
         "IntegratedGradientsAttribution", "integrated gradients", "#949494"
