@@ -146,8 +146,8 @@ def marker_and_color(run: str) -> tuple[str, str]:
     """Return the marker and the colour that a run has on all pages.
 
     `RUN_MARKERS_AND_COLORS` takes precedence. Otherwise, placebos and other controls are grey
-    triangles, runs with a `method_label` have the marker (or a circle) and the colour of this
-    method, and all others have `DEFAULT_MARKER_AND_COLOR`.
+    triangles, runs with a `method_label` have CAE's colour and the marker of this method (or a
+    circle), and all others have `DEFAULT_MARKER_AND_COLOR`.
     """
     if run in RUN_MARKERS_AND_COLORS:
         return RUN_MARKERS_AND_COLORS[run]
@@ -156,7 +156,7 @@ def marker_and_color(run: str) -> tuple[str, str]:
     method = method_label(run)
     if not method:
         return DEFAULT_MARKER_AND_COLOR
-    return METHOD_MARKERS.get(method, "o"), METHOD_COLORS[method]
+    return METHOD_MARKERS.get(method, "o"), RUN_MARKERS_AND_COLORS["cae"][1]
 
 
 def set_style() -> None:
