@@ -1,5 +1,5 @@
-/* The live model of the front page: one scene, its caption and the swapped one. What the page shows at
-   first is in its text; models are loaded when a reader chooses one. */
+/* The live model of the front page: a scene, its caption and the swapped one. What the page shows at
+   first is in its text; models and further scenes are loaded when a reader asks for one. */
 (() => {
   "use strict";
   const here = document.currentScript.src.replace(/[^/]*$/, "");
@@ -12,8 +12,8 @@
   }).then(() => Promise.all(["index", "front"].map(caeLive.loadScript)));
 
   /* As `_answer_html` of book/extension/live.py. */
-  function answerHtml(tower, title) {
-    const { vocabulary } = caeLiveIndex, { captions, feature } = caeLiveFront, live = caeLive;
+  function answerHtml(tower, { captions, feature }, title) {
+    const { vocabulary } = caeLiveIndex, live = caeLive;
     const texts = captions.map(caption => live.tokenize(vocabulary, caption)), explained = live.explain(tower, texts[0]);
     const similarities = [explained.feature, live.encodeText(tower, texts[1].tokens).feature]
       .map(text => live.similarity(text, feature));
@@ -30,16 +30,22 @@
 
   function start(root) {
     const form = root.querySelector("form"), answer = root.querySelector(".answer");
+    const image = root.querySelector("img"), another = root.querySelector("button");
     const title = root.querySelector(".words caption").textContent;
-    form.querySelector("fieldset").hidden = false;
+    form.querySelector("fieldset").hidden = another.hidden = false;
+    let loaded = null, number = 0;
 
     async function show() {
-      const run = form.elements.model.value, isChosen = () => run === form.elements.model.value;
+      const run = form.elements.model.value, scene = caeLiveFront.scenes[number];
+      const isChosen = () => run === form.elements.model.value && scene === caeLiveFront.scenes[number];
       const [, label, file] = caeLiveIndex.models.find(([name]) => name === run);
       answer.ariaBusy = "true";
       try {
         const tower = await caeLive.load(file);
-        if (isChosen()) answer.innerHTML = answerHtml(tower, title);
+        if (isChosen()) {
+          Object.assign(image, { src: scene.image, alt: `The scene: ${scene.captions[0]}` });
+          answer.innerHTML = answerHtml(tower, scene, title);
+        }
       } catch {
         if (isChosen()) answer.innerHTML = caeLive.lostHtml(label);
       }
@@ -48,14 +54,18 @@
 
     answer.setAttribute("aria-live", "polite");
     form.addEventListener("submit", event => event.preventDefault());
-    let loaded = null;
-    form.addEventListener("change", () => {
+    const answerAfter = step => {
       loaded = loaded ?? loadModels();
-      loaded.then(show, () => {
+      loaded.then(() => {
+        number = (number + step) % caeLiveFront.scenes.length;
+        return show();
+      }, () => {
         loaded = null;  // the next choice tries again
         answer.innerHTML = "<p>The models could not be loaded. Try again later.</p>";
       });
-    });
+    };
+    form.addEventListener("change", () => answerAfter(0));
+    another.addEventListener("click", () => answerAfter(1));
   }
 
   document.addEventListener("DOMContentLoaded", () => {

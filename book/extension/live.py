@@ -6,8 +6,8 @@ disk cannot fetch files. Matrices of the image tower and of CLIP-FT have 12 bits
 text towers start from the same base model: their matrices are differences from CLIP-FT's, with 9
 bits a weight. Each file says in `format` how its text is read. Features, similarities and scores of
 words differ from PyTorch's by less than 1e-3.
-`live-scenes.js` has what the playground draws, `live-front.js` the scene of the front page, and
-`front.html` what this page shows of it without scripts.
+`live-scenes.js` has what the playground draws, `live-front.js` the scenes of the front page, and
+`front.html` what this page shows of the first without scripts.
 The folder `data/live` holds the set that the published book shows.
 """
 
@@ -93,8 +93,8 @@ POSITIONS = ("on the left", "on the right", "at the top", "at the bottom")
 
 SPRITE_SIDE, SPRITE_WEIGHT, SPRITE_COLUMNS = 128, 450, 6
 N_SCENES = 60
-FRONT_SCENE = 16
-"""Index, among the exported scenes, of the one on the front page."""
+FRONT_SCENES = range(16, 24)
+"""Indices, among the exported scenes, of those on the front page."""
 
 Weights = dict[str, np.ndarray]
 """Vectors and matrices of a tower by name."""
@@ -230,44 +230,57 @@ def write_scenes(profile: str, clips: Mapping[str, Clip], folder: Path) -> None:
             "scenes": [drawn(scene) | {"caption": caption} for scene, caption in scenes],
         },
     )
-    write_front(scenes[FRONT_SCENE][0], profile, clips, folder)
+    write_front([scenes[i][0] for i in FRONT_SCENES], profile, clips, folder)
 
 
-def write_front(scene: Any, profile: str, clips: Mapping[str, Clip], folder: Path) -> None:
-    """Write the form of the front page: its scene, and what CLIP-FT answers (or the first model).
+def write_front(
+    scenes: Sequence[Any], profile: str, clips: Mapping[str, Clip], folder: Path
+) -> None:
+    """Write the form of the front page: its scenes, and what CLIP-FT answers to the first.
 
-    What it shows at first is HTML, so that it is seen without scripts and before any is loaded.
+    Without CLIP-FT, the first model answers. What the form shows at first is HTML, so that it is
+    seen without scripts and before any is loaded.
     """
-    from data.recipes.synthetic_scenes.draw import render
-    from data.recipes.synthetic_scenes.grammar import stated
-
-    contents = scene.content, scene.content.swapped()
-    captions = [stated(c, [t.attributes for t in c.things[:2]]).text for c in contents]
     run = next((run for run in clips if run.split("+")[0] == "clip-ft"), next(iter(clips)))
-    clip, image = clips[run], render(scene)
+    clip = clips[run]
+    shown, features = zip(*(_front_scene(scene, clip) for scene in scenes), strict=True)
+    _write(folder, "front", "caeLiveFront", {"scenes": shown})
+    captions, image, feature = shown[0]["captions"], shown[0]["image"], features[0]
+    tokens = clip.tokenizer(captions)
     with torch.no_grad():
-        pixels = clip.preprocess(image.convert("RGBA"))[None]
-        feature = normalize(encode_image(clip.model, pixels).features, dim=-1)
-        tokens = clip.tokenizer(captions)
         texts = normalize(encode_text(clip.model, tokens).features, dim=-1)
         similarities = (texts @ feature[0]).tolist()
     scores = word_scores(clip, tokens[:1], feature, "perturbation")[0].tolist()
-    values = [float(f"{value:.6g}") for value in feature[0].tolist()]
-    _write(folder, "front", "caeLiveFront", {"captions": captions, "feature": values})
     radios = "".join(
         f'<label><input type="radio" name="model" value="{html.escape(name)}"'
         f"{' checked' if name == run else ''}> {html.escape(_label(name, profile))}</label>"
         for name in clips
         if name not in PLAYGROUND_RUNS
     )
-    url = _url(image.resize((336, 336), Image.Resampling.LANCZOS), quality=90)
     write_atomic(
         folder / "front.html",
-        f'<form class="live" aria-label="A caption and its swap"><div><img src="{url}" alt="The '
-        f'scene: {html.escape(captions[0])}"><fieldset hidden><legend>Model</legend>{radios}'
+        f'<form class="live" aria-label="A caption and its swap"><div><img src="{image}" alt="The '
+        f'scene: {html.escape(captions[0])}"><button type="button" hidden>Another scene'
+        f"</button><fieldset hidden><legend>Model</legend>{radios}"
         f'</fieldset></div><div class="answer" data-run="{html.escape(run)}">'
         f"{_answer_html(captions, similarities, scores)}</div></form>\n",
     )
+
+
+def _front_scene(scene: Any, clip: Clip) -> tuple[dict[str, Any], Tensor]:
+    """Return what the front page needs of a scene, and its image feature, normalized: 1, width."""
+    from data.recipes.synthetic_scenes.draw import render
+    from data.recipes.synthetic_scenes.grammar import stated
+
+    contents, image = (scene.content, scene.content.swapped()), render(scene)
+    with torch.no_grad():
+        pixels = clip.preprocess(image.convert("RGBA"))[None]
+        feature = normalize(encode_image(clip.model, pixels).features, dim=-1)
+    return {
+        "captions": [stated(c, [t.attributes for t in c.things[:2]]).text for c in contents],
+        "image": _url(image.resize((336, 336), Image.Resampling.LANCZOS), quality=90),
+        "feature": [float(f"{value:.6g}") for value in feature[0].tolist()],
+    }, feature
 
 
 def _answer_html(

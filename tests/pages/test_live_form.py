@@ -71,6 +71,25 @@ def test_the_form_answers_with_each_model(browser: Browser, page: Path, address_
     assert "the swapped caption" in answers[names.index("cae-all")]
 
 
+def test_another_scene_shows_itself_and_what_the_chosen_model_answers(browser, page, address_of):
+    open_page(browser, address_of(page))
+    state = f"[document.querySelector('img').src, document.querySelector('img').alt, {TEXT}]"
+    first = browser.evaluate(state)
+    seen = []
+    while first[1] not in [alt for _, alt, _ in seen]:
+        browser.evaluate("document.querySelector('.answer').replaceChildren()")
+        browser.evaluate("document.querySelector('#cae-live-form button').click()")
+        for _ in range(600):
+            if browser.evaluate(TEXT):
+                break
+            time.sleep(0.05)
+        seen.append(browser.evaluate(state))
+    assert browser.complaints == []
+    assert all(alt.removeprefix("The scene: ") in answer for _, alt, answer in seen)
+    assert len({source for source, _, _ in seen}) == len({alt for _, alt, _ in seen}) == len(seen)
+    assert len(seen) > 5 and seen[-1][:2] == first[:2]
+
+
 @pytest.mark.parametrize("lost", ["live-negclip.js", "live-clip-ft.js", "live-index.js"])
 def test_a_model_that_cannot_be_loaded_is_named(browser: Browser, page: Path, address_of, lost):
     file = page.with_name(lost)
