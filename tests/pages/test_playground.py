@@ -34,9 +34,9 @@ COMPUTE = """
   const image = live.encodeImage(tower, page.compose(scene, 112, vocabulary.colors));
   const { roles } = live.parse(vocabulary, caption), answers = {};
   for (const [run, , file] of models) {
-    const own = await live.load(file), explained = live.explain(own, text);
+    const textTower = await live.load(file), explained = live.explain(textTower, text);
     const similarity = caption => live.similarity(image,
-      live.encodeText(own, live.tokenize(vocabulary, caption).tokens).feature);
+      live.encodeText(textTower, live.tokenize(vocabulary, caption).tokens).feature);
     answers[run] = {
       loss: Object.fromEntries(page.swapsOf(vocabulary, caption).map(swap =>
         [swap.key, 100 * (similarity(caption) - similarity(swap.text))])),
