@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -16,9 +13,7 @@ from cae_lib.config import paths
 from cae_lib.data.captions import ImageCaptionPairs, load_coco_captions, load_negclip_tsv
 from cae_lib.data.images import ImagesInMemory, ImagesOnDisk, open_images
 from cae_lib.errors import ConfigError, MissingDataError
-from cae_lib.runtime import write_atomic
 from cae_lib.words.alignment import Alignment, align, named_tagger, token_roles
-from cae_lib.words.versions import NEGATIVES_VERSION
 
 if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger
@@ -102,19 +97,6 @@ def training_set(
     return TrainingSet(pairs, open_images(pairs.image_paths, image_size), alignment)
 
 
-def _parsed_negatives(captions: Sequence[str], name: str) -> list[list[str]]:
-    """Return the swaps of each caption for the training set `name`, cached in a file."""
-    from cae_lib.data.negatives import parser_identity, swap_negatives
-
-    # Another parser or version gives other swaps, and therefore another file.
-    inputs = [NEGATIVES_VERSION, parser_identity(), *captions]
-    key = hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]
-    path = paths().cache / name / f"{key}.json"
-    if not path.is_file():
-        write_atomic(path, json.dumps(swap_negatives(captions, preserve_meaning=name == "kept")))
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
 def training_pairs(profile: Profile, name: str = "coco") -> ImageCaptionPairs:
     """Load the pairs and hard negatives of a training set, without roles and images."""
     if name == "pretrain":
@@ -136,9 +118,14 @@ def training_pairs(profile: Profile, name: str = "coco") -> ImageCaptionPairs:
     # NegCLIP's file states its negatives; the others are made from the text of the caption alone.
     if name == "coco":
         return pairs
-    pairs = replace(pairs, negatives=_parsed_negatives(pairs.captions, name))
+    from cae_lib.data.negatives import stored_swap_negatives  # imports spaCy
+
     # Swaps that keep the meaning of a caption: a control for hard negatives.
-    return replace(pairs, hard_images=None) if name == "kept" else pairs
+    is_control = name == "kept"
+    negatives = stored_swap_negatives(pairs.captions, paths().cache / name, is_control)
+    return replace(
+        pairs, negatives=negatives, hard_images=None if is_control else pairs.hard_images
+    )
 
 
 def available_training_pairs(profile: Profile) -> ImageCaptionPairs | None:

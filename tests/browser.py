@@ -15,12 +15,27 @@ FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
     "--disable-background-networking --disable-component-update"
 ).split()
+REPOSITORY = Path(__file__).resolve().parent.parent
+LIVE, STATIC = REPOSITORY / "data" / "live", REPOSITORY / "book" / "_static"
+PLAYGROUND = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Playground</title>
+<link rel="icon" href="data:,">
+<link rel="stylesheet" href="live.css"><script src="live-model.js"></script>
+<script src="live-index.js"></script><script src="playground.js"></script>
+<div id="cae-playground"></div></html>"""
 COMPLAINT = re.compile(r"CONSOLE.*(?:Uncaught|Failed to load|[Ee]rror).*")
 
 
 def find_browser() -> str | None:
     """Return the path of a Chromium; None where there is none."""
     return next(filter(None, map(shutil.which, NAMES)), None)
+
+
+def write_playground(folder: Path) -> Path:
+    """Write the playground, with its scripts and models, and return its page."""
+    for source in (*LIVE.iterdir(), *STATIC.glob("*.[jc]s*")):
+        shutil.copy(source, folder)
+    (folder / "page.html").write_text(PLAYGROUND, encoding="utf-8")
+    return folder / "page.html"
 
 
 def left_by(address: str, user: Path) -> tuple[Any, list[str]]:
@@ -110,6 +125,14 @@ class Browser:
                 time.sleep(0.1)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def wait(self, condition: str) -> None:
+        """Wait until a condition in the page is true."""
+        for _ in range(600):
+            if self.evaluate(condition):
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"it never came true: {condition}; {self.complaints}")
 
     def open(self, address: str, width: int) -> None:
         self(

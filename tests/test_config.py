@@ -10,7 +10,7 @@ from cae_lab.profiles import PROFILES, load_profile
 from cae_lib.config import Experiment
 from cae_lib.errors import ConfigError
 from cae_lib.methods import PAPER_METHODS
-from cae_lib.training.precision import has_native_bf16, uses_bf16
+from cae_lib.runtime import has_native_bf16, uses_bf16
 
 PLAIN = load_profile("mini").experiment("clip-ft")
 
@@ -67,7 +67,7 @@ def test_a_processor_without_bfloat16_trains_in_float32(tmp_path: Path, text: st
     }
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cae_lib.training.precision.has_native_bf16", lambda: native)
+        patch.setattr("cae_lib.runtime.has_native_bf16", lambda: native)
         assert uses_bf16("auto", cpu) is native and uses_bf16("auto", gpu)
     assert uses_bf16("bf16", cpu) and not uses_bf16("fp32", gpu)
     with pytest.raises(ConfigError, match="fp16"):

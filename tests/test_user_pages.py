@@ -199,13 +199,14 @@ def test_the_lines_for_open_clips_own_training(page: dict, monkeypatch) -> None:
     assert _fenced("CLIPTask(", **names)["task"] == (names["model"], names["loss"])
 
 
-def test_the_examples_of_the_api_run_one_after_another() -> None:
+def test_the_api_s_examples_run_in_order_and_it_lists_all_public_names() -> None:
     names: dict[str, Any] = {}
     text = (REPOSITORY / "book" / "api.md").read_text(encoding="utf-8")
     for block in FENCED.findall(text):
         exec(block, names)
-    documented = {*re.findall(r"auto\w+:: cae_lib\.(\w+)", text), "PAPER_METHODS"}
-    assert documented == {*names["cae"].__all__}
+    for package in ("cae_lib", "cae_bench", "cae_lab"):
+        documented = {*re.findall(rf"auto\w+:: {package}\.(\w+)$", text, re.MULTILINE)}
+        assert documented == {*importlib.import_module(package).__all__}
 
 
 def test_open_clip_publishes_and_loads_a_run(tmp_path: Path, monkeypatch) -> None:

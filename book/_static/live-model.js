@@ -265,12 +265,12 @@
     const size = width / heads, factor = size ** -0.5;
     const weights = new Float64Array(MOST_ROWS), starts = new Int32Array(MOST_ROWS);
     for (let number = 0; number < rows.length; number++) {
-      const own = keys[rows[number]], n = own.length;
+      const attended = keys[rows[number]], n = attended.length;
       for (let head = 0; head < width; head += size) {
         const query = at.query + number * width + head, mixed = at.mixed + number * width + head;
         let most = -Infinity, sum = 0;
         for (let j = 0; j < n; j++) {
-          const key = starts[j] = at.keys + own[j] * 2 * width + head;
+          const key = starts[j] = at.keys + attended[j] * 2 * width + head;
           let even = 0, odd = 0;
           for (let i = 0; i < size; i += 2) {
             even += f[query + i] * f[key + i];
@@ -379,10 +379,10 @@
       for (; next < texts.length && states.length + texts[next].length <= MOST_ROWS; next++) {
         let row = -1;
         texts[next].forEach((token, position) => {
-          const name = `${row} ${token}`, own = row < 0 ? [] : keys[row];
+          const name = `${row} ${token}`, earlier = row < 0 ? [] : keys[row];
           if (!rows.has(name)) {
             rows.set(name, states.length);
-            keys.push([...own, states.length]);
+            keys.push([...earlier, states.length]);
             states.push([token, position]);
           }
           row = rows.get(name);
@@ -407,10 +407,10 @@
       const keys = states.map((_, position) => states.slice(0, position + 1).map((_, i) => i));
       const read = [length - 1];
       for (; next < ranges.length && states.length + length - ranges[next][0] <= MOST_ROWS; next++) {
-        const [start, end] = ranges[next], own = [...Array(start).keys()];
+        const [start, end] = ranges[next], visible = [...Array(start).keys()];
         for (let position = start; position < length; position++) {
-          own.push(states.length);
-          keys.push([...own]);
+          visible.push(states.length);
+          keys.push([...visible]);
           states.push([position < end ? -1 : tokens[position], position]);
         }
         read.push(states.length - 1);
@@ -593,9 +593,9 @@
       return `<tr class="${roles[i]}"><th scope="row">${escaped(word)}</th><td class="number">${points(scores[i])}</td>
         <td class="bar" aria-hidden="true"><span style="left:${left}%;width:${width}%"></span></td></tr>`;
     });
-    const mean = isOurs => {
-      const own = scores.filter((_, i) => isOurs(roles[i]));
-      return own.length ? own.reduce((sum, score) => sum + score, 0) / own.length : null;
+    const mean = isInGroup => {
+      const groupScores = scores.filter((_, i) => isInGroup(roles[i]));
+      return groupScores.length ? groupScores.reduce((sum, score) => sum + score, 0) / groupScores.length : null;
     };
     const objects = mean(role => role === "object"), others = mean(role => role === "attribute" || role === "relation");
     const gap = objects === null || others === null ? "" : `<p class="gap"><b class="object">Objects</b> ${points(objects)},

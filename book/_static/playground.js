@@ -115,8 +115,8 @@
     const key = [noun, side, flip, tilt].join();
     if (!masks.has(key)) {
       if (masks.size > 200) masks.clear();
-      const own = Math.sqrt(sprites[noun][0].length);
-      masks.set(key, sprites[noun].map(mask => turned(resized(mask, own, side), side, flip, tilt)));
+      const spriteSide = Math.sqrt(sprites[noun][0].length);
+      masks.set(key, sprites[noun].map(mask => turned(resized(mask, spriteSide, side), side, flip, tilt)));
     }
     return masks.get(key);
   }
@@ -133,12 +133,12 @@
       }
     }
     for (const thing of backToFront(scene.things)) {
-      const own = Math.round(Math.max(8, Math.round(thing.scale * SEEN)) * unit), [fill, line] = masksOf(thing, own);
-      const left = Math.round(thing.x * side - own / 2), top = Math.round(thing.y * side - own / 2);
+      const thingSide = Math.round(Math.max(8, Math.round(thing.scale * SEEN)) * unit), [fill, line] = masksOf(thing, thingSide);
+      const left = Math.round(thing.x * side - thingSide / 2), top = Math.round(thing.y * side - thingSide / 2);
       const rgb = thing.rgb ?? colors[thing.color], isDark = PATTERNS[thing.pattern];
-      for (let y = Math.max(0, -top); y < Math.min(own, side - top); y++) {
-        for (let x = Math.max(0, -left); x < Math.min(own, side - left); x++) {
-          const at = y * own + x, to = 3 * ((top + y) * side + left + x);
+      for (let y = Math.max(0, -top); y < Math.min(thingSide, side - top); y++) {
+        for (let x = Math.max(0, -left); x < Math.min(thingSide, side - left); x++) {
+          const at = y * thingSide + x, to = 3 * ((top + y) * side + left + x);
           if (!fill[at] && !line[at]) continue;
           const shade = isDark?.(Math.floor(x / unit), Math.floor(y / unit), thing.phase ?? 0) ? 0.5 : 1;
           for (let c = 0; c < 3; c++) {
@@ -584,9 +584,9 @@
       const all = answers.filter(Boolean);
       const most = Math.max(1e-6, ...all.flatMap(({ scores }) => scores)), least = Math.min(0, ...all.flatMap(({ scores }) => scores));
       const highest = Math.max(1e-6, ...all.flatMap(({ similarities }) => similarities.slice(0, 2)));
-      answers.forEach((own, i) => {
+      answers.forEach((card, i) => {
         const box = form.querySelectorAll(".answer")[i];
-        box.innerHTML = own ? cardHtml(own, roles, least, most, highest)
+        box.innerHTML = card ? cardHtml(card, roles, least, most, highest)
           : !image && !message ? "<p>Loading …</p>" : message ? `<p>${escaped(message)}</p>` : tokens
             ? (towers[runs[i]] === null ? caeLive.lostHtml(modelOf(runs[i])[1]) : "<p>Loading …</p>") : "";
       });
@@ -619,11 +619,11 @@
       const rows = models.map(([run, label]) => {
         const tower = towers[run];
         if (!tower) return `<tr><th scope="row">${escaped(label)}</th><td colspan="4">${tower === null ? "could not be loaded" : "loading …"}</td></tr>`;
-        const [own, other] = featuresOf(tower, [tokens.used, swapped]).map(feature => caeLive.similarity(feature, image));
-        const difference = 100 * (own - other);
+        const [ofCaption, ofSwapped] = featuresOf(tower, [tokens.used, swapped]).map(feature => caeLive.similarity(feature, image));
+        const difference = 100 * (ofCaption - ofSwapped);
         const width = Math.min(50, 2.5 * Math.abs(difference));
-        return `<tr><th scope="row">${escaped(label)}</th><td class="number">${points(own)}</td><td class="number">${points(other)}</td>
-          <td class="number">${difference > 0 ? "+" : ""}${points(own - other)}</td><td class="bar both" aria-hidden="true"><span class="${difference > 0 ? "good"
+        return `<tr><th scope="row">${escaped(label)}</th><td class="number">${points(ofCaption)}</td><td class="number">${points(ofSwapped)}</td>
+          <td class="number">${difference > 0 ? "+" : ""}${points(ofCaption - ofSwapped)}</td><td class="bar both" aria-hidden="true"><span class="${difference > 0 ? "good"
           : "bad"}" style="left:${difference > 0 ? 50 : 50 - width}%;width:${width}%"></span></td></tr>`;
       });
       box.innerHTML = `<table><thead><tr><th scope="col">Similarity × 100</th><th scope="col">caption</th><th scope="col">swapped</th>

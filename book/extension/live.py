@@ -466,7 +466,7 @@ def _blocks(transformer: Any) -> dict[str, Tensor]:
     for number, block in enumerate(transformer.resblocks):
         attention, mlp = block.attn, block.mlp
         width = attention.embed_dim  # queries are apart: the last block has them for one position
-        own = {
+        block_tensors = {
             **_norm("ln_1", block.ln_1),
             "query.weight": attention.in_proj_weight[:width],
             "query.bias": attention.in_proj_bias[:width],
@@ -480,7 +480,7 @@ def _blocks(transformer: Any) -> dict[str, Tensor]:
             "mlp.weight": mlp.c_proj.weight,
             "mlp.bias": mlp.c_proj.bias,
         }
-        tensors |= {f"{number}.{name}": tensor for name, tensor in own.items()}
+        tensors |= {f"{number}.{name}": tensor for name, tensor in block_tensors.items()}
     return tensors
 
 

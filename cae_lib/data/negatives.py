@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from spacy.about import __version__ as SPACY_VERSION
 from spacy.tokens import Doc, Span, Token
 
+from cae_lib.runtime import write_atomic
 from cae_lib.words.alignment import check_captions
 from cae_lib.words.articles import indefinite_article
 from cae_lib.words.entities import plain_text
@@ -25,6 +28,7 @@ from cae_lib.words.lexicon import (
     NOUN_POS,
 )
 from cae_lib.words.pipeline import load_pipeline, parse_captions, spacy_model_name
+from cae_lib.words.versions import NEGATIVES_VERSION
 
 BARE_NOUN_DEPENDENCIES = ("det", "cc", "conj", "compound")  # of children that describe nothing
 MODIFIER_DEPENDENCIES = ("amod", "nummod", "poss", "acl", "relcl")  # of children that describe
@@ -69,6 +73,19 @@ def swap_negatives(
         return _sample(doc, texts, seed, limit)
 
     return list(parse_captions(nlp, plain, swaps))
+
+
+def stored_swap_negatives(
+    captions: Sequence[str], folder: Path, preserve_meaning: bool
+) -> list[list[str]]:
+    """Return `swap_negatives` of captions, which are stored in a file of a folder."""
+    # Another parser or version gives other swaps, and therefore another file.
+    inputs = [NEGATIVES_VERSION, parser_identity(), *captions]
+    key = hashlib.sha256(repr(inputs).encode()).hexdigest()[:16]
+    path = folder / f"{key}.json"
+    if not path.is_file():
+        write_atomic(path, json.dumps(swap_negatives(captions, preserve_meaning=preserve_meaning)))
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def parser_identity() -> str:

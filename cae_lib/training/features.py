@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +25,6 @@ from cae_lib.runtime import Progress, atomic_file
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.execution import prefetch
 from cae_lib.training.inputs import TRAINING_VERSION
-from cae_lib.training.state import content_hash, images_hash
 
 BATCH_SIZE = 256
 """Number of images whose features are computed at once."""
@@ -111,8 +112,8 @@ def precompute_features(
     device, weights = next(clip.model.parameters()).device, locked.state_dict()
     # The file is named by all that the features depend on: model, numerics, weights and images.
     kind = [clip.name, repr(locked), clip.activation, bf16, TRAINING_VERSION]
-    kind += [images.size, images_hash(images)]
-    name = content_hash([*kind, *weights], [*images.normalization, *weights.values()])[:32]
+    kind += [images.size, _images_hash(images)]
+    name = _content_hash([*kind, *weights], [*images.normalization, *weights.values()])[:32]
     path = paths().cache / "features" / f"{name}.safetensors"
     # All processes load, or all compute: one that lacks the file cannot compute its share alone.
     if not ranks.any(not path.is_file(), device):
@@ -148,6 +149,26 @@ def precompute_features(
         with atomic_file(path) as temporary:
             save_file({"features": features}, temporary)
     return PrecomputedFeatures(features)
+
+
+def _images_hash(images: TrainingImages) -> str:
+    """Hash images by their pixels if these are in memory, else by each file's name and size."""
+    pixels = getattr(images, "pixels", None)
+    if pixels is not None:
+        return _content_hash([], [pixels])
+    # Neither folder nor content: data may be moved, and files are not read only to be hashed.
+    return _content_hash([(path.name, path.stat().st_size) for path in images.paths], [])
+
+
+def _content_hash(values: list[Any], tensors: Iterable[Tensor]) -> str:
+    """Return the SHA-256 of plain JSON values and of tensors (types, shapes, values), in hex."""
+    content = hashlib.sha256(json.dumps(values).encode())
+    for tensor in tensors:
+        # Tensors of other types or shapes may have the same bytes.
+        content.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        # Through bytes, since numpy has no bfloat16; flat, since a scalar has no byte view.
+        content.update(tensor.contiguous().view(-1).view(torch.uint8).cpu().numpy().data)
+    return content.hexdigest()
 
 
 # Not a lambda in `precompute_features`, because workers that are spawned have to pickle it.

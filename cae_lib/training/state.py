@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 from torch import Tensor, nn
 
-from cae_lib.data.images import TrainingImages
 from cae_lib.errors import CheckpointError
 from cae_lib.runtime import atomic_file, write_atomic
 
@@ -84,26 +82,6 @@ def describe_changes(stored: Any, identity: Mapping[str, str]) -> str:
     stored = stored if isinstance(stored, dict) else {}
     names = {**identity, **stored}
     return ", ".join(f"other {name}" for name in names if stored.get(name) != identity.get(name))
-
-
-def images_hash(images: TrainingImages) -> str:
-    """Hash images by their pixels if these are in memory, else by each file's name and size."""
-    pixels = getattr(images, "pixels", None)
-    if pixels is not None:
-        return content_hash([], [pixels])
-    # Neither folder nor content: data may be moved, and files are not read only to be hashed.
-    return content_hash([(path.name, path.stat().st_size) for path in images.paths], [])
-
-
-def content_hash(values: list[Any], tensors: Iterable[Tensor]) -> str:
-    """Return the SHA-256 of plain JSON values and of tensors (types, shapes, values), in hex."""
-    content = hashlib.sha256(json.dumps(values).encode())
-    for tensor in tensors:
-        # Tensors of other types or shapes may have the same bytes.
-        content.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        # Through bytes, since numpy has no bfloat16; flat, since a scalar has no byte view.
-        content.update(tensor.contiguous().view(-1).view(torch.uint8).cpu().numpy().data)
-    return content.hexdigest()
 
 
 def open_log(path: Path, step: int) -> TextIO:

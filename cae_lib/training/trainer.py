@@ -22,7 +22,7 @@ from cae_lib.data.images import ImagesOnDisk, TrainingImages
 from cae_lib.errors import CaeError, Terminated, TimeLimitError
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
 from cae_lib.models.clip import Clip
-from cae_lib.runtime import Progress, format_seconds
+from cae_lib.runtime import Progress, format_seconds, uses_bf16
 from cae_lib.training.batch import (
     Batch,
     Batches,
@@ -36,7 +36,6 @@ from cae_lib.training.execution import STOP_SIGNALS, ExecutionOptions, prefetch
 from cae_lib.training.features import encode_image_features, precompute_features, split_image_tower
 from cae_lib.training.inputs import run_inputs
 from cae_lib.training.objective import Objective, adamw, gradient_norm, learning_rate
-from cae_lib.training.precision import uses_bf16
 from cae_lib.training.state import load_state, open_log, save_state
 from cae_lib.words.alignment import Alignment
 

@@ -4,9 +4,12 @@ import itertools
 from pathlib import Path
 
 import pytest
+import torch
 
 from cae_lab import training_set
+from cae_lab.profiles import load_profile
 from cae_lib.data import negatives
+from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.data.negatives import swap_negatives
 
 SHIRT = "A man in a red shirt rides a black horse."
@@ -94,14 +97,19 @@ def test_choice_of_negatives_is_seeded_and_limited() -> None:
 @pytest.mark.parametrize("name", ["spacy", "kept"])
 def test_stored_negatives_belong_to_the_version_of_the_parser(home: Path, monkeypatch, name: str):
     calls: list[bool] = []
+    rows = ImageCaptionPairs([], ["a dog"] * 2, torch.tensor([0, 1]), "", 2, 2, None, [[1], [0]])
 
     def swap(captions: list[str], preserve_meaning: bool) -> list[list[str]]:
         calls.append(preserve_meaning)
         return [[f"swap {len(calls)}"] for _ in captions]
 
     monkeypatch.setattr(negatives, "swap_negatives", swap)
+    monkeypatch.setattr(training_set, "load_negclip_tsv", lambda *file, **options: rows)
     for _ in range(2):
-        assert training_set._parsed_negatives(["a dog"] * 2, name) == [["swap 1"]] * 2
+        pairs = training_set.training_pairs(load_profile("smoke"), name)
+        assert pairs.negatives == [["swap 1"]] * 2
     assert calls == [name == "kept"]
+    assert pairs.hard_images == (None if name == "kept" else [[1], [0]])
     monkeypatch.setattr(negatives.importlib.metadata, "version", lambda name: "0.0.1")
-    assert training_set._parsed_negatives(["a dog"] * 2, name) == [["swap 2"]] * 2
+    pairs = training_set.training_pairs(load_profile("smoke"), name)
+    assert pairs.negatives == [["swap 2"]] * 2

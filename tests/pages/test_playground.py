@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from browser import Browser
-from conftest import REPOSITORY
+from browser import LIVE, PLAYGROUND, REPOSITORY, STATIC, Browser, write_playground
 from torch.nn.functional import cosine_similarity
 
 from book.extension import live, web
@@ -21,15 +20,9 @@ from data.recipes.synthetic_scenes.config import world_config
 from data.recipes.synthetic_scenes.corpora import coco_images
 from data.recipes.synthetic_scenes.draw import render
 
-LIVE, STATIC = REPOSITORY / "data" / "live", REPOSITORY / "book" / "_static"
 N_SCENES = 20
 MOST_BYTES, MOST_BYTES_FIRST = 12e6, 2e6  # of all models, and of the first one on the front page
-SLOW = 250  # milliseconds for an answer on a busy machine: five times what an idle one needs
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Playground</title>
-<link rel="icon" href="data:,">
-<link rel="stylesheet" href="live.css"><script src="live-model.js"></script>
-<script src="live-index.js"></script><script src="playground.js"></script>
-<div id="cae-playground"></div></html>"""
+SLOW = 250  # milliseconds for an answer on a busy machine: five times `LIMIT` of `live_answer.py`
 READY = "document.querySelectorAll('.answer > .words').length"
 
 # Of a state: by model, the similarity of caption and swaps by their keys, and scores of words.
@@ -41,9 +34,9 @@ COMPUTE = """
   const image = live.encodeImage(tower, page.compose(scene, 112, vocabulary.colors));
   const { roles } = live.parse(vocabulary, caption), answers = {};
   for (const [run, , file] of models) {
-    const own = await live.load(file), explained = live.explain(own, text);
+    const textTower = await live.load(file), explained = live.explain(textTower, text);
     const similarity = caption => live.similarity(image,
-      live.encodeText(own, live.tokenize(vocabulary, caption).tokens).feature);
+      live.encodeText(textTower, live.tokenize(vocabulary, caption).tokens).feature);
     answers[run] = {
       loss: Object.fromEntries(page.swapsOf(vocabulary, caption).map(swap =>
         [swap.key, 100 * (similarity(caption) - similarity(swap.text))])),
@@ -59,29 +52,14 @@ COMPUTE = """
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_page(tmp_path_factory.mktemp("playground"))
-
-
-def write_page(folder: Path) -> Path:
-    for source in (*LIVE.iterdir(), *STATIC.glob("*.[jc]s*")):
-        shutil.copy(source, folder)
-    (folder / "page.html").write_text(PAGE, encoding="utf-8")
-    return folder / "page.html"
+    return write_playground(tmp_path_factory.mktemp("playground"))
 
 
 def open_page(browser: Browser, page: Path | str, address: str = "", answers: int = 2) -> None:
     browser.open("about:blank", 1400)
     browser.complaints.clear()
     browser.open((page if isinstance(page, str) else page.as_uri()) + address, 1400)
-    wait(browser, f"{READY} === {answers}")
-
-
-def wait(browser: Browser, condition: str) -> None:
-    for _ in range(600):
-        if browser.evaluate(condition):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"it never came true: {condition}; {browser.complaints}")
+    browser.wait(f"{READY} === {answers}")
 
 
 def text(browser: Browser, selector: str) -> str:
@@ -196,7 +174,7 @@ def test_each_state_opens_and_its_address_brings_it_back(browser, page, states):
     for number, state in enumerate(states):
         browser.evaluate(f"document.querySelectorAll('[name=state]')[{number}].click()")
         assert state["text"] == text(browser, ".about")
-        wait(browser, f"{READY} === 2")
+        browser.wait(f"{READY} === 2")
         frames(browser)
         shown = [text(browser, f".answering:nth-child({i}) .verdict") for i in (1, 2)]
         for model, verdict in zip(("first", "second"), shown, strict=True):
@@ -289,7 +267,7 @@ def test_addresses_that_hold_no_scene_say_so(browser, page, scene):
 def test_all_models_answer_quickly(browser, page):
     open_page(browser, page)
     browser.evaluate("document.querySelector('.all').open = true")
-    wait(browser, "document.querySelectorAll('.all .both').length === caeLiveIndex.models.length")
+    browser.wait("document.querySelectorAll('.all .both').length === caeLiveIndex.models.length")
     taken = []
     for color in ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown"):
         write(browser, f"a small {color} cow is left of a large striped green dog")
@@ -318,25 +296,25 @@ def pick(browser: Browser, number: int, run: str) -> None:
 @pytest.mark.parametrize("lost", ["cae-attention", "clip-ft"])
 def test_a_model_that_cannot_be_loaded_is_named(browser, tmp_path, address_of, lost):
     """CLIP-FT is needed by the other models, too, which are stored as differences from it."""
-    page = write_page(tmp_path)
+    page = write_playground(tmp_path)
     file = tmp_path / f"live-{lost}.js"
     content = file.read_text(encoding="utf-8")
     file.unlink()
     kept = "clip-ft,base" if lost == "cae-attention" else "clip-ft,cae-attention"
     open_page(browser, address_of(page), f"#c=a+cat+on+a+bed&m={kept}", 2 * (lost != "clip-ft"))
     pick(browser, 1, "cae-attention")
-    wait(browser, "document.querySelectorAll('.answer')[1].innerText.includes('could not')")
+    browser.wait("document.querySelectorAll('.answer')[1].innerText.includes('could not')")
     shown = text(browser, ".answering:nth-child(2) .answer")
     assert shown.startswith("CLIP-CAE (attention), λ 0.3 could not be loaded.")
     file.write_text(content, encoding="utf-8")  # the connection is back
     pick(browser, 1, "cae-attention")
     pick(browser, 0, "clip-ft")
-    wait(browser, f"{READY} === 2")
+    browser.wait(f"{READY} === 2")
     assert "could not be loaded" not in text(browser, ".cards")
 
 
 def test_without_the_models_of_any_state_a_scene_and_its_caption_are_shown(browser, tmp_path):
-    page, file = write_page(tmp_path), tmp_path / "live-index.js"
+    page, file = write_playground(tmp_path), tmp_path / "live-index.js"
     index = json.loads(file.read_text(encoding="utf-8").partition(" = ")[2].rstrip(";\n"))
     index["models"] = index["models"][:1]  # CLIP alone
     file.write_text(f"caeLiveIndex = {json.dumps(index)};\n", encoding="utf-8")
@@ -347,7 +325,7 @@ def test_without_the_models_of_any_state_a_scene_and_its_caption_are_shown(brows
 
 
 def test_answers_come_from_a_disk_and_from_a_server(browser, tmp_path, address_of, states):
-    open_page(browser, address_of(write_page(tmp_path)))
+    open_page(browser, address_of(write_playground(tmp_path)))
     first = states[0]
     for model, number in (("first", 1), ("second", 2)):
         verdict = text(browser, f".answering:nth-child({number}) .verdict")
@@ -382,7 +360,7 @@ def test_the_published_book_alone_has_the_models(tmp_path, name: str, has_models
 def test_without_models_the_page_says_what_it_needs(browser, tmp_path):
     for name in ("live-model.js", "playground.js"):
         shutil.copy(STATIC / name, tmp_path)
-    page = PAGE.replace("</div>", "It needs the models</div>")
+    page = PLAYGROUND.replace("</div>", "It needs the models</div>")
     (tmp_path / "page.html").write_text(page, encoding="utf-8")
     browser.open((tmp_path / "page.html").as_uri(), 1400)
     assert text(browser, "#cae-playground") == "It needs the models"

@@ -2,8 +2,8 @@
 
 Usage, from the top of the repository, with Chromium or Chrome installed:
 
-    .venv/bin/python -m speed.live_answer
-    .venv/bin/python -m speed.live_answer --rounds 5 --models 2      # a quick look
+    .venv/bin/python -m tests.pages.live_answer
+    .venv/bin/python -m tests.pages.live_answer --rounds 5 --models 2      # a quick look
 
 A headless browser opens the playground with some of the book's models. In each round the colours
 of the caption are replaced. Then the playground computes the similarities of caption and swapped
@@ -25,18 +25,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import shutil
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from book.extension.build import live_folder
-from cae_lib.config import bundled_path
-from cae_lib.errors import CaeError
-from tests.browser import Browser, find_browser
+from tests.browser import Browser, find_browser, write_playground
 
 CAPTIONS = {
     "short": "a {} cow is left of a {} dog",
@@ -48,11 +43,6 @@ SHOWN = ("clip-ft", "cae-all")
 COLORS = "red orange yellow green blue purple pink brown".split()
 LIMIT = 50
 """Milliseconds that an answer of ten models may take on an idle machine."""
-
-PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Playground</title>
-<link rel="stylesheet" href="live.css"><script src="live-model.js"></script>
-<script src="live-index.js"></script><script src="playground.js"></script>
-<div id="cae-playground"></div></html>"""
 
 EDIT = """
 new Promise(done => {
@@ -68,25 +58,14 @@ new Promise(done => {
 
 def write_page(folder: Path, n_models: int) -> tuple[Path, int]:
     """Write the playground with some of its models, and return the page and their number."""
-    for source in (*live_folder().iterdir(), *bundled_path("book/_static").glob("*.[jc]s*")):
-        shutil.copy(source, folder)
+    page = write_playground(folder)
     name, _, text = (folder / "live-index.js").read_text(encoding="utf-8").partition(" = ")
     index = json.loads(text.rstrip().removesuffix(";"))
     first = [model for model in index["models"] if model[0] in SHOWN]
     index["models"] = [*first, *(m for m in index["models"] if m not in first)][:n_models]
     text = f"{name} = {json.dumps(index)};"
     (folder / "live-index.js").write_text(text, encoding="utf-8")
-    (folder / "page.html").write_text(PAGE, encoding="utf-8")
-    return folder / "page.html", len(index["models"])
-
-
-def wait(browser: Browser, condition: str, seconds: float = 60) -> None:
-    """Wait until a condition in the browser is true."""
-    end = time.monotonic() + seconds
-    while not browser.evaluate(condition):
-        if time.monotonic() > end:
-            raise CaeError(f"it was never true in the browser: {condition}")
-        time.sleep(0.05)
+    return page, len(index["models"])
 
 
 def processor_seconds(browser: Browser) -> tuple[float, float]:
@@ -101,9 +80,9 @@ def measure(browser: Browser, page: Path, n_models: int, rounds: int) -> pd.Data
     browser("Performance.enable", timeDomain="threadTicks")
     browser.open("about:blank", 1400)
     browser.open(page.as_uri(), 1400)
-    wait(browser, "document.querySelectorAll('.answer > .words').length === 2")
+    browser.wait("document.querySelectorAll('.answer > .words').length === 2")
     browser.evaluate("document.querySelector('.all').open = true")
-    wait(browser, f"document.querySelectorAll('.all .both').length === {n_models}")
+    browser.wait(f"document.querySelectorAll('.all .both').length === {n_models}")
     rows = []
     for kind, caption in CAPTIONS.items():
         pairs = list(itertools.permutations(COLORS, 2))[: rounds + 3]
