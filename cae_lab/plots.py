@@ -33,13 +33,10 @@ from matplotlib.legend import Legend
 from matplotlib.ticker import FixedLocator
 from PIL import Image
 
+from cae_lab.mime_types import FIGURE_MIME_TYPE
 from cae_lab.profiles import PROFILES
 from cae_lib import methods
 from cae_lib.errors import DataError
-
-# MIME type of a figure's HTML, which only the book shows. With text/html, JupyterLab and GitHub
-# would show the HTML instead of the PNG, and in notebooks that they do not trust without its SVG.
-FIGURE_MIME_TYPE = "application/vnd.cae.figure+html"
 
 # Becomes the page's own text colour. Pass it for marks that are black in light mode.
 INK = "#010101"

@@ -21,7 +21,7 @@ from cae_bench.missing import (
 )
 from cae_bench.sources import fetch_command, find_source, load_sources
 from cae_lab.names import BASE
-from cae_lab.runs import TRAINING_SOURCES, Profile
+from cae_lab.runs import TRAINING_SOURCES, Profile, initial_weights
 from cae_lab.suites import SUITES, Suite
 from cae_lib.config import paths
 from cae_lib.errors import DataError, MissingDataError
@@ -116,11 +116,9 @@ def required_sources(profile: Profile) -> list[str]:
 
 
 def _needed_to_train(profile: Profile) -> list[str]:
-    start = profile.run(BASE).start
-    return [
-        *sources_of_weights(start.model, start.source),
-        *TRAINING_SOURCES,
-    ]
+    # Without `Run.start`, which imports PyTorch.
+    config = profile.run(BASE).config
+    return [*sources_of_weights(config.model, initial_weights(config)), *TRAINING_SOURCES]
 
 
 def check_real_data(profile: Profile) -> None:

@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import gc
 import os
 import shutil
 import sys
@@ -11,6 +12,8 @@ import pytest
 from filelock import FileLock
 
 from cae_lab.profiles import load_profile
+
+gc.set_threshold(10_000, 10, 10)  # looking for cycles took a fifth of the time of all tests
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -1,14 +1,11 @@
 """What a stranger calls of the packages, and nothing deeper."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import REPOSITORY
 from PIL import Image
 
 import cae_bench
@@ -55,23 +52,3 @@ def test_the_files_of_a_family_are_read_in_each_call(smoke_world, home, tiny_cli
 def test_weights_are_of_a_table_of_items(items) -> None:
     with pytest.raises(DataError, match="stratum"):
         cae_bench.score_weights(items)
-
-
-def test_without_an_extra_the_error_names_it() -> None:
-    """What needs more than the loss says what to install; a mistake of ours is not hidden."""
-    lines = """
-import sys
-sys.modules["pandas"] = None
-import cae_bench, cae_lib
-for name in ("evaluate", "score_weights", "statistics", "attribute"):
-    try:
-        getattr(cae_lib if name == "attribute" else cae_bench, name)
-    except ModuleNotFoundError as error:
-        print(error)
-"""
-    run = subprocess.run(
-        [sys.executable, "-c", lines], cwd=REPOSITORY, capture_output=True, text=True
-    )
-    messages = run.stdout.splitlines()
-    assert len(messages) == 4, run.stderr
-    assert all("pandas" in line and f'"{REPOSITORY}[lab]"' in line for line in messages)

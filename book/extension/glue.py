@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cae_lab.plots import FIGURE_MIME_TYPE, CellOutput
+from cae_lab.mime_types import FIGURE_MIME_TYPE
+from cae_lab.plots import CellOutput
 
 
 def html_of(bundle: Mapping[str, Any]) -> str:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from book.extension.build import own_book
-from book.extension.glue import html_of
 from book.extension.source import experiments_folder, page_names, read_page
 from cae_lib.config import paths
 from cae_lib.errors import CaeError, ConfigError
@@ -30,14 +29,15 @@ def run_page(name: str, profile_name: str | None = None, seeds: int | None = Non
 
     `seeds` is for that copy, if the page has this parameter.
     """
-    import jupytext
-    import nbformat
-    import papermill
-
     pages = experiments_folder()
     if name not in page_names():
         known = ", ".join(page_names()) or "the pages of a clone of the repository"
         raise ConfigError(f"{pages} has no page {name!r}: expected one of {known}")
+    # Only now: they take seconds.
+    import jupytext
+    import nbformat
+    import papermill
+
     target, parameters = pages, {}
     if profile_name is not None:
         target, parameters = own_book(profile_name) / "experiments", {"profile": profile_name}
@@ -92,6 +92,8 @@ def _without_whole_floats(content: Any) -> Any:
 
 def readme_figure(notebook: NotebookNode) -> str:
     """Return the first figure of an executed page as the text of an SVG file."""
+    from book.extension.glue import html_of  # which imports Matplotlib
+
     outputs = (output for cell in notebook.cells for output in cell.get("outputs", ()))
     figures = (FIGURE.search(html_of(output.get("data", {}))) for output in outputs)
     # An image on GitHub has no text colour to take over.

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from sphinx.util import logging
 
 from book.extension.build import PUBLISHED, live_folder
-from cae_lab.plots import FIGURE_MIME_TYPE
+from cae_lab.mime_types import FIGURE_MIME_TYPE
 from cae_lab.profiles import PROFILES, load_profile
 
 CARD = "_static/card.png"

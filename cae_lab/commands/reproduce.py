@@ -30,6 +30,7 @@ from cae_lab.estimates import (
 from cae_lab.machine import find_gpus, max_cpu_jobs
 from cae_lab.names import DATA_RUN, GELU_CONTROLS
 from cae_lab.profiles import load_profile, use_profile_home
+from cae_lab.required_data import check_real_data
 from cae_lab.suites import suites_of
 from cae_lib.config import paths, repository_root
 from cae_lib.errors import CaeError, Terminated
@@ -68,8 +69,6 @@ def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
     selection = grid.parse_selection(profile, config)
     use_profile_home(profile)  # before the first use of `paths()` below
     if profile.is_real:
-        from cae_lab.required_data import check_real_data  # which imports PyTorch
-
         check_real_data(profile)
     folder = paths().runs / profile.name
     folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from book.studies import faithfulness
 from cae_lab.profiles import PROFILES
 from data.recipes.datasets import Dataset
 from data.recipes.photographs import paired, pairs
@@ -116,7 +117,8 @@ def few(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Gives what makes trainings of a profile two steps long, with some rows, and a base that is
-    trained here and not shipped."""
+    trained here and not shipped; the studies have four captions."""
+    sample = faithfulness.coco_word_sample
 
     def shorten(name: str, methods: dict[str, Any], **base: Any) -> None:
         profile, few = PROFILES[name], {"steps": 2, "batch_size": 4, "warmup": 1}
@@ -124,6 +126,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         base, training = profile.base | few | base, profile.training | few
         brief = dataclasses.replace(profile, seeds=1, base=base, training=training, runs=methods)
         monkeypatch.setattr("cae_lib.config.repository_root", lambda: None)
+        monkeypatch.setattr(faithfulness, "coco_word_sample", lambda *words: sample(*words[:2], 4))
         monkeypatch.setitem(PROFILES, name, brief)
 
     return shorten

@@ -119,7 +119,7 @@ def test_items_are_drawn_anew_for_the_same_training(few):
 
 
 def test_recipe_gives_the_stored_datasets_of_pairs(few):
-    """Raise `Paired.VERSION` if the images or captions change, and write the new digests here."""
+    """Raise the version of `Paired` if images or captions change; write the new digests here."""
     root = build("paired")
     rows = load_negclip_tsv(root / "coco" / "train_neg_clip.tsv", root)
     names = [path.name for path in rows.image_paths]

@@ -28,6 +28,7 @@ from cae_lib.models.trunk import TRUNK_FILE, TRUNK_PACKAGE
 from data.recipes.photographs import build as module
 from data.recipes.photographs import flickr8k, trunk
 from data.recipes.photographs.single import Single
+from data.recipes.photographs.versions import VERSIONS
 
 
 def test_flickr8k_captions_are_read_as_people_write_them(flickr):
@@ -151,8 +152,12 @@ def test_datasets_of_photographs_are_in_official_layouts(flickr, monkeypatch):
         module.build("photo")
 
 
+def test_datasets_have_the_versions_that_the_workflow_reads():
+    assert {name: recipe.VERSION for name, recipe in module.RECIPES.items()} == VERSIONS
+
+
 def test_recipe_gives_the_stored_datasets_of_photographs(flickr):
-    """Raise `Single.VERSION` if the texts change, and write the new digest here."""
+    """Raise the version of `Single` if the texts change, and write the new digest here."""
     root = module.build("photo")  # similar images, in .tsv, may differ on another processor
     files = [p for p in sorted(root.rglob("*")) if p.suffix in (".json", ".csv", ".txt", ".jsonl")]
     texts = b"".join(path.read_bytes() for path in files if path.name != "manifest.json")

@@ -19,6 +19,7 @@ import numpy as np
 from data.recipes import layouts
 from data.recipes.datasets import Dataset, Image, Link
 from data.recipes.layouts import Captioned
+from data.recipes.photographs import versions
 from data.recipes.photographs.flickr8k import BASE, similarity_dataset
 from data.recipes.photographs.pairs import (
     ADJECTIVES,
@@ -58,8 +59,7 @@ def state(relation: str, first: str, second: str) -> str:
 class Paired:
     """The datasets of three splits of photographs, whose files are in `folder`."""
 
-    # Raise when code that decides images or captions changes: all is built anew.
-    VERSION = 1
+    VERSION = versions.PAIRED
 
     def __init__(self, splits: Mapping[str, Sequence[Captioned]], folder: Path) -> None:
         train, valid, test = (

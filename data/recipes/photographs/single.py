@@ -25,7 +25,7 @@ from cae_lib.words.scene_graph import SceneGraph
 from data.recipes import layouts
 from data.recipes.datasets import Dataset, Link
 from data.recipes.layouts import Captioned
-from data.recipes.photographs import negatives
+from data.recipes.photographs import negatives, versions
 from data.recipes.photographs.flickr8k import BASE, CAPTIONS, similarity_dataset
 from data.recipes.photographs.negatives import ParsedCaption, shuffled
 from data.recipes.synthetic_scenes.corpora import f_score
@@ -48,8 +48,7 @@ Item = tuple[Captioned, str, str]  # an image, a true caption of it, and a hard 
 class Single:
     """The datasets of three splits of photographs, whose files are in `folder`."""
 
-    # Raise when code that decides captions or items changes: all is built anew.
-    VERSION = 2
+    VERSION = versions.SINGLE
 
     def __init__(self, splits: Mapping[str, Sequence[Captioned]], folder: Path) -> None:
         self.splits, self.folder = splits, folder
