@@ -17,6 +17,8 @@
 - `equal` gives NegCLIP and the margin loss as many trials as the swap-margin loss had in `footing`:
   NegCLIP more learning rates, each also with batches of twice as many pairs, and the margin loss
   more values of lambda. The swap-margin loss gets none.
+- `ranges` then gives the other losses of `FOOTING` what `equal` chose for NegCLIP: its learning
+  rate, its doubled batches, and both. The rest stays as configured.
 
 It prints what is chosen, which a person writes into `configs/PROFILE.yaml`, and stores what was
 tried as the table `calibration`, `sweep`, `candidates` or `binding`. The page *Sweep* does the same
@@ -295,6 +297,29 @@ def equal(profile: str) -> None:
             size = load_profile(profile).experiment("spacy-margin").batch_size
             rows.append(score("spacy-margin", profile, **settings) | {"batch_size": size})
     chosen = [max(of(name), key=_score) for name in FOOTING]
+    _keep_footing(profile, rows, chosen)
+
+
+RATE = 2e-3
+"""The learning rate that `equal` chose for NegCLIP."""
+
+
+def ranges(profile: str) -> None:
+    """Try the other losses of `FOOTING` at NegCLIP's rate and in its doubled batches."""
+    tried = results.load("footing", profile, ["tuning"])
+    rows: list[Row] = tried.drop(columns=["run", "seed", "chosen"]).to_dict("records")
+    for name in FOOTING:
+        config = load_profile(profile).experiment(name)
+        pairs, swap = config.batch_size, dict(config.attribution).get("swap")
+        if name != "spacy-negclip":
+            for lr, size in ((RATE, pairs), (config.lr, 2 * pairs), (RATE, 2 * pairs)):
+                row = score(name, profile, lr=lr, batch_size=size)
+                rows.append(row | {"batch_size": size, "swap": swap})
+    best = [max((row for row in rows if row["experiment"] == name), key=_score) for name in FOOTING]
+    _keep_footing(profile, rows, best)
+
+
+def _keep_footing(profile: str, rows: Sequence[Row], chosen: Sequence[Row]) -> None:
     keys = ("experiment", "lr", "weight", "batch_size")
     keep("footing", profile, rows, chosen, [str([row[key] for key in keys]) for row in chosen])
 
@@ -337,6 +362,7 @@ CHOICES: Mapping[str, Callable[[str], None]] = {
     "binding": binding,
     "footing": footing,
     "equal": equal,
+    "ranges": ranges,
 }
 
 
