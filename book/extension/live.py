@@ -102,7 +102,7 @@ Weights = dict[str, np.ndarray]
 PLAYGROUND_RUNS = (
     "cae-attention",
     "cae-gradcam+weight=0.3",
-    "cae-perturbation",
+    "cae-gradcam+weight=1",
     "cae-gradient",
     "relations-binding",
     "attributes-binding",
