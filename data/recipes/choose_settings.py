@@ -306,13 +306,14 @@ RATE = 2e-3
 
 def ranges(profile: str) -> None:
     """Try the other losses of `FOOTING` at NegCLIP's rate and in its doubled batches."""
-    tried = results.load("footing", profile, ["tuning"])
-    rows: list[Row] = tried.drop(columns=["run", "seed", "chosen"]).to_dict("records")
+    stored = results.load("footing", profile, ["tuning"])
+    rows: list[Row] = stored.drop(columns=["run", "seed", "chosen"]).to_dict("records")
     for name in FOOTING:
         config = load_profile(profile).experiment(name)
         pairs, swap = config.batch_size, dict(config.attribution).get("swap")
-        if name != "spacy-negclip":
-            for lr, size in ((RATE, pairs), (config.lr, 2 * pairs), (RATE, 2 * pairs)):
+        tried = {(row["lr"], row["batch_size"]) for row in rows if row["experiment"] == name}
+        for lr, size in ((RATE, pairs), (config.lr, 2 * pairs), (RATE, 2 * pairs)):
+            if name != "spacy-negclip" and (lr, size) not in tried:  # as in an earlier call
                 row = score(name, profile, lr=lr, batch_size=size)
                 rows.append(row | {"batch_size": size, "swap": swap})
     best = [max((row for row in rows if row["experiment"] == name), key=_score) for name in FOOTING]

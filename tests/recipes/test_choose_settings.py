@@ -210,12 +210,13 @@ def test_losses_on_equal_footing_get_equally_many_trials(choose):
     wider = choose("ranges", "footing", measured, "mini").set_index("experiment")
     added = wider.iloc[len(table) :]
     assert {*added.index} == {"dependency-binding", "spacy-margin", "dependency-softmax"}
-    rates, pairs = load_profile("mini").experiment("spacy-margin").lr, 128
-    expected = {(choosing.RATE, pairs), (rates, 2 * pairs), (choosing.RATE, 2 * pairs)}
+    lr, pairs = load_profile("mini").experiment("spacy-margin").lr, 128
+    expected = {(choosing.RATE, pairs), (lr, 2 * pairs), (choosing.RATE, 2 * pairs)}
     for _, rows in added.groupby(level=0):
         assert {*zip(rows["lr"], rows["batch_size"], strict=True)} == expected and len(rows) == 3
     best = wider[wider["chosen"]]["score"]
     assert best.sort_index().equals(wider["score"].groupby(level=0).max().drop("clip-ft"))
+    assert len(choose("ranges", "footing", measured, "mini")) == len(wider), "tried once"
 
 
 def test_setting_is_trained_with_a_seed_of_its_own_and_scored(home: Path, monkeypatch):
