@@ -474,7 +474,8 @@ def resolve_run(profile: Profile, name: str, seed: int = 0, **settings: Any) -> 
     if trained in (BASE, DATA_RUN):
         return Run(profile, entry, 0, tuple(sorted(named.items())))
     configured = profile.experiment(trained)
-    resolved = vars(profile.experiment(trained, **named | settings))
+    differs = named | settings
+    resolved = vars(profile.experiment(trained, **differs) if differs else configured)
     # Only what differs from the entry is part of the name, so that one run has one name.
     changed = {key: value for key, value in resolved.items() if value != getattr(configured, key)}
     # Also those of its settings that the entry has anyway, so that the name says "short".

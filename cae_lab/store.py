@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from cae_lab.names import DATA_RUN, GELU_CONTROLS, SETTINGS
-from cae_lab.runs import Profile, is_trained_here
+from cae_lab.runs import Profile, is_run, is_trained_here
 from cae_lab.suites import DATA_VERSION, SUITES, Suite
 from cae_lib.config import Experiment, paths
 from cae_lib.errors import ConfigError, DataError
@@ -403,8 +403,9 @@ def describe_changes(
     # Rows that come from no suite, such as those of a search for settings, have no version.
     if name in versions:
         changes.append((f"version of {name}", stored.get("version"), versions[name]))
-    if "text" in stored and is_trained_here(rows.run, profile):
-        run = profile.run(rows.run, rows.seed)
+    has_text = "text" in stored and is_run(rows.run, profile)
+    run = profile.run(rows.run, rows.seed) if has_text else None
+    if run and run.is_trained_here:
         now, reads = vars(run.config), text_versions(run.config)
         # The provenance states only the settings that differed from the defaults.
         before, now = (
