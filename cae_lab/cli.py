@@ -220,7 +220,7 @@ def train(
     """
     from cae_lab.names import BASE
     from cae_lab.profiles import load_profile
-    from cae_lib.training.execution import ExecutionOptions
+    from cae_lib.runtime import ExecutionOptions
 
     run = load_profile(profile).run(name, seed, **dict(overrides))
     if run.entry == BASE:

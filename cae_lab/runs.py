@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from cae_lib.models.clip import Clip
     from cae_lib.models.external import ExternalModel
     from cae_lib.models.weights import Weights
-    from cae_lib.training.execution import ExecutionOptions
+    from cae_lib.runtime import ExecutionOptions
 
 
 LOCK_FILE = ".lock"  # beside the weights of a run; the process that holds it trains the run
@@ -333,7 +333,7 @@ class Run:
         return digest(weights_digest, "gelu") if is_control else weights_digest
 
     def _require_current(self, inputs: Mapping[str, str]) -> None:
-        from cae_lib.training.state import describe_changes
+        from cae_lib.models.checkpoint import describe_changes
 
         # Taken over as they are: computing them needs the data.
         stored = inputs.get("training data", ""), inputs.get("first weights", "")
@@ -608,7 +608,7 @@ def _drop_other_state(path: Path, identity: Mapping[str, str]) -> None:
     """Remove the saved state of a training with other inputs, which the training would refuse."""
     import torch
 
-    from cae_lib.training.state import describe_changes
+    from cae_lib.models.checkpoint import describe_changes
 
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -623,9 +623,8 @@ def _drop_other_state(path: Path, identity: Mapping[str, str]) -> None:
 
 def _train_if_stale(run: Run, execution: ExecutionOptions | None, hours: float | None) -> Path:
     from cae_lab.training_set import training_set
-    from cae_lib.models.checkpoint import CheckpointMeta, read_meta
+    from cae_lib.models.checkpoint import CheckpointMeta, describe_changes, read_meta
     from cae_lib.runtime import one_thread, pick_device
-    from cae_lib.training.state import describe_changes
     from cae_lib.training.trainer import STATE_FILE, train
 
     config, target, inputs = run.config, run.path, run.inputs()

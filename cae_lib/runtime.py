@@ -15,6 +15,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,12 +30,39 @@ if TYPE_CHECKING:
 # If this environment variable is set, `Progress` prints new lines even on a terminal.
 PROGRESS_LINES_VARIABLE = "CAE_PROGRESS_LINES"
 
+# Largest number of workers that a process starts if `ExecutionOptions.workers` is None.
+MAX_WORKERS = 16
+
 
 def available_cores() -> int:
     """Return the number of cores of the CPU that this process may use."""
     # A container or a scheduler may leave it fewer than the machine has.
     has_affinity = hasattr(os, "sched_getaffinity")
     return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class ExecutionOptions:
+    """Options that change the speed and memory of a run, and its numbers only by rounding.
+
+    Attributes:
+        workers: Number of processes that prepare batches ahead, 0 for none; None chooses it.
+    """
+
+    grad_checkpointing: bool = False
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 0:
+            raise ConfigError(f"workers is {self.workers}; expected 0 or more, or None.")
+
+    def worker_count(self, decodes_images: bool) -> int:
+        """Return `workers`, or if it is None one for each core if batches decode image files."""
+        if self.workers is not None or not decodes_images:
+            return self.workers or 0
+        # `torchrun` says how many of its processes share this machine.
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        return max(1, min(MAX_WORKERS, available_cores() // processes))
 
 
 def pick_device(name: str | None = None) -> torch.device:

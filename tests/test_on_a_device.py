@@ -29,7 +29,7 @@ from cae_lib.errors import ConfigError
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.models import text_encoder
 from cae_lib.models.clip import Clip
-from cae_lib.training.execution import ExecutionOptions
+from cae_lib.runtime import ExecutionOptions
 from cae_lib.training.trainer import TrainingRun
 from cae_lib.words.alignment import token_roles
 from data.recipes.synthetic_scenes.build import build_world

@@ -17,8 +17,8 @@ from cae_lab.training_set import training_set
 from cae_lib.config import Experiment
 from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.data.images import TrainingImages
+from cae_lib.models.checkpoint import read_log
 from cae_lib.models.clip import Clip, load_clip
-from cae_lib.training.state import read_log
 from cae_lib.training.trainer import TrainingRun, train
 from cae_lib.words.alignment import Alignment, align
 from cae_lib.words.roles import ATTRIBUTE, OBJECT, RELATION, Span

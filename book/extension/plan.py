@@ -80,7 +80,7 @@ def missing_rows(
 
 def _paces(profile_name: str) -> list[float]:
     """Return the pairs per second of each step of the profile's latest training here, if any."""
-    from cae_lib.training.state import read_log
+    from cae_lib.models.checkpoint import read_log
     from cae_lib.training.trainer import LOG_FILE
 
     logs = (paths().checkpoints / profile_name).rglob(LOG_FILE)

@@ -22,8 +22,8 @@ from cae_lib.errors import ConfigError, DataError
 from cae_lib.models.clip import Clip
 from cae_lib.models.image_tower import encode_image
 from cae_lib.runtime import Progress, atomic_file
+from cae_lib.training.batch import prefetch
 from cae_lib.training.distributed import Ranks
-from cae_lib.training.execution import prefetch
 from cae_lib.training.inputs import TRAINING_VERSION
 
 BATCH_SIZE = 256

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from cae_lib.errors import ConfigError, DataError
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.losses import CAELoss, reduce_attribution_loss
-from cae_lib.words.alignment import align, check_captions, named_tagger
-from cae_lib.words.capitals import warn_of_title_case
+from cae_lib.words.alignment import align, check_captions, named_tagger, warn_of_title_case
 
 if TYPE_CHECKING:
     from cae_lib.words.pipeline import Tagger

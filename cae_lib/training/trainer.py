@@ -20,23 +20,29 @@ from cae_lib.config import Experiment
 from cae_lib.data.captions import ImageCaptionPairs
 from cae_lib.data.images import ImagesOnDisk, TrainingImages
 from cae_lib.errors import CaeError, Terminated, TimeLimitError
-from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
+from cae_lib.models.checkpoint import (
+    CheckpointMeta,
+    load_state,
+    open_log,
+    save_checkpoint,
+    save_state,
+)
 from cae_lib.models.clip import Clip
-from cae_lib.runtime import Progress, format_seconds, uses_bf16
+from cae_lib.runtime import ExecutionOptions, Progress, format_seconds, uses_bf16
 from cae_lib.training.batch import (
+    STOP_SIGNALS,
     Batch,
     Batches,
     RandomStream,
     placebo_roles,
+    prefetch,
     seeded_generator,
     select_swaps,
 )
 from cae_lib.training.distributed import Ranks, init_distributed
-from cae_lib.training.execution import STOP_SIGNALS, ExecutionOptions, prefetch
 from cae_lib.training.features import encode_image_features, precompute_features, split_image_tower
 from cae_lib.training.inputs import run_inputs
 from cae_lib.training.objective import Objective, adamw, gradient_norm, learning_rate
-from cae_lib.training.state import load_state, open_log, save_state
 from cae_lib.words.alignment import Alignment
 
 STATE_FILE, LOG_FILE = "state.pt", "log.jsonl"

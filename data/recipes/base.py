@@ -36,11 +36,16 @@ from cae_lib.config import Experiment, paths
 from cae_lib.data.captions import load_negclip_tsv
 from cae_lib.data.rows import read_json
 from cae_lib.errors import ConfigError
-from cae_lib.models.checkpoint import CheckpointMeta, checkpoint_digest, read_meta, save_checkpoint
+from cae_lib.models.checkpoint import (
+    CheckpointMeta,
+    checkpoint_digest,
+    read_log,
+    read_meta,
+    save_checkpoint,
+)
 from cae_lib.models.clip import Clip, load_clip
 from cae_lib.runtime import pick_device, write_atomic
 from cae_lib.training.inputs import TRAINING_VERSION, run_inputs
-from cae_lib.training.state import read_log
 from cae_lib.training.trainer import train
 from data.recipes.datasets import stored_key
 from data.recipes.photographs import build as photographs

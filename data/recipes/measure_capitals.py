@@ -19,7 +19,7 @@ import pandas as pd
 
 from cae_lab.cli import run_reporting_errors
 from cae_lib.config import bundled_path
-from cae_lib.words.capitals import has_title_case
+from cae_lib.words.alignment import has_title_case
 from cae_lib.words.dependency import DependencyTagger
 from cae_lib.words.pipeline import Tagger
 from cae_lib.words.roles import ROLE_NAMES, Span

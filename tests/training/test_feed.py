@@ -17,8 +17,7 @@ from toys import FT, random_clip, toy_alignment, toy_pairs
 
 from cae_lib.data.images import ImagesOnDisk
 from cae_lib.errors import DataError
-from cae_lib.training.batch import Batch, Batches
-from cae_lib.training.execution import prefetch
+from cae_lib.training.batch import Batch, Batches, prefetch
 
 PATIENCE = 300
 """Seconds after which a process is taken to hang."""
@@ -98,7 +97,7 @@ def test_workers_survive_a_signal(batches, number) -> None:
 SCRIPT = """
 import os, signal, time
 from torch.utils.data import _utils
-from cae_lib.training.execution import prefetch
+from cae_lib.training.batch import prefetch
 
 _utils.MP_STATUS_CHECK_INTERVAL = 0.2  # seconds that PyTorch waits for a worker, twice
 

@@ -13,10 +13,10 @@ from toys import FT, toy_clip, toy_run
 from cae_lib.config import AttributionLossConfig, Experiment
 from cae_lib.errors import CheckpointError, ConfigError
 from cae_lib.methods import PAPER_METHODS
-from cae_lib.training.execution import MAX_WORKERS, ExecutionOptions
+from cae_lib.models.checkpoint import load_state, save_state
+from cae_lib.runtime import MAX_WORKERS, ExecutionOptions
 from cae_lib.training.losses import role_masks
 from cae_lib.training.objective import adamw, gradient_norm, learning_rate, match_gradient_norm
-from cae_lib.training.state import load_state, save_state
 from cae_lib.training.trainer import NotFiniteError
 
 SETTINGS = replace(FT, method="gradcam", weight=3.0, margin=2.0)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cae_lib.training.state import read_log
+from cae_lib.models.checkpoint import read_log
 
 STEPS = 600  # a state is written after each 200
 ROW = f"negclip+batch_size=2+steps={STEPS}"
