@@ -70,7 +70,7 @@ test: environment
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 .venv/bin/pyright --threads 2
-	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 4 --dist worksteal
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -q -n 3 --dist worksteal
 
 lab: environment
 	.venv/bin/jupyter lab $(ROOTFLAG) --ServerApp.root_dir=. \

@@ -31,13 +31,6 @@ from cae_lib.errors import CaeError
 HARNESS = Path(__file__).with_name("look.html")
 
 
-@pytest.fixture
-def toy_book(book_home: Path) -> Path:
-    """A book whose one page is executed."""
-    run_page("page")
-    return book_home
-
-
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Serve a folder quietly and remember what was not there."""
 
@@ -175,9 +168,10 @@ def test_a_browser_shows_every_page_whole(served: tuple[str, Path], rendered: Pa
         assert narrow["overflow"] <= 0, f"{name} is wider than a telephone's screen"
 
 
-def test_a_book_with_an_address_links_to_itself(toy_book: Path):
-    config = toy_book / "_config.yml"
-    text = config.read_text(encoding="utf-8")
+def test_a_book_with_an_address_links_to_itself(text: Path, book_home: Path):
+    jupytext.write(read_page(text), text.with_suffix(".ipynb"))
+    config = book_home / "_config.yml"
+    settings = config.read_text(encoding="utf-8")
     for old, new in {
         'url: ""\n  path': "url: https://github.com/somebody/fork\n  path",
         "use_issues_button: false": "use_issues_button: true",
@@ -185,20 +179,20 @@ def test_a_book_with_an_address_links_to_itself(toy_book: Path):
         "# binderhub_url": "binderhub_url",
         "# colab_url": "colab_url",
     }.items():
-        assert old in text
-        text = text.replace(old, new)
-    config.write_text(text, encoding="utf-8")
-    with (toy_book / "book" / "index.md").open("a", encoding="utf-8") as front:
+        assert old in settings
+        settings = settings.replace(old, new)
+    config.write_text(settings, encoding="utf-8")
+    with (book_home / "book" / "index.md").open("a", encoding="utf-8") as front:
         front.write('\n<div id="cae-explorer"></div>\n')
     page = build_book("mini")
-    assert page == toy_book / "build" / "book" / "_build" / "html" / "index.html"
-    text = (page.parent / "experiments" / "page.html").read_text(encoding="utf-8")
-    assert "github/somebody/fork/blob/main/book/experiments/page.ipynb" in text, "Colab"
-    assert "gh/somebody/fork/main?urlpath=lab/tree/book/experiments/page.ipynb" in text, "Binder"
-    assert "https://github.com/somebody/fork/raw/main/book/_static/card.png" in text, "previews"
-    assert "somebody/fork/issues" in text, "the buttons"
-    assert "mini: 3 seeds at 0.001" in text and "cae.css" in text and "THEBE_JS" not in text
-    assert "explorer.js" not in text and "weight-slider.js" not in text, "of other pages"
+    assert page == book_home / "build" / "book" / "_build" / "html" / "index.html"
+    shown = (page.parent / "experiments" / "page.html").read_text(encoding="utf-8")
+    assert "github/somebody/fork/blob/main/book/experiments/page.ipynb" in shown, "Colab"
+    assert "gh/somebody/fork/main?urlpath=lab/tree/book/experiments/page.ipynb" in shown, "Binder"
+    assert "https://github.com/somebody/fork/raw/main/book/_static/card.png" in shown, "previews"
+    assert "somebody/fork/issues" in shown, "the buttons"
+    assert "cae.css" in shown and "THEBE_JS" not in shown
+    assert "explorer.js" not in shown and "weight-slider.js" not in shown, "of other pages"
     first = page.read_text(encoding="utf-8").lower()
     assert "_static/explorer.js" in first and "_static/explorer.css" in first
     assert "weight-slider.js" not in first
@@ -228,7 +222,7 @@ def test_the_copy_of_a_profile_says_so_above_each_page(book_home: Path):
     page = build_book("smoke")
     assert page == book_home / "build" / "smoke-html" / "_build" / "html" / "index.html"
     text = (page.parent / "experiments" / "page.html").read_text(encoding="utf-8")
-    assert load_profile("smoke").own_book in text and "smoke: 3 seeds" in text
+    assert load_profile("smoke").own_book in text and "smoke: 3 seeds at 0.001" in text
 
 
 def test_what_is_wrong_with_a_book_is_shown(text: Path, book_home: Path, capfd):

@@ -1,7 +1,5 @@
 """The profile of photographs from end to end, on sixteen drawn pictures and two steps a run."""
 
-import itertools
-
 import job
 import pandas as pd
 import pytest
@@ -14,7 +12,7 @@ from cae_lib.models.clip import load_clip
 from cae_lib.models.weight_files import read_state_dict
 from data.recipes.photographs.trunk import fill_trunk
 
-ROWS = ("clip-ft", "cae-counterfactual", "negclip")
+ROWS = ("clip-ft", "negclip")
 
 
 @pytest.mark.slow
@@ -33,13 +31,13 @@ def test_runs_of_photographs_start_from_the_base_and_share_its_pictures(flickr, 
     assert set(names) == {"data/0", "base/0", *(f"{name}/0" for name in ROWS)}
     for name in names:
         job.train_and_measure(names[name], selection.studies)
-    texts = {}
+    texts = []
     for name in ROWS:
         state = read_state_dict(load_profile("photo").run(name).path)
         images = [key for key in base if key.startswith("visual.")]
         assert all(torch.equal(state[key].float(), base[key].float()) for key in images)
-        texts[name] = state["text_projection"]
-    assert not any(torch.equal(*pair) for pair in itertools.combinations(texts.values(), 2))
+        texts.append(state["text_projection"])
+    assert not torch.equal(*texts)
     features = list((paths().cache / "features").glob("*.safetensors"))
     assert len(features) == 2, "the trunk's of the base's pictures, the tower's of the runs'"
     shared = list((paths().cache / "image-vectors").glob("*.npz"))
