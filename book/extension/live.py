@@ -104,6 +104,7 @@ PLAYGROUND_RUNS = (
     "cae-gradcam+weight=0.3",
     "cae-gradcam+weight=1",
     "cae-gradient",
+    "hinge-swaps",
     "relations-binding",
     "attributes-binding",
 )
