@@ -596,6 +596,11 @@ def script_json(content: Any) -> str:
     return text
 
 
+def folded(table: CellOutput, summary: str) -> CellOutput:
+    """Return a table that the book shows when its summary is clicked."""
+    return CellOutput(f"<details><summary>{summary}</summary>{table.html}</details>", table.text)
+
+
 def csv_link(data: pd.DataFrame, name: str) -> str:
     """Return an HTML link that saves a frame as NAME.csv; the link contains the data.
 
