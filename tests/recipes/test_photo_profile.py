@@ -12,13 +12,14 @@ from cae_lib.models.clip import load_clip
 from cae_lib.models.weight_files import read_state_dict
 from data.recipes.photographs.trunk import fill_trunk
 
-ROWS = ("clip-ft", "negclip")
+HARD = "negclip-cae-gradcam"
+ROWS = ("clip-ft", HARD)
 
 
 @pytest.mark.slow
 def test_runs_of_photographs_start_from_the_base_and_share_its_pictures(flickr, short):
     methods = {name: PROFILES["photo"].runs[name] for name in ROWS}
-    short("photo", methods | {"negclip": methods["negclip"] | {"batch_size": 2}}, precision="fp32")
+    short("photo", methods | {HARD: methods[HARD] | {"batch_size": 2}}, precision="fp32")
     selection = grid.parse_selection(load_profile("photo"), {"runs": ",".join(ROWS)})
     job.make_data(selection)
     job.make_base(selection)
