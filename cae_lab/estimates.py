@@ -44,7 +44,8 @@ def seconds_left(jobs: Sequence[Job], n_parallel: int) -> float | None:
     # By kind, how long the finished jobs took as a multiple of what was expected of them.
     pace: dict[str, float] = {}
     for kind in work:
-        done = [job for job in jobs if job.kind == kind and job.seconds is not None]
+        of_kind = (job for job in jobs if job.kind == kind)
+        done = [job for job in of_kind if job.seconds is not None and job.expected]
         if done:
             pace[kind] = sum(job.seconds or 0 for job in done) / sum(job.expected for job in done)
     # Other kinds, such as building the datasets, say nothing about the kind with the most work.

@@ -58,8 +58,10 @@ def measure(
     *,
     may_be_missing: bool = True,
     remeasure: bool = False,
-) -> None:
-    """Measure the results of a model that are missing or out of date; nothing is trained.
+) -> int:
+    """Measure the results of a model that are missing or out of date, and return how many.
+
+    Nothing is trained.
 
     With `may_be_missing`, suites whose real data are missing are left out. With `remeasure`, what
     is packed in the records is measured, too, unless it was measured here.
@@ -80,6 +82,7 @@ def measure(
         return encoder_of(model.open(), profile)
 
     data = required_data.data_digests(profile, (suite.reads for suite in suites))
+    n_measured = 0
     for suite in suites:
         key = suite.key(model_digest, data[suite.reads])
         if _is_stored(suite.name, model.name, model.seed, profile, key, remeasure):
@@ -88,6 +91,8 @@ def measure(
         # Suppresses a MissingDataError, after which the other suites go on.
         with skip_if_missing(suite.name, may_be_missing and profile.is_real):
             _measure_suite(model, suite, encoder, key, digests)
+            n_measured += 1
+    return n_measured
 
 
 def _suites_of_tokenizer(suites: list[Suite], tokenizer: Any) -> list[Suite]:

@@ -59,17 +59,17 @@ def make_base(selection: Selection) -> None:
         train_base(profile, steps=steps)
 
 
-def train_and_measure(run: Run, with_studies: bool) -> None:
-    """Train and measure a run."""
+def train_and_measure(run: Run, with_studies: bool) -> int:
+    """Train and measure a run, and return how many results had to be measured."""
     from cae_lab.measuring import measure, measure_data
 
     # A reproduction measures again what came with the clone.
     if run.entry == DATA_RUN:
         measure_data(run.profile, remeasure=True)
-        return
+        return 1
     if run.is_trained_here:
         run.train()
-    measure(run, suites_of(run, ALL_SUITES, with_studies), remeasure=True)
+    return measure(run, suites_of(run, ALL_SUITES, with_studies), remeasure=True)
 
 
 def weights_time(run: Run) -> int:
@@ -114,10 +114,11 @@ def main(arguments: list[str]) -> None:
             elif rule == "run":
                 run = grid.planned_runs(selection)[str(output.parent)]
                 before = weights_time(run)
-                train_and_measure(run, selection.studies)
-                # Without this, the time of a run that was trained already would pass for the time
-                # of a training.
+                n_measured = train_and_measure(run, selection.studies)
+                # Without these, the time of a run that was trained or measured already would pass
+                # for the time of the whole job.
                 record["trained"] = weights_time(run) != before
+                record["measured"] = n_measured > 0
             elif rule == "page":
                 execute_page(selection, output.parent.name)
             else:

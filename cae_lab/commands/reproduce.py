@@ -270,7 +270,9 @@ def _with_duration(job: Job, output: Path) -> Job:
         seconds = record["seconds"]
     except (OSError, ValueError, LookupError):
         return job
-    # A job that found its run trained says how long measuring takes, and nothing about trainings.
+    # A job that found its run trained says how long measuring takes, and nothing about trainings;
+    # one that found everything done says nothing.
     if not record.get("trained", True):
-        job = job._replace(expected=job.expected - job.training)
+        is_measured = record.get("measured", True)
+        job = job._replace(expected=job.expected - job.training if is_measured else 0.0)
     return job._replace(seconds=seconds)

@@ -93,6 +93,19 @@ def test_runs_that_were_trained_before_say_nothing_about_trainings(home: Path, c
     assert capsys.readouterr().out == "2 of 3 runs done, about 7 min 00 s left\n"
 
 
+def test_runs_that_were_done_before_say_nothing_about_the_time_left(home: Path, capsys):
+    """Two of four runs are done; the one that was trained and measured took twice as expected."""
+    jobs = {home / f"{name}.json": Job("run", 420.0, training=400.0) for name in "abcd"}
+    records = {"seconds": 1.0, "trained": False, "measured": False}, {"seconds": 840.0}
+    for output, record in zip(jobs, records, strict=False):
+        output.write_text(json.dumps(record))
+        codes = iter([None, 0])
+        reproduce._print_progress(codes.__next__, jobs, 1, lambda _: None)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "1 of 4 runs done"
+    assert lines[1] == "2 of 4 runs done, about 28 min 00 s left"
+
+
 def test_pages_of_an_earlier_call_do_not_count_while_their_runs_are_made(home: Path, capsys):
     jobs = {home / "run.json": Job("run", 10.0), home / "page.json": Job("page", 10.0)}
     (home / "page.json").write_text(json.dumps({"seconds": 10.0}))

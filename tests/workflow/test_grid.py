@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock, call
 
 import job
 import pytest
@@ -426,16 +427,19 @@ def test_other_real_data_have_another_key(home):
 
 
 def test_a_job_leaves_how_long_it_took_and_where(home, monkeypatch):
-    asked = []
-    monkeypatch.setattr(job, "train_and_measure", lambda *words: asked.append(words))
+    train_and_measure = Mock(side_effect=[3, 0])  # results that had to be measured
+    monkeypatch.setattr(job, "train_and_measure", train_and_measure)
     config = {"profile": "smoke", "runs": "clip-ft", "seeds": 2}
     monkeypatch.chdir(home)
     job.main([json.dumps(config), "run", "clip-ft/0/done.json", "clip-ft/1/done.json"])
-    assert asked == [(load_profile("smoke").run("clip-ft", seed), True) for seed in (0, 1)]
-    report = json.loads((home / "clip-ft" / "1" / "done.json").read_text())
-    assert (home / "clip-ft" / "0" / "done.json").is_file()
+    runs = [load_profile("smoke").run("clip-ft", seed) for seed in (0, 1)]
+    assert train_and_measure.call_args_list == [call(run, True) for run in runs]
+    first, report = (
+        json.loads((home / "clip-ft" / seed / "done.json").read_text()) for seed in "01"
+    )
     assert report["seconds"] >= 0 and report["profile"] == "smoke" and report["device"]
     assert report["trained"] is False
+    assert first["measured"] and not report["measured"]
 
 
 def test_the_book_of_a_reproduction_shows_its_own_models(home, monkeypatch):
