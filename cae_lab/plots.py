@@ -724,15 +724,17 @@ def _folded(body: str, fold: Sequence[bool]) -> str:
 
 
 def badge(verdict: str) -> CellOutput:
-    """Return a verdict as a badge whose colour depends on the outcome.
+    """Return a verdict as a badge whose colour depends on the outcome, and who differs beside it.
 
     Args:
         verdict: Such as "negligible (3 of 4, 1 undecided)"; see `cae_bench.statistics.verdict`.
     """
-    kind = verdict.partition(" (")[0].replace(" ", "-")
-    return CellOutput(
-        f'<span class="verdict verdict-{html.escape(kind)}">{html.escape(verdict)}</span>', verdict
-    )
+    outcome, _, details = verdict.partition(" (")
+    kind = html.escape(outcome.replace(" ", "-"))
+    text = f'<span class="verdict verdict-{kind}">{html.escape(outcome)}</span>'
+    if details:
+        text += f' <small class="verdict-details">({html.escape(details)}</small>'
+    return CellOutput(text, verdict)
 
 
 def format_number(
