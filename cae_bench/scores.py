@@ -55,11 +55,16 @@ def items_of(benchmarks: Sequence[Benchmark]) -> pd.DataFrame:
     return items.assign(n_expected=[amounts[name] for name in subset])
 
 
-def accuracy_table(answer_table: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
-    """Return the headline accuracy of each subset with answers, which are of one run and seed."""
+def answered_items(answer_table: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
+    """Return the items of the subsets with answers, which are of one run and seed, with these."""
     answered = answer_table[["family", "subset"]].drop_duplicates()
     # Items of subsets without answers are left out; within a subset each item needs an answer.
-    rows = join_by_item(items.merge(answered), answer_table[[*ITEM_KEY, "correct"]])
+    return join_by_item(items.merge(answered), answer_table[[*ITEM_KEY, "correct"]])
+
+
+def accuracy_table(answer_table: pd.DataFrame, items: pd.DataFrame) -> pd.DataFrame:
+    """Return the headline accuracy of each subset with answers, which are of one run and seed."""
+    rows = answered_items(answer_table, items)
     weights = score_weights(rows, "subset")
     value, chance = weighted_average(rows, weights), weighted_average(rows, weights, "chance")
     sizes = answer_table.groupby(["family", "subset"], sort=False, observed=True).size()

@@ -10,9 +10,10 @@ from typing import Any
 import pandas as pd
 
 from cae_bench import datasets
+from cae_bench.averages import score_weights, weighted_average
 from cae_bench.benchmarks import is_size_unknown
 from cae_bench.benchmarks.load import BROKEN_IMAGES_KEY, MISSING_IMAGES_KEY
-from cae_bench.scores import SCORE_COLUMNS, accuracy_table, items_of
+from cae_bench.scores import SCORE_COLUMNS, accuracy_table, answered_items, items_of
 from cae_lab import store
 from cae_lab.dataset_sizes import drop_rescored
 from cae_lab.runs import Profile
@@ -80,6 +81,21 @@ def stored_scores(
     tables.append(pd.DataFrame(scores, columns=SCORE_COLUMNS))
     # pandas warns of empty tables in a concatenation, but the columns are needed if all are empty.
     return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
+
+
+def describe_family_means(run: str, profile: Profile, seed: int) -> str:
+    """Tell the accuracy of a run on the paper's families, and its mean; "" if none is measured."""
+    if store.missing_runs("benchmarks", [run], profile):
+        return ""
+    answers = store.load("benchmarks", profile, [run])
+    items = items_of(datasets.load_benchmarks(profile.datasets))
+    rows = answered_items(answers[answers["seed"] == seed], items)
+    means = 100 * weighted_average(rows, score_weights(rows, "family"))
+    if means.empty:
+        return ""
+    mean = means.pop("mean")
+    listed = ", ".join(f"{name} {value:.1f}" for name, value in means.items())
+    return f"Mean of the paper's families, {len(means)} of 7: {mean:.1f} % ({listed})"
 
 
 def _no_dataset_error(name: Any, profile: Profile) -> DataError:

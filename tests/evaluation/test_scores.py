@@ -19,7 +19,7 @@ from cae_lab.cli import main, split_suites_and_benchmarks
 from cae_lab.opening import OtherModel
 from cae_lab.profiles import load_profile
 from cae_lab.store import save
-from cae_lab.stored_scores import describe_dataset_sizes, stored_scores
+from cae_lab.stored_scores import describe_dataset_sizes, describe_family_means, stored_scores
 from cae_lab.suites import SUITES
 from cae_lib.errors import ConfigError, DataError, MissingDataError
 from cae_lib.models.checkpoint import CheckpointMeta, save_checkpoint
@@ -62,6 +62,23 @@ def test_scores_are_written_as_clip_benchmark_and_the_hub_read_them(tmp_path):
     assert entry["value"] == 30.75
     hub = pytest.importorskip("huggingface_hub._eval_results")
     assert hub.parse_eval_result_entries([entry])[0].value == 30.75
+
+
+def test_the_mean_of_families_counts_each_once(home, monkeypatch):
+    """Of Winoground 1 of 4 items is right, of SVO-Probes 3 of 4 and 4 of 4 in seed 1."""
+    columns = {"family": "winoground", "subset": "group", "item": range(4)}
+    frames = [pd.DataFrame(columns), pd.DataFrame(columns | {"family": "svo_probes"})]
+    frames[1]["subset"] = "all"
+    items = pd.concat(frames).assign(group="", weight=0.25, stratum="", n_expected=4, chance=0.5)
+    monkeypatch.setattr("cae_lab.stored_scores.items_of", lambda benchmarks: items)
+    monkeypatch.setattr("cae_bench.datasets.load_benchmarks", lambda datasets: [])
+    assert describe_family_means("own", SMOKE, 0) == ""
+    for seed, right in enumerate(([1, 0, 0, 0, 1, 1, 1, 0], [1, 0, 0, 0, 1, 1, 1, 1])):
+        answers = items[["family", "subset", "item"]].assign(correct=pd.array(right, "bool"))
+        save("benchmarks", SMOKE, "own", seed, answers, key="", provenance={})
+    line = "Mean of the paper's families, 2 of 7: {} % (SVO-Probes {}, Winoground 25.0)"
+    assert describe_family_means("own", SMOKE, 0) == line.format("50.0", "75.0")
+    assert describe_family_means("own", SMOKE, 1) == line.format("62.5", "100.0")
 
 
 def test_recall_counts_ranks_up_to_k(home, monkeypatch):
