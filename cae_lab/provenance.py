@@ -15,13 +15,14 @@ from cae_lib.config import paths
 from cae_lib.runtime import file_hash
 
 PACKAGES = ("cae_lib", "cae_bench", "cae_lab")
-PARENT_FOLDER = Path(__file__).resolve().parent.parent  # of the `PACKAGES`
+DECLARED = (*PACKAGES, "configs")  # what decides a number, besides data and weights
+PARENT_FOLDER = Path(__file__).resolve().parent.parent  # of the `DECLARED` folders
 # Other packages whose versions may change the results.
 DEPENDENCIES = ("torch", "open_clip_torch", "spacy", "SceneGraphParser", "numpy")
 _START_TIME = time.monotonic()
 
 
-def has_uncommitted_changes(files: Iterable[Path | str] = PACKAGES) -> bool | None:
+def has_uncommitted_changes(files: Iterable[Path | str] = DECLARED) -> bool | None:
     """Return whether files or folders differ from the last commit; None if git cannot tell."""
     command = ["git", "status", "--porcelain", "--", *map(str, files)]
     try:

@@ -19,7 +19,7 @@ from conftest import REPOSITORY
 
 import cae_lib
 from cae_lab import cli, provenance
-from cae_lab.provenance import PACKAGES, has_uncommitted_changes
+from cae_lab.provenance import DECLARED, PACKAGES, has_uncommitted_changes
 from cae_lib import config
 
 IMPORTS = """
@@ -209,20 +209,23 @@ sys.exit(main(["evaluate", "base", "--only", "sugarcrape"]))
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="asks git")
 def test_a_change_is_told_from_the_last_commit(tmp_path: Path, monkeypatch) -> None:
-    package = tmp_path / "package"
-    package.mkdir()
-    for name in ("one.py", "two.py"):
-        (package / name).write_text("x = 1\n")
+    package, profile = tmp_path / "package", tmp_path / "configs" / "mini.yaml"
+    for file in (package / "one.py", package / "two.py", profile):
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("x = 1\n")
     identity = ["-c", "user.name=t", "-c", "user.email=t@t"]
     for arguments in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
         subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True)
-    monkeypatch.setattr(provenance, "PARENT_FOLDER", package)
+    monkeypatch.setattr(provenance, "PARENT_FOLDER", tmp_path)
     assert has_uncommitted_changes([package]) is False
     (package / "one.py").write_text("x = 2\n")
     assert (
         has_uncommitted_changes([package]) is True
         and has_uncommitted_changes([package / "two.py"]) is False
     )
+    assert has_uncommitted_changes() is False, "no package of the project's"
+    profile.write_text("x: 2\n")
+    assert has_uncommitted_changes() is True
     monkeypatch.setenv("PATH", "")
     assert has_uncommitted_changes([package]) is None
 
@@ -301,7 +304,7 @@ def test_the_wheel_is_built_without_warnings_and_has_the_folders_of_data(tmp_pat
     for path in REPOSITORY.iterdir():
         if path.is_file():
             shutil.copy(path, tmp_path)
-    for name in (*PACKAGES, "configs"):
+    for name in DECLARED:
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=ignored)
     code = "from setuptools import build_meta; build_meta.build_wheel('dist')"
