@@ -330,9 +330,9 @@ def evaluate(
         table["dataset"] = stored_scores.qualified_dataset_names(table["dataset"], loaded_profile)
     if not table.empty:
         print(scores.format_scores(table))
-    is_stored = not (file or families) and (not suites or "benchmarks" in suites)
-    if is_stored and (line := stored_scores.describe_family_means(title, loaded_profile, seed)):
-        print(line)
+    if not (file or families):
+        line = stored_scores.describe_family_means(title, loaded_profile, seed, suites)
+        print(line, end="\n" if line else "")
     if output:
         for path in scores.write_scores(table, title, output, name.partition(":")[2]):
             print(f"Written: {path}")

@@ -83,9 +83,13 @@ def stored_scores(
     return pd.concat([table for table in tables if len(table)] or tables, ignore_index=True)
 
 
-def describe_family_means(run: str, profile: Profile, seed: int) -> str:
-    """Tell the accuracy of a run on the paper's families, and its mean; "" if none is measured."""
-    if store.missing_runs("benchmarks", [run], profile):
+def describe_family_means(run: str, profile: Profile, seed: int, suites: Iterable[str] = ()) -> str:
+    """Tell the accuracy of a run on the paper's families, and its mean; "" if none is measured.
+
+    It is also empty if `suites` are named, but not "benchmarks".
+    """
+    is_asked = not suites or "benchmarks" in suites
+    if not is_asked or store.missing_runs("benchmarks", [run], profile):
         return ""
     answers = store.load("benchmarks", profile, [run])
     items = items_of(datasets.load_benchmarks(profile.datasets))

@@ -79,6 +79,7 @@ def test_the_mean_of_families_counts_each_once(home, monkeypatch):
     line = "Mean of the paper's families, 2 of 7: {} % (SVO-Probes {}, Winoground 25.0)"
     assert describe_family_means("own", SMOKE, 0) == line.format("50.0", "75.0")
     assert describe_family_means("own", SMOKE, 1) == line.format("62.5", "100.0")
+    assert describe_family_means("own", SMOKE, 1, ["retrieval"]) == ""
 
 
 def test_recall_counts_ranks_up_to_k(home, monkeypatch):
