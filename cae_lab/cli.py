@@ -330,9 +330,10 @@ def evaluate(
         table["dataset"] = stored_scores.qualified_dataset_names(table["dataset"], loaded_profile)
     if not table.empty:
         print(scores.format_scores(table))
-    if not (file or families):
-        line = stored_scores.describe_family_means(title, loaded_profile, seed, suites)
-        print(line, end="\n" if line else "")
+    is_stored = not (file or families)
+    describe = stored_scores.describe_family_means
+    if is_stored and (means := describe(title, loaded_profile, seed, suites)):
+        print(means)
     if output:
         for path in scores.write_scores(table, title, output, name.partition(":")[2]):
             print(f"Written: {path}")

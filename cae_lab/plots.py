@@ -724,16 +724,17 @@ def _folded(body: str, fold: Sequence[bool]) -> str:
 
 
 def badge(verdict: str) -> CellOutput:
-    """Return a verdict as a badge whose colour depends on the outcome, and who differs beside it.
+    """Return a verdict as a badge in its colour, with the methods that differ beside it.
 
     Args:
-        verdict: Such as "negligible (3 of 4, 1 undecided)"; see `cae_bench.statistics.verdict`.
+        verdict: Such as "negligible (gradient undecided)"; see `cae_bench.statistics.verdict`.
     """
-    outcome, _, details = verdict.partition(" (")
+    outcome = verdict.partition(" (")[0]
+    details = verdict.removeprefix(outcome).strip()
     kind = html.escape(outcome.replace(" ", "-"))
     text = f'<span class="verdict verdict-{kind}">{html.escape(outcome)}</span>'
     if details:
-        text += f' <small class="verdict-details">({html.escape(details)}</small>'
+        text += f' <small class="verdict-details">{html.escape(details)}</small>'
     return CellOutput(text, verdict)
 
 

@@ -236,6 +236,15 @@ def test_a_table_folds_its_columns_on_a_phone():
         plots.table(frame, fold=["lower"])
 
 
+def test_a_badge_holds_the_outcome_and_shows_the_methods_that_differ_beside_it():
+    badge = plots.badge("not tested (GradCAM supported; gradient undecided)")
+    outcome, details = badge.html.split("</span>")
+    assert 'class="verdict verdict-not-tested"' in outcome and outcome.endswith(">not tested")
+    assert ">(GradCAM supported; gradient undecided)<" in details
+    assert badge.text == "not tested (GradCAM supported; gradient undecided)"
+    assert plots.badge("mixed").html.endswith(">mixed</span>")
+
+
 def test_glue_keeps_words_plain_and_numbers_as_numbers(monkeypatch):
     bundles = []
     monkeypatch.setattr(

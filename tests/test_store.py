@@ -275,17 +275,17 @@ def measured(home: Path, monkeypatch: pytest.MonkeyPatch) -> Mock:
     return give
 
 
-def measure(model: str = "model", profile: Profile = MINI, seed: int = 1, **options: bool) -> None:
-    """Measure a suite of a model."""
+def measure(model: str = "model", profile: Profile = MINI, seed: int = 1, **options: bool) -> int:
+    """Measure a suite of a model, and return how many results were missing."""
     suite = Suite("s", "no.module:function", "captions")
     cae = Mock(seed=seed, profile=profile)
     cae.name = "cae"
     cae.stored_digest.return_value, cae.described.return_value = model, {}
-    measuring.measure(cae, [suite], **options)
+    return measuring.measure(cae, [suite], **options)
 
 
 def test_a_suite_is_measured_once_per_key(measured: Mock):
-    measure(), measure()
+    assert [measure(), measure()] == [1, 0]
     assert measured.call_count == 1
     recorded = store.index_of("s", MINI)["cae", 1].provenance
     assert (recorded["suite"], recorded["version"], recorded["data"]) == ("s", 1, "d")

@@ -66,7 +66,7 @@ def train_and_measure(run: Run, with_studies: bool) -> int:
     # A reproduction measures again what came with the clone.
     if run.entry == DATA_RUN:
         measure_data(run.profile, remeasure=True)
-        return 1
+        return 1  # not counted: jobs of this kind say nothing about the pace of others
     if run.is_trained_here:
         run.train()
     return measure(run, suites_of(run, ALL_SUITES, with_studies), remeasure=True)
