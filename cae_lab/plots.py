@@ -19,12 +19,14 @@ import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Number
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
@@ -157,7 +159,8 @@ def marker_and_color(run: str) -> tuple[str, str]:
 
 
 def set_style() -> None:
-    """Set the style of figures: no background, a thin grid, text of at least 9 points."""
+    """Set the style of figures: no background, a thin grid, the font of the book's headings."""
+    font_manager.fontManager.addfont(Path(__file__).with_name("cae-sans.ttf"))
     sns.set_theme(
         "notebook",
         "whitegrid",
@@ -177,13 +180,14 @@ def set_style() -> None:
             "axes.spines.right": False,
             "grid.color": FAINT_COLOR,
             "grid.linewidth": 0.6,
-            "font.size": 10,
-            "axes.titlesize": 10,
-            "axes.labelsize": 10,
-            "xtick.labelsize": 9.5,
-            "ytick.labelsize": 9.5,
-            "legend.fontsize": 9.5,
-            "legend.title_fontsize": 9.5,
+            "font.family": ["CAE Sans", "DejaVu Sans"],  # the second for arrows
+            "font.size": 11,
+            "axes.titlesize": 11,
+            "axes.labelsize": 11,
+            "xtick.labelsize": 10.5,
+            "ytick.labelsize": 10.5,
+            "legend.fontsize": 10.5,
+            "legend.title_fontsize": 10.5,
             "legend.frameon": False,
             # With a fixed salt, a figure is the same file each time it is drawn.
             "svg.hashsalt": "cae",
@@ -320,7 +324,7 @@ def _wrap_texts(ax: Axes) -> None:
         ax.tick_params(axis="y", labelrotation=0)
     for text in ax.texts:
         if is_table:
-            text.set_fontsize(7)
+            text.set_fontsize(8)
         else:
             text.set_text(textwrap.fill(text.get_text(), of_tick))
     if isinstance(ax.yaxis.get_major_locator(), FixedLocator) and not is_table:

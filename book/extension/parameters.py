@@ -147,7 +147,7 @@ class PageSelection:
         if self.is_part:
             text += f"; methods: {', '.join(self.methods.values())}"
         text += "".join(f"; {key} {value}" for key, value in self.settings.items())
-        return CellOutput(f"<p>{html.escape(text)}.</p>", f"{text}.")
+        return CellOutput(f'<p class="cae-shown">{html.escape(text)}.</p>', f"{text}.")
 
 
 def describe(profile_name: str) -> str:
