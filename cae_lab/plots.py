@@ -537,7 +537,7 @@ def forest(
         ]
         for line in lines
     }
-    step = 0.6 / max(1, len(marks) - 1)
+    step = 0.6 / max(2, len(marks) - 1)  # two marks of a line lie closer than two lines
     named_colors = dict(palette) if isinstance(palette, Mapping) else {}
     palette_name = "colorblind" if isinstance(palette, Mapping) else palette
     looks = {label(run): marker_and_color(run) for run in RUN_MARKERS_AND_COLORS}

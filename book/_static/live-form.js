@@ -38,6 +38,8 @@
     async function show() {
       const run = form.elements.model.value, scene = caeLiveFront.scenes[number];
       const isChosen = () => run === form.elements.model.value && scene === caeLiveFront.scenes[number];
+      for (const input of form.elements.model)
+        input.parentNode.querySelector(".tick").textContent = scene.prefersTrue[input.value] ? "✓" : "✗";
       const [, label, file] = caeLiveIndex.models.find(([name]) => name === run);
       answer.ariaBusy = "true";
       try {

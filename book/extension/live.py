@@ -215,7 +215,7 @@ def vocabulary() -> dict[str, Any]:
 
 
 def write_scenes(profile: str, clips: Mapping[str, Clip], folder: Path) -> None:
-    """Write what the playground draws, and the scene of the front page with its first answer."""
+    """Write what the playground draws, and the form of the front page."""
     from data.recipes.synthetic_scenes.vocabulary import NOUNS
 
     scenes = test_scenes(profile)
@@ -231,57 +231,78 @@ def write_scenes(profile: str, clips: Mapping[str, Clip], folder: Path) -> None:
             "scenes": [drawn(scene) | {"caption": caption} for scene, caption in scenes],
         },
     )
-    write_front([scenes[i][0] for i in FRONT_SCENES], profile, clips, folder)
+    write_front([scene for scene, _ in scenes], profile, clips, folder)
 
 
 def write_front(
     scenes: Sequence[Any], profile: str, clips: Mapping[str, Clip], folder: Path
 ) -> None:
-    """Write the form of the front page: its scenes, and what CLIP-FT answers to the first.
+    """Write the form of the front page: some of the scenes, and what CLIP-FT answers to the first.
 
     Without CLIP-FT, the first model answers. What the form shows at first is HTML, so that it is
-    seen without scripts and before any is loaded.
+    seen without scripts and before any is loaded. Beside each model stands whether it prefers the
+    true caption of the scene that is shown, and of how many of all scenes.
     """
+    from data.recipes.synthetic_scenes.draw import render
+
     run = next((run for run in clips if run.split("+")[0] == "clip-ft"), next(iter(clips)))
     clip = clips[run]
-    shown, features = zip(*(_front_scene(scene, clip) for scene in scenes), strict=True)
-    _write(folder, "front", "caeLiveFront", {"scenes": shown})
-    captions, image, feature = shown[0]["captions"], shown[0]["image"], features[0]
-    tokens = clip.tokenizer(captions)
+    captions = [_captions(scene) for scene in scenes]
+    images = [render(scene) for scene in scenes]
     with torch.no_grad():
-        texts = normalize(encode_text(clip.model, tokens).features, dim=-1)
-        similarities = (texts @ feature[0]).tolist()
-    scores = word_scores(clip, tokens[:1], feature, "perturbation")[0].tolist()
+        pixels = torch.stack([clip.preprocess(image.convert("RGBA")) for image in images])
+        features = normalize(encode_image(clip.model, pixels).features, dim=-1)
+    offered = {name: model for name, model in clips.items() if name not in PLAYGROUND_RUNS}
+    similarities = {
+        name: _similarities(model, captions, features) for name, model in offered.items()
+    }
+    wins = {name: (values[:, 0] > values[:, 1]).tolist() for name, values in similarities.items()}
+    shown = [
+        {
+            "captions": captions[i],
+            "image": _url(images[i].resize((336, 336), Image.Resampling.LANCZOS), quality=90),
+            "feature": [float(f"{value:.6g}") for value in features[i].tolist()],
+            "prefersTrue": {name: values[i] for name, values in wins.items()},
+        }
+        for i in FRONT_SCENES
+    ]
+    _write(folder, "front", "caeLiveFront", {"scenes": shown})
+    first = FRONT_SCENES[0]
+    tokens, feature = clip.tokenizer(captions[first][:1]), features[first : first + 1]
+    scores = word_scores(clip, tokens, feature, "perturbation")[0].tolist()
     radios = "".join(
         f'<label><input type="radio" name="model" value="{html.escape(name)}"'
-        f"{' checked' if name == run else ''}> {html.escape(_label(name, profile))}</label>"
-        for name in clips
-        if name not in PLAYGROUND_RUNS
+        f"{' checked' if name == run else ''}> <span>{html.escape(_label(name, profile))}</span> "
+        f'<span class="tick">{"✓" if values[first] else "✗"}</span> '
+        f'<span class="number">{sum(values)}</span></label>'
+        for name, values in wins.items()
     )
+    answer = _answer_html(captions[first], similarities[run][first].tolist(), scores)
     write_atomic(
         folder / "front.html",
-        f'<form class="live" aria-label="A caption and its swap"><div><img src="{image}" alt="The '
-        f'scene: {html.escape(captions[0])}"><button type="button" hidden>Another scene'
-        f"</button><fieldset hidden><legend>Model</legend>{radios}"
-        f'</fieldset></div><div class="answer" data-run="{html.escape(run)}">'
-        f"{_answer_html(captions, similarities, scores)}</div></form>\n",
+        f'<form class="live" aria-label="A caption and its swap"><div><img src="{shown[0]["image"]}'
+        f'" alt="The scene: {html.escape(captions[first][0])}"><button type="button" hidden>Another'
+        f" scene</button><fieldset hidden><legend>Prefers the true caption <small>here</small> "
+        f"<small>of {len(scenes)}</small></legend>{radios}"
+        f'</fieldset></div><div class="answer" data-run="{html.escape(run)}">{answer}</div></form>'
+        "\n",
     )
 
 
-def _front_scene(scene: Any, clip: Clip) -> tuple[dict[str, Any], Tensor]:
-    """Return what the front page needs of a scene, and its image feature, normalized: 1, width."""
-    from data.recipes.synthetic_scenes.draw import render
+def _captions(scene: Any) -> list[str]:
+    """Return the caption of a scene and the swapped one."""
     from data.recipes.synthetic_scenes.grammar import stated
 
-    contents, image = (scene.content, scene.content.swapped()), render(scene)
+    contents = (scene.content, scene.content.swapped())
+    return [stated(c, [t.attributes for t in c.things[:2]]).text for c in contents]
+
+
+def _similarities(clip: Clip, captions: Sequence[Sequence[str]], features: Tensor) -> Tensor:
+    """Return the similarities of scenes and their two captions: scenes, 2."""
     with torch.no_grad():
-        pixels = clip.preprocess(image.convert("RGBA"))[None]
-        feature = normalize(encode_image(clip.model, pixels).features, dim=-1)
-    return {
-        "captions": [stated(c, [t.attributes for t in c.things[:2]]).text for c in contents],
-        "image": _url(image.resize((336, 336), Image.Resampling.LANCZOS), quality=90),
-        "feature": [float(f"{value:.6g}") for value in feature[0].tolist()],
-    }, feature
+        texts = encode_text(clip.model, clip.tokenizer(sum(map(list, captions), []))).features
+    texts = normalize(texts, dim=-1).reshape(len(captions), 2, -1)
+    return (texts * features[:, None]).sum(dim=-1)
 
 
 def _answer_html(

@@ -11,6 +11,7 @@ from conftest import REPOSITORY
 
 LIVE = REPOSITORY / "data" / "live"
 TEXT = "document.querySelector('.answer').innerText.replace(/\\s+/g, ' ').trim()"
+MARKS = "[...document.querySelectorAll('label .tick')].map(mark => mark.textContent)"
 NUMBER = re.compile(r"−?\d+\.\d")
 
 
@@ -69,10 +70,12 @@ def test_the_form_answers_with_each_model(browser: Browser, page: Path, address_
     assert numbers[0] == pytest.approx(numbers[1], abs=0.11), "12 bits a weight, one decimal"
     assert len({*answers.values()}) == len(names)
     assert "the swapped caption" in answers[names.index("cae-all")]
+    marks = ["✓" if "Prefers the true caption" in answers[i] else "✗" for i in range(len(names))]
+    assert browser.evaluate(MARKS) == marks
 
 
 def test_another_scene_shows_itself_and_what_the_chosen_model_answers(browser, page, address_of):
-    open_page(browser, address_of(page))
+    chosen = open_page(browser, address_of(page)).index("clip-ft")
     state = f"[document.querySelector('img').src, document.querySelector('img').alt, {TEXT}]"
     first = browser.evaluate(state)
     seen = []
@@ -84,6 +87,8 @@ def test_another_scene_shows_itself_and_what_the_chosen_model_answers(browser, p
                 break
             time.sleep(0.05)
         seen.append(browser.evaluate(state))
+        is_right = browser.evaluate(MARKS)[chosen] == "✓"
+        assert is_right == ("Prefers the true caption" in seen[-1][2])
     assert browser.complaints == []
     assert all(alt.removeprefix("The scene: ") in answer for _, alt, answer in seen)
     assert len({source for source, _, _ in seen}) == len({alt for _, alt, _ in seen}) == len(seen)
