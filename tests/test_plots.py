@@ -157,7 +157,7 @@ def test_a_forest_has_lines_in_order_intervals_to_scale_and_seaborns_palettes(pa
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["ARO", "CREPE"]
     assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first line on top
     places = [bar.lines[0].get_ydata().tolist() for bar in axes.containers]
-    assert places == [pytest.approx([-0.3, 0.7]), pytest.approx([0.3, 1.3])]
+    assert places == [pytest.approx([-0.15, 0.85]), pytest.approx([0.15, 1.15])]
     ends = [
         segment[:, 0].tolist()
         for bar in axes.containers
@@ -179,7 +179,7 @@ def test_tables_and_forests_say_where_there_is_no_interval():
     assert [cells[0].text, cells[1].text] == ["1.0 ±2.0", "−2.0 (no interval)"]
     axes = plots.forest(rows, "family", "method")
     (note,) = axes.texts
-    assert note.get_text() == "no interval" and note.xy == pytest.approx((-2.0, 0.3))
+    assert note.get_text() == "no interval" and note.xy == pytest.approx((-2.0, 0.15))
     plt.close(axes.figure)
 
 

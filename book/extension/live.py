@@ -270,9 +270,11 @@ def write_front(
     first = FRONT_SCENES[0]
     tokens, feature = clip.tokenizer(captions[first][:1]), features[first : first + 1]
     scores = word_scores(clip, tokens, feature, "perturbation")[0].tolist()
+    # Short where each name stands for one model.
+    names = {name: _label(name, profile) if "+" in name else label(name) for name in wins}
     radios = "".join(
         f'<label><input type="radio" name="model" value="{html.escape(name)}"'
-        f"{' checked' if name == run else ''}> <span>{html.escape(_label(name, profile))}</span> "
+        f"{' checked' if name == run else ''}> <span>{html.escape(names[name])}</span> "
         f'<span class="tick">{"✓" if values[first] else "✗"}</span> '
         f'<span class="number">{sum(values)}</span></label>'
         for name, values in wins.items()

@@ -243,8 +243,9 @@ def test_the_command_writes_what_is_trained(asked, tmp_path, monkeypatch, capsys
     assert sizes["live-cae-all.js"] < 0.7e6 < sizes["live-clip-ft.js"] < 1e6, "one is a difference"
     config = load_profile("mini").run("cae-all").config
     weights = [config.weight, *dict(config.further_methods).values()]
-    label = f"λ {min(weights):g} to {max(weights):g}"
-    assert label in (tmp_path / "front.html").read_text(encoding="utf-8")
+    label = f"CAE, all four methods, λ {min(weights):g} to {max(weights):g}"
+    assert label in (tmp_path / "live-index.js").read_text(encoding="utf-8")
+    assert ">CAE, all four methods<" in (tmp_path / "front.html").read_text(encoding="utf-8")
     assert main(["live", "negclip", "-o", str(tmp_path / "none")]) == 2
     assert not (tmp_path / "none").exists()
 

@@ -62,6 +62,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("slider")
     for name in ("weight-slider.js", "weight-slider.css", "cae.css"):
         shutil.copy(REPOSITORY / "book" / "_static" / name, folder)
+    shutil.copytree(REPOSITORY / "book" / "_static" / "fonts", folder / "fonts")
     data = json.dumps({"colors": COLORS, "references": REFERENCES, "rows": ROWS})
     (folder / "page.html").write_text(
         '<!doctype html><meta charset="utf-8"><script src="weight-slider.js"></script>'
