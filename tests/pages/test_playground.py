@@ -174,6 +174,7 @@ def test_each_state_opens_and_its_address_brings_it_back(browser, page, states):
     for number, state in enumerate(states):
         browser.evaluate(f"document.querySelectorAll('[name=state]')[{number}].click()")
         assert state["text"] == text(browser, ".about")
+        frames(browser)  # until then, the answers of the state before are still there
         browser.wait(f"{READY} === 2")
         frames(browser)
         shown = [text(browser, f".answering:nth-child({i}) .verdict") for i in (1, 2)]
