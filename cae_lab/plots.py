@@ -326,7 +326,8 @@ def _wrap_texts(ax: Axes) -> None:
         if is_table:
             text.set_fontsize(8)
         else:
-            text.set_text(textwrap.fill(text.get_text(), of_tick))
+            lines = text.get_text().split("\n")
+            text.set_text("\n".join(textwrap.fill(line, of_tick) for line in lines))
     if isinstance(ax.yaxis.get_major_locator(), FixedLocator) and not is_table:
         labels = ax.yaxis.get_major_formatter().format_ticks(list(ax.get_yticks()))
         ax.set_yticks(ax.get_yticks(), [textwrap.fill(text, of_tick) for text in labels])

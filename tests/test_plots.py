@@ -58,6 +58,18 @@ def test_a_figure_takes_the_page_s_colour_carries_its_numbers_and_is_drawn_again
     assert plt.get_fignums() == open_before
 
 
+def test_a_narrow_figure_wraps_its_texts_and_keeps_their_lines():
+    figure, axes = plt.subplots(figsize=(7, 3))
+    axes.text(0, 0, "two short\nlines")
+    axes.text(0, 1, "one line that is too long for a telephone")
+    plots.narrow_figure(figure)
+    short, long = (text.get_text() for text in axes.texts)
+    assert short == "two short\nlines"
+    assert long.split() == "one line that is too long for a telephone".split()
+    assert max(map(len, long.split("\n"))) <= plots.NARROW_LINE_LENGTHS[0]
+    plt.close(figure)
+
+
 def test_a_figure_is_an_image_where_html_is_not_trusted(monkeypatch):
     bundle = plots.show(drawn(), "two families", ROWS, "gains")._repr_mimebundle_()
     assert bundle["text/plain"] == "two families" and "cae-figure" in html_of(bundle)

@@ -1,18 +1,39 @@
 """The front page's form shows the same with and without scripts, and other models on demand."""
 
+import json
 import re
 import shutil
 import time
 from pathlib import Path
 
 import pytest
+import torch
 from browser import Browser
 from conftest import REPOSITORY
+
+from book.extension import live
+from cae_lib.models.clip import load_clip
+from data.recipes.synthetic_scenes.draw import render
 
 LIVE = REPOSITORY / "data" / "live"
 TEXT = "document.querySelector('.answer').innerText.replace(/\\s+/g, ' ').trim()"
 MARKS = "[...document.querySelectorAll('label .tick')].map(mark => mark.textContent)"
 NUMBER = re.compile(r"−?\d+\.\d")
+
+# In how many scenes each model prefers the first caption.
+COUNT = """async (captions, features, names) => {
+  const counts = [];
+  for (const name of names) {
+    const tower = await caeLive.load(caeLiveIndex.models.find(([run]) => run === name)[2]);
+    const similarity = (caption, feature) => {
+      const { tokens } = caeLive.tokenize(caeLiveIndex.vocabulary, caption);
+      return caeLive.similarity(caeLive.encodeText(tower, tokens).feature, feature);
+    };
+    counts.push(captions.filter(([caption, swapped], i) =>
+      similarity(caption, features[i]) > similarity(swapped, features[i])).length);
+  }
+  return counts;
+}"""
 
 
 def choose(browser: Browser, number: int) -> str:
@@ -72,6 +93,23 @@ def test_the_form_answers_with_each_model(browser: Browser, page: Path, address_
     assert "the swapped caption" in answers[names.index("cae-all")]
     marks = ["✓" if "Prefers the true caption" in answers[i] else "✗" for i in range(len(names))]
     assert browser.evaluate(MARKS) == marks
+
+
+def test_the_counts_are_those_of_the_published_models(browser: Browser, page: Path, address_of):
+    clip = load_clip("clip-mini", REPOSITORY / "data" / "mini" / "base.safetensors")
+    scenes = [scene for scene, _ in live.test_scenes("mini")]
+    pixels = torch.stack([clip.preprocess(render(scene).convert("RGBA")) for scene in scenes])
+    with torch.no_grad():
+        features = clip.model.encode_image(pixels, normalize=True).tolist()
+    captions = [live._captions(scene) for scene in scenes]
+    content = f"{json.dumps(captions)}, {json.dumps(features)}"
+    names = open_page(browser, address_of(page))
+    choose(browser, 0)  # loads the code of the models
+    counts = browser.evaluate(f"({COUNT})({content}, {json.dumps(names)})")
+    shown = "[...document.querySelectorAll('label .number')].map(count => +count.textContent)"
+    assert browser.evaluate(shown) == counts
+    total = "document.querySelector('legend small:last-child').textContent"
+    assert browser.evaluate(total) == f"of {len(scenes)}"
 
 
 def test_another_scene_shows_itself_and_what_the_chosen_model_answers(browser, page, address_of):
