@@ -728,19 +728,28 @@ def _folded(body: str, fold: Sequence[bool]) -> str:
     return re.sub(r"<tr.*?</tr>", mark, body, flags=re.DOTALL)
 
 
+SIGNS = {"supported": "✓", "contradicted": "✗", "negligible": "≈", "undecided": "?"}
+"""The sign that stands for an outcome behind the name of a method."""
+
+
 def badge(verdict: str) -> CellOutput:
-    """Return a verdict as a badge in its colour, with the methods that differ beside it.
+    """Return a verdict as a badge in its colour, with a small one of each method that differs.
 
     Args:
         verdict: Such as "negligible (gradient undecided)"; see `cae_bench.statistics.verdict`.
     """
-    outcome = verdict.partition(" (")[0]
-    details = verdict.removeprefix(outcome).strip()
-    kind = html.escape(outcome.replace(" ", "-"))
-    text = f'<span class="verdict verdict-{kind}">{html.escape(outcome)}</span>'
-    if details:
-        text += f' <small class="verdict-details">{html.escape(details)}</small>'
-    return CellOutput(text, verdict)
+
+    def span(kind: str, classes: str, content: str) -> str:
+        return f'<span class="{classes} verdict-{kind.replace(" ", "-")}">{content}</span>'
+
+    outcome, _, details = html.escape(verdict).removesuffix(")").partition(" (")
+    badges = [span(outcome, "verdict", f"{SIGNS.get(outcome, '')} {outcome}".strip())]
+    for group in details.split("; ") if details else []:
+        names, _, own = group.rpartition(" ")
+        # The sign is read as the word that it stands for.
+        sign = f'<span role="img" aria-label="{own}" title="{own}">{SIGNS[own]}</span>'
+        badges += [span(own, "verdict-method", f"{name} {sign}") for name in names.split(", ")]
+    return CellOutput(" ".join(badges), verdict)
 
 
 def format_number(

@@ -248,13 +248,22 @@ def test_a_table_folds_its_columns_on_a_phone():
         plots.table(frame, fold=["lower"])
 
 
-def test_a_badge_holds_the_outcome_and_shows_the_methods_that_differ_beside_it():
-    badge = plots.badge("not tested (GradCAM supported; gradient undecided)")
-    outcome, details = badge.html.split("</span>")
-    assert 'class="verdict verdict-not-tested"' in outcome and outcome.endswith(">not tested")
-    assert ">(GradCAM supported; gradient undecided)<" in details
-    assert badge.text == "not tested (GradCAM supported; gradient undecided)"
-    assert plots.badge("mixed").html.endswith(">mixed</span>")
+def test_a_badge_holds_the_outcome_and_a_small_one_of_each_method_that_differs():
+    badge = plots.badge("mixed (GradCAM, attention supported; gradient undecided)")
+    spans = re.findall(r'class="([^"]*)">([^<]+)', badge.html)
+    assert spans == [
+        ("verdict verdict-mixed", "mixed"),
+        ("verdict-method verdict-supported", "GradCAM "),
+        ("verdict-method verdict-supported", "attention "),
+        ("verdict-method verdict-undecided", "gradient "),
+    ]
+    signs = re.findall(r'aria-label="(\w+)" title="(\w+)">(.)<', badge.html)
+    assert signs == [("supported",) * 2 + ("✓",)] * 2 + [("undecided",) * 2 + ("?",)]
+    assert badge.text == "mixed (GradCAM, attention supported; gradient undecided)"
+    assert plots.badge("not tested").html == (
+        '<span class="verdict verdict-not-tested">not tested</span>'
+    )
+    assert plots.badge("negligible").html.endswith(">≈ negligible</span>")
 
 
 def test_glue_keeps_words_plain_and_numbers_as_numbers(monkeypatch):

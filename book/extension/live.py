@@ -104,7 +104,6 @@ PLAYGROUND_RUNS = (
     "cae-gradcam+weight=0.3",
     "cae-gradcam+weight=1",
     "cae-gradient",
-    "hinge-swaps",
     "relations-binding",
     "attributes-binding",
 )
