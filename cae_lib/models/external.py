@@ -316,7 +316,8 @@ def _processors(source: str, other: str | None, config: Any) -> tuple[Any, Calla
     _check_vocabulary(tokenizer, text.vocab_size, folder)
     settings = {}
     if "preprocessing" not in lacks:
-        processor = AutoImageProcessor.from_pretrained(folder, use_fast=False)
+        # Any: transformers types it by its backend, and not every version by the same.
+        processor: Any = AutoImageProcessor.from_pretrained(folder, use_fast=False)
         mode = INTERPOLATION_NAMES.get(int(processor.resample))
         if mode is None:
             raise CheckpointError(
