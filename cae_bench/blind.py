@@ -54,7 +54,8 @@ def blind_answers(
     """
     benchmarks = scorable_benchmarks(benchmarks)
     items = [(subset.task, item) for subset in benchmarks for item in subset.items]
-    is_text_choice = [_is_text_choice(subset) for subset in benchmarks for _ in subset.items]
+    counts = [(_is_text_choice(subset), len(subset.items)) for subset in benchmarks]
+    is_text_choice = [is_choice for is_choice, count in counts for _ in range(count)]
     if not any(is_text_choice):
         return pd.DataFrame()
     # Numbered over all subsets, so that an image has one number whichever benchmarks apply.

@@ -128,6 +128,8 @@ def training_pairs(profile: Profile, name: str = "coco") -> ImageCaptionPairs:
     )
 
 
+# Cached, as all models of a process are measured by the same images.
+@lru_cache(maxsize=1)
 def available_training_pairs(profile: Profile) -> ImageCaptionPairs | None:
     """Load the training pairs of a profile; return None if real ones are missing or incomplete."""
     with skip_if_missing("blind", profile.is_real):
