@@ -96,10 +96,11 @@ def run_key(run: Run, suites: Sequence[Suite]) -> str:
     return digest(trained, DATA_VERSION if run.entry == DATA_RUN else versions)
 
 
-def training_sets_of(selection: Selection) -> list[tuple[str, str]]:
-    """Return the distinct names of training set and tagger that the runs use, sorted."""
-    configs = [run.config for run in planned_runs(selection).values() if run.is_trained_here]
-    return sorted({(config.train_data, config.tagger) for config in configs})
+def words_of(run: Run) -> list[str]:
+    """Return the folder of the job that parses the captions of a run, if it is trained here."""
+    if not run.is_trained_here:
+        return []
+    return [f"words/{run.config.train_data}/{run.config.tagger}"]
 
 
 def pages_of(selection: Selection) -> list[str]:
@@ -127,23 +128,22 @@ def last_pages() -> set[str]:
 
 
 def data_key(selection: Selection, generator_key: str = "") -> str:
-    """Return a digest of what the datasets of a reproduction are made and parsed from.
+    """Return a digest of what the datasets of a reproduction are made from.
 
     `generator_key` is the digest of the scene generator's settings, or the version of the recipe of
     photographs.
     """
-    # The job of the data also parses the training captions, once for each tagger.
-    captions, profile = training_sets_of(selection), selection.profile
+    profile = selection.profile
     # The job itself lays out the data of a rehearsal, so its key must not depend on them.
     if profile.is_rehearsal:
-        return digest(captions)
+        return ""
     if profile.is_real:
         from cae_bench.missing import source_reports, sources_digest
         from cae_lab.required_data import required_sources
 
         names = required_sources(profile)
-        return digest(captions, sources_digest(source_reports(names), names))
-    return digest(captions, generator_key)
+        return digest(sources_digest(source_reports(names), names))
+    return digest(generator_key)
 
 
 def base_key(selection: Selection) -> str:

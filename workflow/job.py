@@ -27,23 +27,25 @@ from cae_lab.suites import suites_of
 from cae_lib.runtime import write_atomic
 
 
-def make_data(selection: Selection, real: str | None = None) -> None:
+def make_data(profile: Profile, real: str | None = None) -> None:
     """Build the datasets that are not real; in a rehearsal, files of `real` replace drawn ones."""
-    from cae_lab.training_set import training_set
-    from cae_lib.models.clip import load_clip
     from data.recipes.base import build_datasets
 
-    profile = selection.profile
     if profile.is_rehearsal:
         from rehearsal import lay_out
 
         lay_out(profile, Path(real) if real else None)
     elif not profile.is_real:
         build_datasets(profile)
-    # Parse the training captions once, before several processes need them.
+
+
+def parse_captions(profile: Profile, name: str, tagger: str) -> None:
+    """Parse the captions of a training set once, before several trainings need them."""
+    from cae_lab.training_set import training_set
+    from cae_lib.models.clip import load_clip
+
     clip = load_clip(profile.experiment(CLIP_FT).model)  # for its tokenizer and image size
-    for name, tagger in grid.training_sets_of(selection):
-        training_set(profile, clip.tokenizer, clip.image_size, name, tagger)
+    training_set(profile, clip.tokenizer, clip.image_size, name, tagger)
 
 
 def make_base(selection: Selection) -> None:
@@ -108,7 +110,9 @@ def main(arguments: list[str]) -> None:
         for output in map(Path, outputs):
             start, record = time.monotonic(), {}
             if rule == "data":
-                make_data(selection, config.get("real"))
+                make_data(profile, config.get("real"))
+            elif rule == "words":
+                parse_captions(profile, *output.parts[-3:-1])
             elif rule == "base":
                 make_base(selection)
             elif rule == "run":

@@ -72,7 +72,9 @@ def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
         check_real_data(profile)
     folder = paths().runs / profile.name
     folder.mkdir(parents=True, exist_ok=True)
-    runs = [folder / name / "done.json" for name in grid.planned_runs(selection)]
+    planned = grid.planned_runs(selection)
+    runs = [folder / name / "done.json" for name in planned]
+    words = {folder / name / "done.json" for run in planned.values() for name in grid.words_of(run)}
     pages = [folder / "pages" / page / "done.json" for page in grid.pages_of(selection)]
     # Snakemake sees only done.json: datasets that were removed since have to be built again.
     if not profile.root.is_dir():
@@ -94,7 +96,7 @@ def reproduce_profile(config: Mapping[str, Any], executor: str) -> None:
         raise CaeError(
             f"profile {profile.name}: another call is running ({lock}); wait for it"
         ) from error
-    outputs = [*runs, *pages, *([folder / "book" / "done.json"] if pages else [])]
+    outputs = [*sorted(words), *runs, *pages, *([folder / "book" / "done.json"] if pages else [])]
     if code:
         raise CaeError(
             f"{_describe_unfinished(folder, outputs)}\nThe log of Snakemake is "

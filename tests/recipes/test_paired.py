@@ -148,7 +148,7 @@ def test_base_of_pairs_learns_places_then_captions_and_is_measured(few, short, m
     monkeypatch.setattr(pool, "BATCH", 4)
     short("paired", {"clip-ft": {}}, tower_steps=2, precision="fp32")
     selection = grid.parse_selection(load_profile("paired"), {"runs": "clip-ft"})
-    job.make_data(selection)
+    job.make_data(selection.profile)
     job.make_base(selection)
     start = load_clip("clip-photo", load_profile("paired").run("base").path).model
     untrained = load_clip("clip-photo").model

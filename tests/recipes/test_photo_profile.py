@@ -21,7 +21,7 @@ def test_runs_of_photographs_start_from_the_base_and_share_its_pictures(flickr, 
     methods = {name: PROFILES["photo"].runs[name] for name in ROWS}
     short("photo", methods | {HARD: methods[HARD] | {"batch_size": 2}}, precision="fp32")
     selection = grid.parse_selection(load_profile("photo"), {"runs": ",".join(ROWS)})
-    job.make_data(selection)
+    job.make_data(selection.profile)
     job.make_base(selection)
     base = read_state_dict(load_profile("photo").run("base").path)
     clip = load_clip("clip-photo")

@@ -54,7 +54,7 @@ def test_whatever_ends_a_job_or_a_grid_nothing_is_lost(
             os.kill(reproduction.job(), signal.SIGKILL)
         text, _ = process.communicate(timeout=800)
         assert going_on(2), "it was started again from its state"
-        assert process.returncode == 2 and "1 of 5 jobs" in text, text
+        assert process.returncode == 2 and "1 of 6 jobs" in text, text
         if not mounted.returncode:
             assert "free some space" in text and "free some space" in reproduction.log_text()
         assert reproduction.states() == [state]

@@ -43,6 +43,7 @@ ROWS = [
     "negclip-binding",
     *(f"{kind}-{method}" for kind in ("cae", "negclip-cae", "placebo") for method in PAPER_METHODS),
 ]
+WORDS = "words/coco/scene-graph"
 
 
 def choose(profile: str, **config: object) -> Selection:
@@ -97,19 +98,9 @@ def test_the_studies_are_added_on_request(monkeypatch):
     assert {*grid.pages_of(whole)} - {*grid.pages_of(plain)} == {
         "quickgelu",
     }
-    assert grid.training_sets_of(plain) == [
-        ("coco", "dependency"),
-        ("coco", "scene-graph"),
-        ("spacy", "scene-graph"),
-    ]
-    assert grid.training_sets_of(whole) == [
-        ("coco", "dependency"),
-        ("coco", "scene-graph"),
-        ("coco", "truth"),
-        ("kept", "scene-graph"),
-        ("spacy", "dependency"),
-        ("spacy", "scene-graph"),
-    ]
+    for selection, words in ((plain, 3), (whole, 6)):
+        runs = grid.planned_runs(selection).values()
+        assert len({name for run in runs for name in grid.words_of(run)}) == words
     for name in ("photo", "smoke"):  # whose studies are not apart
         assert choose(name) == choose(name, all=True)
 
@@ -350,7 +341,7 @@ def test_a_change_makes_stale_what_depends_on_it_and_nothing_else(copy: Copy):
     copy.edit("configs/smoke.yaml", "  tower_steps: 2\n", "  tower_steps: 3\n")
     assert copy.left(**settings) == {"base", *runs}, "the first weights"
     copy.edit("data/recipes/synthetic_scenes/config.py", "train=48", "train=49")
-    assert copy.left(**settings) == {"data", "base", *runs}, "the data"
+    assert copy.left(**settings) == {"data", WORDS, "base", *runs}, "the data"
 
 
 def test_another_version_of_a_recipe_makes_the_photographs_stale(copy: Copy):
@@ -358,7 +349,7 @@ def test_another_version_of_a_recipe_makes_the_photographs_stale(copy: Copy):
     copy.call(**settings)
     assert copy.left(**settings) == set()
     copy.edit("data/recipes/photographs/versions.py", "SINGLE = 2\n", "SINGLE = 3\n")
-    assert copy.left(**settings) == {"data", "base", "data/0", "base/0", "clip-ft/0"}
+    assert copy.left(**settings) == {"data", WORDS, "base", "data/0", "base/0", "clip-ft/0"}
 
 
 def test_other_real_files_in_a_rehearsal_do_everything_again(copy: Copy):
@@ -366,6 +357,7 @@ def test_other_real_files_in_a_rehearsal_do_everything_again(copy: Copy):
     copy.call(**settings)
     assert copy.left(**settings, real="somewhere") == {
         "data",
+        WORDS,
         "base",
         "data/0",
         "base/0",
@@ -464,19 +456,18 @@ def test_the_book_of_a_reproduction_shows_its_own_models(home, monkeypatch):
 
 
 def test_captions_are_parsed_before_the_runs_need_them(home, monkeypatch):
-    parsed, built = [], []
-    monkeypatch.setattr("data.recipes.base.build_datasets", built.append)
+    parsed = []
     monkeypatch.setattr("cae_lab.training_set.training_set", lambda *asked: parsed.append(asked))
-    tokenizer = load_clip("clip-mini").tokenizer
-    profile = load_profile("mini")
-    job.make_data(choose("mini", all=True))
-    assert built == [profile] and parsed == [
-        (profile, tokenizer, 112, "coco", "dependency"),
-        (profile, tokenizer, 112, "coco", "scene-graph"),
-        (profile, tokenizer, 112, "coco", "truth"),
-        (profile, tokenizer, 112, "kept", "scene-graph"),
-        (profile, tokenizer, 112, "spacy", "dependency"),
-        (profile, tokenizer, 112, "spacy", "scene-graph"),
+    monkeypatch.chdir(home)
+    runs = grid.planned_runs(choose("mini", runs="clip-ft,truth-gradcam,spacy-negclip")).values()
+    for words in sorted({words for run in runs for words in grid.words_of(run)}):
+        job.main([json.dumps({"profile": "mini"}), "words", f"{words}/done.json"])
+        assert (home / words / "done.json").is_file()
+    known = load_profile("mini"), load_clip("clip-mini").tokenizer, 112
+    assert parsed == [
+        (*known, "coco", "scene-graph"),
+        (*known, "coco", "truth"),
+        (*known, "spacy", "scene-graph"),
     ]
 
 
