@@ -9,9 +9,8 @@ from pathlib import Path
 import job
 import pytest
 from conftest import save_random, shared_folder
-from grids import ROW, Reproduction
+from grids import Reproduction
 
-from cae_lab import grid
 from cae_lab.names import BASE
 from cae_lab.profiles import load_profile
 from cae_lib.config import paths
@@ -55,9 +54,10 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ):
         if not (home / "runs/smoke/base/0/done.json").exists():
             patch.setenv("CAE_HOME", str(home))
-            job.make_data(grid.parse_selection(load_profile("smoke"), {"runs": ROW}))
+            job.make_data(load_profile("smoke"))
+            job.parse_captions(load_profile("smoke"), "coco", "scene-graph")
             save_random(load_profile("smoke").run(BASE).path, 0)
-            for name in ("data", "base", "data/0", "base/0"):
+            for name in ("data", "words/coco/scene-graph", "base", "data/0", "base/0"):
                 path = paths().runs / "smoke" / name / "done.json"
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text("{}\n")
