@@ -22,7 +22,7 @@
         + "the swapped caption, which is false." },
     { name: "A loss on swaps changes the choice", scene: 16, swap: "cow dog", models: ["cae-all", "dependency-binding"],
       text: "The swap-margin loss, the second model, prefers the true caption to this swap by far, and objects still count more than "
-        + "the other words on average. It is undecided where the colours are swapped: choose red ↔ green." },
+        + "the other words on average. It is much less sure where the colours are swapped: choose red ↔ green." },
     { name: "Attributes, not relations", scene: 52, swap: "purple blue", models: ["clip-ft", "negclip"],
       text: "NegCLIP, the second model, trains on swapped captions and learns which colour is whose. Choose the swap "
         + "umbrella ↔ chair: here the false caption wins, so the order of the two is not taught as well." },

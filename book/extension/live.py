@@ -45,7 +45,6 @@ RUNS = {
     "CAE": (
         "cae-attention",
         "cae-gradcam",
-        "cae-gradcam+weight=0.3",
         "cae-gradcam+weight=1",
         "cae-perturbation",
         "cae-gradient",
@@ -53,8 +52,9 @@ RUNS = {
     ),
     "Training on swaps": (
         "negclip",
+        "spacy-negclip",
         "dependency-binding",
-        "hinge-swaps",
+        "spacy-margin",
         "relations-binding",
         "attributes-binding",
     ),
@@ -101,9 +101,9 @@ Weights = dict[str, np.ndarray]
 
 PLAYGROUND_RUNS = (
     "cae-attention",
-    "cae-gradcam+weight=0.3",
     "cae-gradcam+weight=1",
     "cae-gradient",
+    "negclip",
     "relations-binding",
     "attributes-binding",
 )

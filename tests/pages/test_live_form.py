@@ -133,13 +133,13 @@ def test_another_scene_shows_itself_and_what_the_chosen_model_answers(browser, p
     assert len(seen) > 5 and seen[-1][:2] == first[:2]
 
 
-@pytest.mark.parametrize("lost", ["live-negclip.js", "live-clip-ft.js", "live-index.js"])
+@pytest.mark.parametrize("lost", ["live-spacy-negclip.js", "live-clip-ft.js", "live-index.js"])
 def test_a_model_that_cannot_be_loaded_is_named(browser: Browser, page: Path, address_of, lost):
     file = page.with_name(lost)
     content = file.read_text(encoding="utf-8")
     file.unlink()
-    number = open_page(browser, address_of(page)).index("negclip")
-    name = "The models" if lost == "live-index.js" else "NegCLIP"
+    number = open_page(browser, address_of(page)).index("spacy-negclip")
+    name = "The models" if lost == "live-index.js" else "NegCLIP, negatives from text"
     assert choose(browser, number).startswith(f"{name} could not be loaded.")
     file.write_text(content, encoding="utf-8")  # the connection is back
     browser.evaluate("document.querySelectorAll('[name=model]')[0].click()")
