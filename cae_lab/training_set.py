@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cae_bench.datasets import skip_if_missing
@@ -109,7 +110,7 @@ def training_pairs(profile: Profile, name: str = "coco") -> ImageCaptionPairs:
     file, is_published = profile.root / NEGCLIP_FILE, profile.is_real and not profile.is_rehearsal
     try:
         n_expected = N_TRAINING_ROWS if is_published else None
-        pairs = load_negclip_tsv(file, profile.root, n_expected=n_expected)
+        pairs = _load_pairs(file, profile.root, n_expected)
     except MissingDataError as error:
         if not is_published:
             raise
@@ -128,8 +129,12 @@ def training_pairs(profile: Profile, name: str = "coco") -> ImageCaptionPairs:
     )
 
 
-# Cached, as all models of a process are measured by the same images.
+# Cached, as a process trains models on these pairs and measures all of them by the same images.
 @lru_cache(maxsize=1)
+def _load_pairs(file: Path, root: Path, n_expected: int | None) -> ImageCaptionPairs:
+    return load_negclip_tsv(file, root, n_expected=n_expected)
+
+
 def available_training_pairs(profile: Profile) -> ImageCaptionPairs | None:
     """Load the training pairs of a profile; return None if real ones are missing or incomplete."""
     with skip_if_missing("blind", profile.is_real):
