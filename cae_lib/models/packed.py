@@ -38,6 +38,10 @@ from cae_lib.models.text_tower import (
 TEXT_TOWER_LAYERS = ("token_embedding", "transformer", "ln_final", "text_projection")
 """Attributes of a `CLIP` that hold its text tower's layers; the projection may be a parameter."""
 
+# On a CPU, oneDNN compiles a kernel for every new shape of a product in bfloat16, which would take
+# half of a training step. With rounded sizes, most shapes occur again.
+STATES_MULTIPLE, ROWS_MULTIPLE = 64, 32
+
 
 def find_packing_obstacle(model: nn.Module) -> str | None:
     """Describe why the packed encoder would be wrong for a model; None if it is exact."""
@@ -65,7 +69,7 @@ class Packing:
 
     Each text is a row of T positions. Positions after its EOT are left out, and a state that rows
     share is stored once. Layers that treat each position alone run on the packed states; attention
-    needs the rows.
+    needs the rows. N is rounded up with copies of the first state, which no row reads.
 
     Attributes:
         padded_indices: row * T + position of each packed state `(N,)`.
@@ -112,10 +116,12 @@ def plan_packing(eot_positions: Tensor, source_rows: Tensor | None = None) -> Pa
 
     `source_rows` `(R, T)` names the row whose state is used at each position: the text's own row
     or, in a prefix that both share, another row, which uses its own state there. None shares none.
+    With `source_rows`, copies of the first row follow, so that R is a multiple of `ROWS_MULTIPLE`.
     """
     rows = torch.arange(len(eot_positions), device=eot_positions.device)[:, None]
     length = int(eot_positions.max()) + 1
     position = torch.arange(length, device=eot_positions.device).expand(len(eot_positions), length)
+    n_copies = 0 if source_rows is None else -len(eot_positions) % ROWS_MULTIPLE
     source_rows = rows.expand_as(position) if source_rows is None else source_rows
     computed = (position <= eot_positions[:, None]) & (source_rows == rows)
     # (R, T): the index that each computed state has among the packed ones
@@ -124,11 +130,12 @@ def plan_packing(eot_positions: Tensor, source_rows: Tensor | None = None) -> Pa
     clipped = torch.minimum(position, eot_positions[:, None])
     source = number[source_rows.gather(1, clipped), clipped]
     active = computed.flatten().nonzero().squeeze(1)
+    source = torch.cat([source, source[:1].expand(n_copies, -1)])
     return Packing(
-        active,
+        torch.cat([active, active[:1].expand(-len(active) % STATES_MULTIPLE)]),
         source.flatten(),
         packed_eot_indices=source[:, -1],
-        eot_positions=eot_positions,
+        eot_positions=torch.cat([eot_positions, eot_positions[:1].expand(n_copies)]),
         length=length,
     )
 
@@ -217,13 +224,14 @@ class PackedEncoder(TextEncoder):
         embeddings = self.embedding(ids)
         if replacement.ndim == 1:
             embeddings = torch.where(is_masked.unsqueeze(1), replacement.to(embeddings), embeddings)
-        return self._run(embeddings, packing)[0]
+        return self._run(embeddings, packing)[0][: len(parents)]
 
     def encode_features(self, tokens: Tensor) -> Tensor:
         """Encode texts; a prefix that a text shares with the previous text is computed once."""
         eot = self.eot_position_fn(tokens)
         packing = plan_packing(eot, prefix_source_rows(tokens, eot))
-        return self._run(self.embedding(packing.pack(tokens[:, : packing.length])), packing)[0]
+        embeddings = self.embedding(packing.pack(tokens[:, : packing.length]))
+        return self._run(embeddings, packing)[0][: len(tokens)]
 
     def _run(
         self,

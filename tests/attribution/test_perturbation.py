@@ -94,6 +94,7 @@ def test_words_can_be_given_or_missing(batch, attribute, tiny_clip) -> None:
 def test_states_before_the_masked_word_are_shared(batch, attribute, tiny_clip, monkeypatch) -> None:
     pack = Mock(side_effect=plan_packing)
     monkeypatch.setattr(packed, "plan_packing", pack)
+    monkeypatch.setattr(packed, "STATES_MULTIPLE", 1)
     tokens = tiny_clip.tokenizer(["red dog runs"])  # 5 positions, 3 words
     attribute(dataclasses.replace(batch.first(1), tokens=tokens), "perturbation")
     computed = [
