@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from typing import Any
 
@@ -13,7 +14,9 @@ from torch import Tensor, nn
 
 from cae_lib.config import AttributionLossConfig, Experiment
 from cae_lib.errors import ConfigError
-from cae_lib.models.text_encoder import encode_text
+from cae_lib.models.packed import find_packing_obstacle
+from cae_lib.models.shared import SharedEncoder
+from cae_lib.models.text_encoder import text_encoder
 from cae_lib.training.batch import Batch
 from cae_lib.training.distributed import Ranks
 from cae_lib.training.features import ImageEncoder
@@ -74,16 +77,21 @@ class Objective(nn.Module):
             "all_sum": ranks.sum if ranks.size > 1 else None,
         }
         self.cae_losses: dict[str, CAELoss] = {}
+        # Several methods share one encoding of the captions where the packed encoder is exact.
+        self.shared_encoder = None
+        if experiment.further_methods and find_packing_obstacle(model) is None:
+            self.shared_encoder = SharedEncoder(model)
+        encoder = self.shared_encoder or model
         if experiment.method is not None:
             self.cae_losses[experiment.method] = CAELoss(
-                model,
+                encoder,
                 experiment.method,
                 experiment.weight,
                 **shared,
                 **dict(experiment.attribution),
             )
         for method, weight in experiment.further_methods:
-            self.cae_losses[method] = CAELoss(model, method, weight, **shared)
+            self.cae_losses[method] = CAELoss(encoder, method, weight, **shared)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the "loss" of the whole batch, and its parts to log, all 0-dimensional.
@@ -131,19 +139,19 @@ class Objective(nn.Module):
             features = self._encode(torch.cat([tokens, negatives]))
             texts, negatives = features.tensor_split([len(tokens)])
             return texts, negatives, {}
-        # The first method also returns the text features that the contrastive loss uses; further
-        # methods encode the captions again.
+        # The first method also returns the text features that the contrastive loss uses.
         cae_loss, *further_losses = self.cae_losses.values()
         annotations = batch.roles, batch.words, batch.arguments, batch.swaps
-        if self.experiment.match_gradient:
-            output = self._matched_placebo(cae_loss, images, batch)
-        else:
-            output = cae_loss(images, tokens, *annotations)
+        with nullcontext() if self.shared_encoder is None else self.shared_encoder.sharing():
+            if self.experiment.match_gradient:
+                output = self._matched_placebo(cae_loss, images, batch)
+            else:
+                output = cae_loss(images, tokens, *annotations)
+            outputs = [loss(images, tokens, *annotations) for loss in further_losses]
         values = {"attribution": output.loss} | {
             name: getattr(output, name) for name in LOGGED_FIELDS
         }
-        for (method, _), loss in zip(self.experiment.further_methods, further_losses, strict=True):
-            further = loss(images, tokens, *annotations)
+        for (method, _), further in zip(self.experiment.further_methods, outputs, strict=True):
             values["attribution"] = values["attribution"] + further.loss
             values |= {
                 f"objects_{method}": further.objects,
@@ -174,7 +182,8 @@ class Objective(nn.Module):
         return replace(output, loss=loss, text_features=texts)
 
     def _encode(self, tokens: Tensor) -> Tensor:
-        return F.normalize(encode_text(self.model, tokens).features.float(), dim=-1)
+        features = text_encoder(self.model).encode_features(tokens)
+        return F.normalize(features.float(), dim=-1)
 
     def _hard_negative_margin_loss(
         self, images: Tensor, captions: Tensor, negatives: Tensor

@@ -1,5 +1,7 @@
 """The functional towers against open_clip's own code; packing on cases worked by hand."""
 
+from unittest.mock import Mock
+
 import pytest
 import torch
 from open_clip.transformer import PatchDropout
@@ -7,6 +9,8 @@ from torch import Tensor, nn
 
 from cae_lib.errors import ConfigError
 from cae_lib.models import Clip, encode_image, encode_text, load_clip, text_encoder
+from cae_lib.models.packed import PackedEncoder
+from cae_lib.models.shared import SharedEncoder
 
 SHORT = ["a dog", "x", "the red cat sits on a chair"]
 MIXED = [*SHORT, "a small blue bird on the left of " * 5, "word " * 100, "a striped cup " * 60, ""]
@@ -88,3 +92,33 @@ def test_attention_pooling_of_timm() -> None:
     model.visual.head.pool.fused_attn = False  # attention by matrix products, not recorded
     with pytest.raises(ConfigError, match="scaled_dot_product_attention"):
         encode_image(model, images, attention=True)
+
+
+def test_a_shared_encoding_serves_every_option_and_ends_with_its_block(
+    tiny_clip: Clip, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, tokens = tiny_clip.model.double(), tiny_clip.tokenizer(SHORT)
+    run, plain, shared = Mock(wraps=PackedEncoder._run), PackedEncoder(model), SharedEncoder(model)
+    monkeypatch.setattr(PackedEncoder, "_run", lambda *arguments: run(*arguments))
+    with shared.sharing():
+        embeddings = shared.embed(tokens)
+        actual = [shared.encode(tokens, attention=kind) for kind in (None, "row", "maps")]
+        assert shared.encode(tokens.clone(), embeddings=embeddings).embeddings is embeddings
+        assert run.call_count == 1
+        # Other captions, and other embeddings of the same captions, are encoded apart.
+        other = shared.encode(tokens, embeddings=2 * embeddings).features
+        assert not torch.allclose(other, actual[0].features)
+        assert len(shared.encode(tokens[:2]).features) == 2
+    _assert_same(model, actual[0].features, plain.encode(tokens).features)
+    for kind, output in zip((None, "row", "maps"), actual, strict=True):
+        expected = plain.encode(tokens, attention=kind)
+        assert len(output.attention) == len(expected.attention)
+        for weights, others in zip(output.attention, expected.attention, strict=True):
+            torch.testing.assert_close(weights, others)
+    with torch.no_grad():
+        model.token_embedding.weight.mul_(2)
+    with shared.sharing():
+        expected = plain.encode(tokens).features
+        torch.testing.assert_close(shared.encode(tokens).features, expected)
+    with torch.no_grad(), shared.sharing():
+        assert not shared.encode(tokens).features.requires_grad

@@ -14,6 +14,7 @@ from cae_lib.config import AttributionLossConfig, Experiment
 from cae_lib.errors import CheckpointError, ConfigError
 from cae_lib.methods import PAPER_METHODS
 from cae_lib.models.checkpoint import load_state, save_state
+from cae_lib.models.packed import PackedEncoder
 from cae_lib.runtime import MAX_WORKERS, ExecutionOptions
 from cae_lib.training.losses import role_masks
 from cae_lib.training.objective import adamw, gradient_norm, learning_rate, match_gradient_norm
@@ -252,3 +253,19 @@ def test_the_losses_of_several_methods_are_added_each_with_its_weight(roles: str
     for name, gradient in all_gradients.items():
         expected = sum(gradients[name] for _, gradients in single) - 3 * plain[name]
         torch.testing.assert_close(gradient, expected, atol=2e-5, rtol=1e-3, msg=name)
+
+
+def test_several_methods_share_one_encoding_of_the_captions(monkeypatch) -> None:
+    n_texts = []
+    run = PackedEncoder._run
+
+    def noted(encoder, embeddings, packing, *options):
+        n_texts.append(len(packing.eot_positions))
+        return run(encoder, embeddings, packing, *options)
+
+    monkeypatch.setattr(PackedEncoder, "_run", noted)
+    further = (("gradcam", 1.0), ("perturbation", 1.0), ("gradient", 1.0))
+    gradients_of(method="attention", weight=1.0, further_methods=further)
+    # Perturbation encodes the captions once more, together with their masked variants.
+    assert [n for n in n_texts if n == 8] == [8]
+    assert len(n_texts) == 2
