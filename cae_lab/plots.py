@@ -261,6 +261,8 @@ def narrow_figure(figure: Figure) -> None:
         ratios = grid.get_height_ratios() or [1] * grid.nrows
         grid.set_height_ratios([r * height for r, height in zip(ratios, heights, strict=True)])
     _refit_legends(figure, legends)
+    # The layout makes room for what stands above a panel by the panel's height before.
+    figure.draw_without_rendering()
 
 
 def _fold_panels(figure: Any) -> float:
